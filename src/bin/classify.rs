@@ -1,0 +1,2 @@
+//! kinoprobe-classify
+fn main() {}

@@ -1,0 +1,2 @@
+//! kinoprobe-codebook
+fn main() {}

@@ -1,0 +1,2 @@
+//! kinoprobe-compare
+fn main() {}

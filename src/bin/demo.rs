@@ -1,0 +1,2 @@
+//! kinoprobe-demo
+fn main() {}

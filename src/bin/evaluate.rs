@@ -1,0 +1,2 @@
+//! kinoprobe-evaluate
+fn main() {}

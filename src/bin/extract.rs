@@ -1,0 +1,2 @@
+//! kinoprobe-extract
+fn main() {}

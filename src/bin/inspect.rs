@@ -1,0 +1,2 @@
+//! kinoprobe-inspect
+fn main() {}

@@ -1,0 +1,2 @@
+//! kinoprobe-models
+fn main() {}

@@ -1,0 +1,16 @@
+//! kinoprobe turns clips into cached features, and features into compared classifiers.
+//!
+//! The data flows one way; a room imports only from rooms before it, or from [`models`]:
+//!
+//! ```text
+//! manifest → media → extract → store (HDF5) → dataset → classify → evaluate → report
+//!               models ↗ (cards, weights, ONNX, runtime)
+//! ```
+
+pub mod cli;
+pub mod dataset;
+pub mod error;
+pub mod manifest;
+pub mod recipe;
+
+pub use error::{Error, Result};

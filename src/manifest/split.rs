@@ -1,0 +1,1 @@
+//! Seeded, stratified, group-aware splits.

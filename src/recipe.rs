@@ -1,0 +1,325 @@
+//! Recipes: one TOML file per method (`pipelines/METHOD.toml`). Unknown keys are errors.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// A whole recipe: how features are made and how they are classified.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The name of the method, that of its file and of its store.
+    pub method: String,
+    /// Which frames are looked at.
+    pub sampling: Sampling,
+    /// What turns frames into feature rows.
+    pub extractor: Extractor,
+    /// How local descriptors become histograms; for descriptor extractors only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codebook: Option<Codebook>,
+    /// What is done with the features.
+    #[serde(default)]
+    pub classify: Classify,
+}
+
+/// Which frames of a clip are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Sampling {
+    /// `frames` frames, each the centre of one of as many equal segments.
+    Even {
+        /// How many; a shorter clip gives each of its frames once.
+        frames: usize,
+    },
+    /// Up to `count` windows of `length` frames at `rate` frames a second, evenly placed.
+    Windows {
+        /// Frames in a window.
+        length: usize,
+        /// Frames a second of the resampled sequence.
+        rate: f64,
+        /// Windows at the most.
+        count: usize,
+    },
+}
+
+/// What turns frames into feature rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Extractor {
+    /// A network run through ONNX Runtime.
+    Network {
+        /// The card in models/.
+        card: String,
+        /// Items (frames or windows) a run of the network.
+        batch: usize,
+    },
+    /// SIFT keypoints and their descriptors.
+    Sift {
+        /// The strongest this many keypoints of a frame.
+        keypoints: usize,
+    },
+}
+
+/// How local descriptors become one histogram a frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Codebook {
+    /// Visual words (k of k-means).
+    pub words: usize,
+    /// Lloyd iterations at the most.
+    pub max_iterations: usize,
+    /// Stop when the centres move, squared and summed, less than this times the mean variance of the features (scikit-learn's `tol`).
+    pub tolerance: f64,
+    /// Seed of k-means++.
+    pub seed: u64,
+    /// Normalisation of a frame's histogram.
+    pub normalise: Normalise,
+}
+
+/// Normalisation of a histogram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Normalise {
+    /// Counts.
+    None,
+    /// Divide by the sum.
+    L1,
+    /// Divide by the Euclidean norm.
+    L2,
+    /// Signed square root, then L2.
+    Power,
+}
+
+/// How rows become one vector a clip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// Mean over the rows.
+    Mean,
+    /// Maximum over the rows.
+    Max,
+}
+
+/// Which classifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassifierKind {
+    /// Linear → BatchNorm1d → GELU → Dropout → Linear.
+    Mlp,
+    /// Multinomial logistic regression.
+    Logistic,
+    /// Gaussian naive Bayes.
+    Bayes,
+    /// k nearest neighbours.
+    Knn,
+    /// Always the class frequencies of the training split.
+    Constant,
+}
+
+/// What is done with the features.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Classify {
+    /// Which pooled features are read.
+    pub pooling: Pooling,
+    /// Standardise by the mean and deviation of the training split.
+    pub standardise: bool,
+    /// The classifier trained by default.
+    pub classifier: ClassifierKind,
+    /// Seeds 0, 1, … this many (mean ± deviation over them is reported; the first one's model is kept).
+    pub seeds: u64,
+    /// Settings of the multi-layer perceptron.
+    pub mlp: Mlp,
+    /// Settings of logistic regression.
+    pub logistic: Logistic,
+    /// Settings of k nearest neighbours.
+    pub knn: Knn,
+    /// Settings of Gaussian naive Bayes.
+    pub bayes: Bayes,
+}
+
+impl Default for Classify {
+    fn default() -> Self {
+        Self {
+            pooling: Pooling::Mean,
+            standardise: true,
+            classifier: ClassifierKind::Mlp,
+            seeds: 1,
+            mlp: Mlp::default(),
+            logistic: Logistic::default(),
+            knn: Knn::default(),
+            bayes: Bayes::default(),
+        }
+    }
+}
+
+/// Settings of the multi-layer perceptron.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mlp {
+    /// Hidden units.
+    pub hidden: usize,
+    /// Probability that a hidden unit is dropped.
+    pub dropout: f32,
+    /// AdamW's learning rate at the top of each cosine.
+    pub learning_rate: f64,
+    /// AdamW's decoupled weight decay.
+    pub weight_decay: f64,
+    /// Clips a step.
+    pub batch: usize,
+    /// Epochs at the most.
+    pub epochs: usize,
+    /// Epochs without a better validation accuracy before training stops.
+    pub patience: usize,
+    /// Epochs of the first cosine (T_0).
+    pub restart_every: usize,
+    /// Factor by which each cosine is longer than the one before (T_mult).
+    pub restart_factor: usize,
+}
+
+impl Default for Mlp {
+    fn default() -> Self {
+        Self {
+            hidden: 512,
+            dropout: 0.5,
+            learning_rate: 0.01,
+            weight_decay: 0.01,
+            batch: 64,
+            epochs: 100,
+            patience: 15,
+            restart_every: 10,
+            restart_factor: 1,
+        }
+    }
+}
+
+/// Settings of logistic regression.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Logistic {
+    /// L2 penalty (scikit-learn's 1/C, over the summed loss).
+    pub alpha: f64,
+    /// L-BFGS iterations at the most.
+    pub max_iterations: u64,
+}
+
+impl Default for Logistic {
+    fn default() -> Self {
+        Self { alpha: 1.0, max_iterations: 100 }
+    }
+}
+
+/// Settings of k nearest neighbours.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Knn {
+    /// Neighbours that vote.
+    pub neighbours: usize,
+}
+
+impl Default for Knn {
+    fn default() -> Self {
+        Self { neighbours: 5 }
+    }
+}
+
+/// Settings of Gaussian naive Bayes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bayes {
+    /// Share of the largest variance added to every variance (scikit-learn's `var_smoothing`).
+    pub smoothing: f64,
+}
+
+impl Default for Bayes {
+    fn default() -> Self {
+        Self { smoothing: 1e-9 }
+    }
+}
+
+/// The part of a recipe that decides the features: what a store records and is compared by.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Extraction<'a> {
+    /// Which frames.
+    pub sampling: &'a Sampling,
+    /// What turns them into rows.
+    pub extractor: &'a Extractor,
+    /// How descriptors become histograms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub codebook: Option<&'a Codebook>,
+}
+
+impl Recipe {
+    /// Reads and checks a recipe.
+    ///
+    /// # Errors
+    /// The file is missing, is not TOML, has an unknown key or a value out of range.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let wrong = |message: String| Error::Config { path: path.to_path_buf(), message };
+        let recipe: Recipe = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+        recipe.check().map_err(wrong)?;
+        Ok(recipe)
+    }
+
+    /// Checks ranges that the types do not.
+    pub fn check(&self) -> Result<(), String> {
+        let positive = |name: &str, value: usize| (value > 0).then_some(()).ok_or(format!("{name} must be at least 1"));
+        match self.sampling {
+            Sampling::Even { frames } => positive("sampling.frames", frames)?,
+            Sampling::Windows { length, rate, count } => {
+                positive("sampling.length", length)?;
+                positive("sampling.count", count)?;
+                if !(rate.is_finite() && rate > 0.0) {
+                    return Err("sampling.rate must be a positive number of frames a second".into());
+                }
+            }
+        }
+        match &self.extractor {
+            Extractor::Network { batch, .. } => positive("extractor.batch", *batch)?,
+            Extractor::Sift { keypoints } => positive("extractor.keypoints", *keypoints)?,
+        }
+        match (&self.extractor, &self.codebook) {
+            (Extractor::Sift { .. }, None) => return Err("an extractor of kind sift needs a [codebook]".into()),
+            (Extractor::Network { .. }, Some(_)) => {
+                return Err("[codebook] serves an extractor of kind sift only".into());
+            }
+            (_, Some(codebook)) => {
+                positive("codebook.words", codebook.words)?;
+                positive("codebook.max_iterations", codebook.max_iterations)?;
+            }
+            _ => {}
+        }
+        let mlp = &self.classify.mlp;
+        for (name, value) in [
+            ("classify.mlp.hidden", mlp.hidden),
+            ("classify.mlp.epochs", mlp.epochs),
+            ("classify.mlp.patience", mlp.patience),
+            ("classify.mlp.restart_every", mlp.restart_every),
+            ("classify.mlp.restart_factor", mlp.restart_factor),
+            ("classify.knn.neighbours", self.classify.knn.neighbours),
+            ("classify.seeds", self.classify.seeds as usize),
+        ] {
+            positive(name, value)?;
+        }
+        if mlp.batch < 2 {
+            return Err("classify.mlp.batch must be at least 2: batch normalisation needs two clips".into());
+        }
+        if !(0.0..1.0).contains(&mlp.dropout) {
+            return Err("classify.mlp.dropout must be at least 0 and below 1".into());
+        }
+        Ok(())
+    }
+
+    /// The part that decides the features.
+    pub fn extraction(&self) -> Extraction<'_> {
+        Extraction { sampling: &self.sampling, extractor: &self.extractor, codebook: self.codebook.as_ref() }
+    }
+
+    /// What [`Recipe::extraction`] is as JSON: the `recipe` attribute of a store.
+    pub fn extraction_json(&self) -> String {
+        serde_json::to_string(&self.extraction()).expect("a recipe is plain data")
+    }
+}

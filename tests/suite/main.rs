@@ -1,0 +1,1 @@
+//! The integration tests: one program, one module per room, driving the real binaries on real files.
