@@ -12,5 +12,6 @@ pub mod dataset;
 pub mod error;
 pub mod manifest;
 pub mod recipe;
+pub mod store;
 
 pub use error::{Error, Result};
