@@ -1,1 +1,6 @@
-//! models
+//! Networks: cards, weights and where they come from, definitions, ONNX.
+
+pub mod card;
+pub mod nets;
+
+pub use card::Card;
