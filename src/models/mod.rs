@@ -4,3 +4,5 @@ pub mod card;
 pub mod nets;
 
 pub use card::Card;
+#[cfg(feature = "onnx")]
+pub mod runtime;
