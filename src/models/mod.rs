@@ -1,6 +1,10 @@
 //! Networks: cards, weights and where they come from, definitions, ONNX.
 
 pub mod card;
+pub mod checkpoint;
+pub mod graph;
 pub mod nets;
+pub mod onnx;
+pub mod seeded;
 
 pub use card::Card;
