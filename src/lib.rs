@@ -11,6 +11,7 @@ pub mod cli;
 pub mod dataset;
 pub mod error;
 pub mod evaluate;
+pub mod extract;
 pub mod manifest;
 pub mod models;
 pub mod recipe;

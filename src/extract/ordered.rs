@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, bounded};
 ///
 /// At most `ahead` inputs are taken before the oldest result is consumed, whatever the order in which workers finish,
 /// so memory is bounded by `ahead` inputs and results. The threads end when the inputs do, or when the returned
-/// iterator is dropped.
+/// [`Ordered`] is dropped.
 ///
 /// # Panics
 /// The iterator panics where a worker did.
@@ -17,7 +17,7 @@ pub fn ordered<'scope, I, O, F>(
     inputs: impl Iterator<Item = I> + Send + 'scope,
     workers: Vec<F>,
     ahead: usize,
-) -> impl Iterator<Item = O> + Send + use<'scope, I, O, F, >
+) -> Ordered<O>
 where
     I: Send + 'scope,
     O: Send + 'scope,
@@ -43,7 +43,19 @@ where
             }
         }
     });
-    ordered.into_iter().map(|promised| promised.recv().expect("a worker thread panicked"))
+    Ordered(ordered)
+}
+
+/// The results of [`ordered`].
+pub struct Ordered<O>(Receiver<Receiver<O>>);
+
+impl<O> Iterator for Ordered<O> {
+    type Item = O;
+
+    fn next(&mut self) -> Option<O> {
+        let promised = self.0.recv().ok()?;
+        Some(promised.recv().expect("a worker thread panicked"))
+    }
 }
 
 #[cfg(test)]
