@@ -10,9 +10,12 @@
 pub mod cli;
 pub mod dataset;
 pub mod error;
+pub mod evaluate;
+pub mod extract;
 pub mod manifest;
 pub mod models;
 pub mod recipe;
+pub mod report;
 pub mod store;
 
 pub use error::{Error, Result};
