@@ -13,6 +13,7 @@ pub mod error;
 pub mod evaluate;
 pub mod extract;
 pub mod manifest;
+pub mod matrix;
 pub mod models;
 pub mod recipe;
 pub mod report;

@@ -1,5 +1,7 @@
 //! Clips → features: what is left to do, decoding and running in parallel, and one writer.
 
+pub mod codebook;
+pub mod kmeans;
 mod ordered;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod pipeline;
