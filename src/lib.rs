@@ -11,7 +11,9 @@ pub mod cli;
 pub mod dataset;
 pub mod error;
 pub mod manifest;
+pub mod media;
 pub mod models;
+
 pub mod recipe;
 pub mod store;
 
