@@ -10,11 +10,14 @@
 pub mod cli;
 pub mod dataset;
 pub mod error;
+pub mod evaluate;
+pub mod extract;
 pub mod manifest;
 pub mod media;
 pub mod models;
 
 pub mod recipe;
+pub mod report;
 pub mod store;
 
 pub use error::{Error, Result};
