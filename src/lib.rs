@@ -9,6 +9,8 @@
 
 pub mod cli;
 pub mod dataset;
+#[cfg(feature = "media")]
+pub mod demo;
 pub mod error;
 pub mod evaluate;
 pub mod extract;
