@@ -15,7 +15,9 @@ pub mod error;
 pub mod evaluate;
 pub mod extract;
 pub mod manifest;
+pub mod media;
 pub mod models;
+
 pub mod recipe;
 pub mod report;
 pub mod store;
