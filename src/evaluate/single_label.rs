@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Predictions;
 use super::predictions::argmax;
+use super::significance::{self, Intervals};
 
 /// Precision, recall and F1, each in [0, 1]; a quotient with a zero divisor is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -88,6 +89,17 @@ pub struct SingleLabel {
     pub largest_confusions: Vec<Confused>,
     /// Expected calibration error; absent without scores, or where a score lies outside [0, 1].
     pub expected_calibration_error: Option<f64>,
+    /// Bootstrap intervals, where [`SingleLabel::with_interval`] added them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Intervals>,
+}
+
+impl SingleLabel {
+    /// Adds the bootstrap intervals of the predictions that were measured.
+    pub fn with_interval(mut self, predictions: &Predictions) -> Self {
+        self.interval = significance::intervals(predictions);
+        self
+    }
 }
 
 /// The k of top-k accuracy.
@@ -137,6 +149,7 @@ pub fn measure(predictions: &Predictions) -> SingleLabel {
         expected_calibration_error: calibration_error(predictions),
         confusion,
         per_class,
+        interval: None,
     }
 }
 
