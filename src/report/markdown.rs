@@ -117,13 +117,12 @@ pub(super) fn report(title: &str, metrics: &Metrics, sections: &[Section<'_>], f
 }
 
 fn what_was_run(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics) {
+    line(format_args!("| | |\n|-|-|"));
     let mut row = |name: &str, value: String| {
         if !value.is_empty() {
             line(format_args!("| {name} | {} |", escape(&value)));
         }
     };
-    row("", " ".into());
-    row("-", String::new());
     row("method", metrics.method.clone());
     row("classifier", metrics.classifier.clone());
     row("network or algorithm", metrics.model.clone());

@@ -250,3 +250,6 @@ fn write_per_class(path: &Path, sections: &[Section<'_>]) -> Result<()> {
     });
     write_records(path, [header.map(String::from).to_vec()].into_iter().chain(rows))
 }
+
+#[cfg(test)]
+mod tests;

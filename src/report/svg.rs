@@ -205,7 +205,7 @@ pub fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|m| m * power).find(|&s| s >= rough * 0.999).unwrap_or(rough);
     let first = (low / step).floor() as i64;
-    let last = (high / step).ceil() as i64;
+    let last = ((high / step).ceil() as i64).max(first + 1);
     (first..=last).map(|i| i as f64 * step).collect()
 }
 
