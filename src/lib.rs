@@ -9,8 +9,11 @@
 
 pub mod cli;
 pub mod dataset;
+#[cfg(feature = "media")]
+pub mod demo;
 pub mod error;
 pub mod evaluate;
+pub mod extract;
 pub mod manifest;
 pub mod models;
 pub mod recipe;

@@ -70,7 +70,7 @@ pub enum Origin {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sha256: Option<String>,
     },
-    /// Deterministic untrained weights (`models::seeded`); needs an architecture.
+    /// Deterministic untrained weights ([`super::seeded`]); needs an architecture.
     Seeded {
         /// The seed.
         seed: u64,

@@ -1,7 +1,7 @@
 //! The one corner with `unsafe`: a question that ONNX Runtime answers and `ort` does not yet ask.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::ptr;
 
 use ort::AsPointer;
