@@ -7,10 +7,13 @@
 //!               models ↗ (cards, weights, ONNX, runtime)
 //! ```
 
+pub mod classify;
 pub mod cli;
 pub mod dataset;
 pub mod error;
+pub mod evaluate;
 pub mod manifest;
+pub mod matrix;
 pub mod recipe;
 pub mod store;
 
