@@ -12,9 +12,12 @@ pub mod cli;
 pub mod dataset;
 pub mod error;
 pub mod evaluate;
+pub mod extract;
 pub mod manifest;
 pub mod matrix;
+pub mod models;
 pub mod recipe;
+pub mod report;
 pub mod store;
 
 pub use error::{Error, Result};

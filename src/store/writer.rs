@@ -34,20 +34,20 @@ pub struct StoreWriter {
     pending_failures: Vec<Failure>,
 }
 
-/// `NAME.h5.partial` for `NAME.h5`.
-pub fn partial_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".partial");
-    PathBuf::from(name)
-}
-
 impl StoreWriter {
+    /// `NAME.h5.partial` for `NAME.h5`.
+    pub fn partial_path(path: &Path) -> PathBuf {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".partial");
+        PathBuf::from(name)
+    }
+
     /// Begins a new store, replacing a partial one.
     ///
     /// # Errors
     /// The folder cannot be made or the file cannot be created.
     pub fn create(path: &Path, payload: Payload, provenance: &Provenance) -> Result<Self> {
-        let partial = partial_path(path);
+        let partial = Self::partial_path(path);
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         }
@@ -78,7 +78,7 @@ impl StoreWriter {
     /// # Errors
     /// The file is damaged, is locked by another process, or was made differently than `wanted`.
     pub fn resume(path: &Path, payload: Payload, wanted: &Provenance) -> Result<Self> {
-        let partial = partial_path(path);
+        let partial = Self::partial_path(path);
         let file = File::open_rw(&partial).map_err(wrong(&partial))?;
         let store = Store::from_file(file.clone(), &partial)?;
         store.refuse_if_different(payload, wanted)?;

@@ -1,0 +1,1 @@
+//! Bootstrap intervals, McNemar's exact test and Holm's correction.

@@ -1,0 +1,384 @@
+//! The backend that writes ONNX: layers are collected, norms and scales folded into the layer before them in f64,
+//! then lowered to nodes with a dynamic batch.
+//!
+//! Format: <https://onnx.ai/onnx/repo-docs/IR.html>, messages as numbered in `onnx.proto`.
+
+use std::collections::HashMap;
+
+use prost::Message;
+
+use super::card::Card;
+use super::checkpoint::Checkpoint;
+use super::graph::{self, Conv, Graph, Parameter};
+use super::nets::Architecture;
+use super::seeded;
+use crate::error::{Error, Result};
+
+pub(crate) mod proto;
+
+use proto::{Attribute, GraphProto, ModelProto, NodeProto, OperatorSet, TensorProto, ValueInfo};
+
+/// Operator set of the files written: the first with LayerNormalization is 17.
+pub const OPSET: i64 = 18;
+/// IR version that goes with it.
+const IR_VERSION: i64 = 8;
+
+/// Where parameters come from.
+#[derive(Debug)]
+pub enum Weights<'a> {
+    /// A checkpoint that [`graph::check_fit`] has passed.
+    Checkpoint(&'a Checkpoint),
+    /// Untrained weights.
+    Seeded(u64),
+}
+
+impl Weights<'_> {
+    fn get(&self, parameter: &Parameter) -> Result<Vec<f32>> {
+        match self {
+            Weights::Seeded(seed) => Ok(seeded::values(parameter, *seed)),
+            Weights::Checkpoint(checkpoint) => {
+                let tensor = checkpoint.tensors.get(&parameter.name).filter(|t| t.shape() == parameter.shape);
+                let tensor = tensor.ok_or_else(|| Error::Weights {
+                    path: checkpoint.path.clone(),
+                    message: format!("has no tensor {} of shape {:?}", parameter.name, parameter.shape),
+                })?;
+                tensor.read()
+            }
+        }
+    }
+}
+
+/// A card's network with weights, as the bytes of an ONNX file. The same weights give the same bytes.
+///
+/// # Errors
+/// The weights do not fit the architecture (every missing, surplus or misshapen tensor is named), or cannot be read.
+pub fn write(card: &Card, architecture: Architecture, weights: Weights) -> Result<Vec<u8>> {
+    if let Weights::Checkpoint(checkpoint) = &weights {
+        let parameters = architecture.parameters(&card.input);
+        graph::check_fit(checkpoint, architecture.name(), &parameters, |name| architecture.is_unused(name))?;
+    }
+    let mut graph = OnnxGraph { weights, layers: Vec::new() };
+    let input = graph.push(Layer::Input, vec![]);
+    let output = architecture.build(&mut graph, &input, &card.input)?;
+    Ok(graph.lower(card, output).encode_to_vec())
+}
+
+/// An activation: the layer that makes it, and how often that had been folded into when it was handed out.
+#[derive(Debug, Clone, Copy)]
+pub struct Value {
+    layer: usize,
+    folds: usize,
+}
+
+enum Layer {
+    Input,
+    /// Weight `(outputs, inputs / groups, kernel…)`.
+    Convolution {
+        shape: Vec<usize>,
+        weight: Vec<f32>,
+        bias: Option<Vec<f32>>,
+        stride: Vec<usize>,
+        padding: Vec<(usize, usize)>,
+        groups: usize,
+    },
+    BatchNorm {
+        parameters: [Vec<f32>; 4],
+        epsilon: f64,
+    },
+    LayerNorm {
+        scale: Vec<f32>,
+        shift: Vec<f32>,
+        epsilon: f64,
+    },
+    /// Weight `(outputs, inputs)`.
+    Linear {
+        inputs: usize,
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+    },
+    Scale(Vec<f32>),
+    Relu,
+    Relu6,
+    Gelu,
+    Add,
+    Permute(Vec<usize>),
+    GlobalAverage,
+}
+
+/// A layer in its place.
+struct Placed {
+    layer: Layer,
+    inputs: Vec<usize>,
+    /// How many layers read it.
+    readers: usize,
+    folds: usize,
+}
+
+/// See the module.
+pub struct OnnxGraph<'a> {
+    weights: Weights<'a>,
+    layers: Vec<Placed>,
+}
+
+impl OnnxGraph<'_> {
+    fn push(&mut self, layer: Layer, inputs: Vec<&Value>) -> Value {
+        for input in &inputs {
+            let read = &mut self.layers[input.layer];
+            assert_eq!(read.folds, input.folds, "a network reads an activation after normalising it in place");
+            read.readers += 1;
+        }
+        let inputs = inputs.into_iter().map(|v| v.layer).collect();
+        self.layers.push(Placed { layer, inputs, readers: 0, folds: 0 });
+        Value { layer: self.layers.len() - 1, folds: 0 }
+    }
+
+    /// The layer that made `x`, to be folded into: only while nothing else has read it.
+    fn unread(&mut self, x: &Value) -> Option<&mut Placed> {
+        Some(&mut self.layers[x.layer]).filter(|placed| placed.readers == 0)
+    }
+
+    /// Applies y = factor · x + offset, per channel, to the layer that made `x`, if that is linear.
+    fn fold(&mut self, x: &Value, factor: &[f64], offset: &[f64]) -> Option<Value> {
+        let placed = self.unread(x)?;
+        let (weight, bias) = match &mut placed.layer {
+            Layer::Convolution { weight, bias, .. } => (weight, bias.get_or_insert_with(|| vec![0.0; factor.len()])),
+            Layer::Linear { weight, bias, .. } => (weight, bias),
+            _ => return None,
+        };
+        let fan_in = weight.len() / factor.len();
+        for (filter, factor) in weight.chunks_mut(fan_in).zip(factor) {
+            filter.iter_mut().for_each(|w| *w = (f64::from(*w) * factor) as f32);
+        }
+        for ((b, factor), offset) in bias.iter_mut().zip(factor).zip(offset) {
+            *b = (f64::from(*b) * factor + offset) as f32;
+        }
+        placed.folds += 1;
+        Some(Value { layer: x.layer, folds: placed.folds })
+    }
+}
+
+impl Graph for OnnxGraph<'_> {
+    type Value = Value;
+
+    fn convolution(&mut self, x: &Value, conv: &Conv) -> Result<Value> {
+        let (weight, bias) = conv.parameters();
+        let layer = Layer::Convolution {
+            weight: self.weights.get(&weight)?,
+            shape: weight.shape,
+            bias: bias.map(|bias| self.weights.get(&bias)).transpose()?,
+            stride: conv.stride.to_vec(),
+            padding: conv.padding.to_vec(),
+            groups: conv.groups,
+        };
+        Ok(self.push(layer, vec![x]))
+    }
+
+    fn batch_norm(&mut self, x: &Value, name: &str, channels: usize, epsilon: f64) -> Result<Value> {
+        let [scale, shift, mean, variance] = graph::batch_norm_parameters(name, channels);
+        let [scale, shift] = [self.weights.get(&scale)?, self.weights.get(&shift)?];
+        let [mean, variance] = [self.weights.get(&mean)?, self.weights.get(&variance)?];
+        let wide = f64::from;
+        let factor: Vec<f64> =
+            scale.iter().zip(&variance).map(|(s, v)| wide(*s) / (wide(*v) + epsilon).sqrt()).collect();
+        let offset: Vec<f64> =
+            shift.iter().zip(&mean).zip(&factor).map(|((s, m), f)| wide(*s) - wide(*m) * f).collect();
+        Ok(match self.fold(x, &factor, &offset) {
+            Some(folded) => folded,
+            None => self.push(Layer::BatchNorm { parameters: [scale, shift, mean, variance], epsilon }, vec![x]),
+        })
+    }
+
+    fn layer_norm(&mut self, x: &Value, name: &str, channels: usize, epsilon: f64) -> Result<Value> {
+        let [scale, shift] = graph::layer_norm_parameters(name, channels);
+        let layer = Layer::LayerNorm { scale: self.weights.get(&scale)?, shift: self.weights.get(&shift)?, epsilon };
+        Ok(self.push(layer, vec![x]))
+    }
+
+    fn linear(&mut self, x: &Value, name: &str, sizes: (usize, usize), gain: f64) -> Result<Value> {
+        let [weight, bias] = graph::linear_parameters(name, sizes, gain);
+        let layer =
+            Layer::Linear { inputs: sizes.0, weight: self.weights.get(&weight)?, bias: self.weights.get(&bias)? };
+        Ok(self.push(layer, vec![x]))
+    }
+
+    fn layer_scale(&mut self, x: &Value, name: &str, shape: &[usize]) -> Result<Value> {
+        let scale = self.weights.get(&graph::layer_scale_parameter(name, shape))?;
+        let factor: Vec<f64> = scale.iter().map(|s| f64::from(*s)).collect();
+        Ok(match self.fold_linear(x, &factor) {
+            Some(folded) => folded,
+            None => self.push(Layer::Scale(scale), vec![x]),
+        })
+    }
+
+    fn relu(&mut self, x: &Value) -> Result<Value> {
+        Ok(self.push(Layer::Relu, vec![x]))
+    }
+
+    fn relu6(&mut self, x: &Value) -> Result<Value> {
+        Ok(self.push(Layer::Relu6, vec![x]))
+    }
+
+    fn gelu(&mut self, x: &Value) -> Result<Value> {
+        Ok(self.push(Layer::Gelu, vec![x]))
+    }
+
+    fn add(&mut self, x: &Value, y: &Value) -> Result<Value> {
+        Ok(self.push(Layer::Add, vec![x, y]))
+    }
+
+    fn permute(&mut self, x: &Value, axes: &[usize]) -> Result<Value> {
+        Ok(self.push(Layer::Permute(axes.to_vec()), vec![x]))
+    }
+
+    fn global_average(&mut self, x: &Value) -> Result<Value> {
+        Ok(self.push(Layer::GlobalAverage, vec![x]))
+    }
+}
+
+impl OnnxGraph<'_> {
+    /// A factor on the last axis folds into a linear layer (whose outputs are the last axis), not into a convolution.
+    fn fold_linear(&mut self, x: &Value, factor: &[f64]) -> Option<Value> {
+        self.unread(x).filter(|placed| matches!(placed.layer, Layer::Linear { .. }))?;
+        self.fold(x, factor, &vec![0.0; factor.len()])
+    }
+
+    fn lower(self, card: &Card, output: Value) -> ModelProto {
+        let mut lowering = Lowering::default();
+        let mut names: Vec<String> = Vec::with_capacity(self.layers.len());
+        for (index, placed) in self.layers.into_iter().enumerate() {
+            let inputs: Vec<&str> = placed.inputs.iter().map(|i| names[*i].as_str()).collect();
+            let name = if index == output.layer { card.output.name.clone() } else { format!("v{index}") };
+            let name = match placed.layer {
+                Layer::Input => card.input.name.clone(),
+                layer => {
+                    lowering.layer(layer, &inputs, &name);
+                    name
+                }
+            };
+            names.push(name);
+        }
+        let input: Vec<i64> = card.input.shape(1)[1..].iter().map(|d| *d as i64).collect();
+        let graph = GraphProto {
+            node: lowering.nodes,
+            name: card.name.clone(),
+            initializer: lowering.initialisers,
+            input: vec![ValueInfo::batched(&card.input.name, &input)],
+            output: vec![ValueInfo::batched(&card.output.name, &[card.output.dim as i64])],
+        };
+        ModelProto {
+            ir_version: IR_VERSION,
+            producer_name: "kinoprobe".into(),
+            graph: Some(graph),
+            opset_import: vec![OperatorSet { domain: String::new(), version: OPSET }],
+        }
+    }
+}
+
+/// Nodes and initialisers as they are made.
+#[derive(Default)]
+struct Lowering {
+    nodes: Vec<NodeProto>,
+    initialisers: Vec<TensorProto>,
+    /// Scalars and index lists that several nodes share.
+    constants: HashMap<String, ()>,
+}
+
+impl Lowering {
+    fn node(&mut self, operator: &str, inputs: &[&str], output: &str, attributes: Vec<Attribute>) {
+        self.nodes.push(NodeProto {
+            input: inputs.iter().map(|s| s.to_string()).collect(),
+            output: vec![output.into()],
+            name: output.into(),
+            op_type: operator.into(),
+            attribute: attributes,
+        });
+    }
+
+    fn floats(&mut self, name: String, shape: &[usize], values: &[f32]) -> String {
+        self.initialisers.push(TensorProto::floats(&name, shape, values));
+        name
+    }
+
+    fn scalar(&mut self, name: &str, value: f32) -> String {
+        if self.constants.insert(name.into(), ()).is_none() {
+            self.initialisers.push(TensorProto::floats(name, &[], &[value]));
+        }
+        name.into()
+    }
+
+    fn layer(&mut self, layer: Layer, inputs: &[&str], output: &str) {
+        let part = |suffix: &str| format!("{output}.{suffix}");
+        match layer {
+            Layer::Input => unreachable!("the input is no node"),
+            Layer::Convolution { shape, weight, bias, stride, padding, groups } => {
+                let kernel: Vec<usize> = shape[2..].to_vec();
+                let weight = self.floats(part("weight"), &shape, &weight);
+                let bias = bias.map(|bias| self.floats(part("bias"), &[bias.len()], &bias));
+                let pads: Vec<usize> = padding.iter().map(|p| p.0).chain(padding.iter().map(|p| p.1)).collect();
+                let attributes = vec![
+                    Attribute::ints("kernel_shape", &kernel),
+                    Attribute::ints("strides", &stride),
+                    Attribute::ints("pads", &pads),
+                    Attribute::int("group", groups as i64),
+                ];
+                let inputs: Vec<&str> = [inputs[0], &weight].into_iter().chain(bias.as_deref()).collect();
+                self.node("Conv", &inputs, output, attributes);
+            }
+            Layer::BatchNorm { parameters, epsilon } => {
+                let names = ["scale", "shift", "mean", "variance"].map(part);
+                for (name, values) in names.iter().zip(&parameters) {
+                    self.floats(name.clone(), &[values.len()], values);
+                }
+                let inputs: Vec<&str> = std::iter::once(inputs[0]).chain(names.iter().map(String::as_str)).collect();
+                self.node("BatchNormalization", &inputs, output, vec![Attribute::float("epsilon", epsilon as f32)]);
+            }
+            Layer::LayerNorm { scale, shift, epsilon } => {
+                let scale = self.floats(part("scale"), &[scale.len()], &scale);
+                let shift = self.floats(part("shift"), &[shift.len()], &shift);
+                let attributes = vec![Attribute::int("axis", -1), Attribute::float("epsilon", epsilon as f32)];
+                self.node("LayerNormalization", &[inputs[0], &scale, &shift], output, attributes);
+            }
+            Layer::Linear { inputs: fan_in, weight, bias } => {
+                let outputs = bias.len();
+                let mut transposed = vec![0.0; weight.len()];
+                for (row, filter) in weight.chunks(fan_in).enumerate() {
+                    for (column, w) in filter.iter().enumerate() {
+                        transposed[column * outputs + row] = *w;
+                    }
+                }
+                let weight = self.floats(part("weight"), &[fan_in, outputs], &transposed);
+                let bias = self.floats(part("bias"), &[outputs], &bias);
+                let product = part("product");
+                self.node("MatMul", &[inputs[0], &weight], &product, vec![]);
+                self.node("Add", &[&product, &bias], output, vec![]);
+            }
+            Layer::Scale(scale) => {
+                let scale = self.floats(part("scale"), &[scale.len()], &scale);
+                self.node("Mul", &[inputs[0], &scale], output, vec![]);
+            }
+            Layer::Relu => self.node("Relu", inputs, output, vec![]),
+            Layer::Relu6 => {
+                let (low, high) = (self.scalar("zero", 0.0), self.scalar("six", 6.0));
+                self.node("Clip", &[inputs[0], &low, &high], output, vec![]);
+            }
+            Layer::Gelu => {
+                // The pattern that ONNX Runtime and OpenVINO recognise and replace by one kernel.
+                let root = self.scalar("sqrt_2", std::f32::consts::SQRT_2);
+                let (one, half) = (self.scalar("one", 1.0), self.scalar("half", 0.5));
+                let [divided, erf, sum, product] = ["divided", "erf", "sum", "product"].map(part);
+                self.node("Div", &[inputs[0], &root], &divided, vec![]);
+                self.node("Erf", &[&divided], &erf, vec![]);
+                self.node("Add", &[&erf, &one], &sum, vec![]);
+                self.node("Mul", &[inputs[0], &sum], &product, vec![]);
+                self.node("Mul", &[&product, &half], output, vec![]);
+            }
+            Layer::Add => self.node("Add", inputs, output, vec![]),
+            Layer::Permute(axes) => self.node("Transpose", inputs, output, vec![Attribute::ints("perm", &axes)]),
+            Layer::GlobalAverage => {
+                let pooled = part("pooled");
+                self.node("GlobalAveragePool", inputs, &pooled, vec![]);
+                self.node("Flatten", &[&pooled], output, vec![Attribute::int("axis", 1)]);
+            }
+        }
+    }
+}

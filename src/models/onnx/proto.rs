@@ -1,0 +1,150 @@
+//! The messages of ONNX's protobuf that are written here, with the field numbers of `onnx.proto`.
+
+use prost::Message;
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ModelProto {
+    #[prost(int64, tag = "1")]
+    pub ir_version: i64,
+    #[prost(string, tag = "2")]
+    pub producer_name: String,
+    #[prost(message, optional, tag = "7")]
+    pub graph: Option<GraphProto>,
+    #[prost(message, repeated, tag = "8")]
+    pub opset_import: Vec<OperatorSet>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct OperatorSet {
+    #[prost(string, tag = "1")]
+    pub domain: String,
+    #[prost(int64, tag = "2")]
+    pub version: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct GraphProto {
+    #[prost(message, repeated, tag = "1")]
+    pub node: Vec<NodeProto>,
+    #[prost(string, tag = "2")]
+    pub name: String,
+    #[prost(message, repeated, tag = "5")]
+    pub initializer: Vec<TensorProto>,
+    #[prost(message, repeated, tag = "11")]
+    pub input: Vec<ValueInfo>,
+    #[prost(message, repeated, tag = "12")]
+    pub output: Vec<ValueInfo>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct NodeProto {
+    #[prost(string, repeated, tag = "1")]
+    pub input: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub output: Vec<String>,
+    #[prost(string, tag = "3")]
+    pub name: String,
+    #[prost(string, tag = "4")]
+    pub op_type: String,
+    #[prost(message, repeated, tag = "5")]
+    pub attribute: Vec<Attribute>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Attribute {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(float, optional, tag = "2")]
+    pub f: Option<f32>,
+    #[prost(int64, optional, tag = "3")]
+    pub i: Option<i64>,
+    #[prost(int64, repeated, packed = "false", tag = "8")]
+    pub ints: Vec<i64>,
+    /// 1 float, 2 int, 7 ints.
+    #[prost(int32, tag = "20")]
+    pub kind: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct TensorProto {
+    #[prost(int64, repeated, packed = "false", tag = "1")]
+    pub dims: Vec<i64>,
+    /// 1 is f32.
+    #[prost(int32, tag = "2")]
+    pub data_type: i32,
+    #[prost(string, tag = "8")]
+    pub name: String,
+    #[prost(bytes = "vec", tag = "9")]
+    pub raw_data: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ValueInfo {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(message, optional, tag = "2")]
+    pub kind: Option<ValueType>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ValueType {
+    #[prost(message, optional, tag = "1")]
+    pub tensor: Option<TensorType>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct TensorType {
+    #[prost(int32, tag = "1")]
+    pub element: i32,
+    #[prost(message, optional, tag = "2")]
+    pub shape: Option<Shape>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Shape {
+    #[prost(message, repeated, tag = "1")]
+    pub dims: Vec<Dimension>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Dimension {
+    #[prost(int64, optional, tag = "1")]
+    pub value: Option<i64>,
+    #[prost(string, optional, tag = "2")]
+    pub parameter: Option<String>,
+}
+
+const FLOAT: i32 = 1;
+
+impl Attribute {
+    pub fn int(name: &str, value: i64) -> Self {
+        Self { name: name.into(), i: Some(value), kind: 2, ..Self::default() }
+    }
+
+    pub fn float(name: &str, value: f32) -> Self {
+        Self { name: name.into(), f: Some(value), kind: 1, ..Self::default() }
+    }
+
+    pub fn ints(name: &str, values: &[usize]) -> Self {
+        Self { name: name.into(), ints: values.iter().map(|v| *v as i64).collect(), kind: 7, ..Self::default() }
+    }
+}
+
+impl TensorProto {
+    pub fn floats(name: &str, shape: &[usize], values: &[f32]) -> Self {
+        let raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let dims = shape.iter().map(|d| *d as i64).collect();
+        Self { dims, data_type: FLOAT, name: name.into(), raw_data }
+    }
+}
+
+impl ValueInfo {
+    /// An f32 tensor of shape `(batch, sizes…)`, the batch dynamic.
+    pub fn batched(name: &str, sizes: &[i64]) -> Self {
+        let batch = Dimension { value: None, parameter: Some("batch".into()) };
+        let sizes = sizes.iter().map(|size| Dimension { value: Some(*size), parameter: None });
+        let shape = Shape { dims: std::iter::once(batch).chain(sizes).collect() };
+        let tensor = TensorType { element: FLOAT, shape: Some(shape) };
+        Self { name: name.into(), kind: Some(ValueType { tensor: Some(tensor) }) }
+    }
+}
