@@ -74,7 +74,8 @@ impl Run<'_> {
         let mut sink = Sink { manifest, plan, writer, progress, flushed: Instant::now() };
         std::thread::scope(|scope| {
             let ahead = 2 * workers.len();
-            let outcomes = ordered(scope, steps(plan), workers.into_iter().map(|w| worker(manifest, w)).collect(), ahead);
+            let outcomes =
+                ordered(scope, steps(plan), workers.into_iter().map(|w| worker(manifest, w)).collect(), ahead);
             for outcome in outcomes {
                 match outcome {
                     Outcome::Ready { clip, prepared } => {
@@ -99,7 +100,8 @@ impl Run<'_> {
         let (len, dim) = (network.settings.input_len(), network.settings.dim);
         std::thread::scope(|scope| {
             let ahead = 2 * workers.len();
-            let outcomes = ordered(scope, steps(plan), workers.into_iter().map(|w| worker(manifest, w)).collect(), ahead);
+            let outcomes =
+                ordered(scope, steps(plan), workers.into_iter().map(|w| worker(manifest, w)).collect(), ahead);
             let batches = Batches { outcomes, len, batch: network.settings.batch, pending: None, done: false };
             let ahead = 2 * network.lanes.len();
             let lanes = network.lanes.into_iter().map(|mut lane| {
@@ -214,7 +216,9 @@ impl<I: Iterator<Item = Outcome<Vec<f32>>>> Iterator for Batches<I> {
                     batch.entries.push(Entry::Clip { clip, head });
                     self.pending = Some((items, 0));
                 }
-                Some(Outcome::Kept { source, clip }) => batch.entries.push(Entry::Other(Outcome::Kept { source, clip })),
+                Some(Outcome::Kept { source, clip }) => {
+                    batch.entries.push(Entry::Other(Outcome::Kept { source, clip }))
+                }
                 Some(Outcome::Failed { failure, again }) => {
                     batch.entries.push(Entry::Other(Outcome::Failed { failure, again }));
                     if batch.values.is_empty() && batch.entries.len() >= 64 {

@@ -72,7 +72,13 @@ impl Plan {
 /// # Errors
 /// A store is locked by another process, or was made with another recipe, model or weights than `wanted`; the latter
 /// lists what differs.
-pub fn plan(manifest: &Manifest, out: &Path, payload: Payload, wanted: &Provenance, retry_failed: bool) -> Result<Plan> {
+pub fn plan(
+    manifest: &Manifest,
+    out: &Path,
+    payload: Payload,
+    wanted: &Provenance,
+    retry_failed: bool,
+) -> Result<Plan> {
     let mut plan = Plan::default();
     let finished = open_if_there(out, payload, wanted)?;
     let partial_file = StoreWriter::partial_path(out);
