@@ -21,6 +21,8 @@ mod saved;
 pub mod schedule;
 mod standardise;
 mod tensors;
+#[cfg(test)]
+mod tests;
 
 use ndarray::Array2;
 
