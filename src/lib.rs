@@ -10,6 +10,8 @@
 pub mod classify;
 pub mod cli;
 pub mod dataset;
+#[cfg(feature = "media")]
+pub mod demo;
 pub mod error;
 pub mod evaluate;
 pub mod extract;
