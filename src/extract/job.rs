@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::pipeline::{Prepare, Prepared, Run};
 use super::plan::{Plan, plan};
 use super::progress::{Progress, Show};
-use super::sift::SiftSink;
+use super::sift::DescriptorSink;
 use crate::cli::Outcome;
 use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest};
@@ -205,7 +205,7 @@ fn items<'a>(sampling: &'a Sampling, card: &'a Card) -> Prepare<'a, Vec<f32>> {
 
 /// A worker that describes keypoints.
 fn descriptors(sampling: &Sampling, keypoints: usize) -> Result<Prepare<'_, Values>> {
-    let mut sink = SiftSink::new(keypoints)?;
+    let mut sink = DescriptorSink::new(keypoints)?;
     Ok(Box::new(move |clip| prepared(clip, sampling, &mut sink, |sink, _| sink.take())))
 }
 
