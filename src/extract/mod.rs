@@ -5,3 +5,5 @@ mod ordered;
 pub mod pipeline;
 pub mod plan;
 pub mod progress;
+#[cfg(feature = "media")]
+pub mod sift;
