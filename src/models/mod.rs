@@ -2,9 +2,12 @@
 
 pub mod card;
 pub mod checkpoint;
+pub mod fetch;
 pub mod graph;
 pub mod nets;
 pub mod onnx;
 pub mod seeded;
+pub mod weights;
 
 pub use card::Card;
+pub use weights::{PreparedModel, WeightsChoice, prepare};
