@@ -201,7 +201,9 @@ fn transfer(agent: &Agent, url: &str, part: &Part, quiet: bool) -> std::result::
         200 => (0, header(&response, "content-length").and_then(|n| n.parse().ok())),
         416 if have > 0 => {
             // Nothing is left to send: whole already, or of another version. The hash tells.
-            return match header(&response, "content-range").and_then(|r| r.strip_prefix("bytes */")?.parse().ok()) {
+            return match header(&response, "content-range")
+                .and_then(|r| r.strip_prefix("bytes */")?.parse::<u64>().ok())
+            {
                 Some(total) if have == total => Ok(()),
                 _ => {
                     part.clear().map_err(Broken::Final)?;

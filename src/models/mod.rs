@@ -4,6 +4,7 @@ pub mod card;
 pub mod checkpoint;
 pub mod fetch;
 pub mod graph;
+pub mod inventory;
 pub mod nets;
 pub mod onnx;
 pub mod seeded;

@@ -111,14 +111,20 @@ class EfficientNetLite2(torch.nn.Module):
         return self.net.extract_features(x).mean((2, 3))
 
 
+def gain_r2plus1d(name):
+    if name.endswith("conv2.0.3.weight"):
+        return 0.8
+    return AFTER_LINEAR if name == "stem.0.weight" or "downsample" in name else AFTER_RELU
+
+
+def gain_efficientnet(name):
+    return 1.15 if "_project_conv" in name else AFTER_RELU if "_depthwise_conv" in name else AFTER_LINEAR
+
+
 NETWORKS = {
     "convnext_base": (ConvNeXt, (3, 224, 224), lambda n: AFTER_RELU if n.endswith("block.5.weight") else AFTER_LINEAR),
-    "r2plus1d_18": (R2Plus1D, (3, 16, 112, 112), lambda n: AFTER_LINEAR if n == "stem.0.weight" else AFTER_RELU),
-    "efficientnet_lite2": (
-        EfficientNetLite2,
-        (3, 260, 260),
-        lambda n: AFTER_RELU if "_depthwise_conv" in n or "_project_conv" in n else AFTER_LINEAR,
-    ),
+    "r2plus1d_18": (R2Plus1D, (3, 16, 112, 112), gain_r2plus1d),
+    "efficientnet_lite2": (EfficientNetLite2, (3, 260, 260), gain_efficientnet),
 }
 
 
