@@ -1,4 +1,5 @@
 use ndarray::{Array2, array};
+use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::manifest::Split;
@@ -98,7 +99,7 @@ fn different_labels_are_an_error_that_names_the_runs() {
     assert!(compare(&[], &[]).is_err());
 }
 
-/// A store of the clips of [`run`] and as many for training; `t003` is a scaled copy of a training clip.
+/// A store of the clips of [`run`] and as many for training; `t003` is a copy of the training clip `x000`.
 fn store(path: &Path) {
     let mut writer = StoreWriter::create(
         path,
@@ -106,8 +107,9 @@ fn store(path: &Path) {
         &Provenance { extract_seconds: 50.0, ..Default::default() },
     )
     .unwrap();
-    let vector = |seed: usize| {
-        Array2::from_shape_fn((1, 8), |(_, d)| (((seed * 8 + d) * 2_654_435_761) as u32 >> 12) as f32 / 1e6 + 5.0)
+    let vector = |seed: u64| {
+        let mut random = rand_xoshiro::Xoshiro256PlusPlus::seed_from_u64(seed);
+        Array2::from_shape_fn((1, 8), |_| random.gen_range(5.0..6.0f32))
     };
     let ids = [("x", 100), ("v", 60), ("t", 90), ("u", 5)];
     let mut seed = 0;
