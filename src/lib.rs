@@ -7,6 +7,7 @@
 //!               models ↗ (cards, weights, ONNX, runtime)
 //! ```
 
+pub mod classify;
 pub mod cli;
 pub mod dataset;
 #[cfg(feature = "media")]
@@ -15,6 +16,8 @@ pub mod error;
 pub mod evaluate;
 pub mod extract;
 pub mod manifest;
+pub mod media;
+pub mod matrix;
 pub mod models;
 pub mod recipe;
 pub mod report;
