@@ -135,6 +135,35 @@ impl Dataset {
     /// No training clip; a split that has clips in the manifest has none with features; a class has no training clip with
     /// features; a feature is not finite.
     pub fn join(store: &FeatureStore, manifest: &Manifest, pooling: Pooling) -> Result<Joined> {
+        let (joined, missing) = Self::gather(store, manifest, pooling)?;
+        joined.check(store, manifest, &missing)?;
+        Ok(joined)
+    }
+
+    /// As [`Dataset::join`] for a model that is already fitted: the manifest needs no training clip. Where no clip has a
+    /// split, all labelled ones count as test, which is what they are to the model.
+    ///
+    /// # Errors
+    /// No clip has features; a feature is not finite.
+    pub fn join_fitted(store: &FeatureStore, manifest: &Manifest, pooling: Pooling) -> Result<Joined> {
+        let mut manifest = manifest.clone();
+        if manifest.clips.iter().all(|clip| clip.split.is_none() || clip.labels.is_empty()) {
+            manifest.clips.iter_mut().for_each(|clip| clip.split = Some(Split::Test));
+        }
+        let (joined, missing) = Self::gather(store, &manifest, pooling)?;
+        if joined.splits().iter().all(|(_, part)| part.is_empty()) && joined.unlabelled.is_empty() {
+            let clips = if missing.is_empty() { String::new() } else { format!(": {}", first_few(&missing)) };
+            return Err(Error::Data(format!(
+                "{}: no clip has features in {}{clips}",
+                manifest.source.display(),
+                store.path().display()
+            )));
+        }
+        Ok(joined)
+    }
+
+    /// The parts, and the ids (with the reason) of the clips that have no features.
+    fn gather(store: &FeatureStore, manifest: &Manifest, pooling: Pooling) -> Result<(Joined, Vec<String>)> {
         let pooled = store.pooled(pooling)?;
         let stored: HashMap<&str, usize> =
             store.clips().iter().zip(0..).map(|(clip, i)| (clip.id.as_str(), i)).collect();
@@ -240,8 +269,7 @@ impl Dataset {
             unlabelled: gather(&|clip| clip.labels.is_empty())?,
             warnings,
         };
-        joined.check(store, manifest, &missing)?;
-        Ok(joined)
+        Ok((joined, missing))
     }
 }
 
@@ -262,13 +290,8 @@ impl Joined {
         };
         for (split, part) in self.splits() {
             let planned = manifest.clips.iter().filter(|c| c.split == Some(split) && !c.labels.is_empty()).count();
-            let name = match split {
-                Split::Train => "train",
-                Split::Val => "val",
-                Split::Test => "test",
-            };
             if part.is_empty() && planned > 0 {
-                return Err(because(format!("none of the {planned} clips of the split {name} has features")));
+                return Err(because(format!("none of the {planned} clips of the split {} has features", split.name())));
             }
         }
         if self.train.is_empty() {
