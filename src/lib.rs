@@ -16,6 +16,7 @@ pub mod error;
 pub mod evaluate;
 pub mod extract;
 pub mod manifest;
+pub mod media;
 pub mod matrix;
 pub mod models;
 pub mod recipe;

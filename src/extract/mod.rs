@@ -1,4 +1,4 @@
-//! Clips → features: what is left to do, decoding and running in parallel, and one writer.
+//! Clips → features: what is left to do, decoding and running in parallel, and one store.
 
 mod ordered;
 #[cfg(all(feature = "media", feature = "onnx"))]

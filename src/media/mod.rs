@@ -1,1 +1,3 @@
 //! media
+pub mod sampler;
+pub mod transform;
