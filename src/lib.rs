@@ -7,12 +7,16 @@
 //!               models ↗ (cards, weights, ONNX, runtime)
 //! ```
 
+pub mod classify;
 pub mod cli;
 pub mod dataset;
+#[cfg(feature = "media")]
+pub mod demo;
 pub mod error;
 pub mod evaluate;
 pub mod extract;
 pub mod manifest;
+pub mod media;
 pub mod matrix;
 pub mod models;
 pub mod recipe;

@@ -1,7 +1,7 @@
-//! Decode workers → batches that cross clip borders → lanes of one network → one writer, all in manifest order.
+//! Decode workers → batches that cross clip borders → lanes of one network → one journal, all in manifest order.
 //!
 //! ```text
-//! steps ─ordered→ prepare (decode, transform) ─batches→ ─ordered→ lanes (network) ─assemble→ StoreWriter
+//! clips ─ordered→ prepare (decode, transform) ─batches→ ─ordered→ lanes (network) ─assemble→ Journal
 //! ```
 //! Queues are bounded: what is under way does not grow with the length of a video or with their number. Every batch
 //! has the same size and the clips are taken in order, so a store does not depend on timing.
@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 use ndarray::{Array2, ArrayView1, Axis};
 
 use super::ordered::ordered;
-use super::plan::{Plan, Step};
 use super::progress::Progress;
 use crate::cli;
 use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest};
 use crate::models::runtime::Network;
-use crate::store::{ClipRows, Failure, Row, StoreWriter, Values};
+use crate::store::{ClipRows, Failure, Journal, Row, Values};
 
 /// A clip after decoding.
 #[derive(Debug)]
@@ -42,21 +41,20 @@ pub struct Prepared<T> {
 /// Decodes one clip and prepares its rows; one per worker thread, so it may keep buffers.
 pub type Prepare<'a, T> = Box<dyn FnMut(&Clip) -> Result<Prepared<T>> + Send + 'a>;
 
-/// One step of the plan after the decode workers.
+/// A clip of the manifest (its position) after the decode workers.
 enum Outcome<T> {
-    Kept { source: usize, clip: usize },
-    Failed { failure: Failure, again: bool },
     Ready { clip: usize, prepared: Prepared<T> },
+    Failed(Failure),
 }
 
 /// A run of extraction: everything but what is done with a clip.
 pub struct Run<'a> {
     /// The clips.
     pub manifest: &'a Manifest,
-    /// What is left to do.
-    pub plan: &'a Plan,
+    /// Positions of those to extract.
+    pub extract: &'a [usize],
     /// Where rows go.
-    pub writer: &'a mut StoreWriter,
+    pub journal: &'a mut Journal,
     /// What the user sees.
     pub progress: &'a mut Progress,
 }
@@ -70,19 +68,23 @@ impl Run<'_> {
     /// # Errors
     /// The store cannot be written, or the user interrupts; clips that fail are recorded and are no error.
     pub fn descriptors(self, workers: Vec<Prepare<'_, Values>>) -> Result<()> {
-        let Run { manifest, plan, writer, progress } = self;
-        let mut sink = Sink { manifest, plan, writer, progress, flushed: Instant::now() };
+        let Run { manifest, extract, journal, progress } = self;
+        let mut sink = Sink { manifest, journal, progress, flushed: Instant::now() };
         std::thread::scope(|scope| {
             let ahead = 2 * workers.len();
-            let outcomes =
-                ordered(scope, steps(plan), workers.into_iter().map(|w| worker(manifest, w)).collect(), ahead);
+            let outcomes = ordered(
+                scope,
+                until_interrupted(extract),
+                workers.into_iter().map(|w| worker(manifest, w)).collect(),
+                ahead,
+            );
             for outcome in outcomes {
                 match outcome {
                     Outcome::Ready { clip, prepared } => {
                         let (head, values) = prepared.split();
-                        sink.clip(clip, head, values);
+                        sink.clip(clip, head, values)?;
                     }
-                    other => sink.other(other)?,
+                    Outcome::Failed(failure) => sink.failure(failure)?,
                 }
                 sink.flush_now_and_then()?;
             }
@@ -95,13 +97,17 @@ impl Run<'_> {
     /// # Errors
     /// As [`Run::descriptors`]; or the network fails.
     pub fn embeddings(self, workers: Vec<Prepare<'_, Vec<f32>>>, network: Network) -> Result<()> {
-        let Run { manifest, plan, writer, progress } = self;
-        let mut sink = Sink { manifest, plan, writer, progress, flushed: Instant::now() };
+        let Run { manifest, extract, journal, progress } = self;
+        let mut sink = Sink { manifest, journal, progress, flushed: Instant::now() };
         let (len, dim) = (network.settings.input_len(), network.settings.dim);
         std::thread::scope(|scope| {
             let ahead = 2 * workers.len();
-            let outcomes =
-                ordered(scope, steps(plan), workers.into_iter().map(|w| worker(manifest, w)).collect(), ahead);
+            let outcomes = ordered(
+                scope,
+                until_interrupted(extract),
+                workers.into_iter().map(|w| worker(manifest, w)).collect(),
+                ahead,
+            );
             let batches = Batches { outcomes, len, batch: network.settings.batch, pending: None, done: false };
             let ahead = 2 * network.lanes.len();
             let lanes = network.lanes.into_iter().map(|mut lane| {
@@ -117,8 +123,8 @@ impl Run<'_> {
                 assembly.rows.extend(rows.axis_iter(Axis(0)).take(used).map(|row| row.to_owned()));
                 while let Some(complete) = assembly.next_complete(dim) {
                     match complete {
-                        (Entry::Clip { clip, head }, values) => sink.clip(clip, head, Values::Features(values)),
-                        (Entry::Other(outcome), _) => sink.other(outcome)?,
+                        (Entry::Clip { clip, head }, values) => sink.clip(clip, head, Values::Features(values))?,
+                        (Entry::Failed(failure), _) => sink.failure(failure)?,
                     }
                 }
                 sink.flush_now_and_then()?;
@@ -128,27 +134,24 @@ impl Run<'_> {
     }
 }
 
-/// The steps of the plan, until the user interrupts.
-fn steps(plan: &Plan) -> impl Iterator<Item = &Step> + Send {
-    plan.steps.iter().take_while(|_| !cli::interrupted())
+/// The clips to extract, until the user interrupts.
+fn until_interrupted(extract: &[usize]) -> impl Iterator<Item = usize> + Send {
+    extract.iter().copied().take_while(|_| !cli::interrupted())
 }
 
 fn worker<'a, T>(
     manifest: &'a Manifest,
     mut prepare: Prepare<'a, T>,
-) -> impl FnMut(&'a Step) -> Outcome<T> + Send + use<'a, T> {
-    move |step| match step {
-        Step::Keep { source, clip } => Outcome::Kept { source: *source, clip: *clip },
-        Step::KeepFailure(failure) => Outcome::Failed { failure: failure.clone(), again: true },
-        Step::Extract(clip) => match prepare(&manifest.clips[*clip]) {
-            Ok(prepared) => Outcome::Ready { clip: *clip, prepared },
+) -> impl FnMut(usize) -> Outcome<T> + Send + use<'a, T> {
+    move |position| {
+        let clip = &manifest.clips[position];
+        match prepare(clip) {
+            Ok(prepared) => Outcome::Ready { clip: position, prepared },
             Err(error) => {
                 let stage = if matches!(error, Error::Media { .. } | Error::Io { .. }) { "decode" } else { "extract" };
-                let id = manifest.clips[*clip].id.clone();
-                let failure = Failure { id, stage: stage.into(), error: error.to_string() };
-                Outcome::Failed { failure, again: false }
+                Outcome::Failed(Failure { id: clip.id.clone(), stage: stage.into(), error: error.to_string() })
             }
-        },
+        }
     }
 }
 
@@ -166,8 +169,8 @@ impl<T> Prepared<T> {
 enum Entry {
     /// A clip whose rows are the next items, as many as its head says.
     Clip { clip: usize, head: Head },
-    /// A step without items.
-    Other(Outcome<()>),
+    /// A clip that failed.
+    Failed(Failure),
 }
 
 /// Items of one or more clips, filled up to the network's batch.
@@ -216,11 +219,8 @@ impl<I: Iterator<Item = Outcome<Vec<f32>>>> Iterator for Batches<I> {
                     batch.entries.push(Entry::Clip { clip, head });
                     self.pending = Some((items, 0));
                 }
-                Some(Outcome::Kept { source, clip }) => {
-                    batch.entries.push(Entry::Other(Outcome::Kept { source, clip }))
-                }
-                Some(Outcome::Failed { failure, again }) => {
-                    batch.entries.push(Entry::Other(Outcome::Failed { failure, again }));
+                Some(Outcome::Failed(failure)) => {
+                    batch.entries.push(Entry::Failed(failure));
                     if batch.values.is_empty() && batch.entries.len() >= 64 {
                         // Nothing to run, but something to record.
                         return Some(batch);
@@ -254,7 +254,7 @@ impl Assembly {
     fn next_complete(&mut self, dim: usize) -> Option<(Entry, Array2<f32>)> {
         let needed = match self.waiting.front()? {
             Entry::Clip { head, .. } => head.rows.len(),
-            Entry::Other(_) => 0,
+            Entry::Failed(_) => 0,
         };
         if self.rows.len() < needed {
             return None;
@@ -267,22 +267,22 @@ impl Assembly {
     }
 }
 
-/// The end of the pipeline: the writer and what the user sees.
+/// The end of the pipeline: the journal and what the user sees.
 struct Sink<'a> {
     manifest: &'a Manifest,
-    plan: &'a Plan,
-    writer: &'a mut StoreWriter,
+    journal: &'a mut Journal,
     progress: &'a mut Progress,
     flushed: Instant,
 }
 
 impl Sink<'_> {
-    fn clip(&mut self, clip: usize, head: Head, values: Values) {
+    fn clip(&mut self, clip: usize, head: Head, values: Values) -> Result<()> {
         let Clip { id, path, .. } = &self.manifest.clips[clip];
         for warning in &head.warnings {
             self.progress.note(&format!("clip {id}: {warning}"));
         }
-        self.writer.push(ClipRows {
+        self.progress.clip(head.frames);
+        self.journal.push(&ClipRows {
             id: id.clone(),
             path: path.clone(),
             frame_count: head.frame_count,
@@ -290,41 +290,26 @@ impl Sink<'_> {
             duration_seconds: head.duration_seconds,
             rows: head.rows,
             values,
-        });
-        self.progress.clip(head.frames);
+        })
     }
 
-    fn other<T>(&mut self, outcome: Outcome<T>) -> Result<()> {
-        match outcome {
-            Outcome::Kept { source, clip } => {
-                self.writer.push(self.plan.sources[source].read_clip(clip)?);
-                self.progress.kept();
-            }
-            Outcome::Failed { failure, again } => {
-                if again {
-                    self.progress.kept();
-                } else {
-                    self.progress.failure(&failure.id, &failure.error);
-                }
-                self.writer.push_failure(failure);
-            }
-            Outcome::Ready { .. } => unreachable!("a ready clip has content"),
-        }
-        Ok(())
+    fn failure(&mut self, failure: Failure) -> Result<()> {
+        self.progress.failure(&failure.id, &failure.error);
+        self.journal.push_failure(failure)
     }
 
     fn flush_now_and_then(&mut self) -> Result<()> {
-        if self.flushed.elapsed() >= FLUSH_EVERY {
-            self.writer.add_seconds(self.flushed.elapsed().as_secs_f64());
-            self.writer.flush()?;
-            self.flushed = Instant::now();
-        }
-        Ok(())
+        if self.flushed.elapsed() >= FLUSH_EVERY { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let seconds = self.flushed.elapsed().as_secs_f64();
+        self.flushed = Instant::now();
+        self.journal.checkpoint(seconds)
     }
 
     fn end(&mut self) -> Result<()> {
-        self.writer.add_seconds(self.flushed.elapsed().as_secs_f64());
-        self.writer.flush()?;
+        self.flush()?;
         if cli::interrupted() { Err(Error::Interrupted) } else { Ok(()) }
     }
 }

@@ -51,11 +51,6 @@ impl Progress {
         self.tick();
     }
 
-    /// A clip was copied from an earlier store.
-    pub fn kept(&mut self) {
-        self.bar.inc(1);
-    }
-
     /// A clip failed.
     pub fn failure(&mut self, id: &str, error: &str) {
         self.failed += 1;

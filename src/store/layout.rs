@@ -4,11 +4,12 @@ use std::path::Path;
 
 use hdf5::types::VarLenUnicode;
 use hdf5::{File, Group, H5Type};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
 /// What the rows of a store hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Payload {
     /// One f32 vector a row.
     Features {
@@ -43,7 +44,7 @@ impl Payload {
 pub const FORMAT_VERSION: i64 = 1;
 
 /// How a store was made: its root attributes.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Provenance {
     /// The recipe's name.
     pub method: String,
@@ -96,6 +97,49 @@ impl Provenance {
         .filter(|(_, stored, wanted)| stored != wanted)
         .map(|(attribute, stored, wanted)| Difference { attribute, stored: stored.clone(), wanted: wanted.clone() })
         .collect()
+    }
+
+    /// Fails with a list of what differs where rows made as `self` says, in the file `path`, cannot serve `wanted`.
+    ///
+    /// # Errors
+    /// Method, model, weights, recipe or precision differ.
+    pub fn refuse_if_different(&self, path: &Path, wanted: &Provenance) -> Result<()> {
+        let differences = self.differences(wanted);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let shown = |value: &str| if value.is_empty() { "nothing".to_string() } else { value.to_string() };
+        let lines: Vec<String> = differences
+            .iter()
+            .map(|d| format!("  {}: it has {}, asked for {}", d.attribute, shown(&d.stored), shown(&d.wanted)))
+            .collect();
+        let message = format!(
+            "made differently; write to another file with --out, or remove this one to start over\n{}",
+            lines.join("\n")
+        );
+        Err(Error::Store { path: path.to_path_buf(), message })
+    }
+
+    /// Notes which kinoprobe works on it, and when that began.
+    pub(super) fn stamp(&mut self) {
+        self.tool_version = env!("CARGO_PKG_VERSION").into();
+        if self.created.is_empty() {
+            self.created = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+        }
+    }
+
+    /// Notes that `provider` ran too.
+    pub fn add_provider(&mut self, provider: &str) {
+        for name in provider.split('+').filter(|name| !name.is_empty()) {
+            if !self.provider.split('+').any(|known| known == name) {
+                self.provider = [self.provider.as_str(), name]
+                    .iter()
+                    .filter(|n| !n.is_empty())
+                    .copied()
+                    .collect::<Vec<_>>()
+                    .join("+");
+            }
+        }
     }
 
     /// Whether the features come from untrained (seeded) weights.

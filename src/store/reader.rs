@@ -31,10 +31,6 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self> {
         std::fs::metadata(path).map_err(Error::io(path))?;
         let file = File::open(path).map_err(wrong(path))?;
-        Self::from_file(file, path)
-    }
-
-    pub(super) fn from_file(file: File, path: &Path) -> Result<Self> {
         let (provenance, payload) = Provenance::read(&file, path)?;
         let mut store =
             Self { path: path.to_path_buf(), file, payload, provenance, clips: Vec::new(), failures: Vec::new() };
@@ -78,23 +74,15 @@ impl Store {
         self.rows_of(0..self.row_count())
     }
 
-    /// Fails with a list of what differs where the stored rows cannot serve `wanted`.
-    pub fn refuse_if_different(&self, payload: Payload, wanted: &Provenance) -> Result<()> {
-        if self.payload != payload {
-            return Err(self.wrong(format!("it is of another kind: {:?}, not {payload:?}", self.payload)));
-        }
-        let differences = self.provenance.differences(wanted);
-        if differences.is_empty() {
+    /// Fails where the store holds something else.
+    ///
+    /// # Errors
+    /// The kind or the length of its rows differs from `wanted`.
+    pub fn refuse_payload(&self, wanted: Payload) -> Result<()> {
+        if self.payload == wanted {
             return Ok(());
         }
-        let lines: Vec<String> = differences
-            .iter()
-            .map(|d| format!("  {}: it has {}, asked for {}", d.attribute, shown(&d.stored), shown(&d.wanted)))
-            .collect();
-        Err(self.wrong(format!(
-            "made differently; write to another file with --out, or remove this one to start over\n{}",
-            lines.join("\n")
-        )))
+        Err(self.wrong(format!("it holds {:?}, not {wanted:?}; write to another file with --out", self.payload)))
     }
 
     /// A clip with its rows, as a writer takes it.
@@ -122,7 +110,7 @@ impl Store {
     }
 
     /// The first descriptor of row `row`; 0 for feature stores.
-    pub(super) fn value_offset(&self, row: usize) -> Result<usize> {
+    fn value_offset(&self, row: usize) -> Result<usize> {
         match self.payload {
             Payload::Features { .. } => Ok(0),
             Payload::Descriptors { .. } => {
@@ -146,7 +134,6 @@ impl Store {
             .collect())
     }
 
-    /// The clips whose entries and rows are all there: a killed writer may have left some datasets longer.
     fn read_clips(&self) -> Result<Vec<StoredClip>> {
         let id = self.texts("clips/id")?;
         let path = self.texts("clips/path")?;
@@ -155,59 +142,36 @@ impl Store {
         let frame_count = self.all::<u64>("clips/frame_count")?;
         let fps = self.all::<f64>("clips/fps")?;
         let duration_seconds = self.all::<f64>("clips/duration_seconds")?;
-        let complete = [id.len(), path.len(), offset.len(), length.len(), frame_count.len(), fps.len()]
-            .into_iter()
-            .chain([duration_seconds.len()])
-            .min()
-            .unwrap_or(0);
-        let rows = self.complete_rows()?;
-        let mut clips = Vec::with_capacity(complete);
+        let count = id.len();
+        let lengths = [path.len(), offset.len(), length.len(), frame_count.len(), fps.len(), duration_seconds.len()];
+        if lengths.iter().any(|&n| n != count) {
+            return Err(self.wrong("damaged: the datasets below /clips differ in length".into()));
+        }
         let mut next = 0;
-        for i in 0..complete {
-            let (start, count) = (offset[i] as usize, length[i] as usize);
-            if start != next {
-                return Err(self.wrong(format!("damaged: clip {i} begins at row {start}, not {next}")));
+        let mut clips = Vec::with_capacity(count);
+        for (i, (id, path)) in id.into_iter().zip(path).enumerate() {
+            if offset[i] != next {
+                return Err(self.wrong(format!("damaged: clip {id} begins at row {}, not {next}", offset[i])));
             }
-            next += count;
-            if next > rows {
-                break;
-            }
+            next += u64::from(length[i]);
             clips.push(StoredClip {
-                id: id[i].clone(),
-                path: path[i].clone(),
-                offset: start,
-                length: count,
+                id,
+                path,
+                offset: offset[i] as usize,
+                length: length[i] as usize,
                 frame_count: frame_count[i],
                 fps: fps[i],
                 duration_seconds: duration_seconds[i],
             });
         }
-        let pooled = match self.payload {
-            Payload::Features { .. } => self.length("pooled/mean")?.min(self.length("pooled/max")?),
-            Payload::Descriptors { .. } => usize::MAX,
+        let rows = match self.payload {
+            Payload::Features { .. } => self.length("features")?,
+            Payload::Descriptors { .. } => self.length("rows/descriptors")?,
         };
-        clips.truncate(pooled);
+        if rows as u64 != next {
+            return Err(self.wrong(format!("damaged: its clips have {next} rows, but {rows} are there")));
+        }
         Ok(clips)
-    }
-
-    fn complete_rows(&self) -> Result<usize> {
-        let mut rows = usize::MAX;
-        for name in ["clip", "start_frame", "start_seconds", "end_seconds", "padded"] {
-            rows = rows.min(self.length(&format!("rows/{name}"))?);
-        }
-        match self.payload {
-            Payload::Features { .. } => Ok(rows.min(self.length("features")?)),
-            Payload::Descriptors { .. } => {
-                let counts = self.all::<u32>("rows/descriptors")?;
-                let available = self.length("descriptors")?;
-                let mut total = 0;
-                let whole = counts.iter().take_while(|&&n| {
-                    total += n as usize;
-                    total <= available
-                });
-                Ok(rows.min(whole.count()))
-            }
-        }
     }
 
     fn read_failures(&self) -> Result<Vec<Failure>> {
@@ -252,10 +216,6 @@ impl Store {
     fn wrong(&self, message: String) -> Error {
         Error::Store { path: self.path.clone(), message }
     }
-}
-
-fn shown(value: &str) -> &str {
-    if value.is_empty() { "nothing" } else { value }
 }
 
 /// A store of features.

@@ -1,4 +1,4 @@
-//! Writing a store, clip after clip, so that a kill at any moment loses at most the last batch.
+//! Writing a whole store in one pass.
 
 use std::path::{Path, PathBuf};
 
@@ -6,161 +6,94 @@ use hdf5::types::VarLenUnicode;
 use hdf5::{Dataset, File, H5Type};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
-use super::layout::{Payload, Provenance, put, put_text, text, wrong};
-use super::{ClipRows, Failure, Store, Values};
+use super::layout::{Payload, Provenance, text, wrong};
+use super::{ClipRows, Failure, Values};
 use crate::error::{Error, Result};
 
-/// Rows a chunk of `/features`: small, since the last chunk is compressed again at every flush.
+/// Rows a chunk of `/features`.
 const CHUNK_ROWS: usize = 64;
 /// Entries a chunk of the one-dimensional datasets.
 const CHUNK_ENTRIES: usize = 1024;
 /// gzip's fastest level: embeddings hardly compress, and every reader has gzip.
 const GZIP_LEVEL: u8 = 1;
 
-/// Writes `NAME.h5.partial`; [`StoreWriter::finish`] renames it to `NAME.h5`.
-///
-/// Clips stand in the order in which they are pushed. Nothing is visible to a later run before [`StoreWriter::flush`].
+/// Rows that are collected before they are written: whole chunks, so that nothing is compressed twice.
+const ROWS_AT_ONCE: usize = 16 * CHUNK_ROWS;
+
+/// Writes `NAME.h5.new`; [`StoreWriter::finish`] renames it to `NAME.h5`. Clips stand in the order in which they come.
 pub struct StoreWriter {
     path: PathBuf,
-    partial: PathBuf,
+    unfinished: PathBuf,
     file: File,
     payload: Payload,
     provenance: Provenance,
     clips: usize,
     rows: usize,
     values: usize,
-    failures: usize,
     pending: Vec<ClipRows>,
-    pending_failures: Vec<Failure>,
+    pending_rows: usize,
+    failures: Vec<Failure>,
 }
 
 impl StoreWriter {
-    /// `NAME.h5.partial` for `NAME.h5`.
-    pub fn partial_path(path: &Path) -> PathBuf {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".partial");
-        PathBuf::from(name)
-    }
-
-    /// Begins a new store, replacing a partial one.
+    /// Begins a store.
     ///
     /// # Errors
     /// The folder cannot be made or the file cannot be created.
     pub fn create(path: &Path, payload: Payload, provenance: &Provenance) -> Result<Self> {
-        let partial = Self::partial_path(path);
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(".new");
+        let unfinished = PathBuf::from(unfinished);
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         }
         let mut provenance = provenance.clone();
-        provenance.tool_version = env!("CARGO_PKG_VERSION").into();
-        provenance.created = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
-        let file = File::create(&partial).map_err(wrong(&partial))?;
-        lay_out(&file, payload).and_then(|()| provenance.write(&file, payload)).map_err(wrong(&partial))?;
-        let mut writer = Self {
+        provenance.stamp();
+        let file = File::create(&unfinished).map_err(wrong(&unfinished))?;
+        lay_out(&file, payload).map_err(wrong(&unfinished))?;
+        Ok(Self {
             path: path.to_path_buf(),
-            partial,
+            unfinished,
             file,
             payload,
             provenance,
             clips: 0,
             rows: 0,
             values: 0,
-            failures: 0,
             pending: Vec::new(),
-            pending_failures: Vec::new(),
-        };
-        writer.flush()?;
-        Ok(writer)
-    }
-
-    /// Goes on with `NAME.h5.partial`, cut back to its last complete clip.
-    ///
-    /// # Errors
-    /// The file is damaged, is locked by another process, or was made differently than `wanted`.
-    pub fn resume(path: &Path, payload: Payload, wanted: &Provenance) -> Result<Self> {
-        let partial = Self::partial_path(path);
-        let file = File::open_rw(&partial).map_err(wrong(&partial))?;
-        let store = Store::from_file(file.clone(), &partial)?;
-        store.refuse_if_different(payload, wanted)?;
-        let mut provenance = store.provenance().clone();
-        for provider in wanted.provider.split('+') {
-            if !provenance.provider.split('+').any(|known| known == provider) {
-                provenance.provider = format!("{}+{provider}", provenance.provider);
-            }
-        }
-        let clips = store.clips().len();
-        let rows = store.clips().last().map_or(0, |clip| clip.offset + clip.length);
-        let values = store.value_offset(rows)?;
-        let mut writer = Self {
-            path: path.to_path_buf(),
-            partial,
-            file,
-            payload,
-            provenance,
-            clips,
-            rows,
-            values,
-            failures: store.failures().len(),
-            pending: Vec::new(),
-            pending_failures: Vec::new(),
-        };
-        writer.cut().map_err(wrong(&writer.partial))?;
-        writer.flush()?;
-        Ok(writer)
-    }
-
-    /// Clips written or pending.
-    pub fn len(&self) -> usize {
-        self.clips + self.pending.len()
-    }
-
-    /// Whether no clip was pushed yet.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Where the store grows.
-    pub fn partial(&self) -> &Path {
-        &self.partial
+            pending_rows: 0,
+            failures: Vec::new(),
+        })
     }
 
     /// Takes the next clip.
-    pub fn push(&mut self, clip: ClipRows) {
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn push(&mut self, clip: ClipRows) -> Result<()> {
+        self.pending_rows += clip.rows.len();
         self.pending.push(clip);
+        if self.pending_rows >= ROWS_AT_ONCE { self.write_pending() } else { Ok(()) }
     }
 
     /// Takes a clip that failed.
     pub fn push_failure(&mut self, failure: Failure) {
-        self.pending_failures.push(failure);
+        self.failures.push(failure);
     }
 
-    /// Adds to the seconds of extraction.
-    pub fn add_seconds(&mut self, seconds: f64) {
-        self.provenance.extract_seconds += seconds;
-    }
-
-    /// Writes what is pending and hands it to the operating system.
-    pub fn flush(&mut self) -> Result<()> {
+    fn write_pending(&mut self) -> Result<()> {
+        self.pending_rows = 0;
         let clips = std::mem::take(&mut self.pending);
-        let failures = std::mem::take(&mut self.pending_failures);
-        self.write(&clips, &failures).map_err(wrong(&self.partial))
+        if clips.is_empty() {
+            return Ok(());
+        }
+        self.write_rows(&clips).and_then(|()| self.write_clips(&clips)).map_err(wrong(&self.unfinished))
     }
 
-    fn write(&mut self, clips: &[ClipRows], failures: &[Failure]) -> hdf5::Result<()> {
-        if !clips.is_empty() {
-            self.write_rows(clips)?;
-            self.write_clips(clips)?;
-        }
-        if !failures.is_empty() {
-            let at = self.failures;
-            self.append_text("failures/id", at, failures.iter().map(|f| f.id.as_str()))?;
-            self.append_text("failures/stage", at, failures.iter().map(|f| f.stage.as_str()))?;
-            self.append_text("failures/error", at, failures.iter().map(|f| f.error.as_str()))?;
-            self.failures += failures.len();
-        }
-        put_text(&self.file, "provider", &self.provenance.provider)?;
-        put(&self.file, "extract_seconds", self.provenance.extract_seconds)?;
-        self.file.flush()
+    fn write_failures(&self) -> hdf5::Result<()> {
+        self.append_text("failures/id", 0, self.failures.iter().map(|f| f.id.as_str()))?;
+        self.append_text("failures/stage", 0, self.failures.iter().map(|f| f.stage.as_str()))?;
+        self.append_text("failures/error", 0, self.failures.iter().map(|f| f.error.as_str()))
     }
 
     fn write_rows(&mut self, clips: &[ClipRows]) -> hdf5::Result<()> {
@@ -196,7 +129,6 @@ impl StoreWriter {
         Ok(())
     }
 
-    /// The clips' own entries come last: a clip counts as written only when they are there.
     fn write_clips(&mut self, clips: &[ClipRows]) -> hdf5::Result<()> {
         let at = self.clips;
         let mut next = self.rows;
@@ -222,15 +154,21 @@ impl StoreWriter {
 
     /// Adds a dataset beside the contract's (the codebook's centroids).
     pub fn write_matrix(&mut self, name: &str, values: ArrayView2<'_, f32>) -> Result<()> {
-        self.file.new_dataset_builder().with_data(values).create(name).map(|_| ()).map_err(wrong(&self.partial))
+        self.file.new_dataset_builder().with_data(values).create(name).map(|_| ()).map_err(wrong(&self.unfinished))
     }
 
     /// Writes what is pending, closes the file, makes it durable and gives it its name.
+    ///
+    /// # Errors
+    /// The file cannot be written or renamed.
     pub fn finish(mut self) -> Result<()> {
-        self.flush()?;
-        self.file.close().map_err(wrong(&self.partial))?;
-        let durable = std::fs::File::open(&self.partial).and_then(|file| file.sync_all());
-        durable.and_then(|()| std::fs::rename(&self.partial, &self.path)).map_err(Error::io(&self.path))
+        self.write_pending()?;
+        self.write_failures()
+            .and_then(|()| self.provenance.write(&self.file, self.payload))
+            .and_then(|()| self.file.close())
+            .map_err(wrong(&self.unfinished))?;
+        let durable = std::fs::File::open(&self.unfinished).and_then(|file| file.sync_all());
+        durable.and_then(|()| std::fs::rename(&self.unfinished, &self.path)).map_err(Error::io(&self.path))
     }
 
     fn append<T: H5Type>(&self, name: &str, at: usize, values: impl IntoIterator<Item = T>) -> hdf5::Result<()> {
@@ -240,40 +178,6 @@ impl StoreWriter {
 
     fn append_text<'a>(&self, name: &str, at: usize, values: impl Iterator<Item = &'a str>) -> hdf5::Result<()> {
         self.append::<VarLenUnicode>(name, at, values.map(text))
-    }
-
-    /// Cuts every dataset back to the complete clips.
-    fn cut(&self) -> hdf5::Result<()> {
-        for (name, length) in [
-            ("rows/clip", self.rows),
-            ("rows/start_frame", self.rows),
-            ("rows/start_seconds", self.rows),
-            ("rows/end_seconds", self.rows),
-            ("rows/padded", self.rows),
-            ("clips/offset", self.clips),
-            ("clips/length", self.clips),
-            ("clips/frame_count", self.clips),
-            ("clips/fps", self.clips),
-            ("clips/duration_seconds", self.clips),
-            ("clips/path", self.clips),
-            ("clips/id", self.clips),
-            ("failures/id", self.failures),
-            ("failures/stage", self.failures),
-            ("failures/error", self.failures),
-        ] {
-            self.file.dataset(name)?.resize(length)?;
-        }
-        match self.payload {
-            Payload::Features { dim } => {
-                self.file.dataset("features")?.resize((self.rows, dim))?;
-                self.file.dataset("pooled/mean")?.resize((self.clips, dim))?;
-                self.file.dataset("pooled/max")?.resize((self.clips, dim))
-            }
-            Payload::Descriptors { dim } => {
-                self.file.dataset("rows/descriptors")?.resize(self.rows)?;
-                self.file.dataset("descriptors")?.resize((self.values, dim))
-            }
-        }
     }
 }
 
