@@ -3,3 +3,4 @@
 // mod extract;
 mod classify;
 mod support;
+mod codebook;
