@@ -25,7 +25,9 @@ impl Timeline {
     /// Seconds from the beginning of the file to frame `index` of the clip; 0 where there is no rate.
     pub fn seconds(&self, index: usize) -> f64 {
         match &self.timestamps {
-            Some(times) => times.get(index).copied().unwrap_or_else(|| times.last().map_or(0.0, |t| t + self.interval())),
+            Some(times) => {
+                times.get(index).copied().unwrap_or_else(|| times.last().map_or(0.0, |t| t + self.interval()))
+            }
             None => (self.first_frame + index) as f64 * self.interval(),
         }
     }
@@ -75,9 +77,7 @@ pub fn plan(sampling: &Sampling, timeline: &Timeline) -> Vec<Window> {
     match *sampling {
         Sampling::Even { frames } => {
             let count = frames.min(frame_count);
-            (0..count)
-                .map(|i| Window { indices: vec![centre(i, count, frame_count)], padded: false })
-                .collect()
+            (0..count).map(|i| Window { indices: vec![centre(i, count, frame_count)], padded: false }).collect()
         }
         Sampling::Windows { length, rate, count } => {
             let resampled = Resampled::new(timeline, rate);
@@ -238,11 +238,9 @@ mod tests {
 
     #[test]
     fn windows_match_torchvision() {
-        let golden: serde_json::Value = serde_json::from_str(include_str!(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/fixtures/media/sampling.json"
-        )))
-        .unwrap();
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/media/sampling.json")))
+                .unwrap();
         let cases = golden["cases"].as_array().unwrap();
         assert!(cases.len() > 100);
         for case in cases {
