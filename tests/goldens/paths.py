@@ -3,9 +3,9 @@
 
     python tests/goldens/paths.py [--checkpoint efficientnet-lite2-9656183e.pth]
 
-Needs numpy, torch, torchvision, opencv-python-headless, pillow (and efficientnet_lite_pytorch). Frames come from
+Needs numpy, torch, torchvision, opencv-python-headless (and efficientnet_lite_pytorch). Frames come from
 OpenCV-Python, windows from torchvision's resampling rule, pixels from torchvision's published presets (EfficientNet-Lite2:
-Pillow's bicubic after TensorFlow's centre crop), networks from torchvision with the seeded weights of networks.py.
+torchvision's bicubic after TensorFlow's centre crop), networks from torchvision with the seeded weights of networks.py.
 Writes fixtures/networks/NAME-path.npy, (rows, dim).
 """
 import argparse
@@ -14,7 +14,7 @@ import math
 import cv2
 import numpy as np
 import torch
-from PIL import Image
+import torchvision.transforms.functional as F
 from torchvision.transforms._presets import ImageClassification, VideoClassification
 
 import networks
@@ -48,9 +48,10 @@ def lite2(frame):
     height, width, _ = frame.shape
     side = int(260 / (260 + 32) * min(height, width))
     top, left = (height - side + 1) // 2, (width - side + 1) // 2
-    square = Image.fromarray(frame[top : top + side, left : left + side])
-    pixels = np.asarray(square.resize((260, 260), Image.BICUBIC), np.float32)
-    return torch.from_numpy((pixels - 127) / 128).permute(2, 0, 1)
+    square = torch.from_numpy(frame[top : top + side, left : left + side]).permute(2, 0, 1)
+    # Like TensorFlow's, without antialiasing: the network was trained so.
+    pixels = F.resize(square, [260, 260], F.InterpolationMode.BICUBIC, antialias=False)
+    return (pixels.float() - 127) / 128
 
 
 def main():

@@ -45,10 +45,14 @@ impl Bench {
     }
 
     fn command(&self, out: &str) -> Command {
+        self.command_with_models(out, &fixture("models"))
+    }
+
+    fn command_with_models(&self, out: &str, models: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-extract"));
         command.current_dir(root());
         command.args(["--method", "tiny", "--recipe"]).arg(fixture("pipelines/tiny.toml"));
-        command.arg("--models").arg(fixture("models"));
+        command.arg("--models").arg(models);
         command.arg("--manifest").arg(self.path("manifest.csv")).arg("--out").arg(self.path(out));
         command
     }
@@ -239,23 +243,21 @@ fn a_log_for_machines_is_one_json_object_a_line() {
 #[test]
 fn wrong_usage_gets_a_sentence() {
     let bench = Bench::new(1);
-    let ask = |change: &dyn Fn(&mut Command)| {
-        let mut command = bench.command("x.h5");
-        change(&mut command);
-        let output = command.output().unwrap();
+    let ask = |flags: [&str; 2]| {
+        let output = bench.command("x.h5").args(flags).output().unwrap();
         (output.status.code(), printed(&output))
     };
-    let (code, said) = ask(&|c| drop(c.args(["--device", "abacus"])));
+    let (code, said) = ask(["--device", "abacus"]);
     assert_eq!(code, Some(2));
     assert!(said.contains("auto, cpu, openvino, cuda, tensorrt"), "{said}");
-    let (code, said) = ask(&|c| drop(c.args(["--keypoints", "3"])));
+    let (code, said) = ask(["--keypoints", "3"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("--keypoints does not apply"), "{said}");
-    let (code, said) = ask(&|c| drop(c.args(["--frames", "0"])));
+    let (code, said) = ask(["--frames", "0"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("sampling.frames must be at least 1"), "{said}");
     // A device that is asked for and is not there is an error, never another device.
-    let (code, said) = ask(&|c| drop(c.args(["--device", "cuda"])));
+    let (code, said) = ask(["--device", "cuda"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("make setup DEVICE=cuda") || said.contains("device cuda"), "{said}");
     assert!(!Path::new(&bench.path("x.h5")).exists());
@@ -275,7 +277,7 @@ fn a_card_that_does_not_fit_its_network_is_refused() {
     ] {
         assert!(card.contains(from));
         fs::write(models.join("tiny.toml"), card.replace(from, to)).unwrap();
-        let output = bench.command("x.h5").arg("--models").arg(&models).output().unwrap();
+        let output = bench.command_with_models("x.h5", &models).output().unwrap();
         assert_ne!(output.status.code(), Some(0));
         assert!(printed(&output).contains(expected), "{}", printed(&output));
     }
