@@ -1,12 +1,19 @@
 //! Feature store ⨝ manifest → rows, targets and splits.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
 use ndarray::{Array2, ArrayView2, s};
+
+use crate::error::{Error, Result};
+use crate::manifest::{Clip, Manifest, Split};
+use crate::recipe::Pooling;
+use crate::store::FeatureStore;
 
 /// Clips ready for a classifier.
 ///
 /// Clip `i` owns the rows `offsets[i]..offsets[i + 1]` of `rows`: one row for pooled features, several for a sequence.
 /// Targets are multi-hot, so that single-label and multi-label data take one path.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
     /// Clip ids, N of them.
     pub ids: Vec<String>,
@@ -20,6 +27,28 @@ pub struct Dataset {
     pub targets: Array2<f32>,
     /// Class names, sorted, C of them.
     pub classes: Vec<String>,
+}
+
+/// The clips of a manifest that have features, by what they are for. All parts have the same classes and D.
+#[derive(Debug, Clone)]
+pub struct Joined {
+    /// Labelled clips of the training split.
+    pub train: Dataset,
+    /// Labelled clips of the validation split; may be empty.
+    pub val: Dataset,
+    /// Labelled clips of the test split; may be empty.
+    pub test: Dataset,
+    /// Clips without a label, whatever their split.
+    pub unlabelled: Dataset,
+    /// What the user should know: clips left out, and why.
+    pub warnings: Vec<String>,
+}
+
+impl Joined {
+    /// The labelled parts with their splits.
+    pub fn splits(&self) -> [(Split, &Dataset); 3] {
+        [(Split::Train, &self.train), (Split::Val, &self.val), (Split::Test, &self.test)]
+    }
 }
 
 impl Dataset {
@@ -37,4 +66,232 @@ impl Dataset {
     pub fn clip(&self, i: usize) -> ArrayView2<'_, f32> {
         self.rows.slice(s![self.offsets[i]..self.offsets[i + 1], ..])
     }
+
+    /// Features a row, D.
+    pub fn dim(&self) -> usize {
+        self.rows.ncols()
+    }
+
+    /// The same clips with other features, one row for one.
+    pub fn with_rows(&self, rows: Array2<f32>) -> Dataset {
+        assert_eq!(rows.nrows(), self.rows.nrows(), "every row is replaced");
+        Dataset { rows, ..self.clone_without_rows() }
+    }
+
+    fn clone_without_rows(&self) -> Dataset {
+        Dataset {
+            ids: self.ids.clone(),
+            groups: self.groups.clone(),
+            rows: Array2::zeros((0, 0)),
+            offsets: self.offsets.clone(),
+            targets: self.targets.clone(),
+            classes: self.classes.clone(),
+        }
+    }
+
+    /// The features as one vector a clip, (N, D).
+    ///
+    /// # Errors
+    /// A clip has no row, or several: it is a sequence.
+    pub fn vectors(&self) -> Result<ArrayView2<'_, f32>> {
+        match self.offsets.windows(2).position(|pair| pair[1] - pair[0] != 1) {
+            None => Ok(self.rows.view()),
+            Some(i) => Err(Error::Data(format!(
+                "clip {} has {} rows of features where the classifier reads one vector a clip",
+                self.ids[i],
+                self.offsets[i + 1] - self.offsets[i]
+            ))),
+        }
+    }
+
+    /// The one class of every clip, an index below C.
+    ///
+    /// # Errors
+    /// A clip has no label, or several.
+    pub fn single_labels(&self) -> Result<Vec<usize>> {
+        (0..self.len())
+            .map(|i| {
+                let labels: Vec<usize> = (0..self.classes.len()).filter(|&c| self.targets[(i, c)] > 0.0).collect();
+                match labels[..] {
+                    [class] => Ok(class),
+                    [] => Err(Error::Data(format!("clip {} has no label", self.ids[i]))),
+                    _ => Err(Error::Data(format!(
+                        "clip {} has {} labels ({}), and this classifier takes one a clip; keep one in the manifest",
+                        self.ids[i],
+                        labels.len(),
+                        labels.iter().map(|&c| self.classes[c].as_str()).collect::<Vec<_>>().join(", ")
+                    ))),
+                }
+            })
+            .collect()
+    }
+
+    /// Joins the pooled features of `store` to the clips of `manifest` by id, in the manifest's order.
+    ///
+    /// Classes are the labels of all clips with a split, sorted. Clips without features are left out with a warning that
+    /// gives the store's reason where it has one, and so are labelled clips without a split where others have one.
+    ///
+    /// # Errors
+    /// No training clip; a split that has clips in the manifest has none with features; a class has no training clip with
+    /// features; a feature is not finite.
+    pub fn join(store: &FeatureStore, manifest: &Manifest, pooling: Pooling) -> Result<Joined> {
+        let pooled = store.pooled(pooling)?;
+        let stored: HashMap<&str, usize> =
+            store.clips().iter().zip(0..).map(|(clip, i)| (clip.id.as_str(), i)).collect();
+        let failures: HashMap<&str, String> = store
+            .failures()
+            .iter()
+            .map(|failure| (failure.id.as_str(), format!("{}: {}", failure.stage, failure.error)))
+            .collect();
+        let mut warnings = Vec::new();
+
+        let missing: Vec<String> = manifest
+            .clips
+            .iter()
+            .filter(|clip| !stored.contains_key(clip.id.as_str()))
+            .map(|clip| match failures.get(clip.id.as_str()) {
+                Some(why) => format!("{} ({why})", clip.id),
+                None => clip.id.clone(),
+            })
+            .collect();
+        if !missing.is_empty() {
+            warnings.push(format!(
+                "{} of {} clips of the manifest have no features in {} and are left out: {}",
+                missing.len(),
+                manifest.clips.len(),
+                store.path().display(),
+                first_few(&missing)
+            ));
+        }
+        let known: BTreeSet<&str> = manifest.clips.iter().map(|clip| clip.id.as_str()).collect();
+        let surplus: Vec<String> =
+            store.clips().iter().filter(|clip| !known.contains(clip.id.as_str())).map(|clip| clip.id.clone()).collect();
+        if !surplus.is_empty() {
+            warnings.push(format!(
+                "{} clips of {} are not in the manifest and are left out: {}",
+                surplus.len(),
+                store.path().display(),
+                first_few(&surplus)
+            ));
+        }
+        let adrift: Vec<String> = manifest
+            .clips
+            .iter()
+            .filter(|clip| !clip.labels.is_empty() && clip.split.is_none())
+            .map(|clip| clip.id.clone())
+            .collect();
+        if !adrift.is_empty() {
+            warnings.push(format!(
+                "{} labelled clips have no split and are left out: {}",
+                adrift.len(),
+                first_few(&adrift)
+            ));
+        }
+
+        let classes: Vec<String> = manifest
+            .clips
+            .iter()
+            .filter(|clip| clip.split.is_some())
+            .flat_map(|clip| clip.labels.iter().cloned())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        let gather = |wanted: &dyn Fn(&Clip) -> bool| -> Result<Dataset> {
+            let chosen: Vec<(&Clip, usize)> = manifest
+                .clips
+                .iter()
+                .filter(|clip| wanted(clip))
+                .filter_map(|clip| stored.get(clip.id.as_str()).map(|&row| (clip, row)))
+                .collect();
+            let mut rows = Array2::zeros((chosen.len(), store.dim()));
+            let mut targets = Array2::zeros((chosen.len(), classes.len()));
+            for (i, (clip, row)) in chosen.iter().enumerate() {
+                let features = pooled.row(*row);
+                if let Some(column) = features.iter().position(|value| !value.is_finite()) {
+                    return Err(Error::Store {
+                        path: store.path().to_path_buf(),
+                        message: format!(
+                            "feature {column} of clip {} is {}; extract the clip anew",
+                            clip.id, features[column]
+                        ),
+                    });
+                }
+                rows.row_mut(i).assign(&features);
+                for label in &clip.labels {
+                    if let Ok(class) = classes.binary_search(label) {
+                        targets[(i, class)] = 1.0;
+                    }
+                }
+            }
+            Ok(Dataset {
+                ids: chosen.iter().map(|(clip, _)| clip.id.clone()).collect(),
+                groups: chosen.iter().map(|(clip, _)| clip.group.clone()).collect(),
+                rows,
+                offsets: (0..=chosen.len()).collect(),
+                targets,
+                classes: classes.clone(),
+            })
+        };
+        let of_split = |split: Split| gather(&|clip| clip.split == Some(split) && !clip.labels.is_empty());
+        let joined = Joined {
+            train: of_split(Split::Train)?,
+            val: of_split(Split::Val)?,
+            test: of_split(Split::Test)?,
+            unlabelled: gather(&|clip| clip.labels.is_empty())?,
+            warnings,
+        };
+        joined.check(store, manifest, &missing)?;
+        Ok(joined)
+    }
+}
+
+impl Joined {
+    fn check(&self, store: &FeatureStore, manifest: &Manifest, missing: &[String]) -> Result<()> {
+        let because = |message: String| {
+            Error::Data(if missing.is_empty() {
+                format!("{}: {message}", manifest.source.display())
+            } else {
+                format!(
+                    "{}: {message}; {} clips have no features in {}: {}",
+                    manifest.source.display(),
+                    missing.len(),
+                    store.path().display(),
+                    first_few(missing)
+                )
+            })
+        };
+        for (split, part) in self.splits() {
+            let planned = manifest.clips.iter().filter(|c| c.split == Some(split) && !c.labels.is_empty()).count();
+            let name = match split {
+                Split::Train => "train",
+                Split::Val => "val",
+                Split::Test => "test",
+            };
+            if part.is_empty() && planned > 0 {
+                return Err(because(format!("none of the {planned} clips of the split {name} has features")));
+            }
+        }
+        if self.train.is_empty() {
+            return Err(because("no labelled clip is in the split train".into()));
+        }
+        let mut counts: BTreeMap<&str, usize> = self.train.classes.iter().map(|class| (class.as_str(), 0)).collect();
+        for (class, column) in self.train.classes.iter().zip(self.train.targets.columns()) {
+            counts.insert(class, column.iter().filter(|value| **value > 0.0).count());
+        }
+        let empty: Vec<String> =
+            counts.iter().filter(|(_, count)| **count == 0).map(|(class, _)| class.to_string()).collect();
+        if !empty.is_empty() {
+            return Err(because(format!(
+                "no training clip with features for {}; add clips, or take the clips so labelled out of the manifest",
+                if empty.len() == 1 { format!("class {}", empty[0]) } else { format!("classes {}", first_few(&empty)) }
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The first five, and how many more there are.
+fn first_few(names: &[String]) -> String {
+    let shown = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > 5 { format!("{shown} and {} more", names.len() - 5) } else { shown }
 }

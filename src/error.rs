@@ -24,6 +24,16 @@ pub enum Error {
         /// What is wrong and what to do.
         message: String,
     },
+    /// A table (predictions, metrics) is wrong. `line` is 1-based, the header being line 1.
+    #[error("{}{}: {message}", .path.display(), line_suffix(.line))]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// The offending line, where one is to blame.
+        line: Option<u64>,
+        /// What is wrong and what to do.
+        message: String,
+    },
     /// A recipe (pipelines/*.toml) or a model card (models/*.toml) is wrong.
     #[error("{}: {message}", .path.display())]
     Config {

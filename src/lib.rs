@@ -7,11 +7,20 @@
 //!               models ↗ (cards, weights, ONNX, runtime)
 //! ```
 
+pub mod classify;
 pub mod cli;
 pub mod dataset;
+#[cfg(feature = "media")]
+pub mod demo;
 pub mod error;
+pub mod evaluate;
+pub mod extract;
 pub mod manifest;
+pub mod matrix;
+pub mod media;
 pub mod models;
 pub mod recipe;
+pub mod report;
+pub mod store;
 
 pub use error::{Error, Result};

@@ -1,6 +1,6 @@
 //! Recipes: one TOML file per method (`pipelines/METHOD.toml`). Unknown keys are errors.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -251,7 +251,92 @@ pub struct Extraction<'a> {
     pub codebook: Option<&'a Codebook>,
 }
 
+/// Single values of `[sampling]` and `[extractor]`, as flags of the same names.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Values of the recipe")]
+pub struct Overrides {
+    /// Evenly spaced frames a clip (sampling kind even)
+    #[arg(long)]
+    pub frames: Option<usize>,
+    /// Frames in a window (sampling kind windows)
+    #[arg(long)]
+    pub length: Option<usize>,
+    /// Frames a second of the resampled clip (sampling kind windows)
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Windows at the most (sampling kind windows)
+    #[arg(long)]
+    pub count: Option<usize>,
+    /// Strongest keypoints a frame (extractor kind sift)
+    #[arg(long)]
+    pub keypoints: Option<usize>,
+    /// Items a run of the network (extractor kind network)
+    #[arg(long)]
+    pub batch: Option<usize>,
+    /// Card of the network (extractor kind network)
+    #[arg(long)]
+    pub card: Option<String>,
+}
+
+/// Puts `value` into `target`, or says that this recipe has no such key.
+fn set<T: Clone>(name: &str, value: &Option<T>, target: Option<&mut T>) -> Result<(), String> {
+    match (value, target) {
+        (None, _) => Ok(()),
+        (Some(value), Some(target)) => {
+            *target = value.clone();
+            Ok(())
+        }
+        (Some(_), None) => Err(format!("--{name} does not apply: the recipe has no value of that name")),
+    }
+}
+
 impl Recipe {
+    /// Overrides single values of sampling and extractor.
+    ///
+    /// # Errors
+    /// The recipe has no such value, or it is out of range; `path` is the recipe's file.
+    pub fn apply(&mut self, values: &Overrides, path: &Path) -> Result<()> {
+        let (mut frames, mut length, mut rate, mut count) = (None, None, None, None);
+        match &mut self.sampling {
+            Sampling::Even { frames: value } => frames = Some(value),
+            Sampling::Windows { length: l, rate: r, count: c } => (length, rate, count) = (Some(l), Some(r), Some(c)),
+        }
+        let (mut keypoints, mut batch, mut card) = (None, None, None);
+        match &mut self.extractor {
+            Extractor::Network { card: c, batch: b } => (card, batch) = (Some(c), Some(b)),
+            Extractor::Sift { keypoints: value } => keypoints = Some(value),
+        }
+        set("frames", &values.frames, frames)
+            .and_then(|()| set("length", &values.length, length))
+            .and_then(|()| set("rate", &values.rate, rate))
+            .and_then(|()| set("count", &values.count, count))
+            .and_then(|()| set("keypoints", &values.keypoints, keypoints))
+            .and_then(|()| set("batch", &values.batch, batch))
+            .and_then(|()| set("card", &values.card, card))
+            .and_then(|()| self.check())
+            .map_err(|message| Error::Config { path: path.to_path_buf(), message })
+    }
+
+    /// The file of a method's recipe: `file` where it is given, else `pipelines/METHOD.toml`.
+    ///
+    /// # Errors
+    /// There is no such recipe; the error names those that there are.
+    pub fn file_of(method: &str, file: Option<PathBuf>) -> Result<PathBuf> {
+        let path = file.unwrap_or_else(|| PathBuf::from(format!("pipelines/{method}.toml")));
+        if path.is_file() {
+            return Ok(path);
+        }
+        let entries = std::fs::read_dir("pipelines").into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".toml")?.to_string()));
+        let mut known: Vec<String> = names.collect();
+        known.sort();
+        let message = match known.is_empty() {
+            true => "no such recipe: run from kinoprobe's folder, or name a file with --recipe".to_string(),
+            false => format!("no such recipe: --method is one of {}, or name a file with --recipe", known.join(", ")),
+        };
+        Err(Error::Config { path, message })
+    }
+
     /// Reads and checks a recipe.
     ///
     /// # Errors

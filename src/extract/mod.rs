@@ -1,1 +1,14 @@
-//! extract
+//! Clips → features: what is left to do, decoding and running in parallel, and one store.
+
+#[cfg(all(feature = "media", feature = "onnx"))]
+mod job;
+mod ordered;
+#[cfg(all(feature = "media", feature = "onnx"))]
+pub mod pipeline;
+pub mod plan;
+pub mod progress;
+#[cfg(feature = "media")]
+pub mod sift;
+
+#[cfg(all(feature = "media", feature = "onnx"))]
+pub use job::{Options, run};

@@ -14,7 +14,7 @@ use super::nets::Architecture;
 use super::seeded;
 use crate::error::{Error, Result};
 
-mod proto;
+pub(crate) mod proto;
 
 use proto::{Attribute, GraphProto, ModelProto, NodeProto, OperatorSet, TensorProto, ValueInfo};
 

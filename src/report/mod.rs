@@ -1,1 +1,255 @@
-//! report
+//! Numbers → JSON, CSV, Markdown, HTML and plots.
+//!
+//! - [`write_run`]: the folder of one classifier trained on one store
+//! - [`write_evaluation`]: the folder of predictions measured by themselves
+//! - [`compare`]: several folders side by side
+//! - [`inspect`]: what a store or a manifest holds
+
+pub mod compare;
+pub mod inspect;
+pub mod markdown;
+pub mod metrics;
+pub mod plots;
+pub mod svg;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use metrics::Metrics;
+
+use crate::error::{Error, Result};
+use crate::evaluate::predictions::{PredictionTable, csv_error, split_name, write_csv};
+use crate::evaluate::single_label::measure;
+use crate::evaluate::{Epoch, Predictions, SeedResult, SingleLabel};
+use crate::manifest::Split;
+use crate::recipe::Recipe;
+use crate::store::Provenance;
+
+/// One classifier trained on one store: everything that its folder under runs/ tells.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The method whose features were read.
+    pub method: String,
+    /// The classifier's name, as `--classifier` takes it.
+    pub classifier: String,
+    /// The recipe used, flags included.
+    pub recipe: Recipe,
+    /// How the features were made.
+    pub provenance: Provenance,
+    /// Whether the features come from seeded (untrained) weights.
+    pub untrained: bool,
+    /// Predictions for each split that is measured (val, test).
+    pub splits: BTreeMap<Split, Predictions>,
+    /// Predictions for the clips without a label.
+    pub unlabelled: Option<Predictions>,
+    /// What the constant predictor gets on each of the splits.
+    pub constant: BTreeMap<Split, SingleLabel>,
+    /// Learning curves of the first seed; empty for classifiers without epochs.
+    pub curves: Vec<Epoch>,
+    /// What each seed gave.
+    pub seeds: Vec<SeedResult>,
+    /// Seconds of training, of the first seed.
+    pub train_seconds: f64,
+    /// The store, as it was given.
+    pub features: PathBuf,
+    /// The manifest, as it was given.
+    pub manifest: PathBuf,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Predictions measured by themselves, without training.
+#[derive(Debug, Clone)]
+pub struct Evaluation {
+    /// What was measured: the file of predictions, or the model's folder.
+    pub source: PathBuf,
+    /// What is known of how they were made; its splits are filled in.
+    pub metrics: Metrics,
+    /// The predictions.
+    pub table: PredictionTable,
+}
+
+/// One measured part of a report.
+struct Section<'a> {
+    /// `train`, `val`, `test` or `all`: part of file names.
+    name: String,
+    metrics: &'a SingleLabel,
+    constant: Option<&'a SingleLabel>,
+}
+
+/// Writes a run's folder: predictions.csv, submission.csv (where clips have no label), curves.csv and curves.svg (where
+/// there were epochs), confusion_SPLIT.csv and .svg, per_class.csv, recipe.toml, REPORT.md and, last, metrics.json.
+///
+/// Files of an earlier run are replaced; others in the folder (the model) are left alone. A folder without metrics.json
+/// is not complete.
+///
+/// # Errors
+/// The folder cannot be made, or a file cannot be written.
+pub fn write_run(dir: &Path, run: &Run) -> Result<()> {
+    begin(dir)?;
+    let provenance = &run.provenance;
+    let mut metrics = Metrics {
+        method: run.method.clone(),
+        classifier: run.classifier.clone(),
+        untrained: run.untrained,
+        weights: provenance.weights.clone(),
+        model: provenance.model.clone(),
+        model_sha256: provenance.model_sha256.clone(),
+        provider: provenance.provider.clone(),
+        features: run.features.clone(),
+        manifest: run.manifest.clone(),
+        training_seconds: Some(run.train_seconds),
+        extract_seconds: (provenance.extract_seconds > 0.0).then_some(provenance.extract_seconds),
+        best_epoch: plots::best_epoch(&run.curves),
+        seeds: metrics::Seeds::of(&run.seeds),
+        constant: run.constant.clone(),
+        warnings: run.warnings.clone(),
+        ..Metrics::new()
+    };
+    let measured: BTreeMap<Split, SingleLabel> = run
+        .splits
+        .iter()
+        .map(|(&split, predictions)| (split, measure(predictions).with_interval(predictions)))
+        .collect();
+    let sections: Vec<Section<'_>> = measured
+        .iter()
+        .map(|(split, metrics)| Section { name: split_name(*split).into(), metrics, constant: run.constant.get(split) })
+        .collect();
+    let mut files = vec!["predictions.csv", "per_class.csv", "recipe.toml", "metrics.json"];
+    let parts: Vec<_> = run.splits.iter().map(|(&split, predictions)| (Some(split), predictions)).collect();
+    write_csv(&dir.join("predictions.csv"), &parts)?;
+    if let Some(unlabelled) = run.unlabelled.as_ref().filter(|unlabelled| !unlabelled.is_empty()) {
+        write_submission(&dir.join("submission.csv"), unlabelled)?;
+        files.push("submission.csv");
+    }
+    if !run.curves.is_empty() {
+        write_curves(&dir.join("curves.csv"), &run.curves)?;
+        write(&dir.join("curves.svg"), &plots::curves(&run.curves))?;
+        files.extend(["curves.csv", "curves.svg"]);
+    }
+    let recipe = toml::to_string_pretty(&run.recipe)
+        .map_err(|error| Error::Config { path: dir.join("recipe.toml"), message: error.to_string() })?;
+    write(&dir.join("recipe.toml"), &recipe)?;
+    let title = format!("{} · {}", run.method, run.classifier);
+    write_sections(dir, &title, &metrics, &sections, &files)?;
+    for (split, measured) in measured {
+        *metrics.split_mut(split) = Some(measured);
+    }
+    metrics.write(&dir.join("metrics.json"))
+}
+
+/// Writes the folder of an evaluation: predictions.csv, confusion_PART.csv and .svg, per_class.csv, REPORT.md and, last,
+/// metrics.json with `all` and each split that the predictions name. Returns the metrics.
+///
+/// # Errors
+/// The folder cannot be made, or a file cannot be written.
+pub fn write_evaluation(dir: &Path, evaluation: &Evaluation) -> Result<Metrics> {
+    begin(dir)?;
+    let Evaluation { source, table, .. } = evaluation;
+    let mut metrics = evaluation.metrics.clone();
+    metrics.warnings.extend(table.warnings.iter().cloned());
+    let all = measure(&table.predictions).with_interval(&table.predictions);
+    let mut parts: Vec<(Split, Predictions, SingleLabel)> = Vec::new();
+    for split in table.splits_present() {
+        let part = table.part(split);
+        let measured = measure(&part).with_interval(&part);
+        parts.push((split, part, measured));
+    }
+    let mut sections = vec![Section { name: "all".into(), metrics: &all, constant: None }];
+    sections.extend(parts.iter().map(|(split, _, measured)| Section {
+        name: split_name(*split).into(),
+        metrics: measured,
+        constant: metrics.constant.get(split),
+    }));
+    let rest: Vec<usize> = (0..table.splits.len()).filter(|&i| table.splits[i].is_none()).collect();
+    let rest = table.predictions.select(&rest);
+    let mut written: Vec<_> = parts.iter().map(|(split, part, _)| (Some(*split), part)).collect();
+    if !rest.is_empty() {
+        written.push((None, &rest));
+    }
+    write_csv(&dir.join("predictions.csv"), &written)?;
+    let title = format!("Predictions of {}", source.display());
+    write_sections(dir, &title, &metrics, &sections, &["predictions.csv", "per_class.csv", "metrics.json"])?;
+    for (split, _, measured) in parts {
+        *metrics.split_mut(split) = Some(measured);
+    }
+    metrics.all = Some(all);
+    metrics.write(&dir.join("metrics.json"))?;
+    Ok(metrics)
+}
+
+/// Makes the folder and takes away an old metrics.json, which says that a folder is complete.
+fn begin(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+    let path = dir.join("metrics.json");
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn write_sections(dir: &Path, title: &str, metrics: &Metrics, sections: &[Section<'_>], files: &[&str]) -> Result<()> {
+    for section in sections {
+        let Section { name, metrics, .. } = section;
+        write_confusion(&dir.join(format!("confusion_{name}.csv")), metrics)?;
+        let heading = format!("{title}, {name}: accuracy {}", markdown::percent(metrics.accuracy));
+        let picture = plots::confusion(&heading, &metrics.labels, &metrics.confusion);
+        write(&dir.join(format!("confusion_{name}.svg")), &picture)?;
+    }
+    write_per_class(&dir.join("per_class.csv"), sections)?;
+    write(&dir.join("REPORT.md"), &markdown::report(title, metrics, sections, files))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(Error::io(path))
+}
+
+/// Writes records as CSV.
+fn write_records(path: &Path, records: impl IntoIterator<Item = Vec<String>>) -> Result<()> {
+    let mut writer = csv::Writer::from_path(path).map_err(csv_error(path))?;
+    for record in records {
+        writer.write_record(&record).map_err(csv_error(path))?;
+    }
+    writer.flush().map_err(Error::io(path))
+}
+
+fn write_submission(path: &Path, predictions: &Predictions) -> Result<()> {
+    let rows = predictions.ids.iter().zip(&predictions.predicted);
+    let rows = rows.map(|(id, &class)| vec![id.clone(), predictions.classes[class].clone()]);
+    write_records(path, [vec!["Id".into(), "Category".into()]].into_iter().chain(rows))
+}
+
+fn write_curves(path: &Path, epochs: &[Epoch]) -> Result<()> {
+    let header = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate"];
+    let rows = epochs.iter().map(|e| {
+        let values = [e.train_loss, e.train_accuracy, e.val_loss, e.val_accuracy, e.learning_rate];
+        std::iter::once(e.epoch.to_string()).chain(values.iter().map(f64::to_string)).collect()
+    });
+    write_records(path, [header.map(String::from).to_vec()].into_iter().chain(rows))
+}
+
+/// The matrix with the class names as its header and first column.
+fn write_confusion(path: &Path, metrics: &SingleLabel) -> Result<()> {
+    let header = std::iter::once("true \\ predicted".to_string()).chain(metrics.labels.iter().cloned()).collect();
+    let rows = metrics.labels.iter().zip(&metrics.confusion).map(|(label, counts)| {
+        std::iter::once(label.clone()).chain(counts.iter().map(u64::to_string)).collect::<Vec<_>>()
+    });
+    write_records(path, [header].into_iter().chain(rows))
+}
+
+fn write_per_class(path: &Path, sections: &[Section<'_>]) -> Result<()> {
+    let header = ["split", "label", "tp", "fp", "fn", "tn", "accuracy", "precision", "recall", "f1", "support"];
+    let rows = sections.iter().flat_map(|section| {
+        section.metrics.per_class.iter().map(|class| {
+            let mut record = vec![section.name.clone(), class.label.clone()];
+            record.extend([class.tp, class.fp, class.fn_, class.tn].map(|count| count.to_string()));
+            record.extend([class.accuracy, class.precision, class.recall, class.f1].map(|value| value.to_string()));
+            record.push(class.support.to_string());
+            record
+        })
+    });
+    write_records(path, [header.map(String::from).to_vec()].into_iter().chain(rows))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,4 @@
 //! The integration tests: one program, one module per room, driving the real binaries on real files.
+
+// mod extract;
+mod support;

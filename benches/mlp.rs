@@ -1,0 +1,59 @@
+//! Seconds an epoch of the perceptron takes: 6000 × 1024 features, hidden 512, 15 classes, batch 256, and a validation
+//! pass over 1500 clips, as benches/peer times PyTorch.
+//!
+//! `cargo bench --bench mlp -- [--threads N] [--epochs N] [--batch N]` prints one line of JSON: `epoch_wall` is the median
+//! over the epochs, `epoch_cpu` the mean (both in seconds; `null` where /proc does not tell), `val_accuracy` the best.
+
+use std::time::Instant;
+
+use kinoprobe::classify::mlp::train::{Examples, train};
+use kinoprobe::recipe::Mlp;
+use ndarray::{Array2, s};
+use rand::{Rng, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+const CLIPS: usize = 6000;
+const VALID: usize = 1500;
+const INPUTS: usize = 1024;
+const CLASSES: usize = 15;
+
+fn main() {
+    let argument = |name: &str, default: usize| {
+        let mut arguments = std::env::args().skip_while(|argument| argument != name).skip(1);
+        arguments.next().map_or(default, |value| value.parse().expect("a number"))
+    };
+    let (threads, epochs, batch) = (argument("--threads", 1), argument("--epochs", 12), argument("--batch", 256));
+
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(0);
+    // Sums of four uniform numbers are near enough to normal ones.
+    let mut normal = || (0..4).map(|_| random.gen_range(-0.5f32..0.5)).sum::<f32>() * 1.732;
+    let centres = Array2::from_shape_simple_fn((CLASSES, INPUTS), || normal() * 0.12);
+    let classes: Vec<usize> = (0..CLIPS + VALID).map(|i| i * 7 % CLASSES).collect();
+    let features = Array2::from_shape_fn((CLIPS + VALID, INPUTS), |(i, d)| centres[(classes[i], d)] + normal());
+    let targets = Array2::from_shape_fn((CLIPS + VALID, CLASSES), |(i, c)| f32::from(classes[i] == c));
+    let part =
+        |from, to| Examples { features: features.slice(s![from..to, ..]), targets: targets.slice(s![from..to, ..]) };
+
+    let settings = Mlp { hidden: 512, batch, epochs, patience: epochs, ..Mlp::default() };
+    let mut walls = Vec::new();
+    let (mut last, cpu) = (Instant::now(), cpu_seconds());
+    let trained = train(&settings, part(0, CLIPS), part(CLIPS, CLIPS + VALID), 0, threads, &mut |_| {
+        walls.push(last.elapsed().as_secs_f64());
+        last = Instant::now();
+    });
+    let cpu = cpu.zip(cpu_seconds()).map(|(before, after)| (after - before) / epochs as f64);
+    walls.sort_by(f64::total_cmp);
+    let best = trained.curves.iter().map(|epoch| epoch.val_accuracy).fold(0.0, f64::max);
+    println!(
+        "{}",
+        serde_json::json!({ "epoch_wall": walls[walls.len() / 2], "epoch_cpu": cpu, "val_accuracy": best, "threads": threads })
+    );
+}
+
+/// User and system time of this process so far, in seconds.
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |i: usize| fields.get(i)?.parse::<f64>().ok();
+    Some((ticks(11)? + ticks(12)?) / 100.0) // a tick is 10 ms on every Linux
+}

@@ -1,0 +1,160 @@
+//! Batch normalisation over the clips of a batch.
+
+use ndarray::{Array1, ArrayView2, ArrayViewMut2};
+
+use super::Parameter;
+use crate::classify::numeric::Real;
+
+/// `y = γ·(x − mean)/√(variance + ε) + β` per feature, as `torch.nn.BatchNorm1d` (Ioffe & Szegedy 2015).
+///
+/// In training the mean and the biased variance (divided by the batch size) of the batch; afterwards running averages,
+/// which take a tenth of each batch's mean and of its unbiased variance (divided by the batch size − 1).
+#[derive(Debug, Clone)]
+pub struct BatchNorm<T> {
+    /// γ.
+    pub weight: Array1<T>,
+    /// β.
+    pub bias: Array1<T>,
+    /// Running mean.
+    pub running_mean: Array1<T>,
+    /// Running unbiased variance.
+    pub running_variance: Array1<T>,
+    /// Gradient by γ.
+    pub weight_gradient: Array1<T>,
+    /// Gradient by β.
+    pub bias_gradient: Array1<T>,
+    mean: Array1<T>,
+    variance: Array1<T>,
+    scale: Array1<T>,
+    shift: Array1<T>,
+}
+
+impl<T: Real> BatchNorm<T> {
+    /// ε.
+    pub const EPSILON: f64 = 1e-5;
+    /// Share of a new batch in the running averages.
+    pub const MOMENTUM: f64 = 0.1;
+
+    /// γ = 1, β = 0, running mean 0 and variance 1, for `features` features.
+    pub fn new(features: usize) -> Self {
+        let (zeros, ones) = (Array1::zeros(features), Array1::ones(features));
+        Self {
+            weight: ones.clone(),
+            bias: zeros.clone(),
+            running_mean: zeros.clone(),
+            running_variance: ones.clone(),
+            weight_gradient: zeros.clone(),
+            bias_gradient: zeros.clone(),
+            mean: zeros.clone(),
+            variance: zeros.clone(),
+            scale: zeros.clone(),
+            shift: zeros,
+        }
+    }
+
+    /// Training pass over a batch (N ≥ 2, features): `input` becomes x̂, the normalised input, which
+    /// [`BatchNorm::backward`] needs, and `output` becomes γ·x̂ + β.
+    pub fn forward_training(&mut self, mut input: ArrayViewMut2<'_, T>, mut output: ArrayViewMut2<'_, T>) {
+        let count = T::of(input.nrows() as f64);
+        self.mean.fill(T::zero());
+        for row in input.rows() {
+            self.mean += &row;
+        }
+        self.mean /= count;
+        self.variance.fill(T::zero());
+        let mean = contiguous(&self.mean);
+        for row in input.rows() {
+            let row = row.to_slice().expect("activations are contiguous");
+            let variance = self.variance.as_slice_mut().expect("contiguous");
+            for ((variance, &x), &mean) in variance.iter_mut().zip(row).zip(mean) {
+                let centred = x - mean;
+                *variance += centred * centred;
+            }
+        }
+        self.variance /= count;
+
+        let momentum = T::of(Self::MOMENTUM);
+        let kept = T::one() - momentum;
+        let unbias = momentum * count / (count - T::one());
+        self.running_mean.zip_mut_with(&self.mean, |running, &mean| *running = kept * *running + momentum * mean);
+        self.running_variance
+            .zip_mut_with(&self.variance, |running, &variance| *running = kept * *running + unbias * variance);
+
+        let epsilon = T::of(Self::EPSILON);
+        self.scale.assign(&self.variance);
+        self.scale.mapv_inplace(|variance| T::one() / (variance + epsilon).sqrt());
+        let (scale, weight, bias) = (contiguous(&self.scale), contiguous(&self.weight), contiguous(&self.bias));
+        for (mut row, mut out) in input.rows_mut().into_iter().zip(output.rows_mut()) {
+            let row = row.as_slice_mut().expect("activations are contiguous");
+            let out = out.as_slice_mut().expect("activations are contiguous");
+            for (i, (x, y)) in row.iter_mut().zip(out).enumerate() {
+                let normalised = (*x - mean[i]) * scale[i];
+                *x = normalised;
+                *y = weight[i] * normalised + bias[i];
+            }
+        }
+    }
+
+    /// Prediction: normalises in place by the running averages.
+    pub fn forward_running(&self, mut batch: ArrayViewMut2<'_, T>) {
+        let epsilon = T::of(Self::EPSILON);
+        let scale = self.running_variance.mapv(|variance| T::one() / (variance + epsilon).sqrt()) * &self.weight;
+        let shift = &self.bias - &(&self.running_mean * &scale);
+        for mut row in batch.rows_mut() {
+            row *= &scale;
+            row += &shift;
+        }
+    }
+
+    /// Turns the gradient by the output into that by the input, in place; keeps those by γ and β. `normalised` is x̂.
+    ///
+    /// With g the gradient by the output: by γ Σ g·x̂, by β Σ g, by x γ/√(variance + ε)·(g − mean(g) − x̂·mean(g·x̂)).
+    pub fn backward(&mut self, normalised: ArrayView2<'_, T>, mut gradient: ArrayViewMut2<'_, T>) {
+        let count = T::of(gradient.nrows() as f64);
+        self.weight_gradient.fill(T::zero());
+        self.bias_gradient.fill(T::zero());
+        for (row, normalised) in gradient.rows().into_iter().zip(normalised.rows()) {
+            let row = row.to_slice().expect("activations are contiguous");
+            let normalised = normalised.to_slice().expect("activations are contiguous");
+            let by_weight = self.weight_gradient.as_slice_mut().expect("contiguous");
+            let by_bias = self.bias_gradient.as_slice_mut().expect("contiguous");
+            for (((by_weight, by_bias), &g), &x) in by_weight.iter_mut().zip(by_bias).zip(row).zip(normalised) {
+                *by_weight += g * x;
+                *by_bias += g;
+            }
+        }
+        // γ/√(variance + ε), then the two means times it.
+        self.scale *= &self.weight;
+        self.shift.assign(&self.bias_gradient);
+        self.shift /= count;
+        self.mean.assign(&self.weight_gradient);
+        self.mean /= count;
+        let (scale, of_gradient, of_product) =
+            (contiguous(&self.scale), contiguous(&self.shift), contiguous(&self.mean));
+        for (mut row, normalised) in gradient.rows_mut().into_iter().zip(normalised.rows()) {
+            let row = row.as_slice_mut().expect("activations are contiguous");
+            let normalised = normalised.to_slice().expect("activations are contiguous");
+            for (i, (g, &x)) in row.iter_mut().zip(normalised).enumerate() {
+                *g = scale[i] * (*g - of_gradient[i] - x * of_product[i]);
+            }
+        }
+    }
+
+    /// γ, then β.
+    pub fn parameters(&mut self) -> [Parameter<'_, T>; 2] {
+        [
+            Parameter {
+                values: self.weight.as_slice_mut().expect("γ is contiguous"),
+                gradient: contiguous(&self.weight_gradient),
+            },
+            Parameter {
+                values: self.bias.as_slice_mut().expect("β is contiguous"),
+                gradient: contiguous(&self.bias_gradient),
+            },
+        ]
+    }
+}
+
+fn contiguous<T>(of: &Array1<T>) -> &[T] {
+    of.as_slice().expect("a feature vector is contiguous")
+}

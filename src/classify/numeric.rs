@@ -1,0 +1,117 @@
+//! The error function and the exponential, as fast as the rest of a training step.
+
+use crate::matrix;
+
+/// A float with the two functions that GELU needs. f32 has fast branch-free forms that the compiler turns into vector
+/// code; f64 has exact ones, for gradient checks.
+pub trait Real: matrix::Float {
+    /// The error function, 2/√π ∫₀ˣ exp(−t²) dt. f32: within 5e-7 of the true value, relative to it.
+    fn error_function(self) -> Self;
+    /// eˣ for x ≤ 0. f32: within 3e-7, relative; below −87 it stays at e⁻⁸⁷.
+    fn exp_negative(self) -> Self;
+}
+
+// erf(x)/x as a ratio of polynomials in x² on [0, 3.92], relative minimax (Lawson's iteration; beyond, erf is 1 in f32).
+const ERF_RANGE: f32 = 3.92;
+const ERF_P: [f32; 6] = [1.128_379_1, 1.904_080_3e-1, 5.274_893_3e-2, 3.765_684_5e-3, 2.848_843_3e-4, 2.050_076_5e-6];
+const ERF_Q: [f32; 6] = [1.0, 5.020_774_6e-1, 1.141_097_6e-1, 1.496_935_2e-2, 1.162_552_0e-3, 3.809_168_8e-5];
+
+impl Real for f32 {
+    #[inline(always)]
+    fn error_function(self) -> Self {
+        let x = self.clamp(-ERF_RANGE, ERF_RANGE);
+        let s = x * x;
+        let [p0, p1, p2, p3, p4, p5] = ERF_P;
+        let [q0, q1, q2, q3, q4, q5] = ERF_Q;
+        let p = ((((p5 * s + p4) * s + p3) * s + p2) * s + p1) * s + p0;
+        let q = ((((q5 * s + q4) * s + q3) * s + q2) * s + q1) * s + q0;
+        x * p / q
+    }
+
+    #[inline(always)]
+    fn exp_negative(self) -> Self {
+        const LN2_HIGH: f32 = 0.693_359_4; // few bits, so that n · LN2_HIGH is exact
+        const LN2_LOW: f32 = -2.121_944_4e-4;
+        const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³: adding it rounds to the nearest integer
+        let x = self.max(-87.0);
+        let shifted = x * std::f32::consts::LOG2_E + SHIFT;
+        let n = shifted - SHIFT;
+        let r = x - n * LN2_HIGH - n * LN2_LOW;
+        let series =
+            ((((((r / 5040.0 + 1.0 / 720.0) * r + 1.0 / 120.0) * r + 1.0 / 24.0) * r + 1.0 / 6.0) * r + 0.5) * r + 1.0)
+                * r
+                + 1.0;
+        // The low bits of `shifted` hold n; moved to the exponent they are 2ⁿ.
+        let power = f32::from_bits(shifted.to_bits().wrapping_shl(23).wrapping_add(0x3f80_0000));
+        series * power
+    }
+}
+
+impl Real for f64 {
+    fn error_function(self) -> Self {
+        let x = self.abs();
+        let value = if x < 3.0 {
+            // Series with positive terms only: 2/√π · e^(−x²) · Σ 2ⁿ x^(2n+1) / (2n+1)!!
+            let (mut term, mut sum, mut n) = (x, x, 1.0);
+            while term > sum * 1e-17 {
+                term *= 2.0 * x * x / (2.0 * n + 1.0);
+                sum += term;
+                n += 1.0;
+            }
+            std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp() * sum
+        } else if x < 6.0 {
+            // Continued fraction of erfc (Abramowitz & Stegun 7.1.14), from the inside out.
+            let tail = (1..=80).rev().fold(x, |inner, k| x + 0.5 * k as f64 / inner);
+            1.0 - (-x * x).exp() / (std::f64::consts::PI.sqrt() * tail)
+        } else {
+            1.0
+        };
+        value.copysign(self)
+    }
+
+    fn exp_negative(self) -> Self {
+        self.exp()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn erf_in_double_precision_meets_tabulated_values() {
+        // Values of erf to 16 digits (DLMF 7.23, computed by mpmath).
+        for (x, expected) in [
+            (1e-9f64, 1.1283791670955127e-9),
+            (0.1, 0.1124629160182849),
+            (0.5, 0.5204998778130465),
+            (1.0, 0.8427007929497149),
+            (2.0, 0.9953222650189527),
+            (2.9999, 0.9999778955735178),
+            (3.5, 0.999999256901628),
+            (5.0, 0.9999999999984626),
+            (7.0, 1.0),
+        ] {
+            assert!((x.error_function() - expected).abs() <= 4e-15 * expected, "erf({x}) = {}", x.error_function());
+            assert_eq!((-x).error_function(), -x.error_function());
+        }
+    }
+
+    #[test]
+    fn fast_erf_and_exp_stay_within_their_bounds() {
+        let mut worst = (0f64, 0f64);
+        for i in 1..2_000_000 {
+            let x = i as f32 * 3e-6;
+            let exact = f64::from(x).error_function();
+            worst.0 = worst.0.max((f64::from(x.error_function()) / exact - 1.0).abs());
+            assert_eq!((-x).error_function(), -x.error_function());
+            let y = -x * 14.4;
+            let exact = f64::from(y).exp();
+            worst.1 = worst.1.max((f64::from(y.exp_negative()) / exact - 1.0).abs());
+        }
+        assert!(worst.0 < 5e-7 && worst.1 < 3e-7, "{worst:?}");
+        assert_eq!(0f32.error_function(), 0.0);
+        assert_eq!(0f32.exp_negative(), 1.0);
+        assert!((-1e9f32).exp_negative() < 2e-38);
+    }
+}

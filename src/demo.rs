@@ -1,0 +1,344 @@
+//! Demo clips: 15 classes, 3 textures × 5 motions, made so that one frame tells the texture and not the motion.
+//!
+//! Textures are isotropic and stationary and repeat every [`TILE`] pixels; a motion only moves the window through which
+//! the texture is seen. Position, scale, colours, contrast, speed and noise are drawn for every clip.
+
+use std::f32::consts::TAU;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use indicatif::ProgressBar;
+use opencv::core::{Mat, Size};
+use opencv::prelude::*;
+use opencv::videoio::VideoWriter;
+use rand::{Rng, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+
+/// What fills the picture.
+pub const TEXTURES: [&str; 3] = ["blobs", "cells", "dots"];
+/// How it moves.
+pub const MOTIONS: [&str; 5] = ["still", "pan", "tilt", "spin", "zoom"];
+/// Width and height of the clips in pixels.
+pub const SIZE: (usize, usize) = (320, 240);
+
+/// Side of the texture's tile in pixels; a power of two.
+const TILE: usize = 512;
+/// H.264 where the system's codec has it, else MPEG-4.
+const CODECS: [(&str, [char; 4]); 2] = [("H.264", ['a', 'v', 'c', '1']), ("MPEG-4", ['m', 'p', '4', 'v'])];
+
+/// What to make.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Folder to write: `manifest.csv`, `attributes.csv` and `clips/`.
+    pub out: PathBuf,
+    /// Clips of each class, at least 6; two of twelve are for validation and two for test.
+    pub clips: usize,
+    /// Another seed gives other clips.
+    pub seed: u64,
+}
+
+/// What was made.
+#[derive(Debug)]
+pub struct Made {
+    /// Clips encoded in this run.
+    pub clips: usize,
+    /// Clips that were there.
+    pub kept: usize,
+    /// The codec.
+    pub codec: &'static str,
+}
+
+struct Job {
+    texture: usize,
+    motion: usize,
+    instance: usize,
+    file: PathBuf,
+}
+
+impl Job {
+    fn id(&self) -> String {
+        format!("{}-{}-{:02}", TEXTURES[self.texture], MOTIONS[self.motion], self.instance)
+    }
+
+    /// Of every six clips of a class one is for validation and one for test.
+    fn split(&self) -> &'static str {
+        match self.instance % 6 {
+            4 => "val",
+            5 => "test",
+            _ => "train",
+        }
+    }
+}
+
+/// Makes the clips and their manifest; what is there from a run with the same settings is kept.
+///
+/// # Errors
+/// The folder cannot be written, or OpenCV has neither codec.
+pub fn make(settings: &Settings, bar: &ProgressBar) -> Result<Made> {
+    let folder = settings.out.join("clips");
+    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    let stamp = settings.out.join(".made");
+    let (codec, fourcc) = usable_codec(&folder)?;
+    let wanted = format!("1 seed={} codec={codec}\n", settings.seed);
+    if std::fs::read_to_string(&stamp).unwrap_or_default() != wanted {
+        std::fs::remove_dir_all(&folder).map_err(Error::io(&folder))?;
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        std::fs::write(&stamp, wanted).map_err(Error::io(&stamp))?;
+    }
+    let mut jobs = Vec::new();
+    for texture in 0..TEXTURES.len() {
+        for motion in 0..MOTIONS.len() {
+            for instance in 0..settings.clips {
+                let mut job = Job { texture, motion, instance, file: PathBuf::new() };
+                job.file = folder.join(format!("{}.mp4", job.id()));
+                jobs.push(job);
+            }
+        }
+    }
+    bar.set_length(jobs.len() as u64);
+    let made = AtomicUsize::new(0);
+    jobs.par_iter().try_for_each(|job| {
+        if !job.file.exists() {
+            encode(job, settings.seed, fourcc)?;
+            made.fetch_add(1, Ordering::Relaxed);
+        }
+        bar.inc(1);
+        Ok(())
+    })?;
+    bar.finish_and_clear();
+    write_lists(&settings.out, &jobs)?;
+    let clips = made.into_inner();
+    Ok(Made { clips, kept: jobs.len() - clips, codec })
+}
+
+fn write_lists(out: &Path, jobs: &[Job]) -> Result<()> {
+    let mut manifest = String::from("id,path,label,split\n");
+    let mut attributes = String::from("id,texture,motion\n");
+    for job in jobs {
+        let (id, texture, motion) = (job.id(), TEXTURES[job.texture], MOTIONS[job.motion]);
+        manifest += &format!("{id},clips/{id}.mp4,{texture}-{motion},{}\n", job.split());
+        attributes += &format!("{id},{texture},{motion}\n");
+    }
+    for (name, text) in [("manifest.csv", manifest), ("attributes.csv", attributes)] {
+        let path = out.join(name);
+        // An unchanged list keeps its time, so that nothing made from it is made again.
+        if std::fs::read_to_string(&path).is_ok_and(|there| there == text) {
+            continue;
+        }
+        std::fs::write(&path, text).map_err(Error::io(&path))?;
+    }
+    Ok(())
+}
+
+fn usable_codec(folder: &Path) -> Result<(&'static str, i32)> {
+    let trial = folder.join(".codec.mp4");
+    let found = CODECS.iter().find_map(|&(name, [a, b, c, d])| {
+        let fourcc = VideoWriter::fourcc(a, b, c, d).ok()?;
+        let mut writer = open(&trial, fourcc, 25.0).ok()?;
+        writer.release().ok()?;
+        Some((name, fourcc))
+    });
+    let _ = std::fs::remove_file(&trial);
+    found.ok_or_else(|| Error::Media {
+        path: folder.to_path_buf(),
+        message: "this OpenCV can encode neither H.264 nor MPEG-4: install its FFmpeg support".into(),
+    })
+}
+
+fn open(path: &Path, fourcc: i32, fps: f64) -> Result<VideoWriter> {
+    let wrong = |message: String| Error::Media { path: path.to_path_buf(), message };
+    let name = path.to_str().ok_or_else(|| wrong("its path is not UTF-8".into()))?;
+    let size = Size::new(SIZE.0 as i32, SIZE.1 as i32);
+    let writer = VideoWriter::new(name, fourcc, fps, size, true).map_err(|e| wrong(e.to_string()))?;
+    match writer.is_opened() {
+        Ok(true) => Ok(writer),
+        _ => Err(wrong("cannot be encoded".into())),
+    }
+}
+
+fn encode(job: &Job, seed: u64, fourcc: i32) -> Result<()> {
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(
+        seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ ((job.texture * 64 + job.motion) * 4096 + job.instance) as u64,
+    );
+    let scene = Scene::draw(job.texture, job.motion, &mut random);
+    let unfinished = job.file.with_extension("part.mp4");
+    let wrong = |e: opencv::Error| Error::Media { path: job.file.clone(), message: e.to_string() };
+    let mut writer = open(&unfinished, fourcc, scene.fps)?;
+    let (width, height) = SIZE;
+    let mut pixels = vec![0u8; width * height * 3];
+    for frame in 0..(scene.seconds * scene.fps) as usize {
+        scene.render(frame as f32 / scene.fps as f32, &mut random, &mut pixels);
+        let flat = Mat::from_slice(&pixels).map_err(wrong)?;
+        let picture = flat.reshape(3, height as i32).map_err(wrong)?;
+        writer.write(&picture).map_err(wrong)?;
+    }
+    writer.release().map_err(wrong)?;
+    std::fs::rename(&unfinished, &job.file).map_err(Error::io(&job.file))
+}
+
+/// One clip: a texture, seen through a moving window.
+struct Scene {
+    tile: Vec<f32>,
+    motion: usize,
+    seconds: f64,
+    fps: f64,
+    /// Pixels, turns or doublings a second.
+    speed: f32,
+    phase: f32,
+    centre: [f32; 2],
+    scale: f32,
+    angle: f32,
+    dark: [f32; 3],
+    bright: [f32; 3],
+    /// Sensor noise; every row of every frame takes another stretch of it.
+    grain: Vec<f32>,
+}
+
+impl Scene {
+    fn draw(texture: usize, motion: usize, random: &mut Xoshiro256PlusPlus) -> Self {
+        let tile = match TEXTURES[texture] {
+            "blobs" => blobs(random),
+            "cells" => cells(random),
+            _ => dots(random),
+        };
+        let direction = if random.gen_bool(0.5) { 1.0 } else { -1.0 };
+        let speed = match MOTIONS[motion] {
+            "pan" | "tilt" => random.gen_range(50.0..110.0),
+            "spin" => random.gen_range(0.15..0.35),
+            "zoom" => random.gen_range(0.5..0.9),
+            _ => 0.0,
+        };
+        let noise = random.gen_range(2.0..9.0);
+        let grain = (0..1 << 14).map(|_| (random.r#gen::<f32>() + random.r#gen::<f32>() - 1.0) * 2.0 * noise).collect();
+        let brightness = random.gen_range(40.0..100.0);
+        let contrast = random.gen_range(70.0..130.0);
+        let mut tint = || random.gen_range(-30.0..30.0);
+        let (dark_tint, bright_tint) = ([tint(), tint(), tint()], [tint(), tint(), tint()]);
+        Scene {
+            tile,
+            motion,
+            seconds: random.gen_range(2.0..4.0),
+            fps: 25.0,
+            speed: speed * direction,
+            phase: random.gen_range(0.0..TAU),
+            centre: [random.gen_range(0.0..TILE as f32), random.gen_range(0.0..TILE as f32)],
+            scale: random.gen_range(0.7..1.4),
+            angle: random.gen_range(0.0..TAU),
+            dark: dark_tint.map(|t| brightness + t),
+            bright: bright_tint.map(|t| brightness + contrast + t),
+            grain,
+        }
+    }
+
+    fn render(&self, time: f32, random: &mut Xoshiro256PlusPlus, pixels: &mut [u8]) {
+        let (mut centre, mut scale, mut angle) = (self.centre, self.scale, self.angle);
+        match MOTIONS[self.motion] {
+            "pan" => centre = self.shifted(time, [1.0, 0.0]),
+            "tilt" => centre = self.shifted(time, [0.0, 1.0]),
+            "spin" => angle += TAU * self.speed * time,
+            // To and fro, so that no scale belongs to this motion alone.
+            "zoom" => scale *= (0.45 * (TAU * self.speed * time + self.phase).sin()).exp2(),
+            _ => {}
+        }
+        // Pan and tilt follow the picture's axes; the texture itself lies at any angle.
+        let (sin, cos) = angle.sin_cos();
+        let (width, height) = SIZE;
+        for (y, row) in pixels.chunks_exact_mut(width * 3).enumerate() {
+            let grain = &self.grain[random.gen_range(0..self.grain.len() - width)..][..width];
+            let dy = (y as f32 - height as f32 / 2.0) / scale;
+            for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
+                let dx = (x as f32 - width as f32 / 2.0) / scale;
+                let value = self.sample(centre[0] + cos * dx - sin * dy, centre[1] + sin * dx + cos * dy);
+                for (channel, out) in pixel.iter_mut().enumerate() {
+                    *out = (self.dark[channel] + (self.bright[channel] - self.dark[channel]) * value + grain[x]) as u8;
+                }
+            }
+        }
+    }
+
+    /// The window's centre after moving along an axis of the picture.
+    fn shifted(&self, time: f32, axis: [f32; 2]) -> [f32; 2] {
+        let (sin, cos) = self.angle.sin_cos();
+        let distance = self.speed * time / self.scale;
+        [
+            self.centre[0] + distance * (cos * axis[0] - sin * axis[1]),
+            self.centre[1] + distance * (sin * axis[0] + cos * axis[1]),
+        ]
+    }
+
+    /// The tile at a point, bilinear, repeating.
+    fn sample(&self, x: f32, y: f32) -> f32 {
+        let (left, top) = (x.floor(), y.floor());
+        let (fx, fy) = (x - left, y - top);
+        let at = |dx: i32, dy: i32| {
+            let column = (left as i32 + dx) as usize & (TILE - 1);
+            let row = (top as i32 + dy) as usize & (TILE - 1);
+            self.tile[row * TILE + column]
+        };
+        let upper = at(0, 0) * (1.0 - fx) + at(1, 0) * fx;
+        let lower = at(0, 1) * (1.0 - fx) + at(1, 1) * fx;
+        upper * (1.0 - fy) + lower * fy
+    }
+}
+
+/// Band-limited noise: waves of one length in all directions.
+fn blobs(random: &mut Xoshiro256PlusPlus) -> Vec<f32> {
+    let frequency = random.gen_range(11.0..16.0f32);
+    let waves: Vec<[f32; 3]> = (0..24)
+        .map(|i| {
+            let direction = (i as f32 + random.r#gen::<f32>()) / 24.0 * std::f32::consts::PI;
+            // Whole waves a tile, so that it repeats.
+            [(frequency * direction.cos()).round(), (frequency * direction.sin()).round(), random.gen_range(0.0..TAU)]
+        })
+        .collect();
+    tile(|x, y| {
+        let sum: f32 = waves.iter().map(|[u, v, phase]| (TAU * (u * x + v * y) + phase).cos()).sum();
+        (0.5 + 0.25 * sum / 3.5).clamp(0.0, 1.0)
+    })
+}
+
+/// Cells with dark walls: the nearest two of random points.
+fn cells(random: &mut Xoshiro256PlusPlus) -> Vec<f32> {
+    let count = random.gen_range(110..170);
+    let points: Vec<[f32; 3]> =
+        (0..count).map(|_| [random.r#gen(), random.r#gen(), random.gen_range(0.45..1.0)]).collect();
+    tile(|x, y| {
+        let (mut first, mut second, mut shade) = (f32::MAX, f32::MAX, 0.0);
+        for [px, py, value] in &points {
+            let wrapped = |d: f32| d - d.round();
+            let (dx, dy) = (wrapped(x - px), wrapped(y - py));
+            let distance = dx * dx + dy * dy;
+            if distance < first {
+                (second, first, shade) = (first, distance, *value);
+            } else if distance < second {
+                second = distance;
+            }
+        }
+        let wall = (second.sqrt() - first.sqrt()) * TILE as f32;
+        shade * (wall / 5.0).clamp(0.0, 1.0)
+    })
+}
+
+/// Bright discs of like size.
+fn dots(random: &mut Xoshiro256PlusPlus) -> Vec<f32> {
+    let count = random.gen_range(190..260);
+    let discs: Vec<[f32; 3]> =
+        (0..count).map(|_| [random.r#gen(), random.r#gen(), random.gen_range(5.0..9.0)]).collect();
+    tile(|x, y| {
+        let wrapped = |d: f32| (d - d.round()) * TILE as f32;
+        let inside = |[px, py, radius]: &[f32; 3]| {
+            let (dx, dy) = (wrapped(x - px), wrapped(y - py));
+            (radius - (dx * dx + dy * dy).sqrt() + 0.5).clamp(0.0, 1.0)
+        };
+        discs.iter().map(inside).fold(0.0, f32::max)
+    })
+}
+
+/// A tile from a function of coordinates in 0..1.
+fn tile(value: impl Fn(f32, f32) -> f32) -> Vec<f32> {
+    let side = TILE as f32;
+    (0..TILE * TILE).map(|i| value((i % TILE) as f32 / side, (i / TILE) as f32 / side)).collect()
+}

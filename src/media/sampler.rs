@@ -1,0 +1,300 @@
+//! Which frames of a clip are looked at: index arithmetic, no decoding.
+//!
+//! All of it is exact: frame rates become fractions (30000/1001, not 29.97…) and every index is a floor of integers,
+//! so that no rounding mode decides which frame is taken.
+
+use crate::recipe::Sampling;
+
+/// Slack when a frame's time is compared with a wanted time, in seconds: Matroska and WebM keep whole milliseconds.
+const TIME_SLACK: f64 = 1e-3;
+
+/// When the frames of a clip (or of its range from `start` to `end`) are shown.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Timeline {
+    /// Frames that really decode, whatever the container claims.
+    pub frame_count: usize,
+    /// Frames a second (their mean where the rate varies); 0 where there is no rate: images and folders of frames.
+    pub fps: f64,
+    /// Seconds of each frame after the file's first, ascending; only where the rate varies.
+    pub timestamps: Option<Vec<f64>>,
+    /// Frames of the file before this clip's first one: more than 0 only for a clip with a start.
+    pub first_frame: usize,
+}
+
+impl Timeline {
+    /// Seconds from the beginning of the file to frame `index` of the clip; 0 where there is no rate.
+    pub fn seconds(&self, index: usize) -> f64 {
+        match &self.timestamps {
+            Some(times) => {
+                times.get(index).copied().unwrap_or_else(|| times.last().map_or(0.0, |t| t + self.interval()))
+            }
+            None => (self.first_frame + index) as f64 * self.interval(),
+        }
+    }
+
+    /// Seconds for which one frame is shown; 0 where there is no rate.
+    pub fn interval(&self) -> f64 {
+        if self.fps > 0.0 { 1.0 / self.fps } else { 0.0 }
+    }
+
+    /// Seconds from the first frame to the end of the last; 0 where there is no rate.
+    pub fn duration(&self) -> f64 {
+        match (&self.timestamps, self.frame_count) {
+            (_, 0) => 0.0,
+            (Some(times), _) => times[times.len() - 1] - times[0] + self.interval(),
+            (None, count) => count as f64 * self.interval(),
+        }
+    }
+}
+
+/// One row's worth of frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// Frames in order, as indices into the clip; the last repeats where `padded`.
+    pub indices: Vec<usize>,
+    /// The clip is shorter than a window: its last frame was repeated.
+    pub padded: bool,
+}
+
+/// The windows to look at, in order of time; none for a clip without frames.
+///
+/// * [`Sampling::Even`]: windows of one frame, frame `floor((2i+1)·n / 2k)` for `i` in `0..k`, the centres of `k` equal
+///   segments of the `n` frames, `k` at most `n`.
+/// * [`Sampling::Windows`]: the clip is resampled to `rate` frames a second, frame `k` of that being frame
+///   `floor(k·fps/rate)` (torchvision's `VideoClips`), or, where the rate varies, the latest frame shown at `k/rate`
+///   seconds; where there is no rate, every frame. Of the `n` possible starts of a window of `length`, start
+///   `floor(w·(n-1) / (count-1))` is taken for `w` in `0..count` (torchvision's `UniformClipSampler`; a single one is
+///   the first), each once. A clip shorter than a window gives one, its last frame repeated.
+///
+/// # Source
+/// torchvision `datasets/video_utils.py` and `datasets/samplers/clip_sampler.py`, which compute the same in 32-bit
+/// floats.
+pub fn plan(sampling: &Sampling, timeline: &Timeline) -> Vec<Window> {
+    let frame_count = timeline.frame_count;
+    if frame_count == 0 {
+        return Vec::new();
+    }
+    match *sampling {
+        Sampling::Even { frames } => {
+            let count = frames.min(frame_count);
+            (0..count).map(|i| Window { indices: vec![centre(i, count, frame_count)], padded: false }).collect()
+        }
+        Sampling::Windows { length, rate, count } => {
+            let resampled = Resampled::new(timeline, rate);
+            if resampled.len < length {
+                let indices = (0..length).map(|k| resampled.index(k.min(resampled.len - 1))).collect();
+                return vec![Window { indices, padded: true }];
+            }
+            starts(resampled.len - length + 1, count)
+                .into_iter()
+                .map(|start| Window {
+                    indices: (start..start + length).map(|k| resampled.index(k)).collect(),
+                    padded: false,
+                })
+                .collect()
+        }
+    }
+}
+
+/// The distinct frames that `windows` look at, ascending: what has to be decoded.
+pub fn distinct(windows: &[Window]) -> Vec<usize> {
+    let mut indices: Vec<usize> = windows.iter().flat_map(|w| w.indices.iter().copied()).collect();
+    indices.sort_unstable();
+    indices.dedup();
+    indices
+}
+
+/// Centre of segment `i` of `count` equal ones over `0..n`.
+fn centre(i: usize, count: usize, n: usize) -> usize {
+    ((2 * i as u128 + 1) * n as u128 / (2 * count as u128)) as usize
+}
+
+/// Up to `count` of the `n` starts `0..n`, evenly placed, ascending and distinct.
+fn starts(n: usize, count: usize) -> Vec<usize> {
+    let last = (n - 1) as u128;
+    let steps = count.saturating_sub(1).max(1) as u128;
+    let mut starts: Vec<usize> = (0..count as u128).map(|w| (w * last / steps) as usize).collect();
+    starts.dedup();
+    starts
+}
+
+/// A clip resampled to another frame rate, without ever writing the sequence down.
+struct Resampled<'a> {
+    len: usize,
+    step: Step<'a>,
+}
+
+enum Step<'a> {
+    /// Frame `k` is frame `floor(k · numerator / denominator)`.
+    Constant { numerator: u128, denominator: u128, last: usize },
+    /// Frame `k` is the latest shown at `k / rate` seconds.
+    Timestamps { times: &'a [f64], rate: f64 },
+}
+
+impl<'a> Resampled<'a> {
+    fn new(timeline: &'a Timeline, rate: f64) -> Self {
+        let frame_count = timeline.frame_count;
+        if let Some(times) = timeline.timestamps.as_deref().filter(|times| times.len() == frame_count) {
+            let len = ((timeline.duration() + TIME_SLACK) * rate).floor().max(1.0) as usize;
+            return Resampled { len, step: Step::Timestamps { times, rate } };
+        }
+        let last = frame_count - 1;
+        if timeline.fps <= 0.0 {
+            return Resampled { len: frame_count, step: Step::Constant { numerator: 1, denominator: 1, last } };
+        }
+        let (fps, rate) = (fraction(timeline.fps), fraction(rate));
+        let (numerator, denominator) = (fps.0 * rate.1, fps.1 * rate.0);
+        let len = if numerator % denominator == 0 {
+            // A whole step is a slice `[::step]`, which reaches to the last frame.
+            (frame_count as u128).div_ceil(numerator / denominator)
+        } else {
+            frame_count as u128 * denominator / numerator
+        };
+        Resampled { len: len.max(1) as usize, step: Step::Constant { numerator, denominator, last } }
+    }
+
+    fn index(&self, k: usize) -> usize {
+        match self.step {
+            Step::Constant { numerator, denominator, last } => {
+                ((k as u128 * numerator / denominator) as usize).min(last)
+            }
+            Step::Timestamps { times, rate } => {
+                let wanted = times[0] + k as f64 / rate + TIME_SLACK;
+                times.partition_point(|&time| time <= wanted).max(1) - 1
+            }
+        }
+    }
+}
+
+/// The fraction that a frame rate given as a float stands for: whole, over 1001 (NTSC), over 1000, or to the millionth.
+fn fraction(rate: f64) -> (u128, u128) {
+    for denominator in [1.0, 1001.0, 1000.0] {
+        let numerator = (rate * denominator).round();
+        if numerator >= 1.0 && (rate * denominator - numerator).abs() < 1e-6 * denominator {
+            return (numerator as u128, denominator as u128);
+        }
+    }
+    (((rate * 1e6).round() as u128).max(1), 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn constant(frame_count: usize, fps: f64) -> Timeline {
+        Timeline { frame_count, fps, ..Timeline::default() }
+    }
+
+    fn indices(sampling: Sampling, timeline: &Timeline) -> Vec<Vec<usize>> {
+        plan(&sampling, timeline).into_iter().map(|w| w.indices).collect()
+    }
+
+    #[test]
+    fn even_takes_the_centres_of_equal_segments() {
+        assert_eq!(indices(Sampling::Even { frames: 4 }, &constant(100, 25.0)), [[12], [37], [62], [87]]);
+        assert_eq!(indices(Sampling::Even { frames: 8 }, &constant(3, 25.0)), [[0], [1], [2]]);
+        assert!(plan(&Sampling::Even { frames: 8 }, &constant(0, 25.0)).is_empty());
+    }
+
+    #[test]
+    fn a_short_clip_gives_one_window_that_repeats_its_last_frame() {
+        let windows = plan(&Sampling::Windows { length: 5, rate: 15.0, count: 3 }, &constant(5, 30.0));
+        assert_eq!(windows, [Window { indices: vec![0, 2, 4, 4, 4], padded: true }]);
+        let windows = plan(&Sampling::Windows { length: 3, rate: 15.0, count: 3 }, &constant(1, 25.0));
+        assert_eq!(windows, [Window { indices: vec![0, 0, 0], padded: true }]);
+    }
+
+    #[test]
+    fn one_window_is_the_first_and_more_reach_the_last() {
+        let sampling = |count| Sampling::Windows { length: 2, rate: 10.0, count };
+        assert_eq!(indices(sampling(1), &constant(6, 10.0)), [[0, 1]]);
+        assert_eq!(indices(sampling(3), &constant(6, 10.0)), [[0, 1], [2, 3], [4, 5]]);
+        assert_eq!(indices(sampling(9), &constant(3, 10.0)), [[0, 1], [1, 2]]);
+    }
+
+    #[test]
+    fn without_a_rate_every_frame_counts() {
+        assert_eq!(indices(Sampling::Windows { length: 3, rate: 15.0, count: 1 }, &constant(4, 0.0)), [[0, 1, 2]]);
+    }
+
+    #[test]
+    fn a_varying_rate_is_sampled_by_time() {
+        // Ten frames at 10 a second, then a pause of two seconds, then ten more.
+        let times: Vec<f64> = (0..20).map(|i| i as f64 * 0.1 + if i >= 10 { 2.0 } else { 0.0 }).collect();
+        let timeline = Timeline { frame_count: 20, fps: 19.0 / 3.9, timestamps: Some(times), first_frame: 0 };
+        let windows = indices(Sampling::Windows { length: 8, rate: 2.0, count: 1 }, &timeline);
+        assert_eq!(windows, [[0, 5, 9, 9, 9, 9, 10, 15]]);
+    }
+
+    #[test]
+    fn frame_rates_become_the_fraction_they_stand_for() {
+        assert_eq!(fraction(25.0), (25, 1));
+        assert_eq!(fraction(30000.0 / 1001.0), (30000, 1001));
+        assert_eq!(fraction(23.976), (23976, 1000));
+        assert_eq!(fraction(12.5), (12500, 1000));
+    }
+
+    #[test]
+    fn windows_match_torchvision() {
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/media/sampling.json")))
+                .unwrap();
+        let cases = golden["cases"].as_array().unwrap();
+        assert!(cases.len() > 100);
+        for case in cases {
+            let number = |key: &str| case[key].as_f64().unwrap();
+            let timeline = constant(number("frames") as usize, number("fps"));
+            let length = number("length") as usize;
+            let count = number("count") as usize;
+            let got = indices(Sampling::Windows { length, rate: number("rate"), count }, &timeline);
+            let want: Vec<Vec<usize>> = serde_json::from_value(case["windows"].clone()).unwrap();
+            assert_eq!(got, want, "{case}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn even_is_ascending_distinct_and_symmetric(n in 1usize..5000, k in 1usize..200) {
+            let frames: Vec<usize> = indices(Sampling::Even { frames: k }, &constant(n, 25.0)).concat();
+            prop_assert_eq!(frames.len(), k.min(n));
+            prop_assert!(frames.windows(2).all(|w| w[0] < w[1]));
+            prop_assert!(frames.iter().all(|&f| f < n));
+            let expected: Vec<usize> = (0..k.min(n)).map(|i| ((2 * i + 1) * n) / (2 * k.min(n))).collect();
+            prop_assert_eq!(frames, expected);
+        }
+
+        #[test]
+        fn windows_stay_inside_and_in_order(
+            n in 1usize..2000, fps in 1.0f64..120.0, length in 1usize..40, rate in 1.0f64..60.0, count in 1usize..20,
+        ) {
+            let windows = plan(&Sampling::Windows { length, rate, count }, &constant(n, fps));
+            prop_assert!(!windows.is_empty() && windows.len() <= count);
+            prop_assert!(windows.iter().all(|w| w.indices.len() == length));
+            prop_assert!(windows.iter().all(|w| w.indices.windows(2).all(|p| p[0] <= p[1])));
+            prop_assert!(windows.iter().all(|w| w.indices.iter().all(|&i| i < n)));
+            prop_assert!(windows.iter().all(|w| !w.padded) || windows.len() == 1);
+            prop_assert_eq!(windows[0].indices[0], 0);
+        }
+
+        #[test]
+        fn constant_timestamps_give_the_windows_of_their_rate(
+            n in 2usize..600, fps in prop::sample::select(vec![10.0, 24.0, 25.0, 30.0, 50.0]), count in 1usize..6,
+        ) {
+            let times = (0..n).map(|i| i as f64 / fps).collect();
+            let timeline = Timeline { timestamps: Some(times), ..constant(n, fps) };
+            // 4 frames a second divide none of the rates into a whole step, where a slice may be one longer.
+            let sampling = Sampling::Windows { length: 3, rate: 7.0, count };
+            prop_assert_eq!(plan(&sampling, &timeline), plan(&sampling, &constant(n, fps)));
+        }
+
+        #[test]
+        fn distinct_frames_cover_every_window(n in 1usize..500, length in 1usize..20, count in 1usize..9) {
+            let windows = plan(&Sampling::Windows { length, rate: 15.0, count }, &constant(n, 25.0));
+            let wanted = distinct(&windows);
+            prop_assert!(wanted.windows(2).all(|w| w[0] < w[1]));
+            prop_assert!(windows.iter().flat_map(|w| &w.indices).all(|i| wanted.binary_search(i).is_ok()));
+        }
+    }
+}

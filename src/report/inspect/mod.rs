@@ -1,0 +1,1 @@
+//! What a store or a manifest holds.

@@ -1,0 +1,184 @@
+//! metrics.json: what a run's folder says to programs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::evaluate::{SeedResult, SingleLabel};
+use crate::manifest::Split;
+
+/// The version of the layout below.
+const FORMAT_VERSION: u32 = 1;
+
+/// The object of metrics.json; `metrics["val"]["accuracy"]` is the accuracy on the validation split.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Metrics {
+    /// `kinoprobe-metrics`.
+    pub format: String,
+    /// 1.
+    pub format_version: u32,
+    /// `single-label`.
+    pub task: String,
+    /// The method whose features were read.
+    pub method: String,
+    /// The classifier.
+    pub classifier: String,
+    /// Whether the features come from seeded (untrained) weights.
+    pub untrained: bool,
+    /// Which weights: `published`, `registry`, `file`, `seeded`, `none`.
+    pub weights: String,
+    /// The network or algorithm.
+    pub model: String,
+    /// SHA-256 of what ran.
+    pub model_sha256: String,
+    /// The execution provider that extracted.
+    pub provider: String,
+    /// The store, as it was given.
+    pub features: PathBuf,
+    /// The manifest, as it was given.
+    pub manifest: PathBuf,
+    /// The version of kinoprobe.
+    pub tool_version: String,
+    /// Seconds of training of the first seed.
+    pub training_seconds: Option<f64>,
+    /// Seconds of extraction, as the store records them.
+    pub extract_seconds: Option<f64>,
+    /// The epoch with the highest validation accuracy, counted from 1.
+    pub best_epoch: Option<usize>,
+    /// Spread over the seeds.
+    pub seeds: Option<Seeds>,
+    /// What the constant predictor gets on each split.
+    pub constant: BTreeMap<Split, SingleLabel>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// The training split, where it was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train: Option<SingleLabel>,
+    /// The validation split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val: Option<SingleLabel>,
+    /// The test split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test: Option<SingleLabel>,
+    /// Everything, where predictions were evaluated by themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub all: Option<SingleLabel>,
+}
+
+/// What the seeds gave.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Seeds {
+    /// Each seed.
+    pub results: Vec<SeedResult>,
+    /// Mean and deviation over them.
+    pub summary: BTreeMap<Split, SeedSummary>,
+}
+
+/// Mean and deviation of a split's numbers over the seeds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SeedSummary {
+    /// Of the accuracy.
+    pub accuracy: Spread,
+    /// Of the macro F1.
+    pub macro_f1: Spread,
+}
+
+/// Mean and sample standard deviation (n − 1; 0 for one value).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// The mean.
+    pub mean: f64,
+    /// The deviation.
+    pub std: f64,
+}
+
+impl Spread {
+    fn of(values: &[f64]) -> Self {
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        Self { mean, std: if values.len() < 2 { 0.0 } else { (squares / (n - 1.0)).sqrt() } }
+    }
+}
+
+impl Seeds {
+    /// Sums seeds up; `None` where there is none.
+    pub fn of(results: &[SeedResult]) -> Option<Self> {
+        let mut values: BTreeMap<Split, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
+        for (split, score) in results.iter().flat_map(|seed| &seed.splits) {
+            let (accuracy, macro_f1) = values.entry(*split).or_default();
+            accuracy.push(score.accuracy);
+            macro_f1.push(score.macro_f1);
+        }
+        let summary = values
+            .into_iter()
+            .map(|(split, (accuracy, macro_f1))| {
+                (split, SeedSummary { accuracy: Spread::of(&accuracy), macro_f1: Spread::of(&macro_f1) })
+            })
+            .collect();
+        (!results.is_empty()).then(|| Self { results: results.to_vec(), summary })
+    }
+}
+
+impl Metrics {
+    /// Empty metrics of this version's format.
+    pub fn new() -> Self {
+        Self {
+            format: "kinoprobe-metrics".into(),
+            format_version: FORMAT_VERSION,
+            task: "single-label".into(),
+            tool_version: env!("CARGO_PKG_VERSION").into(),
+            ..Self::default()
+        }
+    }
+
+    /// Where a split's metrics stand.
+    pub fn split_mut(&mut self, split: Split) -> &mut Option<SingleLabel> {
+        match split {
+            Split::Train => &mut self.train,
+            Split::Val => &mut self.val,
+            Split::Test => &mut self.test,
+        }
+    }
+
+    /// Reads a metrics.json.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no JSON, or is of another format or version.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let wrong = |message: String| Error::Table { path: path.to_path_buf(), line: None, message };
+        let metrics: Self =
+            serde_json::from_str(&text).map_err(|error| wrong(format!("no metrics of a run: {error}")))?;
+        if metrics.format != "kinoprobe-metrics" || metrics.format_version != FORMAT_VERSION {
+            return Err(wrong(format!(
+                "format `{}` version {}, not `kinoprobe-metrics` version {FORMAT_VERSION}: run classify again",
+                metrics.format, metrics.format_version
+            )));
+        }
+        Ok(metrics)
+    }
+
+    /// Writes a metrics.json under a temporary name and renames it, so that it is never half there.
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
+        let partial = path.with_extension("json.partial");
+        let text = serde_json::to_string_pretty(self).expect("metrics are plain data with text keys");
+        std::fs::write(&partial, text + "\n").map_err(Error::io(&partial))?;
+        std::fs::rename(&partial, path).map_err(Error::io(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deviation_is_the_samples() {
+        let spread = Spread::of(&[0.5, 0.7, 0.9]);
+        assert!((spread.mean - 0.7).abs() < 1e-12 && (spread.std - 0.2).abs() < 1e-12);
+        assert_eq!(Spread::of(&[0.4]), Spread { mean: 0.4, std: 0.0 });
+    }
+}

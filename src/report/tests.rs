@@ -1,0 +1,164 @@
+use ndarray::Array2;
+
+use super::*;
+use crate::evaluate::SeedScore;
+use crate::recipe::{Classify, Extractor, Sampling};
+
+/// `n` clips over `classes`, two thirds right, with scores; unlabelled where `labelled` is false.
+pub(super) fn predictions(prefix: &str, n: usize, classes: &[String], labelled: bool) -> Predictions {
+    let count = classes.len();
+    let target = |i: usize| (i * 7) % count;
+    let scores = Array2::from_shape_fn((n, count), |(i, class)| {
+        let chosen = if i % 3 == 0 { (target(i) + 1 + i % 2) % count } else { target(i) };
+        if class == chosen { 0.6 } else { 0.4 / (count - 1) as f32 }
+    });
+    Predictions::from_scores(
+        (0..n).map(|i| format!("{prefix}{i:03}")).collect(),
+        (0..n).map(|i| Some(format!("film {}", i / 4))).collect(),
+        (0..n).map(|i| labelled.then_some(target(i))).collect(),
+        scores,
+        classes.to_vec(),
+    )
+}
+
+pub(super) fn run(classes: &[&str]) -> Run {
+    let classes: Vec<String> = classes.iter().map(|class| class.to_string()).collect();
+    let splits = BTreeMap::from([
+        (Split::Val, predictions("v", 60, &classes, true)),
+        (Split::Test, predictions("t", 90, &classes, true)),
+    ]);
+    let constant = splits
+        .iter()
+        .map(|(&split, predictions)| {
+            let all_first = Predictions { predicted: vec![0; predictions.len()], scores: None, ..predictions.clone() };
+            (split, measure(&all_first))
+        })
+        .collect();
+    let curves = (1..=37)
+        .map(|epoch| {
+            let e = epoch as f64;
+            Epoch {
+                epoch,
+                train_loss: 2.5 / e,
+                train_accuracy: 1.0 - 0.9 / e,
+                val_loss: 2.5 / e.sqrt(),
+                val_accuracy: 0.7 - 0.6 / e - if epoch > 22 { 0.02 } else { 0.0 },
+                learning_rate: 0.005 * (1.0 + (std::f64::consts::PI * (e % 10.0) / 10.0).cos()),
+            }
+        })
+        .collect();
+    let seed = |seed: u64, accuracy: f64| SeedResult {
+        seed,
+        splits: BTreeMap::from([(Split::Val, SeedScore { accuracy, macro_f1: accuracy - 0.02 })]),
+        seconds: 1.5,
+    };
+    Run {
+        method: "cnn3d".into(),
+        classifier: "mlp".into(),
+        recipe: Recipe {
+            method: "cnn3d".into(),
+            sampling: Sampling::Windows { length: 16, rate: 15.0, count: 2 },
+            extractor: Extractor::Network { card: "r2plus1d".into(), batch: 4 },
+            codebook: None,
+            classify: Classify::default(),
+        },
+        provenance: Provenance {
+            method: "cnn3d".into(),
+            model: "r2plus1d_18".into(),
+            weights: "seeded".into(),
+            extract_seconds: 12.5,
+            ..Provenance::default()
+        },
+        untrained: true,
+        splits,
+        unlabelled: Some(predictions("u", 5, &classes, false)),
+        constant,
+        curves,
+        seeds: vec![seed(0, 0.6), seed(1, 0.7)],
+        train_seconds: 1.5,
+        features: "features/cnn3d.h5".into(),
+        manifest: "clips.csv".into(),
+        warnings: vec!["clips without a class: 3 | 4".into()],
+    }
+}
+
+#[test]
+fn a_run_tells_everything_and_reads_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run(&["a<b>", "bird", "cat|dog", "x_y"]);
+    write_run(folder.path(), &run).unwrap();
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+
+    let metrics: serde_json::Value = serde_json::from_str(&read("metrics.json")).unwrap();
+    assert_eq!(metrics["untrained"], true);
+    assert_eq!(metrics["test"]["n"], 90);
+    assert_eq!(metrics["test"]["interval"]["unit"], "groups");
+    assert!(metrics["val"]["accuracy"].as_f64().unwrap() > 0.5);
+    assert!(metrics["val"]["macro"]["f1"].is_number() && metrics["val"]["per_class"][0]["fn"].is_number());
+    assert!((metrics["seeds"]["summary"]["val"]["accuracy"]["mean"].as_f64().unwrap() - 0.65).abs() < 1e-12);
+    assert_eq!(metrics["constant"]["test"]["top_k"]["1"], metrics["constant"]["test"]["accuracy"]);
+    assert_eq!(metrics["best_epoch"], 22);
+    let back = Metrics::read(&folder.path().join("metrics.json")).unwrap();
+    assert_eq!(back.constant, run.constant);
+    assert_eq!(serde_json::to_value(&back).unwrap(), metrics);
+
+    let table = PredictionTable::read_csv(&folder.path().join("predictions.csv")).unwrap();
+    assert_eq!(table.part(Split::Val), run.splits[&Split::Val]);
+    assert_eq!(table.part(Split::Test), run.splits[&Split::Test]);
+
+    assert!(read("submission.csv").starts_with("Id,Category\nu000,"));
+    assert_eq!(read("curves.csv").lines().count(), 38);
+    assert_eq!(read("per_class.csv").lines().count(), 1 + 2 * 4);
+    assert_eq!(read("confusion_val.csv").lines().count(), 5);
+    assert_eq!(toml::from_str::<Recipe>(&read("recipe.toml")).unwrap(), run.recipe);
+    let report = read("REPORT.md");
+    for part in
+        ["# cnn3d · mlp", "**⚠ UNTRAINED", "a&lt;b&gt;", "cat\\|dog", "| test | constant |", "curves.svg", "2 seeds"]
+    {
+        assert!(report.contains(part), "no {part:?} in\n{report}");
+    }
+    assert!(!report.contains("<b>"));
+    for name in ["curves.svg", "confusion_val.svg", "confusion_test.svg"] {
+        assert!(!read(name).contains("<b>"), "{name} escapes class names");
+    }
+}
+
+#[test]
+fn a_collapsed_model_is_called_so() {
+    let mut run = run(&["a", "b", "c"]);
+    for predictions in run.splits.values_mut() {
+        predictions.predicted.fill(1);
+        predictions.scores = None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    write_run(folder.path(), &run).unwrap();
+    let report = std::fs::read_to_string(folder.path().join("REPORT.md")).unwrap();
+    assert!(report.contains("collapsed: every clip is predicted as b"), "{report}");
+    assert!(report.contains("reaches down to the constant predictor's 33.3 %"), "{report}");
+}
+
+#[test]
+fn an_unwritable_folder_is_an_error_with_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("taken");
+    std::fs::write(&file, "").unwrap();
+    let error = write_run(&file.join("run"), &run(&["a", "b"])).unwrap_err().to_string();
+    assert!(error.contains("taken"), "{error}");
+}
+#[test]
+fn zz_pictures() {
+    let names: Vec<String> = (0..15)
+        .map(|i| {
+            format!(
+                "{} moving {}",
+                ["checker", "stripes", "blobs"][i / 5],
+                ["left", "right", "up", "down", "spin"][i % 5]
+            )
+        })
+        .collect();
+    let names: Vec<&str> = names.iter().map(|s| s.as_str()).collect();
+    write_run(Path::new("/tmp/kp/run15"), &run(&names)).unwrap();
+    let names: Vec<String> = (0..30).map(|i| format!("class number {i}")).collect();
+    let names: Vec<&str> = names.iter().map(|s| s.as_str()).collect();
+    write_run(Path::new("/tmp/kp/run30"), &run(&names)).unwrap();
+}

@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""scikit-learn's baselines on one small data set -> fixtures/baselines.safetensors.
+
+60 training and 20 test clips of 6 features (the last constant) and 4 classes. StandardScaler, then logistic regression
+(C = 1, converged), Gaussian naive Bayes, 5 nearest neighbours and the prior, each fitted to the standardised features.
+"""
+import pathlib
+
+import numpy as np
+import sklearn
+from safetensors.numpy import save_file
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+
+OUT = pathlib.Path(__file__).resolve().parents[2] / "fixtures"
+random = np.random.default_rng(11)
+classes = random.integers(0, 4, 80)
+centres = random.normal(0, 1.2, (4, 6))
+features = ((centres[classes] + random.normal(size=(80, 6))) * [1, 5, 0.1, 1, 20, 0] + [0, 3, 0, -2, 100, 0.7]).astype(np.float32)
+train, test = slice(0, 60), slice(60, 80)
+
+scaler = StandardScaler().fit(features[train].astype(np.float64))
+x, y = scaler.transform(features.astype(np.float64)), classes
+fitted = {
+    "logistic": LogisticRegression(C=1.0, tol=1e-10, max_iter=100_000),
+    "bayes": GaussianNB(var_smoothing=1e-9),
+    "knn": KNeighborsClassifier(5, algorithm="brute"),
+    "constant": DummyClassifier(strategy="prior"),
+}
+tensors = {"features": features, "classes": classes.astype(np.float32), "mean": scaler.mean_, "deviation": scaler.scale_}
+for name, model in fitted.items():
+    tensors[f"{name}.probabilities"] = np.ascontiguousarray(model.fit(x[train], y[train]).predict_proba(x[test]))
+save_file(tensors, OUT / "baselines.safetensors", {"made_by": f"tests/goldens/baselines.py, scikit-learn {sklearn.__version__}"})

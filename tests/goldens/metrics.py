@@ -1,0 +1,131 @@
+"""Goldens of the metrics: scikit-learn's and SciPy's numbers on small seeded cases.
+
+Writes fixtures/metrics.json and fixtures/significance.json. Needs numpy, scikit-learn and scipy.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+from scipy.stats import binomtest, bootstrap
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    multilabel_confusion_matrix,
+    precision_recall_fscore_support,
+    top_k_accuracy_score,
+)
+
+FIXTURES = pathlib.Path(__file__).resolve().parents[2] / "fixtures"
+
+
+def calibration_error(scores, truth, bins=15):
+    """Written from the paper's definition, bin by bin."""
+    top, right = scores.max(1), scores.argmax(1) == truth
+    error = 0.0
+    for b in range(bins):
+        inside = (top > b / bins) & (top <= (b + 1) / bins)
+        if inside.any():
+            error += inside.mean() * abs(right[inside].mean() - top[inside].mean())
+    return error
+
+
+def case(name, classes, truth, predicted=None, scores=None):
+    labels = list(range(len(classes)))
+    truth = np.asarray(truth)
+    if scores is not None:
+        scores = scores.astype(np.float32)
+        predicted = scores.argmax(1)
+    predicted = np.asarray(predicted)
+    averages = {}
+    for average in ("macro", "micro", "weighted"):
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            truth, predicted, labels=labels, average=average, zero_division=0
+        )
+        averages[average] = {"precision": float(precision), "recall": float(recall), "f1": float(f1)}
+    precision, recall, f1, support = precision_recall_fscore_support(
+        truth, predicted, labels=labels, average=None, zero_division=0
+    )
+    per_class = []
+    for k, ((tn, fp), (fn, tp)) in enumerate(multilabel_confusion_matrix(truth, predicted, labels=labels)):
+        per_class.append({
+            "label": classes[k], "tp": int(tp), "fp": int(fp), "fn": int(fn), "tn": int(tn),
+            "accuracy": float(accuracy_score(truth == k, predicted == k)),
+            "precision": float(precision[k]), "recall": float(recall[k]), "f1": float(f1[k]),
+            "support": int(support[k]),
+        })
+    expected = {
+        "n": len(truth),
+        "accuracy": float(accuracy_score(truth, predicted)),
+        "labels": classes,
+        "confusion": confusion_matrix(truth, predicted, labels=labels).tolist(),
+        "per_class": per_class,
+        **averages,
+    }
+    if scores is None:
+        expected["top_k"] = {"1": expected["accuracy"]}
+        expected["expected_calibration_error"] = None
+    else:
+        wide = scores.astype(np.float64)
+        expected["top_k"] = {"1": expected["accuracy"]}
+        for k in (3, 5):
+            if k < len(classes):
+                expected["top_k"][str(k)] = float(top_k_accuracy_score(truth, wide, k=k, labels=labels))
+            elif k == len(classes):
+                expected["top_k"][str(k)] = 1.0
+        expected["expected_calibration_error"] = float(calibration_error(wide, truth))
+    return {
+        "name": name, "classes": classes, "truth": truth.tolist(), "predicted": predicted.tolist(),
+        "scores": None if scores is None else [[float(s) for s in row] for row in scores], "expected": expected,
+    }
+
+
+def softmax_scores(rng, truth, classes, sharpness):
+    logits = rng.normal(size=(len(truth), classes))
+    logits[np.arange(len(truth)), truth] += 1.0
+    exponent = np.exp(sharpness * logits)
+    return exponent / exponent.sum(1, keepdims=True)
+
+
+def main():
+    rng = np.random.default_rng(0)
+    names = lambda n: [f"class {i:02}" for i in range(n)]
+    cases = []
+    truth = rng.integers(0, 7, 60)
+    cases.append(case("seven classes with scores", names(7), truth, scores=softmax_scores(rng, truth, 7, 1.0)))
+    truth = rng.integers(0, 15, 90)
+    cases.append(case("fifteen overconfident", names(15), truth, scores=softmax_scores(rng, truth, 15, 4.0)))
+    truth = rng.choice([0, 2, 3], 40)
+    cases.append(case("a class absent from the truth", names(5), truth, scores=softmax_scores(rng, truth, 5, 2.0)))
+    truth = rng.integers(0, 4, 40)
+    cases.append(case("a class never predicted", names(4), truth, predicted=np.where(truth == 2, 1, truth)))
+    cases.append(case("absent and never predicted", names(6), [0, 0, 1, 1, 1, 4], predicted=[0, 1, 1, 1, 0, 0]))
+    cases.append(case("two classes", names(2), [0, 0, 0, 1, 1], predicted=[0, 1, 0, 1, 1]))
+    cases.append(case("all wrong", names(3), [0, 1, 2, 0], predicted=[1, 2, 0, 2]))
+    cases.append(case("one class only", names(1), [0, 0], predicted=[0, 0]))
+    (FIXTURES / "metrics.json").write_text(json.dumps(cases) + "\n")
+
+    pairs = [(0, 0), (1, 0), (0, 6), (5, 5), (3, 11), (10, 25), (59, 6), (200, 150), (1203, 1100), (4000, 3500), (0, 900)]
+    mcnemar = [(b, c, float(binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0) for b, c in pairs]
+    # Holm 1979 by hand: sorted ascending, times the number of hypotheses left, never below the one before.
+    holm = [
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.5, 0.9], [1.0, 1.0]),
+        ([0.02], [0.02]),
+        ([], []),
+    ]
+    intervals = []
+    for n, share in [(40, 0.7), (150, 0.9), (400, 0.35)]:
+        right = (rng.random(n) < share).astype(int)
+        found = bootstrap(
+            (right,), np.mean, n_resamples=50_000, method="percentile", vectorized=True, rng=np.random.default_rng(1)
+        ).confidence_interval
+        # Two thousand resamples place a 2.5 % quantile to about a tenth of the standard error.
+        tolerance = max(0.2 * float(right.std() / np.sqrt(n)), 1.0 / n + 1e-9)
+        intervals.append({"right": right.tolist(), "interval": [float(found.low), float(found.high)], "tolerance": tolerance})
+    significance = {"mcnemar": mcnemar, "holm": holm, "bootstrap": intervals}
+    (FIXTURES / "significance.json").write_text(json.dumps(significance) + "\n")
+
+
+if __name__ == "__main__":
+    main()

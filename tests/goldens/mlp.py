@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Nine AdamW steps of the perceptron by PyTorch, in f32 and f64 -> fixtures/mlp.safetensors.
+
+Linear -> BatchNorm1d -> GELU -> Linear (dropout 0), cross-entropy, CosineAnnealingWarmRestarts(T_0=1, T_mult=2) stepped
+after every optimiser step with epoch + step / 3: a restart after the first of the three epochs.
+"""
+import pathlib
+import sys
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+OUT = pathlib.Path(__file__).resolve().parents[2] / "fixtures"
+INPUTS, HIDDEN, CLASSES, BATCH, STEPS, EPOCHS = 12, 16, 5, 10, 3, 3
+
+
+def run(dtype):
+    torch.manual_seed(7)
+    net = nn.Sequential(nn.Linear(INPUTS, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.GELU(), nn.Dropout(0.0), nn.Linear(HIDDEN, CLASSES))
+    with torch.no_grad():   # so that no parameter starts at 0 or 1
+        for p in (net[1].weight, net[1].bias):
+            p.add_(0.2 * torch.randn(HIDDEN))
+    net = net.to(dtype)
+    classes = torch.randint(0, CLASSES, (EPOCHS * STEPS, BATCH))
+    features = (torch.randn(EPOCHS * STEPS, BATCH, INPUTS) + 0.5 * torch.randn(CLASSES, INPUTS)[classes]).to(dtype)
+    out = {"features": features, "classes": classes.to(dtype)}
+
+    def keep(step):
+        for name, value in net.state_dict().items():
+            if not name.endswith("num_batches_tracked"):
+                out[f"{step}.{name}"] = value.clone()
+
+    keep(0)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=1, T_mult=2)
+    losses, rates = [], []
+    for step in range(EPOCHS * STEPS):
+        optimiser.zero_grad()
+        loss = nn.functional.cross_entropy(net(features[step]), classes[step])
+        loss.backward()
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step(step // STEPS + (step % STEPS) / STEPS)
+        losses.append(loss.item())
+        keep(step + 1)
+    net.eval()
+    with torch.no_grad():
+        out["probabilities"] = net(features[0]).softmax(1)
+    out["losses"], out["rates"] = torch.tensor(losses, dtype=dtype), torch.tensor(rates, dtype=dtype)
+    return out
+
+
+tensors = {f"{name}.{key}": value.contiguous() for name, dtype in (("f32", torch.float32), ("f64", torch.float64)) for key, value in run(dtype).items()}
+save_file(tensors, OUT / "mlp.safetensors", {"made_by": f"tests/goldens/mlp.py, torch {torch.__version__.split('+')[0]}"})
+print(f"{OUT / 'mlp.safetensors'}: torch {torch.__version__}", file=sys.stderr)

@@ -1,0 +1,282 @@
+//! Extraction, through the real binary, on real videos, read back with h5py.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::support::{assert_code, fixture, printed, root, run_python};
+
+/// Says in one line what a store holds, times and versions left out.
+const FINGERPRINT: &str = "
+import h5py, sys, hashlib
+digest = hashlib.sha256()
+with h5py.File(sys.argv[1]) as store:
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset):
+            values = item.asstr()[:].tolist() if h5py.check_string_dtype(item.dtype) else item[:].tobytes()
+            digest.update(repr((name, item.shape, str(item.dtype), values)).encode())
+    store.visititems(visit)
+    keys = ['format', 'format_version', 'method', 'model', 'weights', 'model_sha256', 'recipe', 'dim', 'precision']
+    digest.update(repr([(key, store.attrs[key]) for key in keys]).encode())
+print(digest.hexdigest())
+";
+
+/// A folder with a manifest of clips that all show parts of one real video.
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new(clips: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::copy(fixture("media/h264.mp4"), folder.path().join("video.mp4")).unwrap();
+        let mut manifest = String::from("id,path,label,start\n");
+        for i in 0..clips {
+            manifest += &format!("clip{i:03},video.mp4,{},{:.2}\n", ["a", "b"][i % 2], i as f64 * 1.5 / clips as f64);
+        }
+        fs::write(folder.path().join("manifest.csv"), manifest).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, out: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-extract"));
+        command.current_dir(root());
+        command.args(["--method", "tiny", "--recipe"]).arg(fixture("pipelines/tiny.toml"));
+        command.arg("--models").arg(fixture("models"));
+        command.arg("--manifest").arg(self.path("manifest.csv")).arg("--out").arg(self.path(out));
+        command
+    }
+
+    fn fingerprint(&self, out: &str) -> String {
+        run_python(FINGERPRINT, &[&self.path(out)])
+    }
+}
+
+#[test]
+fn a_store_is_read_by_h5py_as_the_contract_says() {
+    let bench = Bench::new(5);
+    let output = bench.command("tiny.h5").output().unwrap();
+    assert_code(&output, 0);
+    let said = run_python(
+        "
+import h5py, numpy, sys
+with h5py.File(sys.argv[1]) as store:
+    rows, dim = store['features'].shape
+    assert store.attrs['format'] == 'kinoprobe-features' and store.attrs['format_version'] == 1
+    assert store.attrs['dim'] == dim == 8 and rows == 30
+    assert store.attrs['provider'] in ('cpu', 'openvino') and store.attrs['weights'] == 'file'
+    assert store['features'].dtype == 'f4' and store['features'].compression == 'gzip' and store['features'].shuffle
+    types = {'rows/clip': 'u4', 'rows/start_frame': 'u8', 'rows/start_seconds': 'f8', 'rows/end_seconds': 'f8',
+             'rows/padded': 'u1', 'clips/offset': 'u8', 'clips/length': 'u4', 'clips/frame_count': 'u8',
+             'clips/fps': 'f8', 'clips/duration_seconds': 'f8'}
+    for name, kind in types.items():
+        assert store[name].dtype == kind, (name, store[name].dtype)
+    assert store['clips/id'].asstr()[:].tolist() == [f'clip{i:03}' for i in range(5)]
+    assert store['rows/clip'][:].tolist() == [i for i in range(5) for _ in range(6)]
+    features = store['features'][:].reshape(5, 6, 8)
+    assert numpy.isfinite(features).all() and features.std() > 0
+    assert numpy.allclose(store['pooled/mean'][:], features.mean(1), atol=1e-6)
+    assert numpy.array_equal(store['pooled/max'][:], features.max(1))
+    assert len(store['failures/id']) == 0
+    seconds = store['rows/start_seconds'][:]
+    assert (numpy.diff(seconds.reshape(5, 6)) > 0).all() and seconds[6] >= 0.3
+print('fine')
+",
+        &[&bench.path("tiny.h5")],
+    );
+    assert_eq!(said.trim(), "fine");
+    assert!(!bench.path("tiny.h5.partial").exists());
+}
+
+#[test]
+fn workers_and_batches_do_not_change_a_store() {
+    let bench = Bench::new(7);
+    for (out, workers) in [("one.h5", "1"), ("three.h5", "3")] {
+        assert_code(&bench.command(out).args(["--workers", workers]).output().unwrap(), 0);
+    }
+    assert_eq!(bench.fingerprint("one.h5"), bench.fingerprint("three.h5"));
+}
+
+/// Kills the command when its journal has reached each of `sizes`; returns how often it was killed before it ended.
+fn kill_at(bench: &Bench, out: &str, sizes: impl Iterator<Item = u64>) -> usize {
+    let journal = bench.path(&format!("{out}.partial"));
+    let mut kills = 0;
+    for size in sizes {
+        let mut child = bench.command(out).arg("--quiet").stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        loop {
+            if child.try_wait().unwrap().is_some() {
+                return kills;
+            }
+            if fs::metadata(&journal).is_ok_and(|journal| journal.len() >= size) {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                kills += 1;
+                break;
+            }
+            std::thread::yield_now();
+        }
+    }
+    kills
+}
+
+#[test]
+fn killed_runs_go_on_and_end_the_same() {
+    let bench = Bench::new(60);
+    assert_code(&bench.command("whole.h5").output().unwrap(), 0);
+    // From the first byte of the journal on; every run adds to what the one before left.
+    let kills = kill_at(&bench, "killed.h5", (0..12).map(|i| i * 3_000));
+    assert!(kills >= 3, "the runs were over before they could be killed: {kills}");
+    let output = bench.command("killed.h5").output().unwrap();
+    assert_code(&output, 0);
+    assert!(printed(&output).contains("are there"), "nothing was kept: {}", printed(&output));
+    assert_eq!(bench.fingerprint("killed.h5"), bench.fingerprint("whole.h5"));
+}
+
+#[test]
+fn an_interrupt_ends_cleanly_and_the_next_run_goes_on() {
+    let bench = Bench::new(60);
+    assert_code(&bench.command("whole.h5").output().unwrap(), 0);
+    let journal = bench.path("cut.h5.partial");
+    let child = bench.command("cut.h5").stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    while !fs::metadata(&journal).is_ok_and(|journal| journal.len() > 2_000) {
+        std::thread::yield_now();
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_code(&output, 130);
+    assert!(printed(&output).contains("run the same command again"), "{}", printed(&output));
+    assert!(!bench.path("cut.h5").exists());
+    assert_code(&bench.command("cut.h5").output().unwrap(), 0);
+    assert_eq!(bench.fingerprint("cut.h5"), bench.fingerprint("whole.h5"));
+}
+
+#[test]
+fn clips_that_fail_are_recorded_skipped_and_retried() {
+    let bench = Bench::new(3);
+    for (name, content) in [("text.mp4", "no video"), ("empty.mp4", ""), ("late.mp4", "not yet")] {
+        fs::write(bench.path(name), content).unwrap();
+    }
+    let manifest = "id,path,label\none,video.mp4,a\ntext,text.mp4,a\nlate,late.mp4,b\nempty,empty.mp4,b\ntwo,video.mp4,b\n";
+    fs::write(bench.path("manifest.csv"), manifest).unwrap();
+    let output = bench.command("tiny.h5").output().unwrap();
+    assert_code(&output, 3);
+    assert!(printed(&output).contains("3 failed"), "{}", printed(&output));
+    let failures = "
+import h5py, sys
+with h5py.File(sys.argv[1]) as store:
+    print(store['clips/id'].asstr()[:].tolist(), store['failures/id'].asstr()[:].tolist(), set(store['failures/stage'].asstr()[:]))
+";
+    let listed = run_python(failures, &[&bench.path("tiny.h5")]);
+    assert_eq!(listed.trim(), "['one', 'two'] ['text', 'late', 'empty'] {'decode'}");
+
+    // Again: nothing is tried, and the exit code still says that clips are missing.
+    let output = bench.command("tiny.h5").output().unwrap();
+    assert_code(&output, 3);
+    assert!(printed(&output).contains("up to date"), "{}", printed(&output));
+
+    fs::copy(bench.path("video.mp4"), bench.path("late.mp4")).unwrap();
+    assert_code(&bench.command("tiny.h5").arg("--retry-failed").output().unwrap(), 3);
+    let listed = run_python(failures, &[&bench.path("tiny.h5")]);
+    assert_eq!(listed.trim(), "['one', 'late', 'two'] ['text', 'empty'] {'decode'}");
+}
+
+#[test]
+fn a_store_made_otherwise_is_refused_with_what_differs() {
+    let bench = Bench::new(2);
+    assert_code(&bench.command("tiny.h5").output().unwrap(), 0);
+    let before = fs::read(bench.path("tiny.h5")).unwrap();
+    let output = bench.command("tiny.h5").args(["--frames", "3"]).output().unwrap();
+    assert_code(&output, 1);
+    let said = printed(&output);
+    assert!(said.contains("made differently") && said.contains("recipe: it has") && said.contains("\"frames\":3"), "{said}");
+    assert_eq!(fs::read(bench.path("tiny.h5")).unwrap(), before);
+}
+
+#[test]
+fn more_clips_are_added_in_the_manifests_order() {
+    let bench = Bench::new(4);
+    assert_code(&bench.command("grown.h5").output().unwrap(), 0);
+    let lines = "id,path,label,start\nnew,video.mp4,a,0.1\nclip001,video.mp4,b,0.38\nclip000,video.mp4,a,0.00\n";
+    fs::write(bench.path("manifest.csv"), lines).unwrap();
+    let output = bench.command("grown.h5").output().unwrap();
+    assert_code(&output, 0);
+    assert!(printed(&output).contains("1 of 3 clips to extract"), "{}", printed(&output));
+    assert_code(&bench.command("fresh.h5").output().unwrap(), 0);
+    assert_eq!(bench.fingerprint("grown.h5"), bench.fingerprint("fresh.h5"));
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_done_and_writes_nothing() {
+    let bench = Bench::new(4);
+    let output = bench.command("dry.h5").arg("--dry-run").output().unwrap();
+    assert_code(&output, 0);
+    assert!(printed(&output).contains("4 of 4 clips to extract"), "{}", printed(&output));
+    assert!(fs::read_dir(bench.folder.path()).unwrap().flatten().all(|e| !e.path().to_string_lossy().contains("dry.h5")));
+}
+
+#[test]
+fn a_log_for_machines_is_one_json_object_a_line() {
+    let bench = Bench::new(3);
+    fs::write(bench.path("text.mp4"), "no video").unwrap();
+    fs::write(bench.path("manifest.csv"), "id,path,label\none,video.mp4,a\ntext,text.mp4,a\n").unwrap();
+    let output = bench.command("tiny.h5").arg("--log-json").output().unwrap();
+    assert_code(&output, 3);
+    let events: Vec<serde_json::Value> = String::from_utf8_lossy(&output.stderr)
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(events.iter().any(|event| event["event"] == "failure" && event["id"] == "text"), "{events:?}");
+    assert!(events.iter().any(|event| event["event"] == "finished" && event["clips"] == 1 && event["failed"] == 1), "{events:?}");
+}
+
+#[test]
+fn wrong_usage_gets_a_sentence() {
+    let bench = Bench::new(1);
+    let ask = |change: &dyn Fn(&mut Command)| {
+        let mut command = bench.command("x.h5");
+        change(&mut command);
+        let output = command.output().unwrap();
+        (output.status.code(), printed(&output))
+    };
+    let (code, said) = ask(&|c| drop(c.args(["--device", "abacus"])));
+    assert_eq!(code, Some(2));
+    assert!(said.contains("auto, cpu, openvino, cuda, tensorrt"), "{said}");
+    let (code, said) = ask(&|c| drop(c.args(["--keypoints", "3"])));
+    assert_eq!(code, Some(1));
+    assert!(said.contains("--keypoints does not apply"), "{said}");
+    let (code, said) = ask(&|c| drop(c.args(["--frames", "0"])));
+    assert_eq!(code, Some(1));
+    assert!(said.contains("sampling.frames must be at least 1"), "{said}");
+    // A device that is asked for and is not there is an error, never another device.
+    let (code, said) = ask(&|c| drop(c.args(["--device", "cuda"])));
+    assert_eq!(code, Some(1));
+    assert!(said.contains("make setup DEVICE=cuda") || said.contains("device cuda"), "{said}");
+    assert!(!Path::new(&bench.path("x.h5")).exists());
+}
+
+#[test]
+fn a_card_that_does_not_fit_its_network_is_refused() {
+    let bench = Bench::new(1);
+    let models = bench.path("models");
+    fs::create_dir(&models).unwrap();
+    fs::copy(fixture("models/tiny.onnx"), models.join("tiny.onnx")).unwrap();
+    let card = fs::read_to_string(fixture("models/tiny.toml")).unwrap();
+    for (from, to, expected) in [
+        ("dim = 8", "dim = 9", "[batch, 9]"),
+        ("size = [64, 64]\nresize", "size = [32, 32]\nresize", "32"),
+        ("name = \"tiny\"", "nome = \"tiny\"", "unknown field `nome`"),
+    ] {
+        assert!(card.contains(from));
+        fs::write(models.join("tiny.toml"), card.replace(from, to)).unwrap();
+        let output = bench.command("x.h5").arg("--models").arg(&models).output().unwrap();
+        assert_ne!(output.status.code(), Some(0));
+        assert!(printed(&output).contains(expected), "{}", printed(&output));
+    }
+}
