@@ -1,4 +1,5 @@
 //! The integration tests: one program, one module per room, driving the real binaries on real files.
 
 // mod extract;
+mod models;
 mod support;
