@@ -181,7 +181,7 @@ fn checkpoints_of_both_formats_come_from_the_server_and_are_held_against_the_net
         write_card(folder.path(), "net", &server.url(name), &fetch::sha256(&bytes), Some("r2plus1d_18"));
         let output = models(folder.path(), &["fetch", "net"]);
         assert_code(&output, 1);
-        for word in [name, "missing: stem.0.weight", "surplus: bf16", "transposed"] {
+        for word in [name, "missing: stem.0.weight", "surplus: bf16", "parameter"] {
             assert!(printed(&output).contains(word), "{word}: {}", printed(&output));
         }
     }
