@@ -7,6 +7,8 @@ pub mod graph;
 pub mod inventory;
 pub mod nets;
 pub mod onnx;
+#[cfg(feature = "onnx")]
+pub mod runtime;
 pub mod seeded;
 pub mod weights;
 

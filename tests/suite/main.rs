@@ -8,6 +8,7 @@ mod extract;
 mod media;
 #[cfg(feature = "media")]
 mod sift;
+mod models;
 mod support;
 #[cfg(feature = "media")]
 mod transform;
