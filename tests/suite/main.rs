@@ -2,4 +2,5 @@
 
 // mod extract;
 mod classify;
+mod evaluate;
 mod support;

@@ -15,7 +15,8 @@ pub fn fixture(name: &str) -> PathBuf {
 
 /// The Python with h5py: `KINOPROBE_PYTHON`, else the one that `make test` set up.
 pub fn python() -> PathBuf {
-    let python = std::env::var_os("KINOPROBE_PYTHON").map_or_else(|| root().join(".venv-test/bin/python"), PathBuf::from);
+    let python =
+        std::env::var_os("KINOPROBE_PYTHON").map_or_else(|| root().join(".venv-test/bin/python"), PathBuf::from);
     assert!(python.exists(), "{} is missing: run the tests with `make test`, which sets it up", python.display());
     python
 }

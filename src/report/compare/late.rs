@@ -78,7 +78,8 @@ fn together(entries: &[&Entry]) -> Result<Option<Entry>> {
         untrained: entries.iter().any(|entry| entry.untrained),
         folder: None,
         features: None,
-        manifest: entries[0].manifest.clone(),
+        manifest: None,
+        root: None,
         // Two runs of one store share its extraction, which then would count twice.
         extract_seconds: if distinct_stores(entries) { sum(|entry| entry.extract_seconds) } else { None },
         training_seconds: sum(|entry| entry.training_seconds),

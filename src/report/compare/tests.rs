@@ -17,6 +17,7 @@ fn entry(name: &str, part: Part, predictions: Predictions) -> Entry {
         folder: None,
         features: None,
         manifest: None,
+        root: None,
         extract_seconds: None,
         training_seconds: Some(1.0),
         parts: BTreeMap::from([(part, predictions)]),
