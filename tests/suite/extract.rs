@@ -31,7 +31,7 @@ struct Bench {
 impl Bench {
     fn new(clips: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        fs::copy(fixture("media/h264.mp4"), folder.path().join("video.mp4")).unwrap();
+        fs::copy(fixture("media/plain.mp4"), folder.path().join("video.mp4")).unwrap();
         let mut manifest = String::from("id,path,label,start\n");
         for i in 0..clips {
             manifest += &format!("clip{i:03},video.mp4,{},{:.2}\n", ["a", "b"][i % 2], i as f64 * 1.5 / clips as f64);

@@ -1,6 +1,14 @@
 //! The integration tests: one program, one module per room, driving the real binaries on real files.
 
-// mod extract;
+#[cfg(all(feature = "media", feature = "onnx"))]
+mod extract;
 mod classify;
 mod evaluate;
 mod support;
+
+#[cfg(feature = "media")]
+mod media;
+#[cfg(feature = "media")]
+mod sift;
+#[cfg(feature = "media")]
+mod transform;
