@@ -170,7 +170,7 @@ fn runs_are_compared_fused_and_warned_about() {
     for part in [
         "strong · mlp",
         "weak · mlp (UNTRAINED)",
-        "late fusion: strong · mlp + strong · logistic + weak · mlp",
+        "late fusion: all 3 runs (UNTRAINED)",
         "best pair on val",
         "early fusion: strong + weak",
         "Time per stage",

@@ -1,9 +1,9 @@
 //! The integration tests: one program, one module per room, driving the real binaries on real files.
 
-#[cfg(all(feature = "media", feature = "onnx"))]
-mod extract;
 mod classify;
 mod evaluate;
+#[cfg(all(feature = "media", feature = "onnx"))]
+mod extract;
 mod support;
 
 #[cfg(feature = "media")]

@@ -30,7 +30,10 @@ pub fn fuse(entries: &[Entry]) -> Result<(Vec<Entry>, Vec<String>)> {
     }
     let mut fused = Vec::new();
     if usable.len() >= 2 {
-        fused.extend(together(&usable)?);
+        fused.extend(together(&usable)?.map(|all| match usable.len() {
+            2 => all,
+            n => Entry { name: format!("late fusion: all {n} runs"), ..all },
+        }));
     }
     if usable.len() >= 3 {
         let mut best: Option<(f64, Entry)> = None;
