@@ -289,3 +289,47 @@ fn a_card_that_does_not_fit_its_network_is_refused() {
         assert!(printed(&output).contains(expected), "{}", printed(&output));
     }
 }
+
+/// Cosine of every row of a store with the row that the reference computed from the same clip; the smallest.
+const PARITY: &str = "
+import h5py, numpy, sys
+with h5py.File(sys.argv[1]) as store:
+    ours, weights = store['features'][:].astype('f8'), store.attrs['weights']
+reference = numpy.load(sys.argv[2]).astype('f8')
+assert ours.shape == reference.shape, (ours.shape, reference.shape)
+cosine = (ours * reference).sum(1) / numpy.linalg.norm(ours, axis=1) / numpy.linalg.norm(reference, axis=1)
+between = (reference[0] * reference[-1]).sum() / numpy.linalg.norm(reference[0]) / numpy.linalg.norm(reference[-1])
+print(weights, cosine.min(), between)
+";
+
+/// From an H.264 file to embeddings, as torchvision has them.
+fn whole_path(method: &str, card: &str, weights: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = folder.path().join("manifest.csv");
+    fs::write(&manifest, format!("id,path,label\nplain,{},a\n", fixture("media/plain.mp4").display())).unwrap();
+    let out = folder.path().join("store.h5");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-extract"));
+    command.current_dir(root()).args(["--method", method, "--quiet", "--manifest"]).arg(&manifest);
+    let output = command.arg("--out").arg(&out).args(weights).output().unwrap();
+    assert_code(&output, 0);
+    assert_eq!(printed(&output).contains("UNTRAINED"), weights.contains(&"seeded"), "{}", printed(&output));
+    let said = run_python(PARITY, &[&out, &fixture(&format!("networks/{card}-path.npy"))]);
+    println!("{method}: {said}");
+    let cosine: f64 = said.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(cosine >= 0.9999, "{said}");
+}
+
+#[test]
+fn convnext_agrees_with_torchvision_from_the_file_on() {
+    whole_path("cnn", "convnext_base", &["--weights", "seeded"]);
+}
+
+#[test]
+fn r2plus1d_agrees_with_torchvision_from_the_file_on() {
+    whole_path("cnn3d", "r2plus1d_18", &["--weights", "seeded"]);
+}
+
+#[test]
+fn efficientnet_agrees_with_its_package_from_the_file_on() {
+    whole_path("effnet", "efficientnet_lite2", &[]);
+}
