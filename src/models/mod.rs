@@ -13,6 +13,4 @@ pub mod seeded;
 pub mod weights;
 
 pub use card::Card;
-#[cfg(feature = "onnx")]
-pub mod runtime;
 pub use weights::{PreparedModel, WeightsChoice, prepare};

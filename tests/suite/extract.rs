@@ -166,7 +166,8 @@ fn clips_that_fail_are_recorded_skipped_and_retried() {
     for (name, content) in [("text.mp4", "no video"), ("empty.mp4", ""), ("late.mp4", "not yet")] {
         fs::write(bench.path(name), content).unwrap();
     }
-    let manifest = "id,path,label\none,video.mp4,a\ntext,text.mp4,a\nlate,late.mp4,b\nempty,empty.mp4,b\ntwo,video.mp4,b\n";
+    let manifest =
+        "id,path,label\none,video.mp4,a\ntext,text.mp4,a\nlate,late.mp4,b\nempty,empty.mp4,b\ntwo,video.mp4,b\n";
     fs::write(bench.path("manifest.csv"), manifest).unwrap();
     let output = bench.command("tiny.h5").output().unwrap();
     assert_code(&output, 3);
@@ -198,7 +199,10 @@ fn a_store_made_otherwise_is_refused_with_what_differs() {
     let output = bench.command("tiny.h5").args(["--frames", "3"]).output().unwrap();
     assert_code(&output, 1);
     let said = printed(&output);
-    assert!(said.contains("made differently") && said.contains("recipe: it has") && said.contains("\"frames\":3"), "{said}");
+    assert!(
+        said.contains("made differently") && said.contains("recipe: it has") && said.contains("\"frames\":3"),
+        "{said}"
+    );
     assert_eq!(fs::read(bench.path("tiny.h5")).unwrap(), before);
 }
 
@@ -221,7 +225,9 @@ fn a_dry_run_says_what_would_be_done_and_writes_nothing() {
     let output = bench.command("dry.h5").arg("--dry-run").output().unwrap();
     assert_code(&output, 0);
     assert!(printed(&output).contains("4 of 4 clips to extract"), "{}", printed(&output));
-    assert!(fs::read_dir(bench.folder.path()).unwrap().flatten().all(|e| !e.path().to_string_lossy().contains("dry.h5")));
+    assert!(
+        fs::read_dir(bench.folder.path()).unwrap().flatten().all(|e| !e.path().to_string_lossy().contains("dry.h5"))
+    );
 }
 
 #[test]
@@ -237,7 +243,10 @@ fn a_log_for_machines_is_one_json_object_a_line() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert!(events.iter().any(|event| event["event"] == "failure" && event["id"] == "text"), "{events:?}");
-    assert!(events.iter().any(|event| event["event"] == "finished" && event["clips"] == 1 && event["failed"] == 1), "{events:?}");
+    assert!(
+        events.iter().any(|event| event["event"] == "finished" && event["clips"] == 1 && event["failed"] == 1),
+        "{events:?}"
+    );
 }
 
 #[test]

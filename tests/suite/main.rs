@@ -4,6 +4,11 @@ mod classify;
 mod codebook;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod extract;
+mod evaluate;
+#[cfg(all(feature = "media", feature = "onnx"))]
+mod extract;
+mod support;
+
 #[cfg(feature = "media")]
 mod media;
 #[cfg(feature = "media")]
