@@ -2,18 +2,14 @@
 
 mod classify;
 mod codebook;
-#[cfg(all(feature = "media", feature = "onnx"))]
-mod extract;
 mod evaluate;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod extract;
-mod support;
-
 #[cfg(feature = "media")]
 mod media;
+mod models;
 #[cfg(feature = "media")]
 mod sift;
-mod models;
 mod support;
 #[cfg(feature = "media")]
 mod transform;
