@@ -93,7 +93,7 @@ pub enum Normalise {
 }
 
 /// How rows become one vector a clip.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
     /// Mean over the rows.
@@ -103,7 +103,7 @@ pub enum Pooling {
 }
 
 /// Which classifier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ClassifierKind {
     /// Linear → BatchNorm1d → GELU → Dropout → Linear.

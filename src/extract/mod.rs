@@ -1,7 +1,9 @@
 //! Clips → features: what is left to do, decoding and running in parallel, and one store.
 
+pub mod codebook;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod job;
+pub mod kmeans;
 mod ordered;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod pipeline;

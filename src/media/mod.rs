@@ -32,6 +32,8 @@ mod image;
 mod items;
 #[cfg(feature = "media")]
 mod quiet;
+#[cfg(feature = "media")]
+mod rotation;
 pub mod sampler;
 #[cfg(feature = "media")]
 mod timing;

@@ -13,7 +13,7 @@ const PLAUSIBLE: Range<f64> = 0.01..1000.0;
 /// The timeline of a whole file.
 ///
 /// `reported` are seconds of each frame; decoders leave some out as 0 (the last ones, often) or let them run backwards,
-/// so a time that does not grow is replaced by the one before plus the mean interval. The rate is constant where a
+/// so a time that does not grow is replaced by the one before plus the interval before that. The rate is constant where a
 /// single rate (the container's, else the mean) puts every frame within half an interval of its time.
 pub(super) fn timeline(mut reported: Vec<f64>, claimed_fps: f64) -> Timeline {
     let frame_count = reported.len();
@@ -34,14 +34,13 @@ pub(super) fn timeline(mut reported: Vec<f64>, claimed_fps: f64) -> Timeline {
 }
 
 fn repair(times: &mut [f64], claimed: Option<f64>) {
-    let mut grown: Option<(usize, f64)> = None; // the last frame whose time could be believed
+    let mut interval = claimed.map_or(0.0, |fps| 1.0 / fps);
     for i in 1..times.len() {
         if times[i].is_finite() && times[i] > times[i - 1] {
-            grown = Some((i, times[i]));
-            continue;
+            interval = times[i] - times[i - 1];
+        } else {
+            times[i] = times[i - 1] + interval;
         }
-        let mean = grown.map(|(at, time)| (time - times[0]) / at as f64);
-        times[i] = times[i - 1] + mean.or(claimed.map(|fps| 1.0 / fps)).unwrap_or(0.0);
     }
 }
 

@@ -348,9 +348,17 @@ fn mix_rows(axis: &Axis, y: usize, ring: &[[f32; 4]], line: &mut [[f32; 4]]) {
             }
         }
         _ => {
+            // Four rows at a time, summed in their order.
             line.fill(0.0);
-            for (k, weight) in weights.iter().enumerate() {
-                for (out, p) in line.iter_mut().zip(row(k).as_flattened()) {
+            let (fours, rest) = weights.as_chunks::<4>();
+            for (i, &[a, b, c, d]) in fours.iter().enumerate() {
+                let [p, q, r, s] = [0, 1, 2, 3].map(|k| row(4 * i + k).as_flattened());
+                for (out, (((p, q), r), s)) in line.iter_mut().zip(p.iter().zip(q).zip(r).zip(s)) {
+                    *out = *out + p * a + q * b + r * c + s * d;
+                }
+            }
+            for (k, weight) in rest.iter().enumerate() {
+                for (out, p) in line.iter_mut().zip(row(4 * fours.len() + k).as_flattened()) {
                     *out += p * weight;
                 }
             }

@@ -6,6 +6,7 @@ use std::path::Path;
 use opencv::core::{Mat, Vector};
 use opencv::videoio::{self, VideoCapture, VideoCaptureTrait as _, VideoCaptureTraitConst as _};
 
+use super::rotation::Rotation;
 use super::sampler::{self, Timeline, Window};
 use super::{Decoded, Frame, FrameSink, timing};
 use crate::error::{Error, Result};
@@ -106,6 +107,7 @@ fn pass<S: FrameSink>(
     let wrong = |message: String| Error::Media { path: path.to_path_buf(), message };
     let mut next = wanted.iter().copied().enumerate().peekable();
     let mut times = Vec::new();
+    let mut rotation = Rotation::of(capture);
     let mut picture = Mat::default();
     while grab(capture) {
         let index = times.len();
@@ -116,7 +118,8 @@ fn pass<S: FrameSink>(
             if !retrieved {
                 return Err(wrong(format!("frame {index} cannot be converted to colour")));
             }
-            sink.frame(position, &Frame::new(wanted, &picture, path)?)?;
+            let upright = rotation.apply(&picture).map_err(|e| wrong(e.message))?;
+            sink.frame(position, &Frame::new(wanted, upright, path)?)?;
         }
         // Where the decoder knows no time (0, on the last frames often) the frame rate must do.
         if enough(if reported > 0.0 { reported } else { index as f64 / fps.max(PLAUSIBLE_FPS) }) {
@@ -134,7 +137,7 @@ fn property(capture: &VideoCapture, property: i32) -> f64 {
     capture.get(property).unwrap_or(0.0)
 }
 
-fn open(path: &Path) -> Result<VideoCapture> {
+pub(super) fn open(path: &Path) -> Result<VideoCapture> {
     let wrong = |message: &str| Error::Media { path: path.to_path_buf(), message: message.into() };
     // An absolute path has no `name:` in front that libav could take for a protocol.
     let file = std::path::absolute(path).map_err(Error::io(path))?;

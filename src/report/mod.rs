@@ -11,6 +11,7 @@ pub mod markdown;
 pub mod metrics;
 pub mod plots;
 pub mod svg;
+pub mod table;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -252,4 +253,4 @@ fn write_per_class(path: &Path, sections: &[Section<'_>]) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

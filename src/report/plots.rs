@@ -59,11 +59,16 @@ pub fn curves(epochs: &[Epoch]) -> String {
     drawing.finish()
 }
 
-/// The epoch of the highest validation accuracy, the first of equal ones.
+/// The epoch of the highest validation accuracy, of equal ones that of the lower validation loss, then the first: the one
+/// that training keeps.
 pub fn best_epoch(epochs: &[Epoch]) -> Option<usize> {
     let mut best: Option<&Epoch> = None;
     for epoch in epochs {
-        if best.is_none_or(|best| epoch.val_accuracy > best.val_accuracy) {
+        let better = |best: &Epoch| {
+            epoch.val_accuracy > best.val_accuracy
+                || (epoch.val_accuracy == best.val_accuracy && epoch.val_loss < best.val_loss)
+        };
+        if best.is_none_or(better) {
             best = Some(epoch);
         }
     }

@@ -31,7 +31,7 @@ struct Bench {
 impl Bench {
     fn new(clips: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        fs::copy(fixture("media/h264.mp4"), folder.path().join("video.mp4")).unwrap();
+        fs::copy(fixture("media/plain.mp4"), folder.path().join("video.mp4")).unwrap();
         let mut manifest = String::from("id,path,label,start\n");
         for i in 0..clips {
             manifest += &format!("clip{i:03},video.mp4,{},{:.2}\n", ["a", "b"][i % 2], i as f64 * 1.5 / clips as f64);
@@ -162,7 +162,8 @@ fn clips_that_fail_are_recorded_skipped_and_retried() {
     for (name, content) in [("text.mp4", "no video"), ("empty.mp4", ""), ("late.mp4", "not yet")] {
         fs::write(bench.path(name), content).unwrap();
     }
-    let manifest = "id,path,label\none,video.mp4,a\ntext,text.mp4,a\nlate,late.mp4,b\nempty,empty.mp4,b\ntwo,video.mp4,b\n";
+    let manifest =
+        "id,path,label\none,video.mp4,a\ntext,text.mp4,a\nlate,late.mp4,b\nempty,empty.mp4,b\ntwo,video.mp4,b\n";
     fs::write(bench.path("manifest.csv"), manifest).unwrap();
     let output = bench.command("tiny.h5").output().unwrap();
     assert_code(&output, 3);
@@ -194,7 +195,10 @@ fn a_store_made_otherwise_is_refused_with_what_differs() {
     let output = bench.command("tiny.h5").args(["--frames", "3"]).output().unwrap();
     assert_code(&output, 1);
     let said = printed(&output);
-    assert!(said.contains("made differently") && said.contains("recipe: it has") && said.contains("\"frames\":3"), "{said}");
+    assert!(
+        said.contains("made differently") && said.contains("recipe: it has") && said.contains("\"frames\":3"),
+        "{said}"
+    );
     assert_eq!(fs::read(bench.path("tiny.h5")).unwrap(), before);
 }
 
@@ -217,7 +221,9 @@ fn a_dry_run_says_what_would_be_done_and_writes_nothing() {
     let output = bench.command("dry.h5").arg("--dry-run").output().unwrap();
     assert_code(&output, 0);
     assert!(printed(&output).contains("4 of 4 clips to extract"), "{}", printed(&output));
-    assert!(fs::read_dir(bench.folder.path()).unwrap().flatten().all(|e| !e.path().to_string_lossy().contains("dry.h5")));
+    assert!(
+        fs::read_dir(bench.folder.path()).unwrap().flatten().all(|e| !e.path().to_string_lossy().contains("dry.h5"))
+    );
 }
 
 #[test]
@@ -233,7 +239,10 @@ fn a_log_for_machines_is_one_json_object_a_line() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert!(events.iter().any(|event| event["event"] == "failure" && event["id"] == "text"), "{events:?}");
-    assert!(events.iter().any(|event| event["event"] == "finished" && event["clips"] == 1 && event["failed"] == 1), "{events:?}");
+    assert!(
+        events.iter().any(|event| event["event"] == "finished" && event["clips"] == 1 && event["failed"] == 1),
+        "{events:?}"
+    );
 }
 
 #[test]

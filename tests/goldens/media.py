@@ -1,0 +1,89 @@
+"""Small clips and pictures, and what OpenCV-Python reads from them -> fixtures/media/.
+
+ffmpeg writes the clips; `clips.json` has, per clip, the frames that decode, their size and the SHA-256 of some frames as
+OpenCV-Python retrieves them (eight bits, blue, green, red).
+"""
+import hashlib
+import json
+import pathlib
+import subprocess
+
+import cv2
+import numpy as np
+
+OUT = pathlib.Path(__file__).resolve().parents[2] / "fixtures/media"
+OUT.mkdir(parents=True, exist_ok=True)
+
+
+def ffmpeg(*arguments):
+    subprocess.run(["ffmpeg", "-v", "error", "-nostdin", "-y", *map(str, arguments)], check=True)
+
+
+def lavfi(graph, seconds):
+    return ["-f", "lavfi", "-i", graph, "-t", seconds]
+
+
+EXACT = ["-threads", "1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1"]
+H264 = ["-c:v", "libx264", "-preset", "medium", "-pix_fmt", "yuv420p", "-g", "50", *EXACT]
+SMALL = "testsrc2=s=160x120:r=25"
+
+# The clip that most tests use: something for SIFT and for the eye, moving.
+ffmpeg(*lavfi("mandelbrot=s=320x240:r=25:maxiter=512:start_x=-0.743643887:end_scale=0.1", 4), *H264, "-crf", "30", OUT / "plain.mp4")
+ffmpeg(*lavfi(SMALL, 1), *H264, "-crf", "35", OUT / "short.mkv")                                  # 25 frames, milliseconds
+ffmpeg(*lavfi(SMALL, 0.4), *H264, "-crf", "35", OUT / "ten.mp4")                                   # 10 frames
+ffmpeg(*lavfi("testsrc2=s=162x122:r=30000/1001", 1), *H264, "-crf", "35", OUT / "odd.mp4")         # no multiple of 16, NTSC
+ffmpeg(*lavfi(SMALL, 2), "-vf", r"select='not(mod(n,3))+lt(n,20)'", "-vsync", "vfr", *H264, "-crf", "35", OUT / "vfr.mp4")
+ffmpeg(*lavfi(SMALL, 1), "-c:v", "mpeg4", "-q:v", "12", *EXACT, OUT / "mpeg4.avi")
+ffmpeg(*lavfi(SMALL, 0.2), "-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "-q:v", "16", *EXACT, OUT / "mjpeg.avi")
+ffmpeg(*lavfi(SMALL, 1), "-c:v", "libvpx-vp9", "-b:v", "0", "-crf", "50", "-cpu-used", "8", *EXACT, OUT / "vp9.webm")
+ffmpeg(*lavfi("sine=d=1", 1), "-c:a", "aac", "-b:a", "16k", *EXACT, OUT / "audio_only.mp4")
+ffmpeg(*lavfi(SMALL, 2), *H264, "-crf", "38", OUT / "whole.mp4")
+# An edit list hides frames that the container still counts.
+ffmpeg("-ss", 1.02, "-i", OUT / "whole.mp4", "-c", "copy", *EXACT, OUT / "edit_list.mp4")
+ffmpeg("-i", OUT / "whole.mp4", "-c", "copy", *EXACT, "-movflags", "+faststart", OUT / "truncated.mp4")
+whole = (OUT / "truncated.mp4").read_bytes()
+(OUT / "truncated.mp4").write_bytes(whole[: len(whole) * 6 // 10])
+(OUT / "whole.mp4").unlink()
+for degrees in (90, 180, 270):
+    ffmpeg("-i", OUT / "ten.mp4", "-c", "copy", *EXACT, "-metadata:s:v:0", f"rotate={degrees}", OUT / f"turned_{degrees}.mp4")
+# Tells at run time in which sense an OpenCV reports rotation.
+probe = OUT.parents[1] / "src/media/rotation_probe.mp4"
+ffmpeg(*lavfi("color=c=gray:s=16x16:r=1", 1), "-c:v", "mpeg4", *EXACT, "-metadata:s:v:0", "rotate=90", probe)
+ffmpeg("-i", probe, "-c", "copy", *EXACT, "-metadata:s:v:0", "rotate=90", str(probe) + ".mp4")
+pathlib.Path(str(probe) + ".mp4").rename(probe)
+
+# Pictures: grey, alpha, 16 bits, one pixel.
+ramp = (np.arange(12 * 16).reshape(12, 16) * 1.3).astype(np.uint8)
+colour = np.dstack([ramp, ramp[::-1], 255 - ramp])
+cv2.imwrite(str(OUT / "grey.png"), ramp)
+cv2.imwrite(str(OUT / "alpha.png"), np.dstack([colour, 255 - ramp]))
+cv2.imwrite(str(OUT / "sixteen.png"), colour.astype(np.uint16) * 257)
+cv2.imwrite(str(OUT / "pixel.png"), colour[5:6, 7:8])
+
+expected = {}
+for path in sorted(OUT.glob("*.*")):
+    if path.suffix in (".mp4", ".avi", ".mkv", ".webm") and path.stem != "audio_only":
+        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        frames = []
+        while True:
+            ok, frame = capture.read()
+            if not ok:
+                break
+            frames.append(frame)
+    elif path.suffix == ".png":
+        frames = [cv2.imread(str(path))]
+    else:
+        continue
+    n = len(frames)
+    expected[path.name] = {
+        "frames": n,
+        "size": list(frames[0].shape[:2]),
+        "sha256": {i: hashlib.sha256(frames[i].tobytes()).hexdigest() for i in sorted({(2 * i + 1) * n // 8 for i in range(4)})},
+    }
+# The inverse transform of MPEG-4 part 2 is not fixed to the bit: pixels to compare with a tolerance instead.
+capture = cv2.VideoCapture(str(OUT / "mpeg4.avi"), cv2.CAP_FFMPEG)
+grid = [capture.read()[1][::15, ::20].flatten().tolist() for _ in range(25)]
+expected["mpeg4.avi"]["samples"] = {i: grid[i] for i in expected["mpeg4.avi"].pop("sha256")}
+(OUT / "clips.json").write_text(json.dumps({"opencv-python": cv2.__version__, "clips": expected}, separators=(",", ":")).replace('},"', '},\n"') + "\n")
+for path in sorted(OUT.iterdir()):
+    print(path.name, path.stat().st_size, expected.get(path.name, {}).get("frames", ""))

@@ -1,0 +1,43 @@
+"""OpenCV-Python's SIFT descriptors of some frames -> fixtures/media/sift.{json,bin}.
+
+The .bin holds (n, 128) eight-bit descriptors, frame after frame, the strongest first; ties by y, x, size, angle, octave.
+"""
+import json
+import pathlib
+
+import cv2
+import numpy as np
+
+OUT = pathlib.Path(__file__).resolve().parents[2] / "fixtures/media"
+cv2.setNumThreads(1)
+
+
+def frames(name):
+    capture = cv2.VideoCapture(str(OUT / name), cv2.CAP_FFMPEG)
+    got = []
+    while True:
+        ok, frame = capture.read()
+        if not ok:
+            return got
+        got.append(frame)
+
+
+cases, data = [], b""
+for name, wanted in [("plain.mp4", 6), ("odd.mp4", 3), ("short.mkv", 3), ("turned_90.mp4", 1)]:
+    every = frames(name)
+    for i in range(wanted):
+        index = (2 * i + 1) * len(every) // (2 * wanted)
+        for keypoints in (32, 500):
+            if keypoints == 500 and i:
+                continue
+            grey = cv2.cvtColor(every[index], cv2.COLOR_BGR2GRAY)
+            found, descriptors = cv2.SIFT_create(nfeatures=keypoints).detectAndCompute(grey, None)
+            order = sorted(range(len(found)), key=lambda k: (-found[k].response, found[k].pt[1], found[k].pt[0], found[k].size,
+                                                             found[k].angle, found[k].octave))[:keypoints]
+            rows = descriptors[order] if order else np.zeros((0, 128), np.float32)
+            assert (rows == rows.astype(np.uint8)).all()
+            cases.append(dict(clip=name, frame=index, keypoints=keypoints, found=len(rows)))
+            data += rows.astype(np.uint8).tobytes()
+(OUT / "sift.bin").write_bytes(data)
+(OUT / "sift.json").write_text(json.dumps(dict(opencv=cv2.__version__, cases=cases)).replace("}, {", "},\n{") + "\n")
+print(len(cases), "frames", len(data) // 128, "descriptors")

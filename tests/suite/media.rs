@@ -1,0 +1,248 @@
+//! Decoding: real files against what OpenCV-Python reads from them, and everything that can be wrong with a file.
+
+use std::path::{Path, PathBuf};
+
+use kinoprobe::Result;
+use kinoprobe::manifest::Clip;
+use kinoprobe::media::{self, BgrImage, Decoded, Frame, FrameSink, ItemSink, Transform, Window};
+use kinoprobe::models::card::{Card, Input};
+use kinoprobe::recipe::Sampling;
+use sha2::{Digest, Sha256};
+
+const ALL: Sampling = Sampling::Even { frames: usize::MAX };
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/media").join(name)
+}
+
+fn clip(file: impl Into<PathBuf>) -> Clip {
+    let file = file.into();
+    let path = file.display().to_string();
+    Clip { id: path.clone(), path, file, labels: vec![], group: None, split: None, start: None, end: None }
+}
+
+fn input(card: &str) -> Input {
+    Card::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models"), card).unwrap().input
+}
+
+/// Keeps everything.
+#[derive(Default)]
+struct Collector {
+    passes: usize,
+    wanted: Vec<usize>,
+    frames: Vec<(usize, usize, usize, Vec<u8>)>,
+}
+
+impl FrameSink for Collector {
+    fn begin(&mut self, _windows: &[Window], wanted: &[usize]) -> Result<()> {
+        self.passes += 1;
+        self.wanted = wanted.to_vec();
+        self.frames.clear();
+        Ok(())
+    }
+
+    fn frame(&mut self, position: usize, frame: &Frame<'_>) -> Result<()> {
+        assert_eq!(position, self.frames.len(), "positions come in order");
+        assert_eq!(frame.index, self.wanted[position]);
+        let image = frame.image();
+        self.frames.push((frame.index, image.height, image.width, image.data.to_vec()));
+        Ok(())
+    }
+}
+
+fn decode(clip: &Clip, sampling: Sampling) -> Result<(Decoded, Collector)> {
+    let mut collector = Collector::default();
+    let decoded = media::decode(clip, &sampling, &mut collector)?;
+    Ok((decoded, collector))
+}
+
+fn refusal(clip: &Clip) -> String {
+    let error = decode(clip, Sampling::Even { frames: 4 }).err().expect("the clip should be refused").to_string();
+    let name = clip.file.file_name().unwrap().to_string_lossy().into_owned();
+    assert!(error.contains(&name), "the error names the file: {error}");
+    error
+}
+
+#[test]
+fn every_frame_is_what_opencv_python_reads() {
+    let golden: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(fixture("clips.json")).unwrap()).unwrap();
+    for (name, expected) in golden["clips"].as_object().unwrap() {
+        let (decoded, seen) = decode(&clip(fixture(name)), ALL).unwrap();
+        let frames = expected["frames"].as_u64().unwrap() as usize;
+        if name == "truncated.mp4" {
+            // How much of the last, torn group of pictures is given depends on the version of libav.
+            assert!((frames - 4..=frames + 4).contains(&seen.frames.len()), "{name}: {}", seen.frames.len());
+            assert!(decoded.warnings[0].contains("claims 50 frames"), "{:?}", decoded.warnings);
+        } else {
+            assert_eq!(seen.frames.len(), frames, "{name}");
+        }
+        assert_eq!(decoded.timeline.frame_count, seen.frames.len(), "{name}");
+        let (_, height, width, _) = &seen.frames[0];
+        assert_eq!(serde_json::json!([height, width]), expected["size"], "{name}");
+        let data = |index: &str| &seen.frames[index.parse::<usize>().unwrap()].3;
+        for (index, hash) in expected["sha256"].as_object().into_iter().flatten() {
+            assert_eq!(format!("{:x}", Sha256::digest(data(index))), hash.as_str().unwrap(), "{name} frame {index}");
+        }
+        // Another libav may round MPEG-4's inverse transform in another way: every 15th row, every 20th pixel of it.
+        for (index, samples) in expected["samples"].as_object().into_iter().flatten() {
+            let samples: Vec<u8> = serde_json::from_value(samples.clone()).unwrap();
+            let rows = data(index).chunks_exact(3 * width).step_by(15);
+            let got: Vec<u8> = rows.flat_map(|row| row.chunks_exact(3).step_by(20).flatten()).copied().collect();
+            assert_eq!(got.len(), samples.len());
+            assert!(got.iter().zip(&samples).all(|(a, b)| a.abs_diff(*b) <= 3), "{name} frame {index}");
+        }
+    }
+}
+
+#[test]
+fn a_quarter_turn_is_made_in_the_right_sense() {
+    let first = |name: &str| decode(&clip(fixture(name)), Sampling::Even { frames: 1 }).unwrap().1.frames.remove(0);
+    let (_, height, width, plain) = first("ten.mp4");
+    // ffprobe says rotation=90: the picture is shown turned by 90° counter-clockwise.
+    let (_, turned_height, turned_width, turned) = first("turned_90.mp4");
+    assert_eq!((turned_height, turned_width), (width, height));
+    for (y, x) in [(0, 0), (5, 70), (100, 3), (119, 159)] {
+        let (to_y, to_x) = (width - 1 - x, y);
+        let (from, to) = (3 * (y * width + x), 3 * (to_y * turned_width + to_x));
+        assert_eq!(plain[from..from + 3], turned[to..to + 3], "pixel {y}, {x}");
+    }
+}
+
+#[test]
+fn the_truth_not_the_claim_decides_the_sampling() {
+    let (decoded, seen) = decode(&clip(fixture("plain.mp4")), Sampling::Even { frames: 4 }).unwrap();
+    assert_eq!((seen.passes, decoded.timeline.frame_count), (1, 100));
+    assert_eq!(seen.wanted, [12, 37, 62, 87]);
+    let (decoded, seen) = decode(&clip(fixture("edit_list.mp4")), Sampling::Even { frames: 4 }).unwrap();
+    assert_eq!((seen.passes, decoded.timeline.frame_count), (2, 24));
+    assert_eq!(seen.wanted, [3, 9, 15, 21]);
+    assert_eq!(seen.frames.len(), 4);
+}
+
+#[test]
+fn a_varying_rate_is_sampled_by_its_timestamps() {
+    let (decoded, seen) =
+        decode(&clip(fixture("vfr.mp4")), Sampling::Windows { length: 8, rate: 5.0, count: 1 }).unwrap();
+    let times = decoded.timeline.timestamps.as_ref().expect("the rate varies");
+    assert_eq!((times.len(), seen.passes), (30, 2));
+    // Twenty frames at 25 a second, then every third.
+    for (index, time) in times.iter().enumerate() {
+        let expected = if index < 20 { index as f64 } else { 21.0 + 3.0 * (index - 20) as f64 } / 25.0;
+        assert!((time - expected).abs() < 0.002, "frame {index} at {time}");
+    }
+    // At 0.0 0.2 0.4 … 1.4 s: at 0.8 s frame 19 is on show, since frame 20 comes at 0.84 s.
+    assert_eq!(decoded.windows[0].indices, [0, 5, 10, 15, 19, 21, 23, 24]);
+}
+
+#[test]
+fn milliseconds_are_no_varying_rate() {
+    for name in ["short.mkv", "vp9.webm", "odd.mp4", "mpeg4.avi", "mjpeg.avi"] {
+        let (decoded, _) = decode(&clip(fixture(name)), ALL).unwrap();
+        assert_eq!(decoded.timeline.timestamps, None, "{name}");
+        let fps = if name == "odd.mp4" { 30000.0 / 1001.0 } else { 25.0 };
+        assert!((decoded.timeline.fps - fps).abs() < 0.01, "{name}: {}", decoded.timeline.fps);
+    }
+}
+
+#[test]
+fn a_short_clip_is_padded() {
+    let (decoded, seen) =
+        decode(&clip(fixture("ten.mp4")), Sampling::Windows { length: 16, rate: 25.0, count: 5 }).unwrap();
+    assert_eq!(decoded.windows.len(), 1);
+    assert!(decoded.windows[0].padded);
+    assert_eq!(decoded.windows[0].indices[8..], [8, 9, 9, 9, 9, 9, 9, 9]);
+    assert_eq!(seen.frames.len(), 10);
+}
+
+#[test]
+fn start_and_end_cut_a_clip_out() {
+    let (_, whole) = decode(&clip(fixture("plain.mp4")), ALL).unwrap();
+    let cut = Clip { start: Some(1.0), end: Some(2.0), ..clip(fixture("plain.mp4")) };
+    let (decoded, seen) = decode(&cut, Sampling::Even { frames: 5 }).unwrap();
+    assert_eq!((decoded.timeline.frame_count, decoded.timeline.first_frame), (25, 25));
+    assert_eq!(seen.wanted, [2, 7, 12, 17, 22]);
+    assert_eq!(decoded.timeline.seconds(2), 27.0 / 25.0);
+    for (index, _, _, data) in &seen.frames {
+        assert!(*data == whole.frames[25 + index].3, "frame {index}");
+    }
+    let late = Clip { start: Some(7.0), ..clip(fixture("plain.mp4")) };
+    assert!(refusal(&late).contains("the video ends at 4.00 s"), "{}", refusal(&late));
+    let backwards = Clip { start: Some(2.0), end: Some(2.0), ..clip(fixture("plain.mp4")) };
+    assert!(refusal(&backwards).contains("start 2 s is not before end 2 s"));
+    let picture = Clip { start: Some(1.0), ..clip(fixture("grey.png")) };
+    assert!(refusal(&picture).contains("pictures have no clock"));
+}
+
+#[test]
+fn bad_files_are_refused_with_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+        clip(folder.path().join(name))
+    };
+    assert!(refusal(&clip(folder.path().join("missing.mp4"))).contains("no such file"));
+    assert!(refusal(&write("empty.mp4", b"")).contains("empty"));
+    assert!(refusal(&write("text.mp4", b"not a video at all\n")).contains("no video stream"));
+    assert!(refusal(&clip(fixture("audio_only.mp4"))).contains("no video stream"));
+    let noise: Vec<u8> = (0..20_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    assert!(refusal(&write("noise.avi", &noise)).contains("no video stream"));
+    // The index is there, the pictures are not.
+    let plain = std::fs::read(fixture("short.mkv")).unwrap();
+    assert!(refusal(&write("head.mkv", &plain[..700])).contains("head.mkv"));
+    assert!(refusal(&write("broken.png", b"\x89PNG\r\n\x1a\nbroken")).contains("not a picture"));
+    assert!(refusal(&write("text.jpg", b"text")).contains("not a picture"));
+    let frames = folder.path().join("frames");
+    std::fs::create_dir(&frames).unwrap();
+    assert!(refusal(&clip(&frames)).contains("no frames"));
+    std::fs::write(frames.join("shot_1.png"), b"text").unwrap();
+    let error = decode(&clip(&frames), ALL).err().unwrap().to_string();
+    assert!(error.contains("shot_1.png: not a picture"), "{error}");
+}
+
+#[test]
+fn a_folder_is_read_in_natural_order_whatever_the_sizes() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, from) in [("shot_10.png", "pixel.png"), ("shot_2.png", "alpha.png"), ("shot_1.png", "grey.png")] {
+        std::fs::copy(fixture(from), folder.path().join(name)).unwrap();
+    }
+    std::fs::write(folder.path().join("notes.txt"), "no frame").unwrap();
+    let (decoded, seen) = decode(&clip(folder.path()), ALL).unwrap();
+    assert_eq!((decoded.timeline.frame_count, decoded.timeline.fps), (3, 0.0));
+    let widths: Vec<usize> = seen.frames.iter().map(|(_, _, width, _)| *width).collect();
+    assert_eq!(widths, [16, 16, 1]);
+    assert_eq!(seen.frames[0].3, decode(&clip(fixture("grey.png")), ALL).unwrap().1.frames[0].3);
+    // Windows take every frame of a folder; each item is whole, though every frame has another size.
+    let mut items = ItemSink::new(&input("r2plus1d_18"));
+    let sampling = Sampling::Windows { length: 16, rate: 15.0, count: 2 };
+    let decoded = media::decode(&clip(folder.path()), &sampling, &mut items).unwrap();
+    assert_eq!(decoded.windows[0].indices[..4], [0, 1, 2, 2]);
+    assert_eq!(items.take().len(), 3 * 16 * 112 * 112);
+}
+
+#[test]
+fn items_hold_each_window_transformed_once() {
+    let input = input("r2plus1d_18");
+    let sampling = Sampling::Windows { length: 16, rate: 15.0, count: 4 };
+    let mut sink = ItemSink::new(&input);
+    let decoded = media::decode(&clip(fixture("plain.mp4")), &sampling, &mut sink).unwrap();
+    let items = sink.take();
+    assert_eq!(decoded.windows.len(), 4);
+    assert_eq!(items.len(), 4 * input.item_len());
+    let (_, seen) = decode(&clip(fixture("plain.mp4")), ALL).unwrap();
+    let mut transform = Transform::new(&input);
+    let plane = 112 * 112;
+    for (item, window) in items.chunks_exact(input.item_len()).zip(&decoded.windows) {
+        for (slot, &index) in window.indices.iter().enumerate() {
+            let (_, height, width, data) = &seen.frames[index];
+            let mut expected = vec![0.0; 3 * plane];
+            transform.write(BgrImage::new(*height, *width, data), &mut expected, plane);
+            for channel in 0..3 {
+                let got = &item[(channel * 16 + slot) * plane..][..plane];
+                assert!(got == &expected[channel * plane..][..plane], "frame {index}, channel {channel}");
+            }
+        }
+    }
+    let error = media::decode(&clip(fixture("plain.mp4")), &Sampling::Even { frames: 2 }, &mut sink).unwrap_err();
+    assert!(error.to_string().contains("the network takes 16"), "{error}");
+}

@@ -1,0 +1,82 @@
+//! SIFT against OpenCV-Python.
+
+use std::path::Path;
+
+use kinoprobe::Result;
+use kinoprobe::extract::sift::{DESCRIPTOR_LEN, DescriptorSink, Sift};
+use kinoprobe::manifest::Clip;
+use kinoprobe::media::{self, Frame, FrameSink, Window};
+use kinoprobe::recipe::Sampling;
+use kinoprobe::store::Values;
+
+fn clip(name: &str) -> Clip {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/media").join(name);
+    let path = file.display().to_string();
+    Clip { id: name.into(), path, file, labels: vec![], group: None, split: None, start: None, end: None }
+}
+
+/// Describes one frame.
+struct One {
+    frame: usize,
+    sift: Sift,
+    descriptors: Vec<u8>,
+}
+
+impl FrameSink for One {
+    fn begin(&mut self, _windows: &[Window], _wanted: &[usize]) -> Result<()> {
+        Ok(())
+    }
+
+    fn frame(&mut self, _position: usize, frame: &Frame<'_>) -> Result<()> {
+        if frame.index == self.frame {
+            self.sift.describe(frame.mat(), &mut self.descriptors)?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn descriptors_are_opencv_pythons() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/media");
+    let golden = std::fs::read_to_string(fixtures.join("sift.json")).unwrap();
+    let golden: serde_json::Value = serde_json::from_str(&golden).unwrap();
+    let bytes = std::fs::read(fixtures.join("sift.bin")).unwrap();
+    let mut rest = bytes.as_slice();
+    let (mut total, mut equal) = (0, 0);
+    for case in golden["cases"].as_array().unwrap() {
+        let number = |key: &str| case[key].as_u64().unwrap() as usize;
+        let sift = Sift::new(number("keypoints")).unwrap();
+        let mut one = One { frame: number("frame"), sift, descriptors: Vec::new() };
+        media::decode(&clip(case["clip"].as_str().unwrap()), &Sampling::Even { frames: usize::MAX }, &mut one).unwrap();
+        let (expected, after) = rest.split_at(number("found") * DESCRIPTOR_LEN);
+        rest = after;
+        assert_eq!(one.descriptors.len(), expected.len(), "{case}");
+        let rows = one.descriptors.chunks_exact(DESCRIPTOR_LEN).zip(expected.chunks_exact(DESCRIPTOR_LEN));
+        for (a, b) in rows {
+            let step = a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max();
+            assert!(step <= Some(2), "{case}: {step:?}");
+            (total, equal) = (total + 1, equal + usize::from(a == b));
+        }
+    }
+    println!("{equal} of {total} descriptors are equal");
+    // Versions of OpenCV differ among themselves by the last bit of an angle, and so by a step in a descriptor or two.
+    assert!(equal * 100 >= total * 98, "{equal} of {total} descriptors are equal");
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn a_clip_gives_its_frames_descriptors_in_order() {
+    let mut sink = DescriptorSink::new(32).unwrap();
+    let decoded = media::decode(&clip("plain.mp4"), &Sampling::Even { frames: 3 }, &mut sink).unwrap();
+    let Values::Descriptors { counts, values } = sink.take() else { panic!("SIFT gives descriptors") };
+    assert_eq!(decoded.windows.len(), 3);
+    assert_eq!(counts, [32, 32, 32]);
+    assert_eq!(values.dim(), (96, 128));
+    // A picture without texture has none, and the clip is no failure.
+    media::decode(&clip("pixel.png"), &Sampling::Even { frames: 3 }, &mut sink).unwrap();
+    let Values::Descriptors { counts, values } = sink.take() else { panic!("SIFT gives descriptors") };
+    assert_eq!((counts, values.dim()), (vec![0], (0, 128)));
+    let windows = Sampling::Windows { length: 4, rate: 15.0, count: 2 };
+    let error = media::decode(&clip("plain.mp4"), &windows, &mut sink).unwrap_err().to_string();
+    assert!(error.contains("sampling.kind"), "{error}");
+}
