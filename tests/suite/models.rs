@@ -187,11 +187,14 @@ fn checkpoints_of_both_formats_come_from_the_server_and_are_held_against_the_net
     }
 }
 
+/// Name → shape, little-endian bytes.
+type Tensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+
 /// Writes EfficientNet-Lite2's seeded weights as a checkpoint, after `change`.
-fn write_checkpoint(path: &Path, change: impl FnOnce(&mut BTreeMap<String, (Vec<usize>, Vec<u8>)>)) {
+fn write_checkpoint(path: &Path, change: impl FnOnce(&mut Tensors)) {
     let card = Card::load(&root().join("models"), "efficientnet_lite2").unwrap();
     let parameters = Architecture::EfficientNetLite2.parameters(&card.input);
-    let mut tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = parameters
+    let mut tensors: Tensors = parameters
         .into_iter()
         .map(|p| {
             let bytes = seeded::values(&p, 0).into_iter().flat_map(f32::to_le_bytes).collect();
@@ -228,8 +231,8 @@ fn a_checkpoint_converts_to_the_same_bytes_as_its_weights_seeded() {
 fn a_missing_surplus_or_misshapen_tensor_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let (checkpoint, out) = (folder.path().join("net.safetensors"), folder.path().join("net.onnx"));
-    type Tensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
-    let cases: [(fn(&mut Tensors), &str); 3] = [
+    type Change = fn(&mut Tensors);
+    let cases: [(Change, &str); 3] = [
         (|t| drop(t.remove("_blocks.4._bn1.running_var")), "missing: _blocks.4._bn1.running_var"),
         (|t| drop(t.insert("_blocks.99.weight".into(), (vec![1], vec![0; 4]))), "surplus: _blocks.99.weight"),
         (
