@@ -57,7 +57,7 @@ help:
 	@echo '  lint       rustfmt and clippy;  goldens: make the reference numbers anew;  setup;  build'
 	@echo 'Your data:   MANIFEST=manifest.csv (or a folder per class, or a list) ROOT=folder of the clips'
 	@echo '  WEIGHTS=published|registry|seeded|FILE   DEVICE=auto|cpu|openvino|cuda|tensorrt   OUT=folder for results'
-	@echo '  FLAGS="--frames 16"  more flags for kinoprobe-extract; KINOPROBE --help on any binary in target/release tells all'
+	@echo '  FLAGS="--frames 16"  more flags for kinoprobe-extract; every program in target/release has --help'
 
 # Set-up ------------------------------------------------------------------------------------------------------------
 setup:
@@ -128,7 +128,7 @@ test: build weights .venv-test/ready
 bench: build
 	@benches/run.sh
 
-goldens:
+goldens: weights
 	@for script in tests/goldens/*.py; do echo "$$script"; $${PYTHON:-python3} "$$script"; done
 
 lint: setup

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Goldens of the whole path: a real H.264 clip, decoded, sampled, transformed and embedded by the reference.
 
-    python tests/goldens/paths.py [--checkpoint efficientnet-lite2-9656183e.pth]
+    python tests/goldens/paths.py [--checkpoint models/downloads/efficientnet-lite2-9656183e.pth]
 
 Needs numpy, torch, torchvision, opencv-python-headless (and efficientnet_lite_pytorch). Frames come from
 OpenCV-Python, windows from torchvision's resampling rule, pixels from torchvision's published presets (EfficientNet-Lite2:
@@ -10,6 +10,7 @@ Writes fixtures/networks/NAME-path.npy, (rows, dim).
 """
 import argparse
 import math
+import pathlib
 
 import cv2
 import numpy as np
@@ -56,7 +57,11 @@ def lite2(frame):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--checkpoint")
+    parser.add_argument(
+        "--checkpoint",
+        type=pathlib.Path,
+        default=networks.ROOT / "models" / "downloads" / "efficientnet-lite2-9656183e.pth",
+    )
     arguments = parser.parse_args()
     frames, fps = frames_of(CLIP)
     chosen = even(len(frames), 8)
@@ -71,7 +76,7 @@ def main():
             [video_preset(torch.from_numpy(frames[w]).permute(0, 3, 1, 2)) for w in windows(len(frames), fps)]
         ),
     }
-    if arguments.checkpoint:
+    if arguments.checkpoint.is_file():
         inputs["efficientnet_lite2"] = torch.stack([lite2(frames[i]) for i in chosen])
     for name, batch in inputs.items():
         module, _ = networks.network(name)  # seeded
