@@ -1,6 +1,6 @@
 //! Feature store ⨝ manifest → rows, targets and splits.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use ndarray::{Array2, ArrayView2, s};
 
@@ -25,7 +25,7 @@ pub struct Dataset {
     pub offsets: Vec<usize>,
     /// Targets, (N, C), 0 or 1; a row of zeros is an unlabelled clip.
     pub targets: Array2<f32>,
-    /// Class names, sorted, C of them.
+    /// Class names in natural order (`2` before `10`), C of them.
     pub classes: Vec<String>,
 }
 
@@ -128,13 +128,42 @@ impl Dataset {
 
     /// Joins the pooled features of `store` to the clips of `manifest` by id, in the manifest's order.
     ///
-    /// Classes are the labels of all clips with a split, sorted. Clips without features are left out with a warning that
+    /// Classes are the labels of all clips with a split, in natural order. Clips without features are left out with a warning that
     /// gives the store's reason where it has one, and so are labelled clips without a split where others have one.
     ///
     /// # Errors
     /// No training clip; a split that has clips in the manifest has none with features; a class has no training clip with
     /// features; a feature is not finite.
     pub fn join(store: &FeatureStore, manifest: &Manifest, pooling: Pooling) -> Result<Joined> {
+        let (joined, missing) = Self::gather(store, manifest, pooling)?;
+        joined.check(store, manifest, &missing)?;
+        Ok(joined)
+    }
+
+    /// As [`Dataset::join`] for a model that is already fitted: the manifest needs no training clip. Where no clip has a
+    /// split, all labelled ones count as test, which is what they are to the model.
+    ///
+    /// # Errors
+    /// No clip has features; a feature is not finite.
+    pub fn join_fitted(store: &FeatureStore, manifest: &Manifest, pooling: Pooling) -> Result<Joined> {
+        let mut manifest = manifest.clone();
+        if manifest.clips.iter().all(|clip| clip.split.is_none() || clip.labels.is_empty()) {
+            manifest.clips.iter_mut().for_each(|clip| clip.split = Some(Split::Test));
+        }
+        let (joined, missing) = Self::gather(store, &manifest, pooling)?;
+        if joined.splits().iter().all(|(_, part)| part.is_empty()) && joined.unlabelled.is_empty() {
+            let clips = if missing.is_empty() { String::new() } else { format!(": {}", first_few(&missing)) };
+            return Err(Error::Data(format!(
+                "{}: no clip has features in {}{clips}",
+                manifest.source.display(),
+                store.path().display()
+            )));
+        }
+        Ok(joined)
+    }
+
+    /// The parts, and the ids (with the reason) of the clips that have no features.
+    fn gather(store: &FeatureStore, manifest: &Manifest, pooling: Pooling) -> Result<(Joined, Vec<String>)> {
         let pooled = store.pooled(pooling)?;
         let stored: HashMap<&str, usize> =
             store.clips().iter().zip(0..).map(|(clip, i)| (clip.id.as_str(), i)).collect();
@@ -188,14 +217,15 @@ impl Dataset {
             ));
         }
 
-        let classes: Vec<String> = manifest
+        let used: BTreeSet<&str> = manifest
             .clips
             .iter()
             .filter(|clip| clip.split.is_some())
-            .flat_map(|clip| clip.labels.iter().cloned())
-            .collect::<BTreeSet<_>>()
-            .into_iter()
+            .flat_map(|clip| clip.labels.iter().map(String::as_str))
             .collect();
+        let classes: Vec<String> =
+            manifest.classes().into_iter().filter(|class| used.contains(class.as_str())).collect();
+        let index: HashMap<&str, usize> = classes.iter().map(String::as_str).zip(0..).collect();
         let gather = |wanted: &dyn Fn(&Clip) -> bool| -> Result<Dataset> {
             let chosen: Vec<(&Clip, usize)> = manifest
                 .clips
@@ -218,8 +248,8 @@ impl Dataset {
                 }
                 rows.row_mut(i).assign(&features);
                 for label in &clip.labels {
-                    if let Ok(class) = classes.binary_search(label) {
-                        targets[(i, class)] = 1.0;
+                    if let Some(class) = index.get(label.as_str()) {
+                        targets[(i, *class)] = 1.0;
                     }
                 }
             }
@@ -240,8 +270,7 @@ impl Dataset {
             unlabelled: gather(&|clip| clip.labels.is_empty())?,
             warnings,
         };
-        joined.check(store, manifest, &missing)?;
-        Ok(joined)
+        Ok((joined, missing))
     }
 }
 
@@ -262,24 +291,20 @@ impl Joined {
         };
         for (split, part) in self.splits() {
             let planned = manifest.clips.iter().filter(|c| c.split == Some(split) && !c.labels.is_empty()).count();
-            let name = match split {
-                Split::Train => "train",
-                Split::Val => "val",
-                Split::Test => "test",
-            };
             if part.is_empty() && planned > 0 {
-                return Err(because(format!("none of the {planned} clips of the split {name} has features")));
+                return Err(because(format!("none of the {planned} clips of the split {} has features", split.name())));
             }
         }
         if self.train.is_empty() {
             return Err(because("no labelled clip is in the split train".into()));
         }
-        let mut counts: BTreeMap<&str, usize> = self.train.classes.iter().map(|class| (class.as_str(), 0)).collect();
-        for (class, column) in self.train.classes.iter().zip(self.train.targets.columns()) {
-            counts.insert(class, column.iter().filter(|value| **value > 0.0).count());
-        }
-        let empty: Vec<String> =
-            counts.iter().filter(|(_, count)| **count == 0).map(|(class, _)| class.to_string()).collect();
+        let columns = self.train.targets.columns();
+        let empty: Vec<String> = columns
+            .into_iter()
+            .zip(&self.train.classes)
+            .filter(|(column, _)| column.iter().all(|target| *target == 0.0))
+            .map(|(_, class)| class.clone())
+            .collect();
         if !empty.is_empty() {
             return Err(because(format!(
                 "no training clip with features for {}; add clips, or take the clips so labelled out of the manifest",

@@ -78,8 +78,24 @@ pub struct Codebook {
     pub normalise: Normalise,
 }
 
+impl Codebook {
+    /// Checks ranges that the types do not.
+    pub fn check(&self) -> Result<(), String> {
+        positive("codebook.words", self.words)?;
+        positive("codebook.max_iterations", self.max_iterations)?;
+        if !(self.tolerance.is_finite() && self.tolerance >= 0.0) {
+            return Err("codebook.tolerance must be a number from 0".into());
+        }
+        Ok(())
+    }
+}
+
+fn positive(name: &str, value: usize) -> Result<(), String> {
+    (value > 0).then_some(()).ok_or(format!("{name} must be at least 1"))
+}
+
 /// Normalisation of a histogram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Normalise {
     /// Counts.
@@ -93,7 +109,7 @@ pub enum Normalise {
 }
 
 /// How rows become one vector a clip.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
     /// Mean over the rows.
@@ -103,7 +119,7 @@ pub enum Pooling {
 }
 
 /// Which classifier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ClassifierKind {
     /// Linear → BatchNorm1d → GELU → Dropout → Linear.
@@ -207,7 +223,7 @@ pub struct Logistic {
 
 impl Default for Logistic {
     fn default() -> Self {
-        Self { alpha: 1.0, max_iterations: 100 }
+        Self { alpha: 1.0, max_iterations: 300 }
     }
 }
 
@@ -351,7 +367,6 @@ impl Recipe {
 
     /// Checks ranges that the types do not.
     pub fn check(&self) -> Result<(), String> {
-        let positive = |name: &str, value: usize| (value > 0).then_some(()).ok_or(format!("{name} must be at least 1"));
         match self.sampling {
             Sampling::Even { frames } => positive("sampling.frames", frames)?,
             Sampling::Windows { length, rate, count } => {
@@ -371,10 +386,7 @@ impl Recipe {
             (Extractor::Network { .. }, Some(_)) => {
                 return Err("[codebook] serves an extractor of kind sift only".into());
             }
-            (_, Some(codebook)) => {
-                positive("codebook.words", codebook.words)?;
-                positive("codebook.max_iterations", codebook.max_iterations)?;
-            }
+            (_, Some(codebook)) => codebook.check()?,
             _ => {}
         }
         let mlp = &self.classify.mlp;

@@ -1,2 +1,150 @@
-//! kinoprobe-classify
-fn main() {}
+//! kinoprobe-classify: fits a classifier to stored features.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use kinoprobe::classify::{self, About, Overrides, experiment};
+use kinoprobe::cli::{self, Outcome};
+use kinoprobe::dataset::{Dataset, Joined};
+use kinoprobe::manifest::{Manifest, split};
+use kinoprobe::matrix::default_threads;
+use kinoprobe::recipe::{ClassifierKind, Recipe};
+use kinoprobe::report::{self, Metrics, Run, markdown};
+use kinoprobe::store::FeatureStore;
+
+/// Fits a classifier to stored features, and measures it on the clips held out.
+#[derive(Debug, Parser)]
+#[command(name = "kinoprobe-classify", version, after_help = format!("\
+Examples:
+  kinoprobe-classify --features features/cnn.h5 --manifest clips.csv --out runs/cnn
+  kinoprobe-classify --features features/cnn.h5 --manifest clips.csv --out runs/cnn-logistic --classifier logistic
+  kinoprobe-classify --features features/sift.h5 --manifest clips/ --out runs/sift --seeds 5 --learning-rate 0.003
+
+The settings come from pipelines/METHOD.toml, METHOD being the store's, or from --recipe; a flag goes before either.
+Writes model.safetensors and model.onnx, predictions.csv, submission.csv (clips without a label), metrics.json, curves,
+confusion matrices, per_class.csv, recipe.toml, REPORT.md, and manifest.csv where the split was drawn here.
+
+{}", cli::EXIT_CODES))]
+struct Arguments {
+    /// Feature store.
+    #[arg(long, value_name = "F.h5")]
+    features: PathBuf,
+    /// Manifest: CSV, folder per class, or list; its ids are those of the store.
+    #[arg(long, value_name = "F")]
+    manifest: PathBuf,
+    /// Folder below which the manifest's paths lie.
+    #[arg(long, value_name = "D")]
+    root: Option<PathBuf>,
+    /// Folder to write to.
+    #[arg(long, value_name = "D")]
+    out: PathBuf,
+    /// Recipe, in place of pipelines/METHOD.toml.
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// Seed of the split, where the manifest has none.
+    #[arg(long, default_value_t = 0)]
+    split_seed: u64,
+    /// Threads; the result does not depend on them.
+    #[arg(long, default_value_t = default_threads())]
+    threads: usize,
+    /// Say what would be fitted, and stop.
+    #[arg(long)]
+    dry_run: bool,
+    /// Show no progress and no table.
+    #[arg(long)]
+    quiet: bool,
+    #[command(flatten)]
+    values: Overrides,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    cli::run("classify", || classify(&arguments))
+}
+
+fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let store = FeatureStore::open(&arguments.features)?;
+    let recipe = classify::recipe_of(&store, arguments.recipe.as_deref(), &arguments.values)?;
+    let mut manifest = Manifest::load(&arguments.manifest, arguments.root.as_deref())?;
+    let drawn = split::assign(&mut manifest, split::Fractions::default(), arguments.split_seed)?;
+    manifest.check_training()?;
+    let data = Dataset::join(&store, &manifest, recipe.classify.pooling)?;
+    let kind = classify::name(recipe.classify.classifier);
+    let say = |line: String| {
+        if !arguments.quiet {
+            eprintln!("{line}")
+        }
+    };
+    if store.untrained() {
+        eprintln!(
+            "classify: UNTRAINED features: their network had seeded weights, so the numbers say nothing of {}",
+            recipe.method
+        );
+    }
+    say(format!("classify: {} · {kind}: {}", recipe.method, sizes(&data)));
+    if arguments.dry_run {
+        print!("{}", toml::to_string_pretty(&recipe).context("the recipe as TOML")?);
+        data.warnings.iter().chain(&manifest.warnings).for_each(|warning| eprintln!("warning: {warning}"));
+        return Ok(Outcome::Done);
+    }
+
+    let bar = progress_bar(arguments.quiet, &recipe);
+    let provenance = store.provenance().clone();
+    let about = About::of(&provenance, &recipe);
+    let experiment = experiment::run(&data, &recipe.classify, about, arguments.threads, &mut |seed, epoch| {
+        bar.set_position(seed * recipe.classify.mlp.epochs as u64 + epoch.epoch as u64);
+        bar.set_message(format!(
+            "seed {seed}  epoch {}  loss {:.4}  val {:.1} %",
+            epoch.epoch,
+            epoch.train_loss,
+            100.0 * epoch.val_accuracy
+        ));
+    })?;
+    bar.finish_and_clear();
+    experiment.saved.save(&arguments.out)?;
+    if drawn {
+        manifest.write_csv(&arguments.out.join("manifest.csv"))?;
+    }
+    let run = Run {
+        method: recipe.method.clone(),
+        classifier: kind.into(),
+        untrained: store.untrained(),
+        provenance,
+        recipe,
+        splits: experiment.splits,
+        unlabelled: experiment.unlabelled,
+        constant: experiment.constant,
+        curves: experiment.curves,
+        seeds: experiment.seeds,
+        train_seconds: experiment.train_seconds,
+        features: arguments.features.clone(),
+        manifest: arguments.manifest.clone(),
+        root: arguments.root.clone(),
+        warnings: [manifest.warnings, data.warnings, experiment.notes].concat(),
+    };
+    report::write_run(&arguments.out, &run)?;
+    if !arguments.quiet {
+        print!("{}", markdown::summary(&Metrics::read(&arguments.out.join("metrics.json"))?));
+    }
+    say(format!("classify: wrote {}", arguments.out.join("REPORT.md").display()));
+    Ok(Outcome::Done)
+}
+
+/// How much there is of what.
+fn sizes(data: &Joined) -> String {
+    let [train, val, test] = data.splits().map(|(_, part)| part.len());
+    let (dim, classes, unlabelled) = (data.train.dim(), data.train.classes.len(), data.unlabelled.len());
+    format!("{dim} features, {classes} classes, {train} train, {val} val, {test} test, {unlabelled} unlabelled clips")
+}
+
+fn progress_bar(quiet: bool, recipe: &Recipe) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() || recipe.classify.classifier != ClassifierKind::Mlp {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:30} {msg}  {elapsed}").expect("the template is well-formed");
+    ProgressBar::new(recipe.classify.seeds * recipe.classify.mlp.epochs as u64).with_style(style)
+}

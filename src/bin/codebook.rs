@@ -1,2 +1,109 @@
-//! kinoprobe-codebook
-fn main() {}
+//! kinoprobe-codebook: local descriptors → histograms of visual words.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use kinoprobe::cli::{self, EXIT_CODES, Outcome};
+use kinoprobe::extract::codebook::Codebook;
+use kinoprobe::manifest::{Manifest, split};
+use kinoprobe::recipe::{Normalise, Recipe};
+use kinoprobe::store::DescriptorStore;
+
+/// Cluster the descriptors of the training split into visual words, and count them in every frame of every clip.
+///
+/// Where the manifest has no split, the one that kinoprobe-classify would draw is used (same seed, same split).
+#[derive(Debug, Parser)]
+#[command(name = "kinoprobe-codebook", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+struct Arguments {
+    /// The descriptor store that `kinoprobe-extract --method sift` made
+    #[arg(long)]
+    descriptors: PathBuf,
+    /// The clips and their splits: a CSV, a folder per class, or a list
+    #[arg(long)]
+    manifest: PathBuf,
+    /// Folder that the manifest's paths start from [default: the manifest's]
+    #[arg(long)]
+    root: Option<PathBuf>,
+    /// The feature store to write, usually features/sift.h5
+    #[arg(long)]
+    out: PathBuf,
+    /// Another recipe file in place of pipelines/METHOD.toml
+    #[arg(long)]
+    recipe: Option<PathBuf>,
+    /// Seed of the split, where the manifest has none
+    #[arg(long, default_value_t = 0)]
+    split_seed: u64,
+    /// Say nothing but errors
+    #[arg(long)]
+    quiet: bool,
+    /// Visual words
+    #[arg(long, help_heading = "Values of the recipe")]
+    words: Option<usize>,
+    /// k-means iterations at the most
+    #[arg(long, help_heading = "Values of the recipe")]
+    max_iterations: Option<usize>,
+    /// Stop when the centres move less than this share of the mean variance
+    #[arg(long, help_heading = "Values of the recipe")]
+    tolerance: Option<f64>,
+    /// Seed of k-means++
+    #[arg(long, help_heading = "Values of the recipe")]
+    seed: Option<u64>,
+    /// A frame's histogram: none (counts), l1, l2 or power
+    #[arg(long, help_heading = "Values of the recipe")]
+    normalise: Option<Normalise>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  kinoprobe-codebook --descriptors features/sift.descriptors.h5 --manifest clips.csv --out features/sift.h5
+  kinoprobe-codebook --descriptors features/sift.descriptors.h5 --manifest clips.csv --out features/sift256.h5 \\
+      --words 256 --normalise power";
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    cli::catch_interrupts();
+    cli::run("codebook", || codebook(&arguments))
+}
+
+fn codebook(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let store = DescriptorStore::open(&arguments.descriptors)?;
+    let usual = || PathBuf::from(format!("pipelines/{}.toml", store.provenance().method));
+    let path = arguments.recipe.clone().unwrap_or_else(usual);
+    let mut settings = Recipe::load(&path)?
+        .codebook
+        .ok_or_else(|| anyhow::anyhow!("{}: it has no [codebook]; name another with --recipe", path.display()))?;
+    settings.words = arguments.words.unwrap_or(settings.words);
+    settings.max_iterations = arguments.max_iterations.unwrap_or(settings.max_iterations);
+    settings.tolerance = arguments.tolerance.unwrap_or(settings.tolerance);
+    settings.seed = arguments.seed.unwrap_or(settings.seed);
+    settings.normalise = arguments.normalise.unwrap_or(settings.normalise);
+    settings.check().map_err(anyhow::Error::msg)?;
+
+    let mut manifest = Manifest::load(&arguments.manifest, arguments.root.as_deref())?;
+    let drawn = split::assign(&mut manifest, split::Fractions::default(), arguments.split_seed)?;
+    if manifest.clips.iter().all(|clip| clip.labels.is_empty()) {
+        eprintln!("codebook: no clip has a label, so no split is kept out: the words are made of all clips");
+    }
+    let start = Instant::now();
+    let (codebook, trained) = Codebook::train(&store, &manifest, &settings)?;
+    let clustering = start.elapsed().as_secs_f64();
+    if !arguments.quiet {
+        let split = if drawn { format!(" (split drawn with seed {})", arguments.split_seed) } else { String::new() };
+        eprintln!(
+            "codebook: {} descriptors of {} training clips{split} → {} words in {clustering:.1} s, {} iterations",
+            trained.descriptors, trained.clips, settings.words, trained.iterations
+        );
+    }
+    codebook.write(&store, &settings, clustering, &arguments.out)?;
+    if !arguments.quiet {
+        println!(
+            "{}: {} clips, {} failed earlier",
+            arguments.out.display(),
+            store.clips().len(),
+            store.failures().len()
+        );
+    }
+    Ok(Outcome::Done)
+}

@@ -1,12 +1,17 @@
 //! kinoprobe-evaluate: measures predictions, without training.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use kinoprobe::Result;
+use kinoprobe::classify::{self, SavedModel};
 use kinoprobe::cli::{self, Outcome};
+use kinoprobe::dataset::Dataset;
 use kinoprobe::evaluate::predictions::PredictionTable;
+use kinoprobe::manifest::Manifest;
 use kinoprobe::report::{self, Evaluation, Metrics, markdown};
+use kinoprobe::store::FeatureStore;
 
 /// Measures predictions: accuracy, per-class and averaged precision, recall and F1, confusion, calibration, intervals.
 #[derive(Debug, Parser)]
@@ -15,13 +20,28 @@ Examples:
   kinoprobe-evaluate --predictions predictions.csv --out evaluation
       columns: id,label,predicted and, where there are scores, one `score:CLASS` per class; `split` and `group` optional
 
+  kinoprobe-evaluate --model runs/cnn --features features/cnn.h5 --manifest clips.csv --out evaluation
+      a model that kinoprobe-classify saved, without training
+
 Writes metrics.json (`all`, and each split that is named), predictions.csv, confusion_*.csv and .svg, per_class.csv, REPORT.md.
 
 {}", cli::EXIT_CODES))]
 struct Arguments {
     /// Predictions to measure, CSV with columns id, label and predicted, or id, label and scores.
-    #[arg(long, value_name = "F.csv")]
-    predictions: PathBuf,
+    #[arg(long, value_name = "F.csv", required_unless_present = "model", conflicts_with = "model")]
+    predictions: Option<PathBuf>,
+    /// Folder of a saved model, in place of predictions.
+    #[arg(long, value_name = "D", requires = "features", requires = "manifest")]
+    model: Option<PathBuf>,
+    /// Feature store that the model is to predict from.
+    #[arg(long, value_name = "F.h5", requires = "model")]
+    features: Option<PathBuf>,
+    /// Manifest with the clips and their labels.
+    #[arg(long, value_name = "F", requires = "model")]
+    manifest: Option<PathBuf>,
+    /// Folder below which the manifest's paths lie.
+    #[arg(long, value_name = "D", requires = "model")]
+    root: Option<PathBuf>,
     /// Folder to write to.
     #[arg(long, value_name = "D")]
     out: PathBuf,
@@ -30,11 +50,46 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     cli::run("evaluate", || {
-        let table = PredictionTable::read_csv(&arguments.predictions)?;
-        let source = arguments.predictions.clone();
-        let metrics = report::write_evaluation(&arguments.out, &Evaluation { source, metrics: Metrics::new(), table })?;
+        let evaluation = match (&arguments.predictions, &arguments.model, &arguments.features, &arguments.manifest) {
+            (Some(source), ..) => Evaluation {
+                source: source.clone(),
+                metrics: Metrics::new(),
+                table: PredictionTable::read_csv(source)?,
+            },
+            (None, Some(model), Some(features), Some(manifest)) => {
+                evaluate_model(model, features, manifest, arguments.root.as_deref())?
+            }
+            _ => unreachable!("clap asks for either predictions, or a model with features and a manifest"),
+        };
+        let metrics = report::write_evaluation(&arguments.out, &evaluation)?;
         print!("{}", markdown::summary(&metrics));
         println!("evaluate: wrote {}", arguments.out.join("REPORT.md").display());
         Ok(Outcome::Done)
     })
+}
+
+fn evaluate_model(model: &Path, features: &Path, manifest: &Path, root: Option<&Path>) -> Result<Evaluation> {
+    let saved = SavedModel::load(model)?;
+    let store = FeatureStore::open(features)?;
+    let manifest_read = Manifest::load(manifest, root)?;
+    let data = Dataset::join_fitted(&store, &manifest_read, saved.about.pooling)?;
+    let mut table = saved.predict_all(&data)?;
+    table.warnings.extend(manifest_read.warnings);
+    if store.provenance().model_sha256 != saved.about.model_sha256 {
+        table.warnings.push(format!(
+            "{} was made by another network than the features the model was fitted to",
+            features.display()
+        ));
+    }
+    let about = &saved.about;
+    let metrics = Metrics {
+        method: about.method.clone(),
+        classifier: classify::name(about.classifier).into(),
+        untrained: about.untrained || store.untrained(),
+        model_sha256: about.model_sha256.clone(),
+        features: features.into(),
+        manifest: manifest.into(),
+        ..Metrics::new()
+    };
+    Ok(Evaluation { source: model.into(), metrics, table })
 }

@@ -1,2 +1,100 @@
-//! kinoprobe-extract
-fn main() {}
+//! kinoprobe-extract: clips → features.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use kinoprobe::cli::{self, EXIT_CODES};
+use kinoprobe::extract::progress::Show;
+use kinoprobe::extract::{self, Options};
+use kinoprobe::manifest::Manifest;
+use kinoprobe::models::WeightsChoice;
+use kinoprobe::models::runtime::Device;
+use kinoprobe::recipe::{Overrides, Recipe};
+
+/// Extract features from the clips of a manifest into an HDF5 store.
+///
+/// A run that was interrupted, or killed, goes on where it stopped when the same command is run again; clips that are
+/// in the store already are not extracted twice. Clips that fail are recorded in the store's /failures.
+#[derive(Debug, Parser)]
+#[command(name = "kinoprobe-extract", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+struct Arguments {
+    /// The recipe: pipelines/METHOD.toml (sift, cnn, cnn3d, effnet, or your own)
+    #[arg(long)]
+    method: String,
+    /// Another recipe file in place of pipelines/METHOD.toml
+    #[arg(long)]
+    recipe: Option<PathBuf>,
+    /// The clips: a CSV (id,path,label[,split,group,start,end]), a folder per class, or a list of paths
+    #[arg(long)]
+    manifest: PathBuf,
+    /// Folder that the manifest's paths start from [default: the manifest's]
+    #[arg(long)]
+    root: Option<PathBuf>,
+    /// The store to write, usually features/METHOD.h5
+    #[arg(long)]
+    out: PathBuf,
+    /// Where the network's weights come from: published, registry, seeded (untrained!) or a file (.onnx, .pth,
+    /// .safetensors) [default: the first on the network's card that is not seeded]
+    #[arg(long)]
+    weights: Option<WeightsChoice>,
+    /// What runs the network: auto, cpu, openvino, cuda or tensorrt; auto takes the fastest that works
+    #[arg(long, default_value = "auto")]
+    device: Device,
+    /// Folder of the model cards
+    #[arg(long, default_value = "models")]
+    models: PathBuf,
+    /// Threads that decode [default: found from the cores and the device]
+    #[arg(long)]
+    workers: Option<usize>,
+    /// Try the clips again that failed in an earlier run
+    #[arg(long)]
+    retry_failed: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// No progress bar
+    #[arg(long, conflicts_with = "log_json")]
+    quiet: bool,
+    /// Progress and failures as one JSON object a line on standard error
+    #[arg(long)]
+    log_json: bool,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  kinoprobe-extract --method effnet --manifest clips.csv --root videos --out features/effnet.h5
+  kinoprobe-extract --method cnn3d --manifest videos-by-class/ --out features/cnn3d.h5 --device cuda
+  kinoprobe-extract --method cnn --frames 16 --manifest clips.csv --out features/cnn16.h5 --dry-run
+  kinoprobe-extract --method sift --manifest clips.csv --out features/sift.descriptors.h5   (then kinoprobe-codebook)";
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    kinoprobe::media::silence_codecs();
+    cli::catch_interrupts();
+    cli::run("extract", || {
+        let path = Recipe::file_of(&arguments.method, arguments.recipe)?;
+        let mut recipe = Recipe::load(&path)?;
+        recipe.apply(&arguments.overrides, &path)?;
+        let manifest = Manifest::load(&arguments.manifest, arguments.root.as_deref())?;
+        let outcome = extract::run(&Options {
+            recipe,
+            manifest,
+            out: arguments.out,
+            weights: arguments.weights.unwrap_or_default(),
+            models: arguments.models,
+            device: arguments.device,
+            workers: arguments.workers,
+            retry_failed: arguments.retry_failed,
+            dry_run: arguments.dry_run,
+            show: match (arguments.quiet, arguments.log_json) {
+                (true, _) => Show::Quiet,
+                (_, true) => Show::Json,
+                _ => Show::Bar,
+            },
+        })?;
+        Ok(outcome)
+    })
+}

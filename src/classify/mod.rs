@@ -9,6 +9,7 @@
 mod bayes;
 mod constant;
 pub mod early_stopping;
+pub mod experiment;
 mod export;
 mod knn;
 pub mod layers;
@@ -19,6 +20,7 @@ pub mod numeric;
 pub mod optimiser;
 mod saved;
 pub mod schedule;
+mod settings;
 mod standardise;
 mod tensors;
 #[cfg(test)]
@@ -33,6 +35,7 @@ pub use knn::{KnnModel, NearestNeighbours};
 pub use logistic::{LogisticModel, LogisticRegression};
 pub use mlp::{MlpModel, Perceptron};
 pub use saved::{About, SavedModel, predict};
+pub use settings::{Overrides, recipe_of};
 pub use standardise::{Standardise, Standardised, Standardiser};
 pub use tensors::{Tensor, Tensors};
 

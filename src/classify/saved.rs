@@ -3,15 +3,17 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use ndarray::Array2;
+use ndarray::{Array2, Axis, concatenate};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::{Exporter, Model, Tensor, Tensors, restore};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Joined};
 use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
-use crate::recipe::{ClassifierKind, Pooling};
+use crate::evaluate::predictions::PredictionTable;
+use crate::recipe::{ClassifierKind, Pooling, Recipe};
+use crate::store::Provenance;
 
 /// What a model is and where it comes from: the metadata of its file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +36,23 @@ pub struct About {
     pub seed: u64,
     /// The version of kinoprobe.
     pub tool_version: String,
+}
+
+impl About {
+    /// What is known before the fit: where the features come from. Classes and D are filled in by the fit.
+    pub fn of(provenance: &Provenance, recipe: &Recipe) -> Self {
+        Self {
+            classifier: recipe.classify.classifier,
+            classes: Vec::new(),
+            dim: 0,
+            pooling: recipe.classify.pooling,
+            method: recipe.method.clone(),
+            model_sha256: provenance.model_sha256.clone(),
+            untrained: provenance.untrained(),
+            seed: 0,
+            tool_version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
 }
 
 /// A model with what it is.
@@ -114,6 +133,29 @@ impl SavedModel {
     /// The features do not fit the model; a clip has a label that the model does not know, or several.
     pub fn predict(&self, data: &Dataset) -> Result<Predictions> {
         predict(self.model.as_ref(), &self.about.classes, data)
+    }
+}
+
+impl SavedModel {
+    /// Predicts all parts of `data`, as one table that knows the split of each labelled clip.
+    ///
+    /// # Errors
+    /// As [`SavedModel::predict`].
+    pub fn predict_all(&self, data: &Joined) -> Result<PredictionTable> {
+        let classes = self.about.classes.clone();
+        let mut all = Predictions::from_scores(vec![], vec![], vec![], Array2::zeros((0, classes.len())), classes);
+        let mut splits = Vec::new();
+        let labelled = data.splits().map(|(split, part)| (Some(split), part));
+        for (split, part) in labelled.into_iter().chain([(None, &data.unlabelled)]) {
+            let part = self.predict(part)?;
+            splits.resize(splits.len() + part.len(), split);
+            all.ids.extend(part.ids);
+            all.groups.extend(part.groups);
+            all.truth.extend(part.truth);
+            all.predicted.extend(part.predicted);
+            all.scores = all.scores.zip(part.scores).map(|(above, below)| concatenate![Axis(0), above, below]);
+        }
+        Ok(PredictionTable { predictions: all, splits, warnings: data.warnings.clone() })
     }
 }
 

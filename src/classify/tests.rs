@@ -218,3 +218,34 @@ fn a_seed_gives_the_same_network_whatever_the_threads() {
         assert_eq!(scores(threads), one, "{threads} threads");
     }
 }
+
+/// Every model's ONNX, run by ONNX Runtime, against its own scores.
+#[cfg(feature = "onnx")]
+#[test]
+fn onnx_runtime_computes_the_same_scores() {
+    use crate::models::runtime::{self, Device};
+    let (_, train, test) = baselines();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.onnx");
+    for standardise in [true, false] {
+        for kind in [
+            ClassifierKind::Mlp,
+            ClassifierKind::Logistic,
+            ClassifierKind::Bayes,
+            ClassifierKind::Knn,
+            ClassifierKind::Constant,
+        ] {
+            let mlp = recipe::Mlp { hidden: 9, batch: 8, epochs: 5, ..recipe::Mlp::default() };
+            let settings = Classify { standardise, mlp, ..Classify::default() };
+            let model = fit(kind, &settings, &train, &test, 1).model;
+            std::fs::write(&path, Exporter::export(model.as_ref(), 6, 4)).unwrap();
+            let item = runtime::Settings { item: vec![6], dim: 4, batch: test.len(), threads: 1, output: None };
+            let mut network = runtime::Network::load(&path, Device::Cpu, item).unwrap();
+            let theirs = network.run(test.rows.as_slice().unwrap()).unwrap();
+            let ours = model.scores(&test).unwrap();
+            let distance = (&ours - &theirs).iter().fold(0f32, |most, d| most.max(d.abs()));
+            assert!(distance < 1e-5, "{kind:?}: {distance:e}");
+            println!("{kind:?}, standardised {standardise}: ONNX Runtime within {distance:.1e}");
+        }
+    }
+}

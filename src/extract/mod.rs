@@ -1,5 +1,9 @@
 //! Clips → features: what is left to do, decoding and running in parallel, and one store.
 
+pub mod codebook;
+#[cfg(all(feature = "media", feature = "onnx"))]
+mod job;
+pub mod kmeans;
 mod ordered;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod pipeline;
@@ -7,3 +11,6 @@ pub mod plan;
 pub mod progress;
 #[cfg(feature = "media")]
 pub mod sift;
+
+#[cfg(all(feature = "media", feature = "onnx"))]
+pub use job::{Options, run};

@@ -132,7 +132,7 @@ fn units(clips: &[&Clip], seed: u64) -> Vec<Unit> {
             (hash.into(), Unit { members, labels: counts.into_iter().collect() })
         })
         .collect();
-    units.sort_by(|a, b| a.0.cmp(&b.0));
+    units.sort_by_key(|unit| unit.0);
     units.into_iter().map(|(_, unit)| unit).collect()
 }
 

@@ -314,6 +314,11 @@ impl Card {
         Ok(())
     }
 
+    /// The card's own file.
+    pub fn path(&self) -> PathBuf {
+        self.folder.join(format!("{}.toml", self.name))
+    }
+
     /// The seed of the card's seeded origin.
     pub fn seed(&self) -> Option<u64> {
         self.origins.iter().find_map(|o| match o {

@@ -1,11 +1,15 @@
 //! The integration tests: one program, one module per room, driving the real binaries on real files.
 
-// mod extract;
-mod support;
-
+mod classify;
+mod codebook;
+mod evaluate;
+#[cfg(all(feature = "media", feature = "onnx"))]
+mod extract;
 #[cfg(feature = "media")]
 mod media;
+mod models;
 #[cfg(feature = "media")]
 mod sift;
+mod support;
 #[cfg(feature = "media")]
 mod transform;

@@ -7,6 +7,8 @@ use crate::models::graph::{AFTER_LINEAR, AFTER_RELU, Conv, Graph};
 /// Channels of the four layers, of two blocks each; all but the first halve time, height and width.
 const LAYERS: [usize; 4] = [64, 128, 256, 512];
 const EPSILON: f64 = 1e-5;
+/// Seeded weights only: the end of a residual branch is quieter than its shortcut, or eight blocks add up to a roar.
+const BRANCH_END: f64 = 0.8;
 
 /// `(batch, 3, frame, height, width)` → `(batch, 512)`.
 ///
@@ -27,7 +29,7 @@ pub fn r2plus1d_18<G: Graph>(g: &mut G, x: &G::Value) -> Result<G::Value> {
     let mut y = g.convolution(x, &spatial)?;
     y = g.batch_norm(&y, "stem.1", 45, EPSILON)?;
     y = g.relu(&y)?;
-    y = temporal(g, &y, "stem.3", (45, LAYERS[0]), 1)?;
+    y = temporal(g, &y, "stem.3", (45, LAYERS[0]), 1, AFTER_RELU)?;
     y = g.batch_norm(&y, "stem.4", LAYERS[0], EPSILON)?;
     y = g.relu(&y)?;
     let mut inputs = LAYERS[0];
@@ -55,9 +57,9 @@ fn block<G: Graph>(
 ) -> Result<G::Value> {
     // As many channels between the two halves as give the pair the parameters of one 3x3x3 convolution.
     let middle = inputs * outputs * 27 / (inputs * 9 + outputs * 3);
-    let mut y = halves(g, x, &format!("{name}.conv1"), (inputs, middle, outputs), stride)?;
+    let mut y = halves(g, x, &format!("{name}.conv1"), (inputs, middle, outputs), stride, AFTER_RELU)?;
     y = g.relu(&y)?;
-    y = halves(g, &y, &format!("{name}.conv2"), (outputs, middle, outputs), 1)?;
+    y = halves(g, &y, &format!("{name}.conv2"), (outputs, middle, outputs), 1, BRANCH_END)?;
     let shortcut = if stride == 1 && inputs == outputs {
         x.clone()
     } else {
@@ -70,7 +72,7 @@ fn block<G: Graph>(
             padding: &[(0, 0); 3],
             groups: 1,
             bias: false,
-            gain: AFTER_RELU,
+            gain: AFTER_LINEAR,
         };
         let shortcut = g.convolution(x, &conv)?;
         g.batch_norm(&shortcut, &format!("{name}.downsample.1"), outputs, EPSILON)?
@@ -86,6 +88,7 @@ fn halves<G: Graph>(
     name: &str,
     (inputs, middle, outputs): (usize, usize, usize),
     stride: usize,
+    end_gain: f64,
 ) -> Result<G::Value> {
     let spatial = Conv {
         name: &format!("{name}.0.0"),
@@ -101,7 +104,7 @@ fn halves<G: Graph>(
     let mut y = g.convolution(x, &spatial)?;
     y = g.batch_norm(&y, &format!("{name}.0.1"), middle, EPSILON)?;
     y = g.relu(&y)?;
-    y = temporal(g, &y, &format!("{name}.0.3"), (middle, outputs), stride)?;
+    y = temporal(g, &y, &format!("{name}.0.3"), (middle, outputs), stride, end_gain)?;
     g.batch_norm(&y, &format!("{name}.1"), outputs, EPSILON)
 }
 
@@ -111,6 +114,7 @@ fn temporal<G: Graph>(
     name: &str,
     (inputs, outputs): (usize, usize),
     stride: usize,
+    gain: f64,
 ) -> Result<G::Value> {
     let conv = Conv {
         name,
@@ -121,7 +125,7 @@ fn temporal<G: Graph>(
         padding: &[(1, 1), (0, 0), (0, 0)],
         groups: 1,
         bias: false,
-        gain: AFTER_RELU,
+        gain,
     };
     g.convolution(x, &conv)
 }

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Speed against the Python peer: sets up .venv-bench, makes the clips and the ONNX files, runs benches/bench.py.
+#   PEER=torch benches/run.sh        with PyTorch too: the stage mlp, and torchvision's own transforms
+#   benches/run.sh --calibrate       find the peer's fastest configuration again (benches/peer/fastest.json)
+#   benches/run.sh --stages cnn3d --rounds 5 --clips 16
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=.venv-bench
+requirements=(benches/peer/requirements.txt)
+[ "${PEER:-}" = torch ] && requirements+=(benches/peer/requirements-torch.txt)
+for file in "${requirements[@]}"; do
+    stamp=$venv/$(basename "$file")
+    cmp -s "$file" "$stamp" && continue
+    echo "bench: installing $file into $venv" >&2
+    [ -d $venv ] || python3 -m venv $venv
+    $venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary=:all: --requirement "$file" || {
+        echo "bench: these packages want Python 3.11 to 3.13 on Linux x86-64 or arm64, and a package index" >&2
+        exit 1
+    }
+    cp "$file" "$stamp"
+done
+target=${CARGO_TARGET_DIR:-target}
+cargo build --release --quiet --bins
+cargo build --release --quiet --bench kmeans --bench mlp
+clips=$target/bench/clips
+[ -f "$clips/manifest.csv" ] || "$target/release/kinoprobe-demo" --out "$clips" --clips 6 --seed 1 --quiet
+exec $venv/bin/python benches/bench.py --clips-from "$clips" ${PEER:+--torch} "$@"

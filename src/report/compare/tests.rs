@@ -1,0 +1,204 @@
+use ndarray::{Array2, array};
+use rand::{Rng, SeedableRng};
+
+use super::*;
+use crate::manifest::Split;
+use crate::report::tests::{predictions, run};
+use crate::report::write_run;
+use crate::store::{ClipRows, Payload, Provenance, StoreWriter, Values};
+
+fn entry(name: &str, part: Part, predictions: Predictions) -> Entry {
+    Entry {
+        name: name.into(),
+        kind: Kind::Run,
+        method: name.into(),
+        classifier: "mlp".into(),
+        untrained: false,
+        folder: None,
+        features: None,
+        manifest: None,
+        root: None,
+        extract_seconds: None,
+        training_seconds: Some(1.0),
+        parts: BTreeMap::from([(part, predictions)]),
+        constant: BTreeMap::new(),
+        unlabelled: HashSet::new(),
+    }
+}
+
+fn scored(ids: &[&str], truth: &[usize], scores: Array2<f32>, classes: &[&str]) -> Predictions {
+    Predictions::from_scores(
+        ids.iter().map(|id| id.to_string()).collect(),
+        vec![None; ids.len()],
+        truth.iter().map(|&class| Some(class)).collect(),
+        scores,
+        classes.iter().map(|class| class.to_string()).collect(),
+    )
+}
+
+#[test]
+fn late_fusion_is_the_mean_on_common_clips_by_class_name() {
+    let first = scored(&["1", "2", "3"], &[0, 1, 0], array![[0.9, 0.1], [0.6, 0.4], [0.5, 0.5]], &["a", "b"]);
+    let second = scored(&["2", "1"], &[0, 1], array![[0.8, 0.2], [0.3, 0.7]], &["b", "a"]);
+    let fused = late::mean(&[&first, &second]).unwrap();
+    assert_eq!(fused.ids, ["1", "2"]);
+    assert_eq!(fused.classes, ["a", "b"]);
+    let expected = array![[0.8, 0.2], [0.4, 0.6]];
+    assert!((fused.scores.unwrap() - expected).iter().all(|difference| difference.abs() < 1e-6));
+    assert_eq!(fused.predicted, [0, 1]);
+
+    let other = scored(&["1"], &[1], array![[0.5, 0.5]], &["a", "b"]);
+    assert!(late::mean(&[&first, &other]).unwrap_err().to_string().contains("clip `1` has another label"));
+}
+
+#[test]
+fn the_best_pair_is_chosen_on_validation() {
+    let ids = ["1", "2", "3", "4"];
+    let truth = [0, 0, 1, 1];
+    let good = array![[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8]];
+    let bad = 1.0 - &good;
+    let with = |name: &str, val: &Array2<f32>, test: &Array2<f32>| {
+        let mut entry = entry(name, Part::Val, scored(&ids, &truth, val.clone(), &["a", "b"]));
+        entry.parts.insert(Part::Test, scored(&ids, &truth, test.clone(), &["a", "b"]));
+        entry
+    };
+    // On test the pair (x, z) would be better; it must not be seen.
+    let entries = [with("x", &good, &good), with("y", &good, &bad), with("z", &bad, &good)];
+    let (fused, notes) = late::fuse(&entries).unwrap();
+    let names: Vec<&str> = fused.iter().map(|entry| entry.name.as_str()).collect();
+    assert_eq!(names, ["late fusion: all 3 runs", "late fusion: x + y (best pair on val)"]);
+    assert_eq!(notes, Vec::<String>::new());
+    assert_eq!(fused[0].training_seconds, Some(3.0));
+}
+
+#[test]
+fn runs_without_probabilities_are_left_out_aloud() {
+    let mut logits = entry("x", Part::Test, scored(&["1"], &[0], array![[3.0, -2.0]], &["a", "b"]));
+    let probabilities = entry("y", Part::Test, scored(&["1"], &[0], array![[0.7, 0.3]], &["a", "b"]));
+    let (fused, notes) = late::fuse(&[logits.clone(), probabilities.clone()]).unwrap();
+    assert!(fused.is_empty() && notes[0].contains("x: no probabilities"), "{notes:?}");
+    logits.classifier = "constant".into();
+    assert_eq!(late::fuse(&[logits, probabilities]).unwrap().1, Vec::<String>::new());
+}
+
+#[test]
+fn entries_of_one_name_are_named_apart() {
+    let predictions = scored(&["1"], &[0], array![[1.0]], &["a"]);
+    let mut entries = vec![entry("x", Part::All, predictions); 3];
+    entries[1].folder = Some("runs/other".into());
+    name_apart(&mut entries);
+    let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    assert_eq!(names, ["x", "x (other)", "x #2"]);
+}
+
+#[test]
+fn different_labels_are_an_error_that_names_the_runs() {
+    let first = entry("x", Part::Test, scored(&["1"], &[0], array![[1.0, 0.0]], &["a", "b"]));
+    let second = entry("y", Part::Test, scored(&["1"], &[1], array![[1.0, 0.0]], &["a", "b"]));
+    let error = compare(&[first, second], &[]).unwrap_err().to_string();
+    assert!(error.contains("x and y, test: clip `1` is `a` in one run and `b` in another"), "{error}");
+    assert!(compare(&[], &[]).is_err());
+}
+
+/// A store of the clips of [`run`] and as many for training; `t003` is a copy of the training clip `x000`.
+fn store(path: &Path) {
+    let mut writer = StoreWriter::create(
+        path,
+        Payload::Features { dim: 8 },
+        &Provenance { extract_seconds: 50.0, ..Default::default() },
+    )
+    .unwrap();
+    let vector = |seed: u64| {
+        let mut random = rand_xoshiro::Xoshiro256PlusPlus::seed_from_u64(seed);
+        Array2::from_shape_fn((1, 8), |_| random.gen_range(5.0..6.0f32))
+    };
+    let ids = [("x", 100), ("v", 60), ("t", 90), ("u", 5)];
+    let mut seed = 0;
+    for (prefix, n) in ids {
+        for i in 0..n {
+            seed += 1;
+            let id = format!("{prefix}{i:03}");
+            let values = if id == "t003" { vector(1) } else { vector(seed) };
+            let row = crate::store::Row { start_frame: 0, start_seconds: 0.0, end_seconds: 1.0, padded: false };
+            writer
+                .push(ClipRows {
+                    id,
+                    path: "p".into(),
+                    frame_count: 10,
+                    fps: 25.0,
+                    duration_seconds: 2.0,
+                    rows: vec![row],
+                    values: Values::Features(values),
+                })
+                .unwrap();
+        }
+    }
+    writer.finish().unwrap();
+}
+
+#[test]
+fn the_report_stands_alone_and_says_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = run(&["a<b>", "bird", "cat|dog", "x_y"]);
+    first.features = folder.path().join("cnn3d.h5");
+    store(&first.features);
+    let mut second = first.clone();
+    second.method = "sift & co".into();
+    second.untrained = false;
+    second.features = folder.path().join("missing.h5");
+    for predictions in second.splits.values_mut() {
+        let n = predictions.len();
+        *predictions =
+            Predictions { ids: predictions.ids.clone(), ..self::predictions("q", n, &predictions.classes, true) };
+        predictions.scores.as_mut().unwrap().column_mut(0).fill(0.9);
+        let scores = predictions.scores.clone().unwrap();
+        predictions.predicted = vec![0; n];
+        predictions.scores = Some(scores);
+    }
+    let folders = [folder.path().join("one"), folder.path().join("two")];
+    write_run(&folders[0], &first).unwrap();
+    write_run(&folders[1], &second).unwrap();
+    let mut entries: Vec<Entry> = folders.iter().map(|folder| load(folder).unwrap()).collect();
+    assert_eq!(entries[0].parts[&Part::Test], first.splits[&Split::Test]);
+    entries.extend(late::fuse(&entries).unwrap().0);
+    let comparison = compare(&entries, &[]).unwrap();
+    let out = folder.path().join("out");
+    write(&out, &comparison).unwrap();
+
+    let html = std::fs::read_to_string(out.join("report.html")).unwrap();
+    for needless in ["href=", "src=", "<script", "a<b>", "@import", "url("] {
+        assert!(!html.contains(needless), "{needless} in the page");
+    }
+    for part in
+        ["class=\"alarm\"", "UNTRAINED", "sift &amp; co · mlp", "95 %", "a&lt;b&gt;", "late fusion: cnn3d", "<svg"]
+    {
+        assert!(html.contains(part), "no {part} in the page");
+    }
+    assert_eq!(comparison.rows.len(), 3);
+    assert_eq!(comparison.pairs.len(), 6);
+    assert_eq!(comparison.rows[0].extraction.unwrap().clips, Some(255));
+    assert_eq!(comparison.duplicates.len(), 1);
+    let twin = &comparison.duplicates[0].pairs[0];
+    assert_eq!((twin.id.as_str(), twin.twin.as_str(), twin.twin_part), ("t003", "x000", Part::Train));
+    let warnings = comparison.warnings.join("\n");
+    assert!(warnings.contains("1 of 90 test clips") && warnings.contains("missing.h5"), "{warnings}");
+    let text = summary(&comparison);
+    assert!(text.contains("Test split") && text.contains("66.7 % ["), "{text}");
+    let json: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(out.join("compare.json")).unwrap()).unwrap();
+    assert!(json["pairs"][0]["p_holm"].is_number() && json["rows"][2]["kind"] == "late-fusion");
+    let csv = std::fs::read_to_string(out.join("compare.csv")).unwrap();
+    let mut reader = csv::Reader::from_reader(csv.as_bytes());
+    assert_eq!(reader.records().map(Result::unwrap).count(), 6);
+}
+
+#[test]
+fn a_folder_that_is_no_run_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = load(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("no metrics.json in it"), "{error}");
+    std::fs::write(folder.path().join("metrics.json"), "{\"format\": \"other\"}").unwrap();
+    assert!(load(folder.path()).unwrap_err().to_string().contains("format `other`"));
+    std::fs::write(folder.path().join("metrics.json"), "{").unwrap();
+    assert!(load(folder.path()).unwrap_err().to_string().contains("no metrics of a run"));
+}

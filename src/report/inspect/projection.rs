@@ -1,0 +1,81 @@
+//! Principal component analysis in two dimensions.
+
+use ndarray::{Array1, Array2, Axis};
+
+/// A projection of N points onto their first two principal components.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Projection {
+    /// The points, N of them.
+    pub points: Vec<(f64, f64)>,
+    /// Share of the variance along each of the two, in [0, 1].
+    pub explained: [f64; 2],
+}
+
+/// Steps of the subspace iteration at the most; a plane for the eye needs no more digits.
+const STEPS: usize = 200;
+/// Dimensions iterated: more than two, so that close third components do not slow the first two.
+const SUBSPACE: usize = 6;
+
+/// Projects features, (N, D), onto their first two principal components; values that are not finite count as 0.
+///
+/// The components are found by subspace iteration on the centred features, X ← Aᵀ(AX), with Gram–Schmidt after each step
+/// (Golub, Van Loan, "Matrix Computations", 8.2.4), from a fixed start. Each component's sign is such that its largest
+/// weight is positive, so that a picture does not flip between runs.
+pub fn project(features: &Array2<f32>) -> Projection {
+    let (n, d) = features.dim();
+    let mut centred = features.mapv(|value| if value.is_finite() { f64::from(value) } else { 0.0 });
+    if let Some(mean) = centred.mean_axis(Axis(0)) {
+        centred -= &mean;
+    }
+    let total: f64 = centred.iter().map(|value| value * value).sum();
+    let width = SUBSPACE.min(d).min(n.max(1));
+    // A fixed start with no symmetry: the fractional parts of multiples of the golden ratio.
+    let mut basis =
+        Array2::from_shape_fn((d, width), |(i, j)| ((i * width + j + 1) as f64 * 0.618_033_988_749_895).fract() - 0.5);
+    orthonormalise(&mut basis);
+    // With more points than dimensions, the D × D scatter matrix once is cheaper than all points at every step.
+    let scatter = (n > d).then(|| centred.t().dot(&centred));
+    let mut before = f64::NEG_INFINITY;
+    for _ in 0..STEPS {
+        let moved = match &scatter {
+            Some(scatter) => scatter.dot(&basis),
+            None => centred.t().dot(&centred.dot(&basis)),
+        };
+        let captured: f64 = (0..width.min(2)).map(|k| basis.column(k).dot(&moved.column(k))).sum();
+        basis = moved;
+        orthonormalise(&mut basis);
+        if (captured - before).abs() <= 1e-12 * total {
+            break;
+        }
+        before = captured;
+    }
+    for mut column in basis.columns_mut() {
+        let largest = column.iter().copied().fold(0.0, |a: f64, b| if b.abs() > a.abs() { b } else { a });
+        if largest < 0.0 {
+            column.mapv_inplace(|value| -value);
+        }
+    }
+    let scores = centred.dot(&basis);
+    let component = |k: usize| if k < width { scores.column(k).to_owned() } else { Array1::zeros(n) };
+    let (first, second) = (component(0), component(1));
+    let share = |values: &Array1<f64>| if total > 0.0 { values.dot(values) / total } else { 0.0 };
+    Projection {
+        explained: [share(&first), share(&second)],
+        points: first.iter().copied().zip(second.iter().copied()).collect(),
+    }
+}
+
+/// Modified Gram–Schmidt on the columns; a column that depends on those before it becomes zeros.
+fn orthonormalise(basis: &mut Array2<f64>) {
+    for j in 0..basis.ncols() {
+        let original = basis.column(j).dot(&basis.column(j)).sqrt();
+        for i in 0..j {
+            let before = basis.column(i).to_owned();
+            let along = before.dot(&basis.column(j));
+            basis.column_mut(j).scaled_add(-along, &before);
+        }
+        let length = basis.column(j).dot(&basis.column(j)).sqrt();
+        let kept = length > 1e-10 * original;
+        basis.column_mut(j).mapv_inplace(|value| if kept { value / length } else { 0.0 });
+    }
+}

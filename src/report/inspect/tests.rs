@@ -1,0 +1,156 @@
+use ndarray::{Array2, array};
+
+use super::*;
+use crate::error::Error;
+use crate::manifest::{Clip, Manifest, Split};
+use crate::store::{ClipRows, Failure, Payload, Provenance, Row, StoreWriter, Values};
+
+fn store(path: &std::path::Path) {
+    let provenance = Provenance {
+        method: "cnn".into(),
+        model: "net".into(),
+        weights: "seeded".into(),
+        extract_seconds: 2.0,
+        ..Default::default()
+    };
+    let mut writer = StoreWriter::create(path, Payload::Features { dim: 3 }, &provenance).unwrap();
+    for (i, id) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        let values = array![[i as f32, 7.0, 1.0], [i as f32, 7.0, if i == 2 { f32::NAN } else { -1.0 }]];
+        let row = |padded| Row { start_frame: 0, start_seconds: 0.0, end_seconds: 0.5, padded };
+        writer
+            .push(ClipRows {
+                id: id.into(),
+                path: format!("{id}.mp4"),
+                frame_count: 50,
+                fps: 25.0,
+                duration_seconds: 2.0,
+                rows: vec![row(false), row(true)],
+                values: Values::Features(values),
+            })
+            .unwrap();
+    }
+    writer.push_failure(Failure { id: "e".into(), stage: "decode".into(), error: "no frame".into() });
+    writer.finish().unwrap();
+}
+
+fn manifest() -> Manifest {
+    let clip = |id: &str, label: Option<&str>, split| Clip {
+        id: id.into(),
+        path: format!("{id}.mp4"),
+        file: format!("/nowhere/{id}.mp4").into(),
+        labels: label.map(String::from).into_iter().collect(),
+        group: Some("film".into()),
+        split,
+        start: None,
+        end: None,
+    };
+    Manifest {
+        source: "clips.csv".into(),
+        clips: vec![
+            clip("a", Some("cat"), Some(Split::Train)),
+            clip("b", Some("cat"), Some(Split::Val)),
+            clip("c", Some("<dog>"), Some(Split::Val)),
+            clip("d", None, None),
+        ],
+        warnings: vec!["column `note` is not read".into()],
+        sha256: String::new(),
+    }
+}
+
+#[test]
+fn a_store_is_described_drawn_and_exported() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cnn.h5");
+    store(&path);
+    let out = folder.path().join("out");
+    let findings = inspect_store(&path, Some(&manifest()), Some(&out), Some(Export::Npy)).unwrap();
+    assert_eq!(findings.failed, 1);
+    for part in [
+        "UNTRAINED",
+        "8 rows × 3, 4 clips",
+        "rows a clip: 2 to 2",
+        "clip): 4 of 8",
+        "e (decode): no frame",
+        "not finite: 1 of 24",
+        "constant features: 1 of 3 (1)",
+        "2.00 clips/s",
+    ] {
+        assert!(findings.text.contains(part), "no {part:?} in\n{}", findings.text);
+    }
+    for file in &findings.files {
+        assert!(file.is_file(), "{}", file.display());
+    }
+    let npy = std::fs::read(out.join("features.npy")).unwrap();
+    assert_eq!(&npy[..8], b"\x93NUMPY\x01\x00");
+    assert_eq!(npy.len(), 128 + 8 * 3 * 4);
+    assert_eq!(npy[128 + 12..128 + 16], 0f32.to_le_bytes());
+    assert_eq!(std::fs::read_to_string(out.join("rows.csv")).unwrap().lines().count(), 9);
+    let picture = std::fs::read_to_string(out.join("projection.svg")).unwrap();
+    assert!(picture.contains("&lt;dog&gt;") && picture.contains("without a label"), "{picture}");
+}
+
+#[test]
+fn pooled_features_export_as_csv() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cnn.h5");
+    store(&path);
+    inspect_store(&path, None, Some(folder.path()), Some(Export::Csv)).unwrap();
+    let text = std::fs::read_to_string(folder.path().join("pooled.csv")).unwrap();
+    assert!(text.starts_with("id,f0,f1,f2\na,0,7,0\nb,1,7,0\nc,2,7,NaN\n"), "{text}");
+}
+
+#[test]
+fn a_descriptor_store_is_described_but_not_exported() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sift.h5");
+    StoreWriter::create(&path, Payload::Descriptors { dim: 128 }, &Provenance::default()).unwrap().finish().unwrap();
+    assert!(inspect_store(&path, None, None, None).unwrap().text.contains("descriptors, 0 frames"));
+    let error = inspect_store(&path, None, Some(folder.path()), Some(Export::Npy)).unwrap_err();
+    assert!(matches!(&error, Error::Store { message, .. } if message.contains("kinoprobe-codebook")), "{error}");
+}
+
+#[test]
+fn a_manifest_is_counted_and_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let findings = inspect_manifest(&manifest(), Some(folder.path())).unwrap();
+    for part in [
+        "files missing: 4 of 4",
+        "labels a clip: 0 in 1 clips, 1 in 3 clips",
+        "groups: 1",
+        "column `note`",
+        "`<dog>` has no training clip",
+    ] {
+        assert!(findings.text.contains(part), "no {part:?} in\n{}", findings.text);
+    }
+    let table = std::fs::read_to_string(folder.path().join("classes.csv")).unwrap();
+    assert_eq!(table, "class,train,val,no split,all\n<dog>,0,1,0,1\ncat,1,1,0,2\n(clips),1,2,1,4\n");
+    assert!(std::fs::read_to_string(folder.path().join("classes.svg")).unwrap().contains("&lt;dog&gt;"));
+}
+
+#[test]
+fn the_projection_finds_the_plane() {
+    // Points in a plane of a five-dimensional space, wider along one axis than along the other.
+    let (u, v) = ([0.6, 0.0, 0.8, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0, 0.0]);
+    let points = Array2::from_shape_fn((40, 5), |(i, d)| {
+        let angle = i as f64 * 0.7;
+        (3.0 * angle.cos() * u[d] + angle.sin() * v[d] + 10.0) as f32
+    });
+    let projection = project(&points);
+    assert!((projection.explained[0] + projection.explained[1] - 1.0).abs() < 1e-6, "{:?}", projection.explained);
+    assert!((projection.explained[0] - 0.9).abs() < 0.02);
+    let radius = |i: usize| (projection.points[i].0 / 3.0).hypot(projection.points[i].1);
+    assert!((0..40).all(|i| (radius(i) - 1.0).abs() < 0.1));
+    assert_eq!(project(&points), projection);
+    // Fewer points than dimensions take another path to the same plane.
+    let few = points.slice(ndarray::s![..4, ..]).to_owned();
+    assert!((project(&few).explained.iter().sum::<f64>() - 1.0).abs() < 1e-6);
+}
+
+#[test]
+fn degenerate_features_project_to_the_origin() {
+    for features in [Array2::zeros((3, 2)), Array2::from_elem((1, 4), f32::NAN), Array2::zeros((4, 1))] {
+        let projection = project(&features);
+        assert_eq!(projection.points, vec![(0.0, 0.0); features.nrows()]);
+        assert_eq!(projection.explained, [0.0, 0.0]);
+    }
+}

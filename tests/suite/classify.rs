@@ -1,0 +1,348 @@
+//! Classification, through the real binaries, on stores of our writer and of h5py.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use kinoprobe::store::{ClipRows, Failure, Payload, Provenance, Row, StoreWriter, Values};
+use ndarray::Array2;
+use tempfile::TempDir;
+
+use crate::support::{assert_code, printed, run_python};
+
+/// A clip of the made-up data.
+#[derive(Clone)]
+struct Made {
+    id: String,
+    label: &'static str,
+    split: &'static str,
+    features: Vec<f32>,
+}
+
+/// Clips of well-separated classes: `counts` of them for train, val and test per class, in `dim` dimensions.
+fn separable(classes: &[&'static str], counts: [usize; 3], dim: usize) -> Vec<Made> {
+    let mut state = 1u64;
+    let mut noise = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((state >> 40) as f32) / (1u64 << 23) as f32 - 1.0
+    };
+    let mut clips = Vec::new();
+    for (split, count) in ["train", "val", "test"].into_iter().zip(counts) {
+        for i in 0..count {
+            for (c, label) in classes.iter().enumerate() {
+                let features = (0..dim).map(|d| noise() + if d % classes.len() == c { 6.0 } else { 0.0 }).collect();
+                clips.push(Made { id: format!("{split}-{label}-{i}"), label, split, features });
+            }
+        }
+    }
+    clips
+}
+
+/// A folder with a store and a manifest of the same clips, and their (empty) files.
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new(clips: &[Made]) -> Self {
+        let bench = Self { folder: tempfile::tempdir().unwrap() };
+        bench.store(clips, "registry", &[]);
+        bench.manifest(clips);
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn store(&self, clips: &[Made], weights: &str, failures: &[Failure]) {
+        let provenance = Provenance {
+            method: "made".into(),
+            model: "numbers".into(),
+            weights: weights.into(),
+            model_sha256: "abc".into(),
+            recipe:
+                r#"{"sampling":{"kind":"even","frames":3},"extractor":{"kind":"network","card":"numbers","batch":1}}"#
+                    .into(),
+            ..Provenance::default()
+        };
+        let dim = clips.first().map_or(1, |clip| clip.features.len());
+        let mut writer = StoreWriter::create(&self.path("made.h5"), Payload::Features { dim }, &provenance).unwrap();
+        for clip in clips {
+            writer
+                .push(ClipRows {
+                    id: clip.id.clone(),
+                    path: format!("{}.mp4", clip.id),
+                    frame_count: 1,
+                    fps: 25.0,
+                    duration_seconds: 0.04,
+                    rows: vec![Row { start_frame: 0, start_seconds: 0.0, end_seconds: 0.04, padded: false }],
+                    values: Values::Features(Array2::from_shape_vec((1, dim), clip.features.clone()).unwrap()),
+                })
+                .unwrap();
+        }
+        for failure in failures {
+            writer.push_failure(failure.clone());
+        }
+        writer.finish().unwrap();
+    }
+
+    fn manifest(&self, clips: &[Made]) {
+        let mut text = String::from("id,path,label,split\n");
+        for clip in clips {
+            fs::write(self.path(&format!("{}.mp4", clip.id)), "").unwrap();
+            text += &format!("{0},{0}.mp4,{1},{2}\n", clip.id, clip.label, clip.split);
+        }
+        fs::write(self.path("manifest.csv"), text).unwrap();
+    }
+
+    /// Runs kinoprobe-classify in the folder (where there is no pipelines/).
+    fn classify(&self, out: &str, flags: &[&str]) -> Output {
+        let store = ["--features", "made.h5", "--manifest", "manifest.csv", "--out", out];
+        self.run(env!("CARGO_BIN_EXE_kinoprobe-classify"), &[&store[..], flags].concat())
+    }
+
+    /// Evaluates the model in the folder `model` on the store and the manifest.
+    fn evaluate(&self, model: &str) -> Output {
+        let store = ["--features", "made.h5", "--manifest", "manifest.csv", "--out", "evaluated"];
+        self.run(env!("CARGO_BIN_EXE_kinoprobe-evaluate"), &[&store[..], &["--model", model]].concat())
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> Output {
+        // Stores are written in this very process: a program that another test starts meanwhile inherits the open file,
+        // and with it HDF5's lock, for as long as it runs.
+        Command::new(program)
+            .args(arguments)
+            .env("HDF5_USE_FILE_LOCKING", "FALSE")
+            .current_dir(self.folder.path())
+            .output()
+            .unwrap()
+    }
+
+    fn metrics(&self, out: &str) -> serde_json::Value {
+        serde_json::from_str(&fs::read_to_string(self.path(out).join("metrics.json")).unwrap()).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(&self, flags: &[&str], expected: &[&str]) {
+        let output = self.classify("refused", flags);
+        assert_code(&output, 1);
+        for part in expected {
+            assert!(printed(&output).contains(part), "{part:?} is not in {}", printed(&output));
+        }
+        assert!(!self.path("refused/metrics.json").exists());
+    }
+}
+
+/// Small and quick, enough for separable data.
+const QUICK: [&str; 8] = ["--hidden", "16", "--epochs", "20", "--batch", "16", "--patience", "20"];
+
+#[test]
+fn every_classifier_learns_separable_classes() {
+    let mut clips = separable(&["blue", "green", "red"], [20, 5, 5], 12);
+    clips.push(Made { id: "nameless".into(), label: "", split: "test", features: clips[1].features.clone() });
+    let bench = Bench::new(&clips);
+    for kind in ["mlp", "logistic", "bayes", "knn"] {
+        let output = bench.classify(kind, &[&QUICK[..], &["--classifier", kind]].concat());
+        assert_code(&output, 0);
+        let metrics = bench.metrics(kind);
+        assert_eq!(metrics["test"]["accuracy"], 1.0, "{kind}: {}", printed(&output));
+        assert_eq!(metrics["val"]["accuracy"], 1.0);
+        assert!(metrics["constant"]["test"]["accuracy"].as_f64().unwrap() < 0.34, "{}", metrics["constant"]);
+        assert!(printed(&output).contains("constant 33.3"), "{}", printed(&output));
+        assert_eq!(
+            fs::read_to_string(bench.path(kind).join("submission.csv")).unwrap(),
+            "Id,Category\nnameless,green\n"
+        );
+        for file in ["model.safetensors", "model.onnx", "predictions.csv", "recipe.toml", "REPORT.md", "per_class.csv"]
+        {
+            assert!(bench.path(kind).join(file).is_file(), "{kind} lacks {file}");
+        }
+        // The recipe that was used, with what the store says of its extraction, is read again by --recipe.
+        let recipe = fs::read_to_string(bench.path(kind).join("recipe.toml")).unwrap();
+        assert!(recipe.contains("frames = 3") && recipe.contains("hidden = 16"), "{recipe}");
+        let again = format!("{kind}-again");
+        assert_code(&bench.classify(&again, &["--recipe", &format!("{kind}/recipe.toml")]), 0);
+        let predictions = |run: &str| fs::read(bench.path(run).join("predictions.csv")).unwrap();
+        assert!(predictions(kind) == predictions(&again), "{kind}");
+    }
+    assert!(bench.path("mlp/curves.csv").is_file() && !bench.path("knn/curves.csv").exists());
+
+    // A saved model predicts the same without training.
+    let evaluated = bench.evaluate("mlp");
+    assert_code(&evaluated, 0);
+    assert_eq!(bench.metrics("evaluated")["test"]["confusion"], bench.metrics("mlp")["test"]["confusion"]);
+}
+
+#[test]
+fn a_run_is_the_same_bit_for_bit_whatever_the_threads() {
+    let mut clips = separable(&["a", "b"], [40, 10, 10], 30);
+    clips.iter_mut().flat_map(|clip| &mut clip.features).for_each(|value| *value *= 0.2); // not all too easy
+    let bench = Bench::new(&clips);
+    let files = |out: &str, threads: &str| {
+        assert_code(&bench.classify(out, &[&QUICK[..], &["--threads", threads]].concat()), 0);
+        ["predictions.csv", "curves.csv", "model.safetensors", "model.onnx"]
+            .map(|file| fs::read(bench.path(out).join(file)).unwrap())
+    };
+    let first = files("one", "1");
+    assert!(first == files("two", "1") && first == files("three", "3"));
+}
+
+#[test]
+fn seeds_are_summed_up_and_the_first_is_kept() {
+    let bench = Bench::new(&separable(&["a", "b"], [10, 4, 0], 4));
+    assert_code(&bench.classify("one", &QUICK), 0);
+    assert_code(&bench.classify("three", &[&QUICK[..], &["--seeds", "3"]].concat()), 0);
+    let metrics = bench.metrics("three");
+    assert_eq!(metrics["seeds"]["results"].as_array().unwrap().len(), 3, "{metrics}");
+    assert!(metrics["seeds"]["summary"]["val"]["accuracy"]["mean"].as_f64().unwrap() > 0.9);
+    let model = |run: &str| fs::read(bench.path(run).join("model.safetensors")).unwrap();
+    assert!(model("one") == model("three"));
+}
+
+#[test]
+fn a_split_that_is_drawn_is_written_and_can_be_used_again() {
+    let mut clips = separable(&["a", "b"], [20, 0, 0], 4);
+    clips.iter_mut().for_each(|clip| clip.split = "");
+    let bench = Bench::new(&clips);
+    assert_code(&bench.classify("drawn", &QUICK), 0);
+    assert_eq!(bench.metrics("drawn")["val"]["n"], 8);
+    fs::copy(bench.path("drawn/manifest.csv"), bench.path("manifest.csv")).unwrap();
+    assert_code(&bench.classify("given", &QUICK), 0);
+    assert!(!bench.path("given/manifest.csv").exists(), "nothing was drawn");
+    let predictions = |run: &str| fs::read(bench.path(run).join("predictions.csv")).unwrap();
+    assert!(predictions("drawn") == predictions("given"));
+    assert_code(&bench.classify("dry", &["--dry-run"]), 0);
+    assert!(!bench.path("dry").exists());
+}
+
+#[test]
+fn small_and_lopsided_data_is_enough() {
+    // One training clip a class, a batch larger than the training set, two classes.
+    let bench = Bench::new(&separable(&["a", "b"], [1, 1, 1], 4));
+    for kind in ["mlp", "logistic", "bayes", "knn", "constant"] {
+        let output = bench.classify(kind, &["--classifier", kind, "--epochs", "3"]);
+        assert_code(&output, 0);
+        let accuracy = bench.metrics(kind)["test"]["accuracy"].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&accuracy));
+    }
+    // No validation clip at all, with two clips in train, one a group of its own: val is drawn from train where it can be.
+    let bench = Bench::new(&separable(&["a", "b"], [10, 0, 4], 4));
+    assert_code(&bench.classify("out", &QUICK), 0);
+    assert_eq!(bench.metrics("out")["val"]["n"], 4);
+    assert_eq!(bench.metrics("out")["test"]["n"], 8);
+}
+
+#[test]
+fn clips_without_features_are_told_of_with_the_reason() {
+    let clips = separable(&["a", "b"], [6, 2, 2], 4);
+    let bench = Bench::new(&clips);
+    let failure = Failure { id: clips[0].id.clone(), stage: "decode".into(), error: "no frame".into() };
+    bench.store(&clips[1..], "registry", &[failure]);
+    let output = bench.classify("out", &QUICK);
+    assert_code(&output, 0);
+    assert!(printed(&output).contains("train-a-0 (decode: no frame)"), "{}", printed(&output));
+    // The other way round: a store with more than the manifest.
+    bench.store(&clips, "registry", &[]);
+    bench.manifest(&clips[1..]);
+    let output = bench.classify("out", &QUICK);
+    assert_code(&output, 0);
+    assert!(printed(&output).contains("1 clips of made.h5 are not in the manifest"), "{}", printed(&output));
+}
+
+#[test]
+fn untrained_features_are_named_so() {
+    let clips = separable(&["a", "b"], [6, 2, 0], 4);
+    let bench = Bench::new(&clips);
+    bench.store(&clips, "seeded", &[]);
+    let output = bench.classify("out", &[&QUICK[..], &["--quiet"]].concat());
+    assert_code(&output, 0);
+    assert!(printed(&output).to_lowercase().contains("untrained"), "{}", printed(&output));
+    assert_eq!(bench.metrics("out")["untrained"], true);
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_with_a_sentence() {
+    let clips = separable(&["a", "b", "c"], [4, 2, 2], 4);
+    let bench = Bench::new(&clips);
+    let without = |gone: &dyn Fn(&Made) -> bool| clips.iter().filter(|clip| !gone(clip)).cloned().collect::<Vec<_>>();
+
+    // A class whose training clips all lack features.
+    bench.store(&without(&|clip| clip.label == "b" && clip.split == "train"), "registry", &[]);
+    bench.refused(&QUICK, &["no training clip with features for class b", "4 clips have no features"]);
+    // A split whose clips all do.
+    bench.store(&without(&|clip| clip.split == "val"), "registry", &[]);
+    bench.refused(&QUICK, &["none of the 6 clips of the split val has features"]);
+    // A feature that is no number.
+    let mut broken = clips.clone();
+    broken[3].features[2] = f32::NAN;
+    bench.store(&broken, "registry", &[]);
+    bench.refused(&QUICK, &["made.h5", "feature 2 of clip train-a-1 is NaN"]);
+    // A manifest with a class that never trains, and one with a single class.
+    bench.store(&clips, "registry", &[]);
+    bench.manifest(&without(&|clip| clip.label == "c" && clip.split == "train"));
+    bench.refused(&QUICK, &["manifest.csv", "`c` has no training clip"]);
+    bench.manifest(&without(&|clip| clip.label != "a"));
+    bench.refused(&QUICK, &["only one class, a"]);
+    // Several labels, for a classifier of one.
+    bench.manifest(&clips);
+    let text = fs::read_to_string(bench.path("manifest.csv")).unwrap();
+    let text = text.replace("label,", "labels,").replace("train-a-0.mp4,a", "train-a-0.mp4,a|b");
+    fs::write(bench.path("manifest.csv"), text).unwrap();
+    bench.refused(&QUICK, &["clip train-a-0 has 2 labels (a, b)"]);
+    // Values out of range, and a store that is none.
+    bench.manifest(&clips);
+    bench.refused(&["--batch", "1"], &["batch must be at least 2"]);
+    bench.refused(&["--learning-rate", "1e30", "--epochs", "9"], &["training diverged"]);
+    fs::write(bench.path("made.h5"), "no store").unwrap();
+    bench.refused(&QUICK, &["made.h5"]);
+}
+
+#[test]
+fn a_model_refuses_features_of_another_method() {
+    let bench = Bench::new(&separable(&["a", "b"], [6, 2, 0], 4));
+    assert_code(&bench.classify("out", &QUICK), 0);
+    bench.store(&separable(&["a", "b"], [6, 2, 0], 5), "registry", &[]);
+    let output = bench.evaluate("out");
+    assert_code(&output, 1);
+    assert!(printed(&output).contains("5 dimensions where the model was fitted to 4"), "{}", printed(&output));
+}
+
+/// Writes a store to the contract, with nothing of kinoprobe: no provenance beyond format and version.
+const STRANGER: &str = "
+import sys, h5py, numpy as np
+folder = sys.argv[1]
+random = np.random.default_rng(0)
+labels = [['x', 'y'][i % 2] for i in range(40)]
+features = (random.normal(size=(40, 8)) + np.array([3.0 * (l == 'y') for l in labels])[:, None]).astype('f4')
+with h5py.File(folder + '/made.h5', 'w') as f:
+    f.attrs.update(format='kinoprobe-features', format_version=1, dim=8)
+    f.create_dataset('features', data=features, chunks=True, compression='gzip', shuffle=True)
+    for name, values in dict(clip=np.arange(40, dtype='u4'), start_frame=np.zeros(40, 'u8'), start_seconds=np.zeros(40),
+                             end_seconds=np.ones(40), padded=np.zeros(40, 'u1')).items():
+        f['rows/' + name] = values
+    f['clips/id'] = np.array([f'clip{i}' for i in range(40)], dtype=h5py.string_dtype())
+    f['clips/path'] = np.array([f'clip{i}.mp4' for i in range(40)], dtype=h5py.string_dtype())
+    for name, values in dict(offset=np.arange(40, dtype='u8'), length=np.ones(40, 'u4'), frame_count=np.ones(40, 'u8'),
+                             fps=np.full(40, 25.0), duration_seconds=np.ones(40)).items():
+        f['clips/' + name] = values
+    f['pooled/mean'] = features
+    f['pooled/max'] = features
+    for name in 'id', 'stage', 'error':
+        f.create_dataset('failures/' + name, (0,), dtype=h5py.string_dtype())
+with open(folder + '/manifest.csv', 'w') as f:
+    f.write('id,path,label\\n')
+    for i, label in enumerate(labels):
+        open(f'{folder}/clip{i}.mp4', 'w').close()
+        f.write(f'clip{i},clip{i}.mp4,{label}\\n')
+";
+
+#[test]
+fn a_store_of_another_program_is_accepted() {
+    let bench = Bench { folder: tempfile::tempdir().unwrap() };
+    run_python(STRANGER, &[bench.folder.path()]);
+    assert_code(&bench.classify("out", &QUICK), 0);
+    let metrics = bench.metrics("out");
+    assert_eq!(metrics["val"]["accuracy"], 1.0);
+    assert_eq!(metrics["method"], "made", "the file's name, where the store names no method");
+}

@@ -1,0 +1,145 @@
+//! kinoprobe-codebook on descriptor stores made here.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use kinoprobe::recipe::Pooling;
+use kinoprobe::store::{ClipRows, Failure, FeatureStore, Payload, Provenance, Row, StoreWriter, Values};
+use ndarray::{Array2, Axis, s};
+use rand::{Rng, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use tempfile::TempDir;
+
+const FRAMES: usize = 3;
+const DIM: usize = 128;
+
+/// 20 clips of 3 frames, frame `f` of clip `i` with `(i + 5 f) % 12` descriptors; clip `changed` has others.
+fn data(changed: Option<usize>) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let provenance = Provenance {
+        method: "sift".into(),
+        model: "sift".into(),
+        weights: "none".into(),
+        recipe: r#"{"sampling":{"kind":"even","frames":3},"extractor":{"kind":"sift","keypoints":12}}"#.into(),
+        precision: "u8".into(),
+        extract_seconds: 2.0,
+        ..Provenance::default()
+    };
+    let path = folder.path().join("sift.descriptors.h5");
+    let mut writer = StoreWriter::create(&path, Payload::Descriptors { dim: DIM }, &provenance).unwrap();
+    let mut manifest = String::from("id,path,label,split\n");
+    for i in 0..20 {
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(if changed == Some(i) { 1000 } else { i as u64 });
+        let counts: Vec<u32> = (0..FRAMES).map(|f| ((i + 5 * f) % 12) as u32).collect();
+        let total = counts.iter().sum::<u32>() as usize;
+        let rows = (0..FRAMES).map(|f| Row {
+            start_frame: f as u64,
+            start_seconds: f as f64 / 25.0,
+            end_seconds: (f + 1) as f64 / 25.0,
+            padded: false,
+        });
+        let clip = ClipRows {
+            id: format!("c{i}"),
+            path: format!("{i}.mp4"),
+            frame_count: 75,
+            fps: 25.0,
+            duration_seconds: 3.0,
+            rows: rows.collect(),
+            values: Values::Descriptors { counts, values: Array2::from_shape_fn((total, DIM), |_| random.r#gen()) },
+        };
+        writer.push(clip).unwrap();
+        std::fs::write(folder.path().join(format!("{i}.mp4")), "").unwrap();
+        let split = ["train", "val", "test"][usize::from(i >= 14) + usize::from(i >= 17)];
+        manifest.push_str(&format!("c{i},{i}.mp4,{},{split}\n", if i == 19 { "" } else { ["x", "y"][i % 2] }));
+    }
+    writer.push_failure(Failure { id: "gone".into(), stage: "decode".into(), error: "no frame".into() });
+    writer.finish().unwrap();
+    std::fs::write(folder.path().join("manifest.csv"), manifest).unwrap();
+    folder
+}
+
+fn codebook(folder: &Path, flags: &[&str]) -> assert_cmd::assert::Assert {
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/sift.toml");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-codebook"));
+    // A child of another test, forked while this process wrote the store, may hold its lock for a moment.
+    command.env("HDF5_USE_FILE_LOCKING", "FALSE");
+    command.current_dir(folder).args(["--descriptors", "sift.descriptors.h5", "--manifest", "manifest.csv"]);
+    command
+        .args(["--out", "sift.h5", "--recipe"])
+        .arg(recipe)
+        .args(if flags.contains(&"--words") { &[][..] } else { &["--words", "8"] })
+        .args(flags)
+        .assert()
+}
+
+fn store(folder: &Path) -> FeatureStore {
+    FeatureStore::open(&folder.join("sift.h5")).unwrap()
+}
+
+#[test]
+fn every_frame_of_every_clip_gets_a_histogram_of_its_keypoints() {
+    let folder = data(None);
+    codebook(folder.path(), &[]).success();
+    let store = store(folder.path());
+    assert_eq!(store.dim(), 8);
+    let ids: Vec<String> = store.clips().iter().map(|clip| clip.id.clone()).collect();
+    assert_eq!(ids, (0..20).map(|i| format!("c{i}")).collect::<Vec<_>>());
+    assert!(store.clips().iter().all(|clip| clip.length == FRAMES && clip.frame_count == 75 && clip.fps == 25.0));
+    assert_eq!(store.rows().unwrap()[4].start_seconds, 0.04);
+    assert_eq!((store.failures().len(), store.failures()[0].id.as_str()), (1, "gone"));
+    let histograms = store.features(0..20 * FRAMES).unwrap();
+    let sums: Vec<usize> = histograms.sum_axis(Axis(1)).iter().map(|&sum| sum as usize).collect();
+    let counts: Vec<usize> = (0..20).flat_map(|i| (0..FRAMES).map(move |f| (i + 5 * f) % 12)).collect();
+    assert_eq!(sums, counts);
+    assert!(sums.contains(&0), "a frame without keypoints is among them");
+    let pooled = store.pooled(Pooling::Max).unwrap();
+    let first = histograms.slice(s![..FRAMES, ..]).fold_axis(Axis(0), 0f32, |most, &count| most.max(count));
+    assert_eq!(pooled.row(0), first);
+    let provenance = store.provenance();
+    assert_eq!((provenance.method.as_str(), provenance.weights.as_str()), ("sift", "kmeans"));
+    assert!(provenance.recipe.contains(r#""words":8"#) && provenance.recipe.contains(r#""keypoints":12"#));
+    assert_eq!(provenance.model_sha256.len(), 64);
+    assert!(provenance.extract_seconds > 2.0);
+}
+
+#[test]
+fn words_are_made_of_the_training_split_only() {
+    let sha256 = |changed| {
+        let folder = data(changed);
+        codebook(folder.path(), &[]).success();
+        store(folder.path()).provenance().model_sha256.clone()
+    };
+    let base = sha256(None);
+    assert_eq!(base, sha256(Some(15)), "a validation clip shapes the words");
+    assert_eq!(base, sha256(Some(18)), "a test clip shapes the words");
+    assert_eq!(base, sha256(Some(19)), "an unlabelled clip shapes the words");
+    assert_ne!(base, sha256(Some(3)));
+}
+
+#[test]
+fn normalisation_and_seed_are_flags() {
+    let folder = data(None);
+    codebook(folder.path(), &["--normalise", "l1"]).success();
+    let sums = store(folder.path()).features(0..20 * FRAMES).unwrap().sum_axis(Axis(1));
+    assert!(sums.iter().all(|&sum| sum == 0.0 || (sum - 1.0).abs() < 1e-6));
+    let first = store(folder.path()).provenance().model_sha256.clone();
+    codebook(folder.path(), &["--seed", "7"]).success();
+    assert_ne!(store(folder.path()).provenance().model_sha256, first);
+}
+
+#[test]
+fn refuses_what_cannot_make_words() {
+    let folder = data(None);
+    let said = |flags: &[&str], manifest: Option<&str>| {
+        if let Some(text) = manifest {
+            std::fs::write(folder.path().join("manifest.csv"), text).unwrap();
+        }
+        let output = codebook(folder.path(), flags).failure().code(1).get_output().stderr.clone();
+        String::from_utf8(output).unwrap()
+    };
+    let message = said(&["--words", "5000"], None);
+    assert!(message.contains("cannot make 5000 words; ask for fewer with --words"), "{message}");
+    let message = said(&[], Some("id,path,label,split\nother,0.mp4,x,train\nc1,1.mp4,x,val\n"));
+    assert!(message.contains("none of its 20 clips is a training clip"), "{message}");
+    assert!(!folder.path().join("sift.h5").exists());
+}
