@@ -152,6 +152,7 @@ mod tests {
                 (0..height * width).map(|i| (i as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
             let mut space = ScaleSpace::new();
             space.build(&grey, height, width, &mut Vec::new());
+            assert!(!space.octaves().is_empty());
             for (o, octave) in space.octaves().iter().enumerate() {
                 for i in 1..LAYERS + 3 {
                     let before = &octave[i - 1];
@@ -163,10 +164,7 @@ mod tests {
                     imgproc::gaussian_blur(&source, &mut expected, Size::new(0, 0), sigma, sigma, BORDER_DEFAULT)
                         .unwrap();
                     let expected: &[f32] = expected.data_typed().unwrap();
-                    let different = expected.iter().zip(&octave[i].data).filter(|(a, b)| a != b).count();
-                    println!("{height}x{width} octave {o} image {i}: {different} differ");
-                    let close = expected.iter().zip(&octave[i].data).all(|(a, b)| (a - b).abs() < 1e-3);
-                    assert!(close, "{height}x{width} octave {o} image {i}");
+                    assert!(expected == octave[i].data, "{height}x{width} octave {o} image {i}");
                 }
             }
         }
