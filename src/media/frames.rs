@@ -1,5 +1,6 @@
 //! A folder of frames.
 
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 use super::image;
@@ -22,23 +23,39 @@ pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
         let message = format!("the folder has no frames: no file ending in {}", image::EXTENSIONS.join(", "));
         return Err(Error::Media { path: folder.to_path_buf(), message });
     }
-    let name = |path: &Path| unpadded(&path.file_name().unwrap_or_default().to_string_lossy());
-    // Names that differ only in leading zeros are equal to the natural order: their spelling decides.
-    paths.sort_by(|a, b| natord::compare(&name(a), &name(b)).then_with(|| a.cmp(b)));
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    paths.sort_by(|a, b| natural(&name(a), &name(b)).then_with(|| a.cmp(b)));
     Ok(paths)
 }
 
-/// The name with its numbers' leading zeros left out: `natord` takes a number that begins with one for a fraction.
-fn unpadded(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    let mut characters = name.chars().peekable();
-    while let Some(character) = characters.next() {
-        let begins = character == '0' && !out.ends_with(|c: char| c.is_ascii_digit());
-        if !(begins && characters.peek().is_some_and(char::is_ascii_digit)) {
-            out.push(character);
+/// Compares names with runs of digits as whole numbers: 2 before 10, and 02 equal to 2.
+fn natural(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (a, b);
+    loop {
+        let (number_a, number_b) = (digits(a), digits(b));
+        if number_a.is_empty() || number_b.is_empty() {
+            let (mut rest_a, mut rest_b) = (a.chars(), b.chars());
+            match (rest_a.next(), rest_b.next()) {
+                (Some(x), Some(y)) if x == y => (a, b) = (rest_a.as_str(), rest_b.as_str()),
+                (x, y) => return x.cmp(&y),
+            }
+        } else {
+            let value = |number: &str| {
+                let number = number.trim_start_matches('0');
+                (number.len(), number.to_owned())
+            };
+            let order = value(number_a).cmp(&value(number_b));
+            if order.is_ne() {
+                return order;
+            }
+            (a, b) = (&a[number_a.len()..], &b[number_b.len()..]);
         }
     }
-    out
+}
+
+/// The digits that a text begins with.
+fn digits(text: &str) -> &str {
+    &text[..text.bytes().take_while(u8::is_ascii_digit).count()]
 }
 
 #[cfg(test)]
@@ -57,7 +74,7 @@ mod tests {
             .iter()
             .map(|p| p.file_name().unwrap().to_string_lossy().into_owned())
             .collect();
-        assert_eq!(names, ["shot_1.jpg", "shot_02.png", "shot_2.PNG", "shot_10.png"]);
+        assert_eq!(names, ["shot_1.jpg", "shot_2.PNG", "shot_02.png", "shot_10.png"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! as the vertical kernel is tall), and each output row is mixed from the ring, rounded to whole eight-bit values as
 //! the reference does, normalised and written straight into the planes of the input tensor.
 
-use pulp::Arch;
+use pulp::{Arch, NullaryFnOnce};
 
 use crate::models::card::{Colour, Input, Interpolation, Resize};
 
@@ -222,7 +222,7 @@ impl Transform {
     /// The picture is empty or `out` is shorter than `2 * plane_stride + height * width`.
     pub fn write(&mut self, image: BgrImage<'_>, out: &mut [f32], plane_stride: usize) {
         assert!(image.height > 0 && image.width > 0, "a picture has at least one pixel");
-        if !self.plan.as_ref().is_some_and(|p| (p.height, p.width) == (image.height, image.width)) {
+        if self.plan.as_ref().is_none_or(|p| (p.height, p.width) != (image.height, image.width)) {
             self.plan = Some(self.plan(image.height, image.width));
         }
         let plan = self.plan.as_ref().expect("made above");
@@ -241,29 +241,20 @@ impl Transform {
             mean: [blue, green, red].map(|c| self.input.mean[c] as f32),
             std: [blue, green, red].map(|c| self.input.std[c] as f32),
         };
-        let bicubic = self.input.interpolation == Interpolation::Bicubic;
-        let (source, ring, held, line) = (&mut self.source, &mut self.ring, &mut self.held, &mut self.line);
-        let band = plan.columns.range();
-        source.resize(band.len(), [0.0; 4]);
-        self.arch.dispatch(|| {
-            for y in 0..height {
-                let first = plan.rows.first[y] as usize;
-                for row in first..first + plan.rows.taps {
-                    let slot = row % plan.rows.taps;
-                    if held[slot] != row {
-                        held[slot] = row;
-                        widen(&image.row(row)[3 * band.start..3 * band.end], source);
-                        resize_row(&plan.columns, band.start, source, &mut ring[slot * width..][..width]);
-                    }
-                }
-                mix_rows(&plan.rows, y, ring, line);
-                if bicubic {
-                    clamp(line);
-                }
-                planes.write(line, &mut out[y * width..]);
-            }
+        self.source.resize(plan.columns.range().len(), [0.0; 4]);
+        self.arch.dispatch(Pass {
+            image,
+            plan,
+            height,
+            width,
+            bicubic: self.input.interpolation == Interpolation::Bicubic,
+            source: &mut self.source,
+            ring: &mut self.ring,
+            held: &mut self.held,
+            line: &mut self.line,
+            planes,
+            out,
         });
-        debug_assert!(out.len() >= 2 * plane_stride + height * width);
     }
 
     fn plan(&self, height: usize, width: usize) -> Plan {
@@ -276,6 +267,47 @@ impl Transform {
             width,
             rows: axis(top, source_height, geometry.resized[0], geometry.offset[0], size[0]),
             columns: axis(left, source_width, geometry.resized[1], geometry.offset[1], size[1]),
+        }
+    }
+}
+
+/// One picture's way through; compiled for each kind of processor.
+struct Pass<'a> {
+    image: BgrImage<'a>,
+    plan: &'a Plan,
+    height: usize,
+    width: usize,
+    bicubic: bool,
+    source: &'a mut [[f32; 4]],
+    ring: &'a mut [[f32; 4]],
+    held: &'a mut [usize],
+    line: &'a mut [[f32; 4]],
+    planes: Planes,
+    out: &'a mut [f32],
+}
+
+impl NullaryFnOnce for Pass<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let (rows, columns, width) = (&self.plan.rows, &self.plan.columns, self.width);
+        let band = columns.range();
+        for y in 0..self.height {
+            let first = rows.first[y] as usize;
+            for row in first..first + rows.taps {
+                let slot = row % rows.taps;
+                if self.held[slot] != row {
+                    self.held[slot] = row;
+                    widen(&self.image.row(row)[3 * band.start..3 * band.end], self.source);
+                    resize_row(columns, band.start, self.source, &mut self.ring[slot * width..][..width]);
+                }
+            }
+            mix_rows(rows, y, self.ring, self.line);
+            if self.bicubic {
+                clamp(self.line);
+            }
+            self.planes.write(self.line, &mut self.out[y * width..]);
         }
     }
 }

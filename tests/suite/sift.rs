@@ -45,7 +45,7 @@ fn descriptors_are_opencv_pythons() {
     let (mut total, mut equal) = (0, 0);
     for case in golden["cases"].as_array().unwrap() {
         let number = |key: &str| case[key].as_u64().unwrap() as usize;
-        let sift = Sift::new(number("keypoints")).unwrap();
+        let sift = Sift::new(number("keypoints"));
         let mut one = One { frame: number("frame"), sift, descriptors: Vec::new() };
         media::decode(&clip(case["clip"].as_str().unwrap()), &Sampling::Even { frames: usize::MAX }, &mut one).unwrap();
         let (expected, after) = rest.split_at(number("found") * DESCRIPTOR_LEN);
@@ -66,7 +66,7 @@ fn descriptors_are_opencv_pythons() {
 
 #[test]
 fn a_clip_gives_its_frames_descriptors_in_order() {
-    let mut sink = DescriptorSink::new(32).unwrap();
+    let mut sink = DescriptorSink::new(32);
     let decoded = media::decode(&clip("plain.mp4"), &Sampling::Even { frames: 3 }, &mut sink).unwrap();
     let Values::Descriptors { counts, values } = sink.take() else { panic!("SIFT gives descriptors") };
     assert_eq!(decoded.windows.len(), 3);

@@ -8,7 +8,7 @@ use kinoprobe::models::card::Card;
 /// The picture of tests/goldens/transform.py, as blue, green, red.
 fn picture(height: usize, width: usize) -> Vec<u8> {
     let value = |y: usize, x: usize, c: usize| {
-        if (x / 8 + y / 8) % 3 == 0 {
+        if (x / 8 + y / 8).is_multiple_of(3) {
             let seed = (x * 73_856_093) ^ (y * 19_349_663) ^ (c * 83_492_791);
             return ((seed as u32).wrapping_mul(2_654_435_761) >> 24) as u8;
         }
