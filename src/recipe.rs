@@ -223,7 +223,7 @@ pub struct Logistic {
 
 impl Default for Logistic {
     fn default() -> Self {
-        Self { alpha: 1.0, max_iterations: 100 }
+        Self { alpha: 1.0, max_iterations: 300 }
     }
 }
 

@@ -123,6 +123,7 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
         train_seconds: experiment.train_seconds,
         features: arguments.features.clone(),
         manifest: arguments.manifest.clone(),
+        root: arguments.root.clone(),
         warnings: [manifest.warnings, data.warnings, experiment.notes].concat(),
     };
     report::write_run(&arguments.out, &run)?;

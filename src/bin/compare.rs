@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use kinoprobe::cli::{self, Outcome};
-use kinoprobe::report::compare::{self, late};
+use kinoprobe::matrix::default_threads;
+use kinoprobe::report::compare::{self, early, late};
 
 /// Compares runs: one table with intervals, McNemar's test for every pair, fusions, time per stage, pictures.
 #[derive(Debug, Parser)]
@@ -27,6 +28,12 @@ struct Arguments {
     /// Feature stores, beside those that the runs name, in which to look for near-duplicate clips.
     #[arg(long, value_name = "STORE", num_args = 1..)]
     stores: Vec<PathBuf>,
+    /// Train no classifier on the methods' features side by side.
+    #[arg(long)]
+    no_early_fusion: bool,
+    /// Threads of early fusion; the result does not depend on them.
+    #[arg(long, default_value_t = default_threads())]
+    threads: usize,
 }
 
 fn main() -> ExitCode {
@@ -34,7 +41,14 @@ fn main() -> ExitCode {
     cli::run("compare", || {
         let mut entries = arguments.runs.iter().map(|run| compare::load(run)).collect::<kinoprobe::Result<Vec<_>>>()?;
         compare::name_apart(&mut entries);
-        let (fusions, notes) = late::fuse(&entries)?;
+        let (mut fusions, mut notes) = late::fuse(&entries)?;
+        if !arguments.no_early_fusion {
+            // Predictions compare without the features; what early fusion lacks is said and left out.
+            match early::fuse(&entries, arguments.threads) {
+                Ok(fusion) => fusions.extend(fusion),
+                Err(error) => notes.push(format!("early fusion left out: {error}")),
+            }
+        }
         entries.extend(fusions);
         let mut comparison = compare::compare(&entries, &arguments.stores)?;
         comparison.warnings.extend(notes);

@@ -160,15 +160,6 @@ pub fn argmax(values: impl IntoIterator<Item = f32>) -> usize {
     best.0
 }
 
-/// The split's name, as manifests and tables write it.
-pub fn split_name(split: Split) -> &'static str {
-    match split {
-        Split::Train => "train",
-        Split::Val => "val",
-        Split::Test => "test",
-    }
-}
-
 /// Writes predictions as CSV, one part after the other; the parts have the same classes.
 ///
 /// `split` and `group` are written where a part, or a clip, has one; scores where all parts have them.
@@ -191,7 +182,7 @@ pub fn write_csv(path: &Path, parts: &[(Option<Split>, &Predictions)]) -> Result
     for (split, part) in parts {
         for i in 0..part.len() {
             let mut record = vec![part.ids[i].clone()];
-            record.extend(with_split.then(|| split.map(split_name).unwrap_or_default().into()));
+            record.extend(with_split.then(|| split.map(Split::name).unwrap_or_default().into()));
             record.extend(with_group.then(|| part.groups[i].clone().unwrap_or_default()));
             record.push(part.truth[i].map(|class| part.classes[class].clone()).unwrap_or_default());
             record.push(part.classes[part.predicted[i]].clone());
@@ -380,10 +371,10 @@ impl<'a> Reader<'a> {
             };
             let split = match self.split.map(|column| record[column].trim()).unwrap_or_default() {
                 "" => None,
-                "train" => Some(Split::Train),
-                "val" => Some(Split::Val),
-                "test" => Some(Split::Test),
-                name => return Err(self.wrong(Some(line), format!("split `{name}` is not train, val or test"))),
+                name => Some(
+                    Split::parse(name)
+                        .ok_or_else(|| self.wrong(Some(line), format!("split `{name}` is not train, val or test")))?,
+                ),
             };
             let group = self.group.map(|column| record[column].trim()).filter(|group| !group.is_empty());
             predictions.ids.push(id.to_string());

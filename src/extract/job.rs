@@ -64,7 +64,10 @@ pub fn run(options: &Options) -> Result<Outcome> {
     let made = prepare_model(options)?;
     let (payload, mut wanted) = describe(options, &made);
     if wanted.untrained() {
-        eprintln!("extract: UNTRAINED: {} runs with seeded weights; accuracies on them say nothing of the network", wanted.model);
+        eprintln!(
+            "extract: UNTRAINED: {} runs with seeded weights; accuracies on them say nothing of the network",
+            wanted.model
+        );
     }
     let partial = Journal::path_for(out);
     let mut journal = if partial.exists() { Some(Journal::open(out, payload, &wanted)?) } else { None };
@@ -79,14 +82,18 @@ pub fn run(options: &Options) -> Result<Outcome> {
         return Ok(outcome(work.failed));
     }
     if work.there + work.failed > 0 {
-        eprintln!("extract: {what}; {} are there, {} failed earlier (--retry-failed tries them again)", work.there, work.failed);
+        eprintln!(
+            "extract: {what}; {} are there, {} failed earlier (--retry-failed tries them again)",
+            work.there, work.failed
+        );
     }
     let dropped = work.dropped(manifest);
     if dropped > 0 {
         eprintln!("extract: {} has {dropped} clips that the manifest no longer has: their rows go", out.display());
     }
 
-    let mut progress = Progress::new(options.show, &options.recipe.method, manifest.clips.len(), work.there + work.failed);
+    let mut progress =
+        Progress::new(options.show, &options.recipe.method, manifest.clips.len(), work.there + work.failed);
     if !work.extract.is_empty() {
         // The journal is opened anew, now that it is known what runs.
         drop(journal.take());

@@ -22,10 +22,23 @@ pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
         let message = format!("the folder has no frames: no file ending in {}", image::EXTENSIONS.join(", "));
         return Err(Error::Media { path: folder.to_path_buf(), message });
     }
-    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = |path: &Path| unpadded(&path.file_name().unwrap_or_default().to_string_lossy());
     // Names that differ only in leading zeros are equal to the natural order: their spelling decides.
     paths.sort_by(|a, b| natord::compare(&name(a), &name(b)).then_with(|| a.cmp(b)));
     Ok(paths)
+}
+
+/// The name with its numbers' leading zeros left out: `natord` takes a number that begins with one for a fraction.
+fn unpadded(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut characters = name.chars().peekable();
+    while let Some(character) = characters.next() {
+        let begins = character == '0' && !out.ends_with(|c: char| c.is_ascii_digit());
+        if !(begins && characters.peek().is_some_and(char::is_ascii_digit)) {
+            out.push(character);
+        }
+    }
+    out
 }
 
 #[cfg(test)]

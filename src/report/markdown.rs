@@ -5,7 +5,6 @@ use std::fmt::Write;
 use super::Section;
 use super::metrics::Metrics;
 use crate::evaluate::SingleLabel;
-use crate::evaluate::predictions::split_name;
 use crate::evaluate::significance::{Interval, Unit};
 use crate::manifest::Split;
 
@@ -190,12 +189,7 @@ fn results(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics, se
         line(format_args!("| split | accuracy | macro F1 |\n|-|-:|-:|"));
         for (split, summary) in &seeds.summary {
             let spread = |s: super::metrics::Spread| format!("{:.1} ± {:.1} %", 100.0 * s.mean, 100.0 * s.std);
-            line(format_args!(
-                "| {} | {} | {} |",
-                split_name(*split),
-                spread(summary.accuracy),
-                spread(summary.macro_f1)
-            ));
+            line(format_args!("| {} | {} | {} |", split.name(), spread(summary.accuracy), spread(summary.macro_f1)));
         }
         line(format_args!(""));
     }

@@ -40,6 +40,8 @@ pub struct Metrics {
     pub features: PathBuf,
     /// The manifest, as it was given.
     pub manifest: PathBuf,
+    /// The folder below which the manifest's paths lie, where one was given.
+    pub root: Option<PathBuf>,
     /// The version of kinoprobe.
     pub tool_version: String,
     /// Seconds of training of the first seed.

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub use metrics::Metrics;
 
 use crate::error::{Error, Result};
-use crate::evaluate::predictions::{PredictionTable, csv_error, split_name, write_csv};
+use crate::evaluate::predictions::{PredictionTable, csv_error, write_csv};
 use crate::evaluate::single_label::measure;
 use crate::evaluate::{Epoch, Predictions, SeedResult, SingleLabel};
 use crate::manifest::Split;
@@ -55,6 +55,8 @@ pub struct Run {
     pub features: PathBuf,
     /// The manifest, as it was given.
     pub manifest: PathBuf,
+    /// The folder below which the manifest's paths lie, where one was given.
+    pub root: Option<PathBuf>,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -99,6 +101,7 @@ pub fn write_run(dir: &Path, run: &Run) -> Result<()> {
         provider: provenance.provider.clone(),
         features: run.features.clone(),
         manifest: run.manifest.clone(),
+        root: run.root.clone(),
         training_seconds: Some(run.train_seconds),
         extract_seconds: (provenance.extract_seconds > 0.0).then_some(provenance.extract_seconds),
         best_epoch: plots::best_epoch(&run.curves),
@@ -114,7 +117,7 @@ pub fn write_run(dir: &Path, run: &Run) -> Result<()> {
         .collect();
     let sections: Vec<Section<'_>> = measured
         .iter()
-        .map(|(split, metrics)| Section { name: split_name(*split).into(), metrics, constant: run.constant.get(split) })
+        .map(|(split, metrics)| Section { name: split.name().into(), metrics, constant: run.constant.get(split) })
         .collect();
     let mut files = vec!["predictions.csv", "per_class.csv", "recipe.toml", "metrics.json"];
     let parts: Vec<_> = run.splits.iter().map(|(&split, predictions)| (Some(split), predictions)).collect();
@@ -158,7 +161,7 @@ pub fn write_evaluation(dir: &Path, evaluation: &Evaluation) -> Result<Metrics> 
     }
     let mut sections = vec![Section { name: "all".into(), metrics: &all, constant: None }];
     sections.extend(parts.iter().map(|(split, _, measured)| Section {
-        name: split_name(*split).into(),
+        name: split.name().into(),
         metrics: measured,
         constant: metrics.constant.get(split),
     }));

@@ -147,7 +147,7 @@ pub struct Bar {
 
 /// Accuracy and macro F1 with their intervals, one row per bar, and the constant predictor's accuracy as a dashed line.
 pub fn bars(title: &str, rows: &[Bar], constant: Option<f64>) -> String {
-    let names: Vec<String> = rows.iter().map(|row| shorten(&row.name, 48)).collect();
+    let names: Vec<String> = rows.iter().map(|row| shorten(&row.name, 64)).collect();
     let longest = names.iter().map(|name| width(name, 12.0)).fold(60.0, f64::max);
     let (left, top, span, row_height) = (longest + 24.0, 74.0, 420.0, 46.0);
     let high = top + row_height * rows.len() as f64;
@@ -176,7 +176,6 @@ pub fn bars(title: &str, rows: &[Bar], constant: Option<f64>) -> String {
             let y = y + 2.0 + 18.0 * k as f64;
             drawing.rectangle(x(0.0), y, (x(value) - x(0.0)).max(1.0), 15.0, PALETTE[k], "");
             let mut text = format!("{:.1} %", 100.0 * value);
-            let mut end = x(value);
             if let Some([low, high]) = interval {
                 let middle = y + 7.5;
                 drawing.line((x(low), middle), (x(high), middle), "rule", 1.4, "");
@@ -184,9 +183,8 @@ pub fn bars(title: &str, rows: &[Bar], constant: Option<f64>) -> String {
                     drawing.line((x(edge), middle - 4.0), (x(edge), middle + 4.0), "rule", 1.4, "");
                 }
                 text.push_str(&format!(" [{:.1}, {:.1}]", 100.0 * low, 100.0 * high));
-                end = end.max(x(high));
             }
-            drawing.text(end + 8.0, y + 7.5, 11.0, "ink", Anchor::Start, 0.0, &text);
+            drawing.text(x(1.0) + 14.0, y + 7.5, 11.0, "ink", Anchor::Start, 0.0, &text);
         }
     }
     if let Some(constant) = constant {

@@ -78,6 +78,7 @@ pub(super) fn run(classes: &[&str]) -> Run {
         train_seconds: 1.5,
         features: "features/cnn3d.h5".into(),
         manifest: "clips.csv".into(),
+        root: None,
         warnings: vec!["clips without a class: 3 | 4".into()],
     }
 }
@@ -144,21 +145,4 @@ fn an_unwritable_folder_is_an_error_with_its_name() {
     std::fs::write(&file, "").unwrap();
     let error = write_run(&file.join("run"), &run(&["a", "b"])).unwrap_err().to_string();
     assert!(error.contains("taken"), "{error}");
-}
-#[test]
-fn zz_pictures() {
-    let names: Vec<String> = (0..15)
-        .map(|i| {
-            format!(
-                "{} moving {}",
-                ["checker", "stripes", "blobs"][i / 5],
-                ["left", "right", "up", "down", "spin"][i % 5]
-            )
-        })
-        .collect();
-    let names: Vec<&str> = names.iter().map(|s| s.as_str()).collect();
-    write_run(Path::new("/tmp/kp/run15"), &run(&names)).unwrap();
-    let names: Vec<String> = (0..30).map(|i| format!("class number {i}")).collect();
-    let names: Vec<&str> = names.iter().map(|s| s.as_str()).collect();
-    write_run(Path::new("/tmp/kp/run30"), &run(&names)).unwrap();
 }

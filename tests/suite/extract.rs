@@ -45,10 +45,14 @@ impl Bench {
     }
 
     fn command(&self, out: &str) -> Command {
+        self.command_with_models(out, &fixture("models"))
+    }
+
+    fn command_with_models(&self, out: &str, models: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-extract"));
         command.current_dir(root());
         command.args(["--method", "tiny", "--recipe"]).arg(fixture("pipelines/tiny.toml"));
-        command.arg("--models").arg(fixture("models"));
+        command.arg("--models").arg(models);
         command.arg("--manifest").arg(self.path("manifest.csv")).arg("--out").arg(self.path(out));
         command
     }
@@ -162,7 +166,8 @@ fn clips_that_fail_are_recorded_skipped_and_retried() {
     for (name, content) in [("text.mp4", "no video"), ("empty.mp4", ""), ("late.mp4", "not yet")] {
         fs::write(bench.path(name), content).unwrap();
     }
-    let manifest = "id,path,label\none,video.mp4,a\ntext,text.mp4,a\nlate,late.mp4,b\nempty,empty.mp4,b\ntwo,video.mp4,b\n";
+    let manifest =
+        "id,path,label\none,video.mp4,a\ntext,text.mp4,a\nlate,late.mp4,b\nempty,empty.mp4,b\ntwo,video.mp4,b\n";
     fs::write(bench.path("manifest.csv"), manifest).unwrap();
     let output = bench.command("tiny.h5").output().unwrap();
     assert_code(&output, 3);
@@ -194,7 +199,10 @@ fn a_store_made_otherwise_is_refused_with_what_differs() {
     let output = bench.command("tiny.h5").args(["--frames", "3"]).output().unwrap();
     assert_code(&output, 1);
     let said = printed(&output);
-    assert!(said.contains("made differently") && said.contains("recipe: it has") && said.contains("\"frames\":3"), "{said}");
+    assert!(
+        said.contains("made differently") && said.contains("recipe: it has") && said.contains("\"frames\":3"),
+        "{said}"
+    );
     assert_eq!(fs::read(bench.path("tiny.h5")).unwrap(), before);
 }
 
@@ -217,7 +225,9 @@ fn a_dry_run_says_what_would_be_done_and_writes_nothing() {
     let output = bench.command("dry.h5").arg("--dry-run").output().unwrap();
     assert_code(&output, 0);
     assert!(printed(&output).contains("4 of 4 clips to extract"), "{}", printed(&output));
-    assert!(fs::read_dir(bench.folder.path()).unwrap().flatten().all(|e| !e.path().to_string_lossy().contains("dry.h5")));
+    assert!(
+        fs::read_dir(bench.folder.path()).unwrap().flatten().all(|e| !e.path().to_string_lossy().contains("dry.h5"))
+    );
 }
 
 #[test]
@@ -233,29 +243,30 @@ fn a_log_for_machines_is_one_json_object_a_line() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert!(events.iter().any(|event| event["event"] == "failure" && event["id"] == "text"), "{events:?}");
-    assert!(events.iter().any(|event| event["event"] == "finished" && event["clips"] == 1 && event["failed"] == 1), "{events:?}");
+    assert!(
+        events.iter().any(|event| event["event"] == "finished" && event["clips"] == 1 && event["failed"] == 1),
+        "{events:?}"
+    );
 }
 
 #[test]
 fn wrong_usage_gets_a_sentence() {
     let bench = Bench::new(1);
-    let ask = |change: &dyn Fn(&mut Command)| {
-        let mut command = bench.command("x.h5");
-        change(&mut command);
-        let output = command.output().unwrap();
+    let ask = |flags: [&str; 2]| {
+        let output = bench.command("x.h5").args(flags).output().unwrap();
         (output.status.code(), printed(&output))
     };
-    let (code, said) = ask(&|c| drop(c.args(["--device", "abacus"])));
+    let (code, said) = ask(["--device", "abacus"]);
     assert_eq!(code, Some(2));
     assert!(said.contains("auto, cpu, openvino, cuda, tensorrt"), "{said}");
-    let (code, said) = ask(&|c| drop(c.args(["--keypoints", "3"])));
+    let (code, said) = ask(["--keypoints", "3"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("--keypoints does not apply"), "{said}");
-    let (code, said) = ask(&|c| drop(c.args(["--frames", "0"])));
+    let (code, said) = ask(["--frames", "0"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("sampling.frames must be at least 1"), "{said}");
     // A device that is asked for and is not there is an error, never another device.
-    let (code, said) = ask(&|c| drop(c.args(["--device", "cuda"])));
+    let (code, said) = ask(["--device", "cuda"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("make setup DEVICE=cuda") || said.contains("device cuda"), "{said}");
     assert!(!Path::new(&bench.path("x.h5")).exists());
@@ -275,8 +286,52 @@ fn a_card_that_does_not_fit_its_network_is_refused() {
     ] {
         assert!(card.contains(from));
         fs::write(models.join("tiny.toml"), card.replace(from, to)).unwrap();
-        let output = bench.command("x.h5").arg("--models").arg(&models).output().unwrap();
+        let output = bench.command_with_models("x.h5", &models).output().unwrap();
         assert_ne!(output.status.code(), Some(0));
         assert!(printed(&output).contains(expected), "{}", printed(&output));
     }
+}
+
+/// Cosine of every row of a store with the row that the reference computed from the same clip; the smallest.
+const PARITY: &str = "
+import h5py, numpy, sys
+with h5py.File(sys.argv[1]) as store:
+    ours, weights = store['features'][:].astype('f8'), store.attrs['weights']
+reference = numpy.load(sys.argv[2]).astype('f8')
+assert ours.shape == reference.shape, (ours.shape, reference.shape)
+cosine = (ours * reference).sum(1) / numpy.linalg.norm(ours, axis=1) / numpy.linalg.norm(reference, axis=1)
+between = (reference[0] * reference[-1]).sum() / numpy.linalg.norm(reference[0]) / numpy.linalg.norm(reference[-1])
+print(weights, cosine.min(), between)
+";
+
+/// From an H.264 file to embeddings, as torchvision has them.
+fn whole_path(method: &str, card: &str, weights: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = folder.path().join("manifest.csv");
+    fs::write(&manifest, format!("id,path,label\nplain,{},a\n", fixture("media/plain.mp4").display())).unwrap();
+    let out = folder.path().join("store.h5");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-extract"));
+    command.current_dir(root()).args(["--method", method, "--quiet", "--manifest"]).arg(&manifest);
+    let output = command.arg("--out").arg(&out).args(weights).output().unwrap();
+    assert_code(&output, 0);
+    assert_eq!(printed(&output).contains("UNTRAINED"), weights.contains(&"seeded"), "{}", printed(&output));
+    let said = run_python(PARITY, &[&out, &fixture(&format!("networks/{card}-path.npy"))]);
+    println!("{method}: {said}");
+    let cosine: f64 = said.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(cosine >= 0.9999, "{said}");
+}
+
+#[test]
+fn convnext_agrees_with_torchvision_from_the_file_on() {
+    whole_path("cnn", "convnext_base", &["--weights", "seeded"]);
+}
+
+#[test]
+fn r2plus1d_agrees_with_torchvision_from_the_file_on() {
+    whole_path("cnn3d", "r2plus1d_18", &["--weights", "seeded"]);
+}
+
+#[test]
+fn efficientnet_agrees_with_its_package_from_the_file_on() {
+    whole_path("effnet", "efficientnet_lite2", &[]);
 }

@@ -2,10 +2,12 @@
 
 mod classify;
 mod codebook;
+mod evaluate;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod extract;
 #[cfg(feature = "media")]
 mod media;
+mod models;
 #[cfg(feature = "media")]
 mod sift;
 mod support;

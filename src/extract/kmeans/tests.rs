@@ -155,7 +155,8 @@ fn agrees_with_scikit_learn_from_the_same_start() {
         assert_eq!(found.labels, integers(format!("{case}.labels")), "{case}");
         assert_eq!([found.iterations as u32], integers(format!("{case}.iterations"))[..], "{case}");
         let expected = floats(format!("{case}.centroids"));
-        let off = found.centroids.iter().zip(&expected).map(|(a, b)| (a - b).abs() / b.abs().max(1.0)).fold(0.0, f32::max);
+        let off =
+            found.centroids.iter().zip(&expected).map(|(a, b)| (a - b).abs() / b.abs().max(1.0)).fold(0.0, f32::max);
         assert!(off < 1e-4, "{case}: centres are off by {off}");
         let inertia = doubles(format!("{case}.inertia"));
         assert!((found.inertia / inertia - 1.0).abs() < 1e-5, "{case}: {} {inertia}", found.inertia);

@@ -41,10 +41,10 @@ pub(super) fn read_zip(source: &Arc<Source>) -> Tensors {
         Some(None) => Err(format!("{name} is compressed inside the archive; save it with torch.save")),
         None => Ok(None),
     };
-    if let Some((position, len)) = find("byteorder")? {
-        if source.read(position, len.min(16))? != b"little" {
-            return Err("was saved on a big-endian machine".into());
-        }
+    if let Some((position, len)) = find("byteorder")?
+        && source.read(position, len.min(16))? != b"little"
+    {
+        return Err("was saved on a big-endian machine".into());
     }
     let (position, len) = find("data.pkl")?.ok_or("has no data.pkl")?;
     if len > MAX_PICKLE {

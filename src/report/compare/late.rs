@@ -30,7 +30,10 @@ pub fn fuse(entries: &[Entry]) -> Result<(Vec<Entry>, Vec<String>)> {
     }
     let mut fused = Vec::new();
     if usable.len() >= 2 {
-        fused.extend(together(&usable)?);
+        fused.extend(together(&usable)?.map(|all| match usable.len() {
+            2 => all,
+            n => Entry { name: format!("late fusion: all {n} runs"), ..all },
+        }));
     }
     if usable.len() >= 3 {
         let mut best: Option<(f64, Entry)> = None;
@@ -78,7 +81,8 @@ fn together(entries: &[&Entry]) -> Result<Option<Entry>> {
         untrained: entries.iter().any(|entry| entry.untrained),
         folder: None,
         features: None,
-        manifest: entries[0].manifest.clone(),
+        manifest: None,
+        root: None,
         // Two runs of one store share its extraction, which then would count twice.
         extract_seconds: if distinct_stores(entries) { sum(|entry| entry.extract_seconds) } else { None },
         training_seconds: sum(|entry| entry.training_seconds),

@@ -4,6 +4,7 @@
 //! everything, [`write`] writes report.html, compare.md, compare.csv, compare.json and the pictures.
 
 pub mod duplicates;
+pub mod early;
 pub mod late;
 mod page;
 #[cfg(test)]
@@ -82,6 +83,8 @@ pub struct Entry {
     pub features: Option<PathBuf>,
     /// The manifest it was trained with.
     pub manifest: Option<PathBuf>,
+    /// The folder below which the manifest's paths lie, where one was given.
+    pub root: Option<PathBuf>,
     /// Seconds of extraction of all clips.
     pub extract_seconds: Option<f64>,
     /// Seconds of training.
@@ -198,6 +201,7 @@ pub fn load(folder: &Path) -> Result<Entry> {
         folder: Some(folder.to_path_buf()),
         features: given(metrics.features),
         manifest: given(metrics.manifest),
+        root: metrics.root,
         extract_seconds: metrics.extract_seconds,
         training_seconds: metrics.training_seconds,
         parts,

@@ -13,6 +13,9 @@ use crate::report::{write as write_text, write_records};
 /// Confusion matrices that are drawn; the rest is in the runs' own folders.
 const MATRICES: usize = 12;
 
+/// What the headings of the tables of pairs begin with.
+const PAIRS: &str = "Pairs, ";
+
 /// The tables of a comparison with their headings: results of each part (test first), time, pairs.
 pub fn tables(comparison: &Comparison) -> Vec<(String, Table)> {
     let mut tables: Vec<(String, Table)> =
@@ -24,7 +27,7 @@ pub fn tables(comparison: &Comparison) -> Vec<(String, Table)> {
     for part in parts(comparison) {
         let pairs = pairs(comparison, part);
         if !pairs.rows.is_empty() {
-            tables.push((format!("Pairs, {}", part.name()), pairs));
+            tables.push((format!("{PAIRS}{}", part.name()), pairs));
         }
     }
     tables
@@ -338,11 +341,15 @@ fn html(comparison: &Comparison, pictures: &[Picture]) -> String {
     )
 }
 
-/// The tables, banner and warnings for the terminal.
+/// The tables, warnings and banner for the terminal; the pairs only of the part that matters most.
 pub fn summary(comparison: &Comparison) -> String {
     let mut text = String::new();
+    let mut pairs = 0;
     for (heading, table) in tables(comparison) {
-        text.push_str(&format!("{heading}\n{}\n", table.text()));
+        pairs += usize::from(heading.starts_with(PAIRS));
+        if pairs < 2 {
+            text.push_str(&format!("{heading}\n{}\n", table.text()));
+        }
     }
     for warning in &comparison.warnings {
         text.push_str(&format!("warning: {warning}\n"));

@@ -17,6 +17,7 @@ fn entry(name: &str, part: Part, predictions: Predictions) -> Entry {
         folder: None,
         features: None,
         manifest: None,
+        root: None,
         extract_seconds: None,
         training_seconds: Some(1.0),
         parts: BTreeMap::from([(part, predictions)]),
@@ -65,7 +66,7 @@ fn the_best_pair_is_chosen_on_validation() {
     let entries = [with("x", &good, &good), with("y", &good, &bad), with("z", &bad, &good)];
     let (fused, notes) = late::fuse(&entries).unwrap();
     let names: Vec<&str> = fused.iter().map(|entry| entry.name.as_str()).collect();
-    assert_eq!(names, ["late fusion: x + y + z", "late fusion: x + y (best pair on val)"]);
+    assert_eq!(names, ["late fusion: all 3 runs", "late fusion: x + y (best pair on val)"]);
     assert_eq!(notes, Vec::<String>::new());
     assert_eq!(fused[0].training_seconds, Some(3.0));
 }

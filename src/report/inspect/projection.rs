@@ -33,11 +33,16 @@ pub fn project(features: &Array2<f32>) -> Projection {
     let mut basis =
         Array2::from_shape_fn((d, width), |(i, j)| ((i * width + j + 1) as f64 * 0.618_033_988_749_895).fract() - 0.5);
     orthonormalise(&mut basis);
+    // With more points than dimensions, the D × D scatter matrix once is cheaper than all points at every step.
+    let scatter = (n > d).then(|| centred.t().dot(&centred));
     let mut before = f64::NEG_INFINITY;
     for _ in 0..STEPS {
-        let scores = centred.dot(&basis);
-        let captured: f64 = scores.columns().into_iter().take(2).map(|column| column.dot(&column)).sum();
-        basis = centred.t().dot(&scores);
+        let moved = match &scatter {
+            Some(scatter) => scatter.dot(&basis),
+            None => centred.t().dot(&centred.dot(&basis)),
+        };
+        let captured: f64 = (0..width.min(2)).map(|k| basis.column(k).dot(&moved.column(k))).sum();
+        basis = moved;
         orthonormalise(&mut basis);
         if (captured - before).abs() <= 1e-12 * total {
             break;

@@ -141,6 +141,9 @@ fn the_projection_finds_the_plane() {
     let radius = |i: usize| (projection.points[i].0 / 3.0).hypot(projection.points[i].1);
     assert!((0..40).all(|i| (radius(i) - 1.0).abs() < 0.1));
     assert_eq!(project(&points), projection);
+    // Fewer points than dimensions take another path to the same plane.
+    let few = points.slice(ndarray::s![..4, ..]).to_owned();
+    assert!((project(&few).explained.iter().sum::<f64>() - 1.0).abs() < 1e-6);
 }
 
 #[test]

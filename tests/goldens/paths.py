@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Goldens of the whole path: a real H.264 clip, decoded, sampled, transformed and embedded by the reference.
+
+    python tests/goldens/paths.py [--checkpoint models/downloads/efficientnet-lite2-9656183e.pth]
+
+Needs numpy, torch, torchvision, opencv-python-headless (and efficientnet_lite_pytorch). Frames come from
+OpenCV-Python, windows from torchvision's resampling rule, pixels from torchvision's published presets (EfficientNet-Lite2:
+torchvision's bicubic after TensorFlow's centre crop), networks from torchvision with the seeded weights of networks.py.
+Writes fixtures/networks/NAME-path.npy, (rows, dim).
+"""
+import argparse
+import math
+import pathlib
+
+import cv2
+import numpy as np
+import torch
+import torchvision.transforms.functional as F
+from torchvision.transforms._presets import ImageClassification, VideoClassification
+
+import networks
+
+CLIP = networks.ROOT / "fixtures" / "media" / "plain.mp4"
+
+
+def frames_of(path):
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while True:
+        read, frame = capture.read()
+        if not read:
+            return np.stack(frames), capture.get(cv2.CAP_PROP_FPS)
+        frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+
+
+def even(count, wanted):
+    return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
+
+
+def windows(count, fps, length=16, rate=15, most=5):
+    """torchvision's VideoClips and UniformClipSampler: frame k is floor(k * fps / rate), starts evenly spread."""
+    resampled = [math.floor(k * fps / rate) for k in range(math.floor(count * rate / fps))]
+    starts = len(resampled) - length + 1
+    chosen = sorted({i * (starts - 1) // (most - 1) for i in range(most)})
+    return [resampled[s : s + length] for s in chosen]
+
+
+def lite2(frame):
+    height, width, _ = frame.shape
+    side = int(260 / (260 + 32) * min(height, width))
+    top, left = (height - side + 1) // 2, (width - side + 1) // 2
+    square = torch.from_numpy(frame[top : top + side, left : left + side]).permute(2, 0, 1)
+    # Like TensorFlow's, without antialiasing: the network was trained so.
+    pixels = F.resize(square, [260, 260], F.InterpolationMode.BICUBIC, antialias=False)
+    return (pixels.float() - 127) / 128
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument(
+        "--checkpoint",
+        type=pathlib.Path,
+        default=networks.ROOT / "models" / "downloads" / "efficientnet-lite2-9656183e.pth",
+    )
+    arguments = parser.parse_args()
+    frames, fps = frames_of(CLIP)
+    chosen = even(len(frames), 8)
+    pictures = torch.from_numpy(frames[chosen]).permute(0, 3, 1, 2)
+    image_preset = ImageClassification(crop_size=224, resize_size=232)
+    video_preset = VideoClassification(
+        crop_size=(112, 112), resize_size=(128, 171), mean=(0.43216, 0.394666, 0.37645), std=(0.22803, 0.22145, 0.216989)
+    )
+    inputs = {
+        "convnext_base": image_preset(pictures),
+        "r2plus1d_18": torch.stack(
+            [video_preset(torch.from_numpy(frames[w]).permute(0, 3, 1, 2)) for w in windows(len(frames), fps)]
+        ),
+    }
+    if arguments.checkpoint.is_file():
+        inputs["efficientnet_lite2"] = torch.stack([lite2(frames[i]) for i in chosen])
+    for name, batch in inputs.items():
+        module, _ = networks.network(name)  # seeded
+        if name == "efficientnet_lite2":
+            module.net.load_state_dict(torch.load(arguments.checkpoint, map_location="cpu"))
+        with torch.inference_mode():
+            rows = module(batch).numpy()
+        path = networks.ROOT / "fixtures" / "networks" / f"{name}-path.npy"
+        np.save(path, rows)
+        print(path.name, rows.shape, float(np.sqrt((rows**2).mean())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+//! Evaluation, comparison and inspection, through the real binaries.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::{assert_code, printed, run_python};
+
+fn kinoprobe(binary: &str, folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(binary).current_dir(folder).args(arguments).output().unwrap()
+}
+
+fn evaluate(folder: &Path, arguments: &[&str]) -> Output {
+    kinoprobe(env!("CARGO_BIN_EXE_kinoprobe-evaluate"), folder, arguments)
+}
+
+fn compare(folder: &Path, arguments: &[&str]) -> Output {
+    kinoprobe(env!("CARGO_BIN_EXE_kinoprobe-compare"), folder, arguments)
+}
+
+fn inspect(folder: &Path, arguments: &[&str]) -> Output {
+    kinoprobe(env!("CARGO_BIN_EXE_kinoprobe-inspect"), folder, arguments)
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Whether Python's XML parser takes the file, and it refers to nothing outside.
+fn assert_picture(path: &Path) {
+    run_python("import sys, xml.etree.ElementTree as e; e.parse(sys.argv[1])", &[path]);
+    let text = fs::read_to_string(path).unwrap();
+    assert!(!text.contains("href") && !text.contains("@import"), "{}", path.display());
+}
+
+/// Two stores of the same clips, written with h5py to the contract: `strong` tells the classes, `weak` hardly does.
+fn stores(folder: &Path) {
+    let script = r#"
+import sys, pathlib, h5py, numpy as np
+folder = pathlib.Path(sys.argv[1])
+rng = np.random.default_rng(0)
+names = ["cat", "dog", "owl"]
+clips = [(f"{split}{i:02}", names[i % 3], split) for split, n in [("train", 60), ("val", 30), ("test", 45)] for i in range(n)]
+(folder / "clips").mkdir()
+with open(folder / "clips.csv", "w") as file:
+    print("id,path,label,split,group", file=file)
+    for i, (id, label, split) in enumerate(clips):
+        (folder / "clips" / f"{id}.mp4").touch()
+        print(f"{id},clips/{id}.mp4,{label},{split},film{i // 5}", file=file)
+text = h5py.string_dtype()
+for method, strength, weights in [("strong", 3.0, "published"), ("weak", 0.7, "seeded")]:
+    n, d = len(clips), 6
+    features = rng.normal(size=(n, d)).astype("f4")
+    for i, (_, label, _) in enumerate(clips):
+        features[i, names.index(label)] += strength
+    features[clips.index(("test07", names[7 % 3], "test"))] = features[3]
+    with h5py.File(folder / f"{method}.h5", "w") as store:
+        store.attrs.update(format="kinoprobe-features", format_version=1, method=method, model="numbers", weights=weights,
+            model_sha256="00", recipe='{"sampling":{"kind":"even","frames":1},"extractor":{"kind":"network","card":"numbers","batch":1}}',
+            manifest_sha256="", dim=d, precision="f32", provider="cpu", tool_version="0", created="2026-01-01T00:00:00Z", extract_seconds=27.0)
+        store["features"] = features
+        store["rows/clip"] = np.arange(n, dtype="u4")
+        store["rows/start_frame"] = np.zeros(n, "u8")
+        store["rows/start_seconds"] = np.zeros(n, "f8")
+        store["rows/end_seconds"] = np.full(n, 2.0)
+        store["rows/padded"] = np.zeros(n, "u1")
+        store.create_dataset("clips/id", data=[c[0] for c in clips], dtype=text)
+        store.create_dataset("clips/path", data=[f"clips/{c[0]}.mp4" for c in clips], dtype=text)
+        store["clips/offset"] = np.arange(n, dtype="u8")
+        store["clips/length"] = np.ones(n, "u4")
+        store["clips/frame_count"] = np.full(n, 50, "u8")
+        store["clips/fps"] = np.full(n, 25.0)
+        store["clips/duration_seconds"] = np.full(n, 2.0)
+        store["pooled/mean"] = features
+        store["pooled/max"] = features
+        for name in ("id", "stage", "error"):
+            store.create_dataset(f"failures/{name}", shape=(0,), dtype=text)
+"#;
+    run_python(script, &[folder]);
+    for method in ["strong", "weak"] {
+        let recipe = format!(
+            "method = \"{method}\"\n[sampling]\nkind = \"even\"\nframes = 1\n[extractor]\nkind = \"network\"\n\
+             card = \"numbers\"\nbatch = 1\n[classify.mlp]\nhidden = 16\nepochs = 12\n"
+        );
+        fs::write(folder.join(format!("{method}.toml")), recipe).unwrap();
+    }
+}
+
+fn classify(folder: &Path, method: &str, classifier: &str) {
+    let (store, recipe, out) =
+        (format!("{method}.h5"), format!("{method}.toml"), format!("runs/{method}-{classifier}"));
+    let arguments = ["--features", &store, "--manifest", "clips.csv", "--recipe", &recipe, "--out", &out];
+    let arguments = [&arguments[..], &["--classifier", classifier, "--quiet"]].concat();
+    assert_code(&kinoprobe(env!("CARGO_BIN_EXE_kinoprobe-classify"), folder, &arguments), 0);
+}
+
+#[test]
+fn predictions_alone_are_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "id,label,predicted\n1,cat,cat\n2,cat,dog\n3,dog,dog\n4,dog,dog\n5,owl,dog\n";
+    fs::write(folder.path().join("p.csv"), rows).unwrap();
+    let output = evaluate(folder.path(), &["--predictions", "p.csv", "--out", "out"]);
+    assert_code(&output, 0);
+    assert!(printed(&output).contains("accuracy 60.0 % ["), "{}", printed(&output));
+    let metrics = json(&folder.path().join("out/metrics.json"));
+    let all = &metrics["all"];
+    assert_eq!(all["confusion"], serde_json::json!([[1, 1, 0], [0, 2, 0], [0, 1, 0]]));
+    assert_eq!(all["labels"], serde_json::json!(["cat", "dog", "owl"]));
+    assert_eq!(all["per_class"][1]["fp"], 2);
+    assert_eq!(all["hardest"], "owl");
+    assert_eq!(all["top_k"], serde_json::json!({"1": 0.6}));
+    assert!(metrics.get("val").is_none());
+    assert_picture(&folder.path().join("out/confusion_all.svg"));
+    let report = fs::read_to_string(folder.path().join("out/REPORT.md")).unwrap();
+    assert!(report.contains("| cat | 1 | 0 | 1 | 3 |"), "{report}");
+}
+
+#[test]
+fn scores_alone_are_enough_and_splits_are_measured_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "id,split,label,cat,dog\n1,val,cat,0.9,0.1\n2,val,dog,0.5,0.5\n3,test,dog,0.2,0.8\n4,test,dog,0.3,0.7\n";
+    fs::write(folder.path().join("p.csv"), rows).unwrap();
+    assert_code(&evaluate(folder.path(), &["--predictions", "p.csv", "--out", "out"]), 0);
+    let metrics = json(&folder.path().join("out/metrics.json"));
+    assert_eq!(metrics["val"]["accuracy"], 0.5);
+    assert_eq!(metrics["test"]["accuracy"], 1.0);
+    assert_eq!(metrics["all"]["n"], 4);
+    assert!(metrics["all"]["expected_calibration_error"].is_number());
+    // What was written can be measured again, to the same numbers.
+    assert_code(&evaluate(folder.path(), &["--predictions", "out/predictions.csv", "--out", "again"]), 0);
+    assert_eq!(json(&folder.path().join("again/metrics.json"))["all"], metrics["all"]);
+}
+
+#[test]
+fn wrong_predictions_get_a_sentence_and_write_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    for (text, expected) in [
+        ("id,label\n1,cat\n", "p.csv:1: column `predicted` is missing"),
+        ("id,label,predicted,score:cat\n1,cat,dog,1\n", "p.csv:2: prediction `dog` has no score column"),
+        ("", "p.csv:1: column `id` is missing"),
+        ("id,label,predicted\n", "p.csv: no predictions"),
+        ("id,label,score:cat\n1,cat,very\n", "p.csv:2: the score of `cat` is `very`"),
+    ] {
+        fs::write(folder.path().join("p.csv"), text).unwrap();
+        let output = evaluate(folder.path(), &["--predictions", "p.csv", "--out", "out"]);
+        assert_code(&output, 1);
+        assert!(printed(&output).contains(expected), "{text:?}: {}", printed(&output));
+        assert!(!folder.path().join("out").exists());
+    }
+    let output = evaluate(folder.path(), &["--predictions", "none.csv", "--out", "out"]);
+    assert_code(&output, 1);
+    assert!(printed(&output).contains("evaluate: none.csv: "), "{}", printed(&output));
+    assert_code(&evaluate(folder.path(), &["--out", "out"]), 2);
+}
+
+#[test]
+fn runs_are_compared_fused_and_warned_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    stores(at);
+    classify(at, "strong", "mlp");
+    classify(at, "strong", "logistic");
+    classify(at, "weak", "mlp");
+    let runs = ["runs/strong-mlp", "runs/strong-logistic", "runs/weak-mlp", "--out", "compare"];
+    let output = compare(at, &runs);
+    assert_code(&output, 0);
+    let text = printed(&output);
+    for part in [
+        "strong · mlp",
+        "weak · mlp (UNTRAINED)",
+        "late fusion: all 3 runs (UNTRAINED)",
+        "best pair on val",
+        "early fusion: strong + weak",
+        "Time per stage",
+        "1 of 45 test clips have a near-duplicate",
+        "compare: wrote compare/report.html",
+    ] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+    assert!(!text.contains("left out"), "{text}");
+
+    let html = fs::read_to_string(at.join("compare/report.html")).unwrap();
+    for needless in ["href=", "src=", "url(", "<script", "@import"] {
+        assert!(!html.contains(needless), "{needless}");
+    }
+    for part in ["<!doctype html>", "class=\"alarm\"", "UNTRAINED", "prefers-color-scheme:dark", "test07", "27.00 s"] {
+        assert!(html.contains(part), "no {part}");
+    }
+    let comparison = json(&at.join("compare/compare.json"));
+    let rows = comparison["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 6);
+    let accuracy = |row: usize| rows[row]["parts"]["test"]["accuracy"].as_f64().unwrap();
+    assert!(accuracy(0) > accuracy(2), "the strong features beat the weak ones");
+    assert!(accuracy(5) > accuracy(2), "early fusion, with the strong features, beats the weak ones");
+    assert_eq!(rows[0]["parts"]["test"]["interval"]["unit"], "groups");
+    assert_eq!(comparison["pairs"].as_array().unwrap().len(), 2 * 15);
+    assert_eq!(comparison["duplicates"][0]["pairs"][0]["id"], "test07");
+    for picture in ["bars_test.svg", "bars_val.svg", "confusion_01.svg", "confusion_06.svg"] {
+        assert_picture(&at.join("compare").join(picture));
+    }
+    assert!(fs::read_to_string(at.join("compare/compare.md")).unwrap().contains("![Accuracy and macro F1, test"));
+
+    // The same comparison again is the same to the byte, but for the seconds that early fusion took.
+    let again = ["runs/strong-mlp", "runs/weak-mlp", "--no-early-fusion", "--out"];
+    for out in ["one", "two"] {
+        assert_code(&compare(at, &[&again[..], &[out]].concat()), 0);
+    }
+    let read = |out: &str| fs::read_to_string(at.join(out).join("compare.json")).unwrap();
+    assert_eq!(read("one"), read("two"));
+}
+
+#[test]
+fn predictions_of_others_compare_without_stores() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    for (name, second) in [("ours", "dog"), ("theirs", "cat")] {
+        let rows = format!("id,label,predicted\n1,cat,cat\n2,dog,{second}\n3,dog,dog\n");
+        fs::write(at.join(format!("{name}.csv")), rows).unwrap();
+        let csv = format!("{name}.csv");
+        assert_code(&evaluate(at, &["--predictions", &csv, "--out", name]), 0);
+    }
+    let output = compare(at, &["ours", "theirs", "--out", "compare"]);
+    assert_code(&output, 0);
+    let comparison = json(&at.join("compare/compare.json"));
+    assert_eq!(comparison["rows"].as_array().unwrap().len(), 2, "without scores there is nothing to fuse");
+    assert_eq!(comparison["pairs"][0]["only_first"], 1);
+    let missing = compare(at, &["ours", "nowhere", "--out", "compare"]);
+    assert_code(&missing, 1);
+    assert!(printed(&missing).contains("compare: nowhere: no metrics.json in it"), "{}", printed(&missing));
+    assert_code(&compare(at, &["--out", "compare"]), 2);
+}
+
+#[test]
+fn stores_and_manifests_are_inspected() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    stores(at);
+    let output = inspect(at, &["weak.h5", "--manifest", "clips.csv", "--out", "out", "--export", "npy"]);
+    assert_code(&output, 0);
+    let text = printed(&output);
+    for part in ["UNTRAINED", "135 rows × 6, 135 clips", "not finite: 0 of 810", "constant features: 0 of 6"] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+    assert_picture(&at.join("out/projection.svg"));
+    let script = "import sys, h5py, numpy as np; d = sys.argv[1]; store = h5py.File(d + '/weak.h5');\n\
+        assert (np.load(d + '/out/features.npy') == store['features'][:]).all()\n\
+        assert np.load(d + '/out/pooled_max.npy').shape == (135, 6)";
+    run_python(script, &[at]);
+    assert_code(&inspect(at, &["weak.h5", "--export", "csv", "--out", "csv"]), 0);
+    assert_eq!(fs::read_to_string(at.join("csv/pooled.csv")).unwrap().lines().count(), 136);
+
+    let output = inspect(at, &["clips.csv", "--out", "manifest"]);
+    assert_code(&output, 0);
+    let text = printed(&output);
+    for part in ["135 clips", "groups: 27", "labels a clip: 1 in 135 clips"] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+    assert_picture(&at.join("manifest/classes.svg"));
+
+    for (arguments, code, expected) in [
+        (&["none.h5"][..], 1, "inspect: none.h5"),
+        (&["none.csv"], 1, "inspect: none.csv"),
+        (&["clips.csv", "--out", "x", "--export", "npy"], 1, "serves a feature store only"),
+        (&["weak.h5", "--export", "npy"], 2, "--out"),
+    ] {
+        let output = inspect(at, arguments);
+        assert_code(&output, code);
+        assert!(printed(&output).contains(expected), "{arguments:?}: {}", printed(&output));
+    }
+}

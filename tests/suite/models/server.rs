@@ -1,0 +1,92 @@
+//! A web server of one file on this machine, that can misbehave, and serve as a proxy too.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+/// How the server answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behaviour {
+    /// With ranges, `If-Range` and the version `"one"`.
+    Plain,
+    /// As `Plain`, but the first answer breaks off in the middle.
+    BreaksOnce,
+    /// Always with the whole file.
+    IgnoresRange,
+    /// With 404.
+    Missing,
+}
+
+pub struct Server {
+    port: u16,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    /// Serves `file` under every path until the test's process ends.
+    pub fn start(file: Vec<u8>, behaviour: Behaviour) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let log = requests.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let _ = serve(stream, &file, behaviour, &log); // a client may hang up
+            }
+        });
+        Self { port, requests }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.port)
+    }
+
+    /// The heads of the requests so far, in small letters.
+    pub fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+fn serve(mut stream: TcpStream, file: &[u8], behaviour: Behaviour, log: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if reader.read_line(&mut head)? == 0 {
+                return Ok(());
+            }
+        }
+        let head = head.to_lowercase();
+        let earlier = {
+            let mut log = log.lock().unwrap();
+            log.push(head.clone());
+            log.len() - 1
+        };
+        if head.starts_with("connect") {
+            stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
+            continue; // the tunnel ends here: this is every host
+        }
+        let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let same = field("if-range:").is_none_or(|version| version == "\"one\"");
+        let start = field("range: bytes=").and_then(|range| range.trim_end_matches('-').parse::<usize>().ok());
+        let start = start.filter(|_| same && behaviour != Behaviour::IgnoresRange);
+        let (status, extra, body) = match start {
+            _ if behaviour == Behaviour::Missing => ("404 Not Found", String::new(), &file[..0]),
+            Some(start) if start >= file.len() => {
+                ("416 Range Not Satisfiable", format!("Content-Range: bytes */{}\r\n", file.len()), &file[..0])
+            }
+            Some(start) => {
+                let range = format!("Content-Range: bytes {start}-{}/{}\r\n", file.len() - 1, file.len());
+                ("206 Partial Content", range, &file[start..])
+            }
+            None => ("200 OK", String::new(), file),
+        };
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: \"one\"\r\n{extra}\r\n", body.len());
+        stream.write_all(head.as_bytes())?;
+        if behaviour == Behaviour::BreaksOnce && earlier == 0 {
+            stream.write_all(&body[..body.len() / 2])?;
+            return stream.shutdown(std::net::Shutdown::Both);
+        }
+        stream.write_all(body)?;
+    }
+}
