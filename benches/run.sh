@@ -21,7 +21,8 @@ for file in "${requirements[@]}"; do
 done
 target=${CARGO_TARGET_DIR:-target}
 cargo build --release --quiet --bins
-cargo build --release --quiet --bench kmeans --bench mlp
 clips=$target/bench/clips
 [ -f "$clips/manifest.csv" ] || "$target/release/kinoprobe-demo" --out "$clips" --clips 6 --seed 1 --quiet
-exec $venv/bin/python benches/bench.py --clips-from "$clips" ${PEER:+--torch} "$@"
+torch=()
+[ "${PEER:-}" = torch ] && torch=(--torch)
+exec $venv/bin/python benches/bench.py --clips-from "$clips" "${torch[@]}" "$@"
