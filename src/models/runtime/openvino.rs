@@ -7,7 +7,7 @@ use openvino::{
     Core, DeviceType, ElementType, InferRequest, InferenceError, PartialShape, RwPropertyKey, Shape, Tensor,
 };
 
-use super::{Lane, Settings, embeddings, is_embedding, required_library};
+use super::{Lane, Settings, admits, embeddings, is_embedding, required_library};
 use crate::error::{Error, Result};
 
 /// Lanes beyond this add memory for activations and hardly any speed.
@@ -44,6 +44,11 @@ pub(super) fn load(onnx: &Path, settings: &Settings) -> Result<(String, Vec<Box<
     let inputs = model.get_inputs_len().map_err(|e| unusable(&e))?;
     if inputs != 1 {
         return Err(wrong(format!("a network needs exactly one input, this one has {inputs}")));
+    }
+    let input = model.get_input_by_index(0).and_then(|node| node.get_partial_shape()).map_err(|e| unusable(&e))?;
+    let declared = axes(&input);
+    if !admits(&declared, &settings.input_shape()) {
+        return Err(wrong(format!("its input is {declared:?}, the card states f32 {:?}", settings.input_shape())));
     }
     let shape: Vec<i64> = settings.input_shape().iter().map(|&axis| axis as i64).collect();
     let refused = |e: InferenceError| wrong(format!("its input does not take the card's f32 {shape:?}: {e}"));
@@ -96,11 +101,18 @@ fn find_output(model: &openvino::Model, onnx: &Path, settings: &Settings) -> Res
     };
     let node = model.get_output_by_index(index).map_err(unreadable)?;
     let shape = node.get_partial_shape().map_err(unreadable)?;
-    let axes: Vec<i64> =
-        shape.get_dimensions().iter().map(|axis| if axis.is_dynamic() { -1 } else { axis.get_max() }).collect();
-    if is_embedding(&axes, settings.dim) {
+    let declared = axes(&shape);
+    if is_embedding(&declared, settings.dim) {
         Ok(index)
     } else {
-        Err(wrong(format!("its output `{}` is {axes:?}, the card states f32 [batch, {}]", names[index], settings.dim)))
+        Err(wrong(format!(
+            "its output `{}` is {declared:?}, the card states f32 [batch, {}]",
+            names[index], settings.dim
+        )))
     }
+}
+
+/// The axes of a shape, -1 where one is not fixed.
+fn axes(shape: &PartialShape) -> Vec<i64> {
+    shape.get_dimensions().iter().map(|axis| if axis.is_dynamic() { -1 } else { axis.get_max() }).collect()
 }
