@@ -126,7 +126,7 @@ test: build weights .venv-test/ready
 	@touch $@
 
 bench: build
-	@benches/run.sh
+	@benches/run.sh $(FLAGS)
 
 goldens: weights
 	@for script in tests/goldens/*.py; do echo "$$script"; $${PYTHON:-python3} "$$script"; done

@@ -212,7 +212,7 @@ fn items<'a>(sampling: &'a Sampling, card: &'a Card) -> Prepare<'a, Vec<f32>> {
 
 /// A worker that describes keypoints.
 fn descriptors(sampling: &Sampling, keypoints: usize) -> Result<Prepare<'_, Values>> {
-    let mut sink = DescriptorSink::new(keypoints);
+    let mut sink = DescriptorSink::new(keypoints)?;
     Ok(Box::new(move |clip| prepared(clip, sampling, &mut sink, |sink, _| sink.take())))
 }
 

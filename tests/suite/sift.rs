@@ -45,7 +45,7 @@ fn descriptors_are_opencv_pythons() {
     let (mut total, mut equal) = (0, 0);
     for case in golden["cases"].as_array().unwrap() {
         let number = |key: &str| case[key].as_u64().unwrap() as usize;
-        let sift = Sift::new(number("keypoints"));
+        let sift = Sift::new(number("keypoints")).unwrap();
         let mut one = One { frame: number("frame"), sift, descriptors: Vec::new() };
         media::decode(&clip(case["clip"].as_str().unwrap()), &Sampling::Even { frames: usize::MAX }, &mut one).unwrap();
         let (expected, after) = rest.split_at(number("found") * DESCRIPTOR_LEN);
@@ -54,19 +54,19 @@ fn descriptors_are_opencv_pythons() {
         let rows = one.descriptors.chunks_exact(DESCRIPTOR_LEN).zip(expected.chunks_exact(DESCRIPTOR_LEN));
         for (a, b) in rows {
             let step = a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max();
-            assert!(step <= Some(2), "{case}: {step:?}");
+            assert!(step <= Some(1), "{case}: {step:?}");
             (total, equal) = (total + 1, equal + usize::from(a == b));
         }
     }
     println!("{equal} of {total} descriptors are equal");
     // Versions of OpenCV differ among themselves by the last bit of an angle, and so by a step in a descriptor or two.
-    assert!(equal * 100 >= total * 98, "{equal} of {total} descriptors are equal");
+    assert!(equal * 1000 >= total * 998, "{equal} of {total} descriptors are equal");
     assert!(rest.is_empty());
 }
 
 #[test]
 fn a_clip_gives_its_frames_descriptors_in_order() {
-    let mut sink = DescriptorSink::new(32);
+    let mut sink = DescriptorSink::new(32).unwrap();
     let decoded = media::decode(&clip("plain.mp4"), &Sampling::Even { frames: 3 }, &mut sink).unwrap();
     let Values::Descriptors { counts, values } = sink.take() else { panic!("SIFT gives descriptors") };
     assert_eq!(decoded.windows.len(), 3);

@@ -1,0 +1,122 @@
+//! SIFT: the strongest keypoints of a frame and their descriptors.
+
+use std::cmp::Ordering;
+
+use ndarray::Array2;
+use opencv::core::{self, KeyPoint, KeyPointTraitConst as _, Mat, MatTraitConstManual as _, Ptr, Vector};
+use opencv::features2d::{Feature2DTrait as _, SIFT};
+use opencv::imgproc;
+
+use crate::error::{Error, Result};
+use crate::media::{self, Frame, FrameSink, Window};
+use crate::store::Values;
+
+/// Values in a descriptor: 4×4 cells of 8 orientations.
+pub const DESCRIPTOR_LEN: usize = 128;
+
+/// OpenCV's defaults (Lowe 2004): layers in an octave, contrast and edge thresholds, sigma of the first layer.
+const LAYERS: i32 = 3;
+const CONTRAST: f64 = 0.04;
+const EDGE: f64 = 10.0;
+const SIGMA: f64 = 1.6;
+
+/// OpenCV's detector with its buffers; one per worker thread.
+pub struct Sift {
+    detector: Ptr<SIFT>,
+    keypoints: usize,
+    grey: Mat,
+    found: Vector<KeyPoint>,
+    descriptors: Mat,
+}
+
+impl Sift {
+    /// A detector of the `keypoints` strongest keypoints.
+    ///
+    /// # Errors
+    /// OpenCV refuses the number.
+    pub fn new(keypoints: usize) -> Result<Self> {
+        media::prepare_opencv();
+        let most = i32::try_from(keypoints).map_err(|_| Error::Data(format!("{keypoints} keypoints are too many")))?;
+        let detector = SIFT::create(most, LAYERS, CONTRAST, EDGE, SIGMA).map_err(unexpected)?;
+        let (grey, descriptors) = (Mat::default(), Mat::default());
+        Ok(Self { detector, keypoints, grey, found: Vector::new(), descriptors })
+    }
+
+    /// Appends the frame's descriptors to `out`, [`DESCRIPTOR_LEN`] bytes each, and returns how many: at most as many
+    /// as asked for, none on a frame without texture.
+    ///
+    /// OpenCV keeps every keypoint as strong as the last one it keeps, in no order. Here the strongest come first;
+    /// those of equal response are ordered by y, x, size, angle, then octave, and the surplus dropped.
+    ///
+    /// # Errors
+    /// OpenCV fails.
+    pub fn describe(&mut self, frame: &Mat, out: &mut Vec<u8>) -> Result<usize> {
+        imgproc::cvt_color_def(frame, &mut self.grey, imgproc::COLOR_BGR2GRAY).map_err(unexpected)?;
+        self.found.clear();
+        self.detector
+            .detect_and_compute(&self.grey, &core::no_array(), &mut self.found, &mut self.descriptors, false)
+            .map_err(unexpected)?;
+        let mut order: Vec<(i32, KeyPoint)> = (0..).zip(&self.found).collect();
+        order.sort_by(|(_, a), (_, b)| stronger_first(a, b));
+        order.truncate(self.keypoints);
+        for (row, _) in &order {
+            // OpenCV computes whole numbers from 0 to 255 and gives them as floats.
+            let row = self.descriptors.at_row::<f32>(*row).map_err(unexpected)?;
+            out.extend(row.iter().map(|&value| value as u8));
+        }
+        Ok(order.len())
+    }
+}
+
+fn stronger_first(a: &KeyPoint, b: &KeyPoint) -> Ordering {
+    let place = |k: &KeyPoint| [k.pt().y, k.pt().x, k.size(), k.angle()];
+    let by_place = place(a).iter().zip(place(b)).map(|(a, b)| a.total_cmp(&b)).find(|order| order.is_ne());
+    b.response().total_cmp(&a.response()).then(by_place.unwrap_or(Ordering::Equal)).then(a.octave().cmp(&b.octave()))
+}
+
+fn unexpected(error: opencv::Error) -> Error {
+    Error::Data(format!("SIFT: {}", error.message))
+}
+
+/// Describes each wanted frame of a clip; a row is a frame, so the sampling's windows are of one frame.
+pub struct DescriptorSink {
+    sift: Sift,
+    counts: Vec<u32>,
+    values: Vec<u8>,
+}
+
+impl DescriptorSink {
+    /// A sink for the `keypoints` strongest keypoints of each frame. One per worker thread.
+    ///
+    /// # Errors
+    /// As [`Sift::new`].
+    pub fn new(keypoints: usize) -> Result<Self> {
+        Ok(Self { sift: Sift::new(keypoints)?, counts: Vec::new(), values: Vec::new() })
+    }
+
+    /// The descriptors of the clip just decoded.
+    pub fn take(&mut self) -> Values {
+        let counts = std::mem::take(&mut self.counts);
+        let values = std::mem::take(&mut self.values);
+        let shape = (values.len() / DESCRIPTOR_LEN, DESCRIPTOR_LEN);
+        let values = Array2::from_shape_vec(shape, values).expect("descriptors are whole");
+        Values::Descriptors { counts, values }
+    }
+}
+
+impl FrameSink for DescriptorSink {
+    fn begin(&mut self, windows: &[Window], wanted: &[usize]) -> Result<()> {
+        if windows.len() != wanted.len() {
+            return Err(Error::Data("SIFT looks at single frames: make sampling.kind \"even\"".into()));
+        }
+        self.counts.clear();
+        self.values.clear();
+        Ok(())
+    }
+
+    fn frame(&mut self, _position: usize, frame: &Frame<'_>) -> Result<()> {
+        let count = self.sift.describe(frame.mat(), &mut self.values)?;
+        self.counts.push(count as u32);
+        Ok(())
+    }
+}
