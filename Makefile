@@ -87,7 +87,8 @@ $(FEATURES)/%.h5: $(if $(IS_DEMO),$(DEMO_MANIFEST)) FORCE | build
 $(FEATURES)/sift.descriptors.h5: $(if $(IS_DEMO),$(DEMO_MANIFEST)) FORCE | build
 	@$(BIN)extract --method sift $(data) --out $@ $(call extract_flags,sift) $(go_on)
 
-$(FEATURES)/sift.h5: $(FEATURES)/sift.descriptors.h5
+# A manifest with other splits makes another codebook.
+$(FEATURES)/sift.h5: $(FEATURES)/sift.descriptors.h5 $(wildcard $(MANIFEST)) | build
 	@$(BIN)codebook --descriptors $< $(data) --out $@
 
 # Classifiers ---------------------------------------------------------------------------------------------------------
