@@ -266,6 +266,8 @@ pub(super) fn wrong(path: &Path) -> impl Fn(hdf5::Error) -> Error {
         let message = if said.contains("unable to lock file") || said.contains("already open") {
             "another process has it open: wait for it, or set HDF5_USE_FILE_LOCKING=FALSE where the file system cannot lock"
                 .to_string()
+        } else if said.contains("file signature not found") || said.contains("truncated file") {
+            "not an HDF5 file, or only a part of one".to_string()
         } else {
             format!("HDF5: {said}")
         };
