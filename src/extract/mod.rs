@@ -4,6 +4,7 @@ pub mod codebook;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod job;
 pub mod kmeans;
+#[cfg(all(feature = "media", feature = "onnx"))]
 mod ordered;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod pipeline;

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+#[cfg(feature = "onnx")]
+use kinoprobe::models::checkpoint::Checkpoint;
 use kinoprobe::models::nets::Architecture;
-use kinoprobe::models::{Card, checkpoint::Checkpoint, fetch, onnx, seeded};
+use kinoprobe::models::{Card, fetch, onnx, seeded};
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::support::{assert_code, fixture, printed, root};
