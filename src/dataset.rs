@@ -6,7 +6,7 @@ use ndarray::{Array2, ArrayView2, s};
 
 use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest, Split};
-use crate::recipe::Pooling;
+use crate::recipe::{Pooling, Task};
 use crate::store::FeatureStore;
 
 /// Clips ready for a classifier.
@@ -32,6 +32,8 @@ pub struct Dataset {
 /// The clips of a manifest that have features, by what they are for. All parts have the same classes and D.
 #[derive(Debug, Clone)]
 pub struct Joined {
+    /// Multi-label where a clip that has a split has several labels; a recipe may say otherwise.
+    pub task: Task,
     /// Labelled clips of the training split.
     pub train: Dataset,
     /// Labelled clips of the validation split; may be empty.
@@ -263,7 +265,9 @@ impl Dataset {
             })
         };
         let of_split = |split: Split| gather(&|clip| clip.split == Some(split) && !clip.labels.is_empty());
+        let several = manifest.clips.iter().any(|clip| clip.split.is_some() && clip.labels.len() > 1);
         let joined = Joined {
+            task: if several { Task::MultiLabel } else { Task::SingleLabel },
             train: of_split(Split::Train)?,
             val: of_split(Split::Val)?,
             test: of_split(Split::Test)?,

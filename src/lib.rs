@@ -3,7 +3,7 @@
 //! The data flows one way; a room imports only from rooms before it, or from [`models`]:
 //!
 //! ```text
-//! manifest → media → extract → store (HDF5) → dataset → classify → evaluate → report
+//! manifest → media → extract → store (HDF5) → dataset → evaluate → classify → report
 //!               models ↗ (cards, weights, ONNX, runtime)
 //! ```
 

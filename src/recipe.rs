@@ -118,6 +118,17 @@ pub enum Pooling {
     Max,
 }
 
+/// How many labels a clip has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Exactly one: classes exclude each other.
+    #[default]
+    SingleLabel,
+    /// Any number: each class is a question of its own.
+    MultiLabel,
+}
+
 /// Which classifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -138,6 +149,9 @@ pub enum ClassifierKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Classify {
+    /// Single-label or multi-label; where it is not given, the data decide.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
     /// Which pooled features are read.
     pub pooling: Pooling,
     /// Standardise by the mean and deviation of the training split.
@@ -159,6 +173,7 @@ pub struct Classify {
 impl Default for Classify {
     fn default() -> Self {
         Self {
+            task: None,
             pooling: Pooling::Mean,
             standardise: true,
             classifier: ClassifierKind::Mlp,

@@ -2,11 +2,13 @@
 //!
 //! - [`predictions`]: what was predicted for which clip, and its CSV form
 //! - [`single_label`]: the metrics of one label a clip
+//! - [`ranking`]: how well scores order clips: average precision, areas under curves
 //! - [`significance`]: bootstrap intervals, McNemar's test, Holm's correction
 //!
 //! A new metric of one label a clip is one field of [`SingleLabel`] and one line in [`single_label::measure`].
 
 pub mod predictions;
+pub mod ranking;
 pub mod significance;
 pub mod single_label;
 

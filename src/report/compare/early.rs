@@ -116,6 +116,7 @@ pub fn side_by_side(members: &[&Joined]) -> Result<Joined> {
         Ok(joined)
     };
     Ok(Joined {
+        task: members[0].task,
         train: part("training", |joined| &joined.train)?,
         val: part("validation", |joined| &joined.val)?,
         test: part("test", |joined| &joined.test)?,
