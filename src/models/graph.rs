@@ -34,12 +34,27 @@ pub struct Conv<'a> {
     pub stride: &'a [usize],
     /// Zeros before and after, along each axis.
     pub padding: &'a [(usize, usize)],
+    /// Distance between the kernel's taps, along each axis.
+    pub dilation: &'a [usize],
     /// Groups of channels that do not mix; `inputs` for a depthwise convolution.
     pub groups: usize,
     /// Whether it has a bias.
     pub bias: bool,
     /// For seeded weights only: the standard deviation is `gain / sqrt(fan-in)`.
     pub gain: f64,
+}
+
+/// The class token of a vision transformer and what is added to tokens by their place.
+#[derive(Debug, Clone, Copy)]
+pub struct ClassToken<'a> {
+    /// Name of the token's parameter, `(channels)`.
+    pub token: &'a str,
+    /// Name of the places' parameter, `(tokens, channels)`.
+    pub positions: &'a str,
+    /// Tokens, the class token among them.
+    pub tokens: usize,
+    /// Length of a token.
+    pub channels: usize,
 }
 
 /// What a parameter is to its layer: decides how it is seeded.
@@ -62,6 +77,8 @@ pub enum Role {
     RunningVariance,
     /// Factor on a residual branch, per channel.
     LayerScale,
+    /// A token, or what is added to tokens by their place.
+    Embedding,
 }
 
 /// A parameter as a definition asks for it.
@@ -92,6 +109,8 @@ pub trait Graph {
     fn layer_norm(&mut self, x: &Self::Value, name: &str, channels: usize, epsilon: f64) -> Result<Self::Value>;
     /// Linear layer over the last axis. Parameters `NAME.weight` `(outputs, inputs)` and `NAME.bias` `(outputs)`.
     fn linear(&mut self, x: &Self::Value, name: &str, sizes: (usize, usize), gain: f64) -> Result<Self::Value>;
+    /// Linear layer without bias over the last axis. Parameter `NAME.weight` `(outputs, inputs)`.
+    fn projection(&mut self, x: &Self::Value, name: &str, sizes: (usize, usize), gain: f64) -> Result<Self::Value>;
     /// Multiplies the last axis by the parameter `name`, whose axes other than the channel have length one.
     fn layer_scale(&mut self, x: &Self::Value, name: &str, shape: &[usize]) -> Result<Self::Value>;
     /// max(x, 0).
@@ -100,12 +119,37 @@ pub trait Graph {
     fn relu6(&mut self, x: &Self::Value) -> Result<Self::Value>;
     /// x·Φ(x) with the exact Gaussian distribution function (by erf).
     fn gelu(&mut self, x: &Self::Value) -> Result<Self::Value>;
+    /// x·σ(1.702·x), the logistic approximation of GELU (Hendrycks and Gimpel 2016).
+    fn quick_gelu(&mut self, x: &Self::Value) -> Result<Self::Value>;
+    /// Puts the class token before the others, then adds to each token what belongs to its place:
+    /// `(batch, tokens - 1, channels)` → `(batch, tokens, channels)`.
+    fn class_token(&mut self, x: &Self::Value, token: &ClassToken) -> Result<Self::Value>;
+    /// The token that stands first: `(batch, tokens, channels)` → `(batch, channels)`.
+    fn first_token(&mut self, x: &Self::Value) -> Result<Self::Value>;
+    /// softmax(q·kᵀ / √d)·v in each of `heads` groups of d = `channels / heads` channels; all `(batch, tokens, channels)`
+    /// (Vaswani et al. 2017, section 3.2).
+    fn attention(&mut self, qkv: [&Self::Value; 3], heads: usize, channels: usize) -> Result<Self::Value>;
     /// Sum of two activations of one shape.
     fn add(&mut self, x: &Self::Value, y: &Self::Value) -> Result<Self::Value>;
     /// Reorders the axes: axis i of the result is axis `axes[i]` of `x`.
     fn permute(&mut self, x: &Self::Value, axes: &[usize]) -> Result<Self::Value>;
     /// Mean over all axes after the channel: `(batch, channel, …)` → `(batch, channel)`.
     fn global_average(&mut self, x: &Self::Value) -> Result<Self::Value>;
+    /// Mean over `axes`, which go.
+    fn mean(&mut self, x: &Self::Value, axes: &[usize]) -> Result<Self::Value>;
+    /// Mean over boxes of `kernel` places along the axes after the channel, side by side; a rest at the end is left out.
+    fn average_pool(&mut self, x: &Self::Value, kernel: &[usize]) -> Result<Self::Value>;
+    /// Merges the axes from `axis` on into one, row-major.
+    fn flatten(&mut self, x: &Self::Value, axis: usize) -> Result<Self::Value>;
+    /// Joins activations along `axis`, at least 1.
+    fn concatenate(&mut self, xs: &[&Self::Value], axis: usize) -> Result<Self::Value>;
+    /// Cosine of each frame's vector with those of its neighbours, from `(window - 1) / 2` frames before to as many
+    /// after, 0 beyond the ends: `(batch, frames, channels)` → `(batch, frames, window)`. `window` is odd.
+    fn neighbour_similarity(&mut self, x: &Self::Value, frames: usize, window: usize) -> Result<Self::Value>;
+    /// How many of a frame's pixels have each colour, each channel being cut into `levels` equal steps (a power of two):
+    /// `(batch, 3, frames, height, width)` of eight-bit values divided by 255 → `(batch, frames, levels³)`, the third
+    /// channel's step varying fastest.
+    fn colour_histogram(&mut self, x: &Self::Value, levels: usize) -> Result<Self::Value>;
 }
 
 /// The backend that computes nothing and lists the parameters in the order they are asked for.
@@ -162,6 +206,14 @@ pub(super) fn linear_parameters(name: &str, (inputs, outputs): (usize, usize), g
     [weight, parameter(name, ".bias", &[outputs], Role::Bias)]
 }
 
+impl ClassToken<'_> {
+    /// The token and the places.
+    pub(super) fn parameters(&self) -> [Parameter; 2] {
+        let token = parameter(self.token, "", &[self.channels], Role::Embedding);
+        [token, parameter(self.positions, "", &[self.tokens, self.channels], Role::Embedding)]
+    }
+}
+
 /// The factor on a residual branch.
 pub(super) fn layer_scale_parameter(name: &str, shape: &[usize]) -> Parameter {
     parameter(name, "", shape, Role::LayerScale)
@@ -183,6 +235,13 @@ impl Graph for Parameters {
     fn linear(&mut self, _: &(), name: &str, sizes: (usize, usize), gain: f64) -> Result<()> {
         self.push(linear_parameters(name, sizes, gain))
     }
+    fn projection(&mut self, _: &(), name: &str, sizes: (usize, usize), gain: f64) -> Result<()> {
+        let [weight, _] = linear_parameters(name, sizes, gain);
+        self.push([weight])
+    }
+    fn class_token(&mut self, _: &(), token: &ClassToken) -> Result<()> {
+        self.push(token.parameters())
+    }
     fn layer_scale(&mut self, _: &(), name: &str, shape: &[usize]) -> Result<()> {
         self.push([layer_scale_parameter(name, shape)])
     }
@@ -202,6 +261,33 @@ impl Graph for Parameters {
         Ok(())
     }
     fn global_average(&mut self, _: &()) -> Result<()> {
+        Ok(())
+    }
+    fn quick_gelu(&mut self, _: &()) -> Result<()> {
+        Ok(())
+    }
+    fn first_token(&mut self, _: &()) -> Result<()> {
+        Ok(())
+    }
+    fn attention(&mut self, _: [&(); 3], _: usize, _: usize) -> Result<()> {
+        Ok(())
+    }
+    fn mean(&mut self, _: &(), _: &[usize]) -> Result<()> {
+        Ok(())
+    }
+    fn average_pool(&mut self, _: &(), _: &[usize]) -> Result<()> {
+        Ok(())
+    }
+    fn flatten(&mut self, _: &(), _: usize) -> Result<()> {
+        Ok(())
+    }
+    fn concatenate(&mut self, _: &[&()], _: usize) -> Result<()> {
+        Ok(())
+    }
+    fn neighbour_similarity(&mut self, _: &(), _: usize, _: usize) -> Result<()> {
+        Ok(())
+    }
+    fn colour_histogram(&mut self, _: &(), _: usize) -> Result<()> {
         Ok(())
     }
 }

@@ -3,20 +3,20 @@
 //!
 //! Format: <https://onnx.ai/onnx/repo-docs/IR.html>, messages as numbered in `onnx.proto`.
 
-use std::collections::HashMap;
-
 use prost::Message;
 
 use super::card::Card;
 use super::checkpoint::Checkpoint;
-use super::graph::{self, Conv, Graph, Parameter};
+use super::graph::{self, ClassToken, Conv, Graph, Parameter};
 use super::nets::Architecture;
 use super::seeded;
 use crate::error::{Error, Result};
 
+mod lowering;
 pub(crate) mod proto;
 
-use proto::{Attribute, GraphProto, ModelProto, NodeProto, OperatorSet, TensorProto, ValueInfo};
+use lowering::Lowering;
+use proto::{GraphProto, ModelProto, OperatorSet, ValueInfo};
 
 /// Operator set of the files written: the first with LayerNormalization is 17.
 pub const OPSET: i64 = 18;
@@ -79,6 +79,7 @@ enum Operation {
         bias: Option<Vec<f32>>,
         stride: Vec<usize>,
         padding: Vec<(usize, usize)>,
+        dilation: Vec<usize>,
         groups: usize,
     },
     BatchNorm {
@@ -94,15 +95,38 @@ enum Operation {
     Linear {
         inputs: usize,
         weight: Vec<f32>,
-        bias: Vec<f32>,
+        bias: Option<Vec<f32>>,
     },
     Scale(Vec<f32>),
     Relu,
     Relu6,
     Gelu,
+    QuickGelu,
+    /// A class token and the places, added in one: `(tokens, channels)`.
+    ClassToken {
+        table: Vec<f32>,
+        tokens: usize,
+    },
+    FirstToken,
+    /// Of query, key and value.
+    Attention {
+        heads: usize,
+        head_channels: usize,
+    },
     Add,
     Permute(Vec<usize>),
     GlobalAverage,
+    Mean(Vec<usize>),
+    AveragePool(Vec<usize>),
+    Flatten(usize),
+    Concatenate(usize),
+    NeighbourSimilarity {
+        frames: usize,
+        window: usize,
+    },
+    ColourHistogram {
+        levels: usize,
+    },
 }
 
 /// A layer in its place.
@@ -141,10 +165,9 @@ impl OnnxGraph<'_> {
     fn fold(&mut self, x: &Value, factor: &[f64], offset: &[f64]) -> Option<Value> {
         let placed = self.unread(x)?;
         let (weight, bias) = match &mut placed.operation {
-            Operation::Convolution { weight, bias, .. } => {
+            Operation::Convolution { weight, bias, .. } | Operation::Linear { weight, bias, .. } => {
                 (weight, bias.get_or_insert_with(|| vec![0.0; factor.len()]))
             }
-            Operation::Linear { weight, bias, .. } => (weight, bias),
             _ => return None,
         };
         let fan_in = weight.len() / factor.len();
@@ -170,6 +193,7 @@ impl Graph for OnnxGraph<'_> {
             bias: bias.map(|bias| self.weights.get(&bias)).transpose()?,
             stride: conv.stride.to_vec(),
             padding: conv.padding.to_vec(),
+            dilation: conv.dilation.to_vec(),
             groups: conv.groups,
         };
         Ok(self.push(operation, vec![x]))
@@ -199,8 +223,13 @@ impl Graph for OnnxGraph<'_> {
 
     fn linear(&mut self, x: &Value, name: &str, sizes: (usize, usize), gain: f64) -> Result<Value> {
         let [weight, bias] = graph::linear_parameters(name, sizes, gain);
-        let operation =
-            Operation::Linear { inputs: sizes.0, weight: self.weights.get(&weight)?, bias: self.weights.get(&bias)? };
+        let (weight, bias) = (self.weights.get(&weight)?, Some(self.weights.get(&bias)?));
+        Ok(self.push(Operation::Linear { inputs: sizes.0, weight, bias }, vec![x]))
+    }
+
+    fn projection(&mut self, x: &Value, name: &str, sizes: (usize, usize), gain: f64) -> Result<Value> {
+        let [weight, _] = graph::linear_parameters(name, sizes, gain);
+        let operation = Operation::Linear { inputs: sizes.0, weight: self.weights.get(&weight)?, bias: None };
         Ok(self.push(operation, vec![x]))
     }
 
@@ -225,6 +254,25 @@ impl Graph for OnnxGraph<'_> {
         Ok(self.push(Operation::Gelu, vec![x]))
     }
 
+    fn quick_gelu(&mut self, x: &Value) -> Result<Value> {
+        Ok(self.push(Operation::QuickGelu, vec![x]))
+    }
+
+    fn class_token(&mut self, x: &Value, token: &ClassToken) -> Result<Value> {
+        let [class, positions] = token.parameters();
+        let mut table = self.weights.get(&positions)?;
+        table.iter_mut().zip(self.weights.get(&class)?).for_each(|(place, class)| *place += class);
+        Ok(self.push(Operation::ClassToken { table, tokens: token.tokens }, vec![x]))
+    }
+
+    fn first_token(&mut self, x: &Value) -> Result<Value> {
+        Ok(self.push(Operation::FirstToken, vec![x]))
+    }
+
+    fn attention(&mut self, qkv: [&Value; 3], heads: usize, channels: usize) -> Result<Value> {
+        Ok(self.push(Operation::Attention { heads, head_channels: channels / heads }, qkv.to_vec()))
+    }
+
     fn add(&mut self, x: &Value, y: &Value) -> Result<Value> {
         Ok(self.push(Operation::Add, vec![x, y]))
     }
@@ -235,6 +283,30 @@ impl Graph for OnnxGraph<'_> {
 
     fn global_average(&mut self, x: &Value) -> Result<Value> {
         Ok(self.push(Operation::GlobalAverage, vec![x]))
+    }
+
+    fn mean(&mut self, x: &Value, axes: &[usize]) -> Result<Value> {
+        Ok(self.push(Operation::Mean(axes.to_vec()), vec![x]))
+    }
+
+    fn average_pool(&mut self, x: &Value, kernel: &[usize]) -> Result<Value> {
+        Ok(self.push(Operation::AveragePool(kernel.to_vec()), vec![x]))
+    }
+
+    fn flatten(&mut self, x: &Value, axis: usize) -> Result<Value> {
+        Ok(self.push(Operation::Flatten(axis), vec![x]))
+    }
+
+    fn concatenate(&mut self, xs: &[&Value], axis: usize) -> Result<Value> {
+        Ok(self.push(Operation::Concatenate(axis), xs.to_vec()))
+    }
+
+    fn neighbour_similarity(&mut self, x: &Value, frames: usize, window: usize) -> Result<Value> {
+        Ok(self.push(Operation::NeighbourSimilarity { frames, window }, vec![x]))
+    }
+
+    fn colour_histogram(&mut self, x: &Value, levels: usize) -> Result<Value> {
+        Ok(self.push(Operation::ColourHistogram { levels }, vec![x]))
     }
 }
 
@@ -273,115 +345,6 @@ impl OnnxGraph<'_> {
             producer_name: "kinoprobe".into(),
             graph: Some(graph),
             opset_import: vec![OperatorSet { domain: String::new(), version: OPSET }],
-        }
-    }
-}
-
-/// Nodes and initialisers as they are made.
-#[derive(Default)]
-struct Lowering {
-    nodes: Vec<NodeProto>,
-    initialisers: Vec<TensorProto>,
-    /// Scalars and index lists that several nodes share.
-    constants: HashMap<String, ()>,
-}
-
-impl Lowering {
-    fn node(&mut self, operator: &str, inputs: &[&str], output: &str, attributes: Vec<Attribute>) {
-        self.nodes.push(NodeProto {
-            input: inputs.iter().map(|s| s.to_string()).collect(),
-            output: vec![output.into()],
-            name: output.into(),
-            op_type: operator.into(),
-            attribute: attributes,
-        });
-    }
-
-    fn floats(&mut self, name: String, shape: &[usize], values: &[f32]) -> String {
-        self.initialisers.push(TensorProto::floats(&name, shape, values));
-        name
-    }
-
-    fn scalar(&mut self, name: &str, value: f32) -> String {
-        if self.constants.insert(name.into(), ()).is_none() {
-            self.initialisers.push(TensorProto::floats(name, &[], &[value]));
-        }
-        name.into()
-    }
-
-    fn layer(&mut self, operation: Operation, inputs: &[&str], output: &str) {
-        let part = |suffix: &str| format!("{output}.{suffix}");
-        match operation {
-            Operation::Input => unreachable!("the input is no node"),
-            Operation::Convolution { shape, weight, bias, stride, padding, groups } => {
-                let kernel: Vec<usize> = shape[2..].to_vec();
-                let weight = self.floats(part("weight"), &shape, &weight);
-                let bias = bias.map(|bias| self.floats(part("bias"), &[bias.len()], &bias));
-                let pads: Vec<usize> = padding.iter().map(|p| p.0).chain(padding.iter().map(|p| p.1)).collect();
-                let attributes = vec![
-                    Attribute::ints("kernel_shape", &kernel),
-                    Attribute::ints("strides", &stride),
-                    Attribute::ints("pads", &pads),
-                    Attribute::int("group", groups as i64),
-                ];
-                let inputs: Vec<&str> = [inputs[0], &weight].into_iter().chain(bias.as_deref()).collect();
-                self.node("Conv", &inputs, output, attributes);
-            }
-            Operation::BatchNorm { parameters, epsilon } => {
-                let names = ["scale", "shift", "mean", "variance"].map(part);
-                for (name, values) in names.iter().zip(&parameters) {
-                    self.floats(name.clone(), &[values.len()], values);
-                }
-                let inputs: Vec<&str> = std::iter::once(inputs[0]).chain(names.iter().map(String::as_str)).collect();
-                self.node("BatchNormalization", &inputs, output, vec![Attribute::float("epsilon", epsilon as f32)]);
-            }
-            Operation::LayerNorm { scale, shift, epsilon } => {
-                let scale = self.floats(part("scale"), &[scale.len()], &scale);
-                let shift = self.floats(part("shift"), &[shift.len()], &shift);
-                let attributes = vec![Attribute::int("axis", -1), Attribute::float("epsilon", epsilon as f32)];
-                self.node("LayerNormalization", &[inputs[0], &scale, &shift], output, attributes);
-            }
-            Operation::Linear { inputs: fan_in, weight, bias } => {
-                let outputs = bias.len();
-                let mut transposed = vec![0.0; weight.len()];
-                for (row, filter) in weight.chunks(fan_in).enumerate() {
-                    for (column, w) in filter.iter().enumerate() {
-                        transposed[column * outputs + row] = *w;
-                    }
-                }
-                let weight = self.floats(part("weight"), &[fan_in, outputs], &transposed);
-                let bias = self.floats(part("bias"), &[outputs], &bias);
-                let product = part("product");
-                self.node("MatMul", &[inputs[0], &weight], &product, vec![]);
-                self.node("Add", &[&product, &bias], output, vec![]);
-            }
-            Operation::Scale(scale) => {
-                let scale = self.floats(part("scale"), &[scale.len()], &scale);
-                self.node("Mul", &[inputs[0], &scale], output, vec![]);
-            }
-            Operation::Relu => self.node("Relu", inputs, output, vec![]),
-            Operation::Relu6 => {
-                let (low, high) = (self.scalar("zero", 0.0), self.scalar("six", 6.0));
-                self.node("Clip", &[inputs[0], &low, &high], output, vec![]);
-            }
-            Operation::Gelu => {
-                // The pattern that ONNX Runtime and OpenVINO recognise and replace by one kernel.
-                let root = self.scalar("sqrt_2", std::f32::consts::SQRT_2);
-                let (one, half) = (self.scalar("one", 1.0), self.scalar("half", 0.5));
-                let [divided, erf, sum, product] = ["divided", "erf", "sum", "product"].map(part);
-                self.node("Div", &[inputs[0], &root], &divided, vec![]);
-                self.node("Erf", &[&divided], &erf, vec![]);
-                self.node("Add", &[&erf, &one], &sum, vec![]);
-                self.node("Mul", &[inputs[0], &sum], &product, vec![]);
-                self.node("Mul", &[&product, &half], output, vec![]);
-            }
-            Operation::Add => self.node("Add", inputs, output, vec![]),
-            Operation::Permute(axes) => self.node("Transpose", inputs, output, vec![Attribute::ints("perm", &axes)]),
-            Operation::GlobalAverage => {
-                let pooled = part("pooled");
-                self.node("GlobalAveragePool", inputs, &pooled, vec![]);
-                self.node("Flatten", &[&pooled], output, vec![Attribute::int("axis", 1)]);
-            }
         }
     }
 }

@@ -10,7 +10,8 @@
 //!   and norm `gain`: activations neither grow nor collapse onto their mean through many layers. A filter of one
 //!   element is `u · (gain / 32768)`, and so is one whose elements are all alike (Q = 0).
 //! - All others are uniform, `low + (high − low) · ((u + 32768) / 65535)`: normalisation scale [0.8, 1.2], shift and
-//!   running mean [−0.3, 0.3], running variance [0.5, 1.5], bias [−0.1, 0.1], layer scale [0.1, 0.4].
+//!   running mean [−0.3, 0.3], running variance [0.5, 1.5], bias [−0.1, 0.1], layer scale [0.1, 0.4],
+//!   tokens and what is added to them [−0.5, 0.5].
 //!
 //! So no layer is an identity: a fold that forgets a term shows.
 
@@ -32,6 +33,7 @@ pub fn values(parameter: &Parameter, seed: u64) -> Vec<f32> {
         Role::NormShift | Role::RunningMean => (-0.3, 0.3),
         Role::RunningVariance => (0.5, 1.5),
         Role::LayerScale => (0.1, 0.4),
+        Role::Embedding => (-0.5, 0.5),
     };
     integers.iter().map(|u| (low + (high - low) * (f64::from(u + 32768) / 65535.0)) as f32).collect()
 }

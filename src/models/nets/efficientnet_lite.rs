@@ -113,6 +113,7 @@ impl Layer<'_> {
             kernel: &[self.kernel; 2],
             stride: &[self.stride; 2],
             padding: &padding,
+            dilation: &[1, 1],
             groups: self.groups,
             bias: false,
             gain,

@@ -58,9 +58,11 @@ pub struct Attribute {
     pub f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub i: Option<i64>,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub s: Option<Vec<u8>>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
-    /// 1 float, 2 int, 7 ints.
+    /// 1 float, 2 int, 3 string, 7 ints.
     #[prost(int32, tag = "20")]
     pub kind: i32,
 }
@@ -69,7 +71,7 @@ pub struct Attribute {
 pub struct TensorProto {
     #[prost(int64, repeated, packed = "false", tag = "1")]
     pub dims: Vec<i64>,
-    /// 1 is f32.
+    /// [`FLOAT`] or [`INTEGER`].
     #[prost(int32, tag = "2")]
     pub data_type: i32,
     #[prost(string, tag = "8")]
@@ -114,7 +116,10 @@ pub struct Dimension {
     pub parameter: Option<String>,
 }
 
+/// The element type f32.
 const FLOAT: i32 = 1;
+/// The element type i64.
+pub const INTEGER: i32 = 7;
 
 impl Attribute {
     pub fn int(name: &str, value: i64) -> Self {
@@ -123,6 +128,10 @@ impl Attribute {
 
     pub fn float(name: &str, value: f32) -> Self {
         Self { name: name.into(), f: Some(value), kind: 1, ..Self::default() }
+    }
+
+    pub fn string(name: &str, value: &str) -> Self {
+        Self { name: name.into(), s: Some(value.into()), kind: 3, ..Self::default() }
     }
 
     pub fn ints(name: &str, values: &[usize]) -> Self {
@@ -135,6 +144,17 @@ impl TensorProto {
         let raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let dims = shape.iter().map(|d| *d as i64).collect();
         Self { dims, data_type: FLOAT, name: name.into(), raw_data }
+    }
+
+    /// A list of whole numbers.
+    pub fn integers(name: &str, values: &[i64]) -> Self {
+        let raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self { dims: vec![values.len() as i64], data_type: INTEGER, name: name.into(), raw_data }
+    }
+
+    /// One whole number, without axes.
+    pub fn integer(name: &str, value: i64) -> Self {
+        Self { dims: vec![], ..Self::integers(name, &[value]) }
     }
 }
 
