@@ -42,6 +42,25 @@ pub enum Sampling {
         /// Windows at the most.
         count: usize,
     },
+    /// Every frame, or every n-th: a sequence.
+    All {
+        /// Frames from one taken to the next.
+        #[serde(default = "one")]
+        every: usize,
+        /// Where more would be taken, this many of them, evenly spread.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        most: Option<usize>,
+    },
+    /// `frames` frames of each shot, each the centre of one of as many equal segments of it; the shots are those of the
+    /// list that `kinoprobe-shots` writes.
+    Shots {
+        /// How many; a shorter shot gives each of its frames once.
+        frames: usize,
+    },
+}
+
+fn one() -> usize {
+    1
 }
 
 /// What turns frames into feature rows.
@@ -280,13 +299,16 @@ pub struct Extraction<'a> {
     /// How descriptors become histograms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub codebook: Option<&'a Codebook>,
+    /// SHA-256 of the list of shots; for sampling kind shots only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shots: Option<&'a str>,
 }
 
 /// Single values of `[sampling]` and `[extractor]`, as flags of the same names.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Values of the recipe")]
 pub struct Overrides {
-    /// Evenly spaced frames a clip (sampling kind even)
+    /// Evenly spaced frames a clip, or a shot (sampling kinds even, shots)
     #[arg(long)]
     pub frames: Option<usize>,
     /// Frames in a window (sampling kind windows)
@@ -298,6 +320,12 @@ pub struct Overrides {
     /// Windows at the most (sampling kind windows)
     #[arg(long)]
     pub count: Option<usize>,
+    /// Frames from one taken to the next (sampling kind all)
+    #[arg(long)]
+    pub every: Option<usize>,
+    /// Frames a clip at the most, evenly spread (sampling kind all)
+    #[arg(long)]
+    pub most: Option<usize>,
     /// Strongest keypoints a frame (extractor kind sift)
     #[arg(long)]
     pub keypoints: Option<usize>,
@@ -328,8 +356,10 @@ impl Recipe {
     /// The recipe has no such value, or it is out of range; `path` is the recipe's file.
     pub fn apply(&mut self, values: &Overrides, path: &Path) -> Result<()> {
         let (mut frames, mut length, mut rate, mut count) = (None, None, None, None);
+        let (mut every, mut most) = (None, None);
         match &mut self.sampling {
-            Sampling::Even { frames: value } => frames = Some(value),
+            Sampling::Even { frames: value } | Sampling::Shots { frames: value } => frames = Some(value),
+            Sampling::All { every: e, most: m } => (every, most) = (Some(e), Some(m)),
             Sampling::Windows { length: l, rate: r, count: c } => (length, rate, count) = (Some(l), Some(r), Some(c)),
         }
         let (mut keypoints, mut batch, mut card) = (None, None, None);
@@ -341,6 +371,8 @@ impl Recipe {
             .and_then(|()| set("length", &values.length, length))
             .and_then(|()| set("rate", &values.rate, rate))
             .and_then(|()| set("count", &values.count, count))
+            .and_then(|()| set("every", &values.every, every))
+            .and_then(|()| set("most", &values.most.map(Some), most))
             .and_then(|()| set("keypoints", &values.keypoints, keypoints))
             .and_then(|()| set("batch", &values.batch, batch))
             .and_then(|()| set("card", &values.card, card))
@@ -383,7 +415,11 @@ impl Recipe {
     /// Checks ranges that the types do not.
     pub fn check(&self) -> Result<(), String> {
         match self.sampling {
-            Sampling::Even { frames } => positive("sampling.frames", frames)?,
+            Sampling::Even { frames } | Sampling::Shots { frames } => positive("sampling.frames", frames)?,
+            Sampling::All { every, most } => {
+                positive("sampling.every", every)?;
+                positive("sampling.most", most.unwrap_or(1))?;
+            }
             Sampling::Windows { length, rate, count } => {
                 positive("sampling.length", length)?;
                 positive("sampling.count", count)?;
@@ -425,13 +461,14 @@ impl Recipe {
         Ok(())
     }
 
-    /// The part that decides the features.
-    pub fn extraction(&self) -> Extraction<'_> {
-        Extraction { sampling: &self.sampling, extractor: &self.extractor, codebook: self.codebook.as_ref() }
+    /// The part that decides the features; `shots` is the SHA-256 of the list of shots, where one is read.
+    pub fn extraction<'a>(&'a self, shots: Option<&'a str>) -> Extraction<'a> {
+        let Recipe { sampling, extractor, codebook, .. } = self;
+        Extraction { sampling, extractor, codebook: codebook.as_ref(), shots }
     }
 
     /// What [`Recipe::extraction`] is as JSON: the `recipe` attribute of a store.
-    pub fn extraction_json(&self) -> String {
-        serde_json::to_string(&self.extraction()).expect("a recipe is plain data")
+    pub fn extraction_json(&self, shots: Option<&str>) -> String {
+        serde_json::to_string(&self.extraction(shots)).expect("a recipe is plain data")
     }
 }

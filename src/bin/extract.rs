@@ -8,6 +8,7 @@ use kinoprobe::cli::{self, EXIT_CODES};
 use kinoprobe::extract::progress::Show;
 use kinoprobe::extract::{self, Options};
 use kinoprobe::manifest::Manifest;
+use kinoprobe::media::Shots;
 use kinoprobe::models::WeightsChoice;
 use kinoprobe::models::runtime::Device;
 use kinoprobe::recipe::{Overrides, Recipe};
@@ -19,7 +20,7 @@ use kinoprobe::recipe::{Overrides, Recipe};
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-extract", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
-    /// The recipe: pipelines/METHOD.toml (sift, cnn, cnn3d, effnet, or your own)
+    /// The recipe: pipelines/METHOD.toml (sift, cnn, cnn3d, effnet, clip, or your own)
     #[arg(long)]
     method: String,
     /// Another recipe file in place of pipelines/METHOD.toml
@@ -34,6 +35,9 @@ struct Arguments {
     /// The store to write, usually features/METHOD.h5
     #[arg(long)]
     out: PathBuf,
+    /// The clips' shots, as kinoprobe-shots lists them (sampling kind shots)
+    #[arg(long, value_name = "FILE")]
+    shots: Option<PathBuf>,
     /// Where the network's weights come from: published, registry, seeded (untrained!) or a file (.onnx, .pth,
     /// .safetensors) [default: the first on the network's card that is not seeded]
     #[arg(long)]
@@ -82,6 +86,7 @@ fn main() -> ExitCode {
         let outcome = extract::run(&Options {
             recipe,
             manifest,
+            shots: arguments.shots.as_deref().map(Shots::load).transpose()?,
             out: arguments.out,
             weights: arguments.weights.unwrap_or_default(),
             models: arguments.models,

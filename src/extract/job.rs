@@ -9,7 +9,7 @@ use super::sift::DescriptorSink;
 use crate::cli::Outcome;
 use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest};
-use crate::media::{self, Decoded, FrameSink, ItemSink};
+use crate::media::{self, Decoded, FrameSink, ItemSink, Shots, Wanted};
 use crate::models::runtime::{Device, Network, Settings};
 use crate::models::{self, Card, PreparedModel, WeightsChoice};
 use crate::recipe::{Extractor, Recipe, Sampling};
@@ -27,6 +27,8 @@ pub struct Options {
     pub manifest: Manifest,
     /// The store.
     pub out: PathBuf,
+    /// The shots of the clips; for sampling kind shots, which needs them.
+    pub shots: Option<Shots>,
     /// Where a network's weights come from.
     pub weights: WeightsChoice,
     /// Folder of the model cards.
@@ -61,6 +63,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
     for warning in &manifest.warnings {
         eprintln!("extract: {}: {warning}", manifest.source.display());
     }
+    check_shots(options)?;
     let made = prepare_model(options)?;
     let (payload, mut wanted) = describe(options, &made);
     if wanted.untrained() {
@@ -118,6 +121,21 @@ fn outcome(failed: usize) -> Outcome {
     if failed == 0 { Outcome::Done } else { Outcome::Partly { failed } }
 }
 
+fn check_shots(Options { recipe, shots, .. }: &Options) -> Result<()> {
+    match (recipe.sampling, shots) {
+        (Sampling::Shots { .. }, None) => Err(Error::Data(format!(
+            "{} samples shots: name their list with --shots FILE; kinoprobe-shots writes one",
+            recipe.method
+        ))),
+        (Sampling::Shots { .. }, Some(_)) | (_, None) => Ok(()),
+        (_, Some(shots)) => Err(Error::Data(format!(
+            "--shots {} does not apply: {} does not sample shots (sampling kind shots)",
+            shots.path.display(),
+            recipe.method
+        ))),
+    }
+}
+
 fn prepare_model(options: &Options) -> Result<Made> {
     match &options.recipe.extractor {
         Extractor::Sift { keypoints } => Ok(Made::Sift(*keypoints)),
@@ -132,7 +150,7 @@ fn prepare_model(options: &Options) -> Result<Made> {
 fn describe(options: &Options, made: &Made) -> (Payload, Provenance) {
     let common = Provenance {
         method: options.recipe.method.clone(),
-        recipe: options.recipe.extraction_json(),
+        recipe: options.recipe.extraction_json(options.shots.as_ref().map(|shots| shots.sha256.as_str())),
         manifest_sha256: options.manifest.sha256.clone(),
         ..Provenance::default()
     };
@@ -170,11 +188,10 @@ fn extract(
     progress: &mut Progress,
 ) -> Result<Journal> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let sampling = &options.recipe.sampling;
     match made {
         Made::Sift(keypoints) => {
             let workers = (0..options.workers.unwrap_or(cores).max(1))
-                .map(|_| descriptors(sampling, *keypoints))
+                .map(|_| descriptors(options, *keypoints))
                 .collect::<Result<Vec<_>>>()?;
             let mut journal = Journal::open(&options.out, payload, wanted)?;
             Run { manifest: &options.manifest, extract: &work.extract, journal: &mut journal, progress }
@@ -195,7 +212,7 @@ fn extract(
             // On the CPU the network takes nearly all the time, and the cores.
             let on_cpu = matches!(wanted.provider.as_str(), "cpu" | "openvino");
             let workers = options.workers.unwrap_or(if on_cpu { cores.div_ceil(4) } else { cores }).max(1);
-            let workers = (0..workers).map(|_| items(sampling, card)).collect();
+            let workers = (0..workers).map(|_| items(options, card)).collect();
             let mut journal = Journal::open(&options.out, payload, wanted)?;
             Run { manifest: &options.manifest, extract: &work.extract, journal: &mut journal, progress }
                 .embeddings(workers, network)?;
@@ -205,24 +222,25 @@ fn extract(
 }
 
 /// A worker that makes a network's input.
-fn items<'a>(sampling: &'a Sampling, card: &'a Card) -> Prepare<'a, Vec<f32>> {
+fn items<'a>(options: &'a Options, card: &'a Card) -> Prepare<'a, Vec<f32>> {
     let mut sink = ItemSink::new(&card.input);
-    Box::new(move |clip| prepared(clip, sampling, &mut sink, |sink, _| sink.take()))
+    Box::new(move |clip| prepared(clip, options, &mut sink, |sink, _| sink.take()))
 }
 
 /// A worker that describes keypoints.
-fn descriptors(sampling: &Sampling, keypoints: usize) -> Result<Prepare<'_, Values>> {
+fn descriptors(options: &Options, keypoints: usize) -> Result<Prepare<'_, Values>> {
     let mut sink = DescriptorSink::new(keypoints)?;
-    Ok(Box::new(move |clip| prepared(clip, sampling, &mut sink, |sink, _| sink.take())))
+    Ok(Box::new(move |clip| prepared(clip, options, &mut sink, |sink, _| sink.take())))
 }
 
 fn prepared<S: FrameSink, T>(
     clip: &Clip,
-    sampling: &Sampling,
+    Options { recipe, shots, .. }: &Options,
     sink: &mut S,
     take: impl FnOnce(&mut S, &Decoded) -> T,
 ) -> Result<Prepared<T>> {
-    let decoded = media::decode(clip, sampling, sink)?;
+    let shots = shots.as_ref().map(|shots| shots.of(&clip.id)).transpose()?.unwrap_or_default();
+    let decoded = media::decode(clip, Wanted { sampling: &recipe.sampling, shots }, sink)?;
     let content = take(sink, &decoded);
     let timeline = &decoded.timeline;
     let rows = decoded

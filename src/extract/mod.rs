@@ -10,6 +10,8 @@ mod ordered;
 pub mod pipeline;
 pub mod plan;
 pub mod progress;
+#[cfg(all(feature = "media", feature = "onnx"))]
+pub mod shots;
 #[cfg(feature = "media")]
 pub mod sift;
 

@@ -36,13 +36,15 @@ mod quiet;
 #[cfg(feature = "media")]
 mod rotation;
 pub mod sampler;
+pub mod shots;
 #[cfg(feature = "media")]
 mod timing;
 pub mod transform;
 #[cfg(feature = "media")]
 mod video;
 
-pub use sampler::{Timeline, Window};
+pub use sampler::{Timeline, Wanted, Window};
+pub use shots::{Shot, Shots};
 pub use transform::{BgrImage, Transform};
 
 #[cfg(feature = "media")]
@@ -57,11 +59,10 @@ mod stream {
 
     use opencv::core::{Mat, MatTraitConst as _, MatTraitConstManual as _};
 
-    use super::sampler::{self, Timeline, Window};
+    use super::sampler::{self, Timeline, Wanted, Window};
     use super::{BgrImage, frames, image, quiet, video};
     use crate::error::{Error, Result};
     use crate::manifest::Clip;
-    use crate::recipe::Sampling;
 
     /// What a clip is read from.
     #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,26 +168,33 @@ mod stream {
         pub warnings: Vec<String>,
     }
 
-    /// Decodes a clip and shows the sink the frames that `sampling` wants.
+    /// What is wrong where nothing is wanted of a clip that has frames.
+    pub(super) const NO_SHOT: &str = "none of its shots lies within the clip";
+
+    /// Decodes a clip and shows the sink the frames that are wanted: those of a sampling, or of its shots.
     ///
     /// # Errors
     /// [`Error::Media`] or [`Error::Io`], naming the file: missing, empty, not decodable, without a frame, a start past
-    /// the end, a folder without pictures, a picture too large. Whatever the sink returns.
-    pub fn decode<S: FrameSink>(clip: &Clip, sampling: &Sampling, sink: &mut S) -> Result<Decoded> {
+    /// the end, a folder without pictures, a picture too large, shots that are all elsewhere. Whatever the sink returns.
+    pub fn decode<'a, S: FrameSink>(clip: &Clip, wanted: impl Into<Wanted<'a>>, sink: &mut S) -> Result<Decoded> {
+        let wanted = wanted.into();
         quiet::prepare_opencv();
         match Source::of(clip)? {
             Source::Video(path) => {
                 let range = clip.start.unwrap_or(0.0)..clip.end.unwrap_or(f64::INFINITY);
-                video::decode(&path, range, sampling, sink)
+                video::decode(&path, range, wanted, sink)
             }
-            Source::Image(path) => pictures(&[path], sampling, sink),
-            Source::Frames(paths) => pictures(&paths, sampling, sink),
+            Source::Image(path) => pictures(&[path], wanted, sink),
+            Source::Frames(paths) => pictures(&paths, wanted, sink),
         }
     }
 
-    fn pictures<S: FrameSink>(paths: &[PathBuf], sampling: &Sampling, sink: &mut S) -> Result<Decoded> {
+    fn pictures<S: FrameSink>(paths: &[PathBuf], wanted: Wanted<'_>, sink: &mut S) -> Result<Decoded> {
         let timeline = Timeline { frame_count: paths.len(), ..Timeline::default() };
-        let windows = sampler::plan(sampling, &timeline);
+        let windows = sampler::plan(wanted, &timeline);
+        if windows.is_empty() {
+            return Err(Error::Media { path: paths[0].clone(), message: NO_SHOT.into() });
+        }
         let wanted = sampler::distinct(&windows);
         sink.begin(&windows, &wanted)?;
         for (position, &index) in wanted.iter().enumerate() {

@@ -3,7 +3,24 @@
 //! All of it is exact: frame rates become fractions (30000/1001, not 29.97…) and every index is a floor of integers,
 //! so that no rounding mode decides which frame is taken.
 
+use std::ops::Range;
+
 use crate::recipe::Sampling;
+
+/// What is wanted of one clip.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Which frames.
+    pub sampling: &'a Sampling,
+    /// The clip's shots, as frames of its file, ascending; for [`Sampling::Shots`] only.
+    pub shots: &'a [Range<usize>],
+}
+
+impl<'a> From<&'a Sampling> for Wanted<'a> {
+    fn from(sampling: &'a Sampling) -> Self {
+        Self { sampling, shots: &[] }
+    }
+}
 
 /// Slack when a frame's time is compared with a wanted time, in seconds: Matroska and WebM keep whole milliseconds.
 const TIME_SLACK: f64 = 1e-3;
@@ -65,19 +82,29 @@ pub struct Window {
 ///   seconds; where there is no rate, every frame. Of the `n` possible starts of a window of `length`, start
 ///   `floor(w·(n-1) / (count-1))` is taken for `w` in `0..count` (torchvision's `UniformClipSampler`; a single one is
 ///   the first), each once. A clip shorter than a window gives one, its last frame repeated.
+/// * [`Sampling::All`]: windows of one frame, `0, every, 2·every, …`; where these are more than `most`, the centres of
+///   `most` equal segments of their list.
+/// * [`Sampling::Shots`]: windows of one frame, in each shot as [`Sampling::Even`] in a clip. What of a shot lies outside
+///   the clip is left out; where that is everything, there are no windows.
 ///
 /// # Source
 /// torchvision `datasets/video_utils.py` and `datasets/samplers/clip_sampler.py`, which compute the same in 32-bit
 /// floats.
-pub fn plan(sampling: &Sampling, timeline: &Timeline) -> Vec<Window> {
+pub fn plan<'a>(wanted: impl Into<Wanted<'a>>, timeline: &Timeline) -> Vec<Window> {
+    let Wanted { sampling, shots } = wanted.into();
     let frame_count = timeline.frame_count;
     if frame_count == 0 {
         return Vec::new();
     }
     match *sampling {
-        Sampling::Even { frames } => {
-            let count = frames.min(frame_count);
-            (0..count).map(|i| Window { indices: vec![centre(i, count, frame_count)], padded: false }).collect()
+        Sampling::Even { frames } => even(0..frame_count, frames).map(single).collect(),
+        Sampling::All { every, most } => {
+            let count = frame_count.div_ceil(every);
+            even(0..count, most.unwrap_or(count)).map(|k| single(k * every)).collect()
+        }
+        Sampling::Shots { frames } => {
+            let in_clip = |frame: usize| frame.saturating_sub(timeline.first_frame).min(frame_count);
+            shots.iter().flat_map(|shot| even(in_clip(shot.start)..in_clip(shot.end), frames)).map(single).collect()
         }
         Sampling::Windows { length, rate, count } => {
             let resampled = Resampled::new(timeline, rate);
@@ -102,6 +129,17 @@ pub fn distinct(windows: &[Window]) -> Vec<usize> {
     indices.sort_unstable();
     indices.dedup();
     indices
+}
+
+/// A window of one frame.
+fn single(index: usize) -> Window {
+    Window { indices: vec![index], padded: false }
+}
+
+/// The centres of `count` equal segments of a range, of as many as it is long where it is shorter.
+fn even(range: Range<usize>, count: usize) -> impl Iterator<Item = usize> {
+    let count = count.min(range.len());
+    (0..count).map(move |i| range.start + centre(i, count, range.len()))
 }
 
 /// Centre of segment `i` of `count` equal ones over `0..n`.
@@ -196,6 +234,33 @@ mod tests {
         assert_eq!(indices(Sampling::Even { frames: 4 }, &constant(100, 25.0)), [[12], [37], [62], [87]]);
         assert_eq!(indices(Sampling::Even { frames: 8 }, &constant(3, 25.0)), [[0], [1], [2]]);
         assert!(plan(&Sampling::Even { frames: 8 }, &constant(0, 25.0)).is_empty());
+    }
+
+    #[test]
+    fn all_takes_every_nth_frame_and_spreads_what_is_too_many() {
+        let all = |every, most| indices(Sampling::All { every, most }, &constant(10, 25.0)).concat();
+        assert_eq!(all(1, None), (0..10).collect::<Vec<_>>());
+        assert_eq!(all(4, None), [0, 4, 8]);
+        assert_eq!(all(20, None), [0]);
+        assert_eq!(all(2, Some(5)), [0, 2, 4, 6, 8]);
+        assert_eq!(all(2, Some(3)), [0, 4, 8]);
+        assert_eq!(all(1, Some(1)), [5]);
+        assert!(plan(&Sampling::All { every: 1, most: None }, &constant(0, 25.0)).is_empty());
+    }
+
+    #[test]
+    fn shots_give_their_centres_within_the_clip() {
+        let take = |frames, shots: &[Range<usize>], timeline: &Timeline| -> Vec<usize> {
+            let wanted = Wanted { sampling: &Sampling::Shots { frames }, shots };
+            plan(wanted, timeline).into_iter().flat_map(|w| w.indices).collect()
+        };
+        let whole = constant(100, 25.0);
+        assert_eq!(take(1, &[0..30, 31..32, 40..100], &whole), [15, 31, 70]);
+        assert_eq!(take(2, &[0..30, 31..32, 40..100], &whole), [7, 22, 31, 55, 85]);
+        // Shots are frames of the file; the clip begins at frame 20 and has 30.
+        let cut = Timeline { first_frame: 20, ..constant(30, 25.0) };
+        assert_eq!(take(1, &[0..10, 10..30, 40..80], &cut), [5, 25]);
+        assert!(take(3, &[0..20, 50..60], &cut).is_empty());
     }
 
     #[test]

