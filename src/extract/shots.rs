@@ -146,26 +146,37 @@ impl Detector {
     /// # Errors
     /// The network fails.
     pub fn probabilities(&mut self, pictures: &[u8]) -> Result<Vec<f32>> {
-        let count = pictures.len() / self.pixels;
-        let plane = self.pixels / 3;
-        let step = self.frames - 2 * CONTEXT;
-        let mut items = vec![0.0; self.frames * self.pixels];
-        let mut probabilities = Vec::with_capacity(count);
-        for start in (0..count).step_by(step) {
-            for slot in 0..self.frames {
-                let frame = (start + slot).saturating_sub(CONTEXT).min(count - 1);
-                let picture = &pictures[frame * self.pixels..][..self.pixels];
-                for (channel, picture) in picture.chunks(plane).enumerate() {
-                    let item = &mut items[(channel * self.frames + slot) * plane..][..plane];
-                    item.iter_mut().zip(picture).for_each(|(value, byte)| *value = f32::from(*byte) / 255.0);
+        let (frames, pixels) = (self.frames, self.pixels);
+        let count = pictures.len() / pixels;
+        let step = frames - 2 * CONTEXT;
+        std::thread::scope(|scope| {
+            let ahead = 2 * self.network.lanes.len();
+            let lanes = self.network.lanes.iter_mut().map(|lane| {
+                move |start: usize| {
+                    let logits = lane.run(&window(pictures, start, frames, pixels))?;
+                    let believed = logits.iter().skip(CONTEXT).take(step.min(count - start));
+                    Ok(believed.map(|logit| 1.0 / (1.0 + (-logit).exp())).collect())
                 }
-            }
-            let logits = self.network.run(&items)?;
-            let believed = logits.iter().skip(CONTEXT).take(step.min(count - start));
-            probabilities.extend(believed.map(|logit| 1.0 / (1.0 + (-logit).exp())));
-        }
-        Ok(probabilities)
+            });
+            let windows: Result<Vec<Vec<f32>>> =
+                ordered(scope, (0..count).step_by(step), lanes.collect(), ahead).collect();
+            Ok(windows?.concat())
+        })
     }
+}
+
+/// The network's input of which frame `start` stands behind the context: (3, frames, height, width) in [0, 1].
+fn window(pictures: &[u8], start: usize, frames: usize, pixels: usize) -> Vec<f32> {
+    let (count, plane) = (pictures.len() / pixels, pixels / 3);
+    let mut item = vec![0.0; frames * pixels];
+    for slot in 0..frames {
+        let frame = (start + slot).saturating_sub(CONTEXT).min(count - 1);
+        for (channel, picture) in pictures[frame * pixels..][..pixels].chunks(plane).enumerate() {
+            let out = &mut item[(channel * frames + slot) * plane..][..plane];
+            out.iter_mut().zip(picture).for_each(|(value, byte)| *value = f32::from(*byte) / 255.0);
+        }
+    }
+    item
 }
 
 /// Keeps every frame as the small eight-bit picture that the network sees: 4 kB a frame, so 700 MB for a film of two

@@ -335,3 +335,41 @@ fn r2plus1d_agrees_with_torchvision_from_the_file_on() {
 fn efficientnet_agrees_with_its_package_from_the_file_on() {
     whole_path("effnet", "efficientnet_lite2", &[]);
 }
+
+/// Every 12th of the clip's 100 frames, 9 rows.
+#[test]
+fn clip_agrees_with_transformers_from_the_file_on() {
+    whole_path("clip", "clip_vit_b32", &["--weights", "seeded"]);
+}
+
+#[test]
+fn all_frames_are_stored_as_a_sequence() {
+    let bench = Bench::new(2);
+    let recipe = bench.path("tiny.toml");
+    let tiny = fs::read_to_string(fixture("pipelines/tiny.toml")).unwrap();
+    fs::write(&recipe, tiny.replace("kind = \"even\"\nframes = 6", "kind = \"all\"")).unwrap();
+    let extract = |out: &str, flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-extract"));
+        command.current_dir(root()).args(["--method", "tiny", "--recipe"]).arg(&recipe);
+        command.arg("--models").arg(fixture("models")).arg("--manifest").arg(bench.path("manifest.csv"));
+        command.arg("--out").arg(bench.path(out)).args(flags).output().unwrap()
+    };
+    let rows = |out: &str| {
+        let script = "
+import h5py, sys
+with h5py.File(sys.argv[1]) as store:
+    frames, length = store['rows/start_frame'][:], store['clips/length'][:]
+    print(length.tolist(), frames[:3].tolist(), frames[length[0]:][:3].tolist(), store['clips/frame_count'][:].tolist())
+";
+        run_python(script, &[&bench.path(out)]).trim().to_owned()
+    };
+    assert_code(&extract("all.h5", &[]), 0);
+    assert_eq!(rows("all.h5"), "[100, 81] [0, 1, 2] [19, 20, 21] [100, 81]");
+    assert_code(&extract("tenth.h5", &["--every", "10"]), 0);
+    assert_eq!(rows("tenth.h5"), "[10, 9] [0, 10, 20] [19, 29, 39] [100, 81]");
+    assert_code(&extract("most.h5", &["--every", "10", "--most", "5"]), 0);
+    assert_eq!(rows("most.h5"), "[5, 5] [10, 30, 50] [19, 39, 59] [100, 81]");
+    let output = bench.command("even.h5").args(["--every", "2"]).output().unwrap();
+    assert_code(&output, 1);
+    assert!(printed(&output).contains("--every does not apply"), "{}", printed(&output));
+}

@@ -8,6 +8,8 @@ mod extract;
 #[cfg(feature = "media")]
 mod media;
 mod models;
+#[cfg(all(feature = "media", feature = "onnx"))]
+mod shots;
 #[cfg(feature = "media")]
 mod sift;
 mod support;

