@@ -29,7 +29,7 @@ struct Arguments {
     /// The list to write
     #[arg(long)]
     out: PathBuf,
-    /// Probability from which on a frame ends a shot
+    /// Probability above which a frame ends a shot
     #[arg(long, default_value_t = 0.5)]
     threshold: f32,
     /// Card of the network

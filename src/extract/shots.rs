@@ -7,7 +7,7 @@ use crate::cli::{self, Outcome};
 use crate::error::{Error, Result};
 use crate::manifest::Clip;
 use crate::media::{self, Decoded, Frame, FrameSink, Shot, Shots, Transform, Window, shots};
-use crate::models::card::Layout;
+use crate::models::card::{Input, Layout};
 use crate::models::runtime::{Device, Network, Settings};
 use crate::models::{self, Card, WeightsChoice};
 use crate::recipe::Sampling;
@@ -30,7 +30,7 @@ pub struct Options {
     pub weights: WeightsChoice,
     /// What runs it.
     pub device: Device,
-    /// Probability from which on a frame ends a shot.
+    /// Probability above which a frame ends a shot, in [0, 1].
     pub threshold: f32,
     /// No word on every clip.
     pub quiet: bool,
@@ -43,6 +43,9 @@ pub struct Options {
 /// cannot be written; the user interrupted, and nothing is written. Clips that fail are named, left out and counted.
 pub fn run(options: &Options) -> Result<Outcome> {
     let Options { clips, out, threshold, .. } = options;
+    if !(0.0..=1.0).contains(threshold) {
+        return Err(Error::Data(format!("the threshold is a probability, from 0 to 1, not {threshold}")));
+    }
     let card = Card::load(&options.models, &options.card)?;
     let mut detector = Detector::load(&card, options)?;
     let (mut list, mut failed) = (Vec::new(), 0);
@@ -118,9 +121,14 @@ pub struct Detector {
 impl Detector {
     fn load(card: &Card, options: &Options) -> Result<Self> {
         let frames = card.input.frames.unwrap_or(1);
-        if card.input.layout != Layout::Clip || card.output.dim != frames || frames <= 2 * CONTEXT {
-            let message =
-                format!("no shot detector: it must take more than {} frames and give a logit a frame", 2 * CONTEXT);
+        let Input { layout, scale, mean, std, .. } = card.input;
+        if layout != Layout::Clip || card.output.dim != frames || frames <= 2 * CONTEXT {
+            let more = 2 * CONTEXT;
+            let message = format!("no shot detector: it must take more than {more} frames and give a logit for each");
+            return Err(Error::Config { path: card.path(), message });
+        }
+        if (scale, mean, std) != (255.0, [0.0; 3], [1.0; 3]) {
+            let message = "input: a shot detector takes values divided by 255: scale 255, mean 0 and std 1".into();
             return Err(Error::Config { path: card.path(), message });
         }
         let model = models::prepare(card, &options.weights, options.quiet)?;
@@ -203,7 +211,7 @@ impl FrameSink for PixelSink {
     fn frame(&mut self, _position: usize, frame: &Frame<'_>) -> Result<()> {
         let plane = self.picture.len() / 3;
         self.transform.write(frame.image(), &mut self.picture, plane);
-        // The card divides by 255 and nothing else, so this is the whole number that was rounded to.
+        // The input is divided by 255 and nothing else, so this is the whole number that was rounded to.
         self.pixels.extend(self.picture.iter().map(|value| (value * 255.0).round() as u8));
         Ok(())
     }

@@ -152,16 +152,16 @@ mod tests {
 
     #[test]
     fn runs_above_the_threshold_end_shots() {
-        let shots = |text: &str| {
+        let shots = |text: &str| -> Vec<(usize, usize)> {
             let probabilities: Vec<f32> = text.bytes().map(|b| if b == b'1' { 0.9 } else { 0.1 }).collect();
-            from_probabilities(&probabilities, 0.5)
+            from_probabilities(&probabilities, 0.5).into_iter().map(|shot| (shot.start, shot.end)).collect()
         };
-        assert_eq!(shots("0000"), [0..4]);
-        assert_eq!(shots("0010000100"), [0..3, 3..8, 8..10]);
-        assert_eq!(shots("0011100"), [0..3, 5..7]);
-        assert_eq!(shots("1100"), [2..4]);
-        assert_eq!(shots("0011"), [0..3]);
-        assert_eq!(shots("111"), [0..3]);
+        assert_eq!(shots("0000"), [(0, 4)]);
+        assert_eq!(shots("0010000100"), [(0, 3), (3, 8), (8, 10)]);
+        assert_eq!(shots("0011100"), [(0, 3), (5, 7)]);
+        assert_eq!(shots("1100"), [(2, 4)]);
+        assert_eq!(shots("0011"), [(0, 3)]);
+        assert_eq!(shots("111"), [(0, 3)]);
         assert!(shots("").is_empty());
     }
 
@@ -178,12 +178,13 @@ mod tests {
             end_seconds: (end_frame + 1) as f64 / 25.0,
             probability: 0.75,
         };
-        Shots::write(&path, &[shot("a, b", 0, 0, 9), shot("a, b", 1, 12, 12), shot("c", 0, 5, 7)]).unwrap();
+        Shots::write(&path, &[shot("a, b", 0, 0, 9), shot("a, b", 1, 12, 12), shot("c", 0, 5, 7), shot("c", 1, 8, 8)])
+            .unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains("\"a, b\",1,12,12,0.480,0.520,0.750000\n"), "{text}");
         let shots = Shots::load(&path).unwrap();
         assert_eq!(shots.of("a, b").unwrap(), [0..10, 12..13]);
-        assert_eq!(shots.of("c").unwrap(), [5..8]);
+        assert_eq!(shots.of("c").unwrap(), [5..8, 8..9]);
         let error = shots.of("d").unwrap_err().to_string();
         assert!(error.contains("shots.csv: lists no shots of clip d"), "{error}");
     }
