@@ -56,7 +56,7 @@ help:
 	@echo '  bench      speed against the Python peer (PEER=torch: with PyTorch too) -> BENCHMARKS.md'
 	@echo '  lint       rustfmt and clippy;  goldens: make the reference numbers anew;  setup;  build'
 	@echo 'Your data:   MANIFEST=manifest.csv (or a folder per class, or a list) ROOT=folder of the clips'
-	@echo '  WEIGHTS=published|registry|seeded|FILE   DEVICE=auto|cpu|openvino|cuda|tensorrt   OUT=folder for results'
+	@echo '  WEIGHTS=published|registry|seeded|FILE   DEVICE=auto|native|cpu|openvino|cuda|tensorrt   OUT=folder for results'
 	@echo '  FLAGS="--frames 16"  more flags for kinoprobe-extract; every program in target/release has --help'
 
 # Set-up ------------------------------------------------------------------------------------------------------------

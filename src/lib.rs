@@ -19,6 +19,7 @@ pub mod manifest;
 pub mod matrix;
 pub mod media;
 pub mod models;
+pub mod numeric;
 pub mod recipe;
 pub mod report;
 pub mod store;

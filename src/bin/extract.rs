@@ -42,7 +42,7 @@ struct Arguments {
     /// .safetensors) [default: the first on the network's card that is not seeded]
     #[arg(long)]
     weights: Option<WeightsChoice>,
-    /// What runs the network: auto, cpu, openvino, cuda or tensorrt; auto takes the fastest that works
+    /// What runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto takes the fastest that works
     #[arg(long, default_value = "auto")]
     device: Device,
     /// Folder of the model cards

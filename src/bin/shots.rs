@@ -38,7 +38,7 @@ struct Arguments {
     /// Where its weights come from: published, registry, seeded (untrained!) or a file [default: the card's first]
     #[arg(long)]
     weights: Option<WeightsChoice>,
-    /// What runs the network: auto, cpu, openvino, cuda or tensorrt; auto takes the fastest that works
+    /// What runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto takes the fastest that works
     #[arg(long, default_value = "auto")]
     device: Device,
     /// Folder of the model cards

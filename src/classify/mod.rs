@@ -16,7 +16,7 @@ pub mod layers;
 mod logistic;
 pub mod loss;
 pub mod mlp;
-pub mod numeric;
+pub use crate::numeric;
 pub mod optimiser;
 mod saved;
 pub mod schedule;

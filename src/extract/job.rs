@@ -210,7 +210,7 @@ fn extract(
             let network = Network::load(&model.onnx, options.device, settings)?;
             wanted.provider = network.provider.clone();
             // On the CPU the network takes nearly all the time, and the cores.
-            let on_cpu = matches!(wanted.provider.as_str(), "cpu" | "openvino");
+            let on_cpu = matches!(wanted.provider.as_str(), "native" | "cpu" | "openvino");
             let workers = options.workers.unwrap_or(if on_cpu { cores.div_ceil(4) } else { cores }).max(1);
             let workers = (0..workers).map(|_| items(options, card)).collect();
             let mut journal = Journal::open(&options.out, payload, wanted)?;

@@ -8,6 +8,7 @@
 //! and one compiled network here serves several lanes at once, so that its weights are in memory once.
 
 mod ffi;
+mod native;
 mod onnxruntime;
 mod openvino;
 
@@ -22,8 +23,11 @@ use crate::error::{Error, Result};
 /// Where a network should run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device {
-    /// CUDA where it really works, else OpenVINO on x86, else the CPU.
+    /// CUDA where it really works, else kinoprobe's own kernels where they know the network, else OpenVINO on x86, else
+    /// ONNX Runtime's CPU provider.
     Auto,
+    /// kinoprobe's own kernels on the CPU.
+    Native,
     /// ONNX Runtime's own CPU provider.
     Cpu,
     /// OpenVINO on the CPU.
@@ -36,8 +40,9 @@ pub enum Device {
 
 impl Device {
     /// All of them, by the names users type.
-    pub const NAMES: [(&'static str, Device); 5] = [
+    pub const NAMES: [(&'static str, Device); 6] = [
         ("auto", Device::Auto),
+        ("native", Device::Native),
         ("cpu", Device::Cpu),
         ("openvino", Device::OpenVino),
         ("cuda", Device::Cuda),
@@ -49,7 +54,7 @@ impl FromStr for Device {
     type Err = String;
     fn from_str(name: &str) -> Result<Self, String> {
         let known = Self::NAMES.iter().find(|(known, _)| *known == name);
-        known.map(|(_, device)| *device).ok_or_else(|| "one of auto, cpu, openvino, cuda, tensorrt".to_string())
+        known.map(|(_, device)| *device).ok_or_else(|| "one of auto, native, cpu, openvino, cuda, tensorrt".to_string())
     }
 }
 
@@ -98,7 +103,7 @@ pub trait Lane: Send {
 
 /// A network ready to run.
 pub struct Network {
-    /// What really runs it: `cpu`, `openvino`, `cuda`, `tensorrt`, several joined by `+`.
+    /// What really runs it: `native`, `cpu`, `openvino`, `cuda`, `tensorrt`, several joined by `+`.
     pub provider: String,
     /// At least one.
     pub lanes: Vec<Box<dyn Lane>>,
@@ -130,6 +135,7 @@ impl Network {
 
     fn load_on(onnx: &Path, device: Device, settings: Settings) -> Result<Self> {
         let (provider, lanes) = match device {
+            Device::Native => native::load(onnx, &settings)?,
             Device::OpenVino => openvino::load(onnx, &settings)?,
             device => onnxruntime::load(onnx, device, &settings)?,
         };
@@ -151,6 +157,7 @@ fn auto_candidates() -> Vec<Device> {
     if Path::new("/dev/nvidia0").exists() && library("onnxruntime-gpu", "libonnxruntime_providers_cuda.so").is_some() {
         candidates.push(Device::Cuda);
     }
+    candidates.push(Device::Native);
     if cfg!(target_arch = "x86_64") && library("openvino", "libopenvino_c.so").is_some() {
         candidates.push(Device::OpenVino);
     }

@@ -60,7 +60,7 @@ fn configure(builder: SessionBuilder, device: Device, settings: &Settings) -> or
             TensorRT::default().build().error_on_failure(),
             CUDA::default().build().error_on_failure(),
         ])?,
-        Device::Auto | Device::Cpu | Device::OpenVino => builder,
+        Device::Auto | Device::Native | Device::Cpu | Device::OpenVino => builder,
     })
 }
 

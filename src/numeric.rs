@@ -1,4 +1,4 @@
-//! The error function and the exponential, as fast as the rest of a training step.
+//! The error function and the exponential, as fast as the matrix products around them.
 
 use crate::matrix;
 
@@ -12,10 +12,11 @@ pub trait Real: matrix::Float {
 }
 
 // erf(x)/x as a ratio of polynomials in x² on [0, 3.92], relative minimax (Lawson's iteration; beyond, erf is 1 in f32).
-const ERF_RANGE: f32 = 3.92;
+pub(crate) const ERF_RANGE: f32 = 3.92;
 #[allow(clippy::approx_constant)] // the first is near 2/√π, as it must be, but is fitted with the others
-const ERF_P: [f32; 6] = [1.128_379_1, 1.904_080_3e-1, 5.274_893_3e-2, 3.765_684_5e-3, 2.848_843_3e-4, 2.050_076_5e-6];
-const ERF_Q: [f32; 6] = [1.0, 5.020_774_6e-1, 1.141_097_6e-1, 1.496_935_2e-2, 1.162_552e-3, 3.809_168_8e-5];
+pub(crate) const ERF_P: [f32; 6] =
+    [1.128_379_1, 1.904_080_3e-1, 5.274_893_3e-2, 3.765_684_5e-3, 2.848_843_3e-4, 2.050_076_5e-6];
+pub(crate) const ERF_Q: [f32; 6] = [1.0, 5.020_774_6e-1, 1.141_097_6e-1, 1.496_935_2e-2, 1.162_552e-3, 3.809_168_8e-5];
 
 impl Real for f32 {
     #[inline(always)]

@@ -1,0 +1,583 @@
+//! Nodes of an ONNX graph → layers in order, with what follows a layer fused into it and buffers used again.
+
+use std::collections::HashMap;
+
+use super::convolution::{Convolution, Geometry, Way};
+use super::layers::{Activation, Affine, LayerNorm, Shape, add, apply, filled, global_average};
+use super::product::Packed;
+use super::read::{Network, Tensor};
+use super::winograd::Scratch;
+use crate::error::Error;
+use crate::models::onnx::proto::NodeProto;
+use crate::models::runtime::Settings;
+
+/// Why a network cannot run here.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// An operator, or a use of one, that these kernels do not know.
+    Unknown(String),
+    /// It does not have the input or the output that its card states.
+    Misfit(String),
+    /// Its file cannot be read.
+    Unreadable(Error),
+}
+
+/// The order of an activation's axes in the ONNX graph; in memory channels are always last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    ChannelsFirst,
+    ChannelsLast,
+    /// (batch, channels).
+    Vector,
+}
+
+/// An activation while the plan is made.
+#[derive(Debug, Clone, Copy)]
+struct Value {
+    id: usize,
+    shape: Shape,
+    order: Order,
+}
+
+/// What a step does. Activation ids become buffers once all steps are known.
+#[derive(Debug)]
+enum Operation {
+    Convolution(Convolution),
+    LayerNorm(LayerNorm),
+    Affine(Affine, Activation),
+    Add(Activation),
+    Activation(Activation),
+    GlobalAverage,
+}
+
+#[derive(Debug)]
+struct Step {
+    operation: Operation,
+    /// Ids, later buffers.
+    inputs: Vec<usize>,
+    output: usize,
+    from: Shape,
+    to: Shape,
+}
+
+/// A network ready to run, shared by lanes.
+#[derive(Debug)]
+pub(super) struct Plan {
+    input: Shape,
+    steps: Vec<Step>,
+    /// Numbers that each buffer must hold; the first is the input's.
+    buffers: Vec<usize>,
+    /// The buffer of the result.
+    result: usize,
+    output: Shape,
+}
+
+/// The buffers of one lane.
+#[derive(Debug, Default)]
+pub(super) struct Workspace {
+    buffers: Vec<Vec<f32>>,
+    scratch: Scratch,
+    patches: Vec<f32>,
+    result: Vec<f32>,
+}
+
+type Planned<T> = Result<T, Refusal>;
+
+fn unknown<T>(what: impl Into<String>) -> Planned<T> {
+    Err(Refusal::Unknown(what.into()))
+}
+
+impl Plan {
+    /// The plan of a network for items as `settings` states them.
+    pub fn new(network: &Network, settings: &Settings) -> Planned<Self> {
+        let [input] = &network.inputs[..] else {
+            return Err(Refusal::Misfit(format!(
+                "a network needs exactly one input, this one has {}",
+                network.inputs.len()
+            )));
+        };
+        let (batch, channels) = (settings.batch, settings.item[0]);
+        let shape = match settings.item[1..] {
+            [height, width] => Shape { batch, depth: 1, height, width, channels, stored: channels },
+            [depth, height, width] => Shape { batch, depth, height, width, channels, stored: channels },
+            _ => return unknown(format!("an input of {} axes", settings.item.len() + 1)),
+        };
+        let output = match &settings.output {
+            Some(name) if network.outputs.contains(name) => name.clone(),
+            Some(name) => return Err(Refusal::Misfit(format!("it has no output `{name}`"))),
+            None => match &network.outputs[..] {
+                [name] => name.clone(),
+                names => {
+                    let names = names.join(", ");
+                    return Err(Refusal::Misfit(format!(
+                        "it has several outputs, {names}: name one in its card, [output] name"
+                    )));
+                }
+            },
+        };
+        let mut readers: HashMap<String, usize> = HashMap::new();
+        for name in network.nodes.iter().flat_map(|node| &node.input).chain([&output]) {
+            *readers.entry(name.clone()).or_default() += 1;
+        }
+        let first = Value { id: 0, shape, order: Order::ChannelsFirst };
+        let mut builder = Builder {
+            network,
+            values: HashMap::from([(input.clone(), first)]),
+            readers,
+            made_by: HashMap::new(),
+            steps: Vec::new(),
+            next: 1,
+        };
+        let nodes = &network.nodes;
+        let mut at = 0;
+        while at < nodes.len() {
+            at += builder.node(&nodes[at..])?;
+        }
+        let Some(&result) = builder.values.get(&output) else {
+            return unknown(format!("no layer known here makes its output `{output}`"));
+        };
+        if result.shape.positions() != settings.batch || result.shape.channels != settings.dim {
+            return Err(Refusal::Misfit(format!(
+                "its output `{output}` is {} numbers at {} positions an item, the card states {}",
+                result.shape.channels,
+                result.shape.positions() / settings.batch,
+                settings.dim
+            )));
+        }
+        Ok(Self::placed(shape, builder.steps, result))
+    }
+
+    /// Gives every activation a buffer; one that nobody reads any more is used again.
+    fn placed(input: Shape, mut steps: Vec<Step>, result: Value) -> Self {
+        let mut last_read: HashMap<usize, usize> = HashMap::from([(result.id, usize::MAX)]);
+        for (at, step) in steps.iter().enumerate() {
+            for id in &step.inputs {
+                let last = last_read.entry(*id).or_insert(at);
+                *last = (*last).max(at);
+            }
+        }
+        let mut buffers = vec![input.len()];
+        let mut free: Vec<usize> = Vec::new();
+        let mut place: HashMap<usize, usize> = HashMap::from([(0, 0)]);
+        for (at, step) in steps.iter_mut().enumerate() {
+            let dies = |id: &usize| last_read[id] <= at;
+            let in_place = !matches!(step.operation, Operation::Convolution(_) | Operation::GlobalAverage);
+            let ids = std::mem::take(&mut step.inputs);
+            step.inputs = ids.iter().map(|id| place[id]).collect();
+            let buffer = if in_place && dies(&ids[0]) && ids.iter().skip(1).all(|other| *other != ids[0]) {
+                place[&ids[0]]
+            } else {
+                // The smallest that is large enough, else the largest grows.
+                let needed = step.to.len();
+                free.sort_by_key(|&buffer| buffers[buffer]);
+                match free.iter().position(|&buffer| buffers[buffer] >= needed).or(free.len().checked_sub(1)) {
+                    Some(found) => free.remove(found),
+                    None => {
+                        buffers.push(0);
+                        buffers.len() - 1
+                    }
+                }
+            };
+            buffers[buffer] = buffers[buffer].max(step.to.len());
+            for id in &ids {
+                if dies(id) && place[id] != buffer && !free.contains(&place[id]) {
+                    free.push(place[id]);
+                }
+            }
+            place.insert(step.output, buffer);
+            step.output = buffer;
+        }
+        Self { input, buffers, result: place[&result.id], output: result.shape, steps }
+    }
+
+    /// Runs a batch of items, each channels first, one after the other; the result is (batch, channels).
+    pub fn run<'w>(&self, items: &[f32], workspace: &'w mut Workspace) -> &'w [f32] {
+        let Workspace { buffers, scratch, patches, result } = workspace;
+        if buffers.is_empty() {
+            *buffers = self.buffers.iter().map(|&length| vec![0.0; length]).collect();
+        }
+        channels_last(self.input, items, &mut buffers[0]);
+        for step in &self.steps {
+            let mut output = std::mem::take(&mut buffers[step.output]);
+            let values = &mut output[..step.to.len()];
+            let (first, in_place) = (step.inputs[0], step.inputs[0] == step.output);
+            let input = |buffers: &[Vec<f32>], values: &mut [f32]| {
+                if !in_place {
+                    values.copy_from_slice(&buffers[first][..values.len()]);
+                }
+            };
+            match &step.operation {
+                Operation::Convolution(layer) => {
+                    layer.run(step.from, &buffers[first][..step.from.len()], step.to, values, scratch, patches);
+                }
+                Operation::GlobalAverage => global_average(step.from, &buffers[first][..step.from.len()], values),
+                Operation::LayerNorm(layer) => {
+                    input(buffers, values);
+                    layer.run(values, step.to.channels);
+                }
+                Operation::Affine(layer, activation) => {
+                    input(buffers, values);
+                    layer.run(values, *activation);
+                }
+                Operation::Activation(activation) => {
+                    input(buffers, values);
+                    apply(values, *activation);
+                }
+                Operation::Add(activation) => {
+                    input(buffers, values);
+                    add(values, &buffers[step.inputs[1]][..step.to.len()], *activation);
+                }
+            }
+            buffers[step.output] = output;
+        }
+        result.clear();
+        for position in buffers[self.result][..self.output.len()].chunks_exact(self.output.stored) {
+            result.extend_from_slice(&position[..self.output.channels]);
+        }
+        result
+    }
+}
+
+/// (batch, channel, positions) → (batch, positions, channel).
+fn channels_last(shape: Shape, items: &[f32], output: &mut [f32]) {
+    let positions = shape.depth * shape.height * shape.width;
+    let length = positions * shape.channels;
+    for (item, output) in items.chunks_exact(length).zip(output.chunks_exact_mut(length)) {
+        for (channel, plane) in item.chunks_exact(positions).enumerate() {
+            for (value, position) in plane.iter().zip(output.chunks_exact_mut(shape.channels)) {
+                position[channel] = *value;
+            }
+        }
+    }
+}
+
+/// The plan as it is made, node after node.
+struct Builder<'a> {
+    network: &'a Network,
+    values: HashMap<String, Value>,
+    readers: HashMap<String, usize>,
+    /// The step that makes an activation (by id).
+    made_by: HashMap<usize, usize>,
+    steps: Vec<Step>,
+    next: usize,
+}
+
+impl<'a> Builder<'a> {
+    /// Takes up the first of `nodes`, and those that belong to it; gives how many that were.
+    fn node(&mut self, nodes: &[NodeProto]) -> Planned<usize> {
+        let node = &nodes[0];
+        match node.op_type.as_str() {
+            "Conv" => self.convolution(node).map(|()| 1),
+            "MatMul" => self.linear(node, nodes.get(1)),
+            "Relu" => self.activation(node, Activation::Relu).map(|()| 1),
+            "Clip" => {
+                let bound = |i: usize, value: f32| node.input.get(i).is_some_and(|name| self.is_scalar(name, value));
+                match bound(1, 0.0) && bound(2, 6.0) {
+                    true => self.activation(node, Activation::Relu6).map(|()| 1),
+                    false => unknown("operator Clip with other bounds than 0 and 6"),
+                }
+            }
+            "Div" => self.gelu(nodes),
+            "Add" => self.addition(node).map(|()| 1),
+            "Mul" => self.scale(node).map(|()| 1),
+            "Transpose" => self.transpose(node).map(|()| 1),
+            "LayerNormalization" => self.layer_norm(node).map(|()| 1),
+            "BatchNormalization" => self.batch_norm(node).map(|()| 1),
+            "GlobalAveragePool" => {
+                let x = self.activation_of(&node.input[0], Some(Order::ChannelsFirst))?;
+                let to = Shape { depth: 1, height: 1, width: 1, ..x.shape };
+                self.push(node, Operation::GlobalAverage, &[x], to, x.order);
+                Ok(1)
+            }
+            "Flatten" => {
+                let x = self.activation_of(&node.input[0], None)?;
+                if x.shape.positions() != x.shape.batch || ints(node, "axis").first().is_some_and(|&axis| axis != 1) {
+                    return unknown("operator Flatten of more than one position");
+                }
+                self.values.insert(node.output[0].clone(), Value { order: Order::Vector, ..x });
+                Ok(1)
+            }
+            other => unknown(format!("operator {other} is not known to it")),
+        }
+    }
+
+    fn activation_of(&self, name: &str, order: Option<Order>) -> Planned<Value> {
+        let Some(&value) = self.values.get(name) else { return unknown(format!("`{name}` is no activation")) };
+        match order {
+            Some(order) if order != value.order => unknown(format!("`{name}` has its axes in an order not known here")),
+            _ => Ok(value),
+        }
+    }
+
+    fn tensor(&self, name: &str) -> Planned<&'a Tensor> {
+        self.network.tensors.get(name).map_or_else(|| unknown(format!("`{name}` is no f32 constant")), Ok)
+    }
+
+    fn values(&self, tensor: &Tensor) -> Planned<Vec<f32>> {
+        self.network.values(tensor).map_err(Refusal::Unreadable)
+    }
+
+    fn is_scalar(&self, name: &str, value: f32) -> bool {
+        let tensor = self.network.tensors.get(name).filter(|tensor| tensor.len() == 1);
+        tensor.and_then(|tensor| self.values(tensor).ok()).is_some_and(|values| (values[0] - value).abs() < 1e-6)
+    }
+
+    /// A constant vector, filled up with zeros.
+    fn vector(&self, name: &str, channels: usize) -> Planned<Vec<f32>> {
+        let tensor = self.tensor(name)?;
+        if tensor.len() != channels {
+            return unknown(format!("`{name}` has {} numbers for {channels} channels", tensor.len()));
+        }
+        let mut values = self.values(tensor)?;
+        values.resize(filled(channels), 0.0);
+        Ok(values)
+    }
+
+    fn push(&mut self, node: &NodeProto, operation: Operation, inputs: &[Value], to: Shape, order: Order) {
+        let ids = inputs.iter().map(|x| x.id).collect();
+        self.place(node, operation, ids, inputs[0].shape, to, order);
+    }
+
+    fn place(
+        &mut self,
+        node: &NodeProto,
+        operation: Operation,
+        inputs: Vec<usize>,
+        from: Shape,
+        to: Shape,
+        order: Order,
+    ) {
+        let id = self.next;
+        self.next += 1;
+        self.made_by.insert(id, self.steps.len());
+        self.steps.push(Step { operation, inputs, output: id, from, to });
+        self.values.insert(node.output[0].clone(), Value { id, shape: to, order });
+    }
+
+    /// Fuses an activation into the step before, where only it reads that; else it is a step of its own.
+    fn fuse(&mut self, name: &str, x: Value, node: &NodeProto, activation: Activation, readings: usize) {
+        let alone = self.readers.get(name) == Some(&readings);
+        let step = self.made_by.get(&x.id).map(|&step| &mut self.steps[step].operation);
+        let slot = match step {
+            Some(Operation::Convolution(layer)) if alone => Some(&mut layer.activation),
+            Some(Operation::Affine(_, slot) | Operation::Add(slot)) if alone => Some(slot),
+            _ => None,
+        };
+        match slot.filter(|slot| **slot == Activation::None) {
+            Some(slot) => {
+                *slot = activation;
+                self.values.insert(node.output[0].clone(), x);
+            }
+            None => self.push(node, Operation::Activation(activation), &[x], x.shape, x.order),
+        }
+    }
+
+    fn activation(&mut self, node: &NodeProto, activation: Activation) -> Planned<()> {
+        let x = self.activation_of(&node.input[0], None)?;
+        self.fuse(&node.input[0], x, node, activation, 1);
+        Ok(())
+    }
+
+    /// x/2 · (1 + erf(x/√2)) as Div, Erf, Add, Mul, Mul.
+    fn gelu(&mut self, nodes: &[NodeProto]) -> Planned<usize> {
+        let not_gelu = || unknown("operator Div that does not begin a GELU");
+        let [divide, erf, sum, product, half, ..] = nodes else { return not_gelu() };
+        let x = &divide.input[0];
+        let is = |name: &str, value: f32| self.is_scalar(name, value);
+        let pattern = erf.op_type == "Erf"
+            && (sum.op_type == "Add" && product.op_type == "Mul" && half.op_type == "Mul")
+            && is(&divide.input[1], std::f32::consts::SQRT_2)
+            && erf.input[0] == divide.output[0]
+            && (sum.input[0] == erf.output[0] && is(&sum.input[1], 1.0))
+            && (product.input[0] == *x && product.input[1] == sum.output[0])
+            && (half.input[0] == product.output[0] && is(&half.input[1], 0.5));
+        if !pattern {
+            return not_gelu();
+        }
+        let value = self.activation_of(x, None)?;
+        // Div and Mul both read it.
+        let x = x.clone();
+        self.fuse(&x, value, half, Activation::Gelu, 2);
+        Ok(5)
+    }
+
+    fn convolution(&mut self, node: &NodeProto) -> Planned<()> {
+        let x = self.activation_of(&node.input[0], Some(Order::ChannelsFirst))?;
+        let weight = self.tensor(&node.input[1])?;
+        let axes = weight.shape.len() - 2;
+        let spread = |name: &str, usual: usize| -> Planned<[usize; 3]> {
+            let given = ints(node, name);
+            let given: Vec<usize> =
+                if given.is_empty() { vec![usual; axes] } else { given.iter().map(|&i| i as usize).collect() };
+            match given[..] {
+                [height, width] => Ok([usual, height, width]),
+                [depth, height, width] => Ok([depth, height, width]),
+                _ => unknown(format!("operator Conv over {} axes", given.len())),
+            }
+        };
+        let attribute = |name: &str| node.attribute.iter().find(|attribute| attribute.name == name);
+        if ints(node, "dilations").iter().any(|&step| step != 1) || attribute("auto_pad").is_some() {
+            return unknown("operator Conv with dilations or auto_pad");
+        }
+        let pads = ints(node, "pads");
+        let (before, after) = if pads.is_empty() {
+            ([0; 3], [0; 3])
+        } else {
+            let side = |values: &[i64]| -> Planned<[usize; 3]> {
+                match *values {
+                    [height, width] => Ok([0, height as usize, width as usize]),
+                    [depth, height, width] => Ok([depth as usize, height as usize, width as usize]),
+                    _ => unknown("operator Conv with padding of another kind"),
+                }
+            };
+            let (before, after) = pads.split_at(pads.len() / 2);
+            (side(before)?, side(after)?)
+        };
+        let kernel = match weight.shape[2..] {
+            [height, width] => [1, height, width],
+            [depth, height, width] => [depth, height, width],
+            _ => return unknown(format!("operator Conv over {axes} axes")),
+        };
+        let geometry = Geometry { kernel, stride: spread("strides", 1)?, before, after };
+        let groups = attribute("group").and_then(|attribute| attribute.i).unwrap_or(1) as usize;
+        let outputs = weight.shape[0];
+        let Some(to) = geometry.output(x.shape, outputs) else {
+            return Err(Refusal::Misfit("its input is smaller than a kernel".into()));
+        };
+        let way = if groups == 1 && weight.shape[1] == x.shape.channels {
+            Way::dense(geometry, &self.values(weight)?, x.shape, to)
+        } else if groups == x.shape.channels && outputs == groups && kernel[0] == 1 && x.shape.stored == to.stored {
+            Way::depthwise(geometry, &self.values(weight)?, x.shape)
+        } else {
+            return unknown(format!("operator Conv of {groups} groups"));
+        };
+        let bias = match node.input.get(2) {
+            Some(name) => self.vector(name, outputs)?,
+            None => vec![0.0; to.stored],
+        };
+        let layer = Convolution { way, bias, activation: Activation::None };
+        let alone = self.readers.get(&node.input[0]) == Some(&1);
+        let before = self.steps.pop_if(|before| {
+            let Operation::Convolution(first) = &before.operation else { return false };
+            alone && before.output == x.id && first.joins(&layer)
+        });
+        match before {
+            Some(Step { operation: Operation::Convolution(first), inputs, from, .. }) => {
+                let both = first.join(layer).expect("they join");
+                self.place(node, Operation::Convolution(both), inputs, from, to, x.order);
+            }
+            _ => self.push(node, Operation::Convolution(layer), &[x], to, x.order),
+        }
+        Ok(())
+    }
+
+    /// A product with a constant matrix (channels in, channels out), and the bias where that is what follows.
+    fn linear(&mut self, node: &NodeProto, next: Option<&NodeProto>) -> Planned<usize> {
+        let x = self.activation_of(&node.input[0], None)?;
+        let weight = self.tensor(&node.input[1])?;
+        let (&[inputs, outputs], true) = (&weight.shape[..], x.order != Order::ChannelsFirst) else {
+            return unknown("operator MatMul over another axis than the channels");
+        };
+        if inputs != x.shape.channels {
+            return unknown(format!("operator MatMul of {inputs} channels with {}", x.shape.channels));
+        }
+        let to = x.shape.with_channels(outputs);
+        let bias = next
+            .filter(|next| next.op_type == "Add" && next.input[0] == node.output[0])
+            .and_then(|next| self.vector(&next.input[1], outputs).ok().map(|bias| (next, bias)));
+        let mut matrix = ndarray::Array2::zeros((x.shape.stored, to.stored));
+        let values = self.values(weight)?;
+        let given = ndarray::ArrayView2::from_shape((inputs, outputs), &values).expect("the tensor has its shape");
+        matrix.slice_mut(ndarray::s![..inputs, ..outputs]).assign(&given);
+        let (node, bias, taken) = match bias {
+            Some((next, bias)) => (next, bias, 2),
+            None => (node, vec![0.0; to.stored], 1),
+        };
+        let layer = Convolution { way: Way::Pointwise(Packed::new(matrix.view())), bias, activation: Activation::None };
+        self.push(node, Operation::Convolution(layer), &[x], to, x.order);
+        Ok(taken)
+    }
+
+    fn addition(&mut self, node: &NodeProto) -> Planned<()> {
+        let (x, y) = (self.activation_of(&node.input[0], None)?, self.activation_of(&node.input[1], None)?);
+        if x.shape != y.shape || x.order != y.order {
+            return unknown("operator Add of two shapes");
+        }
+        self.push(node, Operation::Add(Activation::None), &[x, y], x.shape, x.order);
+        Ok(())
+    }
+
+    /// A factor a channel, on the last axis.
+    fn scale(&mut self, node: &NodeProto) -> Planned<()> {
+        let x = self.activation_of(&node.input[0], None)?;
+        if x.order == Order::ChannelsFirst {
+            return unknown("operator Mul over another axis than the channels");
+        }
+        let factor = self.vector(&node.input[1], x.shape.channels)?;
+        let affine = Affine { offset: vec![0.0; factor.len()], factor };
+        self.push(node, Operation::Affine(affine, Activation::None), &[x], x.shape, x.order);
+        Ok(())
+    }
+
+    fn transpose(&mut self, node: &NodeProto) -> Planned<()> {
+        let x = self.activation_of(&node.input[0], None)?;
+        let order = match (ints(node, "perm"), x.order) {
+            ([0, 2, 3, 1] | [0, 2, 3, 4, 1], Order::ChannelsFirst) => Order::ChannelsLast,
+            ([0, 3, 1, 2] | [0, 4, 1, 2, 3], Order::ChannelsLast) => Order::ChannelsFirst,
+            (axes, _) => return unknown(format!("operator Transpose to {axes:?}")),
+        };
+        // In memory channels are last already.
+        let readers = self.readers.get(&node.output[0]).copied().unwrap_or(0);
+        let before = self.readers.get(&node.input[0]).copied().unwrap_or(0);
+        self.values.insert(node.output[0].clone(), Value { order, ..x });
+        // Who reads the transposed reads the same activation: nothing may be fused behind others' backs.
+        self.readers.insert(node.output[0].clone(), readers + before - 1);
+        Ok(())
+    }
+
+    fn layer_norm(&mut self, node: &NodeProto) -> Planned<()> {
+        let x = self.activation_of(&node.input[0], None)?;
+        if x.order == Order::ChannelsFirst || ints(node, "axis").first().is_some_and(|&axis| axis != -1) {
+            return unknown("operator LayerNormalization over another axis than the channels");
+        }
+        let channels = x.shape.channels;
+        let shift = match node.input.get(2) {
+            Some(name) => self.vector(name, channels)?,
+            None => vec![0.0; x.shape.stored],
+        };
+        let layer = LayerNorm { scale: self.vector(&node.input[1], channels)?, shift, epsilon: epsilon(node) };
+        self.push(node, Operation::LayerNorm(layer), &[x], x.shape, x.order);
+        Ok(())
+    }
+
+    fn batch_norm(&mut self, node: &NodeProto) -> Planned<()> {
+        let x = self.activation_of(&node.input[0], Some(Order::ChannelsFirst))?;
+        let channels = x.shape.channels;
+        let part = |i: usize| self.vector(&node.input[i], channels);
+        let (scale, shift, mean, variance) = (part(1)?, part(2)?, part(3)?, part(4)?);
+        let epsilon = f64::from(epsilon(node));
+        let factor: Vec<f64> =
+            scale.iter().zip(&variance).map(|(s, v)| f64::from(*s) / (f64::from(*v) + epsilon).sqrt()).collect();
+        let offset = shift
+            .iter()
+            .zip(&mean)
+            .zip(&factor)
+            .map(|((s, m), f)| (f64::from(*s) - f64::from(*m) * f) as f32)
+            .collect();
+        let affine = Affine { factor: factor.into_iter().map(|f| f as f32).collect(), offset };
+        self.push(node, Operation::Affine(affine, Activation::None), &[x], x.shape, x.order);
+        Ok(())
+    }
+}
+
+/// An attribute that is an integer or several; empty where it is not given.
+fn ints<'a>(node: &'a NodeProto, name: &str) -> &'a [i64] {
+    node.attribute.iter().find(|attribute| attribute.name == name).map_or(&[], |attribute| match &attribute.i {
+        Some(value) => std::slice::from_ref(value),
+        None => &attribute.ints,
+    })
+}
+
+fn epsilon(node: &NodeProto) -> f32 {
+    node.attribute.iter().find(|attribute| attribute.name == "epsilon").and_then(|a| a.f).unwrap_or(1e-5)
+}
