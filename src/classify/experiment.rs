@@ -51,7 +51,10 @@ pub fn run(
     let held_out: Vec<(Split, &Dataset)> =
         data.splits().into_iter().filter(|(split, part)| *split != Split::Train && !part.is_empty()).collect();
     let predict_splits = |model: &dyn Model| -> Result<BTreeMap<Split, Predictions>> {
-        held_out.iter().map(|(split, part)| Ok((*split, predict(data.task, model, &data.train.classes, part)?))).collect()
+        held_out
+            .iter()
+            .map(|(split, part)| Ok((*split, predict(data.task, model, &data.train.classes, part)?)))
+            .collect()
     };
 
     let draws = settings.classifier == ClassifierKind::Mlp;
@@ -113,7 +116,8 @@ pub fn run(
 /// F1 there is highest (of equal ones the lowest).
 fn commonest(train: &Dataset) -> Vec<usize> {
     let (clips, classes) = train.targets.dim();
-    let counts: Vec<usize> = train.targets.columns().into_iter().map(|c| c.iter().filter(|&&t| t > 0.0).count()).collect();
+    let counts: Vec<usize> =
+        train.targets.columns().into_iter().map(|c| c.iter().filter(|&&t| t > 0.0).count()).collect();
     let mut order: Vec<usize> = (0..classes).collect();
     order.sort_by_key(|&class| std::cmp::Reverse(counts[class]));
     let rows: Vec<usize> = (0..clips).collect();

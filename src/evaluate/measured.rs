@@ -156,12 +156,7 @@ impl Measured {
                 ("hamming_loss", "Hamming loss", Plain, Some(m.hamming_loss)),
                 ("ranking_loss", "ranking loss", Plain, m.ranking_loss),
                 ("coverage_error", "coverage error", Plain, m.coverage_error),
-                (
-                    "label_ranking_average_precision",
-                    "label-ranking AP",
-                    Share,
-                    m.label_ranking_average_precision,
-                ),
+                ("label_ranking_average_precision", "label-ranking AP", Share, m.label_ranking_average_precision),
             ]
             .map(number)
             .to_vec(),

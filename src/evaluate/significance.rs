@@ -261,9 +261,8 @@ pub fn paired(first: &Predictions, second: &Predictions) -> Result<Vec<Paired>> 
 /// Clips that only the first has right, and clips that only the second has right; the clips are the same.
 fn discordant(first: &Predictions, second: &Predictions) -> (u64, u64) {
     let right = |predictions: &Predictions, i: usize| predictions.predicted[i] == predictions.truth[i];
-    let count = |a: bool, b: bool| {
-        (0..first.len()).filter(|&i| right(first, i) == a && right(second, i) == b).count() as u64
-    };
+    let count =
+        |a: bool, b: bool| (0..first.len()).filter(|&i| right(first, i) == a && right(second, i) == b).count() as u64;
     (count(true, false), count(false, true))
 }
 

@@ -122,7 +122,11 @@ pub fn measure(predictions: &Predictions) -> SingleLabel {
         labels: labels.clone(),
         hardest: order(1.0),
         easiest: order(-1.0),
-        largest_confusions: largest_confusions(labels, &confusion, &confusion.iter().map(|row| row.iter().sum()).collect::<Vec<_>>()),
+        largest_confusions: largest_confusions(
+            labels,
+            &confusion,
+            &confusion.iter().map(|row| row.iter().sum()).collect::<Vec<_>>(),
+        ),
         expected_calibration_error: calibration_error(predictions),
         confusion,
         per_class,

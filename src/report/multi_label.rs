@@ -62,8 +62,18 @@ fn share(value: Option<f64>) -> String {
 }
 
 fn labels(metrics: &MultiLabel) -> Table {
-    let header =
-        ["label", "precision", "recall", "F1", "clips", "average precision", "PR area, trapezoids", "ROC AUC", "threshold", "F1, tuned"];
+    let header = [
+        "label",
+        "precision",
+        "recall",
+        "F1",
+        "clips",
+        "average precision",
+        "PR area, trapezoids",
+        "ROC AUC",
+        "threshold",
+        "F1, tuned",
+    ];
     let mut table = Table::new(&header, 1);
     let four = |value: Option<f64>| value.map_or("n/a".into(), |value| format!("{value:.4}"));
     for (i, label) in metrics.per_label.iter().enumerate() {

@@ -54,7 +54,8 @@ fn confusions(metrics: &SingleLabel) -> Table {
 }
 
 fn classes(metrics: &SingleLabel) -> Table {
-    let header = ["class", "TP", "FP", "FN", "TN", "accuracy, one against the rest", "precision", "recall", "F1", "clips"];
+    let header =
+        ["class", "TP", "FP", "FN", "TN", "accuracy, one against the rest", "precision", "recall", "F1", "clips"];
     let mut table = Table::new(&header, 1);
     let four = |value: f64| format!("{value:.4}");
     for class in &metrics.per_class {

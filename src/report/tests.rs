@@ -1,8 +1,8 @@
 use ndarray::Array2;
 
 use super::*;
-use crate::evaluate::SeedScore;
-use crate::recipe::{Classify, Extractor, Sampling};
+use crate::evaluate::measure;
+use crate::recipe::{Classify, Extractor, Sampling, Task};
 
 /// `n` clips over `classes`, two thirds right, with scores; unlabelled where `labelled` is false.
 pub(super) fn predictions(prefix: &str, n: usize, classes: &[String], labelled: bool) -> Predictions {
@@ -13,9 +13,10 @@ pub(super) fn predictions(prefix: &str, n: usize, classes: &[String], labelled: 
         if class == chosen { 0.6 } else { 0.4 / (count - 1) as f32 }
     });
     Predictions::from_scores(
+        Task::SingleLabel,
         (0..n).map(|i| format!("{prefix}{i:03}")).collect(),
         (0..n).map(|i| Some(format!("film {}", i / 4))).collect(),
-        (0..n).map(|i| labelled.then_some(target(i))).collect(),
+        (0..n).map(|i| labelled.then_some(target(i)).into_iter().collect()).collect(),
         scores,
         classes.to_vec(),
     )
@@ -30,7 +31,8 @@ pub(super) fn run(classes: &[&str]) -> Run {
     let constant = splits
         .iter()
         .map(|(&split, predictions)| {
-            let all_first = Predictions { predicted: vec![0; predictions.len()], scores: None, ..predictions.clone() };
+            let all_first =
+                Predictions { predicted: vec![vec![0]; predictions.len()], scores: None, ..predictions.clone() };
             (split, measure(&all_first))
         })
         .collect();
@@ -49,7 +51,10 @@ pub(super) fn run(classes: &[&str]) -> Run {
         .collect();
     let seed = |seed: u64, accuracy: f64| SeedResult {
         seed,
-        splits: BTreeMap::from([(Split::Val, SeedScore { accuracy, macro_f1: accuracy - 0.02 })]),
+        splits: BTreeMap::from([(
+            Split::Val,
+            BTreeMap::from([("accuracy".into(), accuracy), ("macro_f1".into(), accuracy - 0.02)]),
+        )]),
         seconds: 1.5,
     };
     Run {
@@ -103,7 +108,7 @@ fn a_run_tells_everything_and_reads_back() {
     assert_eq!(back.constant, run.constant);
     assert_eq!(serde_json::to_value(&back).unwrap(), metrics);
 
-    let table = PredictionTable::read_csv(&folder.path().join("predictions.csv")).unwrap();
+    let table = PredictionTable::read_csv(&folder.path().join("predictions.csv"), None).unwrap();
     assert_eq!(table.part(Split::Val), run.splits[&Split::Val]);
     assert_eq!(table.part(Split::Test), run.splits[&Split::Test]);
 
@@ -128,7 +133,7 @@ fn a_run_tells_everything_and_reads_back() {
 fn a_collapsed_model_is_called_so() {
     let mut run = run(&["a", "b", "c"]);
     for predictions in run.splits.values_mut() {
-        predictions.predicted.fill(1);
+        predictions.predicted.fill(vec![1]);
         predictions.scores = None;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -171,12 +171,7 @@ pub fn measure(predictions: &Predictions) -> MultiLabel {
     }
 }
 
-fn per_label(
-    predictions: &Predictions,
-    truth: &Sets,
-    predicted: &Sets,
-    scores: Option<&Array2<f32>>,
-) -> Vec<PerLabel> {
+fn per_label(predictions: &Predictions, truth: &Sets, predicted: &Sets, scores: Option<&Array2<f32>>) -> Vec<PerLabel> {
     let counts = truth.counts(predicted).into_iter().zip(&predictions.classes).enumerate();
     counts
         .map(|(class, (counts, label))| {

@@ -8,7 +8,8 @@ use super::Sets;
 /// The mean of `value` over the clips; 0 without clips.
 pub(super) fn mean(truth: &Sets, scores: &Array2<f32>, value: impl Fn(&[bool], &[f32]) -> f64) -> f64 {
     let clips = truth.matrix();
-    let each = clips.outer_iter().zip(scores.outer_iter()).map(|(truth, scores)| value(&truth.to_vec(), &scores.to_vec()));
+    let each =
+        clips.outer_iter().zip(scores.outer_iter()).map(|(truth, scores)| value(&truth.to_vec(), &scores.to_vec()));
     let sum: f64 = each.sum();
     if clips.nrows() == 0 { 0.0 } else { sum / clips.nrows() as f64 }
 }
@@ -36,7 +37,8 @@ pub fn r_precision(truth: &[bool], scores: &[f32]) -> f64 {
 
 /// How many labels score at least as high as the lowest true one, as `sklearn.metrics.coverage_error`.
 pub fn coverage(truth: &[bool], scores: &[f32]) -> f64 {
-    let lowest = truth.iter().zip(scores).filter(|(has, _)| **has).map(|(_, &score)| score).fold(f32::INFINITY, f32::min);
+    let lowest =
+        truth.iter().zip(scores).filter(|(has, _)| **has).map(|(_, &score)| score).fold(f32::INFINITY, f32::min);
     scores.iter().filter(|&&score| score >= lowest).count() as f64
 }
 

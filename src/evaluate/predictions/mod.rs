@@ -94,7 +94,8 @@ impl Predictions {
         let index: HashMap<&str, usize> = classes.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
         let to: Vec<Option<usize>> = self.classes.iter().map(|name| index.get(name.as_str()).copied()).collect();
         let place = |set: &Vec<usize>| -> Result<Vec<usize>> {
-            let unknown = |class: usize| Error::Data(format!("class `{}` is not among the classes", self.classes[class]));
+            let unknown =
+                |class: usize| Error::Data(format!("class `{}` is not among the classes", self.classes[class]));
             let mut set =
                 set.iter().map(|&class| to[class].ok_or_else(|| unknown(class))).collect::<Result<Vec<_>>>()?;
             set.sort_unstable();

@@ -134,6 +134,8 @@ struct Reader<'a> {
     records: Vec<(u64, csv::StringRecord)>,
     id: usize,
     label: usize,
+    /// Whether the column of labels is the one for several.
+    sets: bool,
     predicted: Option<usize>,
     split: Option<usize>,
     group: Option<usize>,
@@ -210,7 +212,8 @@ impl<'a> Reader<'a> {
             let names: Vec<String> = others.iter().map(|(name, _)| format!("`{name}`")).collect();
             warnings.push(format!("columns not read: {}", names.join(", ")));
         }
-        Ok(Self { path, task, records, id, label, predicted, split, group, scores, warnings })
+        let sets = Some(label) == column(label_column(Task::MultiLabel));
+        Ok(Self { path, task, records, id, label, sets, predicted, split, group, scores, warnings })
     }
 
     fn wrong(&self, line: Option<u64>, message: impl Into<String>) -> Error {
@@ -280,6 +283,10 @@ impl<'a> Reader<'a> {
                 scores[[row, k]] = text.parse().ok().filter(|score: &f32| score.is_finite()).ok_or_else(|| {
                     self.wrong(Some(line), format!("the score of `{name}` is `{text}`, not a finite number"))
                 })?;
+            }
+            if self.task == Task::SingleLabel && self.sets && record[self.label].contains(LABEL_SEPARATOR) {
+                let message = format!("several labels ({}) where one is asked for", &record[self.label]);
+                return Err(self.wrong(Some(line), message));
             }
             let truth = set("label", &record[self.label])?;
             let predicted = match self.predicted.map(|column| record[column].trim()) {

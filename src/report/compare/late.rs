@@ -130,6 +130,7 @@ pub fn mean(members: &[&Predictions]) -> Result<Predictions> {
         scores += member.scores.as_ref().expect("only runs with scores are fused");
     }
     scores /= members.len() as f32;
-    let Predictions { task, ids, groups, truth, classes, .. } = aligned.into_iter().next().expect("at least one member");
+    let Predictions { task, ids, groups, truth, classes, .. } =
+        aligned.into_iter().next().expect("at least one member");
     Ok(Predictions::from_scores(task, ids, groups, truth, scores, classes))
 }

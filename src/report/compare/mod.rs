@@ -393,9 +393,8 @@ fn pairs_of(entries: &[Entry], part: Part) -> Result<Vec<Pair>> {
             let compared = paired(a, b).map_err(|error| {
                 Error::Data(format!("{} and {}, {}: {error}", first.name, second.name, part.name()))
             })?;
-            let pair = |paired| {
-                Pair { part, first: first.name.clone(), second: second.name.clone(), paired, p_holm: 1.0 }
-            };
+            let pair =
+                |paired| Pair { part, first: first.name.clone(), second: second.name.clone(), paired, p_holm: 1.0 };
             Ok(compared.into_iter().map(pair).collect())
         })
         .collect::<Result<_>>()?;

@@ -6,8 +6,8 @@ use super::{Comparison, Kind, Part, Row};
 use crate::error::Result;
 use crate::evaluate::measured::{Measured, Number};
 use crate::recipe::Task;
-use crate::report::markdown::{UNTRAINED, cell, percent};
 use crate::report::label_plots;
+use crate::report::markdown::{UNTRAINED, cell, percent};
 use crate::report::plots::{self, Bar};
 use crate::report::svg::escape;
 use crate::report::table::Table;
@@ -180,9 +180,13 @@ fn classes(comparison: &Comparison, part: Part) -> Table {
     let mut table = Table { header, left: 1, rows: Vec::new(), best: None };
     let text = |value: Option<f64>| value.map_or("n/a".into(), |value| format!("{value:.3}"));
     for name in class_names(&rows) {
-        let of = |measured: &Measured| measured.classes().into_iter().find(|class| class.label == name).map(
-            |c| (c.support, [c.precision, c.recall, if ranked { c.average_precision } else { c.f1 }]),
-        );
+        let of = |measured: &Measured| {
+            measured
+                .classes()
+                .into_iter()
+                .find(|class| class.label == name)
+                .map(|c| (c.support, [c.precision, c.recall, if ranked { c.average_precision } else { c.f1 }]))
+        };
         let found: Vec<Option<(u64, [Option<f64>; 3])>> = rows.iter().map(|(_, measured)| of(measured)).collect();
         let support = found.iter().flatten().map(|(support, _)| *support).next().unwrap_or(0);
         let cells = found.iter().flat_map(|class| class.map_or([None; 3], |(_, values)| values)).map(text);
