@@ -103,16 +103,12 @@ impl Measured {
         self.classes().iter().map(|class| class.label).collect()
     }
 
-    fn intervals(&self) -> Option<&Intervals> {
+    /// The bootstrap intervals, and how they were drawn, where there are any.
+    pub fn intervals(&self) -> Option<&Intervals> {
         match self {
             Self::Single(metrics) => metrics.interval.as_ref(),
             Self::Multi(metrics) => metrics.interval.as_ref(),
         }
-    }
-
-    /// How the intervals were drawn, where there are any.
-    pub fn resampling(&self) -> Option<&Intervals> {
-        self.intervals()
     }
 
     /// The numbers of a row, those that stand for the rest first (see [`Measured::headlines`]).
@@ -215,7 +211,7 @@ impl Measured {
         }
     }
 
-    /// The class that is told best and the one told worst: by average precision where there is one, else by F1.
+    /// The class that is told worst: by average precision where there is one, else by F1.
     pub fn hardest(&self) -> Option<&str> {
         match self {
             Self::Single(metrics) => metrics.hardest.as_deref(),

@@ -48,12 +48,15 @@ pub struct Intervals {
     pub units: usize,
 }
 
+/// Computes numbers of rows.
+pub type Statistic = Box<dyn Fn(&[usize]) -> Vec<f64> + Send + Sync>;
+
 /// Numbers that can be computed of any draw of a part's clips.
 pub struct Statistics {
     /// What they are called, K of them.
     pub keys: Vec<&'static str>,
     /// Their K values for rows of the part, labelled ones, each any number of times.
-    pub of: Box<dyn Fn(&[usize]) -> Vec<f64> + Send + Sync>,
+    pub of: Statistic,
 }
 
 impl Statistics {

@@ -67,7 +67,7 @@ pub fn remarks(metrics: &Measured, constant: Option<&Measured>) -> Vec<String> {
             ));
         }
     }
-    if metrics.resampling().is_none() {
+    if metrics.intervals().is_none() {
         remarks.push("no interval: it takes at least two clips, or two groups, to draw from".into());
     }
     remarks
@@ -163,7 +163,7 @@ fn results(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics, se
         }
     }
     line(format_args!("{}", table.without_empty_columns().markdown()));
-    if let Some(interval) = sections.iter().find_map(|section| section.metrics.resampling()) {
+    if let Some(interval) = sections.iter().find_map(|section| section.metrics.intervals()) {
         let what = match interval.unit {
             Unit::Clips => "single clips",
             Unit::Groups => "whole groups",

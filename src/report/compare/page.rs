@@ -13,6 +13,9 @@ use crate::report::svg::escape;
 use crate::report::table::Table;
 use crate::report::{Picture, write as write_text, write_records};
 
+/// Numbers a row that the terminal has room for; the rest is in the report.
+const PRINTED: usize = 8;
+
 /// Rows whose classes are drawn; the rest is in the runs' own folders.
 const DRAWN: usize = 12;
 
@@ -25,8 +28,15 @@ const CLASSES: &str = "Every class, ";
 /// The tables of a comparison with their headings: results of each part (test first), time, pairs, and every class on the
 /// part that matters most.
 pub fn tables(comparison: &Comparison) -> Vec<(String, Table)> {
-    let mut tables: Vec<(String, Table)> =
-        parts(comparison).into_iter().map(|part| (heading(part).to_string(), results(comparison, part))).collect();
+    tables_of(comparison, usize::MAX)
+}
+
+/// The tables, with at most so many `numbers` a row of results.
+fn tables_of(comparison: &Comparison, numbers: usize) -> Vec<(String, Table)> {
+    let mut tables: Vec<(String, Table)> = parts(comparison)
+        .into_iter()
+        .map(|part| (heading(part).to_string(), results(comparison, part, numbers)))
+        .collect();
     let stages = stages(comparison);
     if !stages.rows.is_empty() {
         tables.push(("Time per stage".into(), stages));
@@ -80,12 +90,12 @@ fn name(row: &Row) -> String {
     if row.untrained { format!("{} (UNTRAINED)", row.name) } else { row.name.clone() }
 }
 
-fn results(comparison: &Comparison, part: Part) -> Table {
+fn results(comparison: &Comparison, part: Part, numbers: usize) -> Table {
     let of_part: Vec<(&Row, &Measured)> =
         comparison.rows.iter().filter_map(|row| Some((row, row.parts.get(&part)?))).collect();
     let names = of_part.first().map(|(_, measured)| measured.numbers()).unwrap_or_default();
     let mut header: Vec<String> = vec!["method · classifier".into(), "clips".into()];
-    header.extend(names.into_iter().map(|number| number.name));
+    header.extend(names.into_iter().take(numbers).map(|number| number.name));
     header.extend(["hardest class".into(), "constant".into()]);
     let mut table = Table { header, left: 1, rows: Vec::new(), best: None };
     let mut best: Option<(f64, usize)> = None;
@@ -95,7 +105,7 @@ fn results(comparison: &Comparison, part: Part) -> Table {
             best = Some((value, table.rows.len()));
         }
         let mut cells = vec![name(row), measured.n().to_string()];
-        cells.extend(measured.numbers().iter().map(cell));
+        cells.extend(measured.numbers().iter().take(numbers).map(cell));
         cells.push(measured.hardest().unwrap_or("–").into());
         cells.push(row.constant.get(&part).map_or("–".into(), |&value| percent(value)));
         table.rows.push(cells);
@@ -419,7 +429,7 @@ fn html(comparison: &Comparison, parts: &[Picture], classes: &[Picture]) -> Stri
 pub fn summary(comparison: &Comparison) -> String {
     let mut text = String::new();
     let mut pairs = 0;
-    for (heading, table) in tables(comparison) {
+    for (heading, table) in tables_of(comparison, PRINTED) {
         pairs += usize::from(heading.starts_with(PAIRS));
         if pairs < 2 && !heading.starts_with(CLASSES) {
             text.push_str(&format!("{heading}\n{}\n", table.text()));
