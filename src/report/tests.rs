@@ -144,6 +144,62 @@ fn a_collapsed_model_is_called_so() {
 }
 
 #[test]
+fn a_run_of_several_labels_tells_everything_and_reads_back() {
+    let mut run = run(&["a<b>", "bird", "cat", "never"]);
+    let several = |part: &Predictions| {
+        let truth: Vec<Vec<usize>> = part
+            .truth
+            .iter()
+            .enumerate()
+            .map(|(i, set)| match set[..] {
+                [3] => vec![0],
+                [class] if i % 2 == 0 && class < 2 => vec![class, 2],
+                _ => set.clone(),
+            })
+            .collect();
+        let (ids, groups, scores) = (part.ids.clone(), part.groups.clone(), part.scores.clone().unwrap());
+        Predictions::from_scores(Task::MultiLabel, ids, groups, truth, scores, part.classes.clone())
+    };
+    run.splits.values_mut().for_each(|part| *part = several(part));
+    run.unlabelled = run.unlabelled.as_ref().map(several);
+    run.constant = run
+        .splits
+        .iter()
+        .map(|(&split, part)| {
+            let scores = Some(Array2::from_elem((part.len(), 4), 0.4));
+            (split, measure(&Predictions { predicted: vec![vec![0, 2]; part.len()], scores, ..part.clone() }))
+        })
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    write_run(folder.path(), &run).unwrap();
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let metrics: serde_json::Value = serde_json::from_str(&read("metrics.json")).unwrap();
+    assert_eq!(metrics["task"], "multi-label");
+    assert!(metrics["test"]["map"]["macro"].as_f64() > metrics["constant"]["test"]["map"]["macro"].as_f64());
+    assert!(metrics["test"]["thresholds"]["micro"]["f1"].is_number());
+    assert!(metrics["constant"]["test"]["collapsed"].is_string());
+    let back = Metrics::read(&folder.path().join("metrics.json")).unwrap();
+    // By its text: as a value, a threshold's f32 would be widened.
+    let again: serde_json::Value = serde_json::from_str(&serde_json::to_string(&back).unwrap()).unwrap();
+    assert_eq!(again, metrics);
+    assert!(back.warnings.contains(
+        &"test: 1 of 4 labels have no clip here: they show n/a and are left out of the macro averages".into()
+    ));
+    let table = PredictionTable::read_csv(&folder.path().join("predictions.csv"), None).unwrap();
+    assert_eq!(table.part(Split::Test), run.splits[&Split::Test]);
+    assert!(read("submission.csv").starts_with("Id,Category\nu000,"));
+    let report = read("REPORT.md");
+    for part in ["| test | constant |", "constant: the commonest training labels", "a&lt;b&gt;", "| never | n/a |"] {
+        assert!(report.contains(part), "no {part:?} in\n{report}");
+    }
+    for name in ["precision_recall_test.svg", "average_precision_test.svg", "precision_recall_val.svg"] {
+        assert!(report.contains(name) && !read(name).contains("<b>"), "{name}");
+    }
+    let entry = compare::load(folder.path()).unwrap();
+    assert_eq!(entry.constant[&compare::Part::Test], metrics["constant"]["test"]["map"]["macro"].as_f64().unwrap());
+}
+
+#[test]
 fn an_unwritable_folder_is_an_error_with_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("taken");
