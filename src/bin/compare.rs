@@ -8,7 +8,7 @@ use kinoprobe::cli::{self, Outcome};
 use kinoprobe::matrix::default_threads;
 use kinoprobe::report::compare::{self, early, late};
 
-/// Compares runs: one table with intervals, McNemar's test for every pair, fusions, time per stage, pictures.
+/// Compares runs: one table with intervals, a test for every pair, fusions, time per stage, pictures.
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-compare", version, after_help = format!("\
 Examples:
@@ -39,8 +39,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     cli::run("compare", || {
-        let mut entries = arguments.runs.iter().map(|run| compare::load(run)).collect::<kinoprobe::Result<Vec<_>>>()?;
-        compare::name_apart(&mut entries);
+        let mut entries = compare::load_all(&arguments.runs)?;
         let (mut fusions, mut notes) = late::fuse(&entries)?;
         if !arguments.no_early_fusion {
             // Predictions compare without the features; what early fusion lacks is said and left out.

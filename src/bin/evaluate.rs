@@ -10,26 +10,32 @@ use kinoprobe::cli::{self, Outcome};
 use kinoprobe::dataset::Dataset;
 use kinoprobe::evaluate::predictions::PredictionTable;
 use kinoprobe::manifest::Manifest;
+use kinoprobe::recipe::Task;
 use kinoprobe::report::{self, Evaluation, Metrics, markdown};
 use kinoprobe::store::FeatureStore;
 
-/// Measures predictions: accuracy, per-class and averaged precision, recall and F1, confusion, calibration, intervals.
+/// Measures predictions: accuracy or mAP, per-class and averaged precision, recall and F1, confusions, intervals.
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-evaluate", version, after_help = format!("\
 Examples:
   kinoprobe-evaluate --predictions predictions.csv --out evaluation
       columns: id,label,predicted and, where there are scores, one `score:CLASS` per class; `split` and `group` optional
+      several labels a clip: a column `labels` in place of `label`, with `|` between them
 
   kinoprobe-evaluate --model runs/cnn --features features/cnn.h5 --manifest clips.csv --out evaluation
       a model that kinoprobe-classify saved, without training
 
-Writes metrics.json (`all`, and each split that is named), predictions.csv, confusion_*.csv and .svg, per_class.csv, REPORT.md.
+Writes metrics.json (`all`, and each split that is named), predictions.csv, per_class.csv, classification_report.txt,
+REPORT.md and its pictures.
 
 {}", cli::EXIT_CODES))]
 struct Arguments {
-    /// Predictions to measure, CSV with columns id, label and predicted, or id, label and scores.
+    /// Predictions to measure, CSV with columns id, label (or labels) and predicted, or id, label and scores.
     #[arg(long, value_name = "F.csv", required_unless_present = "model", conflicts_with = "model")]
     predictions: Option<PathBuf>,
+    /// One label a clip, or several; where it is not given, the column `label` or `labels` decides.
+    #[arg(long, value_enum, conflicts_with = "model")]
+    task: Option<Task>,
     /// Folder of a saved model, in place of predictions.
     #[arg(long, value_name = "D", requires = "features", requires = "manifest")]
     model: Option<PathBuf>,
@@ -54,7 +60,7 @@ fn main() -> ExitCode {
             (Some(source), ..) => Evaluation {
                 source: source.clone(),
                 metrics: Metrics::new(),
-                table: PredictionTable::read_csv(source)?,
+                table: PredictionTable::read_csv(source, arguments.task)?,
             },
             (None, Some(model), Some(features), Some(manifest)) => {
                 evaluate_model(model, features, manifest, arguments.root.as_deref())?

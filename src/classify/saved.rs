@@ -12,12 +12,15 @@ use crate::dataset::{Dataset, Joined};
 use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 use crate::evaluate::predictions::PredictionTable;
-use crate::recipe::{ClassifierKind, Pooling, Recipe};
+use crate::recipe::{ClassifierKind, Pooling, Recipe, Task};
 use crate::store::Provenance;
 
 /// What a model is and where it comes from: the metadata of its file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct About {
+    /// Whether it gives one label a clip or several.
+    #[serde(default)]
+    pub task: Task,
     /// The kind of classifier.
     pub classifier: ClassifierKind,
     /// Class names, C of them, in the order of the scores.
@@ -42,6 +45,7 @@ impl About {
     /// What is known before the fit: where the features come from. Classes and D are filled in by the fit.
     pub fn of(provenance: &Provenance, recipe: &Recipe) -> Self {
         Self {
+            task: recipe.classify.task.unwrap_or_default(),
             classifier: recipe.classify.classifier,
             classes: Vec::new(),
             dim: 0,
@@ -126,13 +130,14 @@ impl SavedModel {
         Ok(Self { about, model })
     }
 
-    /// Predicts the class of every clip of `data`, whose classes may be others than the model's, or fewer, or in another
+    /// Predicts the classes of every clip of `data`, whose classes may be others than the model's, or fewer, or in another
     /// order: the predictions' classes are the model's.
     ///
     /// # Errors
-    /// The features do not fit the model; a clip has a label that the model does not know, or several.
+    /// The features do not fit the model; a clip has a label that the model does not know, or several where the
+    /// model gives one.
     pub fn predict(&self, data: &Dataset) -> Result<Predictions> {
-        predict(self.model.as_ref(), &self.about.classes, data)
+        predict(self.about.task, self.model.as_ref(), &self.about.classes, data)
     }
 }
 
@@ -143,7 +148,8 @@ impl SavedModel {
     /// As [`SavedModel::predict`].
     pub fn predict_all(&self, data: &Joined) -> Result<PredictionTable> {
         let classes = self.about.classes.clone();
-        let mut all = Predictions::from_scores(vec![], vec![], vec![], Array2::zeros((0, classes.len())), classes);
+        let none = Array2::zeros((0, classes.len()));
+        let mut all = Predictions::from_scores(self.about.task, vec![], vec![], vec![], none, classes);
         let mut splits = Vec::new();
         let labelled = data.splits().map(|(split, part)| (Some(split), part));
         for (split, part) in labelled.into_iter().chain([(None, &data.unlabelled)]) {
@@ -163,26 +169,30 @@ impl SavedModel {
 ///
 /// # Errors
 /// As there.
-pub fn predict(model: &dyn Model, classes: &[String], data: &Dataset) -> Result<Predictions> {
-    let unlabelled = data.targets.iter().all(|target| *target == 0.0);
-    let truth = if unlabelled {
-        vec![None; data.len()]
-    } else {
-        data.single_labels()?
-            .into_iter()
-            .zip(&data.ids)
-            .map(|(class, id)| {
-                let label = &data.classes[class];
-                match classes.iter().position(|known| known == label) {
-                    Some(index) => Ok(Some(index)),
-                    None => Err(Error::Data(format!(
-                        "clip {id} is labelled {label}, which the model does not know (it knows {})",
-                        classes.join(", ")
-                    ))),
-                }
+pub fn predict(task: Task, model: &dyn Model, classes: &[String], data: &Dataset) -> Result<Predictions> {
+    if task == Task::SingleLabel && data.targets.iter().any(|target| *target > 0.0) {
+        data.single_labels()?;
+    }
+    // From the data's classes to the model's.
+    let known: Vec<Option<usize>> =
+        data.classes.iter().map(|label| classes.iter().position(|known| known == label)).collect();
+    let truth = |i: usize| -> Result<Vec<usize>> {
+        let has = (0..data.classes.len()).filter(|&class| data.targets[(i, class)] > 0.0);
+        let class_of = |class: usize| {
+            known[class].ok_or_else(|| {
+                Error::Data(format!(
+                    "clip {} is labelled {}, which the model does not know (it knows {})",
+                    data.ids[i],
+                    data.classes[class],
+                    classes.join(", ")
+                ))
             })
-            .collect::<Result<_>>()?
+        };
+        let mut set = has.map(class_of).collect::<Result<Vec<_>>>()?;
+        set.sort_unstable();
+        Ok(set)
     };
+    let truth = (0..data.len()).map(truth).collect::<Result<_>>()?;
     let scores = if data.is_empty() { Array2::zeros((0, classes.len())) } else { model.scores(data)? };
-    Ok(Predictions::from_scores(data.ids.clone(), data.groups.clone(), truth, scores, classes.to_vec()))
+    Ok(Predictions::from_scores(task, data.ids.clone(), data.groups.clone(), truth, scores, classes.to_vec()))
 }

@@ -181,6 +181,7 @@ fn every_model_comes_back_from_its_file_bit_for_bit() {
                 assert!((row.sum() - 1.0).abs() < 1e-5 && row.iter().all(|p| (0.0..=1.0).contains(p)));
             }
             let about = About {
+                task: Default::default(),
                 classifier: kind,
                 classes: train.classes.clone(),
                 dim: train.dim(),

@@ -5,6 +5,53 @@
 
 use ndarray::{ArrayView2, Axis};
 
+/// The clips of one label in falling order of score, for draws of them: the order is found once, whatever is drawn.
+#[derive(Debug, Clone)]
+pub struct Ranking {
+    /// Clips in falling order of score, each with whether it has the label and whether a step ends with it.
+    order: Vec<(usize, bool, bool)>,
+}
+
+impl Ranking {
+    /// Ranks N clips.
+    pub fn new(truth: &[bool], scores: &[f32]) -> Self {
+        assert_eq!(truth.len(), scores.len(), "one score a clip");
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        let ends = |place: usize, i: usize| {
+            // `==` and not the total order: 0.0 and -0.0 are one score.
+            order.get(place + 1).is_none_or(|&next: &usize| scores[next] != scores[i])
+        };
+        Self { order: order.iter().enumerate().map(|(place, &i)| (i, truth[i], ends(place, i))).collect() }
+    }
+
+    /// [`average_precision`] where clip `i` stands `times[i]` times.
+    pub fn average_precision(&self, times: &[u32]) -> Option<f64> {
+        let (mut step, mut before, mut area) = (Step { hits: 0, misses: 0 }, 0, 0.0);
+        for &(i, hit, ends) in &self.order {
+            *(if hit { &mut step.hits } else { &mut step.misses }) += times[i] as usize;
+            if ends && step.hits > before {
+                area += (step.hits - before) as f64 * step.precision();
+                before = step.hits;
+            }
+        }
+        (before > 0).then(|| area / before as f64)
+    }
+
+    /// The steps of falling score; the last one holds all clips.
+    fn steps(&self) -> Vec<Step> {
+        let mut step = Step { hits: 0, misses: 0 };
+        let mut steps = Vec::new();
+        for &(_, hit, ends) in &self.order {
+            *(if hit { &mut step.hits } else { &mut step.misses }) += 1;
+            if ends {
+                steps.push(step);
+            }
+        }
+        steps
+    }
+}
+
 /// One step down the ranking: how many clips with and without the label score at least so high.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Step {
@@ -18,42 +65,29 @@ impl Step {
     }
 }
 
-/// The steps of falling score; the last one holds all clips.
-fn steps(truth: &[bool], scores: &[f32]) -> Vec<Step> {
-    assert_eq!(truth.len(), scores.len(), "one score a clip");
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-    let mut steps = Vec::new();
-    let mut step = Step { hits: 0, misses: 0 };
-    for (place, &i) in order.iter().enumerate() {
-        *(if truth[i] { &mut step.hits } else { &mut step.misses }) += 1;
-        // `==` and not the total order: 0.0 and -0.0 are one score.
-        if order.get(place + 1).is_none_or(|&next| scores[next] != scores[i]) {
-            steps.push(step);
-        }
-    }
-    steps
+/// The precision-recall curve as (recall, precision), from recall 0 with precision 1 to recall 1, as
+/// `sklearn.metrics.precision_recall_curve` turned around; empty where no clip has the label.
+pub fn precision_recall_curve(truth: &[bool], scores: &[f32]) -> Vec<(f64, f64)> {
+    let steps = Ranking::new(truth, scores).steps();
+    let total = match steps.last() {
+        Some(last) if last.hits > 0 => last.hits as f64,
+        _ => return Vec::new(),
+    };
+    let points = steps.into_iter().map(|step| (step.hits as f64 / total, step.precision()));
+    std::iter::once((0.0, 1.0)).chain(points).collect()
 }
 
 /// Average precision, Σ (Rₙ − Rₙ₋₁)·Pₙ over the steps of falling score, in [0, 1], as
 /// `sklearn.metrics.average_precision_score`; `None` where no clip has the label.
 pub fn average_precision(truth: &[bool], scores: &[f32]) -> Option<f64> {
-    let steps = steps(truth, scores);
-    let total = steps.last().map_or(0, |last| last.hits);
-    let mut before = 0;
-    let mut area = 0.0;
-    for step in steps {
-        area += (step.hits - before) as f64 * step.precision();
-        before = step.hits;
-    }
-    (total > 0).then(|| area / total as f64)
+    Ranking::new(truth, scores).average_precision(&vec![1; truth.len()])
 }
 
 /// Area under the precision-recall curve by trapezoids, in [0, 1], as `sklearn.metrics.auc` over
 /// `precision_recall_curve` (which begins at recall 0 with precision 1); more flattering than [`average_precision`], and
 /// what the published tables of Trailers12k state. `None` where no clip has the label.
 pub fn pr_auc_trapezoid(truth: &[bool], scores: &[f32]) -> Option<f64> {
-    let steps = steps(truth, scores);
+    let steps = Ranking::new(truth, scores).steps();
     let total = steps.last().map_or(0, |last| last.hits);
     let (mut before, mut precision) = (0, 1.0);
     let mut area = 0.0;
@@ -67,7 +101,7 @@ pub fn pr_auc_trapezoid(truth: &[bool], scores: &[f32]) -> Option<f64> {
 /// Area under the ROC curve, in [0, 1]: the probability that a clip with the label scores higher than one without, ties
 /// counting half, as `sklearn.metrics.roc_auc_score`. `None` where all clips have the label, or none.
 pub fn roc_auc(truth: &[bool], scores: &[f32]) -> Option<f64> {
-    let steps = steps(truth, scores);
+    let steps = Ranking::new(truth, scores).steps();
     let last = *steps.last()?;
     let mut before = Step { hits: 0, misses: 0 };
     let mut area = 0.0;

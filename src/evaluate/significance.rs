@@ -1,13 +1,15 @@
 //! Bootstrap intervals, McNemar's exact test and Holm's correction.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 
-use super::Predictions;
+use super::predictions::over_common_classes;
+use super::{Predictions, multi_label, single_label};
 use crate::error::{Error, Result};
+use crate::recipe::Task;
 
 /// Resamples of a bootstrap.
 pub const RESAMPLES: usize = 2000;
@@ -32,10 +34,10 @@ pub enum Unit {
 /// Percentile bootstrap intervals of a split's metrics.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Intervals {
-    /// Of the accuracy.
-    pub accuracy: Interval,
-    /// Of the macro F1; a resample's mean leaves out classes that only the resample lacks.
-    pub macro_f1: Interval,
+    /// Of each headline number: `accuracy` and `macro_f1`, or `map` and `micro_f1`. A resample's mean over classes leaves
+    /// out those that only the resample lacks.
+    #[serde(flatten)]
+    pub of: BTreeMap<String, Interval>,
     /// What share of the resampled values they hold, 0.95.
     pub level: f64,
     /// How many resamples.
@@ -46,20 +48,46 @@ pub struct Intervals {
     pub units: usize,
 }
 
-/// Two classifiers on the same clips.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// Computes numbers of rows.
+pub type Statistic = Box<dyn Fn(&[usize]) -> Vec<f64> + Send + Sync>;
+
+/// Numbers that can be computed of any draw of a part's clips.
+pub struct Statistics {
+    /// What they are called, K of them.
+    pub keys: Vec<&'static str>,
+    /// Their K values for rows of the part, labelled ones, each any number of times.
+    pub of: Statistic,
+}
+
+impl Statistics {
+    /// The headline numbers of these predictions.
+    pub fn of(predictions: &Predictions) -> Self {
+        match predictions.task {
+            Task::SingleLabel => single_label::statistics(predictions),
+            Task::MultiLabel => multi_label::statistics(predictions),
+        }
+    }
+}
+
+/// Two classifiers on the same clips, by one number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Paired {
+    /// The number: `accuracy`, `map` or `micro_f1`.
+    pub measure: String,
     /// Clips that both predicted.
     pub n: usize,
-    /// Clips that only the first has right.
-    pub only_first: u64,
-    /// Clips that only the second has right.
-    pub only_second: u64,
-    /// Accuracy of the first less that of the second.
+    /// Clips that only the first has right; only with one label a clip.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only_first: Option<u64>,
+    /// Clips that only the second has right; only with one label a clip.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only_second: Option<u64>,
+    /// The first's number less the second's.
     pub difference: f64,
     /// Bootstrap interval of the difference, groups drawn whole; absent with fewer than two units.
     pub difference_interval: Option<Interval>,
-    /// McNemar's exact two-sided p-value.
+    /// Two-sided p-value: McNemar's exact one for accuracy, else the bootstrap's (see [`bootstrap_p`]). 1 with fewer than
+    /// two units.
     pub p: f64,
 }
 
@@ -67,7 +95,7 @@ pub struct Paired {
 pub fn units(predictions: &Predictions) -> (Unit, Vec<Vec<usize>>) {
     let mut units: Vec<Vec<usize>> = Vec::new();
     let mut of_group: HashMap<&str, usize> = HashMap::new();
-    for row in (0..predictions.len()).filter(|&row| predictions.truth[row].is_some()) {
+    for row in (0..predictions.len()).filter(|&row| !predictions.truth[row].is_empty()) {
         match &predictions.groups[row] {
             Some(group) => {
                 let unit = *of_group.entry(group).or_insert_with(|| {
@@ -82,36 +110,45 @@ pub fn units(predictions: &Predictions) -> (Unit, Vec<Vec<usize>>) {
     (if of_group.is_empty() { Unit::Clips } else { Unit::Groups }, units)
 }
 
-/// Percentile bootstrap: draws as many units as there are, with replacement, [`RESAMPLES`] times, and returns the middle
-/// [`LEVEL`] of each of the K statistics of the drawn rows. Quantiles interpolate linearly (NumPy's default).
+/// Draws as many units as there are, with replacement, [`RESAMPLES`] times, and returns the sorted values of each of the K
+/// statistics of the drawn rows. `None` with fewer than two units.
 ///
 /// Source: Efron, Tibshirani, "An Introduction to the Bootstrap" (1993), ch. 13; the cluster bootstrap where units are
-/// groups (Field, Welsh 2007). `None` with fewer than two units.
-pub fn bootstrap<const K: usize>(
-    units: &[Vec<usize>],
-    mut statistics: impl FnMut(&[usize]) -> [f64; K],
-) -> Option<[Interval; K]> {
+/// groups (Field, Welsh 2007).
+pub fn bootstrap(units: &[Vec<usize>], statistics: impl Fn(&[usize]) -> Vec<f64>) -> Option<Vec<Vec<f64>>> {
     if units.len() < 2 {
         return None;
     }
     let mut random = Xoshiro256PlusPlus::seed_from_u64(SEED);
     let mut drawn = Vec::new();
-    let mut values = vec![Vec::with_capacity(RESAMPLES); K];
+    let mut values: Vec<Vec<f64>> = Vec::new();
     for _ in 0..RESAMPLES {
         drawn.clear();
         for _ in 0..units.len() {
             drawn.extend_from_slice(&units[random.gen_range(0..units.len())]);
         }
-        for (values, value) in values.iter_mut().zip(statistics(&drawn)) {
-            values.push(value);
-        }
+        let drawn = statistics(&drawn);
+        values.resize_with(drawn.len(), Vec::new);
+        values.iter_mut().zip(drawn).for_each(|(values, value)| values.push(value));
     }
-    let mut intervals = [[0.0; 2]; K];
-    for (interval, values) in intervals.iter_mut().zip(&mut values) {
-        values.sort_by(f64::total_cmp);
-        *interval = [quantile(values, (1.0 - LEVEL) / 2.0), quantile(values, (1.0 + LEVEL) / 2.0)];
-    }
-    Some(intervals)
+    values.iter_mut().for_each(|values| values.sort_by(f64::total_cmp));
+    Some(values)
+}
+
+/// The percentile interval: the middle [`LEVEL`] of sorted values. Quantiles interpolate linearly (NumPy's default).
+fn percentile(sorted: &[f64]) -> Interval {
+    [quantile(sorted, (1.0 - LEVEL) / 2.0), quantile(sorted, (1.0 + LEVEL) / 2.0)]
+}
+
+/// Two-sided bootstrap p-value of a difference being 0: twice the smaller share of the B resampled differences on either
+/// side of 0 (0 itself counts on both), as min(1, 2 (1 + count) / (1 + B)), which is never 0.
+///
+/// Source: the inverted percentile interval (Efron, Tibshirani 1993, ch. 15), with the added one of Davison, Hinkley,
+/// "Bootstrap Methods and their Application" (1997), eq. 4.11.
+pub fn bootstrap_p(differences: &[f64]) -> f64 {
+    let below = differences.iter().filter(|&&difference| difference <= 0.0).count();
+    let above = differences.iter().filter(|&&difference| difference >= 0.0).count();
+    (2.0 * (1 + below.min(above)) as f64 / (1 + differences.len()) as f64).min(1.0)
 }
 
 /// The quantile of sorted values, linear between neighbours.
@@ -121,36 +158,13 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
     low + (high - low) * place.fract()
 }
 
-/// Intervals of accuracy and macro F1; `None` with fewer than two units.
+/// Intervals of the headline numbers; `None` with fewer than two units.
 pub fn intervals(predictions: &Predictions) -> Option<Intervals> {
     let (unit, units) = units(predictions);
-    let classes = predictions.classes.len();
-    // A class that the whole split lacks counts as 0, as in the metric; one that only the resample lacks does not count.
-    let mut seen = vec![false; classes];
-    for (truth, &predicted) in predictions.truth.iter().zip(&predictions.predicted) {
-        if let Some(truth) = *truth {
-            (seen[truth], seen[predicted]) = (true, true);
-        }
-    }
-    let absent = seen.iter().filter(|&&seen| !seen).count();
-    let [accuracy, macro_f1] = bootstrap(&units, |rows| {
-        let mut counts = vec![(0u32, 0u32); classes]; // true positives; clips of the class + predictions of it
-        let mut correct = 0u32;
-        for &row in rows {
-            let truth = predictions.truth[row].expect("units hold labelled clips");
-            let predicted = predictions.predicted[row];
-            counts[truth].1 += 1;
-            counts[predicted].1 += 1;
-            if truth == predicted {
-                counts[truth].0 += 1;
-                correct += 1;
-            }
-        }
-        let present = counts.iter().filter(|(_, sum)| *sum > 0);
-        let (f1, n) = present.fold((0.0, 0), |(f1, n), &(tp, sum)| (f1 + 2.0 * f64::from(tp) / f64::from(sum), n + 1));
-        [f64::from(correct) / rows.len() as f64, f1 / (n + absent) as f64]
-    })?;
-    Some(Intervals { accuracy, macro_f1, level: LEVEL, resamples: RESAMPLES, unit, units: units.len() })
+    let Statistics { keys, of } = Statistics::of(predictions);
+    let values = bootstrap(&units, of)?;
+    let of = keys.iter().zip(&values).map(|(key, values)| (key.to_string(), percentile(values))).collect();
+    Some(Intervals { of, level: LEVEL, resamples: RESAMPLES, unit, units: units.len() })
 }
 
 /// McNemar's exact two-sided p-value for `b` and `c` discordant pairs: with n = b + c and k = min(b, c),
@@ -187,48 +201,72 @@ pub fn holm(p_values: &[f64]) -> Vec<f64> {
     corrected
 }
 
-/// Compares two classifiers on the labelled clips that both predicted; classes go by name.
+/// Compares two classifiers on the labelled clips that both predicted; classes go by name. With one label a clip there is
+/// one comparison, of accuracy; with several, one of each headline number that both have.
 ///
 /// McNemar's test takes clips as independent; where there are groups, the interval of the difference, which draws whole
 /// groups, is the safer reading.
 ///
 /// # Errors
-/// No labelled clip is in both, or the two disagree on a clip's true class.
-pub fn paired(first: &Predictions, second: &Predictions) -> Result<Paired> {
-    let of_id: HashMap<&str, usize> = second.ids.iter().enumerate().map(|(i, id)| (id.as_str(), i)).collect();
-    let mut rows = Vec::new();
-    let mut right = vec![[false; 2]; first.len()];
-    for (i, id) in first.ids.iter().enumerate() {
-        let (Some(&j), Some(truth)) = (of_id.get(id.as_str()), first.truth[i]) else { continue };
-        let Some(other) = second.truth[j] else { continue };
-        if first.classes[truth] != second.classes[other] {
-            return Err(Error::Data(format!(
-                "clip `{id}` is `{}` in one run and `{}` in another: they were made from different labels",
-                first.classes[truth], second.classes[other]
-            )));
-        }
-        right[i] = [first.predicted[i] == truth, second.predicted[j] == other];
-        rows.push(i);
+/// No labelled clip is in both, the two disagree on a clip's true classes, or their tasks differ.
+pub fn paired(first: &Predictions, second: &Predictions) -> Result<Vec<Paired>> {
+    if first.task != second.task {
+        return Err(Error::Data("one has one label a clip and the other several: they cannot be compared".into()));
     }
-    if rows.is_empty() {
+    let of_id: HashMap<&str, usize> = second.ids.iter().enumerate().map(|(i, id)| (id.as_str(), i)).collect();
+    let in_both = |&i: &usize| Some((i, *of_id.get(first.ids[i].as_str())?));
+    let labelled = first.labelled();
+    let common = labelled.iter().filter_map(in_both).filter(|&(_, j)| !second.truth[j].is_empty());
+    let (ours, theirs): (Vec<usize>, Vec<usize>) = common.unzip();
+    if ours.is_empty() {
         return Err(Error::Data("the two have no labelled clip in common".into()));
     }
-    let count = |wanted: [bool; 2]| rows.iter().filter(|&&row| right[row] == wanted).count() as u64;
-    let (only_first, only_second) = (count([true, false]), count([false, true]));
-    let difference = |rows: &[usize]| {
-        let sum: i64 = rows.iter().map(|&row| i64::from(right[row][0]) - i64::from(right[row][1])).sum();
-        [sum as f64 / rows.len() as f64]
+    let aligned = over_common_classes(&[&first.select(&ours), &second.select(&theirs)])?;
+    let [first, second] = &aligned[..] else { unreachable!("two went in") };
+    if let Some(i) = (0..first.len()).find(|&i| first.truth[i] != second.truth[i]) {
+        return Err(Error::Data(format!(
+            "clip `{}` is `{}` in one run and `{}` in another: they were made from different labels",
+            first.ids[i],
+            first.names(&first.truth[i]),
+            second.names(&second.truth[i])
+        )));
+    }
+    let (ours, theirs) = (Statistics::of(first), Statistics::of(second));
+    let both: Vec<(usize, usize, &str)> = (0..ours.keys.len())
+        .filter_map(|k| Some((k, theirs.keys.iter().position(|key| *key == ours.keys[k])?, ours.keys[k])))
+        .filter(|(.., key)| first.task == Task::MultiLabel || *key == "accuracy")
+        .collect();
+    let differences = |rows: &[usize]| -> Vec<f64> {
+        let (ours, theirs) = ((ours.of)(rows), (theirs.of)(rows));
+        both.iter().map(|&(k, l, _)| ours[k] - theirs[l]).collect()
     };
-    let common = first.select(&rows);
-    let of_common = |drawn: &[usize]| difference(&drawn.iter().map(|&i| rows[i]).collect::<Vec<_>>());
-    Ok(Paired {
-        n: rows.len(),
-        only_first,
-        only_second,
-        difference: difference(&rows)[0],
-        difference_interval: bootstrap(&units(&common).1, of_common).map(|[interval]| interval),
-        p: mcnemar(only_first, only_second),
-    })
+    let all: Vec<usize> = (0..first.len()).collect();
+    let resampled = bootstrap(&units(first).1, differences);
+    let single = (first.task == Task::SingleLabel).then(|| discordant(first, second));
+    let pair = |(k, (&(.., key), difference)): (usize, (&(usize, usize, &str), f64))| {
+        let resampled = resampled.as_ref().map(|values| &values[k]);
+        Paired {
+            measure: key.into(),
+            n: first.len(),
+            only_first: single.map(|(only_first, _)| only_first),
+            only_second: single.map(|(_, only_second)| only_second),
+            difference,
+            difference_interval: resampled.map(|values| percentile(values)),
+            p: match (single, resampled) {
+                (Some((only_first, only_second)), _) => mcnemar(only_first, only_second),
+                (None, resampled) => resampled.map_or(1.0, |values| bootstrap_p(values)),
+            },
+        }
+    };
+    Ok(both.iter().zip(differences(&all)).enumerate().map(pair).collect())
+}
+
+/// Clips that only the first has right, and clips that only the second has right; the clips are the same.
+fn discordant(first: &Predictions, second: &Predictions) -> (u64, u64) {
+    let right = |predictions: &Predictions, i: usize| predictions.predicted[i] == predictions.truth[i];
+    let count =
+        |a: bool, b: bool| (0..first.len()).filter(|&i| right(first, i) == a && right(second, i) == b).count() as u64;
+    (count(true, false), count(false, true))
 }
 
 #[cfg(test)]
@@ -256,10 +294,11 @@ mod tests {
 
     fn binary(right: &[u8], group: impl Fn(usize) -> Option<String>) -> Predictions {
         Predictions {
+            task: Task::SingleLabel,
             ids: (0..right.len()).map(|i| i.to_string()).collect(),
             groups: (0..right.len()).map(group).collect(),
-            truth: vec![Some(0); right.len()],
-            predicted: right.iter().map(|&right| usize::from(right == 0)).collect(),
+            truth: vec![vec![0]; right.len()],
+            predicted: right.iter().map(|&right| vec![usize::from(right == 0)]).collect(),
             scores: None,
             classes: vec!["a".into(), "b".into()],
         }
@@ -283,7 +322,7 @@ mod tests {
         for golden in goldens().bootstrap {
             let ours = intervals(&binary(&golden.right, |_| None)).unwrap();
             assert_eq!((ours.unit, ours.units), (Unit::Clips, golden.right.len()));
-            for (ours, theirs) in ours.accuracy.iter().zip(golden.interval) {
+            for (ours, theirs) in ours.of["accuracy"].iter().zip(golden.interval) {
                 assert!((ours - theirs).abs() <= golden.tolerance, "{ours} is not {theirs}");
             }
         }
@@ -297,8 +336,9 @@ mod tests {
         let ten = intervals(&binary(&[1, 1, 1, 1, 1, 1, 0, 0, 0, 0], |_| None)).unwrap();
         let eighty = intervals(&binary(&right, |_| None)).unwrap();
         assert_eq!((grouped.unit, grouped.units), (Unit::Groups, 10));
-        assert_eq!(grouped.accuracy, ten.accuracy);
-        assert!(eighty.accuracy[1] - eighty.accuracy[0] < 0.5 * (grouped.accuracy[1] - grouped.accuracy[0]));
+        assert_eq!(grouped.of["accuracy"], ten.of["accuracy"]);
+        let width = |intervals: &Intervals| intervals.of["accuracy"][1] - intervals.of["accuracy"][0];
+        assert!(width(&eighty) < 0.5 * width(&grouped));
         assert_eq!(intervals(&binary(&[1, 0], |_| Some("one".into()))), None);
     }
 
@@ -307,11 +347,11 @@ mod tests {
         let first = binary(&[1, 1, 1, 0, 0], |_| None);
         let mut second = binary(&[1, 0, 0, 1, 0], |_| None);
         second.classes.reverse();
-        second.truth = vec![Some(1); 5];
-        second.predicted = second.predicted.iter().map(|class| 1 - class).collect();
+        second.truth = vec![vec![1]; 5];
+        second.predicted = second.predicted.iter().map(|class| vec![1 - class[0]]).collect();
         second.ids[4] = "another".into();
-        let pair = paired(&first, &second).unwrap();
-        assert_eq!((pair.n, pair.only_first, pair.only_second), (4, 2, 1));
+        let pair = &paired(&first, &second).unwrap()[0];
+        assert_eq!((pair.n, pair.only_first, pair.only_second), (4, Some(2), Some(1)));
         assert_eq!((pair.difference, pair.p), (0.25, 1.0));
         second.classes.reverse();
         assert!(paired(&first, &second).unwrap_err().to_string().contains("clip `0` is `a` in one run and `b`"));
@@ -329,7 +369,7 @@ mod tests {
         fn intervals_hold_the_accuracy(right in prop::collection::vec(0u8..2, 2..60)) {
             let predictions = binary(&right, |_| None);
             let accuracy = right.iter().map(|&r| f64::from(r)).sum::<f64>() / right.len() as f64;
-            let [low, high] = intervals(&predictions).unwrap().accuracy;
+            let [low, high] = intervals(&predictions).unwrap().of["accuracy"];
             prop_assert!(low <= accuracy && accuracy <= high);
         }
     }

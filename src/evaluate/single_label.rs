@@ -4,20 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Predictions;
 use super::predictions::argmax;
-use super::significance::{self, Intervals};
-
-/// Precision, recall and F1, each in [0, 1]; a quotient with a zero divisor is 0.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct Average {
-    /// TP / (TP + FP).
-    pub precision: f64,
-    /// TP / (TP + FN).
-    pub recall: f64,
-    /// 2 TP / (2 TP + FP + FN).
-    pub f1: f64,
-}
+use super::significance::{Intervals, Statistics};
+use super::{Average, Confused, Predictions, largest_confusions, ratio};
 
 /// One class against the rest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,19 +32,6 @@ pub struct PerClass {
     pub f1: f64,
     /// Clips of the class, TP + FN.
     pub support: u64,
-}
-
-/// One cell off the diagonal of the confusion matrix.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Confused {
-    /// The true class.
-    pub label: String,
-    /// The class predicted instead.
-    pub predicted: String,
-    /// How many clips.
-    pub count: u64,
-    /// Their share of the true class, in (0, 1].
-    pub share: f64,
 }
 
 /// All metrics of one split: the object of metrics.json.
@@ -89,16 +65,19 @@ pub struct SingleLabel {
     pub largest_confusions: Vec<Confused>,
     /// Expected calibration error; absent without scores, or where a score lies outside [0, 1].
     pub expected_calibration_error: Option<f64>,
-    /// Bootstrap intervals, where [`SingleLabel::with_interval`] added them.
+    /// Bootstrap intervals, where [`super::measure_parts`] added them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Intervals>,
 }
 
 impl SingleLabel {
-    /// Adds the bootstrap intervals of the predictions that were measured.
-    pub fn with_interval(mut self, predictions: &Predictions) -> Self {
-        self.interval = significance::intervals(predictions);
-        self
+    /// In words, where every clip is predicted as the same class.
+    pub fn collapsed(&self) -> Option<String> {
+        let predicted: Vec<&PerClass> = self.per_class.iter().filter(|class| class.tp + class.fp > 0).collect();
+        match predicted[..] {
+            [only] if self.labels.len() > 1 => Some(format!("collapsed: every clip is predicted as {}", only.label)),
+            _ => None,
+        }
     }
 }
 
@@ -106,8 +85,6 @@ impl SingleLabel {
 const TOP_K: [usize; 3] = [1, 3, 5];
 /// Equal-width bins of the calibration error, as in Guo et al. 2017.
 const CALIBRATION_BINS: usize = 15;
-/// Cells of the confusion matrix that are named.
-const LARGEST: usize = 10;
 
 /// Measures predictions. Where no clip has a label every number is 0.
 ///
@@ -145,7 +122,11 @@ pub fn measure(predictions: &Predictions) -> SingleLabel {
         labels: labels.clone(),
         hardest: order(1.0),
         easiest: order(-1.0),
-        largest_confusions: largest_confusions(labels, &confusion),
+        largest_confusions: largest_confusions(
+            labels,
+            &confusion,
+            &confusion.iter().map(|row| row.iter().sum()).collect::<Vec<_>>(),
+        ),
         expected_calibration_error: calibration_error(predictions),
         confusion,
         per_class,
@@ -157,16 +138,48 @@ pub fn measure(predictions: &Predictions) -> SingleLabel {
 pub fn confusion(predictions: &Predictions) -> Vec<Vec<u64>> {
     let classes = predictions.classes.len();
     let mut counts = vec![vec![0; classes]; classes];
-    for (truth, &predicted) in predictions.truth.iter().zip(&predictions.predicted) {
-        if let Some(truth) = truth {
-            counts[*truth][predicted] += 1;
-        }
+    for (_, truth, predicted) in decided(predictions) {
+        counts[truth][predicted] += 1;
     }
     counts
 }
 
-fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+/// The labelled clips, each with its true and its predicted class.
+fn decided(predictions: &Predictions) -> impl Iterator<Item = (usize, usize, usize)> {
+    let first = |sets: &[Vec<usize>], row: usize| sets[row].first().copied();
+    (0..predictions.len())
+        .filter_map(move |row| Some((row, first(&predictions.truth, row)?, first(&predictions.predicted, row)?)))
+}
+
+/// Accuracy and macro F1 of any draw of the clips: what a bootstrap computes.
+///
+/// A class that the whole part lacks counts as 0 in the mean, as in the metric; one that only the draw lacks is left out.
+pub(super) fn statistics(predictions: &Predictions) -> Statistics {
+    let classes = predictions.classes.len();
+    let mut pairs = vec![(0, 0); predictions.len()];
+    let mut seen = vec![false; classes];
+    for (row, truth, predicted) in decided(predictions) {
+        pairs[row] = (truth, predicted);
+        (seen[truth], seen[predicted]) = (true, true);
+    }
+    let absent = seen.iter().filter(|&&seen| !seen).count();
+    let of = move |rows: &[usize]| {
+        let mut counts = vec![(0u32, 0u32); classes]; // true positives; clips of the class + predictions of it
+        let mut correct = 0u32;
+        for &row in rows {
+            let (truth, predicted) = pairs[row];
+            counts[truth].1 += 1;
+            counts[predicted].1 += 1;
+            if truth == predicted {
+                counts[truth].0 += 1;
+                correct += 1;
+            }
+        }
+        let present = counts.iter().filter(|(_, sum)| *sum > 0);
+        let (f1, n) = present.fold((0.0, 0), |(f1, n), &(tp, sum)| (f1 + 2.0 * f64::from(tp) / f64::from(sum), n + 1));
+        vec![f64::from(correct) / rows.len() as f64, f1 / (n + absent) as f64]
+    };
+    Statistics { keys: vec!["accuracy", "macro_f1"], of: Box::new(of) }
 }
 
 fn one_vs_rest(labels: &[String], confusion: &[Vec<u64>], class: usize, n: u64) -> PerClass {
@@ -189,36 +202,13 @@ fn one_vs_rest(labels: &[String], confusion: &[Vec<u64>], class: usize, n: u64) 
     }
 }
 
-fn largest_confusions(labels: &[String], confusion: &[Vec<u64>]) -> Vec<Confused> {
-    let mut cells: Vec<Confused> = Vec::new();
-    for (truth, row) in confusion.iter().enumerate() {
-        let support = row.iter().sum();
-        for (predicted, &count) in row.iter().enumerate().filter(|&(predicted, &count)| predicted != truth && count > 0)
-        {
-            cells.push(Confused {
-                label: labels[truth].clone(),
-                predicted: labels[predicted].clone(),
-                count,
-                share: ratio(count, support),
-            });
-        }
-    }
-    cells.sort_by_key(|cell| std::cmp::Reverse(cell.count));
-    cells.truncate(LARGEST);
-    cells
-}
-
 /// Share of labelled clips whose true class is among the k highest scores; `None` without scores.
 fn top_k(predictions: &Predictions) -> Option<BTreeMap<usize, f64>> {
     let scores = predictions.scores.as_ref()?;
-    let ranks: Vec<usize> = predictions
-        .truth
-        .iter()
-        .zip(scores.outer_iter())
-        .filter_map(|(truth, row)| {
-            let truth = (*truth)?;
-            let own = row[truth];
-            Some(row.iter().enumerate().filter(|&(class, &s)| s > own || (s == own && class < truth)).count())
+    let ranks: Vec<usize> = decided(predictions)
+        .map(|(row, truth, _)| {
+            let (row, own) = (scores.row(row), scores[(row, truth)]);
+            row.iter().enumerate().filter(|&(class, &s)| s > own || (s == own && class < truth)).count()
         })
         .collect();
     let share = |k: usize| ratio(ranks.iter().filter(|&&rank| rank < k).count() as u64, ranks.len() as u64);
@@ -237,8 +227,8 @@ fn calibration_error(predictions: &Predictions) -> Option<f64> {
     }
     let (mut confidence, mut correct) = ([0.0; CALIBRATION_BINS], [0.0; CALIBRATION_BINS]);
     let mut n = 0;
-    for (truth, row) in predictions.truth.iter().zip(scores.outer_iter()) {
-        let Some(truth) = *truth else { continue };
+    for (row, truth, _) in decided(predictions) {
+        let row = scores.row(row);
         let predicted = argmax(row.iter().copied());
         let top = f64::from(row[predicted]);
         let bin = ((top * CALIBRATION_BINS as f64).ceil() as usize).clamp(1, CALIBRATION_BINS) - 1;
@@ -254,6 +244,8 @@ fn calibration_error(predictions: &Predictions) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evaluate::assert_close;
+    use crate::recipe::Task;
     use ndarray::Array2;
     use proptest::prelude::*;
 
@@ -269,29 +261,13 @@ mod tests {
 
     fn predictions(classes: usize, truth: &[usize], predicted: &[usize]) -> Predictions {
         Predictions {
+            task: Task::SingleLabel,
             ids: (0..truth.len()).map(|i| i.to_string()).collect(),
             groups: vec![None; truth.len()],
-            truth: truth.iter().map(|&class| Some(class)).collect(),
-            predicted: predicted.to_vec(),
+            truth: truth.iter().map(|&class| vec![class]).collect(),
+            predicted: predicted.iter().map(|&class| vec![class]).collect(),
             scores: None,
             classes: (0..classes).map(|class| format!("class {class}")).collect(),
-        }
-    }
-
-    fn close(path: &str, ours: &serde_json::Value, theirs: &serde_json::Value) {
-        match (ours, theirs) {
-            (serde_json::Value::Number(a), serde_json::Value::Number(b)) => {
-                let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
-                assert!((a - b).abs() <= 1e-12, "{path}: {a} is not {b}");
-            }
-            (serde_json::Value::Array(a), serde_json::Value::Array(b)) => {
-                assert_eq!(a.len(), b.len(), "{path}");
-                a.iter().zip(b).enumerate().for_each(|(i, (a, b))| close(&format!("{path}[{i}]"), a, b));
-            }
-            (ours, serde_json::Value::Object(b)) => {
-                b.iter().for_each(|(key, b)| close(&format!("{path}.{key}"), &ours[key.as_str()], b));
-            }
-            (a, b) => assert_eq!(a, b, "{path}"),
         }
     }
 
@@ -306,7 +282,7 @@ mod tests {
             let mut ours = predictions(golden.classes.len(), &golden.truth, &golden.predicted);
             ours.classes = golden.classes;
             ours.scores = scores;
-            close(&golden.name, &serde_json::to_value(measure(&ours)).unwrap(), &golden.expected);
+            assert_close(&golden.name, &serde_json::to_value(measure(&ours)).unwrap(), &golden.expected);
         }
     }
 
@@ -333,10 +309,10 @@ mod tests {
     #[test]
     fn unlabelled_clips_are_left_out() {
         let mut ours = predictions(2, &[0, 1, 1], &[0, 1, 0]);
-        ours.truth[2] = None;
+        ours.truth[2].clear();
         let metrics = measure(&ours);
         assert_eq!((metrics.n, metrics.accuracy), (2, 1.0));
-        ours.truth = vec![None; 3];
+        ours.truth = vec![vec![]; 3];
         let nothing = measure(&ours);
         assert_eq!((nothing.n, nothing.accuracy, nothing.hardest), (0, 0.0, None));
     }

@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 
-use super::Section;
 use super::metrics::Metrics;
-use crate::evaluate::SingleLabel;
+use super::table::Table;
+use super::{Block, Section, Shown};
+use crate::evaluate::Measured;
+use crate::evaluate::measured::{Number, Scale};
 use crate::evaluate::significance::{Interval, Unit};
 use crate::manifest::Split;
 
@@ -33,6 +35,15 @@ pub fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
+/// A number as tables show it, with its interval.
+pub fn cell(number: &Number) -> String {
+    match (number.value, number.scale) {
+        (None, _) => "–".into(),
+        (Some(value), Scale::Share) => with_interval(value, number.interval),
+        (Some(value), Scale::Plain) => format!("{value:.3}"),
+    }
+}
+
 /// A share with its interval.
 pub fn with_interval(share: f64, interval: Option<Interval>) -> String {
     match interval {
@@ -42,40 +53,34 @@ pub fn with_interval(share: f64, interval: Option<Interval>) -> String {
 }
 
 /// What stands out of a split's numbers, in words; empty where nothing does.
-pub fn remarks(metrics: &SingleLabel, constant: Option<&SingleLabel>) -> Vec<String> {
-    let mut remarks = Vec::new();
-    let predicted = metrics.per_class.iter().filter(|class| class.tp + class.fp > 0);
-    let predicted: Vec<&str> = predicted.map(|class| class.label.as_str()).collect();
-    if let ([only], true) = (&predicted[..], metrics.labels.len() > 1) {
-        remarks.push(format!("collapsed: every clip is predicted as {only}"));
+pub fn remarks(metrics: &Measured, constant: Option<&Measured>) -> Vec<String> {
+    let mut remarks: Vec<String> = metrics.collapsed().into_iter().collect();
+    let (headline, value) = metrics.headline();
+    if let Some(constant) = constant.and_then(|constant| constant.number(&headline.key)) {
+        if value < constant {
+            remarks.push(format!("worse than the constant predictor, which gets {}", percent(constant)));
+        } else if headline.interval.is_some_and(|[low, _]| low <= constant) {
+            remarks.push(format!(
+                "the interval of the {} reaches down to the constant predictor's {}: no better than chance is not excluded",
+                headline.name,
+                percent(constant)
+            ));
+        }
     }
-    if let (Some(constant), Some(interval)) = (constant, &metrics.interval)
-        && interval.accuracy[0] <= constant.accuracy
-        && metrics.accuracy >= constant.accuracy
-    {
-        remarks.push(format!(
-            "the interval of the accuracy reaches down to the constant predictor's {}: no better than chance is not excluded",
-            percent(constant.accuracy)
-        ));
-    }
-    if let Some(constant) = constant.filter(|constant| metrics.accuracy < constant.accuracy) {
-        remarks.push(format!("worse than the constant predictor, which gets {}", percent(constant.accuracy)));
-    }
-    if metrics.interval.is_none() {
+    if metrics.intervals().is_none() {
         remarks.push("no interval: it takes at least two clips, or two groups, to draw from".into());
-    }
-    let absent = metrics.per_class.iter().filter(|class| class.support == 0).count();
-    if absent > 0 {
-        remarks.push(format!(
-            "{absent} of {} classes have no clip here and count as 0 in the macro averages, as scikit-learn has it",
-            metrics.labels.len()
-        ));
     }
     remarks
 }
 
 /// The whole report. `files` says which of the optional files were written.
-pub(super) fn report(title: &str, metrics: &Metrics, sections: &[Section<'_>], files: &[&str]) -> String {
+pub(super) fn report(
+    title: &str,
+    metrics: &Metrics,
+    sections: &[Section<'_>],
+    shown: &[Shown],
+    files: &[&str],
+) -> String {
     let mut text = String::new();
     let mut line = |args: std::fmt::Arguments<'_>| {
         text.write_fmt(args).expect("writing to a string cannot fail");
@@ -96,8 +101,8 @@ pub(super) fn report(title: &str, metrics: &Metrics, sections: &[Section<'_>], f
     if files.contains(&"curves.svg") {
         line(format_args!("## Training\n\n![learning curves](curves.svg)\n"));
     }
-    for section in sections {
-        split(&mut line, section);
+    for (section, shown) in sections.iter().zip(shown) {
+        split(&mut line, section, shown);
     }
     line(format_args!("## Files\n"));
     let about = |file: &str| match file {
@@ -105,6 +110,7 @@ pub(super) fn report(title: &str, metrics: &Metrics, sections: &[Section<'_>], f
         "submission.csv" => "the clips without a label, as `Id,Category`",
         "curves.csv" => "loss, accuracy and learning rate of every epoch",
         "per_class.csv" => "the tables by class",
+        "classification_report.txt" => "the classic table: precision, recall, F1 and support, by class and averaged",
         "recipe.toml" => "the recipe used; `--recipe` takes it",
         "metrics.json" => "all of this for programs",
         _ => "",
@@ -140,37 +146,24 @@ fn what_was_run(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metric
 
 fn results(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics, sections: &[Section<'_>]) {
     line(format_args!("## Results\n"));
-    line(format_args!(
-        "| split | predictor | clips | accuracy | macro F1 | weighted F1 | top-3 | top-5 | calibration error |"
-    ));
-    line(format_args!("|-|-|-:|-:|-:|-:|-:|-:|-:|"));
-    let mut row = |split: &str, name: &str, m: &SingleLabel| {
-        let top = |k: usize| m.top_k.get(&k).map_or("–".into(), |&share| percent(share));
-        let interval = m.interval.as_ref();
-        let ece = m.expected_calibration_error.map_or("–".into(), |error| format!("{error:.3}"));
-        line(format_args!(
-            "| {split} | {} | {} | {} | {} | {} | {} | {} | {ece} |",
-            escape(name),
-            m.n,
-            with_interval(m.accuracy, interval.map(|i| i.accuracy)),
-            with_interval(m.macro_.f1, interval.map(|i| i.macro_f1)),
-            percent(m.weighted.f1),
-            top(3),
-            top(5),
-        ));
+    let numbers = sections.first().map(|section| section.metrics.numbers()).unwrap_or_default();
+    let names = numbers.iter().map(|number| number.name.clone());
+    let header = ["split", "predictor", "clips"].map(String::from).into_iter().chain(names).collect();
+    let mut table = Table { header, left: 2, rows: Vec::new(), best: None };
+    let mut row = |split: &str, name: &str, metrics: &Measured| {
+        let mut row = vec![split.to_string(), name.to_string(), metrics.n().to_string()];
+        row.extend(metrics.numbers().iter().map(cell));
+        table.rows.push(row);
     };
+    let name = if metrics.classifier.is_empty() { "predictions" } else { &metrics.classifier };
     for section in sections {
-        row(
-            &section.name,
-            if metrics.classifier.is_empty() { "predictions" } else { &metrics.classifier },
-            section.metrics,
-        );
+        row(&section.name, name, section.metrics);
         if let Some(constant) = section.constant {
             row(&section.name, "constant", constant);
         }
     }
-    line(format_args!(""));
-    if let Some(interval) = sections.iter().find_map(|section| section.metrics.interval.as_ref()) {
+    line(format_args!("{}", table.without_empty_columns().markdown()));
+    if let Some(interval) = sections.iter().find_map(|section| section.metrics.intervals()) {
         let what = match interval.unit {
             Unit::Clips => "single clips",
             Unit::Groups => "whole groups",
@@ -186,73 +179,32 @@ fn results(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics, se
             "Over {} seeds (mean ± sample deviation; the tables are of the first):\n",
             seeds.results.len()
         ));
-        line(format_args!("| split | accuracy | macro F1 |\n|-|-:|-:|"));
+        let spread = |s: &super::metrics::Spread| format!("{:.1} ± {:.1} %", 100.0 * s.mean, 100.0 * s.std);
+        let headlines = sections.first().map(|section| section.metrics.headlines()).unwrap_or_default();
+        let header = std::iter::once("split".to_string()).chain(headlines.iter().map(|number| number.name.clone()));
+        let mut table = Table { header: header.collect(), left: 1, rows: Vec::new(), best: None };
         for (split, summary) in &seeds.summary {
-            let spread = |s: super::metrics::Spread| format!("{:.1} ± {:.1} %", 100.0 * s.mean, 100.0 * s.std);
-            line(format_args!("| {} | {} | {} |", split.name(), spread(summary.accuracy), spread(summary.macro_f1)));
+            let cells = headlines.iter().map(|number| summary.get(&number.key).map_or("–".into(), spread));
+            table.rows.push(std::iter::once(split.name().to_string()).chain(cells).collect());
         }
-        line(format_args!(""));
+        line(format_args!("{}", table.markdown()));
     }
 }
 
-fn split(line: &mut impl FnMut(std::fmt::Arguments<'_>), section: &Section<'_>) {
-    let (name, metrics) = (&section.name, section.metrics);
-    line(format_args!("## {}\n", heading(name)));
-    for remark in remarks(metrics, section.constant) {
+fn split(line: &mut impl FnMut(std::fmt::Arguments<'_>), section: &Section<'_>, shown: &Shown) {
+    line(format_args!("## {}\n", heading(&section.name)));
+    for remark in remarks(section.metrics, section.constant) {
         line(format_args!("- **{}**", escape(&remark)));
     }
-    for (what, class) in [("hardest", &metrics.hardest), ("easiest", &metrics.easiest)] {
-        if let Some(class) = metrics.per_class.iter().find(|c| Some(&c.label) == class.as_ref()) {
-            line(format_args!(
-                "- {what} class: {} (F1 {}, recall {} of {} clips)",
-                escape(&class.label),
-                percent(class.f1),
-                percent(class.recall),
-                class.support
-            ));
+    for sentence in &shown.sentences {
+        line(format_args!("- {}", escape(sentence)));
+    }
+    for block in &shown.blocks {
+        match block {
+            Block::Table(above, table) => line(format_args!("\n{above}\n\n{}", table.markdown())),
+            Block::Picture(picture) => line(format_args!("\n![{}]({})\n", escape(&picture.caption), picture.file)),
         }
     }
-    if !metrics.largest_confusions.is_empty() {
-        line(format_args!(
-            "\nLargest confusions:\n\n| true class | predicted as | clips | of the class |\n|-|-|-:|-:|"
-        ));
-        for cell in &metrics.largest_confusions {
-            line(format_args!(
-                "| {} | {} | {} | {} |",
-                escape(&cell.label),
-                escape(&cell.predicted),
-                cell.count,
-                percent(cell.share)
-            ));
-        }
-    }
-    line(format_args!("\n![confusion matrix, {name}](confusion_{name}.svg)\n"));
-    line(format_args!(
-        "| class | TP | FP | FN | TN | accuracy, one against the rest | precision | recall | F1 | clips |"
-    ));
-    line(format_args!("|-|-:|-:|-:|-:|-:|-:|-:|-:|-:|"));
-    for class in &metrics.per_class {
-        line(format_args!(
-            "| {} | {} | {} | {} | {} | {:.4} | {:.4} | {:.4} | {:.4} | {} |",
-            escape(&class.label),
-            class.tp,
-            class.fp,
-            class.fn_,
-            class.tn,
-            class.accuracy,
-            class.precision,
-            class.recall,
-            class.f1,
-            class.support
-        ));
-    }
-    for (name, average) in [("macro", metrics.macro_), ("micro", metrics.micro), ("weighted", metrics.weighted)] {
-        line(format_args!(
-            "| **{name} average** | | | | | | {:.4} | {:.4} | {:.4} | {} |",
-            average.precision, average.recall, average.f1, metrics.n
-        ));
-    }
-    line(format_args!(""));
 }
 
 fn heading(split: &str) -> &str {
@@ -264,7 +216,7 @@ fn heading(split: &str) -> &str {
     }
 }
 
-/// A few lines for the terminal: each measured part with accuracy and macro F1, remarks and warnings.
+/// A few lines for the terminal: each measured part with its headline numbers, remarks and warnings.
 pub fn summary(metrics: &Metrics) -> String {
     let mut text = String::new();
     if metrics.untrained {
@@ -278,14 +230,11 @@ pub fn summary(metrics: &Metrics) -> String {
     ];
     for (name, part, constant) in parts {
         let Some(part) = part else { continue };
-        let interval = part.interval.as_ref();
-        let beside = constant.map(|c| format!("  constant {}", percent(c.accuracy))).unwrap_or_default();
-        text.push_str(&format!(
-            "{name:<5} {} clips  accuracy {}  macro F1 {}{beside}\n",
-            part.n,
-            with_interval(part.accuracy, interval.map(|i| i.accuracy)),
-            with_interval(part.macro_.f1, interval.map(|i| i.macro_f1)),
-        ));
+        let headlines = part.headlines();
+        let numbers = headlines.iter().map(|number| format!("  {} {}", number.name, cell(number)));
+        let beside = constant.and_then(|constant| constant.number(&headlines[0].key));
+        let beside = beside.map(|value| format!("  constant {}", percent(value))).unwrap_or_default();
+        text.push_str(&format!("{name:<5} {} clips{}{beside}\n", part.n(), numbers.collect::<String>()));
         for remark in remarks(part, constant) {
             text.push_str(&format!("      {remark}\n"));
         }

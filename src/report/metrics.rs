@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::evaluate::{SeedResult, SingleLabel};
+use crate::evaluate::{Measured, SeedResult};
 use crate::manifest::Split;
+use crate::recipe::Task;
 
 /// The version of the layout below.
 const FORMAT_VERSION: u32 = 1;
@@ -20,8 +21,8 @@ pub struct Metrics {
     pub format: String,
     /// 1.
     pub format_version: u32,
-    /// `single-label`.
-    pub task: String,
+    /// Whether a clip has one label or several; the splits' objects follow it.
+    pub task: Task,
     /// The method whose features were read.
     pub method: String,
     /// The classifier.
@@ -53,21 +54,21 @@ pub struct Metrics {
     /// Spread over the seeds.
     pub seeds: Option<Seeds>,
     /// What the constant predictor gets on each split.
-    pub constant: BTreeMap<Split, SingleLabel>,
+    pub constant: BTreeMap<Split, Measured>,
     /// What the user should know.
     pub warnings: Vec<String>,
     /// The training split, where it was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub train: Option<SingleLabel>,
+    pub train: Option<Measured>,
     /// The validation split.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub val: Option<SingleLabel>,
+    pub val: Option<Measured>,
     /// The test split.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub test: Option<SingleLabel>,
+    pub test: Option<Measured>,
     /// Everything, where predictions were evaluated by themselves.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub all: Option<SingleLabel>,
+    pub all: Option<Measured>,
 }
 
 /// What the seeds gave.
@@ -75,17 +76,8 @@ pub struct Metrics {
 pub struct Seeds {
     /// Each seed.
     pub results: Vec<SeedResult>,
-    /// Mean and deviation over them.
-    pub summary: BTreeMap<Split, SeedSummary>,
-}
-
-/// Mean and deviation of a split's numbers over the seeds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct SeedSummary {
-    /// Of the accuracy.
-    pub accuracy: Spread,
-    /// Of the macro F1.
-    pub macro_f1: Spread,
+    /// Mean and deviation over them of each headline number.
+    pub summary: BTreeMap<Split, BTreeMap<String, Spread>>,
 }
 
 /// Mean and sample standard deviation (n − 1; 0 for one value).
@@ -109,18 +101,16 @@ impl Spread {
 impl Seeds {
     /// Sums seeds up; `None` where there is none.
     pub fn of(results: &[SeedResult]) -> Option<Self> {
-        let mut values: BTreeMap<Split, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
+        let mut values: BTreeMap<Split, BTreeMap<String, Vec<f64>>> = BTreeMap::new();
         for (split, score) in results.iter().flat_map(|seed| &seed.splits) {
-            let (accuracy, macro_f1) = values.entry(*split).or_default();
-            accuracy.push(score.accuracy);
-            macro_f1.push(score.macro_f1);
+            for (key, &value) in score {
+                values.entry(*split).or_default().entry(key.clone()).or_default().push(value);
+            }
         }
-        let summary = values
-            .into_iter()
-            .map(|(split, (accuracy, macro_f1))| {
-                (split, SeedSummary { accuracy: Spread::of(&accuracy), macro_f1: Spread::of(&macro_f1) })
-            })
-            .collect();
+        let spreads = |scores: BTreeMap<String, Vec<f64>>| {
+            scores.into_iter().map(|(key, values)| (key, Spread::of(&values))).collect()
+        };
+        let summary = values.into_iter().map(|(split, scores)| (split, spreads(scores))).collect();
         (!results.is_empty()).then(|| Self { results: results.to_vec(), summary })
     }
 }
@@ -131,14 +121,13 @@ impl Metrics {
         Self {
             format: "kinoprobe-metrics".into(),
             format_version: FORMAT_VERSION,
-            task: "single-label".into(),
             tool_version: env!("CARGO_PKG_VERSION").into(),
             ..Self::default()
         }
     }
 
     /// Where a split's metrics stand.
-    pub fn split_mut(&mut self, split: Split) -> &mut Option<SingleLabel> {
+    pub fn split_mut(&mut self, split: Split) -> &mut Option<Measured> {
         match split {
             Split::Train => &mut self.train,
             Split::Val => &mut self.val,

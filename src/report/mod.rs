@@ -5,11 +5,15 @@
 //! - [`compare`]: several folders side by side
 //! - [`inspect`]: what a store or a manifest holds
 
+pub mod classification_report;
 pub mod compare;
 pub mod inspect;
+pub mod label_plots;
 pub mod markdown;
 pub mod metrics;
+mod multi_label;
 pub mod plots;
+mod single_label;
 pub mod svg;
 pub mod table;
 
@@ -19,9 +23,9 @@ use std::path::{Path, PathBuf};
 pub use metrics::Metrics;
 
 use crate::error::{Error, Result};
-use crate::evaluate::predictions::{PredictionTable, csv_error, write_csv};
-use crate::evaluate::single_label::measure;
-use crate::evaluate::{Epoch, Predictions, SeedResult, SingleLabel};
+use crate::evaluate::predictions::table::csv_error;
+use crate::evaluate::predictions::{PredictionTable, write_csv};
+use crate::evaluate::{Epoch, Measured, Predictions, SeedResult, measure_parts};
 use crate::manifest::Split;
 use crate::recipe::Recipe;
 use crate::store::Provenance;
@@ -44,7 +48,7 @@ pub struct Run {
     /// Predictions for the clips without a label.
     pub unlabelled: Option<Predictions>,
     /// What the constant predictor gets on each of the splits.
-    pub constant: BTreeMap<Split, SingleLabel>,
+    pub constant: BTreeMap<Split, Measured>,
     /// Learning curves of the first seed; empty for classifiers without epochs.
     pub curves: Vec<Epoch>,
     /// What each seed gave.
@@ -76,12 +80,51 @@ pub struct Evaluation {
 struct Section<'a> {
     /// `train`, `val`, `test` or `all`: part of file names.
     name: String,
-    metrics: &'a SingleLabel,
-    constant: Option<&'a SingleLabel>,
+    predictions: &'a Predictions,
+    metrics: &'a Measured,
+    constant: Option<&'a Measured>,
+}
+
+/// What a report shows of a section beyond its row in the table of results; each task makes its own.
+struct Shown {
+    /// What stands out, as plain text.
+    sentences: Vec<String>,
+    /// Tables and pictures, in order.
+    blocks: Vec<Block>,
+    /// Further CSV files: their names and records.
+    files: Vec<(String, Vec<Vec<String>>)>,
+    /// The section's records of per_class.csv, the header first.
+    classes: Vec<Vec<String>>,
+}
+
+/// A piece of a section.
+enum Block {
+    /// A table, with what stands above it.
+    Table(String, table::Table),
+    /// A picture.
+    Picture(Picture),
+}
+
+/// A picture in a file of its own.
+struct Picture {
+    /// The file's name.
+    file: String,
+    /// What it shows.
+    caption: String,
+    /// The drawing.
+    svg: String,
+}
+
+fn show(title: &str, section: &Section<'_>) -> Shown {
+    match section.metrics {
+        Measured::Single(metrics) => single_label::show(title, section, metrics),
+        Measured::Multi(metrics) => multi_label::show(title, section, metrics),
+    }
 }
 
 /// Writes a run's folder: predictions.csv, submission.csv (where clips have no label), curves.csv and curves.svg (where
-/// there were epochs), confusion_SPLIT.csv and .svg, per_class.csv, recipe.toml, REPORT.md and, last, metrics.json.
+/// there were epochs), per_class.csv, classification_report.txt, recipe.toml, REPORT.md with its pictures (confusion_SPLIT
+/// with one label a clip, precision_recall_SPLIT and average_precision_SPLIT with several) and, last, metrics.json.
 ///
 /// Files of an earlier run are replaced; others in the folder (the model) are left alone. A folder without metrics.json
 /// is not complete.
@@ -91,7 +134,9 @@ struct Section<'a> {
 pub fn write_run(dir: &Path, run: &Run) -> Result<()> {
     begin(dir)?;
     let provenance = &run.provenance;
+    let task = run.splits.values().chain(&run.unlabelled).next().map(|part| part.task).unwrap_or_default();
     let mut metrics = Metrics {
+        task,
         method: run.method.clone(),
         classifier: run.classifier.clone(),
         untrained: run.untrained,
@@ -110,16 +155,18 @@ pub fn write_run(dir: &Path, run: &Run) -> Result<()> {
         warnings: run.warnings.clone(),
         ..Metrics::new()
     };
-    let measured: BTreeMap<Split, SingleLabel> = run
-        .splits
-        .iter()
-        .map(|(&split, predictions)| (split, measure(predictions).with_interval(predictions)))
-        .collect();
+    let measured = measure_parts(&run.splits, Split::Val);
     let sections: Vec<Section<'_>> = measured
         .iter()
-        .map(|(split, metrics)| Section { name: split.name().into(), metrics, constant: run.constant.get(split) })
+        .map(|(split, metrics)| Section {
+            name: split.name().into(),
+            predictions: &run.splits[split],
+            metrics,
+            constant: run.constant.get(split),
+        })
         .collect();
-    let mut files = vec!["predictions.csv", "per_class.csv", "recipe.toml", "metrics.json"];
+    metrics.warnings.extend(absent(&sections));
+    let mut files = vec!["predictions.csv", "recipe.toml"];
     let parts: Vec<_> = run.splits.iter().map(|(&split, predictions)| (Some(split), predictions)).collect();
     write_csv(&dir.join("predictions.csv"), &parts)?;
     if let Some(unlabelled) = run.unlabelled.as_ref().filter(|unlabelled| !unlabelled.is_empty()) {
@@ -142,8 +189,7 @@ pub fn write_run(dir: &Path, run: &Run) -> Result<()> {
     metrics.write(&dir.join("metrics.json"))
 }
 
-/// Writes the folder of an evaluation: predictions.csv, confusion_PART.csv and .svg, per_class.csv, REPORT.md and, last,
-/// metrics.json with `all` and each split that the predictions name. Returns the metrics.
+/// Writes the folder of an evaluation: as [`write_run`] does, without what comes of training; metrics.json has `all` and each split that the predictions name. Returns the metrics.
 ///
 /// # Errors
 /// The folder cannot be made, or a file cannot be written.
@@ -152,29 +198,31 @@ pub fn write_evaluation(dir: &Path, evaluation: &Evaluation) -> Result<Metrics> 
     let Evaluation { source, table, .. } = evaluation;
     let mut metrics = evaluation.metrics.clone();
     metrics.warnings.extend(table.warnings.iter().cloned());
-    let all = measure(&table.predictions).with_interval(&table.predictions);
-    let mut parts: Vec<(Split, Predictions, SingleLabel)> = Vec::new();
-    for split in table.splits_present() {
-        let part = table.part(split);
-        let measured = measure(&part).with_interval(&part);
-        parts.push((split, part, measured));
-    }
-    let mut sections = vec![Section { name: "all".into(), metrics: &all, constant: None }];
-    sections.extend(parts.iter().map(|(split, _, measured)| Section {
+    metrics.task = table.predictions.task;
+    // The whole is no part that thresholds may be applied to: it holds the clips they were tuned on.
+    let all = measure_parts(&BTreeMap::from([((), table.predictions.clone())]), ()).remove(&()).expect("one part");
+    let parts: BTreeMap<Split, Predictions> =
+        table.splits_present().into_iter().map(|split| (split, table.part(split))).collect();
+    let measured = measure_parts(&parts, Split::Val);
+    let mut sections =
+        vec![Section { name: "all".into(), predictions: &table.predictions, metrics: &all, constant: None }];
+    sections.extend(measured.iter().map(|(split, measured)| Section {
         name: split.name().into(),
+        predictions: &parts[split],
         metrics: measured,
         constant: metrics.constant.get(split),
     }));
+    metrics.warnings.extend(absent(&sections));
     let rest: Vec<usize> = (0..table.splits.len()).filter(|&i| table.splits[i].is_none()).collect();
     let rest = table.predictions.select(&rest);
-    let mut written: Vec<_> = parts.iter().map(|(split, part, _)| (Some(*split), part)).collect();
+    let mut written: Vec<_> = parts.iter().map(|(split, part)| (Some(*split), part)).collect();
     if !rest.is_empty() {
         written.push((None, &rest));
     }
     write_csv(&dir.join("predictions.csv"), &written)?;
     let title = format!("Predictions of {}", source.display());
-    write_sections(dir, &title, &metrics, &sections, &["predictions.csv", "per_class.csv", "metrics.json"])?;
-    for (split, _, measured) in parts {
+    write_sections(dir, &title, &metrics, &sections, &["predictions.csv"])?;
+    for (split, measured) in measured {
         *metrics.split_mut(split) = Some(measured);
     }
     metrics.all = Some(all);
@@ -192,16 +240,28 @@ fn begin(dir: &Path) -> Result<()> {
     }
 }
 
+/// What is to be said of classes that a section lacks.
+fn absent(sections: &[Section<'_>]) -> Vec<String> {
+    sections.iter().filter_map(|s| Some(format!("{}: {}", s.name, s.metrics.absent()?))).collect()
+}
+
 fn write_sections(dir: &Path, title: &str, metrics: &Metrics, sections: &[Section<'_>], files: &[&str]) -> Result<()> {
-    for section in sections {
-        let Section { name, metrics, .. } = section;
-        write_confusion(&dir.join(format!("confusion_{name}.csv")), metrics)?;
-        let heading = format!("{title}, {name}: accuracy {}", markdown::percent(metrics.accuracy));
-        let picture = plots::confusion(&heading, &metrics.labels, &metrics.confusion);
-        write(&dir.join(format!("confusion_{name}.svg")), &picture)?;
+    let shown: Vec<Shown> = sections.iter().map(|section| show(title, section)).collect();
+    for (name, records) in shown.iter().flat_map(|shown| &shown.files) {
+        write_records(&dir.join(name), records.iter().cloned())?;
     }
-    write_per_class(&dir.join("per_class.csv"), sections)?;
-    write(&dir.join("REPORT.md"), &markdown::report(title, metrics, sections, files))
+    for block in shown.iter().flat_map(|shown| &shown.blocks) {
+        if let Block::Picture(picture) = block {
+            write(&dir.join(&picture.file), &picture.svg)?;
+        }
+    }
+    let header = shown.first().map(|shown| shown.classes[..1].to_vec()).unwrap_or_default();
+    let classes = shown.iter().flat_map(|shown| shown.classes[1..].iter().cloned());
+    write_records(&dir.join("per_class.csv"), header.into_iter().chain(classes))?;
+    let tables = sections.iter().map(|s| format!("{}\n\n{}", s.name, classification_report::text(s.metrics)));
+    write(&dir.join("classification_report.txt"), &tables.collect::<Vec<_>>().join("\n"))?;
+    let files = [files, &["per_class.csv", "classification_report.txt", "metrics.json"]].concat();
+    write(&dir.join("REPORT.md"), &markdown::report(title, metrics, sections, &shown, &files))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
@@ -219,7 +279,7 @@ fn write_records(path: &Path, records: impl IntoIterator<Item = Vec<String>>) ->
 
 fn write_submission(path: &Path, predictions: &Predictions) -> Result<()> {
     let rows = predictions.ids.iter().zip(&predictions.predicted);
-    let rows = rows.map(|(id, &class)| vec![id.clone(), predictions.classes[class].clone()]);
+    let rows = rows.map(|(id, set)| vec![id.clone(), predictions.names(set)]);
     write_records(path, [vec!["Id".into(), "Category".into()]].into_iter().chain(rows))
 }
 
@@ -228,29 +288,6 @@ fn write_curves(path: &Path, epochs: &[Epoch]) -> Result<()> {
     let rows = epochs.iter().map(|e| {
         let values = [e.train_loss, e.train_accuracy, e.val_loss, e.val_accuracy, e.learning_rate];
         std::iter::once(e.epoch.to_string()).chain(values.iter().map(f64::to_string)).collect()
-    });
-    write_records(path, [header.map(String::from).to_vec()].into_iter().chain(rows))
-}
-
-/// The matrix with the class names as its header and first column.
-fn write_confusion(path: &Path, metrics: &SingleLabel) -> Result<()> {
-    let header = std::iter::once("true \\ predicted".to_string()).chain(metrics.labels.iter().cloned()).collect();
-    let rows = metrics.labels.iter().zip(&metrics.confusion).map(|(label, counts)| {
-        std::iter::once(label.clone()).chain(counts.iter().map(u64::to_string)).collect::<Vec<_>>()
-    });
-    write_records(path, [header].into_iter().chain(rows))
-}
-
-fn write_per_class(path: &Path, sections: &[Section<'_>]) -> Result<()> {
-    let header = ["split", "label", "tp", "fp", "fn", "tn", "accuracy", "precision", "recall", "f1", "support"];
-    let rows = sections.iter().flat_map(|section| {
-        section.metrics.per_class.iter().map(|class| {
-            let mut record = vec![section.name.clone(), class.label.clone()];
-            record.extend([class.tp, class.fp, class.fn_, class.tn].map(|count| count.to_string()));
-            record.extend([class.accuracy, class.precision, class.recall, class.f1].map(|value| value.to_string()));
-            record.push(class.support.to_string());
-            record
-        })
     });
     write_records(path, [header.map(String::from).to_vec()].into_iter().chain(rows))
 }

@@ -2,7 +2,7 @@
 
 use super::svg::{Anchor, Drawing, PALETTE, number, shorten, ticks, viridis, width};
 use crate::evaluate::Epoch;
-use crate::evaluate::significance::Interval;
+use crate::evaluate::measured::Number;
 
 /// Characters of a class name before it is cut; the whole name stands in the tables.
 const NAME: usize = 22;
@@ -139,13 +139,11 @@ pub fn confusion(title: &str, labels: &[String], counts: &[Vec<u64>]) -> String 
 pub struct Bar {
     /// What stands left of it.
     pub name: String,
-    /// Accuracy and its interval.
-    pub accuracy: (f64, Option<Interval>),
-    /// Macro F1 and its interval.
-    pub macro_f1: (f64, Option<Interval>),
+    /// Shares with their intervals, the same ones in every bar.
+    pub values: Vec<Number>,
 }
 
-/// Accuracy and macro F1 with their intervals, one row per bar, and the constant predictor's accuracy as a dashed line.
+/// Shares with their intervals, one row per bar, and what the constant predictor gets of the first as a dashed line.
 pub fn bars(title: &str, rows: &[Bar], constant: Option<f64>) -> String {
     let names: Vec<String> = rows.iter().map(|row| shorten(&row.name, 64)).collect();
     let longest = names.iter().map(|name| width(name, 12.0)).fold(60.0, f64::max);
@@ -155,14 +153,16 @@ pub fn bars(title: &str, rows: &[Bar], constant: Option<f64>) -> String {
     drawing.text(12.0, 20.0, 14.0, "ink", Anchor::Start, 0.0, title);
     let x = |value: f64| left + span * value;
     let mut legend = 12.0;
-    for (k, name) in ["accuracy", "macro F1"].into_iter().enumerate() {
+    let values = rows.first().map(|row| row.values.as_slice()).unwrap_or_default();
+    for (k, name) in values.iter().map(|number| number.name.as_str()).enumerate() {
         drawing.rectangle(legend, 40.0, 12.0, 12.0, PALETTE[k], "");
         drawing.text(legend + 18.0, 46.0, 12.0, "ink", Anchor::Start, 0.0, name);
         legend += 36.0 + width(name, 12.0);
     }
     if let Some(constant) = constant {
         drawing.line((legend, 46.0), (legend + 22.0, 46.0), "rule", 1.5, "5 3");
-        let text = format!("constant predictor's accuracy, {:.1} %", 100.0 * constant);
+        let of = values.first().map_or("", |number| number.name.as_str());
+        let text = format!("constant predictor's {of}, {:.1} %", 100.0 * constant);
         drawing.text(legend + 28.0, 46.0, 12.0, "ink", Anchor::Start, 0.0, &text);
     }
     for mark in ticks(0.0, 1.0, 5) {
@@ -172,7 +172,8 @@ pub fn bars(title: &str, rows: &[Bar], constant: Option<f64>) -> String {
     for (i, row) in rows.iter().enumerate() {
         let y = top + i as f64 * row_height;
         drawing.text(left - 10.0, y + 19.0, 12.0, "ink", Anchor::End, 0.0, &names[i]);
-        for (k, (value, interval)) in [row.accuracy, row.macro_f1].into_iter().enumerate() {
+        for (k, number) in row.values.iter().enumerate() {
+            let (value, interval) = (number.value.unwrap_or(0.0), number.interval);
             let y = y + 2.0 + 18.0 * k as f64;
             drawing.rectangle(x(0.0), y, (x(value) - x(0.0)).max(1.0), 15.0, PALETTE[k], "");
             let mut text = format!("{:.1} %", 100.0 * value);

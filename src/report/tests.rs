@@ -1,8 +1,8 @@
 use ndarray::Array2;
 
 use super::*;
-use crate::evaluate::SeedScore;
-use crate::recipe::{Classify, Extractor, Sampling};
+use crate::evaluate::measure;
+use crate::recipe::{Classify, Extractor, Sampling, Task};
 
 /// `n` clips over `classes`, two thirds right, with scores; unlabelled where `labelled` is false.
 pub(super) fn predictions(prefix: &str, n: usize, classes: &[String], labelled: bool) -> Predictions {
@@ -13,9 +13,10 @@ pub(super) fn predictions(prefix: &str, n: usize, classes: &[String], labelled: 
         if class == chosen { 0.6 } else { 0.4 / (count - 1) as f32 }
     });
     Predictions::from_scores(
+        Task::SingleLabel,
         (0..n).map(|i| format!("{prefix}{i:03}")).collect(),
         (0..n).map(|i| Some(format!("film {}", i / 4))).collect(),
-        (0..n).map(|i| labelled.then_some(target(i))).collect(),
+        (0..n).map(|i| labelled.then_some(target(i)).into_iter().collect()).collect(),
         scores,
         classes.to_vec(),
     )
@@ -30,7 +31,8 @@ pub(super) fn run(classes: &[&str]) -> Run {
     let constant = splits
         .iter()
         .map(|(&split, predictions)| {
-            let all_first = Predictions { predicted: vec![0; predictions.len()], scores: None, ..predictions.clone() };
+            let all_first =
+                Predictions { predicted: vec![vec![0]; predictions.len()], scores: None, ..predictions.clone() };
             (split, measure(&all_first))
         })
         .collect();
@@ -49,7 +51,10 @@ pub(super) fn run(classes: &[&str]) -> Run {
         .collect();
     let seed = |seed: u64, accuracy: f64| SeedResult {
         seed,
-        splits: BTreeMap::from([(Split::Val, SeedScore { accuracy, macro_f1: accuracy - 0.02 })]),
+        splits: BTreeMap::from([(
+            Split::Val,
+            BTreeMap::from([("accuracy".into(), accuracy), ("macro_f1".into(), accuracy - 0.02)]),
+        )]),
         seconds: 1.5,
     };
     Run {
@@ -103,7 +108,7 @@ fn a_run_tells_everything_and_reads_back() {
     assert_eq!(back.constant, run.constant);
     assert_eq!(serde_json::to_value(&back).unwrap(), metrics);
 
-    let table = PredictionTable::read_csv(&folder.path().join("predictions.csv")).unwrap();
+    let table = PredictionTable::read_csv(&folder.path().join("predictions.csv"), None).unwrap();
     assert_eq!(table.part(Split::Val), run.splits[&Split::Val]);
     assert_eq!(table.part(Split::Test), run.splits[&Split::Test]);
 
@@ -128,7 +133,7 @@ fn a_run_tells_everything_and_reads_back() {
 fn a_collapsed_model_is_called_so() {
     let mut run = run(&["a", "b", "c"]);
     for predictions in run.splits.values_mut() {
-        predictions.predicted.fill(1);
+        predictions.predicted.fill(vec![1]);
         predictions.scores = None;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -136,6 +141,62 @@ fn a_collapsed_model_is_called_so() {
     let report = std::fs::read_to_string(folder.path().join("REPORT.md")).unwrap();
     assert!(report.contains("collapsed: every clip is predicted as b"), "{report}");
     assert!(report.contains("reaches down to the constant predictor's 33.3 %"), "{report}");
+}
+
+#[test]
+fn a_run_of_several_labels_tells_everything_and_reads_back() {
+    let mut run = run(&["a<b>", "bird", "cat", "never"]);
+    let several = |part: &Predictions| {
+        let truth: Vec<Vec<usize>> = part
+            .truth
+            .iter()
+            .enumerate()
+            .map(|(i, set)| match set[..] {
+                [3] => vec![0],
+                [class] if i % 2 == 0 && class < 2 => vec![class, 2],
+                _ => set.clone(),
+            })
+            .collect();
+        let (ids, groups, scores) = (part.ids.clone(), part.groups.clone(), part.scores.clone().unwrap());
+        Predictions::from_scores(Task::MultiLabel, ids, groups, truth, scores, part.classes.clone())
+    };
+    run.splits.values_mut().for_each(|part| *part = several(part));
+    run.unlabelled = run.unlabelled.as_ref().map(several);
+    run.constant = run
+        .splits
+        .iter()
+        .map(|(&split, part)| {
+            let scores = Some(Array2::from_elem((part.len(), 4), 0.4));
+            (split, measure(&Predictions { predicted: vec![vec![0, 2]; part.len()], scores, ..part.clone() }))
+        })
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    write_run(folder.path(), &run).unwrap();
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let metrics: serde_json::Value = serde_json::from_str(&read("metrics.json")).unwrap();
+    assert_eq!(metrics["task"], "multi-label");
+    assert!(metrics["test"]["map"]["macro"].as_f64() > metrics["constant"]["test"]["map"]["macro"].as_f64());
+    assert!(metrics["test"]["thresholds"]["micro"]["f1"].is_number());
+    assert!(metrics["constant"]["test"]["collapsed"].is_string());
+    let back = Metrics::read(&folder.path().join("metrics.json")).unwrap();
+    // By its text: as a value, a threshold's f32 would be widened.
+    let again: serde_json::Value = serde_json::from_str(&serde_json::to_string(&back).unwrap()).unwrap();
+    assert_eq!(again, metrics);
+    assert!(back.warnings.contains(
+        &"test: 1 of 4 labels have no clip here: they show n/a and are left out of the macro averages".into()
+    ));
+    let table = PredictionTable::read_csv(&folder.path().join("predictions.csv"), None).unwrap();
+    assert_eq!(table.part(Split::Test), run.splits[&Split::Test]);
+    assert!(read("submission.csv").starts_with("Id,Category\nu000,"));
+    let report = read("REPORT.md");
+    for part in ["| test | constant |", "constant: the commonest training labels", "a&lt;b&gt;", "| never | n/a |"] {
+        assert!(report.contains(part), "no {part:?} in\n{report}");
+    }
+    for name in ["precision_recall_test.svg", "average_precision_test.svg", "precision_recall_val.svg"] {
+        assert!(report.contains(name) && !read(name).contains("<b>"), "{name}");
+    }
+    let entry = compare::load(folder.path()).unwrap();
+    assert_eq!(entry.constant[&compare::Part::Test], metrics["constant"]["test"]["map"]["macro"].as_f64().unwrap());
 }
 
 #[test]

@@ -270,3 +270,125 @@ fn stores_and_manifests_are_inspected() {
         assert!(printed(&output).contains(expected), "{arguments:?}: {}", printed(&output));
     }
 }
+
+/// Predictions of several labels a clip for two splits, four clips a title; `sharpness` parts the labels' scores.
+fn several_labels(path: &Path, sharpness: f64) {
+    let names = ["action", "comedy", "drama", "thriller", "western"];
+    let noise = |i: usize, k: usize| ((i * 7919 + k * 104_729 + i * k * 31) % 997) as f64 / 997.0;
+    let mut text = String::from("id,split,group,labels");
+    names.iter().for_each(|name| text.push_str(&format!(",score:{name}")));
+    for i in 0..160 {
+        // No clip is a western.
+        let mut truth: Vec<usize> = (0..4).filter(|&k| noise(i + 500, k + 9) < [0.5, 0.4, 0.3, 0.2][k]).collect();
+        if truth.is_empty() {
+            truth.push(2);
+        }
+        let labels: Vec<&str> = truth.iter().map(|&k| names[k]).collect();
+        let split = if i < 60 { "val" } else { "test" };
+        text.push_str(&format!("\nc{i},{split},title{},{}", i / 4, labels.join("|")));
+        for k in 0..5 {
+            let own = f64::from(u8::from(truth.contains(&k)));
+            text.push_str(&format!(",{:.6}", sharpness * own + (1.0 - sharpness) * noise(i, k)));
+        }
+    }
+    fs::write(path, text + "\n").unwrap();
+}
+
+#[test]
+fn several_labels_are_measured_and_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    several_labels(&at.join("p.csv"), 0.4);
+    let output = evaluate(at, &["--predictions", "p.csv", "--out", "out"]);
+    assert_code(&output, 0);
+    let text = printed(&output);
+    for part in ["test  100 clips  mAP ", "micro F1 ", "warning: test: 1 of 5 labels have no clip here"] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+    let metrics = json(&at.join("out/metrics.json"));
+    assert_eq!((&metrics["task"], &metrics["all"]["n"]), (&Value::from("multi-label"), &Value::from(160)));
+    let test = &metrics["test"];
+    for key in ["micro", "macro", "weighted", "samples"] {
+        assert!(test["map"][key].is_number() && test[key]["f1"].is_number(), "{key}");
+    }
+    for key in [
+        "hamming_loss",
+        "exact_match",
+        "ranking_loss",
+        "coverage_error",
+        "label_ranking_average_precision",
+        "r_precision",
+        "binary_accuracy",
+    ] {
+        assert!(test[key].is_number(), "{key}");
+    }
+    let western = &test["per_label"][4];
+    assert_eq!((&western["label"], &western["support"]), (&Value::from("western"), &Value::from(0)));
+    for key in ["precision", "recall", "f1", "average_precision", "pr_auc_trapezoid", "roc_auc"] {
+        assert!(western[key].is_null(), "{key}");
+        assert!(test["per_label"][0][key].is_number(), "{key}");
+    }
+    assert_eq!(test["top_k_sweep"].as_array().unwrap().len(), 5);
+    assert_eq!(test["interval"]["unit"], "groups");
+    assert_eq!(test["thresholds"]["per_label"].as_array().unwrap().len(), 5);
+    assert!(metrics["val"]["thresholds"].is_null(), "they were tuned there");
+
+    for picture in ["precision_recall_test.svg", "average_precision_test.svg"] {
+        assert_picture(&at.join("out").join(picture));
+    }
+    let report = fs::read_to_string(at.join("out/REPORT.md")).unwrap();
+    for part in ["| western | n/a | n/a | n/a | 0 |", "tuned on val", "| the 5 highest |"] {
+        assert!(report.contains(part), "no {part:?} in\n{report}");
+    }
+    let classic = fs::read_to_string(at.join("out/classification_report.txt")).unwrap();
+    assert!(
+        classic.contains("samples avg") && classic.contains("precision    recall  f1-score   support"),
+        "{classic}"
+    );
+    // What was written can be measured again, to the same numbers.
+    assert_code(&evaluate(at, &["--predictions", "out/predictions.csv", "--out", "again"]), 0);
+    assert_eq!(json(&at.join("again/metrics.json"))["test"], metrics["test"]);
+    let forced = evaluate(at, &["--predictions", "p.csv", "--task", "single-label", "--out", "forced"]);
+    assert_code(&forced, 1);
+    assert!(printed(&forced).contains("where one is asked for"), "{}", printed(&forced));
+}
+
+#[test]
+fn runs_of_several_labels_are_compared_and_tasks_do_not_mix() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    for (name, sharpness) in [("strong", 0.4), ("weak", 0.1)] {
+        let csv = format!("{name}.csv");
+        several_labels(&at.join(&csv), sharpness);
+        assert_code(&evaluate(at, &["--predictions", &csv, "--out", name]), 0);
+    }
+    let output = compare(at, &["strong", "weak", "--out", "compare"]);
+    assert_code(&output, 0);
+    let comparison = json(&at.join("compare/compare.json"));
+    assert_eq!(comparison["task"], "multi-label");
+    let rows = comparison["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 3, "two runs and their fusion");
+    let map = |row: usize| rows[row]["parts"]["test"]["map"]["macro"].as_f64().unwrap();
+    assert!(map(0) > map(1) && map(2) > map(1), "{} {} {}", map(0), map(1), map(2));
+    let pairs = comparison["pairs"].as_array().unwrap();
+    assert_eq!(pairs.len(), 2 * 2 * 3, "two parts, two measures, three pairs");
+    assert_eq!((&pairs[0]["measure"], &pairs[1]["measure"]), (&Value::from("map"), &Value::from("micro_f1")));
+    assert!(pairs[0]["p"].as_f64().unwrap() < 0.05 && pairs[0]["difference"].as_f64().unwrap() > 0.0);
+    for picture in ["bars_test.svg", "average_precision_test.svg"] {
+        assert_picture(&at.join("compare").join(picture));
+    }
+    let page = fs::read_to_string(at.join("compare/report.html")).unwrap();
+    for part in ["Every class, test", "AP: strong", "AP: weak", "paired bootstrap", "n/a"] {
+        assert!(page.contains(part), "no {part}");
+    }
+    let header = fs::read_to_string(at.join("compare/compare.csv")).unwrap();
+    assert!(header.starts_with("name,kind,method,classifier,untrained,split,clips,map,map_low,map_high,micro_f1,"));
+
+    fs::write(at.join("single.csv"), "id,label,predicted\nc70,drama,drama\nc71,action,drama\n").unwrap();
+    assert_code(&evaluate(at, &["--predictions", "single.csv", "--out", "single"]), 0);
+    let mixed = compare(at, &["strong", "single", "--out", "mixed"]);
+    assert_code(&mixed, 1);
+    let sentence = "strong has several labels a clip and single has one label";
+    assert!(printed(&mixed).contains(sentence), "{}", printed(&mixed));
+    assert!(!at.join("mixed").exists());
+}

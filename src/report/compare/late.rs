@@ -6,14 +6,14 @@ use ndarray::Array2;
 
 use super::{Entry, Kind, Part};
 use crate::error::{Error, Result};
-use crate::evaluate::Predictions;
-use crate::evaluate::single_label::measure;
+use crate::evaluate::predictions::over_common_classes;
+use crate::evaluate::{Predictions, measure};
 
 /// Fuses all runs that can be fused, and where there are three or more also the pair that is best on the validation split.
 /// Returns the fusions and what to tell of runs left out.
 ///
 /// The constant predictor is never fused, nor are runs without scores in [0, 1]. The pair is chosen on validation alone
-/// (accuracy, the first of equal ones), so that its test accuracy is as honest as any other's; without a validation split
+/// (by the first headline number, the first of equal ones), so that its test numbers are as honest as any other's; without a validation split
 /// there is none.
 ///
 /// # Errors
@@ -41,9 +41,9 @@ pub fn fuse(entries: &[Entry]) -> Result<(Vec<Entry>, Vec<String>)> {
             for &second in &usable[i + 1..] {
                 let Some(pair) = together(&[first, second])? else { continue };
                 let Some(val) = pair.parts.get(&Part::Val) else { continue };
-                let accuracy = measure(val).accuracy;
-                if best.as_ref().is_none_or(|(highest, _)| accuracy > *highest) {
-                    best = Some((accuracy, pair));
+                let (_, value) = measure(val).headline();
+                if best.as_ref().is_none_or(|(highest, _)| value > *highest) {
+                    best = Some((value, pair));
                 }
             }
         }
@@ -105,22 +105,18 @@ fn distinct_stores(entries: &[&Entry]) -> bool {
 /// # Errors
 /// The members disagree on a clip's true class.
 pub fn mean(members: &[&Predictions]) -> Result<Predictions> {
-    let mut classes: Vec<String> = members.iter().flat_map(|member| member.classes.iter().cloned()).collect();
-    classes.sort_by(|a, b| natord::compare(a, b).then_with(|| a.cmp(b)));
-    classes.dedup();
     let rows: Vec<HashMap<&str, usize>> = members
         .iter()
         .map(|member| member.ids.iter().enumerate().map(|(row, id)| (id.as_str(), row)).collect())
         .collect();
     let common: Vec<&String> =
         members[0].ids.iter().filter(|id| rows.iter().all(|rows| rows.contains_key(id.as_str()))).collect();
-    let aligned: Vec<Predictions> = members
+    let selected: Vec<Predictions> = members
         .iter()
         .zip(&rows)
-        .map(|(member, rows)| {
-            member.select(&common.iter().map(|id| rows[id.as_str()]).collect::<Vec<_>>()).over(&classes)
-        })
-        .collect::<Result<_>>()?;
+        .map(|(member, rows)| member.select(&common.iter().map(|id| rows[id.as_str()]).collect::<Vec<_>>()))
+        .collect();
+    let aligned = over_common_classes(&selected.iter().collect::<Vec<_>>())?;
     for member in &aligned[1..] {
         if let Some(row) = (0..common.len()).find(|&row| member.truth[row] != aligned[0].truth[row]) {
             return Err(Error::Data(format!(
@@ -129,11 +125,12 @@ pub fn mean(members: &[&Predictions]) -> Result<Predictions> {
             )));
         }
     }
-    let mut scores = Array2::<f32>::zeros((common.len(), classes.len()));
+    let mut scores = Array2::<f32>::zeros((common.len(), aligned[0].classes.len()));
     for member in &aligned {
         scores += member.scores.as_ref().expect("only runs with scores are fused");
     }
     scores /= members.len() as f32;
-    let Predictions { ids, groups, truth, .. } = aligned.into_iter().next().expect("at least one member");
-    Ok(Predictions::from_scores(ids, groups, truth, scores, classes))
+    let Predictions { task, ids, groups, truth, classes, .. } =
+        aligned.into_iter().next().expect("at least one member");
+    Ok(Predictions::from_scores(task, ids, groups, truth, scores, classes))
 }

@@ -10,9 +10,10 @@ mod page;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 pub use duplicates::Duplicates;
@@ -20,10 +21,11 @@ pub use page::{summary, tables, write};
 
 use super::metrics::Metrics;
 use crate::error::{Error, Result};
-use crate::evaluate::predictions::{PredictionTable, csv_error};
+use crate::evaluate::predictions::PredictionTable;
+use crate::evaluate::predictions::table::csv_error;
 use crate::evaluate::significance::{Paired, holm, paired};
-use crate::evaluate::single_label::measure;
-use crate::evaluate::{Predictions, SingleLabel};
+use crate::evaluate::{Measured, Predictions, measure_parts};
+use crate::recipe::Task;
 use crate::store::FeatureStore;
 
 /// Which part of the data a number is of, in the order of importance reversed: the test split is shown first.
@@ -91,7 +93,7 @@ pub struct Entry {
     pub training_seconds: Option<f64>,
     /// Predictions of each part.
     pub parts: BTreeMap<Part, Predictions>,
-    /// Accuracy of the constant predictor on each part.
+    /// The constant predictor's accuracy, or mAP, on each part.
     pub constant: BTreeMap<Part, f64>,
     /// Clips without a label, which belong to no split.
     pub unlabelled: HashSet<String>,
@@ -104,9 +106,11 @@ pub struct Comparison {
     pub format: &'static str,
     /// 1.
     pub format_version: u32,
+    /// Whether clips have one label or several.
+    pub task: Task,
     /// The rows: runs as given, then fusions.
     pub rows: Vec<Row>,
-    /// Every pair of rows, on every part that both have.
+    /// Every pair of rows, on every part that both have, by accuracy, or by mAP and by micro F1.
     pub pairs: Vec<Pair>,
     /// Clips that look alike across splits, by store.
     pub duplicates: Vec<Duplicates>,
@@ -134,8 +138,8 @@ pub struct Row {
     /// Seconds of training.
     pub training_seconds: Option<f64>,
     /// Metrics of each part.
-    pub parts: BTreeMap<Part, SingleLabel>,
-    /// Accuracy of the constant predictor on each part.
+    pub parts: BTreeMap<Part, Measured>,
+    /// The constant predictor's accuracy, or mAP, on each part.
     pub constant: BTreeMap<Part, f64>,
 }
 
@@ -159,10 +163,10 @@ pub struct Pair {
     pub first: String,
     /// The second row's name.
     pub second: String,
-    /// Counts, difference and McNemar's p.
+    /// The number compared, counts, difference and p.
     #[serde(flatten)]
     pub paired: Paired,
-    /// p after Holm's correction over the part's pairs.
+    /// p after Holm's correction over the part's pairs by the same number.
     pub p_holm: f64,
 }
 
@@ -181,7 +185,7 @@ pub fn load(folder: &Path) -> Result<Entry> {
         });
     }
     let metrics = Metrics::read(&path)?;
-    let table = PredictionTable::read_csv(&folder.join("predictions.csv"))?;
+    let table = PredictionTable::read_csv(&folder.join("predictions.csv"), Some(metrics.task))?;
     let mut parts: BTreeMap<Part, Predictions> =
         table.splits_present().into_iter().map(|split| (part_of(split), table.part(split))).collect();
     if parts.is_empty() {
@@ -205,9 +209,47 @@ pub fn load(folder: &Path) -> Result<Entry> {
         extract_seconds: metrics.extract_seconds,
         training_seconds: metrics.training_seconds,
         parts,
-        constant: metrics.constant.iter().map(|(&split, metrics)| (part_of(split), metrics.accuracy)).collect(),
+        constant: metrics.constant.iter().map(|(&split, metrics)| (part_of(split), metrics.headline().1)).collect(),
         unlabelled: unlabelled(&folder.join("submission.csv"))?,
     })
+}
+
+/// Reads the folders of runs and names the entries apart.
+///
+/// # Errors
+/// As [`load`]; or the runs are of different tasks.
+pub fn load_all(folders: &[PathBuf]) -> Result<Vec<Entry>> {
+    let mut entries = folders.iter().map(|folder| load(folder)).collect::<Result<Vec<_>>>()?;
+    name_apart(&mut entries);
+    one_task(&entries)?;
+    Ok(entries)
+}
+
+/// The task of all entries.
+fn one_task(entries: &[Entry]) -> Result<Task> {
+    let task_of = |entry: &Entry| entry.parts.values().next().map(|part| part.task);
+    let mut tasks = entries.iter().filter_map(|entry| Some((entry, task_of(entry)?)));
+    let Some((first, task)) = tasks.next() else { return Ok(Task::default()) };
+    let several = |task| if task == Task::MultiLabel { "several labels" } else { "one label" };
+    match tasks.find(|(_, other)| *other != task) {
+        None => Ok(task),
+        Some((other, other_task)) => Err(Error::Data(format!(
+            "{} has {} a clip and {} has {}: their numbers do not mean the same; compare runs of one task",
+            first.name,
+            several(task),
+            other.name,
+            several(other_task)
+        ))),
+    }
+}
+
+/// What is to be said of a part: rows that give every clip the same, and classes that it lacks.
+fn standing_out(rows: &[Row], part: Part) -> Vec<String> {
+    let measured: Vec<(&Row, &Measured)> = rows.iter().filter_map(|row| Some((row, row.parts.get(&part)?))).collect();
+    let collapsed = measured.iter().filter(|(row, _)| row.classifier != "constant");
+    let collapsed = collapsed.filter_map(|(row, m)| Some(format!("{}, {}: {}", row.name, part.name(), m.collapsed()?)));
+    let absent = measured.iter().find_map(|(_, m)| m.absent()).map(|absent| format!("{}: {absent}", part.name()));
+    collapsed.chain(absent).collect()
 }
 
 /// The ids of a submission, where there is one.
@@ -251,11 +293,12 @@ pub fn name_apart(entries: &mut [Entry]) {
 /// A store that cannot be opened is a warning: the comparison of predictions needs none.
 ///
 /// # Errors
-/// There is no entry; or two runs were made from different labels.
+/// There is no entry; two runs were made from different labels, or one with one label a clip and another with several.
 pub fn compare(entries: &[Entry], stores: &[PathBuf]) -> Result<Comparison> {
     if entries.is_empty() {
         return Err(Error::Data("nothing to compare: give at least one run's folder".into()));
     }
+    let task = one_task(entries)?;
     let mut warnings = Vec::new();
     let mut opened: Vec<(PathBuf, Option<FeatureStore>)> = Vec::new();
     let named = entries.iter().filter(|entry| entry.kind == Kind::Run).filter_map(|entry| entry.features.clone());
@@ -279,6 +322,7 @@ pub fn compare(entries: &[Entry], stores: &[PathBuf]) -> Result<Comparison> {
     };
     let mut pairs = Vec::new();
     for &part in &parts {
+        warnings.extend(standing_out(&rows, part));
         if let Some(warning) = different_clips(entries, part) {
             warnings.push(warning);
         }
@@ -299,7 +343,7 @@ pub fn compare(entries: &[Entry], stores: &[PathBuf]) -> Result<Comparison> {
         warnings.push(duplicates.sentence());
     }
     let duplicates = found;
-    Ok(Comparison { format: "kinoprobe-comparison", format_version: 1, rows, pairs, duplicates, warnings })
+    Ok(Comparison { format: "kinoprobe-comparison", format_version: 1, task, rows, pairs, duplicates, warnings })
 }
 
 fn row(entry: &Entry, store: Option<&FeatureStore>) -> Row {
@@ -319,11 +363,7 @@ fn row(entry: &Entry, store: Option<&FeatureStore>) -> Row {
             video_seconds: store.map(|store| store.clips().iter().map(|clip| clip.duration_seconds).sum()),
         }),
         training_seconds: entry.training_seconds,
-        parts: entry
-            .parts
-            .iter()
-            .map(|(&part, predictions)| (part, measure(predictions).with_interval(predictions)))
-            .collect(),
+        parts: measure_parts(&entry.parts, Part::Val),
         constant: entry.constant.clone(),
     }
 }
@@ -341,21 +381,29 @@ fn different_clips(entries: &[Entry], part: Part) -> Option<String> {
 fn pairs_of(entries: &[Entry], part: Part) -> Result<Vec<Pair>> {
     let of_part: Vec<(&Entry, &Predictions)> =
         entries.iter().filter_map(|entry| Some((entry, entry.parts.get(&part)?))).collect();
-    let mut pairs = Vec::new();
-    for (i, (first, a)) in of_part.iter().enumerate() {
-        for (second, b) in &of_part[i + 1..] {
-            if !share_a_clip(a, b) {
-                continue;
-            }
-            let paired = paired(a, b).map_err(|error| {
+    let chosen: Vec<_> = (0..of_part.len())
+        .flat_map(|i| (i + 1..of_part.len()).map(move |j| (i, j)))
+        .map(|(i, j)| (of_part[i], of_part[j]))
+        .filter(|((_, a), (_, b))| share_a_clip(a, b))
+        .collect();
+    // In parallel, each with draws of its own: the numbers do not depend on it.
+    let compared: Vec<Vec<Pair>> = chosen
+        .par_iter()
+        .map(|((first, a), (second, b))| {
+            let compared = paired(a, b).map_err(|error| {
                 Error::Data(format!("{} and {}, {}: {error}", first.name, second.name, part.name()))
             })?;
-            pairs.push(Pair { part, first: first.name.clone(), second: second.name.clone(), paired, p_holm: 1.0 });
-        }
-    }
-    let corrected = holm(&pairs.iter().map(|pair| pair.paired.p).collect::<Vec<_>>());
-    for (pair, p) in pairs.iter_mut().zip(corrected) {
-        pair.p_holm = p;
+            let pair =
+                |paired| Pair { part, first: first.name.clone(), second: second.name.clone(), paired, p_holm: 1.0 };
+            Ok(compared.into_iter().map(pair).collect())
+        })
+        .collect::<Result<_>>()?;
+    let mut pairs: Vec<Pair> = compared.into_iter().flatten().collect();
+    let measures: BTreeSet<String> = pairs.iter().map(|pair| pair.paired.measure.clone()).collect();
+    for measure in measures {
+        let mut family: Vec<&mut Pair> = pairs.iter_mut().filter(|pair| pair.paired.measure == measure).collect();
+        let corrected = holm(&family.iter().map(|pair| pair.paired.p).collect::<Vec<_>>());
+        family.iter_mut().zip(corrected).for_each(|(pair, p)| pair.p_holm = p);
     }
     Ok(pairs)
 }

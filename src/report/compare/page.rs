@@ -4,22 +4,39 @@ use std::path::Path;
 
 use super::{Comparison, Kind, Part, Row};
 use crate::error::Result;
-use crate::report::markdown::{UNTRAINED, percent, with_interval};
+use crate::evaluate::measured::{Measured, Number};
+use crate::recipe::Task;
+use crate::report::label_plots;
+use crate::report::markdown::{UNTRAINED, cell, percent};
 use crate::report::plots::{self, Bar};
 use crate::report::svg::escape;
 use crate::report::table::Table;
-use crate::report::{write as write_text, write_records};
+use crate::report::{Picture, write as write_text, write_records};
 
-/// Confusion matrices that are drawn; the rest is in the runs' own folders.
-const MATRICES: usize = 12;
+/// Numbers a row that the terminal has room for; the rest is in the report.
+const PRINTED: usize = 8;
+
+/// Rows whose classes are drawn; the rest is in the runs' own folders.
+const DRAWN: usize = 12;
 
 /// What the headings of the tables of pairs begin with.
 const PAIRS: &str = "Pairs, ";
 
-/// The tables of a comparison with their headings: results of each part (test first), time, pairs.
+/// What the heading of the table of classes begins with.
+const CLASSES: &str = "Every class, ";
+
+/// The tables of a comparison with their headings: results of each part (test first), time, pairs, and every class on the
+/// part that matters most.
 pub fn tables(comparison: &Comparison) -> Vec<(String, Table)> {
-    let mut tables: Vec<(String, Table)> =
-        parts(comparison).into_iter().map(|part| (heading(part).to_string(), results(comparison, part))).collect();
+    tables_of(comparison, usize::MAX)
+}
+
+/// The tables, with at most so many `numbers` a row of results.
+fn tables_of(comparison: &Comparison, numbers: usize) -> Vec<(String, Table)> {
+    let mut tables: Vec<(String, Table)> = parts(comparison)
+        .into_iter()
+        .map(|part| (heading(part).to_string(), results(comparison, part, numbers)))
+        .collect();
     let stages = stages(comparison);
     if !stages.rows.is_empty() {
         tables.push(("Time per stage".into(), stages));
@@ -30,6 +47,9 @@ pub fn tables(comparison: &Comparison) -> Vec<(String, Table)> {
             tables.push((format!("{PAIRS}{}", part.name()), pairs));
         }
     }
+    if let Some(&part) = parts(comparison).first() {
+        tables.push((format!("{CLASSES}{}", part.name()), classes(comparison, part)));
+    }
     tables
 }
 
@@ -39,13 +59,13 @@ pub fn tables(comparison: &Comparison) -> Vec<(String, Table)> {
 /// The folder cannot be made, or a file cannot be written.
 pub fn write(dir: &Path, comparison: &Comparison) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(crate::Error::io(dir))?;
-    let pictures = pictures(comparison);
-    for picture in &pictures {
+    let (parts, classes) = pictures(comparison);
+    for picture in parts.iter().chain(&classes) {
         write_text(&dir.join(&picture.file), &picture.svg)?;
     }
     write_records(&dir.join("compare.csv"), records(comparison))?;
-    write_text(&dir.join("compare.md"), &markdown(comparison, &pictures))?;
-    write_text(&dir.join("report.html"), &html(comparison, &pictures))?;
+    write_text(&dir.join("compare.md"), &markdown(comparison, &parts, &classes))?;
+    write_text(&dir.join("report.html"), &html(comparison, &parts, &classes))?;
     let json = serde_json::to_string_pretty(comparison).expect("a comparison is plain data with text keys");
     write_text(&dir.join("compare.json"), &(json + "\n"))
 }
@@ -70,29 +90,25 @@ fn name(row: &Row) -> String {
     if row.untrained { format!("{} (UNTRAINED)", row.name) } else { row.name.clone() }
 }
 
-fn results(comparison: &Comparison, part: Part) -> Table {
-    let header =
-        ["method · classifier", "clips", "accuracy", "macro F1", "top-3", "top-5", "ECE", "hardest class", "constant"];
-    let mut table = Table::new(&header, 1);
+fn results(comparison: &Comparison, part: Part, numbers: usize) -> Table {
+    let of_part: Vec<(&Row, &Measured)> =
+        comparison.rows.iter().filter_map(|row| Some((row, row.parts.get(&part)?))).collect();
+    let names = of_part.first().map(|(_, measured)| measured.numbers()).unwrap_or_default();
+    let mut header: Vec<String> = vec!["method · classifier".into(), "clips".into()];
+    header.extend(names.into_iter().take(numbers).map(|number| number.name));
+    header.extend(["hardest class".into(), "constant".into()]);
+    let mut table = Table { header, left: 1, rows: Vec::new(), best: None };
     let mut best: Option<(f64, usize)> = None;
-    for row in &comparison.rows {
-        let Some(metrics) = row.parts.get(&part) else { continue };
-        if best.is_none_or(|(accuracy, _)| metrics.accuracy > accuracy) {
-            best = Some((metrics.accuracy, table.rows.len()));
+    for (row, measured) in of_part {
+        let (_, value) = measured.headline();
+        if best.is_none_or(|(highest, _)| value > highest) {
+            best = Some((value, table.rows.len()));
         }
-        let interval = metrics.interval.as_ref();
-        let top = |k: usize| metrics.top_k.get(&k).map_or("–".into(), |&share| percent(share));
-        table.rows.push(vec![
-            name(row),
-            metrics.n.to_string(),
-            with_interval(metrics.accuracy, interval.map(|i| i.accuracy)),
-            with_interval(metrics.macro_.f1, interval.map(|i| i.macro_f1)),
-            top(3),
-            top(5),
-            metrics.expected_calibration_error.map_or("–".into(), |error| format!("{error:.3}")),
-            metrics.hardest.clone().unwrap_or("–".into()),
-            row.constant.get(&part).map_or("–".into(), |&accuracy| percent(accuracy)),
-        ]);
+        let mut cells = vec![name(row), measured.n().to_string()];
+        cells.extend(measured.numbers().iter().take(numbers).map(cell));
+        cells.push(measured.hardest().unwrap_or("–").into());
+        cells.push(row.constant.get(&part).map_or("–".into(), |&value| percent(value)));
+        table.rows.push(cells);
     }
     table.best = best.map(|(_, row)| row).filter(|_| table.rows.len() > 1);
     table.without_empty_columns()
@@ -124,8 +140,9 @@ fn stages(comparison: &Comparison) -> Table {
 }
 
 fn pairs(comparison: &Comparison, part: Part) -> Table {
-    let header = ["first", "second", "clips", "only first right", "only second right", "difference", "p", "p, Holm"];
-    let mut table = Table::new(&header, 2);
+    let header =
+        ["first", "second", "of", "clips", "only first right", "only second right", "difference", "p", "p, Holm"];
+    let mut table = Table::new(&header, 3);
     for pair in comparison.pairs.iter().filter(|pair| pair.part == part) {
         let paired = &pair.paired;
         let difference = match paired.difference_interval {
@@ -137,95 +154,153 @@ fn pairs(comparison: &Comparison, part: Part) -> Table {
         table.rows.push(vec![
             pair.first.clone(),
             pair.second.clone(),
+            measure_name(&paired.measure).into(),
             paired.n.to_string(),
-            paired.only_first.to_string(),
-            paired.only_second.to_string(),
+            count(paired.only_first),
+            count(paired.only_second),
             difference,
             p_value(paired.p),
             p_value(pair.p_holm),
         ]);
     }
+    table.without_empty_columns()
+}
+
+fn count(count: Option<u64>) -> String {
+    count.map_or("–".into(), |count| count.to_string())
+}
+
+/// The name of a number that pairs are compared by.
+fn measure_name(key: &str) -> &str {
+    match key {
+        "map" => "mAP",
+        "micro_f1" => "micro F1",
+        other => other,
+    }
+}
+
+/// Precision, recall and average precision (where there is none, F1) of every class, the rows side by side.
+fn classes(comparison: &Comparison, part: Part) -> Table {
+    let rows: Vec<(&Row, &Measured)> =
+        comparison.rows.iter().filter_map(|row| Some((row, row.parts.get(&part)?))).take(DRAWN).collect();
+    let ranked = rows.iter().any(|(_, measured)| measured.classes().iter().any(|c| c.average_precision.is_some()));
+    let last = if ranked { "AP" } else { "F1" };
+    let columns = rows.iter().flat_map(|(row, _)| ["P", "R", last].map(|what| format!("{what}: {}", row.name)));
+    let header = ["class", "clips"].map(String::from).into_iter().chain(columns).collect();
+    let mut table = Table { header, left: 1, rows: Vec::new(), best: None };
+    let text = |value: Option<f64>| value.map_or("n/a".into(), |value| format!("{value:.3}"));
+    for name in class_names(&rows) {
+        let of = |measured: &Measured| {
+            measured
+                .classes()
+                .into_iter()
+                .find(|class| class.label == name)
+                .map(|c| (c.support, [c.precision, c.recall, if ranked { c.average_precision } else { c.f1 }]))
+        };
+        let found: Vec<Option<(u64, [Option<f64>; 3])>> = rows.iter().map(|(_, measured)| of(measured)).collect();
+        let support = found.iter().flatten().map(|(support, _)| *support).next().unwrap_or(0);
+        let cells = found.iter().flat_map(|class| class.map_or([None; 3], |(_, values)| values)).map(text);
+        table.rows.push([name.to_string(), support.to_string()].into_iter().chain(cells).collect());
+    }
     table
+}
+
+/// The classes of all rows, each once, in the order of the first that has them.
+fn class_names<'a>(rows: &[(&'a Row, &'a Measured)]) -> Vec<&'a str> {
+    let mut names: Vec<&str> = Vec::new();
+    for name in rows.iter().flat_map(|(_, measured)| measured.labels()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 fn p_value(p: f64) -> String {
     if p < 1e-4 { format!("{p:.1e}") } else { format!("{p:.4}") }
 }
 
-struct Picture {
-    file: String,
-    caption: String,
-    svg: String,
-    matrix: bool,
-}
-
-fn pictures(comparison: &Comparison) -> Vec<Picture> {
+/// The pictures of the parts, then those of the classes.
+fn pictures(comparison: &Comparison) -> (Vec<Picture>, Vec<Picture>) {
     let mut pictures = Vec::new();
     for part in parts(comparison) {
         let of_part: Vec<&Row> = comparison.rows.iter().filter(|row| row.parts.contains_key(&part)).collect();
-        let bars: Vec<Bar> = of_part
-            .iter()
-            .map(|row| {
-                let metrics = &row.parts[&part];
-                let interval = metrics.interval.as_ref();
-                Bar {
-                    name: name(row),
-                    accuracy: (metrics.accuracy, interval.map(|i| i.accuracy)),
-                    macro_f1: (metrics.macro_.f1, interval.map(|i| i.macro_f1)),
-                }
-            })
-            .collect();
+        let headlines = of_part[0].parts[&part].headlines();
+        let bars: Vec<Bar> =
+            of_part.iter().map(|row| Bar { name: name(row), values: row.parts[&part].headlines() }).collect();
         let constant = of_part.iter().find_map(|row| row.constant.get(&part)).copied();
-        let caption = format!("Accuracy and macro F1, {}, with 95 % intervals", part.name());
+        let names: Vec<&str> = headlines.iter().map(|number| number.name.as_str()).collect();
+        let mut caption = format!("{}, {}, with 95 % intervals", names.join(" and "), part.name());
+        caption[..1].make_ascii_uppercase();
         let svg = plots::bars(&caption, &bars, constant);
-        pictures.push(Picture { file: format!("bars_{}.svg", part.name()), caption, svg, matrix: false });
+        pictures.push(Picture { file: format!("bars_{}.svg", part.name()), caption, svg });
     }
-    if let Some(&part) = parts(comparison).first() {
-        let rows = comparison.rows.iter().filter(|row| row.parts.contains_key(&part)).take(MATRICES);
-        for (i, row) in rows.enumerate() {
-            let metrics = &row.parts[&part];
-            let caption = format!("{}, {}: accuracy {}", name(row), part.name(), percent(metrics.accuracy));
-            let svg = plots::confusion(&caption, &metrics.labels, &metrics.confusion);
-            pictures.push(Picture { file: format!("confusion_{:02}.svg", i + 1), caption, svg, matrix: true });
+    (pictures, class_pictures(comparison))
+}
+
+/// The classes on the part that matters most: a confusion matrix a row, or average precision by label, rows side by side.
+fn class_pictures(comparison: &Comparison) -> Vec<Picture> {
+    let Some(&part) = parts(comparison).first() else { return Vec::new() };
+    let rows: Vec<(&Row, &Measured)> =
+        comparison.rows.iter().filter_map(|row| Some((row, row.parts.get(&part)?))).take(DRAWN).collect();
+    let mut pictures = Vec::new();
+    let mut series: Vec<(String, Vec<Option<f64>>)> = Vec::new();
+    let labels: Vec<String> = class_names(&rows).into_iter().map(String::from).collect();
+    for (i, (row, measured)) in rows.iter().enumerate() {
+        match measured {
+            Measured::Single(metrics) => {
+                let caption = format!("{}, {}: accuracy {}", name(row), part.name(), percent(metrics.accuracy));
+                let svg = plots::confusion(&caption, &metrics.labels, &metrics.confusion);
+                pictures.push(Picture { file: format!("confusion_{:02}.svg", i + 1), caption, svg });
+            }
+            Measured::Multi(_) => {
+                let classes = measured.classes();
+                let of = |label: &String| classes.iter().find(|class| class.label == label)?.average_precision;
+                series.push((name(row), labels.iter().map(of).collect()));
+            }
         }
+    }
+    if !series.is_empty() {
+        let caption = format!("Average precision of every label, {}", part.name());
+        let svg = label_plots::bars(&caption, &labels, &series);
+        pictures.push(Picture { file: format!("average_precision_{}.svg", part.name()), caption, svg });
     }
     pictures
 }
 
 /// Long form: one record per row and part.
 fn records(comparison: &Comparison) -> Vec<Vec<String>> {
-    let header = "name,kind,method,classifier,untrained,split,clips,accuracy,accuracy_low,accuracy_high,macro_precision,\
-        macro_recall,macro_f1,macro_f1_low,macro_f1_high,weighted_f1,top_3,top_5,expected_calibration_error,\
-        constant_accuracy,extract_seconds,training_seconds";
-    let mut records = vec![header.split(',').map(String::from).collect::<Vec<_>>()];
+    let text = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
+    // The headlines stand first, each with the ends of its interval.
+    let cells = |numbers: &[Number], cell: &dyn Fn(&Number) -> [String; 3]| -> Vec<String> {
+        let wide = |i: usize| if i < 2 { 3 } else { 1 };
+        numbers.iter().enumerate().flat_map(|(i, number)| cell(number).into_iter().take(wide(i))).collect()
+    };
+    let first = comparison.rows.iter().flat_map(|row| row.parts.values()).next();
+    let numbers = first.map(Measured::numbers).unwrap_or_default();
+    let mut header: Vec<String> =
+        "name,kind,method,classifier,untrained,split,clips".split(',').map(String::from).collect();
+    header.extend(cells(&numbers, &|number| ["", "_low", "_high"].map(|end| format!("{}{end}", number.key))));
+    header.extend(first.map(|first| format!("constant_{}", first.headline().0.key)));
+    header.extend(["extract_seconds", "training_seconds"].map(String::from));
+    let mut records = vec![header];
     for row in &comparison.rows {
-        for (part, metrics) in &row.parts {
-            let or_empty = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
-            let interval = metrics.interval.as_ref();
-            let top = |k: usize| or_empty(metrics.top_k.get(&k).copied());
+        for (part, measured) in &row.parts {
             let kind = match row.kind {
                 Kind::Run => "run",
                 Kind::LateFusion => "late-fusion",
                 Kind::EarlyFusion => "early-fusion",
             };
             let mut record = vec![row.name.clone(), kind.into(), row.method.clone(), row.classifier.clone()];
-            record.extend([row.untrained.to_string(), part.name().into(), metrics.n.to_string()]);
+            record.extend([row.untrained.to_string(), part.name().into(), measured.n().to_string()]);
+            record.extend(cells(&measured.numbers(), &|number| {
+                let [low, high] = [0, 1].map(|end| text(number.interval.map(|interval| interval[end])));
+                [text(number.value), low, high]
+            }));
             record.extend([
-                metrics.accuracy.to_string(),
-                or_empty(interval.map(|i| i.accuracy[0])),
-                or_empty(interval.map(|i| i.accuracy[1])),
-                metrics.macro_.precision.to_string(),
-                metrics.macro_.recall.to_string(),
-                metrics.macro_.f1.to_string(),
-                or_empty(interval.map(|i| i.macro_f1[0])),
-                or_empty(interval.map(|i| i.macro_f1[1])),
-                metrics.weighted.f1.to_string(),
-                top(3),
-                top(5),
-                or_empty(metrics.expected_calibration_error),
-                or_empty(row.constant.get(part).copied()),
-                or_empty(row.extraction.map(|e| e.seconds)),
-                or_empty(row.training_seconds),
+                text(row.constant.get(part).copied()),
+                text(row.extraction.map(|e| e.seconds)),
+                text(row.training_seconds),
             ]);
             records.push(record);
         }
@@ -239,11 +314,20 @@ fn notes(comparison: &Comparison) -> Vec<String> {
         "In brackets: 95 % percentile bootstrap intervals, 2000 resamples; whole groups are drawn where the predictions \
          name groups."
             .to_string(),
-        "p: McNemar's exact two-sided test on the clips that both predicted; Holm corrects it for the number of pairs. It \
-         takes clips as independent: where there are groups, trust the interval of the difference, which draws groups."
-            .to_string(),
-        "ECE: expected calibration error of the highest probability, 15 equal bins.".to_string(),
     ];
+    notes.extend(match comparison.task {
+        Task::SingleLabel => [
+            "p: McNemar's exact two-sided test on the clips that both predicted; Holm corrects it for the number of pairs. \
+             It takes clips as independent: where there are groups, trust the interval of the difference, which draws groups.",
+            "Calibration error: expected calibration error of the highest probability, 15 equal bins.",
+        ],
+        Task::MultiLabel => [
+            "p: two-sided paired bootstrap on the clips that both predicted, both measured on the same draws (whole groups \
+             where there are any), never below 0.001; Holm corrects it for the number of pairs.",
+            "mAP: the mean over the labels of their average precision; labels that no clip has show n/a and are left out. \
+             Labels are predicted from a score of 0.5 on; thresholds tuned on validation are in each run's own report.",
+        ],
+    }.map(String::from));
     if comparison.rows.iter().any(|row| row.kind == Kind::LateFusion) {
         notes.push("Late fusion: the mean of the runs' probabilities; the best pair is chosen on validation.".into());
     }
@@ -258,7 +342,7 @@ fn untrained(comparison: &Comparison) -> Option<String> {
     (!names.is_empty()).then(|| format!("{UNTRAINED} Concerned: {}.", names.join("; ")))
 }
 
-fn markdown(comparison: &Comparison, pictures: &[Picture]) -> String {
+fn markdown(comparison: &Comparison, parts: &[Picture], classes: &[Picture]) -> String {
     use crate::report::markdown::escape;
     let mut text = String::from("# Comparison\n\n");
     if let Some(banner) = untrained(comparison) {
@@ -271,7 +355,7 @@ fn markdown(comparison: &Comparison, pictures: &[Picture]) -> String {
         text.push_str(&format!("\n## {heading}\n\n{}", table.markdown()));
     }
     text.push_str("\n## Pictures\n");
-    for picture in pictures {
+    for picture in parts.iter().chain(classes) {
         text.push_str(&format!("\n![{}]({})\n", escape(&picture.caption), picture.file));
     }
     text.push_str("\n## Notes\n\n");
@@ -294,7 +378,7 @@ th{color:var(--dim);font-weight:600}.n{text-align:right;font-variant-numeric:tab
 .side{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:1rem}figure{margin:0;overflow-x:auto}
 svg{max-width:100%;height:auto}footer{color:var(--dim);font-size:.9em}";
 
-fn html(comparison: &Comparison, pictures: &[Picture]) -> String {
+fn html(comparison: &Comparison, parts: &[Picture], classes: &[Picture]) -> String {
     let mut body = String::from("<h1>kinoprobe: comparison</h1>\n");
     if let Some(banner) = untrained(comparison) {
         body.push_str(&format!("<div class=\"alarm\" role=\"alert\">⚠ {}</div>\n", escape(&banner)));
@@ -304,7 +388,7 @@ fn html(comparison: &Comparison, pictures: &[Picture]) -> String {
     }
     let figure =
         |picture: &Picture| format!("<figure aria-label=\"{}\">{}</figure>\n", escape(&picture.caption), picture.svg);
-    let mut bars = pictures.iter().filter(|picture| !picture.matrix);
+    let mut bars = parts.iter();
     for (heading, table) in tables(comparison) {
         body.push_str(&format!("<h2>{}</h2>\n{}", escape(&heading), table.html()));
         // The parts' tables come first, in the order of their bars.
@@ -312,8 +396,8 @@ fn html(comparison: &Comparison, pictures: &[Picture]) -> String {
             body.push_str(&figure(picture));
         }
     }
-    body.push_str("<h2>Confusion matrices</h2>\n<div class=\"side\">\n");
-    for picture in pictures.iter().filter(|picture| picture.matrix) {
+    body.push_str("<h2>Classes in pictures</h2>\n<div class=\"side\">\n");
+    for picture in classes {
         body.push_str(&figure(picture));
     }
     body.push_str("</div>\n");
@@ -345,9 +429,9 @@ fn html(comparison: &Comparison, pictures: &[Picture]) -> String {
 pub fn summary(comparison: &Comparison) -> String {
     let mut text = String::new();
     let mut pairs = 0;
-    for (heading, table) in tables(comparison) {
+    for (heading, table) in tables_of(comparison, PRINTED) {
         pairs += usize::from(heading.starts_with(PAIRS));
-        if pairs < 2 {
+        if pairs < 2 && !heading.starts_with(CLASSES) {
             text.push_str(&format!("{heading}\n{}\n", table.text()));
         }
     }

@@ -28,9 +28,10 @@ fn entry(name: &str, part: Part, predictions: Predictions) -> Entry {
 
 fn scored(ids: &[&str], truth: &[usize], scores: Array2<f32>, classes: &[&str]) -> Predictions {
     Predictions::from_scores(
+        Task::SingleLabel,
         ids.iter().map(|id| id.to_string()).collect(),
         vec![None; ids.len()],
-        truth.iter().map(|&class| Some(class)).collect(),
+        truth.iter().map(|&class| vec![class]).collect(),
         scores,
         classes.iter().map(|class| class.to_string()).collect(),
     )
@@ -45,7 +46,7 @@ fn late_fusion_is_the_mean_on_common_clips_by_class_name() {
     assert_eq!(fused.classes, ["a", "b"]);
     let expected = array![[0.8, 0.2], [0.4, 0.6]];
     assert!((fused.scores.unwrap() - expected).iter().all(|difference| difference.abs() < 1e-6));
-    assert_eq!(fused.predicted, [0, 1]);
+    assert_eq!(fused.predicted, [[0], [1]]);
 
     let other = scored(&["1"], &[1], array![[0.5, 0.5]], &["a", "b"]);
     assert!(late::mean(&[&first, &other]).unwrap_err().to_string().contains("clip `1` has another label"));
@@ -152,7 +153,7 @@ fn the_report_stands_alone_and_says_everything() {
             Predictions { ids: predictions.ids.clone(), ..self::predictions("q", n, &predictions.classes, true) };
         predictions.scores.as_mut().unwrap().column_mut(0).fill(0.9);
         let scores = predictions.scores.clone().unwrap();
-        predictions.predicted = vec![0; n];
+        predictions.predicted = vec![vec![0]; n];
         predictions.scores = Some(scores);
     }
     let folders = [folder.path().join("one"), folder.path().join("two")];

@@ -1,4 +1,4 @@
-//! What was predicted for which clip, and its CSV form.
+//! Predictions as CSV.
 //!
 //! Columns, in any order, with a header:
 //!
@@ -6,42 +6,28 @@
 //! |-|-|
 //! | `id` | the clip; unique in the file |
 //! | `label` | its true class; empty for an unlabelled clip |
-//! | `predicted` | the predicted class; may be missing where there are scores |
+//! | `labels` | in place of `label` where a clip may have several: the true classes, `|` between them |
+//! | `predicted` | the predicted class, or classes with `|` between; may be missing where there are scores |
 //! | `split` | optional: `train`, `val` or `test` |
 //! | `group` | optional: clips that belong together |
 //! | `score:CLASS` | optional: one column per class, probabilities where the classifier gives them |
 //!
 //! With score columns, the classes are theirs, in their order; without, the classes are the sorted labels and
 //! predictions. Scores may also stand in columns named by the classes alone, where at least one true or predicted label
-//! has such a column. Where `predicted` is missing it is the class of the highest score, the leftmost of equal ones.
+//! has such a column. Where `predicted` is missing, scores decide as in [`Predictions::from_scores`].
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
-use ndarray::{Array2, Axis};
+use ndarray::Array2;
 
+use super::{LABEL_SEPARATOR, Predictions, decide};
 use crate::error::{Error, Result};
 use crate::manifest::Split;
+use crate::recipe::Task;
 
 /// What a score column's name begins with.
 const SCORE: &str = "score:";
-
-/// The predictions for N clips over C classes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Predictions {
-    /// Clip ids, N of them, unique.
-    pub ids: Vec<String>,
-    /// Clip groups, N of them; bootstrap intervals draw whole groups.
-    pub groups: Vec<Option<String>>,
-    /// True classes, N of them, each below C; `None` for an unlabelled clip.
-    pub truth: Vec<Option<usize>>,
-    /// Predicted classes, N of them, each below C.
-    pub predicted: Vec<usize>,
-    /// Scores, (N, C); probabilities where the classifier gives them.
-    pub scores: Option<Array2<f32>>,
-    /// Class names, C of them.
-    pub classes: Vec<String>,
-}
 
 /// A file of predictions.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,87 +40,16 @@ pub struct PredictionTable {
     pub warnings: Vec<String>,
 }
 
-impl Predictions {
-    /// Predicts for every clip the class of its highest score; of equal scores, the lower class index.
-    ///
-    /// `scores` is (N, C), where N is the length of `ids`, `groups` and `truth`, and C that of `classes`.
-    ///
-    /// # Panics
-    /// If the lengths do not agree.
-    pub fn from_scores(
-        ids: Vec<String>,
-        groups: Vec<Option<String>>,
-        truth: Vec<Option<usize>>,
-        scores: Array2<f32>,
-        classes: Vec<String>,
-    ) -> Self {
-        assert_eq!(scores.dim(), (ids.len(), classes.len()), "one row of scores per clip, one column per class");
-        assert_eq!((groups.len(), truth.len()), (ids.len(), ids.len()), "one group and one truth per clip");
-        let predicted = scores.outer_iter().map(|row| argmax(row.iter().copied())).collect();
-        Self { ids, groups, truth, predicted, scores: Some(scores), classes }
-    }
-
-    /// Number of clips N.
-    pub fn len(&self) -> usize {
-        self.ids.len()
-    }
-
-    /// Whether there is no clip.
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
-    }
-
-    /// The clips at `rows`, in that order.
-    pub fn select(&self, rows: &[usize]) -> Self {
-        Self {
-            ids: rows.iter().map(|&i| self.ids[i].clone()).collect(),
-            groups: rows.iter().map(|&i| self.groups[i].clone()).collect(),
-            truth: rows.iter().map(|&i| self.truth[i]).collect(),
-            predicted: rows.iter().map(|&i| self.predicted[i]).collect(),
-            scores: self.scores.as_ref().map(|scores| scores.select(Axis(0), rows)),
-            classes: self.classes.clone(),
-        }
-    }
-
-    /// The same predictions over `classes`, which must hold every class that occurs; a class that was unknown scores 0.
-    ///
-    /// # Errors
-    /// A true or predicted class is not among `classes`.
-    pub fn over(&self, classes: &[String]) -> Result<Self> {
-        let index: HashMap<&str, usize> = classes.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
-        let to: Vec<Option<usize>> = self.classes.iter().map(|name| index.get(name.as_str()).copied()).collect();
-        let place = |class: usize| {
-            to[class].ok_or_else(|| Error::Data(format!("class `{}` is not among the classes", self.classes[class])))
-        };
-        let scores = self.scores.as_ref().map(|scores| {
-            let mut moved = Array2::zeros((self.len(), classes.len()));
-            for (from, to) in to.iter().enumerate() {
-                if let Some(to) = to {
-                    moved.column_mut(*to).assign(&scores.column(from));
-                }
-            }
-            moved
-        });
-        Ok(Self {
-            ids: self.ids.clone(),
-            groups: self.groups.clone(),
-            truth: self.truth.iter().map(|truth| truth.map(place).transpose()).collect::<Result<_>>()?,
-            predicted: self.predicted.iter().map(|&class| place(class)).collect::<Result<_>>()?,
-            scores,
-            classes: classes.to_vec(),
-        })
-    }
-}
-
 impl PredictionTable {
-    /// Reads a file of predictions (see the module's head for the columns).
+    /// Reads a file of predictions (see the module's head for the columns). Where `task` is not given, a column `label`
+    /// means one label a clip, and a column `labels` several.
     ///
     /// # Errors
     /// The file cannot be read; a column is missing, or doubled; an id is empty or doubled; a label or prediction has no
-    /// score column where there are score columns; a score is no finite number; a split is unknown; there is no clip, or
-    /// none with a label.
-    pub fn read_csv(path: &Path) -> Result<Self> {
-        Reader::open(path)?.read()
+    /// score column where there are score columns; a score is no finite number; a split is unknown; a clip has several
+    /// labels where the task allows one; there is no clip, or none with a label.
+    pub fn read_csv(path: &Path, task: Option<Task>) -> Result<Self> {
+        Reader::open(path, task)?.read()
     }
 
     /// The clips of one split.
@@ -147,17 +62,6 @@ impl PredictionTable {
     pub fn splits_present(&self) -> BTreeSet<Split> {
         self.splits.iter().flatten().copied().collect()
     }
-}
-
-/// The index of the highest value; of equal ones the first. Not-a-number is never the highest.
-pub fn argmax(values: impl IntoIterator<Item = f32>) -> usize {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (index, value) in values.into_iter().enumerate() {
-        if value > best.1 {
-            best = (index, value);
-        }
-    }
-    best.0
 }
 
 /// Writes predictions as CSV, one part after the other; the parts have the same classes.
@@ -173,7 +77,8 @@ pub fn write_csv(path: &Path, parts: &[(Option<Split>, &Predictions)]) -> Result
     let mut header = vec!["id".to_string()];
     header.extend(with_split.then(|| "split".into()));
     header.extend(with_group.then(|| "group".into()));
-    header.extend(["label".into(), "predicted".into()]);
+    let task = parts.first().map_or(Task::SingleLabel, |(_, part)| part.task);
+    header.extend([label_column(task).into(), "predicted".into()]);
     if with_scores {
         header.extend(parts[0].1.classes.iter().map(|class| format!("{SCORE}{class}")));
     }
@@ -184,8 +89,7 @@ pub fn write_csv(path: &Path, parts: &[(Option<Split>, &Predictions)]) -> Result
             let mut record = vec![part.ids[i].clone()];
             record.extend(with_split.then(|| split.map(Split::name).unwrap_or_default().into()));
             record.extend(with_group.then(|| part.groups[i].clone().unwrap_or_default()));
-            record.push(part.truth[i].map(|class| part.classes[class].clone()).unwrap_or_default());
-            record.push(part.classes[part.predicted[i]].clone());
+            record.extend([part.names(&part.truth[i]), part.names(&part.predicted[i])]);
             if let Some(scores) = part.scores.as_ref().filter(|_| with_scores) {
                 record.extend(scores.row(i).iter().map(|score| score.to_string()));
             }
@@ -193,6 +97,14 @@ pub fn write_csv(path: &Path, parts: &[(Option<Split>, &Predictions)]) -> Result
         }
     }
     writer.flush().map_err(Error::io(path))
+}
+
+/// The column that holds the truth.
+fn label_column(task: Task) -> &'static str {
+    match task {
+        Task::SingleLabel => "label",
+        Task::MultiLabel => "labels",
+    }
 }
 
 /// A CSV error as an error about the file (and line).
@@ -218,9 +130,12 @@ pub(crate) fn csv_error(path: &Path) -> impl Fn(csv::Error) -> Error {
 /// One file being read: which column is which.
 struct Reader<'a> {
     path: &'a Path,
+    task: Task,
     records: Vec<(u64, csv::StringRecord)>,
     id: usize,
     label: usize,
+    /// Whether the column of labels is the one for several.
+    sets: bool,
     predicted: Option<usize>,
     split: Option<usize>,
     group: Option<usize>,
@@ -230,7 +145,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn open(path: &'a Path) -> Result<Self> {
+    fn open(path: &'a Path, task: Option<Task>) -> Result<Self> {
         let wrong = |line: Option<u64>, message: String| Error::Table { path: path.to_path_buf(), line, message };
         let mut csv = csv::Reader::from_path(path).map_err(csv_error(path))?;
         let header: Vec<String> = csv
@@ -257,13 +172,16 @@ impl<'a> Reader<'a> {
             })
         };
         let id = needed("id")?;
-        if column("labels").is_some() && column("label").is_none() {
-            return Err(wrong(
-                Some(1),
-                "column `labels`: several labels a clip are not measured yet; give one in `label`".into(),
-            ));
-        }
-        let label = needed("label")?;
+        let task = task.unwrap_or(match (column("label"), column("labels")) {
+            (None, Some(_)) => Task::MultiLabel,
+            _ => Task::SingleLabel,
+        });
+        // The task's own column first; a task that was asked for reads the other one too.
+        let label = match task {
+            Task::SingleLabel => column("label").or(column("labels")),
+            Task::MultiLabel => column("labels").or(column("label")),
+        };
+        let label = label.map_or_else(|| needed(label_column(task)), Ok)?;
         let (predicted, split, group) = (column("predicted"), column("split"), column("group"));
         let known: HashSet<usize> = [Some(id), Some(label), predicted, split, group].into_iter().flatten().collect();
         let (mut scores, mut others) = (Vec::new(), Vec::new());
@@ -275,7 +193,8 @@ impl<'a> Reader<'a> {
         }
         if scores.is_empty() {
             let named = |column: usize| {
-                let names: HashSet<&str> = records.iter().map(|(_, record)| record[column].trim()).collect();
+                let names: HashSet<&str> =
+                    records.iter().flat_map(|(_, record)| names(task, &record[column])).collect();
                 others.iter().any(|(name, _)| names.contains(name.as_str()))
             };
             if named(label) || predicted.is_some_and(named) {
@@ -293,7 +212,8 @@ impl<'a> Reader<'a> {
             let names: Vec<String> = others.iter().map(|(name, _)| format!("`{name}`")).collect();
             warnings.push(format!("columns not read: {}", names.join(", ")));
         }
-        Ok(Self { path, records, id, label, predicted, split, group, scores, warnings })
+        let sets = Some(label) == column(label_column(Task::MultiLabel));
+        Ok(Self { path, task, records, id, label, sets, predicted, split, group, scores, warnings })
     }
 
     fn wrong(&self, line: Option<u64>, message: impl Into<String>) -> Error {
@@ -304,10 +224,10 @@ impl<'a> Reader<'a> {
         if !self.scores.is_empty() {
             return self.scores.iter().map(|(class, _)| class.clone()).collect();
         }
-        let names = |column: usize| -> BTreeSet<&str> {
-            self.records.iter().map(|(_, record)| record[column].trim()).filter(|name| !name.is_empty()).collect()
+        let occurring = |column: usize| -> BTreeSet<&str> {
+            self.records.iter().flat_map(|(_, record)| names(self.task, &record[column])).collect()
         };
-        let (labels, predictions) = (names(self.label), self.predicted.map(names).unwrap_or_default());
+        let (labels, predictions) = (occurring(self.label), self.predicted.map(occurring).unwrap_or_default());
         let only_predicted: Vec<String> = predictions.difference(&labels).map(|name| format!("`{name}`")).collect();
         let classes = labels.union(&predictions).map(|name| name.to_string()).collect();
         if !only_predicted.is_empty() {
@@ -328,6 +248,7 @@ impl<'a> Reader<'a> {
         let n = self.records.len();
         let mut scores = Array2::<f32>::zeros((n, self.scores.len()));
         let mut predictions = Predictions {
+            task: self.task,
             ids: Vec::with_capacity(n),
             groups: Vec::with_capacity(n),
             truth: Vec::with_capacity(n),
@@ -346,13 +267,16 @@ impl<'a> Reader<'a> {
             if let Some(first) = lines.insert(id, line) {
                 return Err(self.wrong(Some(line), format!("id `{id}` stands already in line {first}")));
             }
-            let class = |what: &str, name: &str| {
-                index.get(name).copied().ok_or_else(|| {
-                    self.wrong(
-                        Some(line),
-                        format!("{what} `{name}` has no score column; the classes are {}", listed(&classes)),
-                    )
-                })
+            let set = |what: &str, text: &str| -> Result<Vec<usize>> {
+                let class = |name: &str| {
+                    index.get(name).copied().ok_or_else(|| {
+                        self.wrong(
+                            Some(line),
+                            format!("{what} `{name}` has no score column; the classes are {}", listed(&classes)),
+                        )
+                    })
+                };
+                names(self.task, text).into_iter().map(class).collect::<Result<BTreeSet<_>>>().map(Vec::from_iter)
             };
             for (k, (name, column)) in self.scores.iter().enumerate() {
                 let text = record[*column].trim();
@@ -360,14 +284,17 @@ impl<'a> Reader<'a> {
                     self.wrong(Some(line), format!("the score of `{name}` is `{text}`, not a finite number"))
                 })?;
             }
-            let truth = match record[self.label].trim() {
-                "" => None,
-                name => Some(class("label", name)?),
-            };
+            if self.task == Task::SingleLabel && self.sets && record[self.label].contains(LABEL_SEPARATOR) {
+                let message = format!("several labels ({}) where one is asked for", &record[self.label]);
+                return Err(self.wrong(Some(line), message));
+            }
+            let truth = set("label", &record[self.label])?;
             let predicted = match self.predicted.map(|column| record[column].trim()) {
-                None => argmax(scores.row(row).iter().copied()),
-                Some("") => return Err(self.wrong(Some(line), "the prediction is empty")),
-                Some(name) => class("prediction", name)?,
+                None => decide(self.task, scores.row(row)),
+                Some("") if self.task == Task::SingleLabel => {
+                    return Err(self.wrong(Some(line), "the prediction is empty"));
+                }
+                Some(text) => set("prediction", text)?,
             };
             let split = match self.split.map(|column| record[column].trim()).unwrap_or_default() {
                 "" => None,
@@ -383,7 +310,7 @@ impl<'a> Reader<'a> {
             predictions.predicted.push(predicted);
             splits.push(split);
         }
-        let unlabelled = predictions.truth.iter().filter(|truth| truth.is_none()).count();
+        let unlabelled = predictions.truth.iter().filter(|truth| truth.is_empty()).count();
         if unlabelled == n {
             return Err(self.wrong(None, "no clip has a label to compare its prediction with"));
         }
@@ -396,103 +323,20 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The names in a cell: none where it is empty, several only where the task allows several.
+fn names(task: Task, cell: &str) -> Vec<&str> {
+    let parts: Vec<&str> = match task {
+        Task::SingleLabel => vec![cell],
+        Task::MultiLabel => cell.split(LABEL_SEPARATOR).collect(),
+    };
+    parts.into_iter().map(str::trim).filter(|name| !name.is_empty()).collect()
+}
+
 /// Up to eight names, and how many more there are.
 fn listed(names: &[String]) -> String {
     let shown = names.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(8) {
         0 => shown,
         more => format!("{shown} and {more} more"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ndarray::array;
-
-    fn read(text: &str) -> Result<PredictionTable> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        PredictionTable::read_csv(file.path())
-    }
-
-    fn names(names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| name.to_string()).collect()
-    }
-
-    #[test]
-    fn what_is_written_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("predictions.csv");
-        let val = Predictions::from_scores(
-            names(&["a", "b, \"quoted\""]),
-            vec![Some("film".into()), None],
-            vec![Some(1), Some(0)],
-            array![[0.25, 0.75], [1.0 / 3.0, 2.0 / 3.0]],
-            names(&["cat", "dog"]),
-        );
-        let test = Predictions { ids: names(&["c", "d"]), ..val.clone() };
-        write_csv(&path, &[(Some(Split::Val), &val), (Some(Split::Test), &test)]).unwrap();
-        let table = PredictionTable::read_csv(&path).unwrap();
-        assert_eq!(table.part(Split::Val), val);
-        assert_eq!(table.part(Split::Test), test);
-        assert_eq!(table.warnings, Vec::<String>::new());
-        assert_eq!(table.splits_present(), BTreeSet::from([Split::Val, Split::Test]));
-    }
-
-    #[test]
-    fn predictions_come_from_scores_where_there_are_none() {
-        let table = read("\u{feff}id,label,score:b,score:a\n1,a,0.5,0.5\n2,b,0.1,0.9\n").unwrap();
-        assert_eq!(table.predictions.classes, ["b", "a"]);
-        assert_eq!(table.predictions.predicted, [0, 1]);
-        let plain = read("id,label,dog,cat,bird\n1,cat,0.5,0.75,0\n").unwrap();
-        assert_eq!(plain.predictions.classes, ["dog", "cat", "bird"]);
-        assert_eq!(plain.predictions.predicted, [1]);
-    }
-
-    #[test]
-    fn other_columns_are_named_and_left_out() {
-        let table = read("id,note,label,predicted\n1,x,a,b\n2,,,a\n").unwrap();
-        assert_eq!(table.predictions.scores, None);
-        assert_eq!(table.predictions.truth, [Some(0), None]);
-        let warnings = table.warnings.join("\n");
-        for part in ["`note`", "`b`", "1 of 2 clips have no label"] {
-            assert!(warnings.contains(part), "{warnings}");
-        }
-    }
-
-    #[test]
-    fn over_other_classes_the_scores_move_along() {
-        let table = read("id,label,score:b,score:a\n1,a,0.25,0.75\n").unwrap();
-        let moved = table.predictions.over(&names(&["a", "b", "c"])).unwrap();
-        assert_eq!(moved.scores, Some(array![[0.75, 0.25, 0.0]]));
-        assert_eq!((moved.truth[0], moved.predicted[0]), (Some(0), 0));
-        assert!(table.predictions.over(&names(&["b"])).is_err());
-    }
-
-    #[test]
-    fn wrong_files_get_a_sentence_with_the_line() {
-        for (text, expected) in [
-            ("", ":1: column `id` is missing; the header has nothing"),
-            ("id,label,predicted\n", "no predictions"),
-            ("clip,label,predicted\n1,a,a\n", ":1: column `id` is missing; the header has clip, label, predicted"),
-            ("id,predicted\n1,a\n", ":1: column `label` is missing"),
-            ("id,label\n1,a\n", ":1: column `predicted` is missing and there are no scores"),
-            ("id,labels,predicted\n1,a|b,a\n", ":1: column `labels`: several labels"),
-            ("id,label,label,predicted\n1,a,a,a\n", ":1: column `label` stands twice"),
-            ("id,label,predicted\n1,a,a\n1,b,b\n", ":3: id `1` stands already in line 2"),
-            ("id,label,predicted\n,a,a\n", ":2: the id is empty"),
-            ("id,label,predicted\n1,a,\n", ":2: the prediction is empty"),
-            ("id,label,predicted\n1,,a\n", "no clip has a label"),
-            ("id,label,predicted\n1,a\n", ":2: 2 fields where the header has 3"),
-            ("id,label,predicted,split\n1,a,a,dev\n", ":2: split `dev` is not train, val or test"),
-            ("id,label,predicted,score:a\n1,a,b,1\n", ":2: prediction `b` has no score column; the classes are a"),
-            ("id,label,score:a\n1,c,1\n", ":2: label `c` has no score column"),
-            ("id,label,score:a\n1,a,high\n", ":2: the score of `a` is `high`, not a finite number"),
-            ("id,label,score:a\n1,a,NaN\n", ":2: the score of `a` is `NaN`, not a finite number"),
-        ] {
-            let error = read(text).unwrap_err().to_string();
-            assert!(error.contains(expected), "{text:?}: {error}");
-        }
     }
 }

@@ -1,0 +1,45 @@
+//! classification_report.txt: the classic table, `label precision recall f1-score support` and averages.
+
+use crate::evaluate::{Average, Measured};
+
+/// Digits after the point.
+const DIGITS: usize = 4;
+
+/// The table in the layout of `sklearn.metrics.classification_report(digits=4)`. Labels that no clip has show n/a where
+/// the task leaves them out of the averages.
+pub fn text(measured: &Measured) -> String {
+    let averages: Vec<(&str, Average)> = match measured {
+        Measured::Single(m) => vec![("macro avg", m.macro_), ("weighted avg", m.weighted)],
+        Measured::Multi(m) => {
+            let a = &m.averages;
+            vec![
+                ("micro avg", a.micro),
+                ("macro avg", a.macro_),
+                ("weighted avg", a.weighted),
+                ("samples avg", a.samples),
+            ]
+        }
+    };
+    let classes = measured.classes();
+    let support: u64 = classes.iter().map(|class| class.support).sum();
+    let longest = classes.iter().map(|class| class.label.chars().count()).max().unwrap_or(0);
+    let width = longest.max("weighted avg".len());
+    let cell = |value: Option<f64>| value.map_or("n/a".into(), |value| format!("{value:.DIGITS$}"));
+    let line = |name: &str, cells: [String; 3], support: &str| {
+        let [precision, recall, f1] = cells;
+        format!("{name:>width$}  {precision:>9} {recall:>9} {f1:>9} {support:>9}\n")
+    };
+    let mut text = line("", ["precision", "recall", "f1-score"].map(String::from), "support") + "\n";
+    for class in &classes {
+        text += &line(class.label, [class.precision, class.recall, class.f1].map(cell), &class.support.to_string());
+    }
+    text.push('\n');
+    if let Measured::Single(m) = measured {
+        text += &line("accuracy", [String::new(), String::new(), cell(Some(m.accuracy))], &support.to_string());
+    }
+    for (name, average) in averages {
+        let cells = [average.precision, average.recall, average.f1].map(|value| cell(Some(value)));
+        text += &line(name, cells, &support.to_string());
+    }
+    text
+}

@@ -1,0 +1,163 @@
+//! What a report shows of several labels a clip: every label, what deciding otherwise would give, curves.
+
+use super::markdown::percent;
+use super::table::Table;
+use super::{Block, Picture, Section, Shown, label_plots};
+use crate::evaluate::multi_label::{Averages, Sets};
+use crate::evaluate::ranking::precision_recall_curve;
+use crate::evaluate::{Measured, MultiLabel};
+
+/// Everything about one part, beyond its row in the table of results.
+pub(super) fn show(title: &str, section: &Section<'_>, metrics: &MultiLabel) -> Shown {
+    let name = &section.name;
+    let mut blocks = vec![
+        Block::Table("Every label, predicted from 0.5 on:".into(), labels(metrics)),
+        Block::Table("What is predicted, and what it gives:".into(), decisions(metrics, section.constant)),
+    ];
+    if !metrics.largest_confusions.is_empty() {
+        blocks.push(Block::Table("Labels missed, with what the same clips got wrongly:".into(), confusions(metrics)));
+    }
+    if let Some(map) = metrics.map.macro_ {
+        let caption = format!("{title}, {name}: mAP {}", percent(map));
+        blocks.push(Block::Picture(Picture {
+            file: format!("precision_recall_{name}.svg"),
+            svg: label_plots::precision_recall(&caption, &curves(section, metrics)),
+            caption,
+        }));
+        let caption = format!("Average precision of every label, {name}");
+        let own: Vec<Option<f64>> = metrics.per_label.iter().map(|label| label.average_precision).collect();
+        let mut series = vec![("average precision".to_string(), own)];
+        if let Some(Measured::Multi(constant)) = section.constant {
+            let values = constant.per_label.iter().map(|label| label.average_precision).collect();
+            series.push(("constant predictor".into(), values));
+        }
+        blocks.push(Block::Picture(Picture {
+            file: format!("average_precision_{name}.svg"),
+            svg: label_plots::bars(&caption, &metrics.labels, &series),
+            caption,
+        }));
+    }
+    Shown { sentences: extremes(metrics), blocks, files: vec![], classes: label_records(name, metrics) }
+}
+
+fn extremes(metrics: &MultiLabel) -> Vec<String> {
+    [("hardest", &metrics.hardest), ("easiest", &metrics.easiest)]
+        .into_iter()
+        .filter_map(|(what, name)| {
+            let label = metrics.per_label.iter().find(|label| Some(&label.label) == name.as_ref())?;
+            Some(format!(
+                "{what} label: {} (average precision {}, F1 {}, {} clips)",
+                label.label,
+                share(label.average_precision),
+                share(label.f1),
+                label.support
+            ))
+        })
+        .collect()
+}
+
+/// A share, or that there is none.
+fn share(value: Option<f64>) -> String {
+    value.map_or("n/a".into(), percent)
+}
+
+fn labels(metrics: &MultiLabel) -> Table {
+    let header = [
+        "label",
+        "precision",
+        "recall",
+        "F1",
+        "clips",
+        "average precision",
+        "PR area, trapezoids",
+        "ROC AUC",
+        "threshold",
+        "F1, tuned",
+    ];
+    let mut table = Table::new(&header, 1);
+    let four = |value: Option<f64>| value.map_or("n/a".into(), |value| format!("{value:.4}"));
+    for (i, label) in metrics.per_label.iter().enumerate() {
+        let tuned = metrics.thresholds.as_ref().map(|tuned| &tuned.per_label[i]);
+        let ranked = |value: Option<f64>| if metrics.map.macro_.is_some() { four(value) } else { "–".into() };
+        table.rows.push(vec![
+            label.label.clone(),
+            four(label.precision),
+            four(label.recall),
+            four(label.f1),
+            label.support.to_string(),
+            ranked(label.average_precision),
+            ranked(label.pr_auc_trapezoid),
+            ranked(label.roc_auc),
+            tuned.map_or("–".into(), |tuned| format!("{:.4}", tuned.threshold)),
+            tuned.map_or("–".into(), |tuned| four(tuned.f1)),
+        ]);
+    }
+    table.without_empty_columns()
+}
+
+fn decisions(metrics: &MultiLabel, constant: Option<&Measured>) -> Table {
+    let averages = ["micro", "macro", "weighted", "samples"];
+    let columns = averages.iter().flat_map(|name| ["P", "R", "F1"].map(|what| format!("{name} {what}")));
+    let header: Vec<String> = std::iter::once("predicted".into()).chain(columns).collect();
+    let mut table = Table { header, left: 1, rows: Vec::new(), best: None };
+    let mut row = |what: String, a: &Averages| {
+        let averages = [a.micro, a.macro_, a.weighted, a.samples];
+        let cells = averages.iter().flat_map(|a| [a.precision, a.recall, a.f1]).map(|v| format!("{v:.4}"));
+        table.rows.push(std::iter::once(what).chain(cells).collect());
+    };
+    row("as given: from 0.5 on, unless the predictions say otherwise".into(), &metrics.averages);
+    if let Some(tuned) = &metrics.thresholds {
+        row("from each label's threshold on, tuned on val".into(), &tuned.averages);
+    }
+    for top in &metrics.top_k_sweep {
+        let what = if top.k == 1 { "the highest".to_string() } else { format!("the {} highest", top.k) };
+        row(what, &top.averages);
+    }
+    if let Some(Measured::Multi(constant)) = constant {
+        row("constant: the commonest training labels".into(), &constant.averages);
+    }
+    table
+}
+
+fn confusions(metrics: &MultiLabel) -> Table {
+    let mut table = Table::new(&["missed", "given wrongly", "clips", "of those with the label"], 2);
+    table.rows = metrics
+        .largest_confusions
+        .iter()
+        .map(|cell| vec![cell.label.clone(), cell.predicted.clone(), cell.count.to_string(), percent(cell.share)])
+        .collect();
+    table
+}
+
+/// Each label's curve that has one, the commonest first.
+fn curves(section: &Section<'_>, metrics: &MultiLabel) -> Vec<label_plots::Curve> {
+    let Some(scores) = &section.predictions.scores else { return Vec::new() };
+    let rows = section.predictions.labelled();
+    let truth = Sets::of(&section.predictions.truth, &rows, metrics.labels.len());
+    let mut order: Vec<usize> = (0..metrics.labels.len()).filter(|&i| metrics.per_label[i].support > 0).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(metrics.per_label[i].support));
+    let curve = |&i: &usize| {
+        let column: Vec<f32> = rows.iter().map(|&row| scores[(row, i)]).collect();
+        label_plots::Curve {
+            name: format!("{} ({})", metrics.labels[i], share(metrics.per_label[i].average_precision)),
+            points: precision_recall_curve(&truth.label(i), &column),
+        }
+    };
+    order.iter().map(curve).collect()
+}
+
+fn label_records(name: &str, metrics: &MultiLabel) -> Vec<Vec<String>> {
+    let header =
+        "split,label,precision,recall,f1,support,average_precision,pr_auc_trapezoid,roc_auc,threshold,f1_tuned";
+    let text = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
+    let rows = metrics.per_label.iter().enumerate().map(|(i, label)| {
+        let tuned = metrics.thresholds.as_ref().map(|tuned| &tuned.per_label[i]);
+        let mut record = vec![name.to_string(), label.label.clone()];
+        record.extend([label.precision, label.recall, label.f1].map(text));
+        record.push(label.support.to_string());
+        record.extend([label.average_precision, label.pr_auc_trapezoid, label.roc_auc].map(text));
+        record.extend([tuned.map(|tuned| tuned.threshold.into()), tuned.and_then(|tuned| tuned.f1)].map(text));
+        record
+    });
+    std::iter::once(header.split(',').map(String::from).collect()).chain(rows).collect()
+}

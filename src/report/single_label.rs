@@ -1,0 +1,97 @@
+//! What a report shows of one label a clip: confusions, and every class against the rest.
+
+use super::markdown::percent;
+use super::table::Table;
+use super::{Block, Picture, Section, Shown, plots};
+use crate::evaluate::SingleLabel;
+
+/// Everything about one part, beyond its row in the table of results.
+pub(super) fn show(title: &str, section: &Section<'_>, metrics: &SingleLabel) -> Shown {
+    let name = &section.name;
+    let caption = format!("{title}, {name}: accuracy {}", percent(metrics.accuracy));
+    let matrix = Picture {
+        file: format!("confusion_{name}.svg"),
+        svg: plots::confusion(&caption, &metrics.labels, &metrics.confusion),
+        caption,
+    };
+    let mut blocks = Vec::new();
+    if !metrics.largest_confusions.is_empty() {
+        blocks.push(Block::Table("Largest confusions:".into(), confusions(metrics)));
+    }
+    blocks.extend([Block::Picture(matrix), Block::Table("Every class against the rest:".into(), classes(metrics))]);
+    Shown {
+        sentences: extremes(metrics),
+        blocks,
+        files: vec![(format!("confusion_{name}.csv"), matrix_records(metrics))],
+        classes: class_records(name, metrics),
+    }
+}
+
+fn extremes(metrics: &SingleLabel) -> Vec<String> {
+    [("hardest", &metrics.hardest), ("easiest", &metrics.easiest)]
+        .into_iter()
+        .filter_map(|(what, label)| {
+            let class = metrics.per_class.iter().find(|class| Some(&class.label) == label.as_ref())?;
+            Some(format!(
+                "{what} class: {} (F1 {}, recall {} of {} clips)",
+                class.label,
+                percent(class.f1),
+                percent(class.recall),
+                class.support
+            ))
+        })
+        .collect()
+}
+
+fn confusions(metrics: &SingleLabel) -> Table {
+    let mut table = Table::new(&["true class", "predicted as", "clips", "of the class"], 2);
+    table.rows = metrics
+        .largest_confusions
+        .iter()
+        .map(|cell| vec![cell.label.clone(), cell.predicted.clone(), cell.count.to_string(), percent(cell.share)])
+        .collect();
+    table
+}
+
+fn classes(metrics: &SingleLabel) -> Table {
+    let header =
+        ["class", "TP", "FP", "FN", "TN", "accuracy, one against the rest", "precision", "recall", "F1", "clips"];
+    let mut table = Table::new(&header, 1);
+    let four = |value: f64| format!("{value:.4}");
+    for class in &metrics.per_class {
+        let mut row = vec![class.label.clone()];
+        row.extend([class.tp, class.fp, class.fn_, class.tn].map(|count| count.to_string()));
+        row.extend([class.accuracy, class.precision, class.recall, class.f1].map(four));
+        row.push(class.support.to_string());
+        table.rows.push(row);
+    }
+    for (name, average) in [("macro", metrics.macro_), ("micro", metrics.micro), ("weighted", metrics.weighted)] {
+        let mut row = vec![format!("{name} average")];
+        row.extend([const { String::new() }; 5]);
+        row.extend([average.precision, average.recall, average.f1].map(four));
+        row.push(metrics.n.to_string());
+        table.rows.push(row);
+    }
+    table
+}
+
+/// The matrix with the class names as its header and first column.
+fn matrix_records(metrics: &SingleLabel) -> Vec<Vec<String>> {
+    let header = std::iter::once("true \\ predicted".to_string()).chain(metrics.labels.iter().cloned()).collect();
+    let rows = metrics.labels.iter().zip(&metrics.confusion).map(|(label, counts)| {
+        std::iter::once(label.clone()).chain(counts.iter().map(u64::to_string)).collect::<Vec<_>>()
+    });
+    std::iter::once(header).chain(rows).collect()
+}
+
+fn class_records(name: &str, metrics: &SingleLabel) -> Vec<Vec<String>> {
+    let header = ["split", "label", "tp", "fp", "fn", "tn", "accuracy", "precision", "recall", "f1", "support"];
+    let rows = metrics.per_class.iter().map(|class| {
+        let mut record = vec![name.to_string(), class.label.clone()];
+        record.extend([class.tp, class.fp, class.fn_, class.tn].map(|count| count.to_string()));
+        record.extend([class.accuracy, class.precision, class.recall, class.f1].map(|value| value.to_string()));
+        record.push(class.support.to_string());
+        record
+    });
+    std::iter::once(header.map(String::from).to_vec()).chain(rows).collect()
+}
