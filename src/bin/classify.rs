@@ -12,7 +12,7 @@ use kinoprobe::cli::{self, Outcome};
 use kinoprobe::dataset::{Dataset, Joined};
 use kinoprobe::manifest::{Manifest, split};
 use kinoprobe::matrix::default_threads;
-use kinoprobe::recipe::{ClassifierKind, Recipe};
+use kinoprobe::recipe::Recipe;
 use kinoprobe::report::{self, Metrics, Run, markdown};
 use kinoprobe::store::FeatureStore;
 
@@ -72,7 +72,8 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut manifest = Manifest::load(&arguments.manifest, arguments.root.as_deref())?;
     let drawn = split::assign(&mut manifest, split::Fractions::default(), arguments.split_seed)?;
     manifest.check_training()?;
-    let data = Dataset::join(&store, &manifest, recipe.classify.pooling)?;
+    let mut data = Dataset::join(&store, &manifest, recipe.classify.pooling)?;
+    data.task = recipe.classify.task.unwrap_or(data.task);
     let kind = classify::name(recipe.classify.classifier);
     let say = |line: String| {
         if !arguments.quiet {
@@ -96,12 +97,12 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let provenance = store.provenance().clone();
     let about = About::of(&provenance, &recipe);
     let experiment = experiment::run(&data, &recipe.classify, about, arguments.threads, &mut |seed, epoch| {
-        bar.set_position(seed * recipe.classify.mlp.epochs as u64 + epoch.epoch as u64);
+        bar.set_position(seed * recipe.classify.training.epochs as u64 + epoch.epoch as u64);
         bar.set_message(format!(
             "seed {seed}  epoch {}  loss {:.4}  val {:.1} %",
             epoch.epoch,
             epoch.train_loss,
-            100.0 * epoch.val_accuracy
+            100.0 * epoch.val_score
         ));
     })?;
     bar.finish_and_clear();
@@ -119,6 +120,8 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
         unlabelled: experiment.unlabelled,
         constant: experiment.constant,
         curves: experiment.curves,
+        measure: experiment.measure,
+        kept_epoch: experiment.kept_epoch,
         seeds: experiment.seeds,
         train_seconds: experiment.train_seconds,
         features: arguments.features.clone(),
@@ -142,9 +145,9 @@ fn sizes(data: &Joined) -> String {
 }
 
 fn progress_bar(quiet: bool, recipe: &Recipe) -> ProgressBar {
-    if quiet || !std::io::stderr().is_terminal() || recipe.classify.classifier != ClassifierKind::Mlp {
+    if quiet || !std::io::stderr().is_terminal() || !recipe.classify.classifier.is_trained() {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{bar:30} {msg}  {elapsed}").expect("the template is well-formed");
-    ProgressBar::new(recipe.classify.seeds * recipe.classify.mlp.epochs as u64).with_style(style)
+    ProgressBar::new(recipe.classify.seeds * recipe.classify.training.epochs as u64).with_style(style)
 }

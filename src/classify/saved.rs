@@ -12,7 +12,7 @@ use crate::dataset::{Dataset, Joined};
 use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 use crate::evaluate::predictions::PredictionTable;
-use crate::recipe::{ClassifierKind, Pooling, Recipe};
+use crate::recipe::{ClassifierKind, Pooling, Recipe, Task};
 use crate::store::Provenance;
 
 /// What a model is and where it comes from: the metadata of its file.
@@ -20,6 +20,9 @@ use crate::store::Provenance;
 pub struct About {
     /// The kind of classifier.
     pub classifier: ClassifierKind,
+    /// One label a clip, or any number.
+    #[serde(default)]
+    pub task: Task,
     /// Class names, C of them, in the order of the scores.
     pub classes: Vec<String>,
     /// Features a clip, D.
@@ -43,6 +46,7 @@ impl About {
     pub fn of(provenance: &Provenance, recipe: &Recipe) -> Self {
         Self {
             classifier: recipe.classify.classifier,
+            task: Task::default(),
             classes: Vec::new(),
             dim: 0,
             pooling: recipe.classify.pooling,
@@ -122,7 +126,7 @@ impl SavedModel {
             let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes")));
             tensors.push(Tensor { name, shape: view.shape().to_vec(), values: values.collect() });
         }
-        let model = restore(about.classifier, &Tensors::new(&path, tensors))?;
+        let model = restore(about.classifier, about.task, &Tensors::new(&path, tensors))?;
         Ok(Self { about, model })
     }
 

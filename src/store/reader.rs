@@ -252,6 +252,7 @@ impl FeatureStore {
         let name = match pooling {
             Pooling::Mean => "pooled/mean",
             Pooling::Max => "pooled/max",
+            Pooling::None => return Err(self.wrong("a sequence of rows is no one vector a clip".into())),
         };
         self.matrix(name, 0..self.clips.len())
     }

@@ -58,9 +58,11 @@ pub struct Attribute {
     pub f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub i: Option<i64>,
+    #[prost(string, optional, tag = "4")]
+    pub s: Option<String>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
-    /// 1 float, 2 int, 7 ints.
+    /// 1 float, 2 int, 3 string, 7 ints.
     #[prost(int32, tag = "20")]
     pub kind: i32,
 }
@@ -125,6 +127,10 @@ impl Attribute {
         Self { name: name.into(), f: Some(value), kind: 1, ..Self::default() }
     }
 
+    pub fn string(name: &str, value: &str) -> Self {
+        Self { name: name.into(), s: Some(value.into()), kind: 3, ..Self::default() }
+    }
+
     pub fn ints(name: &str, values: &[usize]) -> Self {
         Self { name: name.into(), ints: values.iter().map(|v| *v as i64).collect(), kind: 7, ..Self::default() }
     }
@@ -141,10 +147,30 @@ impl TensorProto {
 impl ValueInfo {
     /// An f32 tensor of shape `(batch, sizes…)`, the batch dynamic.
     pub fn batched(name: &str, sizes: &[i64]) -> Self {
-        let batch = Dimension { value: None, parameter: Some("batch".into()) };
-        let sizes = sizes.iter().map(|size| Dimension { value: Some(*size), parameter: None });
-        let shape = Shape { dims: std::iter::once(batch).chain(sizes).collect() };
+        Self::tensor(
+            name,
+            std::iter::once(Dimension::any("batch")).chain(sizes.iter().map(|&size| Dimension::of(size))),
+        )
+    }
+
+    /// An f32 tensor of shape `(batch, time, dim)`, batch and time dynamic.
+    pub fn sequences(name: &str, dim: i64) -> Self {
+        Self::tensor(name, [Dimension::any("batch"), Dimension::any("time"), Dimension::of(dim)])
+    }
+
+    fn tensor(name: &str, dims: impl IntoIterator<Item = Dimension>) -> Self {
+        let shape = Shape { dims: dims.into_iter().collect() };
         let tensor = TensorType { element: FLOAT, shape: Some(shape) };
         Self { name: name.into(), kind: Some(ValueType { tensor: Some(tensor) }) }
+    }
+}
+
+impl Dimension {
+    fn of(size: i64) -> Self {
+        Self { value: Some(size), parameter: None }
+    }
+
+    fn any(name: &str) -> Self {
+        Self { value: None, parameter: Some(name.into()) }
     }
 }
