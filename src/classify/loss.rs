@@ -104,7 +104,7 @@ impl Loss {
                 *z = T::of(slope * share);
             }
         }
-        sum * share
+        sum / logits.len() as f64
     }
 
     /// The loss over N ≥ 1 clips.

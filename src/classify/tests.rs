@@ -1,5 +1,7 @@
 //! Against PyTorch and scikit-learn, on the numbers of tests/goldens/{mlp,baselines}.py.
 
+mod training;
+
 use ndarray::{Array1, Array2, ArrayView2, s};
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
