@@ -48,6 +48,23 @@ pub struct RunFiles {
     pub split_seed: u64,
 }
 
+impl RunFiles {
+    /// The same files, wherever the program is run from.
+    ///
+    /// # Errors
+    /// There is no working directory.
+    pub fn absolute(&self) -> std::io::Result<Self> {
+        use std::path::absolute;
+        Ok(Self {
+            features: absolute(&self.features)?,
+            manifest: absolute(&self.manifest)?,
+            root: self.root.as_deref().map(absolute).transpose()?,
+            out: absolute(&self.out)?,
+            split_seed: self.split_seed,
+        })
+    }
+}
+
 /// Which frames of a clip are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]

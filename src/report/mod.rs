@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod plots;
 pub mod svg;
 pub mod table;
+mod tensorboard;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -84,8 +85,8 @@ struct Section<'a> {
     constant: Option<&'a SingleLabel>,
 }
 
-/// Writes a run's folder: predictions.csv, submission.csv (where clips have no label), curves.csv and curves.svg (where
-/// there were epochs), confusion_SPLIT.csv and .svg, per_class.csv, recipe.toml, REPORT.md and, last, metrics.json.
+/// Writes a run's folder: predictions.csv, submission.csv (where clips have no label), curves.csv, curves.svg and
+/// tensorboard/ (where there were epochs), confusion_SPLIT.csv and .svg, per_class.csv, recipe.toml, REPORT.md and, last, metrics.json.
 ///
 /// Files of an earlier run are replaced; others in the folder (the model) are left alone. A folder without metrics.json
 /// is not complete.
@@ -134,6 +135,7 @@ pub fn write_run(dir: &Path, run: &Run) -> Result<()> {
         write_curves(&dir.join("curves.csv"), run.measure, &run.curves)?;
         write(&dir.join("curves.svg"), &plots::curves(run.measure, &run.curves, run.kept_epoch))?;
         files.extend(["curves.csv", "curves.svg"]);
+        tensorboard::write(dir, run)?;
     }
     let recipe = toml::to_string_pretty(&run.recipe)
         .map_err(|error| Error::Config { path: dir.join("recipe.toml"), message: error.to_string() })?;
