@@ -97,8 +97,8 @@ pub fn run(
         false => Some(predict(fitted.model.as_ref(), &data.train.classes, &data.unlabelled)?),
     };
     let about = About {
-        classifier: settings.classifier,
         task: data.task,
+        classifier: settings.classifier,
         classes: data.train.classes.clone(),
         dim: data.train.dim(),
         ..about

@@ -18,11 +18,11 @@ use crate::store::Provenance;
 /// What a model is and where it comes from: the metadata of its file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct About {
-    /// The kind of classifier.
-    pub classifier: ClassifierKind,
-    /// One label a clip, or any number.
+    /// Whether it gives one label a clip or several.
     #[serde(default)]
     pub task: Task,
+    /// The kind of classifier.
+    pub classifier: ClassifierKind,
     /// Class names, C of them, in the order of the scores.
     pub classes: Vec<String>,
     /// Features a clip, D.
@@ -45,8 +45,8 @@ impl About {
     /// What is known before the fit: where the features come from. Classes and D are filled in by the fit.
     pub fn of(provenance: &Provenance, recipe: &Recipe) -> Self {
         Self {
+            task: recipe.classify.task.unwrap_or_default(),
             classifier: recipe.classify.classifier,
-            task: Task::default(),
             classes: Vec::new(),
             dim: 0,
             pooling: recipe.classify.pooling,
