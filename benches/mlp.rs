@@ -6,8 +6,10 @@
 
 use std::time::Instant;
 
-use kinoprobe::classify::mlp::train::{Examples, train};
-use kinoprobe::recipe::Mlp;
+use kinoprobe::classify::{Fitting, build};
+use kinoprobe::dataset::Dataset;
+use kinoprobe::evaluate::Epoch;
+use kinoprobe::recipe::{ClassifierKind, Classify, Task, Training};
 use ndarray::{Array2, s};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -31,19 +33,32 @@ fn main() {
     let classes: Vec<usize> = (0..CLIPS + VALID).map(|i| i * 7 % CLASSES).collect();
     let features = Array2::from_shape_fn((CLIPS + VALID, INPUTS), |(i, d)| centres[(classes[i], d)] + normal());
     let targets = Array2::from_shape_fn((CLIPS + VALID, CLASSES), |(i, c)| f32::from(classes[i] == c));
-    let part =
-        |from, to| Examples { features: features.slice(s![from..to, ..]), targets: targets.slice(s![from..to, ..]) };
+    let part = |from, to| Dataset {
+        ids: (from..to).map(|i: usize| i.to_string()).collect(),
+        groups: vec![None; to - from],
+        rows: features.slice(s![from..to, ..]).to_owned(),
+        offsets: (0..=to - from).collect(),
+        targets: targets.slice(s![from..to, ..]).to_owned(),
+        classes: (0..CLASSES).map(|c| c.to_string()).collect(),
+    };
 
-    let settings = Mlp { hidden: 512, batch, epochs, patience: epochs, ..Mlp::default() };
+    let classify = Classify {
+        standardise: false,
+        training: Training { batch, epochs, patience: epochs, ..Training::default() },
+        ..Classify::default()
+    };
+    let (train, valid) = (part(0, CLIPS), part(CLIPS, CLIPS + VALID));
     let mut walls = Vec::new();
     let (mut last, cpu) = (Instant::now(), cpu_seconds());
-    let trained = train(&settings, part(0, CLIPS), part(CLIPS, CLIPS + VALID), 0, threads, &mut |_| {
+    let mut progress = |_: &Epoch| {
         walls.push(last.elapsed().as_secs_f64());
         last = Instant::now();
-    });
+    };
+    let mut fitting = Fitting { seed: 0, task: Task::SingleLabel, threads, progress: &mut progress };
+    let fitted = build(&classify, ClassifierKind::Mlp).fit(&train, &valid, &mut fitting).expect("it trains");
     let cpu = cpu.zip(cpu_seconds()).map(|(before, after)| (after - before) / epochs as f64);
     walls.sort_by(f64::total_cmp);
-    let best = trained.curves.iter().map(|epoch| epoch.val_accuracy).fold(0.0, f64::max);
+    let best = fitted.curves.iter().map(|epoch| epoch.val_score).fold(0.0, f64::max);
     println!(
         "{}",
         serde_json::json!({ "epoch_wall": walls[walls.len() / 2], "epoch_cpu": cpu, "val_accuracy": best, "threads": threads })

@@ -7,7 +7,7 @@ use ndarray::{Array2, ArrayView2, s};
 use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest, Split};
 use crate::recipe::{Pooling, Task};
-use crate::store::FeatureStore;
+use crate::store::{FeatureStore, StoredClip};
 
 /// Clips ready for a classifier.
 ///
@@ -128,7 +128,7 @@ impl Dataset {
             .collect()
     }
 
-    /// Joins the pooled features of `store` to the clips of `manifest` by id, in the manifest's order.
+    /// Joins the features of `store`, pooled or as sequences (of which only those of the manifest's clips are read), to the clips of `manifest` by id, in the manifest's order.
     ///
     /// Classes are the labels of all clips with a split, in natural order. Clips without features are left out with a warning that
     /// gives the store's reason where it has one, and so are labelled clips without a split where others have one.
@@ -166,7 +166,10 @@ impl Dataset {
 
     /// The parts, and the ids (with the reason) of the clips that have no features.
     fn gather(store: &FeatureStore, manifest: &Manifest, pooling: Pooling) -> Result<(Joined, Vec<String>)> {
-        let pooled = store.pooled(pooling)?;
+        let pooled = match pooling {
+            Pooling::None => None,
+            pooling => Some(store.pooled(pooling)?),
+        };
         let stored: HashMap<&str, usize> =
             store.clips().iter().zip(0..).map(|(clip, i)| (clip.id.as_str(), i)).collect();
         let failures: HashMap<&str, String> = store
@@ -235,20 +238,32 @@ impl Dataset {
                 .filter(|clip| wanted(clip))
                 .filter_map(|clip| stored.get(clip.id.as_str()).map(|&row| (clip, row)))
                 .collect();
-            let mut rows = Array2::zeros((chosen.len(), store.dim()));
+            let mut offsets = vec![0];
+            for (_, stored) in &chosen {
+                let length = if pooled.is_some() { 1 } else { store.clips()[*stored].length };
+                offsets.push(offsets[offsets.len() - 1] + length);
+            }
+            let mut rows = Array2::zeros((offsets[chosen.len()], store.dim()));
             let mut targets = Array2::zeros((chosen.len(), classes.len()));
-            for (i, (clip, row)) in chosen.iter().enumerate() {
-                let features = pooled.row(*row);
-                if let Some(column) = features.iter().position(|value| !value.is_finite()) {
+            for (i, (clip, stored)) in chosen.iter().enumerate() {
+                let features = match &pooled {
+                    Some(pooled) => pooled.slice(s![*stored..*stored + 1, ..]).to_owned(),
+                    None => {
+                        let StoredClip { offset, length, .. } = store.clips()[*stored];
+                        store.features(offset..offset + length)?
+                    }
+                };
+                if let Some(((row, column), value)) = features.indexed_iter().find(|(_, value)| !value.is_finite()) {
+                    let of_row = if pooled.is_some() { String::new() } else { format!(" of row {row}") };
                     return Err(Error::Store {
                         path: store.path().to_path_buf(),
                         message: format!(
-                            "feature {column} of clip {} is {}; extract the clip anew",
-                            clip.id, features[column]
+                            "feature {column}{of_row} of clip {} is {value}; extract the clip anew",
+                            clip.id
                         ),
                     });
                 }
-                rows.row_mut(i).assign(&features);
+                rows.slice_mut(s![offsets[i]..offsets[i + 1], ..]).assign(&features);
                 for label in &clip.labels {
                     if let Some(class) = index.get(label.as_str()) {
                         targets[(i, *class)] = 1.0;
@@ -259,7 +274,7 @@ impl Dataset {
                 ids: chosen.iter().map(|(clip, _)| clip.id.clone()).collect(),
                 groups: chosen.iter().map(|(clip, _)| clip.group.clone()).collect(),
                 rows,
-                offsets: (0..=chosen.len()).collect(),
+                offsets,
                 targets,
                 classes: classes.clone(),
             })

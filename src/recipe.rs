@@ -1,8 +1,12 @@
 //! Recipes: one TOML file per method (`pipelines/METHOD.toml`). Unknown keys are errors.
 
+mod classify;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+pub use classify::*;
 
 use crate::error::{Error, Result};
 
@@ -22,6 +26,43 @@ pub struct Recipe {
     /// What is done with the features.
     #[serde(default)]
     pub classify: Classify,
+    /// What a run read and wrote; in the recipe beside its results, so that it can be run again from that file alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunFiles>,
+}
+
+/// The files of a run of kinoprobe-classify: `[run]`. Paths are absolute.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunFiles {
+    /// The feature store.
+    pub features: PathBuf,
+    /// The manifest.
+    pub manifest: PathBuf,
+    /// The folder below which the manifest's paths lie, where one was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<PathBuf>,
+    /// The folder of the results.
+    pub out: PathBuf,
+    /// The seed of the split, where the manifest has none.
+    pub split_seed: u64,
+}
+
+impl RunFiles {
+    /// The same files, wherever the program is run from.
+    ///
+    /// # Errors
+    /// There is no working directory.
+    pub fn absolute(&self) -> std::io::Result<Self> {
+        use std::path::absolute;
+        Ok(Self {
+            features: absolute(&self.features)?,
+            manifest: absolute(&self.manifest)?,
+            root: self.root.as_deref().map(absolute).transpose()?,
+            out: absolute(&self.out)?,
+            split_seed: self.split_seed,
+        })
+    }
 }
 
 /// Which frames of a clip are looked at.
@@ -125,168 +166,6 @@ pub enum Normalise {
     L2,
     /// Signed square root, then L2.
     Power,
-}
-
-/// How rows become one vector a clip.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Pooling {
-    /// Mean over the rows.
-    Mean,
-    /// Maximum over the rows.
-    Max,
-}
-
-/// How many labels a clip has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Task {
-    /// Exactly one: classes exclude each other.
-    #[default]
-    SingleLabel,
-    /// Any number: each class is a question of its own.
-    MultiLabel,
-}
-
-/// Which classifier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum ClassifierKind {
-    /// Linear → BatchNorm1d → GELU → Dropout → Linear.
-    Mlp,
-    /// Multinomial logistic regression.
-    Logistic,
-    /// Gaussian naive Bayes.
-    Bayes,
-    /// k nearest neighbours.
-    Knn,
-    /// Always the class frequencies of the training split.
-    Constant,
-}
-
-/// What is done with the features.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Classify {
-    /// Single-label or multi-label; where it is not given, the data decide.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub task: Option<Task>,
-    /// Which pooled features are read.
-    pub pooling: Pooling,
-    /// Standardise by the mean and deviation of the training split.
-    pub standardise: bool,
-    /// The classifier trained by default.
-    pub classifier: ClassifierKind,
-    /// Seeds 0, 1, … this many (mean ± deviation over them is reported; the first one's model is kept).
-    pub seeds: u64,
-    /// Settings of the multi-layer perceptron.
-    pub mlp: Mlp,
-    /// Settings of logistic regression.
-    pub logistic: Logistic,
-    /// Settings of k nearest neighbours.
-    pub knn: Knn,
-    /// Settings of Gaussian naive Bayes.
-    pub bayes: Bayes,
-}
-
-impl Default for Classify {
-    fn default() -> Self {
-        Self {
-            task: None,
-            pooling: Pooling::Mean,
-            standardise: true,
-            classifier: ClassifierKind::Mlp,
-            seeds: 1,
-            mlp: Mlp::default(),
-            logistic: Logistic::default(),
-            knn: Knn::default(),
-            bayes: Bayes::default(),
-        }
-    }
-}
-
-/// Settings of the multi-layer perceptron.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Mlp {
-    /// Hidden units.
-    pub hidden: usize,
-    /// Probability that a hidden unit is dropped.
-    pub dropout: f32,
-    /// AdamW's learning rate at the top of each cosine.
-    pub learning_rate: f64,
-    /// AdamW's decoupled weight decay.
-    pub weight_decay: f64,
-    /// Clips a step.
-    pub batch: usize,
-    /// Epochs at the most.
-    pub epochs: usize,
-    /// Epochs without a better validation accuracy before training stops.
-    pub patience: usize,
-    /// Epochs of the first cosine (T_0).
-    pub restart_every: usize,
-    /// Factor by which each cosine is longer than the one before (T_mult).
-    pub restart_factor: usize,
-}
-
-impl Default for Mlp {
-    fn default() -> Self {
-        Self {
-            hidden: 512,
-            dropout: 0.5,
-            learning_rate: 0.01,
-            weight_decay: 0.01,
-            batch: 64,
-            epochs: 100,
-            patience: 15,
-            restart_every: 10,
-            restart_factor: 1,
-        }
-    }
-}
-
-/// Settings of logistic regression.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Logistic {
-    /// L2 penalty (scikit-learn's 1/C, over the summed loss).
-    pub alpha: f64,
-    /// L-BFGS iterations at the most.
-    pub max_iterations: u64,
-}
-
-impl Default for Logistic {
-    fn default() -> Self {
-        Self { alpha: 1.0, max_iterations: 300 }
-    }
-}
-
-/// Settings of k nearest neighbours.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Knn {
-    /// Neighbours that vote.
-    pub neighbours: usize,
-}
-
-impl Default for Knn {
-    fn default() -> Self {
-        Self { neighbours: 5 }
-    }
-}
-
-/// Settings of Gaussian naive Bayes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Bayes {
-    /// Share of the largest variance added to every variance (scikit-learn's `var_smoothing`).
-    pub smoothing: f64,
-}
-
-impl Default for Bayes {
-    fn default() -> Self {
-        Self { smoothing: 1e-9 }
-    }
 }
 
 /// The part of a recipe that decides the features: what a store records and is compared by.
@@ -440,25 +319,7 @@ impl Recipe {
             (_, Some(codebook)) => codebook.check()?,
             _ => {}
         }
-        let mlp = &self.classify.mlp;
-        for (name, value) in [
-            ("classify.mlp.hidden", mlp.hidden),
-            ("classify.mlp.epochs", mlp.epochs),
-            ("classify.mlp.patience", mlp.patience),
-            ("classify.mlp.restart_every", mlp.restart_every),
-            ("classify.mlp.restart_factor", mlp.restart_factor),
-            ("classify.knn.neighbours", self.classify.knn.neighbours),
-            ("classify.seeds", self.classify.seeds as usize),
-        ] {
-            positive(name, value)?;
-        }
-        if mlp.batch < 2 {
-            return Err("classify.mlp.batch must be at least 2: batch normalisation needs two clips".into());
-        }
-        if !(0.0..1.0).contains(&mlp.dropout) {
-            return Err("classify.mlp.dropout must be at least 0 and below 1".into());
-        }
-        Ok(())
+        self.classify.check()
     }
 
     /// The part that decides the features; `shots` is the SHA-256 of the list of shots, where one is read.

@@ -12,7 +12,7 @@ use kinoprobe::cli::{self, Outcome};
 use kinoprobe::dataset::{Dataset, Joined};
 use kinoprobe::manifest::{Manifest, split};
 use kinoprobe::matrix::default_threads;
-use kinoprobe::recipe::{ClassifierKind, Recipe};
+use kinoprobe::recipe::{Recipe, RunFiles};
 use kinoprobe::report::{self, Metrics, Run, markdown};
 use kinoprobe::store::FeatureStore;
 
@@ -22,32 +22,35 @@ use kinoprobe::store::FeatureStore;
 Examples:
   kinoprobe-classify --features features/cnn.h5 --manifest clips.csv --out runs/cnn
   kinoprobe-classify --features features/cnn.h5 --manifest clips.csv --out runs/cnn-logistic --classifier logistic
+  kinoprobe-classify --features features/clip.h5 --manifest clips.csv --out runs/clip --classifier bilstm --loss asymmetric
+  kinoprobe-classify --recipe runs/cnn/recipe.toml
+      the same run again: its recipe names its files; --out writes elsewhere
   kinoprobe-classify --features features/sift.h5 --manifest clips/ --out runs/sift --seeds 5 --learning-rate 0.003
 
 The settings come from pipelines/METHOD.toml, METHOD being the store's, or from --recipe; a flag goes before either.
-Writes model.safetensors and model.onnx, predictions.csv, submission.csv (clips without a label), metrics.json, curves,
+Writes model.safetensors and model.onnx, predictions.csv, submission.csv (clips without a label), metrics.json, curves, tensorboard/,
 confusion matrices, per_class.csv, recipe.toml, REPORT.md, and manifest.csv where the split was drawn here.
 
 {}", cli::EXIT_CODES))]
 struct Arguments {
     /// Feature store.
-    #[arg(long, value_name = "F.h5")]
-    features: PathBuf,
+    #[arg(long, value_name = "F.h5", required_unless_present = "recipe")]
+    features: Option<PathBuf>,
     /// Manifest: CSV, folder per class, or list; its ids are those of the store.
-    #[arg(long, value_name = "F")]
-    manifest: PathBuf,
+    #[arg(long, value_name = "F", required_unless_present = "recipe")]
+    manifest: Option<PathBuf>,
     /// Folder below which the manifest's paths lie.
     #[arg(long, value_name = "D")]
     root: Option<PathBuf>,
     /// Folder to write to.
-    #[arg(long, value_name = "D")]
-    out: PathBuf,
-    /// Recipe, in place of pipelines/METHOD.toml.
+    #[arg(long, value_name = "D", required_unless_present = "recipe")]
+    out: Option<PathBuf>,
+    /// Recipe, in place of pipelines/METHOD.toml; one that stands beside results names the files of their run too.
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
-    /// Seed of the split, where the manifest has none.
-    #[arg(long, default_value_t = 0)]
-    split_seed: u64,
+    /// Seed of the split, where the manifest has none (0 where it is not given).
+    #[arg(long)]
+    split_seed: Option<u64>,
     /// Threads; the result does not depend on them.
     #[arg(long, default_value_t = default_threads())]
     threads: usize,
@@ -61,18 +64,43 @@ struct Arguments {
     values: Overrides,
 }
 
+impl Arguments {
+    /// The files of the run: as given, else as the recipe has them.
+    fn files(&self) -> anyhow::Result<RunFiles> {
+        let recipe = self.recipe.as_deref().map(Recipe::load).transpose()?.and_then(|recipe| recipe.run);
+        let recipe = recipe.as_ref();
+        let pick = |name: &str, given: &Option<PathBuf>, recorded: Option<&PathBuf>| {
+            let missing = || format!("--{name} is missing, and the recipe has no [run] that names it");
+            given.clone().or(recorded.cloned()).with_context(missing)
+        };
+        Ok(RunFiles {
+            features: pick("features", &self.features, recipe.map(|run| &run.features))?,
+            manifest: pick("manifest", &self.manifest, recipe.map(|run| &run.manifest))?,
+            root: match self.manifest {
+                Some(_) => self.root.clone(),
+                None => self.root.clone().or(recipe.and_then(|run| run.root.clone())),
+            },
+            out: pick("out", &self.out, recipe.map(|run| &run.out))?,
+            split_seed: self.split_seed.or(recipe.map(|run| run.split_seed)).unwrap_or(0),
+        })
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     cli::run("classify", || classify(&arguments))
 }
 
 fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let store = FeatureStore::open(&arguments.features)?;
-    let recipe = classify::recipe_of(&store, arguments.recipe.as_deref(), &arguments.values)?;
-    let mut manifest = Manifest::load(&arguments.manifest, arguments.root.as_deref())?;
-    let drawn = split::assign(&mut manifest, split::Fractions::default(), arguments.split_seed)?;
+    let files = arguments.files()?;
+    let store = FeatureStore::open(&files.features)?;
+    let mut recipe = classify::recipe_of(&store, arguments.recipe.as_deref(), &arguments.values)?;
+    let mut manifest = Manifest::load(&files.manifest, files.root.as_deref())?;
+    let drawn = split::assign(&mut manifest, split::Fractions::default(), files.split_seed)?;
     manifest.check_training()?;
-    let data = Dataset::join(&store, &manifest, recipe.classify.pooling)?;
+    let mut data = Dataset::join(&store, &manifest, recipe.classify.pooling)?;
+    data.task = recipe.classify.task.unwrap_or(data.task);
+    recipe.run = Some(files.absolute().context("the working directory is gone")?);
     let kind = classify::name(recipe.classify.classifier);
     let say = |line: String| {
         if !arguments.quiet {
@@ -92,22 +120,24 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Done);
     }
 
+    let measure = classify::training::measure(data.task);
     let bar = progress_bar(arguments.quiet, &recipe);
     let provenance = store.provenance().clone();
     let about = About::of(&provenance, &recipe);
     let experiment = experiment::run(&data, &recipe.classify, about, arguments.threads, &mut |seed, epoch| {
-        bar.set_position(seed * recipe.classify.mlp.epochs as u64 + epoch.epoch as u64);
+        bar.set_position(seed * recipe.classify.training.epochs as u64 + epoch.epoch as u64);
         bar.set_message(format!(
-            "seed {seed}  epoch {}  loss {:.4}  val {:.1} %",
+            "seed {seed}  epoch {}  loss {:.4}  val {:.4}  {measure} {:.1} %",
             epoch.epoch,
             epoch.train_loss,
-            100.0 * epoch.val_accuracy
+            epoch.val_loss,
+            100.0 * epoch.val_score
         ));
     })?;
     bar.finish_and_clear();
-    experiment.saved.save(&arguments.out)?;
+    experiment.saved.save(&files.out)?;
     if drawn {
-        manifest.write_csv(&arguments.out.join("manifest.csv"))?;
+        manifest.write_csv(&files.out.join("manifest.csv"))?;
     }
     let run = Run {
         method: recipe.method.clone(),
@@ -119,18 +149,20 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
         unlabelled: experiment.unlabelled,
         constant: experiment.constant,
         curves: experiment.curves,
+        measure: experiment.measure,
+        kept_epoch: experiment.kept_epoch,
         seeds: experiment.seeds,
         train_seconds: experiment.train_seconds,
-        features: arguments.features.clone(),
-        manifest: arguments.manifest.clone(),
-        root: arguments.root.clone(),
+        features: files.features,
+        manifest: files.manifest,
+        root: files.root,
         warnings: [manifest.warnings, data.warnings, experiment.notes].concat(),
     };
-    report::write_run(&arguments.out, &run)?;
+    report::write_run(&files.out, &run)?;
     if !arguments.quiet {
-        print!("{}", markdown::summary(&Metrics::read(&arguments.out.join("metrics.json"))?));
+        print!("{}", markdown::summary(&Metrics::read(&files.out.join("metrics.json"))?));
     }
-    say(format!("classify: wrote {}", arguments.out.join("REPORT.md").display()));
+    say(format!("classify: wrote {}", files.out.join("REPORT.md").display()));
     Ok(Outcome::Done)
 }
 
@@ -142,9 +174,9 @@ fn sizes(data: &Joined) -> String {
 }
 
 fn progress_bar(quiet: bool, recipe: &Recipe) -> ProgressBar {
-    if quiet || !std::io::stderr().is_terminal() || recipe.classify.classifier != ClassifierKind::Mlp {
+    if quiet || !std::io::stderr().is_terminal() || !recipe.classify.classifier.is_trained() {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{bar:30} {msg}  {elapsed}").expect("the template is well-formed");
-    ProgressBar::new(recipe.classify.seeds * recipe.classify.mlp.epochs as u64).with_style(style)
+    ProgressBar::new(recipe.classify.seeds * recipe.classify.training.epochs as u64).with_style(style)
 }

@@ -12,7 +12,7 @@ use super::standardise::check_dim;
 use super::{Classifier, Exporter, Fitted, Fitting, Model, Tensor, Tensors};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::recipe;
+use crate::recipe::{self, Task};
 
 /// p(class | x) ∝ p(class) · ∏ N(x_d; θ_d, σ²_d): one normal distribution per class and feature, its variance enlarged by a
 /// share of the largest variance of any feature, as scikit-learn's `GaussianNB`.
@@ -35,7 +35,12 @@ struct FittedClass {
 }
 
 impl Classifier for GaussianBayes {
-    fn fit(&self, train: &Dataset, _: &Dataset, _: &mut Fitting<'_>) -> Result<Fitted> {
+    fn fit(&self, train: &Dataset, _: &Dataset, fitting: &mut Fitting<'_>) -> Result<Fitted> {
+        if fitting.task == Task::MultiLabel {
+            return Err(Error::Data(
+                "naive Bayes takes one label a clip; take logistic, knn or mlp for several".into(),
+            ));
+        }
         let labels = Array1::from_vec(train.single_labels()?);
         let vectors = train.vectors()?.mapv(f64::from);
         let wrong = |why: String| Error::Data(format!("naive Bayes cannot be fitted: {why}"));
@@ -58,7 +63,7 @@ impl Classifier for GaussianBayes {
             // Only where every feature is constant is a variance 0.
             model.variance.row_mut(class).assign(&info.sigma.mapv(|v| (v as f32).max(f32::MIN_POSITIVE)));
         }
-        Ok(Fitted { model: Box::new(model), curves: vec![], kept_epoch: None, notes: vec![] })
+        Ok(Fitted::at_once(model, vec![]))
     }
 }
 

@@ -18,12 +18,7 @@ impl Classifier for Constant {
         let counts =
             train.targets.columns().into_iter().map(|column| column.iter().map(|t| f64::from(*t)).sum::<f64>());
         let frequencies = counts.map(|count| (count / train.len() as f64) as f32).collect();
-        Ok(Fitted {
-            model: Box::new(ConstantModel { frequencies, dim: train.dim() }),
-            curves: vec![],
-            kept_epoch: None,
-            notes: vec![],
-        })
+        Ok(Fitted::at_once(ConstantModel { frequencies, dim: train.dim() }, vec![]))
     }
 }
 

@@ -23,6 +23,10 @@ pub struct Experiment {
     pub constant: BTreeMap<Split, Measured>,
     /// Learning curves; empty for classifiers without epochs.
     pub curves: Vec<Epoch>,
+    /// What the scores of the curves are: `accuracy` or `mAP`.
+    pub measure: &'static str,
+    /// The epoch (counted from 1) that was kept, where there are epochs.
+    pub kept_epoch: Option<usize>,
     /// What each seed gave.
     pub seeds: Vec<SeedResult>,
     /// Seconds of the fit.
@@ -32,7 +36,7 @@ pub struct Experiment {
 }
 
 /// Fits the classifier of `settings` with the seeds 0, 1, … as many as `settings.seeds`; `about` is completed by what is
-/// found out here. `progress` is told the seed with every epoch. The classifiers that draw nothing (all but the perceptron)
+/// found out here. `progress` is told the seed with every epoch. The classifiers that draw nothing (all but the networks)
 /// give the same with every seed, and are fitted once.
 ///
 /// # Errors
@@ -57,13 +61,13 @@ pub fn run(
             .collect()
     };
 
-    let draws = settings.classifier == ClassifierKind::Mlp;
+    let draws = settings.classifier.is_trained();
     let mut first: Option<(Fitted, BTreeMap<Split, Predictions>, f64)> = None;
     let (mut seeds, mut notes) = (Vec::new(), Vec::new());
     for seed in 0..if draws { settings.seeds } else { 1 } {
         let began = Instant::now();
         let mut tell = |epoch: &Epoch| progress(seed, epoch);
-        let mut fitting = Fitting { seed, threads, progress: &mut tell };
+        let mut fitting = Fitting { seed, task: data.task, threads, progress: &mut tell };
         let fitted = classifier.fit(&data.train, &data.val, &mut fitting)?;
         let seconds = began.elapsed().as_secs_f64();
         let predictions = predict_splits(fitted.model.as_ref())?;
@@ -81,7 +85,7 @@ pub fn run(
     let constant = build(settings, ClassifierKind::Constant).fit(
         &data.train,
         &data.val,
-        &mut Fitting { seed: 0, threads, progress: &mut |_| {} },
+        &mut Fitting { seed: 0, task: data.task, threads, progress: &mut |_| {} },
     )?;
     let mut constant = predict_splits(constant.model.as_ref())?;
     if data.task == Task::MultiLabel {
@@ -106,6 +110,8 @@ pub fn run(
         unlabelled,
         constant,
         curves: fitted.curves,
+        measure: fitted.measure,
+        kept_epoch: fitted.kept_epoch,
         seeds,
         train_seconds,
         notes,

@@ -1,9 +1,10 @@
-//! Models as ONNX: `features` (N, D) → `probabilities` (N, C).
+//! Models as ONNX: `features` (N, D), or (N, time, D) for sequences, → `probabilities` (N, C).
 
 use prost::Message;
 
 use super::{Model, Tensor};
 use crate::models::onnx::proto::{Attribute, GraphProto, ModelProto, NodeProto, OperatorSet, TensorProto, ValueInfo};
+use crate::recipe::Task;
 
 /// The first operator set in which every operator used here has its present form.
 const OPERATOR_SET: i64 = 18;
@@ -25,6 +26,10 @@ impl Exporter {
     pub fn export(model: &dyn Model, dim: usize, classes: usize) -> Vec<u8> {
         let mut graph = Self::default();
         let output = model.export(&mut graph, "features");
+        let input = match model.reads_sequences() {
+            true => ValueInfo::sequences("features", dim as i64),
+            false => ValueInfo::batched("features", &[dim as i64]),
+        };
         graph.nodes.push(NodeProto {
             name: "probabilities".into(),
             op_type: "Identity".into(),
@@ -39,7 +44,7 @@ impl Exporter {
                 node: graph.nodes,
                 name: "classifier".into(),
                 initializer: graph.constants,
-                input: vec![ValueInfo::batched("features", &[dim as i64])],
+                input: vec![input],
                 output: vec![ValueInfo::batched("probabilities", &[classes as i64])],
             }),
             opset_import: vec![OperatorSet { domain: String::new(), version: OPERATOR_SET }],
@@ -98,7 +103,7 @@ impl Exporter {
         self.node_with("Gemm", &[x, weight, bias], vec![Attribute::int("transB", 1), Attribute::float("alpha", factor)])
     }
 
-    /// Reduces the axis `axis` of `x` away, by `ReduceSum` or `ReduceMean`.
+    /// Reduces the axis `axis` of `x` away, by `ReduceSum`, `ReduceMean` or `ReduceMax`.
     pub fn reduce(&mut self, operator: &str, x: &str, axis: i64) -> String {
         let axes = self.integers(&[axis]);
         self.node_with(operator, &[x, &axes], vec![Attribute::int("keepdims", 0)])
@@ -109,11 +114,55 @@ impl Exporter {
         self.node_with("Softmax", &[x], vec![Attribute::int("axis", 1)])
     }
 
+    /// The scores of logits: softmax for one label a clip, the sigmoid for several.
+    pub fn scores(&mut self, logits: &str, task: Task) -> String {
+        match task {
+            Task::SingleLabel => self.softmax(logits),
+            Task::MultiLabel => self.node("Sigmoid", &[logits]),
+        }
+    }
+
     /// Batch normalisation by running statistics; `parameters` are weight, bias, mean and variance.
     pub fn batch_norm(&mut self, x: &str, parameters: [&str; 4], epsilon: f64) -> String {
         let [weight, bias, mean, variance] = parameters;
         let epsilon = Attribute::float("epsilon", epsilon as f32);
         self.node_with("BatchNormalization", &[x, weight, bias, mean, variance], vec![epsilon])
+    }
+
+    /// `x` with its axes in another order.
+    pub fn transpose(&mut self, x: &str, axes: &[usize]) -> String {
+        self.node_with("Transpose", &[x], vec![Attribute::ints("perm", axes)])
+    }
+
+    /// `x` in another shape; 0 keeps an axis as it is.
+    pub fn reshape(&mut self, x: &str, shape: &[i64]) -> String {
+        let shape = self.integers(shape);
+        self.node("Reshape", &[x, &shape])
+    }
+
+    /// Layer normalisation over the last axis.
+    pub fn layer_norm(&mut self, x: &str, weight: &str, bias: &str, epsilon: f64) -> String {
+        let attributes = vec![Attribute::int("axis", -1), Attribute::float("epsilon", epsilon as f32)];
+        self.node_with("LayerNormalization", &[x, weight, bias], attributes)
+    }
+
+    /// The states (time, 2, N, hidden) of a bidirectional LSTM over `x` (time, N, D); `weights` are W, R and B.
+    pub fn bidirectional_lstm(&mut self, x: &str, [w, r, b]: [&str; 3], hidden: usize) -> String {
+        let attributes =
+            vec![Attribute::string("direction", "bidirectional"), Attribute::int("hidden_size", hidden as i64)];
+        self.node_with("LSTM", &[x, w, r, b], attributes)
+    }
+
+    /// `x` (N, time, D) with zeros in front, so that there are `length` steps.
+    pub fn pad_steps_in_front(&mut self, x: &str, length: usize) -> String {
+        let shape = self.node("Shape", &[x]);
+        let axis = self.integers(&[1]);
+        let time = self.node("Gather", &[&shape, &axis]);
+        let wanted = self.integers(&[length as i64]);
+        let missing = self.node("Sub", &[&wanted, &time]);
+        let (none, rest) = (self.integers(&[0]), self.integers(&[0, 0, 0, 0]));
+        let pads = self.node_with("Concat", &[&none, &missing, &rest], vec![Attribute::int("axis", 0)]);
+        self.node("Pad", &[x, &pads])
     }
 
     /// `x` in double precision.

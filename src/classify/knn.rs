@@ -31,7 +31,7 @@ impl Classifier for NearestNeighbours {
             vec![]
         };
         let model = KnnModel::new(vectors.select(Axis(0), &order), train.targets.select(Axis(0), &order), neighbours);
-        Ok(Fitted { model: Box::new(model), curves: vec![], kept_epoch: None, notes })
+        Ok(Fitted::at_once(model, notes))
     }
 }
 
@@ -132,7 +132,7 @@ mod tests {
         let train = dataset(array![[2.0], [0.0], [9.0]], array![[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]);
         let query = dataset(array![[1.0], [8.0]], Array2::zeros((2, 2)));
         let mut ignore = |_: &crate::evaluate::Epoch| {};
-        let mut fitting = Fitting { seed: 0, threads: 1, progress: &mut ignore };
+        let mut fitting = Fitting { seed: 0, task: recipe::Task::SingleLabel, threads: 1, progress: &mut ignore };
         let fit = |k, fitting: &mut Fitting<'_>| {
             NearestNeighbours(recipe::Knn { neighbours: k }).fit(&train, &train, fitting).unwrap()
         };

@@ -1,19 +1,21 @@
-//! Multinomial logistic regression.
+//! Logistic regression.
 
 use linfa::DatasetBase;
 use linfa::traits::Fit;
 use linfa_logistic::MultiLogisticRegression;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
-use super::loss::Loss;
+use super::loss::{self, Loss};
 use super::standardise::check_dim;
 use super::{Classifier, Exporter, Fitted, Fitting, Model, Tensor, Tensors};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::recipe;
+use crate::recipe::{self, Task};
 
-/// p(class | x) = softmax(W·x + b), with W and b at the least of the summed cross-entropy + α/2·‖W‖² (scikit-learn's
-/// `LogisticRegression` with C = 1/α). linfa fits it, by L-BFGS, in double precision.
+/// For one label a clip, p(class | x) = softmax(W·x + b), with W and b at the least of the summed cross-entropy + α/2·‖W‖²
+/// (scikit-learn's `LogisticRegression` with C = 1/α). For several, one such regression each, between having the label and
+/// not having it: p(label | x) = σ(w·x + b) (scikit-learn's `OneVsRestClassifier` around it). linfa fits them, by L-BFGS, in
+/// double precision.
 pub struct LogisticRegression(pub recipe::Logistic);
 
 /// The mean gradient, largest component, from which on a fit counts as converged (scikit-learn's `tol`).
@@ -22,32 +24,18 @@ const CONVERGED: f64 = 1e-4;
 const DONE: f64 = 1e-6;
 
 impl Classifier for LogisticRegression {
-    fn fit(&self, train: &Dataset, _: &Dataset, _: &mut Fitting<'_>) -> Result<Fitted> {
-        let labels = Array1::from_vec(train.single_labels()?);
+    fn fit(&self, train: &Dataset, _: &Dataset, fitting: &mut Fitting<'_>) -> Result<Fitted> {
         let vectors = train.vectors()?.mapv(f64::from);
-        let wrong = |why: String| Error::Data(format!("logistic regression cannot be fitted: {why}"));
-        // linfa minimises the summed loss, from which its line search makes first steps so long that the search gets stuck
-        // (its log-sum-exp over all clips at once underflows there). Features scaled by 1/√N, with the penalty scaled to
-        // suit, pose the same problem at the scale of the mean loss; the bias begins at its optimum for W = 0.
-        let scale = 1.0 / (train.len() as f64).sqrt();
-        let counts = train.targets.sum_axis(Axis(0)).mapv(f64::from);
-        if let Some(class) = counts.iter().position(|count| *count == 0.0) {
-            return Err(wrong(format!("class {} has no training clip", train.classes[class])));
-        }
-        let mut start = Array2::zeros((train.dim() + 1, train.classes.len()));
-        start.row_mut(train.dim()).assign(&counts.mapv(|count| (count / train.len() as f64).ln()));
-        let fitted = MultiLogisticRegression::default()
-            .alpha(self.0.alpha * scale * scale)
-            .initial_params(start)
-            .max_iterations(self.0.max_iterations)
-            .gradient_tolerance(DONE / scale)
-            .fit(&DatasetBase::new(&vectors * scale, labels))
-            .map_err(|error| wrong(error.to_string()))?;
-        let (weight, bias) = (&fitted.params().t() * scale, fitted.intercept().to_owned());
-        if !weight.iter().chain(&bias).all(|value| value.is_finite()) {
-            return Err(wrong("the weights grew beyond all bounds; raise classify.logistic.alpha".into()));
-        }
-        let slope = steepest(vectors.view(), train.targets.view(), weight.view(), &bias, self.0.alpha);
+        let (weight, bias, slope) = match fitting.task {
+            Task::SingleLabel => {
+                let labels = train.single_labels()?;
+                if let Some(class) = (0..train.classes.len()).find(|class| !labels.contains(class)) {
+                    return Err(wrong(&format!("class {} has no training clip", train.classes[class])));
+                }
+                self.softmax(vectors.view(), labels, train.targets.view(), self.0.alpha)?
+            }
+            Task::MultiLabel => self.one_versus_rest(vectors.view(), train.targets.view())?,
+        };
         let notes = if slope > CONVERGED {
             vec![format!(
                 "logistic regression had not converged after {} iterations (mean gradient {slope:.1e} > {CONVERGED:.0e}); \
@@ -57,8 +45,72 @@ impl Classifier for LogisticRegression {
         } else {
             vec![]
         };
-        let model = LogisticModel { weight: weight.mapv(|w| w as f32), bias: bias.mapv(|b| b as f32) };
-        Ok(Fitted { model: Box::new(model), curves: vec![], kept_epoch: None, notes })
+        let (weight, bias) = (weight.mapv(|w| w as f32), bias.mapv(|b| b as f32));
+        Ok(Fitted::at_once(LogisticModel { weight, bias, task: fitting.task }, notes))
+    }
+}
+
+fn wrong(why: &str) -> Error {
+    Error::Data(format!("logistic regression cannot be fitted: {why}"))
+}
+
+/// W (C, D), b (C), and the largest component of the objective's mean gradient there.
+type Solution = (Array2<f64>, Array1<f64>, f64);
+
+impl LogisticRegression {
+    /// The multinomial regression of vectors (N, D) with one class each, every class occurring; `targets` says the same as
+    /// `labels`.
+    fn softmax(
+        &self,
+        vectors: ArrayView2<'_, f64>,
+        labels: Vec<usize>,
+        targets: ArrayView2<'_, f32>,
+        alpha: f64,
+    ) -> Result<Solution> {
+        // linfa minimises the summed loss, from which its line search makes first steps so long that the search gets stuck
+        // (its log-sum-exp over all clips at once underflows there). Features scaled by 1/√N, with the penalty scaled to
+        // suit, pose the same problem at the scale of the mean loss; the bias begins at its optimum for W = 0.
+        let (count, dim) = vectors.dim();
+        let scale = 1.0 / (count as f64).sqrt();
+        let counts = targets.sum_axis(Axis(0)).mapv(f64::from);
+        let mut start = Array2::zeros((dim + 1, targets.ncols()));
+        start.row_mut(dim).assign(&counts.mapv(|of_class| (of_class / count as f64).ln()));
+        let fitted = MultiLogisticRegression::default()
+            .alpha(alpha * scale * scale)
+            .initial_params(start)
+            .max_iterations(self.0.max_iterations)
+            .gradient_tolerance(DONE / scale)
+            .fit(&DatasetBase::new(&vectors * scale, Array1::from_vec(labels)))
+            .map_err(|error| wrong(&error.to_string()))?;
+        let (weight, bias) = (&fitted.params().t() * scale, fitted.intercept().to_owned());
+        if !weight.iter().chain(&bias).all(|value| value.is_finite()) {
+            return Err(wrong("the weights grew beyond all bounds; raise classify.logistic.alpha"));
+        }
+        let slope = steepest(vectors, targets, weight.view(), &bias, alpha);
+        Ok((weight, bias, slope))
+    }
+
+    /// A regression for each label. A softmax over not having (0) and having it (1) depends on w₁ − w₀ only, and at its
+    /// optimum w₀ = −w₁: with twice the penalty it is the regression between the two.
+    fn one_versus_rest(&self, vectors: ArrayView2<'_, f64>, targets: ArrayView2<'_, f32>) -> Result<Solution> {
+        let (count, dim) = vectors.dim();
+        let mut weight = Array2::zeros((targets.ncols(), dim));
+        let (mut bias, mut slope) = (Array1::zeros(targets.ncols()), 0f64);
+        for (label, target) in targets.columns().into_iter().enumerate() {
+            let labels: Vec<usize> = target.iter().map(|&t| usize::from(t > 0.0)).collect();
+            let having = labels.iter().sum::<usize>();
+            if having == 0 || having == count {
+                // Nothing to tell apart: the frequency, kept away from 0 and 1 by half a clip.
+                bias[label] = ((having as f64 + 0.5) / ((count - having) as f64 + 0.5)).ln();
+                continue;
+            }
+            let both = Array2::from_shape_fn((count, 2), |(i, side)| f32::from(labels[i] == side));
+            let (w, b, of_label) = self.softmax(vectors, labels, both.view(), 2.0 * self.0.alpha)?;
+            weight.row_mut(label).assign(&(&w.row(1) - &w.row(0)));
+            bias[label] = b[1] - b[0];
+            slope = slope.max(of_label);
+        }
+        Ok((weight, bias, slope))
     }
 }
 
@@ -72,7 +124,7 @@ fn steepest(
 ) -> f64 {
     let count = x.nrows() as f64;
     let mut residual = x.dot(&weight.t()) + bias;
-    Loss::CrossEntropy.gradient(residual.view_mut(), targets);
+    Loss::CrossEntropy { weights: None }.gradient(residual.view_mut(), targets);
     let by_weight = residual.t().dot(&x) + &(&weight * (alpha / count));
     let by_bias = residual.sum_axis(Axis(0));
     by_weight.iter().chain(&by_bias).fold(0.0, |most, g| most.max(g.abs()))
@@ -85,16 +137,17 @@ pub struct LogisticModel {
     weight: Array2<f32>,
     /// b, (C).
     bias: Array1<f32>,
+    task: Task,
 }
 
 impl LogisticModel {
-    /// The model of saved tensors.
+    /// The model of saved tensors, for the task it was fitted to.
     ///
     /// # Errors
     /// A tensor is missing or misshapen.
-    pub fn restore(tensors: &Tensors) -> Result<Self> {
+    pub fn restore(tensors: &Tensors, task: Task) -> Result<Self> {
         let weight = tensors.matrix("0.weight")?;
-        Ok(Self { bias: tensors.vector_of("0.bias", weight.nrows())?, weight })
+        Ok(Self { bias: tensors.vector_of("0.bias", weight.nrows())?, weight, task })
     }
 }
 
@@ -102,7 +155,7 @@ impl Model for LogisticModel {
     fn scores(&self, data: &Dataset) -> Result<Array2<f32>> {
         check_dim(data.dim(), self.weight.ncols())?;
         let mut scores = data.vectors()?.dot(&self.weight.t()) + &self.bias;
-        Loss::CrossEntropy.scores(scores.view_mut());
+        loss::scores(self.task, scores.view_mut());
         Ok(scores)
     }
 
@@ -115,7 +168,7 @@ impl Model for LogisticModel {
         graph.constant(Tensor::matrix(weight, self.weight.view()));
         graph.constant(Tensor::vector(bias, self.bias.view()));
         let logits = graph.linear(features, weight, bias);
-        graph.softmax(&logits)
+        graph.scores(&logits, self.task)
     }
 }
 
@@ -141,7 +194,7 @@ mod tests {
         // Class 3 never occurs: leave it out.
         let targets = targets.select(Axis(1), &[0, 1, 2, 4, 5]);
         let train = dataset(rows.view(), targets);
-        let mut fitting = Fitting { seed: 0, threads: 1, progress: &mut |_| {} };
+        let mut fitting = Fitting { seed: 0, task: Task::SingleLabel, threads: 1, progress: &mut |_| {} };
         let fitted = LogisticRegression(recipe::Logistic { alpha: 1.0, max_iterations: 1000 })
             .fit(&train, &train, &mut fitting)
             .unwrap();

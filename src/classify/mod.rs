@@ -7,6 +7,7 @@
 //! [`build`] and [`restore`]: the exhaustive matches find a forgotten one.
 
 mod bayes;
+pub mod bilstm;
 mod constant;
 pub mod early_stopping;
 pub mod experiment;
@@ -25,10 +26,12 @@ mod standardise;
 mod tensors;
 #[cfg(test)]
 mod tests;
+pub mod training;
 
 use ndarray::Array2;
 
 pub use bayes::{BayesModel, GaussianBayes};
+pub use bilstm::{BidirectionalLstm, BilstmModel};
 pub use constant::{Constant, ConstantModel};
 pub use export::Exporter;
 pub use knn::{KnnModel, NearestNeighbours};
@@ -38,11 +41,12 @@ pub use saved::{About, SavedModel, predict};
 pub use settings::{Overrides, recipe_of};
 pub use standardise::{Standardise, Standardised, Standardiser};
 pub use tensors::{Tensor, Tensors};
+pub use training::Trainer;
 
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::evaluate::Epoch;
-use crate::recipe::{ClassifierKind, Classify};
+use crate::recipe::{ClassifierKind, Classify, Task};
 
 /// What fits a model to clips.
 pub trait Classifier {
@@ -57,6 +61,8 @@ pub trait Classifier {
 pub struct Fitting<'a> {
     /// Decides everything that is drawn.
     pub seed: u64,
+    /// One label a clip, or any number.
+    pub task: Task,
     /// Threads at the most; the fitted model does not depend on it.
     pub threads: usize,
     /// Called after each epoch, where there are epochs.
@@ -69,10 +75,19 @@ pub struct Fitted {
     pub model: Box<dyn Model>,
     /// Learning curves; empty for classifiers without epochs.
     pub curves: Vec<Epoch>,
+    /// What the scores of the curves are: `accuracy` or `mAP`.
+    pub measure: &'static str,
     /// The epoch (counted from 1) that was kept, where there are epochs.
     pub kept_epoch: Option<usize>,
     /// What the user should know, such as that the fit did not converge.
     pub notes: Vec<String>,
+}
+
+impl Fitted {
+    /// A model that was fitted without epochs.
+    fn at_once(model: impl Model + 'static, notes: Vec<String>) -> Self {
+        Self { model: Box::new(model), curves: vec![], measure: "", kept_epoch: None, notes }
+    }
 }
 
 /// What scores clips.
@@ -86,14 +101,22 @@ pub trait Model: Send + Sync {
     /// Everything the model knows, as named tensors; [`restore`] makes the same model of them.
     fn tensors(&self) -> Vec<Tensor>;
 
-    /// Writes the nodes that compute the scores, (N, C), from `features`, (N, D), and gives the name of their output.
+    /// Whether it reads the rows of a clip as a sequence, not as one vector.
+    fn reads_sequences(&self) -> bool {
+        false
+    }
+
+    /// Writes the nodes that compute the scores, (N, C), from `features`, (N, D) or (N, time, D), and gives the name of their output.
     fn export(&self, graph: &mut Exporter, features: &str) -> String;
 }
 
 /// The classifier `kind` with the settings of a recipe.
 pub fn build(settings: &Classify, kind: ClassifierKind) -> Box<dyn Classifier> {
     let classifier: Box<dyn Classifier> = match kind {
-        ClassifierKind::Mlp => Box::new(Perceptron(settings.mlp.clone())),
+        ClassifierKind::Mlp => Box::new(Perceptron { settings: settings.mlp.clone(), trainer: Trainer::of(settings) }),
+        ClassifierKind::Bilstm => {
+            Box::new(BidirectionalLstm { settings: settings.bilstm.clone(), trainer: Trainer::of(settings) })
+        }
         ClassifierKind::Logistic => Box::new(LogisticRegression(settings.logistic.clone())),
         ClassifierKind::Bayes => Box::new(GaussianBayes(settings.bayes.clone())),
         ClassifierKind::Knn => Box::new(NearestNeighbours(settings.knn.clone())),
@@ -102,14 +125,15 @@ pub fn build(settings: &Classify, kind: ClassifierKind) -> Box<dyn Classifier> {
     if settings.standardise { Box::new(Standardise(classifier)) } else { classifier }
 }
 
-/// The model of classifier `kind` with the given tensors.
+/// The model of classifier `kind` with the given tensors, fitted to `task`.
 ///
 /// # Errors
 /// A tensor is missing or of another shape.
-pub fn restore(kind: ClassifierKind, tensors: &Tensors) -> Result<Box<dyn Model>> {
+pub fn restore(kind: ClassifierKind, task: Task, tensors: &Tensors) -> Result<Box<dyn Model>> {
     let model: Box<dyn Model> = match kind {
-        ClassifierKind::Mlp => Box::new(MlpModel::restore(tensors)?),
-        ClassifierKind::Logistic => Box::new(LogisticModel::restore(tensors)?),
+        ClassifierKind::Mlp => Box::new(MlpModel::restore(tensors, task)?),
+        ClassifierKind::Bilstm => Box::new(BilstmModel::restore(tensors, task)?),
+        ClassifierKind::Logistic => Box::new(LogisticModel::restore(tensors, task)?),
         ClassifierKind::Bayes => Box::new(BayesModel::restore(tensors)?),
         ClassifierKind::Knn => Box::new(KnnModel::restore(tensors)?),
         ClassifierKind::Constant => Box::new(ConstantModel::restore(tensors)?),
@@ -124,6 +148,7 @@ pub fn restore(kind: ClassifierKind, tensors: &Tensors) -> Result<Box<dyn Model>
 pub fn name(kind: ClassifierKind) -> &'static str {
     match kind {
         ClassifierKind::Mlp => "mlp",
+        ClassifierKind::Bilstm => "bilstm",
         ClassifierKind::Logistic => "logistic",
         ClassifierKind::Bayes => "bayes",
         ClassifierKind::Knn => "knn",

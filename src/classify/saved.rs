@@ -126,7 +126,7 @@ impl SavedModel {
             let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes")));
             tensors.push(Tensor { name, shape: view.shape().to_vec(), values: values.collect() });
         }
-        let model = restore(about.classifier, &Tensors::new(&path, tensors))?;
+        let model = restore(about.classifier, about.task, &Tensors::new(&path, tensors))?;
         Ok(Self { about, model })
     }
 

@@ -5,7 +5,10 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::recipe::{self, ClassifierKind, Classify, Extractor, Pooling, Recipe, Sampling};
+use crate::recipe::{
+    self, ClassifierKind, Classify, Compat, Extractor, LossKind, OptimiserKind, Pooling, Recipe, Sampling,
+    ScheduleKind, SequenceSample, Task,
+};
 use crate::store::FeatureStore;
 
 /// What of a recipe a store records: [`Recipe::extraction_json`], read back.
@@ -38,6 +41,7 @@ pub fn recipe_of(store: &FeatureStore, file: Option<&Path>, values: &Overrides) 
             extractor: Extractor::Network { card: "unknown".into(), batch: 1 },
             codebook: None,
             classify: Classify::default(),
+            run: None,
         },
     };
     recipe.method = method;
@@ -45,6 +49,7 @@ pub fn recipe_of(store: &FeatureStore, file: Option<&Path>, values: &Overrides) 
         (recipe.sampling, recipe.extractor, recipe.codebook) = (sampling, extractor, codebook);
     }
     values.apply(&mut recipe.classify);
+    recipe.classify.pooling = recipe.classify.pooling.of(recipe.classify.classifier);
     recipe.check().map_err(|message| Error::Config { path: file.map_or(usual, Path::to_path_buf), message })?;
     Ok(recipe)
 }
@@ -65,31 +70,61 @@ pub struct Overrides {
     /// Standardise features by the training split.
     #[arg(long, value_name = "BOOL")]
     pub standardise: Option<bool>,
-    /// mlp: hidden units.
+    /// One label a clip or several; where neither is given, the data decide.
+    #[arg(long)]
+    pub task: Option<Task>,
+    /// mlp, bilstm: hidden units (of each direction).
     #[arg(long, value_name = "N")]
     pub hidden: Option<usize>,
-    /// mlp: probability of dropout.
+    /// mlp, bilstm: probability of dropout.
     #[arg(long, value_name = "P")]
     pub dropout: Option<f32>,
-    /// mlp: AdamW's learning rate.
+    /// bilstm: rows of a clip at the most.
+    #[arg(long, value_name = "N")]
+    pub length: Option<usize>,
+    /// bilstm: which rows of a longer clip.
+    #[arg(long)]
+    pub sample: Option<SequenceSample>,
+    /// bilstm: a network as others published it.
+    #[arg(long)]
+    pub compat: Option<Compat>,
+    /// What training minimises.
+    #[arg(long)]
+    pub loss: Option<LossKind>,
+    /// Weights against imbalance, in the loss.
+    #[arg(long, value_name = "RULE")]
+    pub loss_weights: Option<recipe::ClassWeights>,
+    /// How gradients become steps.
+    #[arg(long)]
+    pub optimiser: Option<OptimiserKind>,
+    /// The learning rate at its highest.
     #[arg(long, value_name = "X")]
     pub learning_rate: Option<f64>,
-    /// mlp: AdamW's weight decay.
+    /// The optimiser's weight decay.
     #[arg(long, value_name = "X")]
     pub weight_decay: Option<f64>,
-    /// mlp: clips a step.
+    /// Which curve the learning rate follows.
+    #[arg(long)]
+    pub schedule: Option<ScheduleKind>,
+    /// Epochs of linear warm-up in front of it.
+    #[arg(long, value_name = "N")]
+    pub warm_up: Option<usize>,
+    /// Clips a step.
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
-    /// mlp: epochs at the most.
+    /// Epochs at the most.
     #[arg(long, value_name = "N")]
     pub epochs: Option<usize>,
-    /// mlp: epochs without a better validation accuracy before training stops.
+    /// Epochs without a better one before training stops.
     #[arg(long, value_name = "N")]
     pub patience: Option<usize>,
-    /// mlp: epochs of the first cosine (T_0).
+    /// What makes an epoch better, on the validation split.
+    #[arg(long)]
+    pub watch: Option<recipe::Watch>,
+    /// Schedule restarts: epochs of the first cosine (T_0).
     #[arg(long, value_name = "N")]
     pub restart_every: Option<usize>,
-    /// mlp: how many times longer each cosine is (T_mult).
+    /// Schedule restarts: how many times longer each cosine is (T_mult).
     #[arg(long, value_name = "N")]
     pub restart_factor: Option<usize>,
     /// logistic: L2 penalty.
@@ -115,15 +150,29 @@ impl Overrides {
         set(&mut classify.seeds, self.seeds);
         set(&mut classify.pooling, self.pooling);
         set(&mut classify.standardise, self.standardise);
-        set(&mut classify.mlp.hidden, self.hidden);
-        set(&mut classify.mlp.dropout, self.dropout);
-        set(&mut classify.mlp.learning_rate, self.learning_rate);
-        set(&mut classify.mlp.weight_decay, self.weight_decay);
-        set(&mut classify.mlp.batch, self.batch);
-        set(&mut classify.mlp.epochs, self.epochs);
-        set(&mut classify.mlp.patience, self.patience);
-        set(&mut classify.mlp.restart_every, self.restart_every);
-        set(&mut classify.mlp.restart_factor, self.restart_factor);
+        classify.task = self.task.or(classify.task);
+        classify.loss.kind = self.loss.or(classify.loss.kind);
+        classify.bilstm.compat = self.compat.or(classify.bilstm.compat);
+        let (hidden, dropout) = match classify.classifier {
+            ClassifierKind::Bilstm => (&mut classify.bilstm.hidden, &mut classify.bilstm.dropout),
+            _ => (&mut classify.mlp.hidden, &mut classify.mlp.dropout),
+        };
+        set(hidden, self.hidden);
+        set(dropout, self.dropout);
+        set(&mut classify.bilstm.length, self.length);
+        set(&mut classify.bilstm.sample, self.sample);
+        set(&mut classify.loss.weights, self.loss_weights);
+        set(&mut classify.optimiser.kind, self.optimiser);
+        set(&mut classify.optimiser.learning_rate, self.learning_rate);
+        set(&mut classify.optimiser.weight_decay, self.weight_decay);
+        set(&mut classify.schedule.kind, self.schedule);
+        set(&mut classify.schedule.warm_up, self.warm_up);
+        set(&mut classify.schedule.restart_every, self.restart_every);
+        set(&mut classify.schedule.restart_factor, self.restart_factor);
+        set(&mut classify.training.batch, self.batch);
+        set(&mut classify.training.epochs, self.epochs);
+        set(&mut classify.training.patience, self.patience);
+        set(&mut classify.training.watch, self.watch);
         set(&mut classify.logistic.alpha, self.alpha);
         set(&mut classify.logistic.max_iterations, self.max_iterations);
         set(&mut classify.knn.neighbours, self.neighbours);

@@ -118,6 +118,10 @@ impl Model for Standardised {
         tensors
     }
 
+    fn reads_sequences(&self) -> bool {
+        self.model.reads_sequences()
+    }
+
     fn export(&self, graph: &mut Exporter, features: &str) -> String {
         let mean = graph.constant(Tensor::vector(MEAN, self.standardiser.mean.view()));
         let deviation = graph.constant(Tensor::vector(DEVIATION, self.standardiser.deviation.view()));

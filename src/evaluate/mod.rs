@@ -88,12 +88,12 @@ pub struct Epoch {
     pub epoch: usize,
     /// Mean loss over the training clips, with dropout on, as training saw it.
     pub train_loss: f64,
-    /// Accuracy over the training clips, in [0, 1], as training saw it.
-    pub train_accuracy: f64,
+    /// Accuracy or mAP over the training clips, in [0, 1], as training saw it.
+    pub train_score: f64,
     /// Mean loss over the validation clips.
     pub val_loss: f64,
-    /// Accuracy over the validation clips, in [0, 1].
-    pub val_accuracy: f64,
+    /// Accuracy or mAP over the validation clips, in [0, 1].
+    pub val_score: f64,
     /// Learning rate of the epoch's last step.
     pub learning_rate: f64,
 }

@@ -16,6 +16,7 @@ pub mod plots;
 mod single_label;
 pub mod svg;
 pub mod table;
+mod tensorboard;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -51,6 +52,10 @@ pub struct Run {
     pub constant: BTreeMap<Split, Measured>,
     /// Learning curves of the first seed; empty for classifiers without epochs.
     pub curves: Vec<Epoch>,
+    /// What the scores of the curves are: `accuracy` or `mAP`.
+    pub measure: &'static str,
+    /// The epoch (counted from 1) that was kept, where there are epochs.
+    pub kept_epoch: Option<usize>,
     /// What each seed gave.
     pub seeds: Vec<SeedResult>,
     /// Seconds of training, of the first seed.
@@ -122,8 +127,8 @@ fn show(title: &str, section: &Section<'_>) -> Shown {
     }
 }
 
-/// Writes a run's folder: predictions.csv, submission.csv (where clips have no label), curves.csv and curves.svg (where
-/// there were epochs), per_class.csv, classification_report.txt, recipe.toml, REPORT.md with its pictures (confusion_SPLIT
+/// Writes a run's folder: predictions.csv, submission.csv (where clips have no label), curves.csv, curves.svg and
+/// tensorboard/ (where there were epochs), per_class.csv, classification_report.txt, recipe.toml, REPORT.md with its pictures (confusion_SPLIT
 /// with one label a clip, precision_recall_SPLIT and average_precision_SPLIT with several) and, last, metrics.json.
 ///
 /// Files of an earlier run are replaced; others in the folder (the model) are left alone. A folder without metrics.json
@@ -149,7 +154,7 @@ pub fn write_run(dir: &Path, run: &Run) -> Result<()> {
         root: run.root.clone(),
         training_seconds: Some(run.train_seconds),
         extract_seconds: (provenance.extract_seconds > 0.0).then_some(provenance.extract_seconds),
-        best_epoch: plots::best_epoch(&run.curves),
+        best_epoch: run.kept_epoch,
         seeds: metrics::Seeds::of(&run.seeds),
         constant: run.constant.clone(),
         warnings: run.warnings.clone(),
@@ -174,9 +179,10 @@ pub fn write_run(dir: &Path, run: &Run) -> Result<()> {
         files.push("submission.csv");
     }
     if !run.curves.is_empty() {
-        write_curves(&dir.join("curves.csv"), &run.curves)?;
-        write(&dir.join("curves.svg"), &plots::curves(&run.curves))?;
+        write_curves(&dir.join("curves.csv"), run.measure, &run.curves)?;
+        write(&dir.join("curves.svg"), &plots::curves(run.measure, &run.curves, run.kept_epoch))?;
         files.extend(["curves.csv", "curves.svg"]);
+        tensorboard::write(dir, run)?;
     }
     let recipe = toml::to_string_pretty(&run.recipe)
         .map_err(|error| Error::Config { path: dir.join("recipe.toml"), message: error.to_string() })?;
@@ -283,10 +289,11 @@ fn write_submission(path: &Path, predictions: &Predictions) -> Result<()> {
     write_records(path, [vec!["Id".into(), "Category".into()]].into_iter().chain(rows))
 }
 
-fn write_curves(path: &Path, epochs: &[Epoch]) -> Result<()> {
-    let header = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate"];
+fn write_curves(path: &Path, measure: &str, epochs: &[Epoch]) -> Result<()> {
+    let (train, val) = (format!("train_{measure}"), format!("val_{measure}"));
+    let header = ["epoch", "train_loss", &train, "val_loss", &val, "learning_rate"];
     let rows = epochs.iter().map(|e| {
-        let values = [e.train_loss, e.train_accuracy, e.val_loss, e.val_accuracy, e.learning_rate];
+        let values = [e.train_loss, e.train_score, e.val_loss, e.val_score, e.learning_rate];
         std::iter::once(e.epoch.to_string()).chain(values.iter().map(f64::to_string)).collect()
     });
     write_records(path, [header.map(String::from).to_vec()].into_iter().chain(rows))

@@ -7,15 +7,15 @@ use crate::evaluate::measured::Number;
 /// Characters of a class name before it is cut; the whole name stands in the tables.
 const NAME: usize = 22;
 
-/// Loss, accuracy and learning rate over the epochs, one panel each, with the best epoch marked.
-pub fn curves(epochs: &[Epoch]) -> String {
+/// Loss, score (accuracy or mAP, as `measure` names it) and learning rate over the epochs, one panel each, with the epoch
+/// that was kept marked.
+pub fn curves(measure: &str, epochs: &[Epoch], kept: Option<usize>) -> String {
     let (panel, height, left, top, gap) = (300.0, 210.0, 58.0, 58.0, 74.0);
     let mut drawing = Drawing::new(left + 3.0 * panel + 2.0 * gap + 20.0, top + height + 52.0, "learning curves");
-    let best = best_epoch(epochs);
     type Value = fn(&Epoch) -> f64;
     let panels: [(&str, &[(&str, Value)]); 3] = [
         ("loss", &[("training", |e| e.train_loss), ("validation", |e| e.val_loss)]),
-        ("accuracy", &[("training", |e| e.train_accuracy), ("validation", |e| e.val_accuracy)]),
+        (measure, &[("training", |e| e.train_score), ("validation", |e| e.val_score)]),
         ("learning rate", &[("learning rate", |e| e.learning_rate)]),
     ];
     let last = epochs.last().map_or(1, |e| e.epoch) as f64;
@@ -23,7 +23,7 @@ pub fn curves(epochs: &[Epoch]) -> String {
         let x0 = left + i as f64 * (panel + gap);
         let finite = |value: &f64| value.is_finite();
         let values: Vec<f64> = lines.iter().flat_map(|(_, value)| epochs.iter().map(value)).filter(finite).collect();
-        let high = if title == "accuracy" { 1.0 } else { values.iter().copied().fold(1e-9, f64::max) };
+        let high = if title == measure { 1.0 } else { values.iter().copied().fold(1e-9, f64::max) };
         let marks = ticks(0.0, high, 5);
         let top_value = *marks.last().expect("ticks are never empty");
         let y = |value: f64| top + height * (1.0 - value / top_value);
@@ -37,8 +37,8 @@ pub fn curves(epochs: &[Epoch]) -> String {
             drawing.text(x(mark), top + height + 14.0, 11.0, "dim", Anchor::Middle, 0.0, &number(mark));
         }
         drawing.text(x0 + panel / 2.0, top + height + 34.0, 12.0, "ink", Anchor::Middle, 0.0, "epoch");
-        if let Some(best) = best {
-            drawing.line((x(best as f64), top), (x(best as f64), top + height), "rule", 1.0, "3 3");
+        if let Some(kept) = kept {
+            drawing.line((x(kept as f64), top), (x(kept as f64), top + height), "rule", 1.0, "3 3");
         }
         let mut legend = x0;
         for (k, (name, value)) in lines.iter().enumerate() {
@@ -52,27 +52,11 @@ pub fn curves(epochs: &[Epoch]) -> String {
                 legend += 44.0 + width(name, 11.0);
             }
         }
-        if let (Some(best), true) = (best, lines.len() > 1) {
-            drawing.text(x0 + panel, top - 17.0, 11.0, "dim", Anchor::End, 0.0, &format!("best: epoch {best}"));
+        if let (Some(kept), true) = (kept, lines.len() > 1) {
+            drawing.text(x0 + panel, top - 17.0, 11.0, "dim", Anchor::End, 0.0, &format!("kept: epoch {kept}"));
         }
     }
     drawing.finish()
-}
-
-/// The epoch of the highest validation accuracy, of equal ones that of the lower validation loss, then the first: the one
-/// that training keeps.
-pub fn best_epoch(epochs: &[Epoch]) -> Option<usize> {
-    let mut best: Option<&Epoch> = None;
-    for epoch in epochs {
-        let better = |best: &Epoch| {
-            epoch.val_accuracy > best.val_accuracy
-                || (epoch.val_accuracy == best.val_accuracy && epoch.val_loss < best.val_loss)
-        };
-        if best.is_none_or(better) {
-            best = Some(epoch);
-        }
-    }
-    best.map(|epoch| epoch.epoch)
 }
 
 /// A confusion matrix, C × C counts, as a heat map: coloured by share of the true class, counts written in.

@@ -42,9 +42,9 @@ pub(super) fn run(classes: &[&str]) -> Run {
             Epoch {
                 epoch,
                 train_loss: 2.5 / e,
-                train_accuracy: 1.0 - 0.9 / e,
+                train_score: 1.0 - 0.9 / e,
                 val_loss: 2.5 / e.sqrt(),
-                val_accuracy: 0.7 - 0.6 / e - if epoch > 22 { 0.02 } else { 0.0 },
+                val_score: 0.7 - 0.6 / e - if epoch > 22 { 0.02 } else { 0.0 },
                 learning_rate: 0.005 * (1.0 + (std::f64::consts::PI * (e % 10.0) / 10.0).cos()),
             }
         })
@@ -66,6 +66,7 @@ pub(super) fn run(classes: &[&str]) -> Run {
             extractor: Extractor::Network { card: "r2plus1d".into(), batch: 4 },
             codebook: None,
             classify: Classify::default(),
+            run: None,
         },
         provenance: Provenance {
             method: "cnn3d".into(),
@@ -79,6 +80,8 @@ pub(super) fn run(classes: &[&str]) -> Run {
         unlabelled: Some(predictions("u", 5, &classes, false)),
         constant,
         curves,
+        measure: "accuracy",
+        kept_epoch: Some(22),
         seeds: vec![seed(0, 0.6), seed(1, 0.7)],
         train_seconds: 1.5,
         features: "features/cnn3d.h5".into(),

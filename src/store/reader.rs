@@ -3,9 +3,9 @@
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
-use hdf5::types::VarLenUnicode;
+use hdf5::types::{FixedAscii, VarLenAscii, VarLenUnicode};
 use hdf5::{File, H5Type};
-use ndarray::{Array2, s};
+use ndarray::{Array2, Axis, s};
 
 use super::layout::{Payload, Provenance, wrong};
 use super::{ClipRows, Failure, Row, StoredClip, Values};
@@ -134,15 +134,20 @@ impl Store {
             .collect())
     }
 
+    /// The clips. Ids, offsets and lengths are required; paths and times are empty and 0 where another program left them
+    /// out.
     fn read_clips(&self) -> Result<Vec<StoredClip>> {
         let id = self.texts("clips/id")?;
-        let path = self.texts("clips/path")?;
         let offset = self.all::<u64>("clips/offset")?;
-        let length = self.all::<u32>("clips/length")?;
-        let frame_count = self.all::<u64>("clips/frame_count")?;
-        let fps = self.all::<f64>("clips/fps")?;
-        let duration_seconds = self.all::<f64>("clips/duration_seconds")?;
+        let length = self.all::<u64>("clips/length")?;
         let count = id.len();
+        let path = if self.has("clips/path") { self.texts("clips/path")? } else { vec![String::new(); count] };
+        let times = |name: &str| if self.has(name) { self.all::<f64>(name) } else { Ok(vec![0.0; count]) };
+        let (fps, duration_seconds) = (times("clips/fps")?, times("clips/duration_seconds")?);
+        let frame_count = match self.has("clips/frame_count") {
+            true => self.all::<u64>("clips/frame_count")?,
+            false => vec![0; count],
+        };
         let lengths = [path.len(), offset.len(), length.len(), frame_count.len(), fps.len(), duration_seconds.len()];
         if lengths.iter().any(|&n| n != count) {
             return Err(self.wrong("damaged: the datasets below /clips differ in length".into()));
@@ -153,7 +158,7 @@ impl Store {
             if offset[i] != next {
                 return Err(self.wrong(format!("damaged: clip {id} begins at row {}, not {next}", offset[i])));
             }
-            next += u64::from(length[i]);
+            next += length[i];
             clips.push(StoredClip {
                 id,
                 path,
@@ -184,6 +189,10 @@ impl Store {
         Ok(id.into_iter().zip(stage).zip(error).map(|((id, stage), error)| Failure { id, stage, error }).collect())
     }
 
+    fn has(&self, name: &str) -> bool {
+        self.file.dataset(name).is_ok()
+    }
+
     fn dataset(&self, name: &str) -> Result<hdf5::Dataset> {
         self.file.dataset(name).map_err(|_| self.wrong(format!("damaged: the dataset /{name} is missing")))
     }
@@ -197,7 +206,15 @@ impl Store {
     }
 
     fn texts(&self, name: &str) -> Result<Vec<String>> {
-        Ok(self.all::<VarLenUnicode>(name)?.iter().map(|text| text.to_string()).collect())
+        let of_length =
+            self.all::<VarLenUnicode>(name).map(|texts| texts.iter().map(|text| text.to_string()).collect());
+        // h5py writes `bytes` as ASCII, of variable or of fixed length.
+        let texts = of_length
+            .or_else(|_| self.all::<VarLenAscii>(name).map(|texts| texts.iter().map(|text| text.to_string()).collect()))
+            .or_else(|_| {
+                self.all::<FixedAscii<256>>(name).map(|texts| texts.iter().map(|text| text.to_string()).collect())
+            });
+        texts.map_err(|_: Error| self.wrong(format!("the dataset /{name} holds no text that can be read")))
     }
 
     fn vector<T: H5Type>(&self, name: &str, range: Range<usize>) -> Result<Vec<T>> {
@@ -247,13 +264,31 @@ impl FeatureStore {
         self.matrix("features", range)
     }
 
-    /// One vector a clip, (N, D).
+    /// One vector a clip, (N, D): as stored, or else made of the rows here.
+    ///
+    /// # Errors
+    /// The rows are to be a sequence; or they cannot be read.
     pub fn pooled(&self, pooling: Pooling) -> Result<Array2<f32>> {
         let name = match pooling {
             Pooling::Mean => "pooled/mean",
             Pooling::Max => "pooled/max",
+            Pooling::None => return Err(self.wrong("a sequence of rows is no one vector a clip".into())),
         };
-        self.matrix(name, 0..self.clips.len())
+        if self.has(name) {
+            return self.matrix(name, 0..self.clips.len());
+        }
+        let mut pooled = Array2::zeros((self.clips.len(), self.dim()));
+        for (clip, mut vector) in self.clips.iter().zip(pooled.rows_mut()) {
+            let rows = self.features(clip.offset..clip.offset + clip.length)?;
+            if rows.is_empty() {
+                return Err(self.wrong(format!("clip {} has no row", clip.id)));
+            }
+            match pooling {
+                Pooling::Max => vector.assign(&rows.fold_axis(Axis(0), f32::NEG_INFINITY, |most, &x| most.max(x))),
+                _ => vector.assign(&(rows.mapv(f64::from).sum_axis(Axis(0)) / rows.nrows() as f64).mapv(|x| x as f32)),
+            }
+        }
+        Ok(pooled)
     }
 
     /// Whether the features come from untrained (seeded) weights.

@@ -289,7 +289,7 @@ fn what_cannot_be_used_is_refused_with_a_sentence() {
     let text = fs::read_to_string(bench.path("manifest.csv")).unwrap();
     let text = text.replace("label,", "labels,").replace("train-a-0.mp4,a", "train-a-0.mp4,a|b");
     fs::write(bench.path("manifest.csv"), text).unwrap();
-    bench.refused(&QUICK, &["clip train-a-0 has 2 labels (a, b)"]);
+    bench.refused(&[&QUICK[..], &["--task", "single-label"]].concat(), &["clip train-a-0 has 2 labels (a, b)"]);
     // Values out of range, and a store that is none.
     bench.manifest(&clips);
     bench.refused(&["--batch", "1"], &["batch must be at least 2"]);
@@ -345,4 +345,82 @@ fn a_store_of_another_program_is_accepted() {
     let metrics = bench.metrics("out");
     assert_eq!(metrics["val"]["accuracy"], 1.0);
     assert_eq!(metrics["method"], "made", "the file's name, where the store names no method");
+}
+
+/// Writes no more than the contract asks for, by h5py: sequences of three to nine rows, of which one tells the class.
+const BARE: &str = "
+import sys, h5py, numpy as np
+folder = sys.argv[1]
+random = np.random.default_rng(0)
+labels = [['x', 'y'][i % 2] for i in range(60)]
+lengths = random.integers(3, 10, 60)
+offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+features = random.normal(size=(lengths.sum(), 8)).astype('f4')
+for label, offset, length in zip(labels, offsets, lengths):
+    features[offset + random.integers(length), :4] += 9.0 if label == 'x' else -9.0
+with h5py.File(folder + '/made.h5', 'w') as f:
+    f.attrs.update(format='kinoprobe-features', format_version=1)
+    f['features'] = features
+    f['rows/clip'] = np.repeat(np.arange(60), lengths)
+    f['clips/id'] = [f'clip{i}' for i in range(60)]
+    f['clips/offset'] = offsets
+    f['clips/length'] = lengths
+with open(folder + '/manifest.csv', 'w') as f:
+    f.write('id,path,label\\n')
+    for i, label in enumerate(labels):
+        open(f'{folder}/clip{i}.mp4', 'w').close()
+        f.write(f'clip{i},clip{i}.mp4,{label}\\n')
+";
+
+/// What TensorBoard itself reads of a run's event files.
+const TENSORBOARD: &str = "
+import sys
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+for part in 'train', 'val':
+    events = EventAccumulator(f'{sys.argv[1]}/tensorboard/{part}')
+    events.Reload()
+    tags = events.Tags()
+    print(part, sorted(tags['scalars']), sorted(tags['tensors']))
+    print(len(events.Scalars('loss')), events.Scalars('loss')[-1].step)
+    for tag in tags['tensors']:
+        print(events.SummaryMetadata(tag).plugin_data.plugin_name, tensor_util.make_ndarray(events.Tensors(tag)[0].tensor_proto).shape)
+";
+
+#[test]
+fn sequences_are_learnt_from_a_bare_store_and_a_run_is_repeated_from_its_recipe_alone() {
+    let bench = Bench { folder: tempfile::tempdir().unwrap() };
+    run_python(BARE, &[bench.folder.path()]);
+    let quick = ["--hidden", "8", "--epochs", "30", "--batch", "8", "--patience", "30", "--split-seed", "3"];
+    let flags = [&quick[..], &["--classifier", "bilstm", "--sample", "random-window", "--length", "8"]].concat();
+    let output = bench.classify("out", &flags);
+    assert_code(&output, 0);
+    let metrics = bench.metrics("out");
+    assert!(metrics["val"]["accuracy"].as_f64().unwrap() > 0.9, "{metrics}");
+    assert_eq!(metrics["method"], "made");
+
+    // Pooled features are made of the rows.
+    assert_code(&bench.classify("pooled", &[&QUICK[..], &["--pooling", "max"]].concat()), 0);
+
+    let evaluated = bench.evaluate("out");
+    assert_code(&evaluated, 0);
+
+    let read = |file: &str| fs::read(bench.path(file)).unwrap();
+    let before = read("out/predictions.csv");
+    let classify = env!("CARGO_BIN_EXE_kinoprobe-classify");
+    assert_code(&bench.run(classify, &["--recipe", "out/recipe.toml", "--out", "again"]), 0);
+    assert!(
+        before == read("again/predictions.csv") && read("out/model.safetensors") == read("again/model.safetensors")
+    );
+    fs::remove_file(bench.path("out/predictions.csv")).unwrap();
+    assert_code(&bench.run(classify, &["--recipe", "out/recipe.toml"]), 0);
+    assert!(before == read("out/predictions.csv"));
+    let output = bench.run(classify, &["--out", "nothing"]);
+    assert_code(&output, 2);
+
+    let said = run_python(TENSORBOARD, &[&bench.path("out")]);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[..2], ["train ['accuracy', 'learning_rate', 'loss'] []", "30 30"]);
+    assert_eq!(lines[2..4], ["val ['accuracy', 'loss'] ['pr/x', 'pr/y']", "30 30"]);
+    assert_eq!(lines[4..], ["pr_curves (6, 201)"; 2]);
 }

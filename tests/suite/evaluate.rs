@@ -82,7 +82,7 @@ for method, strength, weights in [("strong", 3.0, "published"), ("weak", 0.7, "s
     for method in ["strong", "weak"] {
         let recipe = format!(
             "method = \"{method}\"\n[sampling]\nkind = \"even\"\nframes = 1\n[extractor]\nkind = \"network\"\n\
-             card = \"numbers\"\nbatch = 1\n[classify.mlp]\nhidden = 16\nepochs = 12\n"
+             card = \"numbers\"\nbatch = 1\n[classify.mlp]\nhidden = 16\n[classify.training]\nepochs = 12\n"
         );
         fs::write(folder.join(format!("{method}.toml")), recipe).unwrap();
     }

@@ -6,11 +6,13 @@
 mod batch_norm;
 mod dropout;
 mod gelu;
+mod layer_norm;
 mod linear;
 
 pub use batch_norm::BatchNorm;
 pub use dropout::Dropout;
 pub use gelu::Gelu;
+pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 
 /// A parameter with its gradient, as an optimiser sees it. Both in the layer's order, of one length.

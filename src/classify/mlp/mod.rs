@@ -1,24 +1,28 @@
-//! The multi-layer perceptron: its classifier, its model and its training.
+//! The multi-layer perceptron: its classifier and its model.
 
 pub mod network;
-pub mod train;
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayViewMut2};
 
-use super::layers::{BatchNorm, Linear};
-use super::loss::Loss;
+use super::layers::{BatchNorm, Dropout, Linear, Parameter};
+use super::loss::{self, Loss};
 use super::standardise::check_dim;
+use super::training::{Learner, Streams, Trainer, measure};
 use super::{Classifier, Exporter, Fitted, Fitting, Model, Tensor, Tensors};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::matrix::default_threads;
-use crate::recipe;
+use crate::recipe::{self, Task};
 use network::Network;
-use train::{Examples, train};
 
-/// Linear → BatchNorm1d → GELU → Dropout → Linear, trained by AdamW on cross-entropy, with cosine annealing, warm restarts
-/// and early stopping; see [`train::train`].
-pub struct Perceptron(pub recipe::Mlp);
+/// Linear → BatchNorm1d → GELU → Dropout → Linear, and softmax for one label a clip, the sigmoid for several; trained as
+/// [`Trainer`] says.
+pub struct Perceptron {
+    /// The network.
+    pub settings: recipe::Mlp,
+    /// Its training.
+    pub trainer: Trainer,
+}
 
 impl Classifier for Perceptron {
     fn fit(&self, data: &Dataset, valid: &Dataset, fitting: &mut Fitting<'_>) -> Result<Fitted> {
@@ -29,32 +33,58 @@ impl Classifier for Perceptron {
                 if data.len() == 1 { "" } else { "s" }
             )));
         }
-        data.single_labels()?;
-        valid.single_labels()?;
-        let examples = |of: &Dataset| -> Result<()> { of.vectors().map(|_| ()) };
-        examples(data)?;
-        examples(valid)?;
-        let trained = train(
-            &self.0,
-            Examples { features: data.vectors()?, targets: data.targets.view() },
-            Examples { features: valid.vectors()?, targets: valid.targets.view() },
-            fitting.seed,
-            fitting.threads,
-            fitting.progress,
-        );
-        if trained.curves.iter().any(|epoch| !epoch.train_loss.is_finite()) {
-            return Err(Error::Data("training diverged: the loss is not finite; lower the learning rate".into()));
-        }
-        let mut notes = Vec::new();
-        if valid.is_empty() {
-            notes.push("no validation clip: trained for all epochs, and the last one is kept".into());
-        }
+        data.vectors()?;
+        valid.vectors()?;
+        let Streams { mut weights, dropout, .. } = Streams::new(fitting.seed);
+        let (inputs, outputs) = (data.dim(), data.classes.len());
+        let learner = Pupil {
+            network: Network::new(inputs, self.settings.hidden, outputs, &mut weights, fitting.threads),
+            dropout: Dropout::new(self.settings.dropout, dropout),
+            batch: Array2::zeros((0, inputs)),
+            targets: Array2::zeros((0, outputs)),
+        };
+        let trained = self.trainer.train(learner, data, valid, fitting)?;
         Ok(Fitted {
-            model: Box::new(MlpModel { network: trained.network }),
+            model: Box::new(MlpModel { network: trained.network.network, task: fitting.task }),
             curves: trained.curves,
+            measure: measure(fitting.task),
             kept_epoch: Some(trained.kept),
-            notes,
+            notes: trained.notes,
         })
+    }
+}
+
+/// The network in training, with its batch.
+struct Pupil {
+    network: Network<f32>,
+    dropout: Dropout,
+    batch: Array2<f32>,
+    targets: Array2<f32>,
+}
+
+impl Learner for Pupil {
+    fn learn(&mut self, data: &Dataset, chosen: &[usize], loss: &Loss, logits: ArrayViewMut2<'_, f32>) -> f64 {
+        if self.batch.nrows() != chosen.len() {
+            self.batch = Array2::zeros((chosen.len(), data.dim()));
+            self.targets = Array2::zeros((chosen.len(), data.classes.len()));
+        }
+        for (row, &clip) in chosen.iter().enumerate() {
+            self.batch.row_mut(row).assign(&data.rows.row(clip));
+            self.targets.row_mut(row).assign(&data.targets.row(clip));
+        }
+        self.network.learn(self.batch.view(), self.targets.view(), loss, &mut self.dropout, logits)
+    }
+
+    fn logits(&self, data: &Dataset) -> Array2<f32> {
+        self.network.logits(data.rows.view())
+    }
+
+    fn parameters(&mut self) -> Vec<Parameter<'_, f32>> {
+        self.network.parameters().into()
+    }
+
+    fn state(&mut self) -> Vec<&mut [f32]> {
+        self.network.state().into()
     }
 }
 
@@ -62,14 +92,15 @@ impl Classifier for Perceptron {
 #[derive(Debug, Clone)]
 pub struct MlpModel {
     network: Network<f32>,
+    task: Task,
 }
 
 impl MlpModel {
-    /// The model of saved tensors.
+    /// The model of saved tensors, for the task it was fitted to.
     ///
     /// # Errors
     /// A tensor is missing or misshapen.
-    pub fn restore(tensors: &Tensors) -> Result<Self> {
+    pub fn restore(tensors: &Tensors, task: Task) -> Result<Self> {
         let weight = tensors.matrix("0.weight")?;
         let hidden = weight.nrows();
         let first = Linear::from_parameters(weight, tensors.vector_of("0.bias", hidden)?);
@@ -81,7 +112,7 @@ impl MlpModel {
         let weight = tensors.matrix_of("4.weight", hidden)?;
         let bias = tensors.vector_of("4.bias", weight.nrows())?;
         let second = Linear::from_parameters(weight, bias);
-        Ok(Self { network: Network::from_layers(first, norm, second, default_threads()) })
+        Ok(Self { network: Network::from_layers(first, norm, second, default_threads()), task })
     }
 }
 
@@ -89,7 +120,7 @@ impl Model for MlpModel {
     fn scores(&self, data: &Dataset) -> Result<Array2<f32>> {
         check_dim(data.dim(), self.network.first.weight.ncols())?;
         let mut scores = self.network.logits(data.vectors()?);
-        Loss::CrossEntropy.scores(scores.view_mut());
+        loss::scores(self.task, scores.view_mut());
         Ok(scores)
     }
 
@@ -124,6 +155,6 @@ impl Model for MlpModel {
         let product = graph.node("Mul", &[&hidden, &below]);
         let active = graph.node("Mul", &[&product, &half]);
         let logits = graph.linear(&active, "4.weight", "4.bias");
-        graph.softmax(&logits)
+        graph.scores(&logits, self.task)
     }
 }

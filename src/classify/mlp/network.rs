@@ -60,14 +60,15 @@ impl<T: Real> Network<T> {
     }
 
     /// Forward and backward over one batch (N ≥ 2, inputs) with multi-hot targets (N, classes): leaves every parameter's
-    /// gradient in its layer. Gives the mean loss, and how many clips had their highest logit at a target.
+    /// gradient in its layer, writes the logits (N, classes), and gives the loss.
     pub fn learn(
         &mut self,
         input: ArrayView2<'_, T>,
         targets: ArrayView2<'_, f32>,
-        loss: Loss,
+        loss: &Loss,
         dropout: &mut Dropout,
-    ) -> (f64, usize) {
+        mut outputs: ArrayViewMut2<'_, T>,
+    ) -> f64 {
         let count = input.nrows();
         self.buffers.make_room(count);
         let Buffers { normalised, hidden, gradient, derivative, logits } = &mut self.buffers;
@@ -85,13 +86,13 @@ impl<T: Real> Network<T> {
         dropout.forward_training(values, slopes);
         self.second.forward(hidden.view(), logits.view_mut(), self.threads);
 
-        let correct = count_correct(logits.view(), targets);
+        outputs.assign(&logits);
         let value = loss.gradient(logits.view_mut(), targets);
         self.second.backward(hidden.view(), logits.view(), Some(gradient.view_mut()), self.threads);
         gradient *= &derivative;
         self.norm.backward(normalised.view(), gradient.view_mut());
         self.first.backward(input, gradient.view(), None, self.threads);
-        (value, correct)
+        value
     }
 
     /// Logits (N, classes) of clips (N, inputs) with running averages and without dropout, block by block.
@@ -120,16 +121,15 @@ impl<T: Real> Network<T> {
         [a, b, c, d, e, f]
     }
 
-    /// Everything a prediction needs, to keep the best epoch: the parameters and the running averages.
-    pub fn copy_state(&self, into: &mut Self) {
-        into.first.weight.assign(&self.first.weight);
-        into.first.bias.assign(&self.first.bias);
-        into.norm.weight.assign(&self.norm.weight);
-        into.norm.bias.assign(&self.norm.bias);
-        into.norm.running_mean.assign(&self.norm.running_mean);
-        into.norm.running_variance.assign(&self.norm.running_variance);
-        into.second.weight.assign(&self.second.weight);
-        into.second.bias.assign(&self.second.bias);
+    /// Everything a prediction needs: the parameters and the running averages.
+    pub fn state(&mut self) -> [&mut [T]; 8] {
+        let Self { first, norm, second, .. } = self;
+        let [weight, bias, mean, variance] =
+            [&mut norm.weight, &mut norm.bias, &mut norm.running_mean, &mut norm.running_variance]
+                .map(|vector| vector.as_slice_mut().expect("vectors are contiguous"));
+        let [a, b] = first.parameters().map(|parameter| parameter.values);
+        let [c, d] = second.parameters().map(|parameter| parameter.values);
+        [a, b, weight, bias, mean, variance, c, d]
     }
 }
 
@@ -143,14 +143,6 @@ impl<T: Real> Buffers<T> {
             }
         }
     }
-}
-
-/// How many rows have their highest logit (the first of several) at a target.
-pub fn count_correct<T: Real>(logits: ArrayView2<'_, T>, targets: ArrayView2<'_, f32>) -> usize {
-    let highest = |row: ndarray::ArrayView1<'_, T>| {
-        row.iter().enumerate().fold(0, |best, (i, z)| if *z > row[best] { i } else { best })
-    };
-    logits.rows().into_iter().zip(targets.rows()).filter(|(row, target)| target[highest(*row)] > 0.0).count()
 }
 
 #[cfg(test)]
@@ -173,10 +165,13 @@ mod tests {
         let targets = Array2::from_shape_fn((n, classes), |(i, c)| f32::from(i % classes == c));
         // The same mask every time: the generator is cloned before use.
         let dropout = Dropout::new(0.4, Xoshiro256PlusPlus::seed_from_u64(5));
-        let loss_of = |network: &Network<f64>| {
-            network.clone().learn(x.view(), targets.view(), Loss::CrossEntropy, &mut dropout.clone()).0
+        let loss = Loss::CrossEntropy { weights: None };
+        let learn = |network: &mut Network<f64>| {
+            let mut logits = Array2::zeros((n, classes));
+            network.learn(x.view(), targets.view(), &loss, &mut dropout.clone(), logits.view_mut())
         };
-        network.learn(x.view(), targets.view(), Loss::CrossEntropy, &mut dropout.clone());
+        let loss_of = |network: &Network<f64>| learn(&mut network.clone());
+        learn(&mut network);
         let step = 1e-5;
         for which in 0..6 {
             for i in 0..network.parameters()[which].values.len() {

@@ -161,10 +161,30 @@ impl TensorProto {
 impl ValueInfo {
     /// An f32 tensor of shape `(batch, sizes…)`, the batch dynamic.
     pub fn batched(name: &str, sizes: &[i64]) -> Self {
-        let batch = Dimension { value: None, parameter: Some("batch".into()) };
-        let sizes = sizes.iter().map(|size| Dimension { value: Some(*size), parameter: None });
-        let shape = Shape { dims: std::iter::once(batch).chain(sizes).collect() };
+        Self::tensor(
+            name,
+            std::iter::once(Dimension::any("batch")).chain(sizes.iter().map(|&size| Dimension::of(size))),
+        )
+    }
+
+    /// An f32 tensor of shape `(batch, time, dim)`, batch and time dynamic.
+    pub fn sequences(name: &str, dim: i64) -> Self {
+        Self::tensor(name, [Dimension::any("batch"), Dimension::any("time"), Dimension::of(dim)])
+    }
+
+    fn tensor(name: &str, dims: impl IntoIterator<Item = Dimension>) -> Self {
+        let shape = Shape { dims: dims.into_iter().collect() };
         let tensor = TensorType { element: FLOAT, shape: Some(shape) };
         Self { name: name.into(), kind: Some(ValueType { tensor: Some(tensor) }) }
+    }
+}
+
+impl Dimension {
+    fn of(size: i64) -> Self {
+        Self { value: Some(size), parameter: None }
+    }
+
+    fn any(name: &str) -> Self {
+        Self { value: None, parameter: Some(name.into()) }
     }
 }

@@ -1,0 +1,303 @@
+//! One direction of the LSTM: forward and backward over a packed batch.
+
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, s};
+use pulp::Arch;
+use rand::RngCore;
+
+use super::sequences::Packed;
+use crate::classify::layers::Parameter;
+use crate::classify::numeric::Real;
+use crate::matrix::{Into, multiply};
+
+/// One direction of a long short-term memory (Hochreiter & Schmidhuber 1997), with the gates, their order (i, f, g, o) and the
+/// two biases of `torch.nn.LSTM`:
+///
+/// ```text
+/// i, f, g, o = σ, σ, tanh, σ (x·W_ihᵀ + b_ih + h·W_hhᵀ + b_hh)
+/// c ← f·c + i·g,   h ← o·tanh(c)
+/// ```
+///
+/// The products with the input are one product over all steps; only those with h are made step by step.
+#[derive(Debug, Clone)]
+pub struct Direction<T> {
+    /// (4H, D).
+    pub weight_input: Array2<T>,
+    /// (4H, H).
+    pub weight_hidden: Array2<T>,
+    /// (4H).
+    pub bias_input: Array1<T>,
+    /// (4H).
+    pub bias_hidden: Array1<T>,
+    reverse: bool,
+    weight_input_gradient: Array2<T>,
+    weight_hidden_gradient: Array2<T>,
+    /// The same by either bias.
+    bias_gradient: Array1<T>,
+}
+
+/// What a forward pass leaves for the backward pass; each matrix has room for the largest batch seen.
+#[derive(Debug, Clone)]
+pub struct Trace<T> {
+    /// The hidden state after each row, (R, H).
+    pub output: Array2<T>,
+    /// i, f, g and o, then the gradient before them, (R, 4H).
+    gates: Array2<T>,
+    /// tanh(c) of each row, (R, H).
+    active_cell: Array2<T>,
+    /// The cell before each row, (R, H).
+    cell_before: Array2<T>,
+    /// The hidden state before each row, (R, H).
+    hidden_before: Array2<T>,
+    /// h (or the gradient by it) of each clip at the present step, (clips, H).
+    hidden: Array2<T>,
+    /// c (or the gradient by it) of each clip at the present step, (clips, H).
+    cell: Array2<T>,
+    /// W_hhᵀ, (H, 4H): laid out so that the small products of the steps need not rearrange it.
+    weight_transposed: Array2<T>,
+}
+
+impl<T: Real> Trace<T> {
+    /// An empty trace for `hidden` units.
+    pub fn new(hidden: usize) -> Self {
+        let empty = Array2::zeros((0, hidden));
+        Self {
+            output: empty.clone(),
+            gates: Array2::zeros((0, 4 * hidden)),
+            active_cell: empty.clone(),
+            cell_before: empty.clone(),
+            hidden_before: empty.clone(),
+            hidden: empty.clone(),
+            cell: empty,
+            weight_transposed: Array2::zeros((hidden, 4 * hidden)),
+        }
+    }
+
+    fn make_room(&mut self, rows: usize, clips: usize) {
+        let grow = |buffer: &mut Array2<T>, rows: usize| {
+            if buffer.nrows() < rows {
+                *buffer = Array2::zeros((rows, buffer.ncols()));
+            }
+        };
+        for buffer in
+            [&mut self.output, &mut self.gates, &mut self.active_cell, &mut self.cell_before, &mut self.hidden_before]
+        {
+            grow(buffer, rows);
+        }
+        grow(&mut self.hidden, clips);
+        grow(&mut self.cell, clips);
+    }
+}
+
+impl<T: Real> Direction<T> {
+    /// Freshly drawn weights as PyTorch's: all uniform in ±1/√H.
+    pub fn new(inputs: usize, hidden: usize, reverse: bool, random: &mut impl RngCore) -> Self {
+        let bound = 1.0 / (hidden as f64).sqrt();
+        let mut draw = || T::of(((random.next_u64() >> 11) as f64 / (1u64 << 53) as f64 * 2.0 - 1.0) * bound);
+        let weight_input = Array2::from_shape_simple_fn((4 * hidden, inputs), &mut draw);
+        let weight_hidden = Array2::from_shape_simple_fn((4 * hidden, hidden), &mut draw);
+        let bias_input = Array1::from_shape_simple_fn(4 * hidden, &mut draw);
+        let bias_hidden = Array1::from_shape_simple_fn(4 * hidden, &mut draw);
+        Self::from_parameters(weight_input, weight_hidden, bias_input, bias_hidden, reverse)
+    }
+
+    /// A direction of given parameters: W_ih (4H, D), W_hh (4H, H), b_ih and b_hh (4H).
+    pub fn from_parameters(
+        weight_input: Array2<T>,
+        weight_hidden: Array2<T>,
+        bias_input: Array1<T>,
+        bias_hidden: Array1<T>,
+        reverse: bool,
+    ) -> Self {
+        let (gates, hidden) = weight_hidden.dim();
+        let fit = gates == 4 * hidden && weight_input.nrows() == gates;
+        assert!(fit && bias_input.len() == gates && bias_hidden.len() == gates, "the parameters fit each other");
+        Self {
+            weight_input_gradient: Array2::zeros(weight_input.dim()),
+            weight_hidden_gradient: Array2::zeros(weight_hidden.dim()),
+            bias_gradient: Array1::zeros(gates),
+            weight_input,
+            weight_hidden,
+            bias_input,
+            bias_hidden,
+            reverse,
+        }
+    }
+
+    /// H.
+    pub fn hidden(&self) -> usize {
+        self.weight_hidden.ncols()
+    }
+
+    /// Runs over `batch`, whose rows are `input` (R, D) (or made of them), and leaves the hidden states in `trace.output`.
+    pub fn forward(&self, input: ArrayView2<'_, T>, batch: &Packed<T>, trace: &mut Trace<T>, threads: usize) {
+        let (rows, units) = (input.nrows(), self.hidden());
+        trace.make_room(rows, batch.clips());
+        let mut gates = trace.gates.slice_mut(s![..rows, ..]);
+        gates.assign(&(&self.bias_input + &self.bias_hidden));
+        multiply(input, self.weight_input.t(), gates.view_mut(), Into::Add, threads);
+        trace.weight_transposed.assign(&self.weight_hidden.t());
+        trace.hidden.fill(T::zero());
+        trace.cell.fill(T::zero());
+        let steps = batch.counts.len();
+        for step in 0..steps {
+            let step = if self.reverse { steps - 1 - step } else { step };
+            let (range, clips) = (batch.step(step), batch.counts[step]);
+            let hidden = trace.hidden.slice(s![..clips, ..]);
+            trace.hidden_before.slice_mut(s![range.clone(), ..]).assign(&hidden);
+            let mut gates = gates.slice_mut(s![range.clone(), ..]);
+            multiply(hidden, trace.weight_transposed.view(), gates.view_mut(), Into::Add, 1);
+            let within = range.start * units..range.end * units;
+            let state = State {
+                gates: gates.as_slice_mut().expect("rows are contiguous"),
+                active_cell: &mut slice(&mut trace.active_cell)[within.clone()],
+                cell_before: &mut slice(&mut trace.cell_before)[within.clone()],
+                output: &mut slice(&mut trace.output)[within],
+                hidden: &mut slice(&mut trace.hidden)[..clips * units],
+                cell: &mut slice(&mut trace.cell)[..clips * units],
+            };
+            Arch::new().dispatch(|| state.advance(units));
+        }
+    }
+
+    /// Gradients from that by the output, (R, H): by the parameters (kept here), and by the input where it is asked for. The
+    /// trace is that of the forward pass; its gates are overwritten.
+    pub fn backward(
+        &mut self,
+        input: ArrayView2<'_, T>,
+        batch: &Packed<T>,
+        trace: &mut Trace<T>,
+        output_gradient: ArrayView2<'_, T>,
+        input_gradient: Option<ArrayViewMut2<'_, T>>,
+        threads: usize,
+    ) {
+        let (rows, units) = (input.nrows(), self.hidden());
+        trace.hidden.fill(T::zero());
+        trace.cell.fill(T::zero());
+        let given = output_gradient.as_slice().expect("gradients are contiguous");
+        let steps = batch.counts.len();
+        for step in 0..steps {
+            let step = if self.reverse { step } else { steps - 1 - step };
+            let (range, clips) = (batch.step(step), batch.counts[step]);
+            let within = range.start * units..range.end * units;
+            let mut gates = trace.gates.slice_mut(s![range, ..]);
+            let gradient = Gradient {
+                gates: gates.as_slice_mut().expect("rows are contiguous"),
+                active_cell: &slice(&mut trace.active_cell)[within.clone()],
+                cell_before: &slice(&mut trace.cell_before)[within.clone()],
+                output: &given[within],
+                hidden: &slice(&mut trace.hidden)[..clips * units],
+                cell: &mut slice(&mut trace.cell)[..clips * units],
+            };
+            Arch::new().dispatch(|| gradient.retreat(units));
+            let hidden = trace.hidden.slice_mut(s![..clips, ..]);
+            multiply(gates.view(), self.weight_hidden.view(), hidden, Into::Overwrite, 1);
+        }
+        let gates = trace.gates.slice(s![..rows, ..]);
+        let before = trace.hidden_before.slice(s![..rows, ..]);
+        multiply(gates.t(), before, self.weight_hidden_gradient.view_mut(), Into::Overwrite, threads);
+        multiply(gates.t(), input, self.weight_input_gradient.view_mut(), Into::Overwrite, threads);
+        self.bias_gradient.fill(T::zero());
+        for row in gates.rows() {
+            self.bias_gradient += &row;
+        }
+        if let Some(input_gradient) = input_gradient {
+            multiply(gates, self.weight_input.view(), input_gradient, Into::Overwrite, threads);
+        }
+    }
+
+    /// W_ih, W_hh, b_ih, b_hh.
+    pub fn parameters(&mut self) -> [Parameter<'_, T>; 4] {
+        fn of<'a, T>(values: &'a mut [T], gradient: Option<&'a [T]>) -> Parameter<'a, T> {
+            Parameter { values, gradient: gradient.expect("gradients are contiguous") }
+        }
+        const WHOLE: &str = "parameters are contiguous";
+        [
+            of(self.weight_input.as_slice_mut().expect(WHOLE), self.weight_input_gradient.as_slice()),
+            of(self.weight_hidden.as_slice_mut().expect(WHOLE), self.weight_hidden_gradient.as_slice()),
+            of(self.bias_input.as_slice_mut().expect(WHOLE), self.bias_gradient.as_slice()),
+            of(self.bias_hidden.as_slice_mut().expect(WHOLE), self.bias_gradient.as_slice()),
+        ]
+    }
+}
+
+fn slice<T>(of: &mut Array2<T>) -> &mut [T] {
+    of.as_slice_mut().expect("buffers are contiguous")
+}
+
+/// One step forward, all (clips, H) but the gates, (clips, 4H).
+struct State<'a, T> {
+    gates: &'a mut [T],
+    active_cell: &'a mut [T],
+    cell_before: &'a mut [T],
+    output: &'a mut [T],
+    hidden: &'a mut [T],
+    cell: &'a mut [T],
+}
+
+impl<T: Real> State<'_, T> {
+    #[inline(always)]
+    fn advance(self, units: usize) {
+        self.cell_before.copy_from_slice(self.cell);
+        let clips = self.gates.chunks_exact_mut(4 * units).zip(self.cell.chunks_exact_mut(units));
+        let kept = self.active_cell.chunks_exact_mut(units).zip(self.output.chunks_exact_mut(units));
+        for ((gates, cell), (active_cell, output)) in clips.zip(kept) {
+            let (i, rest) = gates.split_at_mut(units);
+            let (f, rest) = rest.split_at_mut(units);
+            let (g, o) = rest.split_at_mut(units);
+            let (cell, active_cell) = (&mut cell[..units], &mut active_cell[..units]);
+            let (o, output) = (&mut o[..units], &mut output[..units]);
+            for unit in 0..units {
+                i[unit] = i[unit].sigmoid();
+                f[unit] = f[unit].sigmoid();
+                g[unit] = g[unit].hyperbolic_tangent();
+                o[unit] = o[unit].sigmoid();
+                cell[unit] = f[unit] * cell[unit] + i[unit] * g[unit];
+                active_cell[unit] = cell[unit].hyperbolic_tangent();
+                output[unit] = o[unit] * active_cell[unit];
+            }
+        }
+        self.hidden.copy_from_slice(self.output);
+    }
+}
+
+/// One step backward: turns the gates into the gradient before them.
+struct Gradient<'a, T> {
+    gates: &'a mut [T],
+    active_cell: &'a [T],
+    cell_before: &'a [T],
+    /// By the output, from above.
+    output: &'a [T],
+    /// By h, from the step that came after.
+    hidden: &'a [T],
+    /// By c, from the step that came after; then for the one before.
+    cell: &'a mut [T],
+}
+
+impl<T: Real> Gradient<'_, T> {
+    #[inline(always)]
+    fn retreat(self, units: usize) {
+        let one = T::one();
+        let clips = self.gates.chunks_exact_mut(4 * units).zip(self.cell.chunks_exact_mut(units));
+        let states = self.active_cell.chunks_exact(units).zip(self.cell_before.chunks_exact(units));
+        let above = self.output.chunks_exact(units).zip(self.hidden.chunks_exact(units));
+        for (((gates, cell), (active_cell, cell_before)), (output, hidden)) in clips.zip(states).zip(above) {
+            let (i, rest) = gates.split_at_mut(units);
+            let (f, rest) = rest.split_at_mut(units);
+            let (g, o) = rest.split_at_mut(units);
+            let (o, cell) = (&mut o[..units], &mut cell[..units]);
+            let (active_cell, cell_before) = (&active_cell[..units], &cell_before[..units]);
+            let (output, hidden) = (&output[..units], &hidden[..units]);
+            for unit in 0..units {
+                let by_hidden = output[unit] + hidden[unit];
+                let (ai, af, ag, ao) = (i[unit], f[unit], g[unit], o[unit]);
+                let active = active_cell[unit];
+                let by_cell = by_hidden * ao * (one - active * active) + cell[unit];
+                i[unit] = by_cell * ag * ai * (one - ai);
+                f[unit] = by_cell * cell_before[unit] * af * (one - af);
+                g[unit] = by_cell * ai * (one - ag * ag);
+                o[unit] = by_hidden * active * ao * (one - ao);
+                cell[unit] = by_cell * af;
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Losses, optimisers, schedules and the BiLSTM against PyTorch, on the numbers of tests/goldens/training.py.
+
+use ndarray::{Array2, Axis};
+use rand::SeedableRng;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use safetensors::SafeTensors;
+
+use super::{matrix, one_hot, values, vector};
+use crate::classify::bilstm::lstm::Direction;
+use crate::classify::bilstm::network::{Network, Pool, in_order_of_clips};
+use crate::classify::bilstm::sequences::{Packed, Window};
+use crate::classify::layers::{Dropout, LayerNorm, Linear, Parameter};
+use crate::classify::loss::Loss;
+use crate::classify::numeric::Real;
+use crate::classify::optimiser::Optimiser;
+use crate::classify::schedule::Schedule;
+use crate::dataset::Dataset;
+use crate::recipe::{self, OptimiserKind, ScheduleKind, SequenceSample};
+
+const TRAINING: &[u8] = include_bytes!("../../../fixtures/training.safetensors");
+const BILSTM: &[u8] = include_bytes!("../../../fixtures/bilstm.safetensors");
+
+#[test]
+fn losses_agree_with_pytorch() {
+    let file = SafeTensors::deserialize(TRAINING).unwrap();
+    let logits: Array2<f64> = matrix(&file, "loss.logits");
+    let several: Array2<f32> = matrix(&file, "loss.targets");
+    let one = one_hot(&values(&file, "loss.classes").1, logits.ncols());
+    let weights = values(&file, "loss.weights").1;
+    let asymmetric =
+        |gamma_positive, gamma_negative, margin| Loss::Asymmetric { gamma_positive, gamma_negative, margin };
+    for (name, loss) in [
+        ("bce", Loss::BinaryCrossEntropy { positive: None }),
+        ("bce_weighted", Loss::BinaryCrossEntropy { positive: Some(weights.clone()) }),
+        ("cross_entropy", Loss::CrossEntropy { weights: None }),
+        ("cross_entropy_weighted", Loss::CrossEntropy { weights: Some(weights) }),
+        ("asymmetric", asymmetric(0.0, 4.0, 0.05)),
+        ("asymmetric_both", asymmetric(1.0, 2.5, 0.2)),
+        ("focal", Loss::Focal { gamma: 2.0, alpha: 0.25 }),
+        ("focal_half", Loss::Focal { gamma: 0.5, alpha: 0.7 }),
+    ] {
+        let targets = if name.starts_with("cross") { &one } else { &several };
+        let expected = values(&file, &format!("loss.{name}.value")).1[0];
+        let mut gradient = logits.clone();
+        let value = loss.gradient(gradient.view_mut(), targets.view());
+        assert!((value - expected).abs() < 1e-12 * expected.abs().max(1.0), "{name}: {value} against {expected}");
+        assert_eq!(loss.value(logits.view(), targets.view()), value, "{name}");
+        let theirs: Array2<f64> = matrix(&file, &format!("loss.{name}.gradient"));
+        let distance = (&gradient - &theirs).iter().fold(0f64, |most, d| most.max(d.abs()));
+        assert!(distance < 1e-12, "{name}: gradient {distance:e}");
+        // In single precision, where logits are large too.
+        let mut single = logits.mapv(|z| z as f32);
+        loss.gradient(single.view_mut(), targets.view());
+        assert!(single.iter().zip(&theirs).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-7), "{name}");
+    }
+}
+
+#[test]
+fn ten_steps_of_every_optimiser_agree_with_pytorch() {
+    let file = SafeTensors::deserialize(TRAINING).unwrap();
+    let gradients: Array2<f64> = matrix(&file, "optimiser.gradients");
+    let sgd = |momentum, nesterov| (OptimiserKind::Sgd, momentum, nesterov);
+    for (name, (kind, momentum, nesterov)) in [
+        ("adamw", (OptimiserKind::Adamw, 0.9, false)),
+        ("adam", (OptimiserKind::Adam, 0.9, false)),
+        ("sgd", sgd(0.0, false)),
+        ("momentum", sgd(0.9, false)),
+        ("nesterov", sgd(0.9, true)),
+    ] {
+        let settings = recipe::Optimiser { kind, learning_rate: 0.05, weight_decay: 0.1, momentum, nesterov };
+        let expected: Array2<f64> = matrix(&file, &format!("optimiser.{name}"));
+        let mut ours = values(&file, "optimiser.start").1;
+        let mut optimiser = Optimiser::new(&settings);
+        for (gradient, theirs) in gradients.rows().into_iter().zip(expected.rows()) {
+            let gradient = gradient.to_vec();
+            optimiser.step(&mut [Parameter { values: &mut ours, gradient: &gradient }], 0.05, 1);
+            assert!(ours.iter().zip(theirs).all(|(a, b)| (a - b).abs() < 1e-12), "{name}");
+        }
+    }
+}
+
+#[test]
+fn schedules_agree_with_pytorch() {
+    let file = SafeTensors::deserialize(TRAINING).unwrap();
+    let base = recipe::Schedule { step_every: 5, step_factor: 0.3, ..recipe::Schedule::default() };
+    for (name, kind, warm_up) in
+        [("step", ScheduleKind::Step, 0), ("cosine", ScheduleKind::Cosine, 0), ("warm_cosine", ScheduleKind::Cosine, 3)]
+    {
+        let schedule = Schedule::new(&recipe::Schedule { kind, warm_up, ..base.clone() }, 0.02, 12);
+        for (epoch, theirs) in values(&file, &format!("schedule.{name}")).1.into_iter().enumerate() {
+            let ours = schedule.rate(epoch, 0, 1);
+            assert!((ours - theirs).abs() < 1e-15, "{name}, epoch {epoch}: {ours} against {theirs}");
+        }
+    }
+    let constant = Schedule::new(&recipe::Schedule { kind: ScheduleKind::Constant, warm_up: 1, ..base }, 0.02, 12);
+    let rates: Vec<f64> =
+        (0..2).flat_map(|epoch| (0..2).map(move |step| (epoch, step))).map(|(e, s)| constant.rate(e, s, 2)).collect();
+    assert_eq!(rates, [0.01, 0.02, 0.02, 0.02]);
+}
+
+/// The largest differences to PyTorch's logits, loss and gradients.
+fn distance_to_pytorch<T: Real>(prefix: &str, pool: Pool, window: Window, loss: &Loss) -> (f64, f64) {
+    let file = SafeTensors::deserialize(BILSTM).unwrap();
+    let name = |key: &str| format!("{prefix}.{key}");
+    let direction = |suffix: &str| {
+        Direction::from_parameters(
+            matrix(&file, &name(&format!("lstm.weight_ih_l0{suffix}"))),
+            matrix(&file, &name(&format!("lstm.weight_hh_l0{suffix}"))),
+            vector(&file, &name(&format!("lstm.bias_ih_l0{suffix}"))),
+            vector(&file, &name(&format!("lstm.bias_hh_l0{suffix}"))),
+            !suffix.is_empty(),
+        )
+    };
+    let norm = window
+        .pad
+        .then(|| LayerNorm::from_parameters(vector(&file, &name("norm.weight")), vector(&file, &name("norm.bias"))));
+    let linear = Linear::from_parameters(matrix(&file, &name("linear.weight")), vector(&file, &name("linear.bias")));
+    let mut network = Network::<T>::from_layers(norm, [direction(""), direction("_reverse")], pool, linear, 2);
+    let mut offsets = vec![0];
+    offsets.extend(values(&file, "lengths").1.iter().scan(0, |sum, length| {
+        *sum += *length as usize;
+        Some(*sum)
+    }));
+    let (clips, targets) = (offsets.len() - 1, matrix::<f32>(&file, "targets"));
+    // The rows are kept in f32, as features are: the batch gets the f64 ones back below.
+    let rows: Array2<T> = matrix(&file, "rows");
+    let data = Dataset {
+        ids: (0..clips).map(|i| i.to_string()).collect(),
+        groups: vec![None; clips],
+        rows: Array2::from_shape_fn(rows.dim(), |(row, _)| row as f32 + 1.0),
+        offsets,
+        classes: vec![String::new(); targets.ncols()],
+        targets,
+    };
+    let mut batch = Packed::<T>::new(&data, &(0..clips).collect::<Vec<_>>(), window, None);
+    for mut row in batch.rows.rows_mut() {
+        if row[0] > T::zero() {
+            row.assign(&rows.row(row[0].double() as usize - 1));
+        }
+    }
+    let targets = data.targets.select(Axis(0), &batch.order);
+    let mut dropout = Dropout::new(0.0, Xoshiro256PlusPlus::seed_from_u64(0));
+    let mut logits = Array2::zeros(targets.dim());
+    let value = network.learn(&batch, targets.view(), loss, &mut dropout, logits.view_mut());
+    assert_eq!(network.logits(&batch), logits);
+    let mut ordered = Array2::zeros(logits.dim());
+    in_order_of_clips(logits.mapv(|z| z.double() as f32).view(), &batch.order, ordered.view_mut());
+    let theirs: Array2<f32> = matrix(&file, &name("logits"));
+    assert!((&ordered - &theirs).iter().all(|d| d.abs() < 1e-6));
+
+    let by_loss = (value - values(&file, &name("loss")).1[0]).abs();
+    let mut keys = if window.pad { vec!["norm.weight", "norm.bias"] } else { vec![] };
+    keys.extend(["lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.bias_ih_l0", "lstm.bias_hh_l0"]);
+    keys.extend(["lstm.weight_ih_l0_reverse", "lstm.weight_hh_l0_reverse"]);
+    keys.extend(["lstm.bias_ih_l0_reverse", "lstm.bias_hh_l0_reverse", "linear.weight", "linear.bias"]);
+    let parameters = network.parameters();
+    assert_eq!(parameters.len(), keys.len());
+    let mut by_gradient = 0f64;
+    for (parameter, key) in parameters.iter().zip(keys) {
+        let theirs = values(&file, &name(&format!("gradient.{key}"))).1;
+        assert_eq!(parameter.gradient.len(), theirs.len(), "{key}");
+        let distances = parameter.gradient.iter().zip(&theirs).map(|(a, b)| (a.double() - b).abs());
+        by_gradient = distances.fold(by_gradient, f64::max);
+    }
+    (by_loss, by_gradient)
+}
+
+#[test]
+fn the_bilstm_agrees_with_pytorch() {
+    let window = |length, pad| Window { length, sample: SequenceSample::Truncate, pad };
+    let asymmetric = Loss::Asymmetric { gamma_positive: 0.0, gamma_negative: 4.0, margin: 0.05 };
+    let entropy = Loss::BinaryCrossEntropy { positive: None };
+    for (prefix, pool, window, loss) in
+        [("max", Pool::MaxOverTime, window(7, false), asymmetric), ("compat", Pool::LastStep, window(8, true), entropy)]
+    {
+        let exact = distance_to_pytorch::<f64>(prefix, pool, window, &loss);
+        assert!(exact.0 < 1e-12 && exact.1 < 1e-12, "{prefix}, f64: {exact:?}");
+        let single = distance_to_pytorch::<f32>(prefix, pool, window, &loss);
+        assert!(single.0 < 1e-6 && single.1 < 1e-6, "{prefix}, f32: {single:?}");
+        println!("{prefix}: loss and gradients within {exact:?} (f64) and {single:?} (f32) of PyTorch");
+    }
+}
