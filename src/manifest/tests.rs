@@ -88,6 +88,8 @@ fn refuses_with_line_and_remedy() {
     refused("id,path,label,start,end\n1,a.mp4,x,1,soon\n", &["manifest.csv:2", "end is `soon`"]);
     refused("id,path,label,start,end\n1,a.mp4,x,3,2\n", &["manifest.csv:2", "end (2) is not after start (3)"]);
     refused("id,path,label,end\n1,a.mp4,x,nan\n", &["end is `nan`"]);
+    refused("id,path,label,year\n1,a.mp4,x,1997\n2,b.mp4,x,soon\n", &["manifest.csv:3", "year is `soon`"]);
+    refused("id,path,label,year\n1,a.mp4,x,1997.5\n", &["manifest.csv:2", "year is `1997.5`"]);
     refused(
         "id,path,label,group,split\n1,a.mp4,x,film,train\n2,b.mp4,x,film,test\n",
         &["`film`", "more than one split", "train (`a.mp4` (line 2))", "test (`b.mp4` (line 3))"],
@@ -274,7 +276,7 @@ fn hash_covers_what_decides_extraction() {
 #[test]
 fn what_is_written_reads_the_same() {
     let folder = folder(&["a.mp4", "b.mp4", "c.mp4", "d.mp4"]);
-    let text = "id,path,labels,group,start,end\n1,a.mp4,\"x, y|z\",g,0.1,2\n2,b.mp4,z,,,\n3,c.mp4,z,h,,3.25\n4,d.mp4,\"x, y\",,,\n";
+    let text = "id,path,labels,group,start,end,year\n1,a.mp4,\"x, y|z\",g,0.1,2,1997\n2,b.mp4,z,,,,\n3,c.mp4,z,h,,3.25,2003\n4,d.mp4,\"x, y\",,,,\n";
     put(folder.path(), "manifest.csv", text);
     let mut manifest = Manifest::load(folder.path(), None).unwrap();
     assert!(assign(&mut manifest, Fractions::default(), 0).unwrap());
@@ -282,6 +284,7 @@ fn what_is_written_reads_the_same() {
     manifest.write_csv(&written).unwrap();
     let mut again = Manifest::load(&written, Some(folder.path())).unwrap();
     assert_eq!(again.clips, manifest.clips);
+    assert_eq!(again.clips[0].year, Some(1997));
     assert_eq!(again.sha256, manifest.sha256);
     assert!(!assign(&mut again, Fractions::default(), 1).unwrap(), "a split that is there is kept");
 }
@@ -320,9 +323,7 @@ mod splitting {
             file: PathBuf::from(format!("{i}.mp4")),
             labels: vec![format!("class{label}")],
             group: group.map(|group| format!("group{group}")),
-            split: None,
-            start: None,
-            end: None,
+            ..Clip::default()
         }
     }
 

@@ -41,8 +41,7 @@ fn manifest() -> Manifest {
         labels: label.map(String::from).into_iter().collect(),
         group: Some("film".into()),
         split,
-        start: None,
-        end: None,
+        ..Clip::default()
     };
     Manifest {
         source: "clips.csv".into(),

@@ -42,10 +42,8 @@ fn clip(root: &Path, path: String, label: Option<&str>, split: Option<Split>) ->
         file: resolve(root, &path),
         path,
         labels: label.map(str::to_string).into_iter().collect(),
-        group: None,
         split,
-        start: None,
-        end: None,
+        ..Clip::default()
     }
 }
 
