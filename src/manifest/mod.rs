@@ -9,6 +9,7 @@ mod csv;
 mod lists;
 mod problems;
 pub mod split;
+mod stratify;
 #[cfg(test)]
 mod tests;
 

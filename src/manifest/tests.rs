@@ -479,5 +479,41 @@ mod splitting {
                 }
             }
         }
+
+        /// Several labels and groups: none in two splits, every label near its share but for what its largest groups
+        /// weigh, every label trains, and the same whatever the order of the rows.
+        #[test]
+        fn several_labels_in_groups_balance(
+            rows in prop::collection::vec((1u8..32, 0usize..40), 120..240),
+            seed in any::<u64>(),
+        ) {
+            let clips = rows.iter().enumerate().map(|(i, &(set, group))| Clip {
+                labels: (0..5).filter(|bit| set & (1 << bit) != 0).map(|bit| format!("class{bit}")).collect(),
+                ..clip(i, 0, Some(group))
+            });
+            let mut data = manifest(clips.collect());
+            let mut reversed = manifest(data.clips.iter().rev().cloned().collect());
+            let fractions = Fractions { val: 0.2, test: 0.2 };
+            prop_assert!(assign(&mut data, fractions, seed).unwrap());
+            let mut splits: BTreeMap<&str, BTreeSet<Split>> = BTreeMap::new();
+            for clip in &data.clips {
+                splits.entry(clip.group.as_deref().unwrap()).or_default().insert(clip.split.unwrap());
+            }
+            prop_assert!(splits.values().all(|splits| splits.len() == 1));
+            for class in data.classes() {
+                let mut of_group: BTreeMap<&str, usize> = BTreeMap::new();
+                for clip in data.clips.iter().filter(|clip| clip.labels.contains(&class)) {
+                    *of_group.entry(clip.group.as_deref().unwrap()).or_default() += 1;
+                }
+                let (total, largest) = (of_group.values().sum::<usize>(), *of_group.values().max().unwrap());
+                for split in [Split::Val, Split::Test] {
+                    let off = (count(&data, split, &class) as f64 - 0.2 * total as f64).abs();
+                    prop_assert!(off <= largest as f64 + 1.0, "{class}: {off} off, largest group {largest}");
+                }
+                prop_assert!(count(&data, Split::Train, &class) >= 1);
+            }
+            assign(&mut reversed, fractions, seed).unwrap();
+            prop_assert_eq!(of(&data), of(&reversed));
+        }
     }
 }
