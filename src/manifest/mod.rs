@@ -1,11 +1,13 @@
 //! Which clips: ids, paths, labels, groups and splits.
 //!
 //! [`Manifest::load`] takes a CSV with a header ([`csv`]), a folder per class, the lists of a course's homework
-//! (`Id,Category` beside a folder of videos) or a plain list of paths ([`lists`]). Whatever is wrong is said in one
+//! (`Id,Category` beside a folder of videos) or a plain list of paths ([`lists`]). [`import`] makes a manifest of published
+//! data sets. Whatever is wrong is said in one
 //! message with file, line and remedy, several problems at a time. [`split::assign`] draws a split where there is none.
 
 mod columns;
 mod csv;
+pub mod import;
 mod lists;
 mod problems;
 pub mod split;
@@ -89,6 +91,13 @@ pub struct Clip {
     pub end: Option<f64>,
     /// The year it came out.
     pub year: Option<i32>,
+}
+
+impl Clip {
+    /// The number of frames, where the clip is a folder of frames.
+    pub fn frames(&self) -> Option<usize> {
+        self.file.is_dir().then(|| frames_in(&self.file))
+    }
 }
 
 /// The clips of a data set, in the order of the file.
@@ -378,6 +387,13 @@ fn folder_of(file: &Path) -> PathBuf {
         Some(folder) if folder != Path::new("") => folder.to_path_buf(),
         _ => PathBuf::from("."),
     }
+}
+
+/// How many images a folder has.
+fn frames_in(folder: &Path) -> usize {
+    let visible = |path: &PathBuf| path.file_name().is_some_and(|name| !is_hidden(&name.to_string_lossy()));
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|child| child.path());
+    files.filter(|path| visible(path) && is_image(path)).count()
 }
 
 /// Whether a file's extension is one of a video or image.
