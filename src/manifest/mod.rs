@@ -7,6 +7,7 @@
 
 mod columns;
 mod csv;
+pub mod imbalance;
 pub mod import;
 mod lists;
 mod problems;
