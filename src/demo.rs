@@ -1,5 +1,8 @@
 //! Demo clips: 15 classes, 3 textures × 5 motions, made so that one frame tells the texture and not the motion.
 //!
+//! With several labels a clip, texture and motion are labels of their own (`still` is none), and independently of them
+//! some clips have black bars (`letterbox`, told by one frame) or a light that comes and goes (`flicker`, told by none).
+//!
 //! Textures are isotropic and stationary and repeat every [`TILE`] pixels; a motion only moves the window through which
 //! the texture is seen. Position, scale, colours, contrast, speed and noise are drawn for every clip.
 
@@ -21,6 +24,8 @@ use crate::error::{Error, Result};
 pub const TEXTURES: [&str; 3] = ["blobs", "cells", "dots"];
 /// How it moves.
 pub const MOTIONS: [&str; 5] = ["still", "pan", "tilt", "spin", "zoom"];
+/// What may lie over it, in clips with several labels.
+pub const OVERLAYS: [&str; 2] = ["letterbox", "flicker"];
 /// Width and height of the clips in pixels.
 pub const SIZE: (usize, usize) = (320, 240);
 
@@ -38,6 +43,8 @@ pub struct Settings {
     pub clips: usize,
     /// Another seed gives other clips.
     pub seed: u64,
+    /// Give each clip one to four labels instead of one class.
+    pub multi_label: bool,
 }
 
 /// What was made.
@@ -55,10 +62,48 @@ struct Job {
     texture: usize,
     motion: usize,
     instance: usize,
+    overlay: Overlay,
     file: PathBuf,
 }
 
+/// What lies over a clip; nothing where all is 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Overlay {
+    /// Height of each black bar as a share of the picture's.
+    letterbox: f32,
+    /// How often a second the light comes and goes.
+    flicker: f32,
+}
+
+/// The shares of the clips that have each of [`OVERLAYS`].
+const OVERLAY_SHARES: [f64; 2] = [0.4, 0.3];
+
+impl Overlay {
+    fn draw(random: &mut Xoshiro256PlusPlus) -> Self {
+        let [letterbox, flicker] = OVERLAY_SHARES.map(|share| random.gen_bool(share));
+        let (bars, rate) = (random.gen_range(0.12..0.2), random.gen_range(1.5..4.0));
+        Overlay { letterbox: if letterbox { bars } else { 0.0 }, flicker: if flicker { rate } else { 0.0 } }
+    }
+
+    /// Which of [`OVERLAYS`] it has.
+    fn has(&self) -> [bool; 2] {
+        [self.letterbox > 0.0, self.flicker > 0.0]
+    }
+}
+
 impl Job {
+    /// A number of its own for each clip, to seed what is drawn for it.
+    fn number(&self) -> u64 {
+        ((self.texture * 64 + self.motion) * 4096 + self.instance) as u64
+    }
+
+    /// The labels where a clip has several: one to four.
+    fn labels(&self) -> Vec<&'static str> {
+        let motion = Some(MOTIONS[self.motion]).filter(|&motion| motion != "still");
+        let overlays = OVERLAYS.into_iter().zip(self.overlay.has()).filter_map(|(name, has)| has.then_some(name));
+        std::iter::once(TEXTURES[self.texture]).chain(motion).chain(overlays).collect()
+    }
+
     fn id(&self) -> String {
         format!("{}-{}-{:02}", TEXTURES[self.texture], MOTIONS[self.motion], self.instance)
     }
@@ -82,7 +127,8 @@ pub fn make(settings: &Settings, bar: &ProgressBar) -> Result<Made> {
     std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
     let stamp = settings.out.join(".made");
     let (codec, fourcc) = usable_codec(&folder)?;
-    let wanted = format!("1 seed={} codec={codec}\n", settings.seed);
+    let overlays = if settings.multi_label { " overlays" } else { "" };
+    let wanted = format!("1 seed={} codec={codec}{overlays}\n", settings.seed);
     if std::fs::read_to_string(&stamp).unwrap_or_default() != wanted {
         std::fs::remove_dir_all(&folder).map_err(Error::io(&folder))?;
         std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
@@ -92,7 +138,12 @@ pub fn make(settings: &Settings, bar: &ProgressBar) -> Result<Made> {
     for texture in 0..TEXTURES.len() {
         for motion in 0..MOTIONS.len() {
             for instance in 0..settings.clips {
-                let mut job = Job { texture, motion, instance, file: PathBuf::new() };
+                let mut job = Job { texture, motion, instance, overlay: Overlay::default(), file: PathBuf::new() };
+                if settings.multi_label {
+                    job.overlay = Overlay::draw(&mut Xoshiro256PlusPlus::seed_from_u64(
+                        settings.seed.wrapping_add(1).wrapping_mul(0xD1B5_4A32_D192_ED03) ^ job.number(),
+                    ));
+                }
                 job.file = folder.join(format!("{}.mp4", job.id()));
                 jobs.push(job);
             }
@@ -109,21 +160,25 @@ pub fn make(settings: &Settings, bar: &ProgressBar) -> Result<Made> {
         Ok(())
     })?;
     bar.finish_and_clear();
-    write_lists(&settings.out, &jobs)?;
+    write_lists(settings, &jobs)?;
     let clips = made.into_inner();
     Ok(Made { clips, kept: jobs.len() - clips, codec })
 }
 
-fn write_lists(out: &Path, jobs: &[Job]) -> Result<()> {
-    let mut manifest = String::from("id,path,label,split\n");
-    let mut attributes = String::from("id,texture,motion\n");
+fn write_lists(settings: &Settings, jobs: &[Job]) -> Result<()> {
+    let several = settings.multi_label;
+    let mut manifest = format!("id,path,{},split\n", if several { "labels" } else { "label" });
+    let mut attributes = format!("id,texture,motion{}\n", if several { ",letterbox,flicker" } else { "" });
     for job in jobs {
         let (id, texture, motion) = (job.id(), TEXTURES[job.texture], MOTIONS[job.motion]);
-        manifest += &format!("{id},clips/{id}.mp4,{texture}-{motion},{}\n", job.split());
-        attributes += &format!("{id},{texture},{motion}\n");
+        let label = if several { job.labels().join("|") } else { format!("{texture}-{motion}") };
+        let [letterbox, flicker] = job.overlay.has().map(u8::from);
+        let overlays = if several { format!(",{letterbox},{flicker}") } else { String::new() };
+        manifest += &format!("{id},clips/{id}.mp4,{label},{}\n", job.split());
+        attributes += &format!("{id},{texture},{motion}{overlays}\n");
     }
     for (name, text) in [("manifest.csv", manifest), ("attributes.csv", attributes)] {
-        let path = out.join(name);
+        let path = settings.out.join(name);
         // An unchanged list keeps its time, so that nothing made from it is made again.
         if std::fs::read_to_string(&path).is_ok_and(|there| there == text) {
             continue;
@@ -160,10 +215,8 @@ fn open(path: &Path, fourcc: i32, fps: f64) -> Result<VideoWriter> {
 }
 
 fn encode(job: &Job, seed: u64, fourcc: i32) -> Result<()> {
-    let mut random = Xoshiro256PlusPlus::seed_from_u64(
-        seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ ((job.texture * 64 + job.motion) * 4096 + job.instance) as u64,
-    );
-    let scene = Scene::draw(job.texture, job.motion, &mut random);
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ job.number());
+    let scene = Scene { overlay: job.overlay, ..Scene::draw(job.texture, job.motion, &mut random) };
     let unfinished = job.file.with_extension("part.mp4");
     let wrong = |e: opencv::Error| Error::Media { path: job.file.clone(), message: e.to_string() };
     let mut writer = open(&unfinished, fourcc, scene.fps)?;
@@ -195,6 +248,7 @@ struct Scene {
     bright: [f32; 3],
     /// Sensor noise; every row of every frame takes another stretch of it.
     grain: Vec<f32>,
+    overlay: Overlay,
 }
 
 impl Scene {
@@ -230,6 +284,7 @@ impl Scene {
             dark: dark_tint.map(|t| brightness + t),
             bright: bright_tint.map(|t| brightness + contrast + t),
             grain,
+            overlay: Overlay::default(),
         }
     }
 
@@ -246,14 +301,20 @@ impl Scene {
         // Pan and tilt follow the picture's axes; the texture itself lies at any angle.
         let (sin, cos) = angle.sin_cos();
         let (width, height) = SIZE;
+        let bar = (self.overlay.letterbox * height as f32) as usize;
+        // Without flicker the sine is 0 and the light 1.
+        let light = 1.0 + 0.4 * (TAU * self.overlay.flicker * time).sin();
         for (y, row) in pixels.chunks_exact_mut(width * 3).enumerate() {
             let grain = &self.grain[random.gen_range(0..self.grain.len() - width)..][..width];
             let dy = (y as f32 - height as f32 / 2.0) / scale;
+            // Black bars still show the camera's noise.
+            let light = if y < bar || y >= height - bar { 0.0 } else { light };
             for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
                 let dx = (x as f32 - width as f32 / 2.0) / scale;
                 let value = self.sample(centre[0] + cos * dx - sin * dy, centre[1] + sin * dx + cos * dy);
                 for (channel, out) in pixel.iter_mut().enumerate() {
-                    *out = (self.dark[channel] + (self.bright[channel] - self.dark[channel]) * value + grain[x]) as u8;
+                    let colour = self.dark[channel] + (self.bright[channel] - self.dark[channel]) * value;
+                    *out = (colour * light + grain[x]) as u8;
                 }
             }
         }

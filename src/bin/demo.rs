@@ -8,7 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use kinoprobe::cli::{self, EXIT_CODES, Outcome};
 use kinoprobe::demo::{self, Settings};
 
-/// Make demo clips: 15 classes, 3 textures × 5 motions; one frame tells the texture but not the motion.
+/// Make demo clips: 15 classes, 3 textures × 5 motions, or several labels a clip; one frame tells the texture but not the
+/// motion.
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-demo", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
@@ -21,6 +22,9 @@ struct Arguments {
     /// Another seed gives other clips
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Give each clip one to four labels (texture, motion, letterbox, flicker) instead of one class
+    #[arg(long)]
+    multi_label: bool,
     /// No progress bar
     #[arg(long)]
     quiet: bool,
@@ -29,7 +33,8 @@ struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   kinoprobe-demo --out demo
-  kinoprobe-demo --out more --clips 40 --seed 7";
+  kinoprobe-demo --out more --clips 40 --seed 7
+  kinoprobe-demo --out demo-genres --multi-label";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -38,7 +43,12 @@ fn main() -> ExitCode {
         bar.set_style(
             ProgressStyle::with_template("demo clips [{bar:30}] {pos}/{len}, {eta} left")?.progress_chars("=> "),
         );
-        let settings = Settings { out: arguments.out, clips: arguments.clips as usize, seed: arguments.seed };
+        let settings = Settings {
+            out: arguments.out,
+            clips: arguments.clips as usize,
+            seed: arguments.seed,
+            multi_label: arguments.multi_label,
+        };
         let made = demo::make(&settings, &bar)?;
         let out = settings.out.display();
         println!("{out}/manifest.csv: {} clips made, {} kept ({})", made.clips, made.kept, made.codec);

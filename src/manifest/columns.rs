@@ -3,7 +3,7 @@
 use super::problems::Problems;
 
 /// The columns of a manifest.
-pub(super) const KNOWN: [&str; 8] = ["id", "path", "label", "labels", "split", "group", "start", "end"];
+pub(super) const KNOWN: [&str; 9] = ["id", "path", "label", "labels", "split", "group", "start", "end", "year"];
 
 /// Other programs' names for them; never accepted, only used to say what is meant.
 const SYNONYMS: [(&str, &str); 16] = [
@@ -36,6 +36,7 @@ pub(super) struct Columns {
     pub group: Option<usize>,
     pub start: Option<usize>,
     pub end: Option<usize>,
+    pub year: Option<usize>,
 }
 
 impl Columns {
@@ -107,6 +108,7 @@ impl Columns {
             "group" => &mut self.group,
             "start" => &mut self.start,
             "end" => &mut self.end,
+            "year" => &mut self.year,
             _ => return None,
         })
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::columns::{Columns, KNOWN, resembles};
-use super::import;
+use super::lists;
 use super::problems::Problems;
 use super::{Clip, Draft, Entry, Split, is_media};
 use crate::error::{Error, Result};
@@ -28,11 +28,11 @@ pub(super) fn file(source: &Path, root: &Path, problems: &mut Problems) -> Resul
         return Ok(Draft::default());
     }
     if is_list_of_paths(source, first, root) {
-        return Ok(import::paths(&text, root));
+        return Ok(lists::paths(&text, root));
     }
     let table = Table::parse(&text, source)?;
-    if import::is_homework(&table.header) {
-        return import::homework(&[(source, table)], root, problems);
+    if lists::is_homework(&table.header) {
+        return lists::homework(&[(source, table)], root, problems);
     }
     Ok(manifest(&table, root, problems))
 }
@@ -83,6 +83,7 @@ fn manifest(table: &Table, root: &Path, problems: &mut Problems) -> Draft {
             problems.add(Some(line), format!("clip `{}` has an empty label; fill it in{remedy}", fields[id]));
         }
         let (start, end) = read_range(field(columns.start), field(columns.end), line, problems);
+        let year = read_year(field(columns.year), line, problems);
         let mut distinct: Vec<String> = Vec::new();
         for label in labels {
             if !distinct.contains(&label) {
@@ -94,12 +95,13 @@ fn manifest(table: &Table, root: &Path, problems: &mut Problems) -> Draft {
             clip: Clip {
                 id: fields[id].clone(),
                 path: fields[path].clone(),
-                file: import::resolve(root, &fields[path]),
+                file: lists::resolve(root, &fields[path]),
                 labels: distinct,
                 group: (!group.is_empty()).then(|| group.to_string()),
                 split,
                 start,
                 end,
+                year,
             },
             line: Some(line),
         });
@@ -107,7 +109,7 @@ fn manifest(table: &Table, root: &Path, problems: &mut Problems) -> Draft {
     draft
 }
 
-fn read_split(value: &str, line: u64, problems: &mut Problems) -> Option<Split> {
+pub(super) fn read_split(value: &str, line: u64, problems: &mut Problems) -> Option<Split> {
     if value.is_empty() {
         return None;
     }
@@ -116,6 +118,21 @@ fn read_split(value: &str, line: u64, problems: &mut Problems) -> Option<Split> 
         problems.add(Some(line), format!("unknown split `{value}`; write train, val or test, or leave it empty"));
     }
     split
+}
+
+/// A year, of at most five digits so that no number of another kind passes for one.
+pub(super) fn read_year(value: &str, line: u64, problems: &mut Problems) -> Option<i32> {
+    if value.is_empty() {
+        return None;
+    }
+    let year = value.parse::<i32>().ok().filter(|year| year.abs() < 100_000);
+    if year.is_none() {
+        problems.add(
+            Some(line),
+            format!("year is `{value}`, not a whole number such as 1997; correct it, or leave it empty"),
+        );
+    }
+    year
 }
 
 fn read_range(start: &str, end: &str, line: u64, problems: &mut Problems) -> (Option<f64>, Option<f64>) {
@@ -139,7 +156,7 @@ fn read_range(start: &str, end: &str, line: u64, problems: &mut Problems) -> (Op
 
 /// Whether a text file is one path a line: no header, or a first line that is there as a file.
 fn is_list_of_paths(source: &Path, first: &str, root: &Path) -> bool {
-    if import::resolve(root, first).exists() {
+    if lists::resolve(root, first).exists() {
         return true;
     }
     let cells: Vec<String> =

@@ -1,14 +1,18 @@
 //! Which clips: ids, paths, labels, groups and splits.
 //!
 //! [`Manifest::load`] takes a CSV with a header ([`csv`]), a folder per class, the lists of a course's homework
-//! (`Id,Category` beside a folder of videos) or a plain list of paths ([`import`]). Whatever is wrong is said in one
+//! (`Id,Category` beside a folder of videos) or a plain list of paths ([`lists`]). [`import`] makes a manifest of published
+//! data sets. Whatever is wrong is said in one
 //! message with file, line and remedy, several problems at a time. [`split::assign`] draws a split where there is none.
 
 mod columns;
 mod csv;
-mod import;
+pub mod imbalance;
+pub mod import;
+mod lists;
 mod problems;
 pub mod split;
+mod stratify;
 #[cfg(test)]
 mod tests;
 
@@ -68,7 +72,7 @@ impl std::fmt::Display for Split {
 }
 
 /// One clip of the manifest.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Clip {
     /// Unique within the manifest.
     pub id: String,
@@ -86,6 +90,15 @@ pub struct Clip {
     pub start: Option<f64>,
     /// Second to stop before.
     pub end: Option<f64>,
+    /// The year it came out.
+    pub year: Option<i32>,
+}
+
+impl Clip {
+    /// The number of frames, where the clip is a folder of frames.
+    pub fn frames(&self) -> Option<usize> {
+        self.file.is_dir().then(|| frames_in(&self.file))
+    }
 }
 
 /// The clips of a data set, in the order of the file.
@@ -119,7 +132,7 @@ impl Manifest {
     ///
     /// | `source` | read as |
     /// |-|-|
-    /// | a text file with a header with `id` and `path` | CSV: `id,path,label` or `labels` (`\|` between them), `split`, `group`, `start`, `end`, in any order |
+    /// | a text file with a header with `id` and `path` | CSV: `id,path,label` or `labels` (`\|` between them), `split`, `group`, `start`, `end`, `year`, in any order |
     /// | a text file with the header `Id,Category` or `Id` | homework list; the clip of an id is looked for below `root` |
     /// | any other text file | one path a line, unlabelled; blank lines and lines that begin with `#` are skipped |
     /// | a folder with a `manifest.csv` | that file |
@@ -132,7 +145,7 @@ impl Manifest {
     /// # Errors
     /// In one message, with lines: missing files, duplicate ids, an unknown split, an empty label, a label without a
     /// training clip (where there are training clips), a misspelt header, a `start` or `end` that is no number or
-    /// reversed, a group in two splits, text that is not UTF-8, no clip at all.
+    /// reversed, a `year` that is no whole number, a group in two splits, text that is not UTF-8, no clip at all.
     pub fn load(source: &Path, root: Option<&Path>) -> Result<Manifest> {
         let metadata = std::fs::metadata(source).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::Manifest {
@@ -149,7 +162,7 @@ impl Manifest {
             root.map_or_else(|| if folder { source.to_path_buf() } else { folder_of(source) }, Path::to_path_buf);
         let mut problems = Problems::new(source);
         let draft = if folder {
-            import::folder(source, &root, &mut problems)?
+            lists::folder(source, &root, &mut problems)?
         } else {
             csv::file(source, &root, &mut problems)?
         };
@@ -215,8 +228,8 @@ impl Manifest {
         problems.finish()
     }
 
-    /// Writes the clips as CSV: `id,path`, `label` (or `labels`), `split`, and `group`, `start`, `end` where a clip has
-    /// one. Paths stay as they were given: read it again with the same root. Unlabelled clips are written with the
+    /// Writes the clips as CSV: `id,path`, `label` (or `labels`), `split`, and `group`, `start`, `end`, `year` where a clip
+    /// has one. Paths stay as they were given: read it again with the same root. Unlabelled clips are written with the
     /// split `test`, the only one in which a label may be empty.
     ///
     /// # Errors
@@ -234,6 +247,7 @@ impl Manifest {
             ("group", has(|clip| clip.group.is_some())),
             ("start", has(|clip| clip.start.is_some())),
             ("end", has(|clip| clip.end.is_some())),
+            ("year", has(|clip| clip.year.is_some())),
         ]
         .into_iter()
         .filter_map(|(name, used)| used.then_some(name))
@@ -251,6 +265,7 @@ impl Manifest {
                 "group" => clip.group.clone().unwrap_or_default(),
                 "start" => number(clip.start),
                 "end" => number(clip.end),
+                "year" => clip.year.map(|year| year.to_string()).unwrap_or_default(),
                 _ => clip.labels.join("|"),
             });
             writer.write_record(fields).expect("writing to memory");
@@ -373,6 +388,13 @@ fn folder_of(file: &Path) -> PathBuf {
         Some(folder) if folder != Path::new("") => folder.to_path_buf(),
         _ => PathBuf::from("."),
     }
+}
+
+/// How many images a folder has.
+fn frames_in(folder: &Path) -> usize {
+    let visible = |path: &PathBuf| path.file_name().is_some_and(|name| !is_hidden(&name.to_string_lossy()));
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|child| child.path());
+    files.filter(|path| visible(path) && is_image(path)).count()
 }
 
 /// Whether a file's extension is one of a video or image.

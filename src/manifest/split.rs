@@ -9,7 +9,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::{Clip, Manifest, Split};
+use super::{Clip, Manifest, Split, stratify};
 use crate::error::{Error, Result};
 
 /// Which shares of the labelled clips are held out; the rest trains.
@@ -37,9 +37,9 @@ impl Default for Fractions {
 ///
 /// With one label and no groups the numbers are exact: every class gives `fraction · clips` of it, rounded by largest
 /// remainder so that the whole does too, and keeps at least one clip for training. Otherwise whole groups (clips that
-/// share a file count as a group even if the manifest does not say so) go, the largest first, where they leave the
-/// labels closest to their shares, and are then moved one at a time as long as that helps; every label keeps a training
-/// clip where it can.
+/// share a file count as a group even if the manifest does not say so) are divided by iterative stratification, the
+/// rarest label first (Sechidis et al. 2011), and are then moved one at a time as long as that brings the labels closer
+/// to their shares; every label keeps a training clip where it can.
 ///
 /// # Errors
 /// A fraction is out of range; or there are too few clips or groups to hold any out.
@@ -93,11 +93,11 @@ pub fn assign(manifest: &mut Manifest, fractions: Fractions, seed: u64) -> Resul
 }
 
 /// What goes into a split as a whole: a group, or a clip without one.
-struct Unit {
+pub(super) struct Unit {
     /// Indices of its clips.
-    members: Vec<usize>,
+    pub(super) members: Vec<usize>,
     /// How many of its clips have each label (label index, count).
-    labels: Vec<(usize, usize)>,
+    pub(super) labels: Vec<(usize, usize)>,
 }
 
 /// The units, in the order of their hashes; labels are numbered in alphabetical order.
@@ -181,104 +181,13 @@ fn quotas(sizes: &[usize], free: &[usize], share: f64) -> Vec<usize> {
     quotas
 }
 
-/// Groups, or clips with several labels: the part of every unit, by greedy assignment and then single moves.
+/// Groups, or clips with several labels: the part of every unit, by iterative stratification and then single moves.
 fn balanced(units: &[Unit], fractions: Fractions) -> Vec<Split> {
-    let parts: Vec<(Split, f64)> = [
-        (Split::Train, 1.0 - fractions.val - fractions.test),
-        (Split::Val, fractions.val),
-        (Split::Test, fractions.test),
-    ]
-    .into_iter()
-    .filter(|(_, share)| *share > 0.0)
-    .collect();
-    let labels = 1 + units.iter().flat_map(|unit| &unit.labels).map(|(label, _)| *label).max().unwrap_or(0);
-    let mut balance = Balance::new(units, labels, &parts);
-    // The largest first: what is left at the end is small enough to even things out. The sort keeps the order of the
-    // hashes among equals.
-    let mut order: Vec<usize> = (0..units.len()).collect();
-    order.sort_by_key(|&unit| std::cmp::Reverse(units[unit].members.len()));
-    let mut part_of = vec![0; units.len()];
-    for &unit in &order {
-        // The part with the smallest cost; on a tie the one with the larger share, which comes first.
-        let costs = (0..parts.len()).map(|part| balance.change(&units[unit], part, 1.0));
-        let best = costs.enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).expect("there is a part").0;
-        balance.put(&units[unit], best, 1.0);
-        part_of[unit] = best;
-    }
-    for _ in 0..MOVE_ROUNDS {
-        let mut moved = false;
-        for &unit in &order {
-            let from = part_of[unit];
-            balance.put(&units[unit], from, -1.0);
-            let stay = balance.change(&units[unit], from, 1.0);
-            let costs = (0..parts.len()).map(|part| balance.change(&units[unit], part, 1.0));
-            let (best, cost) = costs.enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).expect("there is a part");
-            let to = if cost < stay - 1e-9 { best } else { from };
-            balance.put(&units[unit], to, 1.0);
-            moved |= to != from;
-            part_of[unit] = to;
-        }
-        if !moved {
-            break;
-        }
-    }
+    let train = 1.0 - fractions.val - fractions.test;
+    let parts = [(Split::Train, train), (Split::Val, fractions.val), (Split::Test, fractions.test)];
+    let parts: Vec<(Split, f64)> = parts.into_iter().filter(|(_, share)| *share > 0.0).collect();
+    let shares: Vec<f64> = parts.iter().map(|part| part.1).collect();
+    let mut part_of = stratify::iterative(units, &shares);
+    stratify::improve(units, &shares, &mut part_of);
     part_of.into_iter().map(|part| parts[part].0).collect()
-}
-
-/// Rounds of single moves; each only ever lowers the imbalance, and few are ever needed.
-const MOVE_ROUNDS: usize = 20;
-/// The cost of a label without a training clip, and of a part without a clip: more than any imbalance.
-const ABSENT: f64 = 1e6;
-
-/// How far each part is from its share of each label: Σ over labels and parts of (count − share · total)² / total, the
-/// number of clips counting as one more label.
-struct Balance {
-    /// (labels + 1) totals; the last is that of all clips.
-    totals: Vec<f64>,
-    shares: Vec<f64>,
-    /// counts[part][label].
-    counts: Vec<Vec<f64>>,
-}
-
-impl Balance {
-    fn new(units: &[Unit], labels: usize, parts: &[(Split, f64)]) -> Self {
-        let mut totals = vec![0.0; labels + 1];
-        for unit in units {
-            for (label, count) in unit.weights(labels) {
-                totals[label] += count;
-            }
-        }
-        Self { counts: vec![vec![0.0; labels + 1]; parts.len()], totals, shares: parts.iter().map(|p| p.1).collect() }
-    }
-
-    /// What putting (`sign` 1) a unit into a part adds to the cost.
-    fn change(&self, unit: &Unit, part: usize, sign: f64) -> f64 {
-        let all = self.totals.len() - 1;
-        let cost = |label: usize, count: f64| {
-            let deviation = count - self.shares[part] * self.totals[label];
-            // Part 0 is train: each label wants to be in it. Any part wants a clip.
-            let absent = count < 0.5 && (part == 0 || label == all);
-            deviation * deviation / self.totals[label] + if absent { ABSENT } else { 0.0 }
-        };
-        unit.weights(all)
-            .map(|(label, weight)| {
-                let before = self.counts[part][label];
-                cost(label, before + sign * weight) - cost(label, before)
-            })
-            .sum()
-    }
-
-    fn put(&mut self, unit: &Unit, part: usize, sign: f64) {
-        for (label, weight) in unit.weights(self.totals.len() - 1) {
-            self.counts[part][label] += sign * weight;
-        }
-    }
-}
-
-impl Unit {
-    /// The labels with their counts, and the number of clips as the label numbered `all`.
-    fn weights(&self, all: usize) -> impl Iterator<Item = (usize, f64)> + '_ {
-        let labels = self.labels.iter().map(|&(label, count)| (label, count as f64));
-        labels.chain([(all, self.members.len() as f64)])
-    }
 }

@@ -88,6 +88,8 @@ fn refuses_with_line_and_remedy() {
     refused("id,path,label,start,end\n1,a.mp4,x,1,soon\n", &["manifest.csv:2", "end is `soon`"]);
     refused("id,path,label,start,end\n1,a.mp4,x,3,2\n", &["manifest.csv:2", "end (2) is not after start (3)"]);
     refused("id,path,label,end\n1,a.mp4,x,nan\n", &["end is `nan`"]);
+    refused("id,path,label,year\n1,a.mp4,x,1997\n2,b.mp4,x,soon\n", &["manifest.csv:3", "year is `soon`"]);
+    refused("id,path,label,year\n1,a.mp4,x,1997.5\n", &["manifest.csv:2", "year is `1997.5`"]);
     refused(
         "id,path,label,group,split\n1,a.mp4,x,film,train\n2,b.mp4,x,film,test\n",
         &["`film`", "more than one split", "train (`a.mp4` (line 2))", "test (`b.mp4` (line 3))"],
@@ -274,7 +276,7 @@ fn hash_covers_what_decides_extraction() {
 #[test]
 fn what_is_written_reads_the_same() {
     let folder = folder(&["a.mp4", "b.mp4", "c.mp4", "d.mp4"]);
-    let text = "id,path,labels,group,start,end\n1,a.mp4,\"x, y|z\",g,0.1,2\n2,b.mp4,z,,,\n3,c.mp4,z,h,,3.25\n4,d.mp4,\"x, y\",,,\n";
+    let text = "id,path,labels,group,start,end,year\n1,a.mp4,\"x, y|z\",g,0.1,2,1997\n2,b.mp4,z,,,,\n3,c.mp4,z,h,,3.25,2003\n4,d.mp4,\"x, y\",,,,\n";
     put(folder.path(), "manifest.csv", text);
     let mut manifest = Manifest::load(folder.path(), None).unwrap();
     assert!(assign(&mut manifest, Fractions::default(), 0).unwrap());
@@ -282,6 +284,7 @@ fn what_is_written_reads_the_same() {
     manifest.write_csv(&written).unwrap();
     let mut again = Manifest::load(&written, Some(folder.path())).unwrap();
     assert_eq!(again.clips, manifest.clips);
+    assert_eq!(again.clips[0].year, Some(1997));
     assert_eq!(again.sha256, manifest.sha256);
     assert!(!assign(&mut again, Fractions::default(), 1).unwrap(), "a split that is there is kept");
 }
@@ -320,9 +323,7 @@ mod splitting {
             file: PathBuf::from(format!("{i}.mp4")),
             labels: vec![format!("class{label}")],
             group: group.map(|group| format!("group{group}")),
-            split: None,
-            start: None,
-            end: None,
+            ..Clip::default()
         }
     }
 
@@ -477,6 +478,42 @@ mod splitting {
                     prop_assert!((count(&data, split, &class) as f64 - share * total).abs() <= 3.0);
                 }
             }
+        }
+
+        /// Several labels and groups: none in two splits, every label near its share but for what its largest groups
+        /// weigh, every label trains, and the same whatever the order of the rows.
+        #[test]
+        fn several_labels_in_groups_balance(
+            rows in prop::collection::vec((1u8..32, 0usize..40), 120..240),
+            seed in any::<u64>(),
+        ) {
+            let clips = rows.iter().enumerate().map(|(i, &(set, group))| Clip {
+                labels: (0..5).filter(|bit| set & (1 << bit) != 0).map(|bit| format!("class{bit}")).collect(),
+                ..clip(i, 0, Some(group))
+            });
+            let mut data = manifest(clips.collect());
+            let mut reversed = manifest(data.clips.iter().rev().cloned().collect());
+            let fractions = Fractions { val: 0.2, test: 0.2 };
+            prop_assert!(assign(&mut data, fractions, seed).unwrap());
+            let mut splits: BTreeMap<&str, BTreeSet<Split>> = BTreeMap::new();
+            for clip in &data.clips {
+                splits.entry(clip.group.as_deref().unwrap()).or_default().insert(clip.split.unwrap());
+            }
+            prop_assert!(splits.values().all(|splits| splits.len() == 1));
+            for class in data.classes() {
+                let mut of_group: BTreeMap<&str, usize> = BTreeMap::new();
+                for clip in data.clips.iter().filter(|clip| clip.labels.contains(&class)) {
+                    *of_group.entry(clip.group.as_deref().unwrap()).or_default() += 1;
+                }
+                let (total, largest) = (of_group.values().sum::<usize>(), *of_group.values().max().unwrap());
+                for split in [Split::Val, Split::Test] {
+                    let off = (count(&data, split, &class) as f64 - 0.2 * total as f64).abs();
+                    prop_assert!(off <= largest as f64 + 1.0, "{class}: {off} off, largest group {largest}");
+                }
+                prop_assert!(count(&data, Split::Train, &class) >= 1);
+            }
+            assign(&mut reversed, fractions, seed).unwrap();
+            prop_assert_eq!(of(&data), of(&reversed));
         }
     }
 }

@@ -78,6 +78,25 @@ mod tests {
     }
 
     #[test]
+    fn keyframes_come_by_shot_then_by_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let ordered = [
+            "shot_0000_img_0.jpg",
+            "shot_0000_img_1.jpg",
+            "shot_0002_img_0.jpg",
+            "shot_0002_img_2.jpg",
+            "shot_0002_img_10.jpg",
+            "shot_0010_img_0.jpg",
+            "shot_9999_img_0.jpg",
+            "shot_10000_img_0.jpg",
+        ];
+        ordered.iter().rev().for_each(|name| std::fs::write(folder.path().join(name), "x").unwrap());
+        let listed = list(folder.path()).unwrap();
+        let names: Vec<_> = listed.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ordered);
+    }
+
+    #[test]
     fn a_folder_without_images_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("clip.mp4"), "x").unwrap();

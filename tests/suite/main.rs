@@ -5,6 +5,7 @@ mod codebook;
 mod evaluate;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod extract;
+mod manifest;
 #[cfg(feature = "media")]
 mod media;
 mod models;

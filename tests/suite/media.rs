@@ -18,7 +18,7 @@ fn fixture(name: &str) -> PathBuf {
 fn clip(file: impl Into<PathBuf>) -> Clip {
     let file = file.into();
     let path = file.display().to_string();
-    Clip { id: path.clone(), path, file, labels: vec![], group: None, split: None, start: None, end: None }
+    Clip { id: path.clone(), path, file, ..Clip::default() }
 }
 
 fn input(card: &str) -> Input {

@@ -12,7 +12,7 @@ use kinoprobe::store::Values;
 fn clip(name: &str) -> Clip {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/media").join(name);
     let path = file.display().to_string();
-    Clip { id: name.into(), path, file, labels: vec![], group: None, split: None, start: None, end: None }
+    Clip { id: name.into(), path, file, ..Clip::default() }
 }
 
 /// Describes one frame.

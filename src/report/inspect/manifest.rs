@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::Findings;
+use super::labels::{self, LabelSets, compose_table};
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, Split};
 use crate::report::plots;
@@ -14,8 +15,14 @@ use crate::report::{write, write_records};
 /// Missing files that are named.
 const NAMED: usize = 10;
 
-/// Says what a manifest holds: clips, labels, splits, groups, labels a clip, missing files; with `out`, writes classes.csv
-/// and classes.svg.
+/// Says what a manifest holds: clips, labels, splits, groups, labels a clip, frames a clip, imbalance, missing files.
+///
+/// With `out`, writes
+/// - classes.csv, classes.svg: clips of each class and split;
+/// - balance.csv: labels a clip and imbalance of each split; weights.csv: class weights by several formulas;
+/// - where clips have several labels, labels_per_clip.svg, cooccurrence.csv and .svg, and compose.csv: what resampling by
+///   label set to between 1 % and 4 % would make of the training clips;
+/// - where clips are folders of frames, frames.csv and frames.svg.
 ///
 /// # Errors
 /// A file cannot be written.
@@ -83,17 +90,83 @@ pub fn inspect_manifest(manifest: &Manifest, out: Option<&Path>) -> Result<Findi
     if let (Some(&least), Some(&most)) = (sizes.iter().min(), sizes.iter().max()) {
         say(format_args!("classes: {}, of {least} to {most} clips", classes.len()));
     }
-    if let Some(out) = out {
-        std::fs::create_dir_all(out).map_err(Error::io(out))?;
-        write_records(&out.join("classes.csv"), table.records())?;
-        findings.files.push(out.join("classes.csv"));
-        if !classes.is_empty() {
-            let title = format!("Clips per class: {} clips, {} classes", clips.len(), classes.len());
-            write(&out.join("classes.svg"), &plots::counts(&title, &classes, &names, &counts))?;
-            findings.files.push(out.join("classes.svg"));
+    let frames: Vec<(&str, usize)> =
+        clips.iter().filter_map(|clip| clip.frames().map(|frames| (clip.id.as_str(), frames))).collect();
+    if !frames.is_empty() {
+        let mut sorted: Vec<usize> = frames.iter().map(|(_, frames)| *frames).collect();
+        sorted.sort_unstable();
+        let (least, most, median) = (sorted[0], sorted[sorted.len() - 1], sorted[sorted.len() / 2]);
+        say(format_args!("folders of frames: {}, of {least} to {most} frames, median {median}", sorted.len()));
+    }
+    let training = if columns.contains(&Some(Split::Train)) {
+        LabelSets::of(manifest, &classes, |clip| clip.split == Some(Split::Train))
+    } else {
+        LabelSets::of(manifest, &classes, |_| true)
+    };
+    let together = labels::cooccurrence(&LabelSets::of(manifest, &classes, |_| true));
+    if !classes.is_empty() {
+        say(format_args!("\n{}", labels::balance(manifest, &classes, &columns).text()));
+        say(format_args!(
+            "max/min: the commonest label over the rarest; mean max/n: the mean of that over the labels;\n\
+             effective labels: as many equally common ones"
+        ));
+    }
+    if manifest.is_multi_label() {
+        let labelled = clips.iter().filter(|clip| !clip.labels.is_empty()).count();
+        say(format_args!("\nlabels that come together most:"));
+        for pair in labels::commonest_pairs(&classes, &together, labelled, NAMED) {
+            say(format_args!("  {pair}"));
         }
     }
+    let Some(out) = out else { return Ok(findings) };
+    std::fs::create_dir_all(out).map_err(Error::io(out))?;
+    let mut put = |name: &str, content: Content| -> Result<()> {
+        let path = out.join(name);
+        match content {
+            Content::Table(table) => write_records(&path, table.records())?,
+            Content::Picture(picture) => write(&path, &picture)?,
+        }
+        findings.files.push(path);
+        Ok(())
+    };
+    put("classes.csv", Content::Table(table))?;
+    if !classes.is_empty() {
+        let title = format!("Clips per class: {} clips, {} classes", clips.len(), classes.len());
+        put("classes.svg", Content::Picture(plots::counts(&title, &classes, &names, &counts)))?;
+        put("balance.csv", Content::Table(labels::balance(manifest, &classes, &columns)))?;
+        put("weights.csv", Content::Table(labels::weights(&classes, &training)))?;
+    }
+    if manifest.is_multi_label() {
+        let numbers: Vec<usize> = labels_a_clip.keys().copied().collect();
+        let per_split = |number: usize| {
+            let of = |split: Option<Split>| {
+                clips.iter().filter(|clip| clip.split == split && clip.labels.len() == number).count()
+            };
+            columns.iter().map(|&split| of(split)).collect::<Vec<_>>()
+        };
+        let stacked: Vec<Vec<usize>> = numbers.iter().map(|&number| per_split(number)).collect();
+        let texts: Vec<String> = numbers.iter().map(usize::to_string).collect();
+        put("labels_per_clip.svg", Content::Picture(plots::counts("Labels per clip", &texts, &names, &stacked)))?;
+        put("cooccurrence.csv", Content::Table(labels::cooccurrence_table(&classes, &together)))?;
+        let title = format!("Labels that come together: {} clips", clips.len());
+        put("cooccurrence.svg", Content::Picture(labels::cooccurrence_plot(&title, &classes, &together)))?;
+        put("compose.csv", Content::Table(compose_table(&labels::compose_preview(&training), &classes)))?;
+    }
+    if !frames.is_empty() {
+        let mut table = Table::new(&["id", "frames"], 1);
+        table.rows = frames.iter().map(|(id, frames)| vec![id.to_string(), frames.to_string()]).collect();
+        put("frames.csv", Content::Table(table))?;
+        let (bins, counts) = labels::frame_bins(&frames.iter().map(|(_, frames)| *frames).collect::<Vec<_>>());
+        let title = format!("Frames per clip: {} folders", frames.len());
+        put("frames.svg", Content::Picture(plots::counts(&title, &bins, &["clips".to_string()], &counts)))?;
+    }
     Ok(findings)
+}
+
+/// What a file holds.
+enum Content {
+    Table(Table),
+    Picture(String),
 }
 
 /// The splits that occur, clips without one last.

@@ -1,5 +1,6 @@
 //! What a store or a manifest holds: numbers for the terminal, pictures and exports for a folder.
 
+mod labels;
 mod manifest;
 mod npy;
 mod projection;
@@ -9,6 +10,7 @@ mod tests;
 
 use std::path::PathBuf;
 
+pub use labels::compose_table;
 pub use manifest::inspect_manifest;
 pub use npy::write_npy;
 pub use projection::{Projection, project};

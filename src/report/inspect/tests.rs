@@ -41,8 +41,7 @@ fn manifest() -> Manifest {
         labels: label.map(String::from).into_iter().collect(),
         group: Some("film".into()),
         split,
-        start: None,
-        end: None,
+        ..Clip::default()
     };
     Manifest {
         source: "clips.csv".into(),
@@ -125,6 +124,57 @@ fn a_manifest_is_counted_and_drawn() {
     let table = std::fs::read_to_string(folder.path().join("classes.csv")).unwrap();
     assert_eq!(table, "class,train,val,no split,all\n<dog>,0,1,0,1\ncat,1,1,0,2\n(clips),1,2,1,4\n");
     assert!(std::fs::read_to_string(folder.path().join("classes.svg")).unwrap().contains("&lt;dog&gt;"));
+}
+
+#[test]
+fn several_labels_are_analysed() {
+    let folder = tempfile::tempdir().unwrap();
+    for (title, frames) in [("a", 3), ("b", 12)] {
+        std::fs::create_dir(folder.path().join(title)).unwrap();
+        for frame in 0..frames {
+            std::fs::write(folder.path().join(format!("{title}/{frame}.png")), "").unwrap();
+        }
+    }
+    let clip = |id: &str, labels: &[&str], split| Clip {
+        id: id.into(),
+        file: folder.path().join(id),
+        labels: labels.iter().map(|label| label.to_string()).collect(),
+        split: Some(split),
+        ..Clip::default()
+    };
+    let manifest = Manifest {
+        source: "clips.csv".into(),
+        clips: vec![
+            clip("a", &["drama", "war"], Split::Train),
+            clip("b", &["drama"], Split::Train),
+            clip("c", &["war", "drama"], Split::Train),
+            clip("d", &["<action>", "drama"], Split::Train),
+            clip("e", &["<action>"], Split::Val),
+        ],
+        warnings: Vec::new(),
+        sha256: String::new(),
+    };
+    let out = folder.path().join("out");
+    let findings = inspect_manifest(&manifest, Some(&out)).unwrap();
+    for part in [
+        "labels a clip: 1 in 2 clips, 2 in 3 clips",
+        "folders of frames: 2, of 3 to 12 frames, median 12",
+        "train         4         1.75           3",
+        "drama + war: 2 clips, 1.25 × chance",
+    ] {
+        assert!(findings.text.contains(part), "no {part:?} in\n{}", findings.text);
+    }
+    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
+    assert_eq!(read("cooccurrence.csv"), "class,<action>,drama,war\n<action>,2,1,0\ndrama,1,4,2\nwar,0,2,2\n");
+    assert_eq!(read("frames.csv"), "id,frames\na,3\nb,12\n");
+    // Of the four training clips 2 are war, so it weighs 4 / (3 · 2); one is action.
+    assert!(read("weights.csv").contains("\nwar,2,0.5000,0.6667,0.8165,1.0000,"), "{}", read("weights.csv"));
+    assert!(read("compose.csv").starts_with("labels,before,share,after,share\ndrama|war,2,50.00 %,1,"));
+    for picture in ["cooccurrence.svg", "labels_per_clip.svg", "frames.svg"] {
+        assert!(read(picture).starts_with("<svg"));
+    }
+    assert!(read("cooccurrence.svg").contains("&lt;action&gt; and drama: 1 of 2"));
+    assert_eq!(findings.files.len(), 10);
 }
 
 #[test]

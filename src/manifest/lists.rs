@@ -42,10 +42,8 @@ fn clip(root: &Path, path: String, label: Option<&str>, split: Option<Split>) ->
         file: resolve(root, &path),
         path,
         labels: label.map(str::to_string).into_iter().collect(),
-        group: None,
         split,
-        start: None,
-        end: None,
+        ..Clip::default()
     }
 }
 
@@ -306,7 +304,7 @@ fn split_in_name(name: &str) -> Option<Split> {
 }
 
 /// Of several files with the same name: those in a folder that the list's name speaks of, else those nearest the root.
-fn nearest(files: &[PathBuf], purpose: Option<Split>) -> Vec<PathBuf> {
+pub(super) fn nearest(files: &[PathBuf], purpose: Option<Split>) -> Vec<PathBuf> {
     let depth = |file: &Path| file.components().count();
     let least = files.iter().map(|file| depth(file)).min().unwrap_or(0);
     let shallow = || files.iter().filter(|file| depth(file) == least).cloned().collect::<Vec<_>>();
@@ -319,7 +317,7 @@ fn nearest(files: &[PathBuf], purpose: Option<Split>) -> Vec<PathBuf> {
 }
 
 /// The files and folders below `root` whose name, with or without its extension, is one of `wanted`.
-fn search(root: &Path, wanted: &HashSet<&str>) -> Result<BTreeMap<String, Vec<PathBuf>>> {
+pub(super) fn search(root: &Path, wanted: &HashSet<&str>) -> Result<BTreeMap<String, Vec<PathBuf>>> {
     let mut found: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     let mut folders = vec![root.to_path_buf()];
     for depth in 0..SEARCH_DEPTH {
