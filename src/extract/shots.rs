@@ -91,7 +91,17 @@ pub fn run(options: &Options) -> Result<Outcome> {
 pub fn unlisted(path: &Path) -> Clip {
     let id = path.display().to_string();
     let file = path.to_path_buf();
-    Clip { path: id.clone(), id, file, labels: Vec::new(), group: None, split: None, start: None, end: None }
+    Clip {
+        path: id.clone(),
+        id,
+        file,
+        labels: Vec::new(),
+        group: None,
+        split: None,
+        year: None,
+        start: None,
+        end: None,
+    }
 }
 
 fn shots_of(clip: &Clip, decoded: &Decoded, probabilities: &[f32], threshold: f32) -> Vec<Shot> {
