@@ -1,6 +1,6 @@
 //! Convolutions: the direct ways, and which way suits.
 
-use ndarray::{Array2, Axis, concatenate, s};
+use ndarray::{Array2, s};
 use pulp::{Arch, Simd, WithSimd};
 
 use super::layers::{Activation, Shape, filled, finish};
@@ -71,32 +71,32 @@ pub(super) struct Convolution {
 
 impl Way {
     /// The way that suits a dense convolution of `weight`, (channels out, channels in, taps), to `output` from `input`.
-    pub fn dense(geometry: Geometry, weight: &[f32], input: Shape, output: Shape) -> Self {
+    pub fn dense(geometry: Geometry, weight: Vec<f32>, input: Shape, output: Shape) -> Self {
         let taps: usize = geometry.kernel.iter().product();
-        // (channels in, channels out) of each tap, filled up with zeros.
-        let mut each = vec![Array2::zeros((input.stored, output.stored)); taps];
+        // (taps · channels in, channels out), filled up with zeros.
+        let mut matrix = Array2::zeros((taps * input.stored, output.stored));
         for (filter, values) in weight.chunks_exact(input.channels * taps).enumerate() {
             for (channel, values) in values.chunks_exact(taps).enumerate() {
-                for (tap, value) in each.iter_mut().zip(values) {
-                    tap[(channel, filter)] = *value;
+                for (tap, value) in values.iter().enumerate() {
+                    matrix[(tap * input.stored + channel, filter)] = *value;
                 }
             }
         }
+        drop(weight);
+        let tap = |t: usize| matrix.slice(s![t * input.stored..(t + 1) * input.stored, ..]);
         // Beyond some weights a position the transformed ones cost more to read than they save.
         let enough = |tiles: usize| tiles >= 16;
         if geometry.is([1, 1, 1], 1, [0; 3]) {
-            return Way::Pointwise(Packed::new(each[0].view()));
+            return Way::Pointwise(Packed::new(matrix.view()));
         }
         let spatial_tiles = input.frames() * input.height.div_ceil(4) * input.width.div_ceil(4);
         if geometry.is([1, 3, 3], 1, [0, 1, 1]) && input.stored == filled(input.channels) && enough(spatial_tiles) {
-            let at = |y: usize, x: usize| each[3 * y + x].view();
-            return Way::Spatial(Spatial::new(std::array::from_fn(|y| std::array::from_fn(|x| at(y, x)))));
+            let taps = std::array::from_fn(|y| std::array::from_fn(|x| tap(3 * y + x)));
+            return Way::Spatial(Spatial::new(taps));
         }
         if geometry.is([3, 1, 1], 1, [1, 0, 0]) && input.stored == filled(input.channels) && input.depth > 1 {
-            return Way::Temporal(Temporal::new(std::array::from_fn(|t| each[t].view()), input.depth));
+            return Way::Temporal(Temporal::new(std::array::from_fn(tap), input.depth));
         }
-        let views: Vec<_> = each.iter().map(Array2::view).collect();
-        let matrix = concatenate(Axis(0), &views).expect("taps have one shape");
         Way::Gathered(geometry, Packed::new(matrix.view()))
     }
 

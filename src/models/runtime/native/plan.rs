@@ -445,7 +445,7 @@ impl<'a> Builder<'a> {
             return Err(Refusal::Misfit("its input is smaller than a kernel".into()));
         };
         let way = if groups == 1 && weight.shape[1] == x.shape.channels {
-            Way::dense(geometry, &self.values(weight)?, x.shape, to)
+            Way::dense(geometry, self.values(weight)?, x.shape, to)
         } else if groups == x.shape.channels && outputs == groups && kernel[0] == 1 && x.shape.stored == to.stored {
             Way::depthwise(geometry, &self.values(weight)?, x.shape)
         } else {

@@ -72,11 +72,18 @@ impl Network {
     /// # Errors
     /// The file cannot be read.
     pub fn values(&self, tensor: &Tensor) -> Result<Vec<f32>> {
-        let mut bytes = vec![0; 4 * tensor.len()];
+        let failed = Error::io(&self.path);
         let mut file = &self.file;
-        let read = file.seek(SeekFrom::Start(tensor.offset)).and_then(|_| file.read_exact(&mut bytes));
-        read.map_err(Error::io(&self.path))?;
-        Ok(bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four"))).collect())
+        file.seek(SeekFrom::Start(tensor.offset)).map_err(&failed)?;
+        let mut input = BufReader::with_capacity(1 << 16, file);
+        let mut values = Vec::with_capacity(tensor.len());
+        let mut bytes = [0; 4096];
+        while values.len() < tensor.len() {
+            let bytes = &mut bytes[..(4 * (tensor.len() - values.len())).min(4096)];
+            input.read_exact(bytes).map_err(&failed)?;
+            values.extend(bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().expect("four"))));
+        }
+        Ok(values)
     }
 }
 

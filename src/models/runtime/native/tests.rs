@@ -93,7 +93,7 @@ fn dense(g: Geometry, from: Shape, outputs: usize) -> (Convolution, Vec<f32>, Ve
     let weight = noise(outputs * from.channels * g.kernel.iter().product::<usize>(), 3);
     let mut bias = noise(to.stored, 4);
     bias[outputs..].fill(0.0);
-    let way = Way::dense(g, &weight, from, to);
+    let way = Way::dense(g, weight.clone(), from, to);
     (Convolution { way, bias: bias.clone(), activation: Activation::None }, weight, bias, to)
 }
 

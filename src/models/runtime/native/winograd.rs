@@ -180,7 +180,7 @@ impl Spatial {
                 }
             }
         }
-        Self { points: points.iter().map(|point| Packed::new(point.view())).collect() }
+        Self { points: points.into_iter().map(|point| Packed::new(point.view())).collect() }
     }
 
     /// Outputs.
@@ -327,7 +327,7 @@ impl Temporal {
                 point[index] = *value as f32;
             }
         }
-        Self { points: points.iter().map(|point| Packed::new(point.view())).collect() }
+        Self { points: points.into_iter().map(|point| Packed::new(point.view())).collect() }
     }
 
     /// As [`Spatial::run`].
