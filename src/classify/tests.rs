@@ -223,6 +223,20 @@ fn baselines_agree_with_scikit_learn() {
 }
 
 #[test]
+fn baselines_of_several_labels_agree_with_scikit_learn() {
+    let (file, train, test) = baselines();
+    for (kind, tolerance) in [(ClassifierKind::Logistic, 1e-4), (ClassifierKind::Knn, 1e-7)] {
+        let settings = Classify { task: Some(Task::MultiLabel), ..Classify::default() };
+        let fitted = fit(kind, &settings, &several_labels(&train), &several_labels(&test), 1);
+        assert!(fitted.notes.is_empty(), "{:?}", fitted.notes);
+        let scores = fitted.model.scores(&test).unwrap();
+        let theirs: Array2<f64> = matrix(&file, &format!("several.{}.probabilities", name(kind)));
+        let distance = (scores.mapv(f64::from) - &theirs).iter().fold(0f64, |most, d| most.max(d.abs()));
+        assert!(distance < tolerance, "{}: {distance:e}", name(kind));
+    }
+}
+
+#[test]
 fn every_model_comes_back_from_its_file_bit_for_bit() {
     let dir = tempfile::tempdir().unwrap();
     for standardise in [true, false] {

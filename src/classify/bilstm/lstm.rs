@@ -241,19 +241,21 @@ impl<T: Real> State<'_, T> {
         let clips = self.gates.chunks_exact_mut(4 * units).zip(self.cell.chunks_exact_mut(units));
         let kept = self.active_cell.chunks_exact_mut(units).zip(self.output.chunks_exact_mut(units));
         for ((gates, cell), (active_cell, output)) in clips.zip(kept) {
-            let (i, rest) = gates.split_at_mut(units);
-            let (f, rest) = rest.split_at_mut(units);
+            // In short loops over few slices each: a long one over all is not turned into vector code.
+            let (input_forget, rest) = gates.split_at_mut(2 * units);
             let (g, o) = rest.split_at_mut(units);
-            let (cell, active_cell) = (&mut cell[..units], &mut active_cell[..units]);
-            let (o, output) = (&mut o[..units], &mut output[..units]);
-            for unit in 0..units {
-                i[unit] = i[unit].sigmoid();
-                f[unit] = f[unit].sigmoid();
-                g[unit] = g[unit].hyperbolic_tangent();
-                o[unit] = o[unit].sigmoid();
-                cell[unit] = f[unit] * cell[unit] + i[unit] * g[unit];
-                active_cell[unit] = cell[unit].hyperbolic_tangent();
-                output[unit] = o[unit] * active_cell[unit];
+            input_forget.iter_mut().for_each(|gate| *gate = gate.sigmoid());
+            g.iter_mut().for_each(|gate| *gate = gate.hyperbolic_tangent());
+            o.iter_mut().for_each(|gate| *gate = gate.sigmoid());
+            let (i, f) = input_forget.split_at(units);
+            for (((cell, &i), &f), &g) in cell.iter_mut().zip(i).zip(f).zip(&*g) {
+                *cell = f * *cell + i * g;
+            }
+            for (active, &cell) in active_cell.iter_mut().zip(&*cell) {
+                *active = cell.hyperbolic_tangent();
+            }
+            for ((output, &o), &active) in output.iter_mut().zip(&*o).zip(&*active_cell) {
+                *output = o * active;
             }
         }
         self.hidden.copy_from_slice(self.output);
@@ -281,22 +283,26 @@ impl<T: Real> Gradient<'_, T> {
         let states = self.active_cell.chunks_exact(units).zip(self.cell_before.chunks_exact(units));
         let above = self.output.chunks_exact(units).zip(self.hidden.chunks_exact(units));
         for (((gates, cell), (active_cell, cell_before)), (output, hidden)) in clips.zip(states).zip(above) {
+            // In short loops, as above. `cell` is the gradient by c after the first.
             let (i, rest) = gates.split_at_mut(units);
             let (f, rest) = rest.split_at_mut(units);
             let (g, o) = rest.split_at_mut(units);
-            let (o, cell) = (&mut o[..units], &mut cell[..units]);
-            let (active_cell, cell_before) = (&active_cell[..units], &cell_before[..units]);
-            let (output, hidden) = (&output[..units], &hidden[..units]);
-            for unit in 0..units {
-                let by_hidden = output[unit] + hidden[unit];
-                let (ai, af, ag, ao) = (i[unit], f[unit], g[unit], o[unit]);
-                let active = active_cell[unit];
-                let by_cell = by_hidden * ao * (one - active * active) + cell[unit];
-                i[unit] = by_cell * ag * ai * (one - ai);
-                f[unit] = by_cell * cell_before[unit] * af * (one - af);
-                g[unit] = by_cell * ai * (one - ag * ag);
-                o[unit] = by_hidden * active * ao * (one - ao);
-                cell[unit] = by_cell * af;
+            let above = output.iter().zip(hidden).zip(active_cell);
+            for ((cell, &o), ((&output, &hidden), &active)) in cell.iter_mut().zip(&*o).zip(above.clone()) {
+                *cell += (output + hidden) * o * (one - active * active);
+            }
+            for (o, ((&output, &hidden), &active)) in o.iter_mut().zip(above) {
+                *o = (output + hidden) * active * *o * (one - *o);
+            }
+            for ((i, g), &cell) in i.iter_mut().zip(g).zip(&*cell) {
+                let (input, candidate) = (*i, *g);
+                *i = cell * candidate * input * (one - input);
+                *g = cell * input * (one - candidate * candidate);
+            }
+            for ((f, cell), &before) in f.iter_mut().zip(cell).zip(cell_before) {
+                let forget = *f;
+                *f = *cell * before * forget * (one - forget);
+                *cell *= forget;
             }
         }
     }
