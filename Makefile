@@ -134,9 +134,9 @@ test: build weights .venv-test/ready
 	cargo test --release
 
 .venv-test/ready: tests/requirements.txt
-	@echo 'setup: h5py for the tests, in .venv-test'
+	@echo 'setup: h5py and a TensorBoard reader for the tests, in .venv-test'
 	@python3 -m venv .venv-test
-	@.venv-test/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@.venv-test/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	@touch $@
 
 bench: build

@@ -9,7 +9,7 @@ use super::read::{Network, Tensor};
 use super::winograd::Scratch;
 use crate::error::Error;
 use crate::models::onnx::proto::NodeProto;
-use crate::models::runtime::Settings;
+use crate::models::runtime::{Settings, admits};
 
 /// Why a network cannot run here.
 #[derive(Debug)]
@@ -90,12 +90,18 @@ fn unknown<T>(what: impl Into<String>) -> Planned<T> {
 impl Plan {
     /// The plan of a network for items as `settings` states them.
     pub fn new(network: &Network, settings: &Settings) -> Planned<Self> {
-        let [input] = &network.inputs[..] else {
+        let [(input, declared)] = &network.inputs[..] else {
             return Err(Refusal::Misfit(format!(
                 "a network needs exactly one input, this one has {}",
                 network.inputs.len()
             )));
         };
+        if !admits(declared, &settings.input_shape()) {
+            let wanted = settings.input_shape();
+            return Err(Refusal::Misfit(format!(
+                "its input `{input}` is {declared:?}, the card states f32 {wanted:?}"
+            )));
+        }
         let (batch, channels) = (settings.batch, settings.item[0]);
         let shape = match settings.item[1..] {
             [height, width] => Shape { batch, depth: 1, height, width, channels, stored: channels },
@@ -137,10 +143,11 @@ impl Plan {
             return unknown(format!("no layer known here makes its output `{output}`"));
         };
         if result.shape.positions() != settings.batch || result.shape.channels != settings.dim {
+            let mut shape = vec![result.shape.channels, result.shape.depth, result.shape.height, result.shape.width];
+            shape.retain(|&axis| axis > 1);
             return Err(Refusal::Misfit(format!(
-                "its output `{output}` is {} numbers at {} positions an item, the card states {}",
-                result.shape.channels,
-                result.shape.positions() / settings.batch,
+                "its output `{output}` is f32 [batch, {}], the card states f32 [batch, {}]",
+                shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", "),
                 settings.dim
             )));
         }

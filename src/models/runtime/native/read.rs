@@ -36,8 +36,8 @@ pub(super) struct Network {
     pub nodes: Vec<NodeProto>,
     /// f32 constants by name.
     pub tensors: HashMap<String, Tensor>,
-    /// Inputs that are no constants.
-    pub inputs: Vec<String>,
+    /// Inputs that are no constants, with the lengths of their axes, -1 where one is not fixed.
+    pub inputs: Vec<(String, Vec<i64>)>,
     /// Outputs.
     pub outputs: Vec<String>,
 }
@@ -63,7 +63,7 @@ impl Network {
         if network.nodes.is_empty() {
             return Err(wrong("is no ONNX model: it has no node".into()));
         }
-        network.inputs.retain(|name| !network.tensors.contains_key(name));
+        network.inputs.retain(|(name, _)| !network.tensors.contains_key(name));
         Ok(network)
     }
 
@@ -72,15 +72,14 @@ impl Network {
     /// # Errors
     /// The file cannot be read.
     pub fn values(&self, tensor: &Tensor) -> Result<Vec<f32>> {
-        let failed = Error::io(&self.path);
         let mut file = &self.file;
-        file.seek(SeekFrom::Start(tensor.offset)).map_err(&failed)?;
+        file.seek(SeekFrom::Start(tensor.offset)).map_err(Error::io(&self.path))?;
         let mut input = BufReader::with_capacity(1 << 16, file);
         let mut values = Vec::with_capacity(tensor.len());
         let mut bytes = [0; 4096];
         while values.len() < tensor.len() {
             let bytes = &mut bytes[..(4 * (tensor.len() - values.len())).min(4096)];
-            input.read_exact(bytes).map_err(&failed)?;
+            input.read_exact(bytes).map_err(Error::io(&self.path))?;
             values.extend(bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().expect("four"))));
         }
         Ok(values)
@@ -123,7 +122,13 @@ impl Fields {
                         network.tensors.insert(name, tensor);
                     }
                 }
-                Field::Sized(11, length) => network.inputs.push(self.message::<ValueInfo>(length)?.name),
+                Field::Sized(11, length) => {
+                    let input = self.message::<ValueInfo>(length)?;
+                    let shape =
+                        input.kind.and_then(|kind| kind.tensor?.shape).map_or_else(Vec::new, |shape| shape.dims);
+                    let axes = shape.iter().map(|axis| axis.value.unwrap_or(-1)).collect();
+                    network.inputs.push((input.name, axes));
+                }
                 Field::Sized(12, length) => network.outputs.push(self.message::<ValueInfo>(length)?.name),
                 Field::Sized(_, length) => self.skip(length)?,
                 _ => {}
