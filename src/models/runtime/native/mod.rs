@@ -39,15 +39,19 @@ struct NativeLane {
 
 impl Lane for NativeLane {
     fn run(&mut self, items: &[f32]) -> Result<Array2<f32>> {
-        let values = self.plan.run(items, &mut self.workspace);
-        embeddings(values, &self.settings)
+        // Item after item: the activations of one stay in the cache, and weights cost little to read again.
+        let mut values = Vec::with_capacity(self.settings.batch * self.settings.dim);
+        for item in items.chunks_exact(items.len() / self.settings.batch) {
+            values.extend_from_slice(self.plan.run(item, &mut self.workspace));
+        }
+        embeddings(&values, &self.settings)
     }
 }
 
 /// Whether these kernels know every operator of the network; says which they do not.
 pub(super) fn load(onnx: &Path, settings: &Settings) -> Result<(String, Vec<Box<dyn Lane>>)> {
     let network = read::Network::open(onnx)?;
-    let plan = Plan::new(&network, settings).map_err(|refusal| match refusal {
+    let plan = Plan::new(&network, &Settings { batch: 1, ..settings.clone() }).map_err(|refusal| match refusal {
         plan::Refusal::Unknown(what) => {
             Error::Runtime(format!("device native cannot run {}: {what}; use --device openvino or cpu", onnx.display()))
         }
