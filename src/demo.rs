@@ -19,6 +19,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::manifest::DEMO_STAMP;
 
 /// What fills the picture.
 pub const TEXTURES: [&str; 3] = ["blobs", "cells", "dots"];
@@ -125,7 +126,7 @@ impl Job {
 pub fn make(settings: &Settings, bar: &ProgressBar) -> Result<Made> {
     let folder = settings.out.join("clips");
     std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    let stamp = settings.out.join(".made");
+    let stamp = settings.out.join(DEMO_STAMP);
     let (codec, fourcc) = usable_codec(&folder)?;
     let overlays = if settings.multi_label { " overlays" } else { "" };
     let wanted = format!("1 seed={} codec={codec}{overlays}\n", settings.seed);

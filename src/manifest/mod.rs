@@ -114,6 +114,9 @@ pub struct Manifest {
     pub sha256: String,
 }
 
+/// The file that kinoprobe-demo leaves beside a manifest of what it made.
+pub const DEMO_STAMP: &str = ".made";
+
 /// A clip and the line it stands on (none for folders).
 struct Entry {
     clip: Clip,
@@ -186,6 +189,11 @@ impl Manifest {
             self.clips.iter().flat_map(|clip| &clip.labels).collect::<BTreeSet<_>>().into_iter().cloned().collect();
         classes.sort_by(|a, b| natord::compare(a, b).then_with(|| a.cmp(b)));
         classes
+    }
+
+    /// Whether kinoprobe-demo made the clips: it leaves [`DEMO_STAMP`] beside their manifest.
+    pub fn is_demo(&self) -> bool {
+        self.source.with_file_name(DEMO_STAMP).is_file()
     }
 
     /// Whether a clip has more than one label.
