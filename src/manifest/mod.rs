@@ -99,6 +99,11 @@ impl Clip {
     pub fn frames(&self) -> Option<usize> {
         self.file.is_dir().then(|| frames_in(&self.file))
     }
+
+    /// Whether its file is named like a picture.
+    pub fn is_image(&self) -> bool {
+        is_image(&self.file)
+    }
 }
 
 /// The clips of a data set, in the order of the file.
