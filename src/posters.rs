@@ -156,3 +156,41 @@ pub fn thresholds(val: Option<&Predictions>, classes: usize) -> Vec<f32> {
 pub fn metrics(measured: &Measured) -> BTreeMap<String, f64> {
     METRICS.into_iter().filter_map(|key| Some((key.to_string(), measured.number(key)?))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_the_contract_and_reads_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let set = Posters {
+            method: "effnet".into(),
+            labels: vec!["Action".into()],
+            by: By::Year,
+            years: vec![YearModel {
+                year: 2004,
+                folder: "2004".into(),
+                thresholds: vec![0.5],
+                clips: Clips { train: 40, val: 5, test: 5 },
+                metrics: BTreeMap::from([("map".into(), 0.5)]),
+            }],
+            ..Posters::new()
+        };
+        set.write(folder.path()).unwrap();
+        assert_eq!(Posters::read(folder.path()).unwrap(), set);
+        let json: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(folder.path().join(FILE)).unwrap()).unwrap();
+        let expected = serde_json::json!({
+            "format": "kinoprobe-posters", "format_version": 1, "method": "effnet", "card": "", "weights": "",
+            "model_sha256": "", "untrained": false, "demo": false, "labels": ["Action"], "by": "year", "window": null,
+            "years": [{"year": 2004, "folder": "2004", "thresholds": [0.5], "clips": {"train": 40, "val": 5, "test": 5},
+                       "metrics": {"map": 0.5}}],
+            "overall": null
+        });
+        assert_eq!(json, expected);
+        Posters { format_version: 2, ..set }.write(folder.path()).unwrap();
+        let error = Posters::read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("version 2, not `kinoprobe-posters` version 1"), "{error}");
+    }
+}

@@ -89,7 +89,7 @@ impl Job {
 pub fn make(settings: &Settings, bar: &ProgressBar) -> Result<Made> {
     let folder = settings.out.join("posters");
     let Settings { first, years, posters, seed, .. } = *settings;
-    begin(&settings.out, &folder, &format!("posters 1 seed={seed} first={first} years={years}\n"))?;
+    begin(&settings.out, &folder, &format!("posters 2 seed={seed} first={first} years={years}\n"))?;
     let jobs: Vec<Job> = (0..years * posters)
         .map(|number| {
             let (index, instance) = (number / posters, number % posters);
@@ -465,7 +465,7 @@ impl Canvas {
             _ => imgproc::FONT_HERSHEY_COMPLEX,
         };
         let thickness = if matches!(GENRES[tone], "Action" | "Animation" | "Comedy") { 4 } else { 2 };
-        let top = 0.12 + 0.6 * self.time + self.within(-0.04, 0.04);
+        let top = 0.17 + 0.55 * self.time + self.within(-0.03, 0.03);
         // Bright on dark and dark on bright.
         let under = self.picture.roi(Rect::new(0, (top * f64::from(SIZE.1)) as i32, SIZE.0, 30))?.clone_pointee();
         let light = core::mean_def(&under)?.0[..3].iter().sum::<f64>() / 3.0;
