@@ -88,11 +88,11 @@ pub fn heat_map(title: &str, rows: &[(String, Vec<f32>)], labels: &[String], has
     let longest = names.iter().map(|name| width(name, 11.0)).fold(0.0, f64::max);
     let widest = rows.iter().map(|(name, _)| width(name, 11.0)).fold(30.0, f64::max);
     let (left, top) = (widest.max(longest * 0.72 - cell / 2.0) + 24.0, 62.0);
-    let wide = (left + cell * labels.len() as f64 + 24.0).max(width(title, 14.0) + 24.0).max(500.0);
+    let key = "score of each year's model in hundredths, from 0 (purple) to 100 (yellow); ● the poster has the label";
+    let wide = (left + cell * labels.len() as f64).max(width(title, 14.0)).max(width(key, 11.0)) + 24.0;
     let bottom = top + high * rows.len() as f64;
     let mut drawing = Drawing::new(wide, bottom + longest * 0.72 + 30.0, title);
     drawing.text(12.0, 20.0, 14.0, "ink", Anchor::Start, 0.0, title);
-    let key = "score of each year's model in hundredths, from 0 (purple) to 100 (yellow); ● the poster has the label";
     drawing.text(12.0, 40.0, 11.0, "dim", Anchor::Start, 0.0, key);
     for (r, (name, scores)) in rows.iter().enumerate() {
         let y = top + high * r as f64;
