@@ -12,6 +12,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 
+DEMO_POSTERS := demo/posters/manifest.csv
 ALL_METHODS := sift cnn cnn3d effnet
 # More methods, not part of the demo: clip (frame sequences for CLASSIFIER=bilstm), keyframes (one frame a shot).
 MORE_METHODS := clip keyframes
@@ -30,6 +31,7 @@ CLASSIFIERS ?= mlp logistic
 SEEDS       ?=
 OUT         ?= $(if $(IS_DEMO),$(DEMO),.)
 FLAGS       ?=
+ADDR        ?= 127.0.0.1:8080
 
 # What follows from it ----------------------------------------------------------------------------------------------
 DEMOS    := demo demo-labels
@@ -49,7 +51,7 @@ data     := --manifest $(MANIFEST) $(if $(ROOT),--root $(ROOT))
 # Exit code 3: some clips failed and are recorded in the store; the rest goes on.
 go_on    := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup build weights demo features classify compare inspect test bench goldens lint clean FORCE $(ALL_METHODS)
+.PHONY: help setup build weights demo features classify compare inspect test bench goldens lint clean posters no-manifest demo-posters serve FORCE $(ALL_METHODS)
 help:
 	@echo 'Targets (each does its own set-up and skips what is up to date):'
 	@echo '  demo       make clips, extract, train, compare: the whole of it on generated data'
@@ -57,6 +59,8 @@ help:
 	@echo '  classify   train and evaluate     METHOD=… CLASSIFIER=mlp|bilstm|logistic|bayes|knn|constant SEEDS=5'
 	@echo '  compare    one table over all runs'
 	@echo '  inspect    what is in a store     METHOD=…'
+	@echo '  posters    genres of posters by year: features, a model a year, report   MANIFEST=posters.csv ROOT=… FLAGS="--window 10"'
+	@echo '  demo-posters  the same on posters that kinoprobe draws;  serve: the last models as a page   ADDR=127.0.0.1:8080'
 	@echo '  test       the whole test suite'
 	@echo '  bench      speed against the Python peer (PEER=torch: with PyTorch too) -> BENCHMARKS.md'
 	@echo '  lint       rustfmt and clippy;  goldens: make the reference numbers anew;  setup;  build'
@@ -128,6 +132,31 @@ demo: compare
 	@echo 'reports and plots, one folder a run:'
 	@for method in $(METHODS); do echo "  $(RUNS)/$$method/REPORT.md"; done
 	@echo "comparison: $(RUNS)/comparison/report.html"
+
+# Posters ---------------------------------------------------------------------------------------------------------------
+POSTERS_OUT = $(if $(filter $(DEMO_POSTERS),$(MANIFEST)),demo/posters,$(OUT))
+# Where `make serve` finds the models that were trained last.
+LAST := .last-posters
+
+# FLAGS are those of kinoprobe-classify here: --by, --window, --epochs, ….
+posters: weights $(if $(filter $(DEMO_MANIFEST),$(MANIFEST)),no-manifest)
+	@mkdir -p $(POSTERS_OUT)/features
+	@$(BIN)extract --method effnet $(data) --out $(POSTERS_OUT)/features/effnet.h5 --device $(DEVICE) $(addprefix --weights ,$(WEIGHTS)) $(go_on)
+	@$(BIN)classify --features $(POSTERS_OUT)/features/effnet.h5 $(data) --recipe pipelines/posters.toml --out $(POSTERS_OUT)/runs/posters $(FLAGS)
+	@echo $(POSTERS_OUT)/runs/posters > $(LAST)
+	@echo "report: $(POSTERS_OUT)/runs/posters/report.html; the page: make serve"
+
+no-manifest:
+	@echo 'posters: name your list: make posters MANIFEST=posters.csv ROOT=folder of the images, or try make demo-posters' >&2; exit 2
+
+demo-posters: build
+	@$(BIN)demo --out $(dir $(DEMO_POSTERS)) --posters
+	@$(BIN)inspect $(DEMO_POSTERS) --out $(dir $(DEMO_POSTERS))inspect
+	@$(MAKE) --no-print-directory posters MANIFEST=$(DEMO_POSTERS)
+
+serve: build
+	@[ -f $(LAST) ] || { echo 'serve: there are no models yet: make demo-posters, or make posters MANIFEST=…' >&2; exit 2; }
+	@$(BIN)serve --models $$(cat $(LAST)) --addr $(ADDR)
 
 # Development ---------------------------------------------------------------------------------------------------------
 test: build weights .venv-test/ready

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2, Axis, s};
 
 use crate::error::{Error, Result};
+use crate::manifest::imbalance::{self, Resampled};
 use crate::manifest::{Clip, Manifest, Split};
-use crate::recipe::{Pooling, Task};
+use crate::recipe::{Pooling, Resample, Task};
 use crate::store::{FeatureStore, StoredClip};
 
 /// Clips ready for a classifier.
@@ -36,6 +37,8 @@ pub struct Joined {
     pub task: Task,
     /// Labelled clips of the training split.
     pub train: Dataset,
+    /// What is trained on in place of `train`, where [`Joined::resample`] made it: clips left out, clips that stand several times.
+    pub resampled: Option<Dataset>,
     /// Labelled clips of the validation split; may be empty.
     pub val: Dataset,
     /// Labelled clips of the test split; may be empty.
@@ -50,6 +53,37 @@ impl Joined {
     /// The labelled parts with their splits.
     pub fn splits(&self) -> [(Split, &Dataset); 3] {
         [(Split::Train, &self.train), (Split::Val, &self.val), (Split::Test, &self.test)]
+    }
+
+    /// What is trained on.
+    pub fn training(&self) -> &Dataset {
+        self.resampled.as_ref().unwrap_or(&self.train)
+    }
+
+    /// The clips of each part that `wanted` takes, by split (`None`: the unlabelled ones) and id; the classes stay.
+    pub fn filter(&self, wanted: impl Fn(Option<Split>, &str) -> bool) -> Joined {
+        let part = |split: Option<Split>, part: &Dataset| {
+            part.select(&(0..part.len()).filter(|&i| wanted(split, &part.ids[i])).collect::<Vec<_>>())
+        };
+        Joined {
+            task: self.task,
+            train: part(Some(Split::Train), &self.train),
+            resampled: self.resampled.as_ref().map(|clips| part(Some(Split::Train), clips)),
+            val: part(Some(Split::Val), &self.val),
+            test: part(Some(Split::Test), &self.test),
+            unlabelled: part(None, &self.unlabelled),
+            warnings: self.warnings.clone(),
+        }
+    }
+
+    /// Evens out the training clips by their label sets; `seed` draws those that are left out or repeated.
+    pub fn resample(&mut self, rule: Resample, seed: u64) -> Resampled {
+        let Resample::Compose { low, high } = rule;
+        let resampled = imbalance::compose(&self.train.label_sets(), low, high, seed);
+        self.resampled = Some(self.train.select(&resampled.indices));
+        let (before, after) = (self.train.len(), resampled.indices.len());
+        self.warnings.push(format!("resampled by label set: {before} training clips became {after}"));
+        resampled
     }
 }
 
@@ -78,6 +112,30 @@ impl Dataset {
     pub fn with_rows(&self, rows: Array2<f32>) -> Dataset {
         assert_eq!(rows.nrows(), self.rows.nrows(), "every row is replaced");
         Dataset { rows, ..self.clone_without_rows() }
+    }
+
+    /// The clips at `indices`, in that order; a clip may stand there several times.
+    pub fn select(&self, indices: &[usize]) -> Dataset {
+        let mut offsets = vec![0];
+        let mut rows = Vec::new();
+        for &i in indices {
+            rows.extend(self.offsets[i]..self.offsets[i + 1]);
+            offsets.push(rows.len());
+        }
+        Dataset {
+            ids: indices.iter().map(|&i| self.ids[i].clone()).collect(),
+            groups: indices.iter().map(|&i| self.groups[i].clone()).collect(),
+            rows: self.rows.select(Axis(0), &rows),
+            offsets,
+            targets: self.targets.select(Axis(0), indices),
+            classes: self.classes.clone(),
+        }
+    }
+
+    /// The labels of every clip, as rising indices below C.
+    pub fn label_sets(&self) -> Vec<Vec<usize>> {
+        let has = |i: usize| (0..self.classes.len()).filter(move |&class| self.targets[(i, class)] > 0.0).collect();
+        (0..self.len()).map(has).collect()
     }
 
     fn clone_without_rows(&self) -> Dataset {
@@ -284,6 +342,7 @@ impl Dataset {
         let joined = Joined {
             task: if several { Task::MultiLabel } else { Task::SingleLabel },
             train: of_split(Split::Train)?,
+            resampled: None,
             val: of_split(Split::Val)?,
             test: of_split(Split::Test)?,
             unlabelled: gather(&|clip| clip.labels.is_empty())?,

@@ -1,10 +1,14 @@
-//! Demo clips: 15 classes, 3 textures × 5 motions, made so that one frame tells the texture and not the motion.
+//! Demo data: clips here, posters in [`posters`].
+//!
+//! Clips: 15 classes, 3 textures × 5 motions, made so that one frame tells the texture and not the motion.
 //!
 //! With several labels a clip, texture and motion are labels of their own (`still` is none), and independently of them
 //! some clips have black bars (`letterbox`, told by one frame) or a light that comes and goes (`flicker`, told by none).
 //!
 //! Textures are isotropic and stationary and repeat every [`TILE`] pixels; a motion only moves the window through which
 //! the texture is seen. Position, scale, colours, contrast, speed and noise are drawn for every clip.
+
+pub mod posters;
 
 use std::f32::consts::TAU;
 use std::path::{Path, PathBuf};
@@ -19,6 +23,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::manifest::DEMO_STAMP;
 
 /// What fills the picture.
 pub const TEXTURES: [&str; 3] = ["blobs", "cells", "dots"];
@@ -125,15 +130,9 @@ impl Job {
 pub fn make(settings: &Settings, bar: &ProgressBar) -> Result<Made> {
     let folder = settings.out.join("clips");
     std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    let stamp = settings.out.join(".made");
     let (codec, fourcc) = usable_codec(&folder)?;
     let overlays = if settings.multi_label { " overlays" } else { "" };
-    let wanted = format!("1 seed={} codec={codec}{overlays}\n", settings.seed);
-    if std::fs::read_to_string(&stamp).unwrap_or_default() != wanted {
-        std::fs::remove_dir_all(&folder).map_err(Error::io(&folder))?;
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        std::fs::write(&stamp, wanted).map_err(Error::io(&stamp))?;
-    }
+    begin(&settings.out, &folder, &format!("1 seed={} codec={codec}{overlays}\n", settings.seed))?;
     let mut jobs = Vec::new();
     for texture in 0..TEXTURES.len() {
         for motion in 0..MOTIONS.len() {
@@ -165,6 +164,26 @@ pub fn make(settings: &Settings, bar: &ProgressBar) -> Result<Made> {
     Ok(Made { clips, kept: jobs.len() - clips, codec })
 }
 
+/// Makes `folder`, without anything in it that the stamp in `out` says was made with other settings than `wanted`.
+fn begin(out: &Path, folder: &Path, wanted: &str) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let stamp = out.join(DEMO_STAMP);
+    if std::fs::read_to_string(&stamp).unwrap_or_default() != wanted {
+        std::fs::remove_dir_all(folder).map_err(Error::io(folder))?;
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        std::fs::write(&stamp, wanted).map_err(Error::io(&stamp))?;
+    }
+    Ok(())
+}
+
+/// Writes a list. An unchanged one keeps its time, so that nothing made from it is made again.
+fn write_list(path: &Path, text: &str) -> Result<()> {
+    if std::fs::read_to_string(path).is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    std::fs::write(path, text).map_err(Error::io(path))
+}
+
 fn write_lists(settings: &Settings, jobs: &[Job]) -> Result<()> {
     let several = settings.multi_label;
     let mut manifest = format!("id,path,{},split\n", if several { "labels" } else { "label" });
@@ -177,15 +196,8 @@ fn write_lists(settings: &Settings, jobs: &[Job]) -> Result<()> {
         manifest += &format!("{id},clips/{id}.mp4,{label},{}\n", job.split());
         attributes += &format!("{id},{texture},{motion}{overlays}\n");
     }
-    for (name, text) in [("manifest.csv", manifest), ("attributes.csv", attributes)] {
-        let path = settings.out.join(name);
-        // An unchanged list keeps its time, so that nothing made from it is made again.
-        if std::fs::read_to_string(&path).is_ok_and(|there| there == text) {
-            continue;
-        }
-        std::fs::write(&path, text).map_err(Error::io(&path))?;
-    }
-    Ok(())
+    write_list(&settings.out.join("manifest.csv"), &manifest)?;
+    write_list(&settings.out.join("attributes.csv"), &attributes)
 }
 
 fn usable_codec(folder: &Path) -> Result<(&'static str, i32)> {

@@ -3,7 +3,7 @@
 //! The data flows one way; a room imports only from rooms before it, or from [`models`]:
 //!
 //! ```text
-//! manifest → media → extract → store (HDF5) → dataset → evaluate → classify → report
+//! manifest → media → extract → store (HDF5) → dataset → evaluate → classify → posters → report → runs
 //!               models ↗ (cards, weights, ONNX, runtime)
 //! ```
 
@@ -20,8 +20,10 @@ pub mod matrix;
 pub mod media;
 pub mod models;
 pub mod numeric;
+pub mod posters;
 pub mod recipe;
 pub mod report;
+pub mod runs;
 pub mod store;
 
 pub use error::{Error, Result};

@@ -7,13 +7,14 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use kinoprobe::classify::{self, About, Overrides, experiment};
+use kinoprobe::classify::{self, Overrides};
 use kinoprobe::cli::{self, Outcome};
 use kinoprobe::dataset::{Dataset, Joined};
 use kinoprobe::manifest::{Manifest, split};
 use kinoprobe::matrix::default_threads;
-use kinoprobe::recipe::{Recipe, RunFiles};
-use kinoprobe::report::{self, Metrics, Run, markdown};
+use kinoprobe::recipe::{Recipe, RunFiles, Task};
+use kinoprobe::report::{Metrics, markdown};
+use kinoprobe::runs::{Job, by_year};
 use kinoprobe::store::FeatureStore;
 
 /// Fits a classifier to stored features, and measures it on the clips held out.
@@ -25,11 +26,14 @@ Examples:
   kinoprobe-classify --features features/clip.h5 --manifest clips.csv --out runs/clip --classifier bilstm --loss asymmetric
   kinoprobe-classify --recipe runs/cnn/recipe.toml
       the same run again: its recipe names its files; --out writes elsewhere
+  kinoprobe-classify --features features/effnet.h5 --manifest posters.csv --recipe pipelines/posters.toml --out runs/posters
+      a model of genres for each year of the manifest, and one for all; --window 10 learns from decades, --by none for all only
   kinoprobe-classify --features features/sift.h5 --manifest clips/ --out runs/sift --seeds 5 --learning-rate 0.003
 
 The settings come from pipelines/METHOD.toml, METHOD being the store's, or from --recipe; a flag goes before either.
 Writes model.safetensors and model.onnx, predictions.csv, submission.csv (clips without a label), metrics.json, curves, tensorboard/,
-confusion matrices, per_class.csv, recipe.toml, REPORT.md, and manifest.csv where the split was drawn here.
+confusion matrices, per_class.csv, recipe.toml, REPORT.md, and manifest.csv where the split was drawn here. --by writes such
+a folder for every model, and posters.json, years.csv, REPORT.md and report.html above them.
 
 {}", cli::EXIT_CODES))]
 struct Arguments {
@@ -99,12 +103,13 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let drawn = split::assign(&mut manifest, split::Fractions::default(), files.split_seed)?;
     manifest.check_training()?;
     let mut data = Dataset::join(&store, &manifest, recipe.classify.pooling)?;
-    data.task = recipe.classify.task.unwrap_or(data.task);
+    // Models by year say of every label by itself whether a poster has it.
+    let of_models = recipe.classify.by.map(|_| Task::MultiLabel);
+    data.task = recipe.classify.task.or(of_models).unwrap_or(data.task);
     recipe.run = Some(files.absolute().context("the working directory is gone")?);
-    let kind = classify::name(recipe.classify.classifier);
-    let say = |line: String| {
+    let say = |line: &str| {
         if !arguments.quiet {
-            eprintln!("{line}")
+            eprintln!("classify: {line}")
         }
     };
     if store.untrained() {
@@ -113,56 +118,48 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
             recipe.method
         );
     }
-    say(format!("classify: {} · {kind}: {}", recipe.method, sizes(&data)));
+    say(&format!("{} · {}: {}", recipe.method, classify::name(recipe.classify.classifier), sizes(&data)));
+    data.warnings.splice(0..0, manifest.warnings.iter().cloned());
     if arguments.dry_run {
         print!("{}", toml::to_string_pretty(&recipe).context("the recipe as TOML")?);
-        data.warnings.iter().chain(&manifest.warnings).for_each(|warning| eprintln!("warning: {warning}"));
+        data.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         return Ok(Outcome::Done);
     }
-
-    let measure = classify::training::measure(data.task);
+    let resampled = recipe.classify.resample.map(|rule| data.resample(rule, 0));
     let bar = progress_bar(arguments.quiet, &recipe);
-    let provenance = store.provenance().clone();
-    let about = About::of(&provenance, &recipe);
-    let experiment = experiment::run(&data, &recipe.classify, about, arguments.threads, &mut |seed, epoch| {
-        bar.set_position(seed * recipe.classify.training.epochs as u64 + epoch.epoch as u64);
-        bar.set_message(format!(
-            "seed {seed}  epoch {}  loss {:.4}  val {:.4}  {measure} {:.1} %",
-            epoch.epoch,
-            epoch.train_loss,
-            epoch.val_loss,
-            100.0 * epoch.val_score
-        ));
-    })?;
+    let measure = classify::training::measure(data.task);
+    let job = Job {
+        store: &store,
+        recipe: &recipe,
+        files: &files,
+        threads: arguments.threads,
+        progress: &|seed, epoch| {
+            bar.set_position(seed * recipe.classify.training.epochs as u64 + epoch.epoch as u64);
+            bar.set_message(format!(
+                "seed {seed}  epoch {}  loss {:.4}  val {:.4}  {measure} {:.1} %",
+                epoch.epoch,
+                epoch.train_loss,
+                epoch.val_loss,
+                100.0 * epoch.val_score
+            ));
+        },
+        say: &|line| bar.suspend(|| say(line)),
+    };
+    let summary = match recipe.classify.by {
+        Some(by) => by_year::fit(&job, &data, &manifest, by, resampled)?,
+        None => {
+            job.run(&data, &files.out)?;
+            markdown::summary(&Metrics::read(&files.out.join("metrics.json"))?)
+        }
+    };
     bar.finish_and_clear();
-    experiment.saved.save(&files.out)?;
     if drawn {
         manifest.write_csv(&files.out.join("manifest.csv"))?;
     }
-    let run = Run {
-        method: recipe.method.clone(),
-        classifier: kind.into(),
-        untrained: store.untrained(),
-        provenance,
-        recipe,
-        splits: experiment.splits,
-        unlabelled: experiment.unlabelled,
-        constant: experiment.constant,
-        curves: experiment.curves,
-        measure: experiment.measure,
-        kept_epoch: experiment.kept_epoch,
-        seeds: experiment.seeds,
-        train_seconds: experiment.train_seconds,
-        features: files.features,
-        manifest: files.manifest,
-        root: files.root,
-        warnings: [manifest.warnings, data.warnings, experiment.notes].concat(),
-    };
-    report::write_run(&files.out, &run)?;
     if !arguments.quiet {
-        print!("{}", markdown::summary(&Metrics::read(&files.out.join("metrics.json"))?));
+        print!("{summary}");
     }
-    say(format!("classify: wrote {}", files.out.join("REPORT.md").display()));
+    say(&format!("wrote {}", files.out.join("REPORT.md").display()));
     Ok(Outcome::Done)
 }
 

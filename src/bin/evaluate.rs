@@ -5,13 +5,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use kinoprobe::Result;
-use kinoprobe::classify::{self, SavedModel};
+use kinoprobe::classify::SavedModel;
 use kinoprobe::cli::{self, Outcome};
 use kinoprobe::dataset::Dataset;
 use kinoprobe::evaluate::predictions::PredictionTable;
 use kinoprobe::manifest::Manifest;
+use kinoprobe::posters;
 use kinoprobe::recipe::Task;
 use kinoprobe::report::{self, Evaluation, Metrics, markdown};
+use kinoprobe::runs::{self, by_year};
 use kinoprobe::store::FeatureStore;
 
 /// Measures predictions: accuracy or mAP, per-class and averaged precision, recall and F1, confusions, intervals.
@@ -23,7 +25,7 @@ Examples:
       several labels a clip: a column `labels` in place of `label`, with `|` between them
 
   kinoprobe-evaluate --model runs/cnn --features features/cnn.h5 --manifest clips.csv --out evaluation
-      a model that kinoprobe-classify saved, without training
+      a model that kinoprobe-classify saved, without training; a folder with posters.json: each year's model on its clips
 
 Writes metrics.json (`all`, and each split that is named), predictions.csv, per_class.csv, classification_report.txt,
 REPORT.md and its pictures.
@@ -62,6 +64,13 @@ fn main() -> ExitCode {
                 metrics: Metrics::new(),
                 table: PredictionTable::read_csv(source, arguments.task)?,
             },
+            (None, Some(model), Some(features), Some(manifest)) if model.join(posters::FILE).is_file() => {
+                let manifest = Manifest::load(manifest, arguments.root.as_deref())?;
+                let store = FeatureStore::open(features)?;
+                print!("{}", by_year::evaluate(model, &store, &manifest, &arguments.out)?);
+                println!("evaluate: wrote {}", arguments.out.join("REPORT.md").display());
+                return Ok(Outcome::Done);
+            }
             (None, Some(model), Some(features), Some(manifest)) => {
                 evaluate_model(model, features, manifest, arguments.root.as_deref())?
             }
@@ -75,27 +84,9 @@ fn main() -> ExitCode {
 }
 
 fn evaluate_model(model: &Path, features: &Path, manifest: &Path, root: Option<&Path>) -> Result<Evaluation> {
-    let saved = SavedModel::load(model)?;
     let store = FeatureStore::open(features)?;
-    let manifest_read = Manifest::load(manifest, root)?;
-    let data = Dataset::join_fitted(&store, &manifest_read, saved.about.pooling)?;
-    let mut table = saved.predict_all(&data)?;
-    table.warnings.extend(manifest_read.warnings);
-    if store.provenance().model_sha256 != saved.about.model_sha256 {
-        table.warnings.push(format!(
-            "{} was made by another network than the features the model was fitted to",
-            features.display()
-        ));
-    }
-    let about = &saved.about;
-    let metrics = Metrics {
-        method: about.method.clone(),
-        classifier: classify::name(about.classifier).into(),
-        untrained: about.untrained || store.untrained(),
-        model_sha256: about.model_sha256.clone(),
-        features: features.into(),
-        manifest: manifest.into(),
-        ..Metrics::new()
-    };
-    Ok(Evaluation { source: model.into(), metrics, table })
+    let manifest = Manifest::load(manifest, root)?;
+    let saved = SavedModel::load(model)?;
+    let data = Dataset::join_fitted(&store, &manifest, saved.about.pooling)?;
+    runs::evaluation(&saved, model, &store, &manifest, &data)
 }

@@ -11,7 +11,7 @@ pub enum Verdict {
     Stop,
 }
 
-/// Watches validation accuracy: an epoch is better if its accuracy is higher, or equal at a lower loss.
+/// Watches a number of the validation split: an epoch is better if it is higher, or equal at a lower loss.
 #[derive(Debug, Clone)]
 pub struct EarlyStopping {
     patience: usize,
@@ -25,7 +25,7 @@ impl EarlyStopping {
         Self { patience, waited: 0, best: None }
     }
 
-    /// Judges the next epoch by its validation accuracy and loss.
+    /// Judges the next epoch by the number that is watched, such as its validation accuracy, and its validation loss.
     pub fn observe(&mut self, accuracy: f64, loss: f64) -> Verdict {
         let better = self.best.is_none_or(|(best, at)| accuracy > best || (accuracy == best && loss < at));
         if better {

@@ -21,6 +21,8 @@ pub struct Experiment {
     pub unlabelled: Option<Predictions>,
     /// What the constant predictor gets on the same splits.
     pub constant: BTreeMap<Split, Measured>,
+    /// What it predicts there.
+    pub constant_predictions: BTreeMap<Split, Predictions>,
     /// Learning curves; empty for classifiers without epochs.
     pub curves: Vec<Epoch>,
     /// What the scores of the curves are: `accuracy` or `mAP`.
@@ -36,7 +38,8 @@ pub struct Experiment {
 }
 
 /// Fits the classifier of `settings` with the seeds 0, 1, … as many as `settings.seeds`; `about` is completed by what is
-/// found out here. `progress` is told the seed with every epoch. The classifiers that draw nothing (all but the networks)
+/// found out here. It is trained on [`Joined::training`]; the constant predictor knows the clips as they were before
+/// resampling. `progress` is told the seed with every epoch. The classifiers that draw nothing (all but the networks)
 /// give the same with every seed, and are fitted once.
 ///
 /// # Errors
@@ -68,7 +71,7 @@ pub fn run(
         let began = Instant::now();
         let mut tell = |epoch: &Epoch| progress(seed, epoch);
         let mut fitting = Fitting { seed, task: data.task, threads, progress: &mut tell };
-        let fitted = classifier.fit(&data.train, &data.val, &mut fitting)?;
+        let fitted = classifier.fit(data.training(), &data.val, &mut fitting)?;
         let seconds = began.elapsed().as_secs_f64();
         let predictions = predict_splits(fitted.model.as_ref())?;
         let splits = predictions.iter().map(|(split, predictions)| (*split, measure(predictions).score())).collect();
@@ -92,7 +95,8 @@ pub fn run(
         let labels = commonest(&data.train);
         constant.values_mut().for_each(|part| part.predicted.fill(labels.clone()));
     }
-    let constant = constant.iter().map(|(split, part)| (*split, measure(part))).collect();
+    let constant_predictions = constant;
+    let constant = constant_predictions.iter().map(|(split, part)| (*split, measure(part))).collect();
     let unlabelled = match data.unlabelled.is_empty() {
         true => None,
         false => Some(predict(data.task, fitted.model.as_ref(), &data.train.classes, &data.unlabelled)?),
@@ -109,6 +113,7 @@ pub fn run(
         splits,
         unlabelled,
         constant,
+        constant_predictions,
         curves: fitted.curves,
         measure: fitted.measure,
         kept_epoch: fitted.kept_epoch,

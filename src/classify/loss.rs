@@ -202,6 +202,13 @@ pub fn scores<T: Real>(task: Task, mut logits: ArrayViewMut2<'_, T>) {
     }
 }
 
+/// The share of (clip, label) pairs for which a score from 0.5 on, a logit from 0 on, says whether the clip has the label;
+/// NaN where there is none.
+pub fn binary_accuracy(logits: &Array2<f32>, targets: &Array2<f32>) -> f64 {
+    let right = logits.iter().zip(targets).filter(|&(&z, &t)| (z >= 0.0) == (t > 0.0)).count();
+    right as f64 / logits.len() as f64
+}
+
 /// What is watched while training: accuracy (the highest logit, the first of several, is at a target) for one label a
 /// clip, mean average precision for several; NaN where there is no clip, or no target.
 pub fn score(task: Task, logits: &Array2<f32>, targets: &Array2<f32>) -> f64 {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use ndarray::{Array2, Axis, concatenate};
+use ndarray::Array2;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
@@ -155,11 +155,7 @@ impl SavedModel {
         for (split, part) in labelled.into_iter().chain([(None, &data.unlabelled)]) {
             let part = self.predict(part)?;
             splits.resize(splits.len() + part.len(), split);
-            all.ids.extend(part.ids);
-            all.groups.extend(part.groups);
-            all.truth.extend(part.truth);
-            all.predicted.extend(part.predicted);
-            all.scores = all.scores.zip(part.scores).map(|(above, below)| concatenate![Axis(0), above, below]);
+            all = all.followed_by(part);
         }
         Ok(PredictionTable { predictions: all, splits, warnings: data.warnings.clone() })
     }

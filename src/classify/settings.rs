@@ -121,6 +121,15 @@ pub struct Overrides {
     /// What makes an epoch better, on the validation split.
     #[arg(long)]
     pub watch: Option<recipe::Watch>,
+    /// What makes an epoch the one that is kept, on the validation split [default: as --watch].
+    #[arg(long)]
+    pub keep: Option<recipe::Watch>,
+    /// One model a year of the manifest (and one for all), or one for all; writes a folder of models, not of one run.
+    #[arg(long)]
+    pub by: Option<recipe::By>,
+    /// by year: train on this many years, as many before as after; 10 for the decade from 5 years before to 4 after.
+    #[arg(long, value_name = "YEARS")]
+    pub window: Option<i32>,
     /// Schedule restarts: epochs of the first cosine (T_0).
     #[arg(long, value_name = "N")]
     pub restart_every: Option<usize>,
@@ -173,6 +182,9 @@ impl Overrides {
         set(&mut classify.training.epochs, self.epochs);
         set(&mut classify.training.patience, self.patience);
         set(&mut classify.training.watch, self.watch);
+        classify.training.keep = self.keep.or(classify.training.keep);
+        classify.by = self.by.or(classify.by);
+        classify.window = self.window.or(classify.window.filter(|_| classify.by == Some(recipe::By::Year)));
         set(&mut classify.logistic.alpha, self.alpha);
         set(&mut classify.logistic.max_iterations, self.max_iterations);
         set(&mut classify.knn.neighbours, self.neighbours);

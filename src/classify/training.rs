@@ -7,7 +7,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::early_stopping::{EarlyStopping, Verdict};
 use super::layers::Parameter;
-use super::loss::{Loss, score};
+use super::loss::{Loss, binary_accuracy, score};
 use super::optimiser::Optimiser;
 use super::schedule::Schedule;
 use super::{Fitting, Task};
@@ -116,7 +116,15 @@ impl Trainer {
         let loss = Loss::new(&self.loss, task, train.targets.view())?;
         let mut optimiser = Optimiser::new(&self.optimiser);
         let schedule = Schedule::new(&self.schedule, self.optimiser.learning_rate, self.training.epochs);
+        let keep = self.training.keep.unwrap_or(self.training.watch);
+        if task == Task::SingleLabel && [self.training.watch, keep].contains(&Watch::BinaryAccuracy) {
+            return Err(Error::Data(
+                "classify.training: binary-accuracy is of several labels a clip; watch and keep score or loss".into(),
+            ));
+        }
         let mut stopping = EarlyStopping::new(self.training.patience);
+        // The same rule chooses the epoch that is kept; it never stops.
+        let mut keeping = EarlyStopping::new(usize::MAX);
         let mut shuffle = Streams::new(fitting.seed).order;
 
         let size = self.training.batch.min(train.len());
@@ -134,11 +142,15 @@ impl Trainer {
                 rate = schedule.rate(epoch, step, steps);
                 optimiser.step(&mut network.parameters(), rate, fitting.threads);
             }
-            let (val_loss, val_score) = if valid.is_empty() {
-                (f64::NAN, f64::NAN)
+            let (val_loss, val_score, val_binary) = if valid.is_empty() {
+                (f64::NAN, f64::NAN, f64::NAN)
             } else {
                 let logits = network.logits(valid);
-                (loss.value(logits.view(), valid.targets.view()), score(task, &logits, &valid.targets))
+                (
+                    loss.value(logits.view(), valid.targets.view()),
+                    score(task, &logits, &valid.targets),
+                    binary_accuracy(&logits, &valid.targets),
+                )
             };
             let point = Epoch {
                 epoch: epoch + 1,
@@ -153,18 +165,17 @@ impl Trainer {
             }
             (fitting.progress)(&point);
             curves.push(point);
-            let verdict = match self.training.watch {
-                _ if valid.is_empty() => Verdict::Better,
-                Watch::Score => stopping.observe(val_score, val_loss),
-                Watch::Loss => stopping.observe(-val_loss, val_loss),
+            let watched = |watch: Watch| match watch {
+                Watch::Score => val_score,
+                Watch::Loss => -val_loss,
+                Watch::BinaryAccuracy => val_binary,
             };
-            match verdict {
-                Verdict::Better => {
-                    kept = epoch + 1;
-                    copy(network.state(), &mut best);
-                }
-                Verdict::Wait => {}
-                Verdict::Stop => break,
+            if valid.is_empty() || keeping.observe(watched(keep), val_loss) == Verdict::Better {
+                kept = epoch + 1;
+                copy(network.state(), &mut best);
+            }
+            if !valid.is_empty() && stopping.observe(watched(self.training.watch), val_loss) == Verdict::Stop {
+                break;
             }
         }
         for (values, best) in network.state().into_iter().zip(&best) {

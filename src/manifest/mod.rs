@@ -99,6 +99,11 @@ impl Clip {
     pub fn frames(&self) -> Option<usize> {
         self.file.is_dir().then(|| frames_in(&self.file))
     }
+
+    /// Whether its file is named like a picture.
+    pub fn is_image(&self) -> bool {
+        is_image(&self.file)
+    }
 }
 
 /// The clips of a data set, in the order of the file.
@@ -113,6 +118,9 @@ pub struct Manifest {
     /// SHA-256 of the clips' ids, paths, starts and ends, in hexadecimal.
     pub sha256: String,
 }
+
+/// The file that kinoprobe-demo leaves beside a manifest of what it made.
+pub const DEMO_STAMP: &str = ".made";
 
 /// A clip and the line it stands on (none for folders).
 struct Entry {
@@ -186,6 +194,11 @@ impl Manifest {
             self.clips.iter().flat_map(|clip| &clip.labels).collect::<BTreeSet<_>>().into_iter().cloned().collect();
         classes.sort_by(|a, b| natord::compare(a, b).then_with(|| a.cmp(b)));
         classes
+    }
+
+    /// Whether kinoprobe-demo made the clips: it leaves [`DEMO_STAMP`] beside their manifest.
+    pub fn is_demo(&self) -> bool {
+        self.source.with_file_name(DEMO_STAMP).is_file()
     }
 
     /// Whether a clip has more than one label.

@@ -38,6 +38,8 @@ mod rotation;
 pub mod sampler;
 pub mod shots;
 #[cfg(feature = "media")]
+mod still;
+#[cfg(feature = "media")]
 mod timing;
 pub mod transform;
 #[cfg(feature = "media")]
@@ -48,7 +50,7 @@ pub use shots::{Shot, Shots};
 pub use transform::{BgrImage, Transform};
 
 #[cfg(feature = "media")]
-pub use self::{items::ItemSink, quiet::silence_codecs, stream::*};
+pub use self::{items::ItemSink, quiet::silence_codecs, still::Still, stream::*};
 
 #[cfg(feature = "media")]
 pub(crate) use quiet::prepare_opencv;

@@ -87,6 +87,18 @@ pub struct Classify {
     pub loss: Loss,
     /// How training goes through the clips.
     pub training: Training,
+    /// How the training clips are evened out before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resample: Option<Resample>,
+    /// One model a year, or one for all, in place of a single run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<By>,
+    /// by = "year": how many years the training clips of one model span, those from `window / 2` before on; 10 for the decade
+    /// from 5 years before to 4 after. Where it is not given, the year alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<i32>,
+    /// by = "year": the labelled clips that a year needs.
+    pub least: Least,
     /// How gradients become steps.
     pub optimiser: Optimiser,
     /// The learning rate over time.
@@ -111,6 +123,10 @@ impl Default for Classify {
             bilstm: Bilstm::default(),
             loss: Loss::default(),
             training: Training::default(),
+            resample: None,
+            by: None,
+            window: None,
+            least: Least::default(),
             optimiser: Optimiser::default(),
             schedule: Schedule::default(),
             logistic: Logistic::default(),
@@ -249,24 +265,72 @@ pub struct Training {
     pub epochs: usize,
     /// Epochs without a better one before training stops.
     pub patience: usize,
-    /// What makes an epoch better than another.
+    /// What makes an epoch better than another, for patience.
     pub watch: Watch,
+    /// What makes an epoch the one that is kept; where it is not given, as `watch`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Watch>,
 }
 
 impl Default for Training {
     fn default() -> Self {
-        Self { batch: 64, epochs: 100, patience: 15, watch: Watch::Score }
+        Self { batch: 64, epochs: 100, patience: 15, watch: Watch::Score, keep: None }
     }
 }
 
 /// What makes an epoch better than another, on the validation split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Watch {
     /// A higher accuracy (one label a clip) or mAP (several), or the same at a lower loss.
     Score,
     /// A lower loss.
     Loss,
+    /// Several labels a clip: a higher share of (clip, label) pairs that are right at 0.5, or the same at a lower loss. Where
+    /// labels are sparse, saying nothing has a high one.
+    BinaryAccuracy,
+}
+
+/// How the training clips are evened out before training.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Resample {
+    /// Each distinct set of labels is brought to between two shares of the training clips, by repeating or leaving out clips; see
+    /// [`crate::manifest::imbalance::compose`].
+    Compose {
+        /// The least share, in [0, 1].
+        low: f64,
+        /// The largest share, in [low, 1].
+        high: f64,
+    },
+}
+
+/// What there is one model of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    /// Each year of the manifest, and one of all clips beside them.
+    Year,
+    /// One of all clips.
+    None,
+}
+
+/// The labelled clips with features that a year needs, or it is skipped: too few teach nothing, and measure nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Least {
+    /// In the split train, of the whole window.
+    pub train: usize,
+    /// In the split val, of the year.
+    pub val: usize,
+    /// In the split test, of the year.
+    pub test: usize,
+}
+
+impl Default for Least {
+    fn default() -> Self {
+        Self { train: 20, val: 3, test: 3 }
+    }
 }
 
 /// How gradients become steps.
@@ -409,6 +473,18 @@ impl Classify {
             ("classify.seeds", self.seeds as usize),
         ] {
             positive(name, value)?;
+        }
+        positive("classify.window", self.window.unwrap_or(1).max(0) as usize)?;
+        if self.window.is_some() && self.by != Some(By::Year) {
+            return Err("classify.window serves classify.by = \"year\" only".into());
+        }
+        if self.least.train < 2 {
+            return Err("classify.least.train must be at least 2".into());
+        }
+        if let Some(Resample::Compose { low, high }) = self.resample
+            && !(0.0 <= low && low <= high && high <= 1.0 && high > 0.0)
+        {
+            return Err("classify.resample: low and high must be shares, 0 ≤ low ≤ high ≤ 1, and high above 0".into());
         }
         if training.batch < 2 {
             return Err("classify.training.batch must be at least 2: batch normalisation needs two clips".into());

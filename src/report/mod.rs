@@ -3,20 +3,24 @@
 //! - [`write_run`]: the folder of one classifier trained on one store
 //! - [`write_evaluation`]: the folder of predictions measured by themselves
 //! - [`compare`]: several folders side by side
+//! - [`posters`]: the models of posters by year
 //! - [`inspect`]: what a store or a manifest holds
 
 pub mod classification_report;
 pub mod compare;
+mod html;
 pub mod inspect;
 pub mod label_plots;
 pub mod markdown;
 pub mod metrics;
 mod multi_label;
 pub mod plots;
+pub mod posters;
 mod single_label;
 pub mod svg;
 pub mod table;
 mod tensorboard;
+mod year_plots;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -10,6 +10,8 @@ mod manifest;
 mod media;
 mod models;
 #[cfg(all(feature = "media", feature = "onnx"))]
+mod posters;
+#[cfg(all(feature = "media", feature = "onnx"))]
 mod shots;
 #[cfg(feature = "media")]
 mod sift;

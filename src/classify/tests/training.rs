@@ -180,3 +180,49 @@ fn the_bilstm_agrees_with_pytorch() {
         println!("{prefix}: loss and gradients within {exact:?} (f64) and {single:?} (f32) of PyTorch");
     }
 }
+
+#[test]
+fn patience_and_the_kept_epoch_may_watch_different_numbers() {
+    use crate::classify::{Fitting, build};
+    use crate::recipe::{ClassifierKind, Classify, Task, Watch};
+    use rand::Rng;
+
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(5);
+    let mut clips = |count: usize| {
+        let rows = Array2::from_shape_fn((count, 12), |_| random.gen_range(-1.0..1.0f32));
+        // The labels follow the features loosely, so that training soon learns by heart and the validation loss rises.
+        let noise = Array2::from_shape_fn((count, 3), |_| random.gen_range(-1.2..1.2f32));
+        let targets = Array2::from_shape_fn((count, 3), |(i, c)| f32::from(rows[(i, c)] + noise[(i, c)] > 0.3));
+        super::dataset(rows.view(), targets)
+    };
+    let (train, valid) = (clips(40), clips(25));
+    let mut settings = Classify::default();
+    (settings.training.batch, settings.training.epochs, settings.training.patience) = (8, 100, 6);
+    (settings.mlp.hidden, settings.mlp.dropout) = (32, 0.0);
+    let fit = |watch: Watch, keep: Option<Watch>, task: Task| {
+        let mut settings = settings.clone();
+        (settings.training.watch, settings.training.keep) = (watch, keep);
+        let mut fitting = Fitting { seed: 0, task, threads: 1, progress: &mut |_| {} };
+        build(&settings, ClassifierKind::Mlp).fit(&train, &valid, &mut fitting)
+    };
+    let first =
+        |values: Vec<f64>| (0..values.len()).rev().min_by(|&a, &b| values[a].total_cmp(&values[b])).unwrap() + 1;
+    let fitted = fit(Watch::Loss, Some(Watch::Score), Task::MultiLabel).unwrap();
+    let lowest = first(fitted.curves.iter().map(|epoch| epoch.val_loss).collect());
+    let highest = fitted.curves.iter().map(|epoch| epoch.val_score).fold(0.0, f64::max);
+    let kept = fitted.kept_epoch.unwrap();
+    assert_eq!(fitted.curves.len(), lowest + 6, "patience counts from the lowest loss");
+    assert_eq!(fitted.curves[kept - 1].val_score, highest);
+    assert_ne!(kept, lowest, "the numbers must differ for the test to tell anything");
+    let same = fit(Watch::Loss, None, Task::MultiLabel).unwrap();
+    assert_eq!(same.kept_epoch, Some(lowest), "without `keep`, what patience watches is kept");
+
+    let binary = fit(Watch::Loss, Some(Watch::BinaryAccuracy), Task::MultiLabel).unwrap();
+    let scores = binary.model.scores(&valid).unwrap();
+    let right = scores.iter().zip(&valid.targets).filter(|&(&s, &t)| (s >= 0.5) == (t > 0.0)).count();
+    let of_score = fitted.model.scores(&valid).unwrap();
+    let other = of_score.iter().zip(&valid.targets).filter(|&(&s, &t)| (s >= 0.5) == (t > 0.0)).count();
+    assert!(right >= other, "{right} against {other}: the kept epoch has the highest binary accuracy");
+    let refused = fit(Watch::Loss, Some(Watch::BinaryAccuracy), Task::SingleLabel).err().unwrap();
+    assert!(refused.to_string().contains("binary-accuracy"), "{refused}");
+}

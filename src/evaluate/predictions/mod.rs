@@ -7,7 +7,7 @@ pub mod table;
 
 use std::collections::HashMap;
 
-use ndarray::{Array2, ArrayView1, Axis};
+use ndarray::{Array2, ArrayView1, Axis, concatenate};
 
 pub use table::{PredictionTable, write_csv};
 
@@ -84,6 +84,17 @@ impl Predictions {
             scores: self.scores.as_ref().map(|scores| scores.select(Axis(0), rows)),
             classes: self.classes.clone(),
         }
+    }
+
+    /// These predictions and then `others`, which are over the same classes; scores where both have them.
+    pub fn followed_by(mut self, others: Self) -> Self {
+        assert_eq!(self.classes, others.classes, "predictions over the same classes");
+        self.ids.extend(others.ids);
+        self.groups.extend(others.groups);
+        self.truth.extend(others.truth);
+        self.predicted.extend(others.predicted);
+        self.scores = self.scores.zip(others.scores).map(|(above, below)| concatenate![Axis(0), above, below]);
+        self
     }
 
     /// The same predictions over `classes`, which must hold every class that occurs; a class that was unknown scores 0.

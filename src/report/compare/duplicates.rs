@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{Entry, Part};
 use crate::error::Result;
 use crate::recipe::Pooling;
+use crate::report::table::Table;
 use crate::store::FeatureStore;
 
 /// Cosine from which two clips count as near-duplicates. Re-encoded or trimmed copies lie above, different clips below.
@@ -45,6 +46,16 @@ pub struct Twin {
 }
 
 impl Duplicates {
+    /// The pairs that are named.
+    pub fn table(&self) -> Table {
+        let mut table = Table::new(&["clip", "closest twin", "its split", "cosine"], 3);
+        let cells = |twin: &Twin| {
+            vec![twin.id.clone(), twin.twin.clone(), twin.twin_part.name().into(), format!("{:.5}", twin.cosine)]
+        };
+        table.rows = self.pairs.iter().map(cells).collect();
+        table
+    }
+
     /// What it means.
     pub fn sentence(&self) -> String {
         let example = self.pairs.first().map(|pair| format!(", such as {} and {}", pair.id, pair.twin));
@@ -60,24 +71,32 @@ impl Duplicates {
     }
 }
 
-/// Looks for clips of val and test whose mean-pooled features nearly coincide with those of a clip of train (or val).
-///
-/// The store's mean is taken off first: features after a ReLU, and those of untrained networks, lie in a narrow cone where
-/// everything has a high cosine. The splits are those of `entry`; clips of the store that it did not predict are its
-/// training split, clips without a label none. Nothing is returned for a part without near-duplicates.
+/// The near-duplicates of a run: the splits are those of `entry`; clips of the store that it did not predict are its training
+/// split, clips without a label none.
 ///
 /// # Errors
-/// The store cannot be read.
-pub fn find(store: &FeatureStore, entry: &Entry) -> Result<Vec<Duplicates>> {
+/// As [`find`].
+pub fn of_entry(store: &FeatureStore, entry: &Entry) -> Result<Vec<Duplicates>> {
     let mut part_of: HashMap<&str, Part> = HashMap::new();
     for (&part, predictions) in entry.parts.iter().filter(|(part, _)| matches!(part, Part::Val | Part::Test)) {
         part_of.extend(predictions.ids.iter().map(|id| (id.as_str(), part)));
     }
-    let part_of = |id: &str| match part_of.get(id) {
+    find(store, |id| match part_of.get(id) {
         Some(&part) => part,
         None if entry.unlabelled.contains(id) => Part::All,
         None => Part::Train,
-    };
+    })
+}
+
+/// Looks for clips of val and test whose mean-pooled features nearly coincide with those of a clip of train (or val).
+///
+/// The store's mean is taken off first: features after a ReLU, and those of untrained networks, lie in a narrow cone where
+/// everything has a high cosine. `part_of` gives the part of a clip, [`Part::All`] for one that is in none. Nothing is
+/// returned for a part without near-duplicates.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn find(store: &FeatureStore, part_of: impl Fn(&str) -> Part) -> Result<Vec<Duplicates>> {
     let parts: Vec<Part> = store.clips().iter().map(|clip| part_of(&clip.id)).collect();
     let unit = directions(store.pooled(Pooling::Mean)?);
     let rows_of = |part: Part| (0..parts.len()).filter(|&i| parts[i] == part).collect::<Vec<_>>();

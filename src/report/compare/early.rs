@@ -118,6 +118,7 @@ pub fn side_by_side(members: &[&Joined]) -> Result<Joined> {
     Ok(Joined {
         task: members[0].task,
         train: part("training", |joined| &joined.train)?,
+        resampled: None,
         val: part("validation", |joined| &joined.val)?,
         test: part("test", |joined| &joined.test)?,
         unlabelled: concat(&members.iter().map(|member| &member.unlabelled).collect::<Vec<_>>())?,

@@ -333,7 +333,7 @@ pub fn compare(entries: &[Entry], stores: &[PathBuf]) -> Result<Comparison> {
         // The clips of each split are the same for all runs of a store; the first run that names it knows them.
         let entry = entries.iter().find(|entry| entry.features.as_ref() == Some(path)).or(entries.first());
         if let (Some(store), Some(entry)) = (store, entry) {
-            match duplicates::find(store, entry) {
+            match duplicates::of_entry(store, entry) {
                 Ok(duplicates) => found.extend(duplicates),
                 Err(error) => warnings.push(format!("near-duplicates not looked for: {error}")),
             }

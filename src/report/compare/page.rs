@@ -6,6 +6,7 @@ use super::{Comparison, Kind, Part, Row};
 use crate::error::Result;
 use crate::evaluate::measured::{Measured, Number};
 use crate::recipe::Task;
+use crate::report::html;
 use crate::report::label_plots;
 use crate::report::markdown::{UNTRAINED, cell, percent};
 use crate::report::plots::{self, Bar};
@@ -365,19 +366,6 @@ fn markdown(comparison: &Comparison, parts: &[Picture], classes: &[Picture]) -> 
     text
 }
 
-const STYLE: &str = "\
-:root{color-scheme:light dark;--paper:#fff;--ink:#1f2328;--dim:#5a6370;--rule:#d5dae0;--mark:#eef4fa;--alarm:#8a1c00;--alarm-paper:#fff0e9}
-@media (prefers-color-scheme:dark){:root{--paper:#15191e;--ink:#e6e9ed;--dim:#9aa5b1;--rule:#343c46;--mark:#1d2a37;--alarm:#ffb59c;--alarm-paper:#3a1d14}}
-body{margin:0 auto;padding:1.5rem;max-width:1200px;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
-h1{font-size:1.5rem}h2{font-size:1.15rem;margin:2rem 0 .6rem}p,li{max-width:75ch}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.92em}
-th,td{padding:.3rem .7rem;border-bottom:1px solid var(--rule);text-align:left;white-space:nowrap}
-th{color:var(--dim);font-weight:600}.n{text-align:right;font-variant-numeric:tabular-nums}.best td{background:var(--mark);font-weight:600}
-.alarm{border:2px solid var(--alarm);background:var(--alarm-paper);color:var(--alarm);padding:.8rem 1rem;font-weight:700}
-.warning{border-left:4px solid #e69f00;padding:.2rem .8rem;margin:.5rem 0;overflow-wrap:anywhere}
-.side{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:1rem}figure{margin:0;overflow-x:auto}
-svg{max-width:100%;height:auto}footer{color:var(--dim);font-size:.9em}";
-
 fn html(comparison: &Comparison, parts: &[Picture], classes: &[Picture]) -> String {
     let mut body = String::from("<h1>kinoprobe: comparison</h1>\n");
     if let Some(banner) = untrained(comparison) {
@@ -386,43 +374,29 @@ fn html(comparison: &Comparison, parts: &[Picture], classes: &[Picture]) -> Stri
     for warning in &comparison.warnings {
         body.push_str(&format!("<div class=\"warning\">{}</div>\n", escape(warning)));
     }
-    let figure =
-        |picture: &Picture| format!("<figure aria-label=\"{}\">{}</figure>\n", escape(&picture.caption), picture.svg);
     let mut bars = parts.iter();
     for (heading, table) in tables(comparison) {
         body.push_str(&format!("<h2>{}</h2>\n{}", escape(&heading), table.html()));
         // The parts' tables come first, in the order of their bars.
         if let Some(picture) = bars.next() {
-            body.push_str(&figure(picture));
+            body.push_str(&html::figure(picture));
         }
     }
     body.push_str("<h2>Classes in pictures</h2>\n<div class=\"side\">\n");
     for picture in classes {
-        body.push_str(&figure(picture));
+        body.push_str(&html::figure(picture));
     }
     body.push_str("</div>\n");
     for duplicates in &comparison.duplicates {
-        let mut table = Table::new(&["clip", "closest twin", "its split", "cosine"], 3);
-        table.rows = duplicates
-            .pairs
-            .iter()
-            .map(|twin| {
-                vec![twin.id.clone(), twin.twin.clone(), twin.twin_part.name().into(), format!("{:.5}", twin.cosine)]
-            })
-            .collect();
         let what = format!("Near-duplicates of {} clips in {}", duplicates.part.name(), duplicates.store.display());
-        body.push_str(&format!("<h2>{}</h2>\n{}", escape(&what), table.html()));
+        body.push_str(&format!("<h2>{}</h2>\n{}", escape(&what), duplicates.table().html()));
     }
     body.push_str("<footer><h2>Notes</h2><ul>\n");
     for note in notes(comparison) {
         body.push_str(&format!("<li>{}</li>\n", escape(&note)));
     }
     body.push_str(&format!("<li>kinoprobe {}</li></ul></footer>\n", env!("CARGO_PKG_VERSION")));
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-         <title>kinoprobe: comparison</title>\n<style>\n{STYLE}\n</style></head>\n<body>\n{body}</body></html>\n"
-    )
+    html::page("kinoprobe: comparison", &body)
 }
 
 /// The tables, warnings and banner for the terminal; the pairs only of the part that matters most.

@@ -15,14 +15,15 @@ use crate::report::{write, write_records};
 /// Missing files that are named.
 const NAMED: usize = 10;
 
-/// Says what a manifest holds: clips, labels, splits, groups, labels a clip, frames a clip, imbalance, missing files.
+/// Says what a manifest holds: clips, labels, splits, groups, labels a clip, frames a clip, imbalance, missing files,
+/// pictures that are no posters.
 ///
 /// With `out`, writes
 /// - classes.csv, classes.svg: clips of each class and split;
 /// - balance.csv: labels a clip and imbalance of each split; weights.csv: class weights by several formulas;
 /// - where clips have several labels, labels_per_clip.svg, cooccurrence.csv and .svg, and compose.csv: what resampling by
 ///   label set to between 1 % and 4 % would make of the training clips;
-/// - where clips are folders of frames, frames.csv and frames.svg.
+/// - where clips are folders of frames, frames.csv and frames.svg; where they are pictures, pictures.csv.
 ///
 /// # Errors
 /// A file cannot be written.
@@ -98,6 +99,10 @@ pub fn inspect_manifest(manifest: &Manifest, out: Option<&Path>) -> Result<Findi
         let (least, most, median) = (sorted[0], sorted[sorted.len() - 1], sorted[sorted.len() / 2]);
         say(format_args!("folders of frames: {}, of {least} to {most} frames, median {median}", sorted.len()));
     }
+    #[cfg(feature = "media")]
+    let pictures = super::pictures::look(manifest);
+    #[cfg(feature = "media")]
+    pictures.iter().flat_map(|pictures| pictures.lines()).for_each(|line| say(format_args!("{line}")));
     let training = if columns.contains(&Some(Split::Train)) {
         LabelSets::of(manifest, &classes, |clip| clip.split == Some(Split::Train))
     } else {
@@ -151,6 +156,10 @@ pub fn inspect_manifest(manifest: &Manifest, out: Option<&Path>) -> Result<Findi
         let title = format!("Labels that come together: {} clips", clips.len());
         put("cooccurrence.svg", Content::Picture(labels::cooccurrence_plot(&title, &classes, &together)))?;
         put("compose.csv", Content::Table(compose_table(&labels::compose_preview(&training), &classes)))?;
+    }
+    #[cfg(feature = "media")]
+    if let Some(pictures) = pictures {
+        put("pictures.csv", Content::Table(pictures.table))?;
     }
     if !frames.is_empty() {
         let mut table = Table::new(&["id", "frames"], 1);

@@ -3,6 +3,8 @@
 mod labels;
 mod manifest;
 mod npy;
+#[cfg(feature = "media")]
+mod pictures;
 mod projection;
 mod store;
 #[cfg(test)]

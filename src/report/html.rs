@@ -1,0 +1,33 @@
+//! Pages that stand alone: no script, nothing from elsewhere, light and dark.
+
+use super::Picture;
+use super::svg::escape;
+
+/// How all pages look.
+const STYLE: &str = "\
+:root{color-scheme:light dark;--paper:#fff;--ink:#1f2328;--dim:#5a6370;--rule:#d5dae0;--mark:#eef4fa;--alarm:#8a1c00;--alarm-paper:#fff0e9}
+@media (prefers-color-scheme:dark){:root{--paper:#15191e;--ink:#e6e9ed;--dim:#9aa5b1;--rule:#343c46;--mark:#1d2a37;--alarm:#ffb59c;--alarm-paper:#3a1d14}}
+body{margin:0 auto;padding:1.5rem;max-width:1200px;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin:2rem 0 .6rem}p,li{max-width:75ch}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.92em}
+th,td{padding:.3rem .7rem;border-bottom:1px solid var(--rule);text-align:left;white-space:nowrap}
+th{color:var(--dim);font-weight:600}.n{text-align:right;font-variant-numeric:tabular-nums}.best td{background:var(--mark);font-weight:600}
+.alarm{border:2px solid var(--alarm);background:var(--alarm-paper);color:var(--alarm);padding:.8rem 1rem;font-weight:700}
+.warning{border-left:4px solid #e69f00;padding:.2rem .8rem;margin:.5rem 0;overflow-wrap:anywhere}
+.side{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:1rem}figure{margin:0;overflow-x:auto}
+svg{max-width:100%;height:auto}footer{color:var(--dim);font-size:.9em}";
+
+/// A page of a title and what stands below it, which is HTML already.
+pub(super) fn page(title: &str, body: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <title>{}</title>\n<style>\n{STYLE}\n</style></head>\n<body>\n{body}</body></html>\n",
+        escape(title)
+    )
+}
+
+/// A picture within a page.
+pub(super) fn figure(picture: &Picture) -> String {
+    format!("<figure aria-label=\"{}\">{}</figure>\n", escape(&picture.caption), picture.svg)
+}

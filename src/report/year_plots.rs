@@ -1,0 +1,112 @@
+//! Pictures of models by year: numbers over the years, and what each year's model says of one poster.
+
+use super::svg::{Anchor, Drawing, PALETTE, shorten, ticks, viridis, width};
+
+/// Panels beside each other.
+const COLUMNS: usize = 3;
+
+/// One number over the years.
+#[derive(Debug, Clone)]
+pub struct Panel {
+    /// The number's name.
+    pub name: String,
+    /// As many shares as there are years, for each of the lines; `None` where there is none.
+    pub lines: Vec<Vec<Option<f64>>>,
+}
+
+/// Shares over the years in a panel each; `lines` are the names of the lines, the same in all panels.
+pub fn over_years(title: &str, years: &[i32], lines: &[&str], panels: &[Panel]) -> String {
+    let (panel, height, left, top, gap) = (270.0, 170.0, 52.0, 92.0, 62.0);
+    let rows = panels.len().div_ceil(COLUMNS);
+    let columns = panels.len().min(COLUMNS);
+    let step = height + 74.0;
+    let wide = (left + columns as f64 * (panel + gap)).max(width(title, 14.0) + 24.0);
+    let mut drawing = Drawing::new(wide, top + rows as f64 * step, title);
+    drawing.text(12.0, 20.0, 14.0, "ink", Anchor::Start, 0.0, title);
+    let looks = [("", 0), ("6 3", 4), ("2 3", 2)];
+    let mut legend = 12.0;
+    for (k, name) in lines.iter().enumerate() {
+        let (dash, shape) = looks[k % looks.len()];
+        drawing.polyline(&[(legend, 44.0), (legend + 26.0, 44.0)], PALETTE[k % PALETTE.len()], dash);
+        drawing.marker(legend + 13.0, 44.0, 7.0, shape, PALETTE[k % PALETTE.len()], "");
+        drawing.text(legend + 34.0, 44.0, 11.0, "ink", Anchor::Start, 0.0, name);
+        legend += 52.0 + width(name, 11.0);
+    }
+    let (first, last) = (years.first().copied().unwrap_or(0), years.last().copied().unwrap_or(0));
+    let every = ((last - first + 1) as f64 / 6.0).ceil().max(1.0) as i32;
+    for (i, Panel { name, lines: values }) in panels.iter().enumerate() {
+        let x0 = left + (i % COLUMNS) as f64 * (panel + gap);
+        let y0 = top + (i / COLUMNS) as f64 * step;
+        let x =
+            |year: i32| x0 + panel * if last > first { f64::from(year - first) / f64::from(last - first) } else { 0.5 };
+        let y = |share: f64| y0 + height * (1.0 - share);
+        drawing.text(x0, y0 - 16.0, 12.0, "ink", Anchor::Start, 0.0, name);
+        for mark in ticks(0.0, 1.0, 5) {
+            drawing.line((x0, y(mark)), (x0 + panel, y(mark)), "grid", 1.0, "");
+            let text = format!("{:.0} %", 100.0 * mark);
+            drawing.text(x0 - 7.0, y(mark), 10.0, "dim", Anchor::End, 0.0, &text);
+        }
+        for year in (first..=last).filter(|year| (year - first) % every == 0) {
+            drawing.text(x(year), y0 + height + 14.0, 10.0, "dim", Anchor::Middle, 0.0, &year.to_string());
+        }
+        for (k, values) in values.iter().enumerate().rev() {
+            let (dash, shape) = looks[k % looks.len()];
+            let colour = PALETTE[k % PALETTE.len()];
+            // A gap where a year has no number.
+            let mut run: Vec<(f64, f64)> = Vec::new();
+            for (&year, value) in years.iter().zip(values).chain([(&last, &None)]) {
+                match value {
+                    Some(value) => run.push((x(year), y(*value))),
+                    None if run.len() > 1 => drawing.polyline(&std::mem::take(&mut run), colour, dash),
+                    None => run.clear(),
+                }
+            }
+            for (&year, value) in years.iter().zip(values) {
+                if let Some(value) = value {
+                    let tip = format!("{year}, {}: {:.1} %", lines[k], 100.0 * value);
+                    drawing.marker(x(year), y(*value), 6.0, shape, colour, &tip);
+                }
+            }
+        }
+    }
+    drawing.finish()
+}
+
+/// What each model (a row) says of one poster: its score for every label (a column), in [0, 1]; a label that the poster has
+/// is marked.
+pub fn heat_map(title: &str, rows: &[(String, Vec<f32>)], labels: &[String], has: &[bool]) -> String {
+    let names: Vec<String> = labels
+        .iter()
+        .zip(has)
+        .map(|(label, &has)| {
+            let name = shorten(label, 22);
+            if has { format!("{name} ●") } else { name }
+        })
+        .collect();
+    let cell = (1000.0 / labels.len().max(1) as f64).clamp(30.0, 56.0);
+    let high = 24.0;
+    let longest = names.iter().map(|name| width(name, 11.0)).fold(0.0, f64::max);
+    let widest = rows.iter().map(|(name, _)| width(name, 11.0)).fold(30.0, f64::max);
+    let (left, top) = (widest.max(longest * 0.72 - cell / 2.0) + 24.0, 62.0);
+    let key = "score of each year's model in hundredths, from 0 (purple) to 100 (yellow); ● the poster has the label";
+    let wide = (left + cell * labels.len() as f64).max(width(title, 14.0)).max(width(key, 11.0)) + 24.0;
+    let bottom = top + high * rows.len() as f64;
+    let mut drawing = Drawing::new(wide, bottom + longest * 0.72 + 30.0, title);
+    drawing.text(12.0, 20.0, 14.0, "ink", Anchor::Start, 0.0, title);
+    drawing.text(12.0, 40.0, 11.0, "dim", Anchor::Start, 0.0, key);
+    for (r, (name, scores)) in rows.iter().enumerate() {
+        let y = top + high * r as f64;
+        drawing.text(left - 8.0, y + high / 2.0, 11.0, "ink", Anchor::End, 0.0, name);
+        for (c, &score) in scores.iter().enumerate() {
+            let (fill, ink) = viridis(f64::from(score));
+            let x = left + cell * c as f64;
+            let tip = format!("{name}, {}: {:.3}", labels[c], score);
+            drawing.rectangle(x, y, cell - 0.8, high - 0.8, &fill, &tip);
+            drawing.label(x + cell / 2.0, y + high / 2.0, 11.0, ink, &format!("{:.0}", 100.0 * score));
+        }
+    }
+    for (c, name) in names.iter().enumerate() {
+        drawing.text(left + (c as f64 + 0.5) * cell + 2.0, bottom + 10.0, 11.0, "ink", Anchor::End, -45.0, name);
+    }
+    drawing.finish()
+}

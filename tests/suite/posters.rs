@@ -1,0 +1,244 @@
+//! Models of posters by year, through the real binaries, on a few posters that kinoprobe draws.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{assert_code, fixture, printed, root};
+
+const GENRES: usize = 8;
+
+/// Posters of three years, 20 of each, with features of a tiny network.
+struct Drawn {
+    folder: TempDir,
+}
+
+impl Drawn {
+    /// Drawn once for all tests, which write to folders of their own.
+    fn get() -> &'static Drawn {
+        static DRAWN: OnceLock<Drawn> = OnceLock::new();
+        DRAWN.get_or_init(|| {
+            let drawn = Drawn { folder: tempfile::tempdir().unwrap() };
+            let out = drawn.path("drawn");
+            let arguments = ["--posters", "--years", "3", "--a-year", "20", "--quiet", "--out"];
+            let demo = Command::new(env!("CARGO_BIN_EXE_kinoprobe-demo")).args(arguments).arg(out).output().unwrap();
+            assert_code(&demo, 0);
+            assert!(printed(&demo).contains("60 posters drawn, 0 kept"), "{}", printed(&demo));
+            let extract = Command::new(env!("CARGO_BIN_EXE_kinoprobe-extract"))
+                .current_dir(root())
+                .args(["--method", "tiny", "--quiet", "--recipe"])
+                .arg(fixture("pipelines/tiny.toml"))
+                .arg("--models")
+                .arg(fixture("models"))
+                .arg("--manifest")
+                .arg(drawn.path("drawn/manifest.csv"))
+                .arg("--out")
+                .arg(drawn.path("tiny.h5"))
+                .output()
+                .unwrap();
+            assert_code(&extract, 0);
+            drawn
+        })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_str(&self.text(name)).unwrap()
+    }
+
+    /// A recipe with small years and short training.
+    fn recipe(&self, name: &str, least: &str) {
+        let tiny = fs::read_to_string(fixture("pipelines/tiny.toml")).unwrap();
+        let text = format!(
+            "{tiny}\n[classify]\nby = \"year\"\ntask = \"multi-label\"\n[classify.least]\n{least}\n[classify.mlp]\nhidden = 16\n\
+             [classify.resample]\nkind = \"compose\"\nlow = 0.01\nhigh = 0.08\n\
+             [classify.training]\nepochs = 6\nwatch = \"loss\"\nkeep = \"score\"\n"
+        );
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn run(&self, binary: &str, arguments: &[&str]) -> Output {
+        // A store is read by several tests at once.
+        Command::new(binary)
+            .current_dir(self.folder.path())
+            .env("HDF5_USE_FILE_LOCKING", "FALSE")
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    fn classify(&self, manifest: &str, recipe: &str, out: &str, more: &[&str]) -> Output {
+        let arguments = ["--features", "tiny.h5", "--manifest", manifest, "--recipe", recipe, "--out", out];
+        self.run(env!("CARGO_BIN_EXE_kinoprobe-classify"), &[&arguments[..], more].concat())
+    }
+}
+
+fn assert_model(folder: &Path) {
+    for file in ["model.onnx", "model.safetensors", "metrics.json", "predictions.csv", "REPORT.md", "recipe.toml"] {
+        assert!(folder.join(file).is_file(), "{}", folder.join(file).display());
+    }
+}
+
+#[test]
+fn every_year_gets_a_model_and_posters_json_says_which() {
+    let drawn = Drawn::get();
+    drawn.recipe("by-year.toml", "train = 10\nval = 2\ntest = 2");
+    let output = drawn.classify("drawn/manifest.csv", "by-year.toml", "years", &[]);
+    assert_code(&output, 0);
+    let posters = drawn.json("years/posters.json");
+    assert_eq!((&posters["format"], &posters["format_version"]), (&Value::from("kinoprobe-posters"), &Value::from(1)));
+    assert_eq!((&posters["method"], &posters["card"]), (&Value::from("tiny"), &Value::from("tiny")));
+    assert_eq!((&posters["weights"], &posters["untrained"]), (&Value::from("file"), &Value::from(false)));
+    assert_eq!((&posters["demo"], &posters["by"], &posters["window"]), (&true.into(), &"year".into(), &Value::Null));
+    assert_eq!(posters["labels"].as_array().unwrap().len(), GENRES);
+    assert_eq!(posters["model_sha256"].as_str().unwrap().len(), 64);
+    let years = posters["years"].as_array().unwrap();
+    assert_eq!(years.iter().map(|year| year["year"].as_i64().unwrap()).collect::<Vec<_>>(), [2000, 2001, 2002]);
+    for year in years {
+        assert_eq!(year["clips"], serde_json::json!({"train": 14, "val": 3, "test": 3}));
+        let thresholds = year["thresholds"].as_array().unwrap();
+        assert_eq!(thresholds.len(), GENRES);
+        assert!(thresholds.iter().all(|threshold| (0.0..=1.0).contains(&threshold.as_f64().unwrap())));
+        let folder = drawn.path("years").join(year["folder"].as_str().unwrap());
+        assert_model(&folder);
+        // What posters.json says of a year is what its run says.
+        let metrics: Value = serde_json::from_str(&fs::read_to_string(folder.join("metrics.json")).unwrap()).unwrap();
+        assert_eq!(year["metrics"]["map"], metrics["test"]["map"]["macro"]);
+        for key in ["binary_accuracy", "r_precision"] {
+            assert_eq!(year["metrics"][key], metrics["test"][key], "{key}");
+        }
+        for k in ["1", "3", "5"] {
+            assert_eq!(year["metrics"][&format!("top_{k}")], metrics["test"]["top_k"][k]);
+        }
+        assert_eq!(metrics["test"]["labels"], posters["labels"], "all years have the same labels");
+    }
+    assert_eq!(posters["overall"]["folder"], "all");
+    assert_model(&drawn.path("years/all"));
+
+    let report = drawn.text("years/REPORT.md");
+    for part in
+        ["**⚠ DEMO", "years together", "one model of all", "## Resampling", "years.svg", "poster.svg", "[2001](2001/"]
+    {
+        assert!(report.contains(part), "no {part:?} in\n{report}");
+    }
+    assert!(drawn.text("years/report.html").contains("<svg") && drawn.path("years/poster.svg").is_file());
+    let csv = drawn.text("years/years.csv");
+    assert!(csv.starts_with("model,train,val,test,map,constant:map,all:map,"), "{csv}");
+    assert_eq!(csv.lines().count(), 1 + 3 + 2);
+}
+
+#[test]
+fn a_year_with_too_few_is_skipped_aloud() {
+    let drawn = Drawn::get();
+    // Of 2001 most posters are taken away.
+    let all = drawn.text("drawn/manifest.csv");
+    let kept = |line: &&str| !line.starts_with("2001-0") || line.starts_with("2001-000") || line.starts_with("2001-00");
+    let mut lines: Vec<&str> = all.lines().filter(kept).collect();
+    lines.retain(|line| !line.starts_with("2001-00") || line.ends_with(",val"));
+    fs::write(drawn.path("drawn/few.csv"), lines.join("\n") + "\n").unwrap();
+    drawn.recipe("few.toml", "train = 10\nval = 2\ntest = 2");
+    let output = drawn.classify("drawn/few.csv", "few.toml", "few", &["--quiet"]);
+    assert_code(&output, 0);
+    let said = printed(&output);
+    assert!(!said.contains("2000 is skipped") && !drawn.path("few/2001").exists(), "{said}");
+    assert!(drawn.text("few/REPORT.md").contains("2001 is skipped: 0 training clips of at least 10"));
+    let posters = drawn.json("few/posters.json");
+    assert_eq!(posters["years"].as_array().unwrap().len(), 2);
+    // A window reaches over the neighbours: then there are enough to learn from, but none to measure on.
+    let output = drawn.classify("drawn/few.csv", "few.toml", "few-window", &["--window", "10"]);
+    assert_code(&output, 0);
+    let said = printed(&output);
+    assert!(said.contains("2001 is skipped: ") && !said.contains("training clips of at least"), "{said}");
+    let posters = drawn.json("few-window/posters.json");
+    assert_eq!((&posters["window"], &posters["years"][0]["clips"]["train"]), (&10.into(), &28.into()));
+
+    drawn.recipe("none.toml", "train = 1000");
+    let output = drawn.classify("drawn/manifest.csv", "none.toml", "nothing", &[]);
+    assert_code(&output, 1);
+    assert!(
+        printed(&output).contains("no year has enough clips (2000 is skipped: 14 training"),
+        "{}",
+        printed(&output)
+    );
+    let output = drawn.classify("drawn/manifest.csv", "none.toml", "only-all", &["--by", "none"]);
+    assert_code(&output, 0);
+    let posters = drawn.json("only-all/posters.json");
+    assert_eq!((&posters["by"], posters["years"].as_array().unwrap().len()), (&"none".into(), 0));
+    assert_model(&drawn.path("only-all/all"));
+}
+
+#[test]
+fn saved_models_give_the_same_numbers_again() {
+    let drawn = Drawn::get();
+    drawn.recipe("again.toml", "train = 10\nval = 2\ntest = 2");
+    assert_code(&drawn.classify("drawn/manifest.csv", "again.toml", "again", &["--quiet"]), 0);
+    let evaluate = |model: &str, out: &str| {
+        let arguments = ["--model", model, "--features", "tiny.h5", "--manifest", "drawn/manifest.csv", "--out", out];
+        let output = drawn.run(env!("CARGO_BIN_EXE_kinoprobe-evaluate"), &arguments);
+        assert_code(&output, 0);
+        printed(&output)
+    };
+    let said = evaluate("again", "measured");
+    assert!(said.contains("DEMO") && said.contains("2002") && said.contains("one model of all"), "{said}");
+    for year in ["2000", "2001", "2002", "all"] {
+        let (then, now) =
+            (drawn.json(&format!("again/{year}/metrics.json")), drawn.json(&format!("measured/{year}/metrics.json")));
+        assert_eq!(then["test"]["map"], now["test"]["map"], "{year}");
+        assert_eq!(then["test"]["n"], now["test"]["n"]);
+    }
+    evaluate("again/2001", "measured-2001");
+    // By itself the model of a year is measured on every clip that it is given.
+    assert_eq!(drawn.json("measured-2001/metrics.json")["test"]["n"], 9);
+}
+
+#[test]
+fn posters_are_drawn_once_and_look_like_posters() {
+    let drawn = Drawn::get();
+    let manifest = drawn.text("drawn/manifest.csv");
+    assert!(manifest.starts_with("id,path,labels,year,split\n2000-000,posters/2000-000.jpg,"), "{manifest}");
+    for line in manifest.lines().skip(1) {
+        let labels = line.split(',').nth(2).unwrap().split('|').count();
+        assert!((1..=3).contains(&labels), "{line}");
+    }
+    let arguments = ["--posters", "--years", "1", "--a-year", "7", "--quiet", "--out", "again-drawn"];
+    let demo = env!("CARGO_BIN_EXE_kinoprobe-demo");
+    assert_code(&drawn.run(demo, &arguments), 0);
+    assert!(printed(&drawn.run(demo, &arguments)).contains("0 posters drawn, 7 kept"));
+    let output = drawn.run(env!("CARGO_BIN_EXE_kinoprobe-inspect"), &["drawn/manifest.csv"]);
+    assert_code(&output, 0);
+    let said = printed(&output);
+    assert!(said.contains("pictures: 60, of which 0 do not look like posters"), "{said}");
+}
+
+#[test]
+fn a_table_of_posters_with_years_is_imported_and_trained_by_year() {
+    let drawn = Drawn::get();
+    // The layout that poster data sets are published in: Id, Genre and a year, the images beside.
+    let mut table = String::from("Id,Genre,year,split\n");
+    for line in drawn.text("drawn/manifest.csv").lines().skip(1) {
+        let [id, _, labels, year, split]: [&str; 5] = line.split(',').collect::<Vec<_>>().try_into().unwrap();
+        let list: Vec<String> = labels.split('|').map(|label| format!("'{label}'")).collect();
+        table += &format!("{id},\"[{}]\",{year},{split}\n", list.join(", "));
+    }
+    fs::write(drawn.path("table.csv"), table).unwrap();
+    let import = env!("CARGO_BIN_EXE_kinoprobe-import");
+    let arguments = ["posters", "table.csv", "--clips", "drawn/posters", "--all-labels", "--out", "imported.csv"];
+    assert_code(&drawn.run(import, &arguments), 0);
+    assert!(drawn.text("imported.csv").lines().next().unwrap().contains("year"));
+    drawn.recipe("imported.toml", "train = 10\nval = 2\ntest = 2");
+    let output = drawn.classify("imported.csv", "imported.toml", "imported", &["--quiet"]);
+    assert_code(&output, 0);
+    let posters = drawn.json("imported/posters.json");
+    assert_eq!((posters["years"].as_array().unwrap().len(), &posters["demo"]), (3, &false.into()));
+}
