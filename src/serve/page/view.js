@@ -2,8 +2,8 @@
 
 /** Genres shown where not all are. */
 const TOP = 6;
-/** Score from which a cell of a map is dark enough for light writing. */
-const STRONG = 0.6;
+/** Score from which a cell of a map has the other colour of writing: there both have a contrast of 4.5. */
+const STRONG = 0.635;
 
 /** An element with properties, classes and children; text is never taken for markup. */
 export function element(name, { class: classes, data = {}, style = {}, ...properties } = {}, ...children) {
@@ -85,7 +85,7 @@ export function map(name, corner, labels, columns) {
     return element('tr', {}, element('th', { scope: 'row' }, label), ...cells);
   });
   const table = element('table', { class: 'map' },
-    element('caption', {}, `${name} Darker or brighter is a higher score; framed cells reach the threshold.`),
+    element('caption', { class: 'visually-hidden' }, name),
     element('thead', {}, element('tr', {}, element('th', { scope: 'col' }, corner), ...head)),
     element('tbody', {}, ...rows));
   const readout = element('p', { class: 'readout' }, 'Point at a cell for its score.');
@@ -97,7 +97,8 @@ export function map(name, corner, labels, columns) {
   const scroll = element('div', { class: 'scroll', tabIndex: 0 }, table);
   scroll.setAttribute('role', 'region');
   scroll.setAttribute('aria-label', name);
-  return element('div', {}, scroll, readout);
+  const note = element('p', { class: 'note' }, `${name} Stronger colour is a higher score; framed cells reach the threshold.`);
+  return element('div', {}, note, scroll, readout);
 }
 
 /** The thumbnail of a file, or nothing where the browser cannot show it. */
