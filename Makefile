@@ -139,7 +139,7 @@ POSTERS_OUT = $(if $(filter $(DEMO_POSTERS),$(MANIFEST)),demo/posters,$(OUT))
 LAST := .last-posters
 
 # FLAGS are those of kinoprobe-classify here: --by, --window, --epochs, ….
-posters: weights $(if $(filter $(DEMO_MANIFEST),$(MANIFEST)),no-manifest)
+posters: weights $(if $(filter $(DEMOS:%=%/manifest.csv),$(MANIFEST)),no-manifest)
 	@mkdir -p $(POSTERS_OUT)/features
 	@$(BIN)extract --method effnet $(data) --out $(POSTERS_OUT)/features/effnet.h5 --device $(DEVICE) $(addprefix --weights ,$(WEIGHTS)) $(go_on)
 	@$(BIN)classify --features $(POSTERS_OUT)/features/effnet.h5 $(data) --recipe pipelines/posters.toml --out $(POSTERS_OUT)/runs/posters $(FLAGS)

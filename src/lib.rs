@@ -24,6 +24,8 @@ pub mod posters;
 pub mod recipe;
 pub mod report;
 pub mod runs;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod store;
 
 pub use error::{Error, Result};

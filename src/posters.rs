@@ -1,7 +1,9 @@
 //! Posters: a model of genres for each year, all in one folder with `posters.json`.
 //!
-//! Each model is an ordinary run's folder below it; [`years`] says which clips a year's model learns from and is measured on.
+//! Each model is an ordinary run's folder below it; [`years`] says which clips a year's model learns from and is measured on,
+//! and [`heads`] scores pictures with them.
 
+pub mod heads;
 pub mod years;
 
 use std::collections::BTreeMap;
@@ -14,6 +16,8 @@ use crate::evaluate::multi_label::Thresholds;
 use crate::evaluate::predictions::THRESHOLD;
 use crate::evaluate::{Measured, Predictions};
 use crate::recipe::By;
+
+pub use heads::{Head, PosterModels, Scores};
 
 /// The file's name in the folder of a set of models.
 pub const FILE: &str = "posters.json";

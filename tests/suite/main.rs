@@ -11,6 +11,8 @@ mod media;
 mod models;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod posters;
+#[cfg(feature = "serve")]
+mod serve;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod shots;
 #[cfg(feature = "media")]
