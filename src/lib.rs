@@ -20,8 +20,11 @@ pub mod matrix;
 pub mod media;
 pub mod models;
 pub mod numeric;
+pub mod posters;
 pub mod recipe;
 pub mod report;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod store;
 
 pub use error::{Error, Result};

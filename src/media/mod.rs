@@ -189,6 +189,41 @@ mod stream {
         }
     }
 
+    /// Decodes a picture that is in memory and shows it to the sink, as [`decode`] does with the same picture's file.
+    /// `name` is for the error.
+    ///
+    /// # Errors
+    /// [`Error::Media`]: no picture, damaged, cut off or too large. Whatever the sink returns.
+    pub fn decode_picture<S: FrameSink>(name: &Path, bytes: &[u8], sink: &mut S) -> Result<()> {
+        quiet::prepare_opencv();
+        let picture = image::decode(name, bytes)?;
+        sink.begin(&[Window { indices: vec![0], padded: false }], &[0])?;
+        sink.frame(0, &Frame::new(0, &picture, name)?)
+    }
+
+    /// Width and height that a picture's header claims; none where it is no picture, or of an unknown format.
+    pub fn picture_size(bytes: &[u8]) -> Option<(u64, u64)> {
+        image::claimed_size(bytes)
+    }
+
+    /// What a video's container claims.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    pub struct Claims {
+        /// Length; 0 where it claims none.
+        pub seconds: f64,
+        /// Pixels of a frame.
+        pub pixels: u64,
+    }
+
+    /// What the container of a video claims, before anything is decoded: not to be believed, but enough to refuse.
+    ///
+    /// # Errors
+    /// [`Error::Media`]: no video stream that can be decoded.
+    pub fn claims(path: &Path) -> Result<Claims> {
+        quiet::prepare_opencv();
+        video::claims(path)
+    }
+
     fn pictures<S: FrameSink>(paths: &[PathBuf], wanted: Wanted<'_>, sink: &mut S) -> Result<Decoded> {
         let timeline = Timeline { frame_count: paths.len(), ..Timeline::default() };
         let windows = sampler::plan(wanted, &timeline);

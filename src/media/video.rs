@@ -8,7 +8,7 @@ use opencv::videoio::{self, VideoCapture, VideoCaptureTrait as _, VideoCaptureTr
 
 use super::rotation::Rotation;
 use super::sampler::{self, Timeline, Wanted, Window};
-use super::{Decoded, Frame, FrameSink, timing};
+use super::{Claims, Decoded, Frame, FrameSink, timing};
 use crate::error::{Error, Result};
 
 /// `CAP_PROP_N_THREADS`, which OpenCV has since 4.7; before, libav starts as many threads as there are cores.
@@ -137,6 +137,17 @@ fn grab(capture: &mut VideoCapture) -> bool {
 
 fn property(capture: &VideoCapture, property: i32) -> f64 {
     capture.get(property).unwrap_or(0.0)
+}
+
+/// See [`super::claims`].
+pub(super) fn claims(path: &Path) -> Result<Claims> {
+    let capture = open(path)?;
+    let of = |name| property(&capture, name).max(0.0);
+    let frames = of(videoio::CAP_PROP_FRAME_COUNT);
+    Ok(Claims {
+        seconds: frames / of(videoio::CAP_PROP_FPS).max(PLAUSIBLE_FPS),
+        pixels: (of(videoio::CAP_PROP_FRAME_WIDTH) * of(videoio::CAP_PROP_FRAME_HEIGHT)) as u64,
+    })
 }
 
 pub(super) fn open(path: &Path) -> Result<VideoCapture> {
