@@ -49,7 +49,7 @@ data     := --manifest $(MANIFEST) $(if $(ROOT),--root $(ROOT))
 # Exit code 3: some clips failed and are recorded in the store; the rest goes on.
 go_on    := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup build weights demo features classify compare inspect test bench goldens lint clean FORCE $(ALL_METHODS)
+.PHONY: help setup build weights demo features classify compare inspect test test-web bench goldens lint clean FORCE $(ALL_METHODS)
 help:
 	@echo 'Targets (each does its own set-up and skips what is up to date):'
 	@echo '  demo       make clips, extract, train, compare: the whole of it on generated data'
@@ -58,6 +58,7 @@ help:
 	@echo '  compare    one table over all runs'
 	@echo '  inspect    what is in a store     METHOD=…'
 	@echo '  test       the whole test suite'
+	@echo '  test-web   the page and the exported site in a real browser -> target/test-web'
 	@echo '  bench      speed against the Python peer (PEER=torch: with PyTorch too) -> BENCHMARKS.md'
 	@echo '  lint       rustfmt and clippy;  goldens: make the reference numbers anew;  setup;  build'
 	@echo '  shots      list the shots of clips (TransNet V2), for METHOD=keyframes'
@@ -132,6 +133,17 @@ demo: compare
 # Development ---------------------------------------------------------------------------------------------------------
 test: build weights .venv-test/ready
 	cargo test --release
+
+# Not part of `test`: needs Node.js and Chromium, which it installs where they are missing.
+test-web: build weights tests/web/node_modules/ready
+	@command -v chromium >/dev/null || [ -n "$${CHROMIUM:-}" ] || setup/native.sh chromium
+	@setup/web.sh
+	@KINOPROBE_BIN=$(dir $(BIN)) node tests/web/run.mjs
+
+tests/web/node_modules/ready: tests/web/package-lock.json
+	@command -v npm >/dev/null || setup/native.sh nodejs npm
+	@npm ci --prefix tests/web --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
 
 .venv-test/ready: tests/requirements.txt
 	@echo 'setup: h5py and a TensorBoard reader for the tests, in .venv-test'

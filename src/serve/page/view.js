@@ -2,8 +2,6 @@
 
 /** Genres shown where not all are. */
 const TOP = 6;
-/** Score from which a cell of a map is dark enough for light writing. */
-const STRONG = 0.6;
 
 /** An element with properties, classes and children; text is never taken for markup. */
 export function element(name, { class: classes, data = {}, style = {}, ...properties } = {}, ...children) {
@@ -77,15 +75,14 @@ export function map(name, corner, labels, columns) {
     const cells = told.map((genres, i) => {
       const genre = genres.get(label);
       if (!genre) return element('td', { class: 'unknown', data: { says: `${label}, ${columns[i].title}: not known to this model` } });
-      const classes = [genre.likely ? 'likely' : '', genre.score >= STRONG ? 'strong' : ''].join(' ');
       const says = `${label}, ${columns[i].title}: ${genre.score.toFixed(4)}${genre.likely ? ', likely' : ''}`;
-      return element('td', { class: classes, title: says, data: { says }, style: { '--score': genre.score } },
+      return element('td', { class: genre.likely ? 'likely' : '', title: says, data: { says }, style: { '--score': genre.score } },
         element('span', {}, number(genre.score)));
     });
     return element('tr', {}, element('th', { scope: 'row' }, label), ...cells);
   });
   const table = element('table', { class: 'map' },
-    element('caption', {}, `${name} Darker or brighter is a higher score; framed cells reach the threshold.`),
+    element('caption', {}, name),
     element('thead', {}, element('tr', {}, element('th', { scope: 'col' }, corner), ...head)),
     element('tbody', {}, ...rows));
   const readout = element('p', { class: 'readout' }, 'Point at a cell for its score.');
@@ -97,7 +94,8 @@ export function map(name, corner, labels, columns) {
   const scroll = element('div', { class: 'scroll', tabIndex: 0 }, table);
   scroll.setAttribute('role', 'region');
   scroll.setAttribute('aria-label', name);
-  return element('div', {}, scroll, readout);
+  const legend = element('p', { class: 'hint' }, 'The deeper the colour the higher the score; framed cells reach the threshold.');
+  return element('div', {}, scroll, legend, readout);
 }
 
 /** The thumbnail of a file, or nothing where the browser cannot show it. */
