@@ -82,7 +82,7 @@ export function map(name, corner, labels, columns) {
     return element('tr', {}, element('th', { scope: 'row' }, label), ...cells);
   });
   const table = element('table', { class: 'map' },
-    element('caption', {}, name),
+    element('caption', { class: 'visually-hidden' }, name),
     element('thead', {}, element('tr', {}, element('th', { scope: 'col' }, corner), ...head)),
     element('tbody', {}, ...rows));
   const readout = element('p', { class: 'readout' }, 'Point at a cell for its score.');
@@ -92,7 +92,7 @@ export function map(name, corner, labels, columns) {
     if (says) readout.textContent = says;
   });
   const scroll = element('div', { class: 'scroll', tabIndex: 0 }, table);
-  scroll.setAttribute('role', 'region');
+  scroll.setAttribute('role', 'group');
   scroll.setAttribute('aria-label', name);
   const legend = element('p', { class: 'hint' }, 'The deeper the colour the higher the score; framed cells reach the threshold.');
   return element('div', {}, scroll, legend, readout);
