@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::posters::{Head, PosterModels, Scores, Trained};
+use crate::posters::{Head, PosterModels, Scores};
 
 /// One genre of a poster.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -140,22 +140,22 @@ pub fn model(models: &PosterModels, provider: &str) -> Value {
 /// All that is known of the models.
 pub fn described(models: &PosterModels, provider: &str) -> Value {
     let posters = &models.posters;
-    let trained = |trained: &Trained, head: &Head| {
+    let thresholds = |head: &Head| -> Vec<Value> {
         let labelled = head.labels.iter().map(|&label| posters.labels[label].as_str());
-        let thresholds: Vec<Value> = labelled
+        labelled
             .zip(&head.thresholds)
             .map(|(label, threshold)| json!({ "label": label, "threshold": threshold }))
-            .collect();
-        json!({ "clips": trained.clips, "metrics": trained.metrics, "thresholds": thresholds })
+            .collect()
     };
-    let years: Vec<Value> = posters
-        .years
-        .iter()
-        .zip(&models.years)
-        .map(|(year, head)| {
-            let mut value = trained(&year.model, head);
-            value["year"] = json!(year.year);
-            value
+    let listed = posters.years.iter().zip(&models.years);
+    let years: Vec<Value> = listed
+        .map(|(listed, head)| {
+            json!({
+                "year": listed.year,
+                "clips": listed.clips,
+                "metrics": listed.metrics,
+                "thresholds": thresholds(head),
+            })
         })
         .collect();
     let mut value = model(models, provider);
@@ -163,6 +163,6 @@ pub fn described(models: &PosterModels, provider: &str) -> Value {
     value["by"] = json!(posters.by);
     value["window"] = json!(posters.window);
     value["years"] = json!(years);
-    value["overall"] = json!(posters.overall.as_ref().zip(models.overall.as_ref()).map(|(t, head)| trained(t, head)));
+    value["overall"] = json!(models.overall.as_ref().map(|head| json!({ "thresholds": thresholds(head) })));
     value
 }

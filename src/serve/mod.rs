@@ -126,9 +126,8 @@ impl Chosen {
         }
         let weights = match (&options.weights, posters.weights.as_str()) {
             (Some(choice), _) => choice.clone(),
-            (None, "file") => {
-                return Err(wrong("was trained with weights from a file: name it with --weights FILE".into()));
-            }
+            // The card's own file, or one that must be named: its hash tells.
+            (None, "file") => WeightsChoice::Default,
             (None, named) => named.parse().expect("every text is a choice"),
         };
         let prepared = models::prepare(&card, &weights, false)?;

@@ -54,7 +54,7 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let again = matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+        let again = self.status == StatusCode::SERVICE_UNAVAILABLE;
         let mut response = (self.status, Json(json!({ "error": self.sentence }))).into_response();
         if again {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);

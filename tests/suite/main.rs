@@ -9,6 +9,8 @@ mod manifest;
 #[cfg(feature = "media")]
 mod media;
 mod models;
+#[cfg(feature = "serve")]
+mod serve;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod shots;
 #[cfg(feature = "media")]

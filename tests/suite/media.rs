@@ -246,3 +246,58 @@ fn items_hold_each_window_transformed_once() {
     let error = media::decode(&clip(fixture("plain.mp4")), &Sampling::Even { frames: 2 }, &mut sink).unwrap_err();
     assert!(error.to_string().contains("the network takes 16"), "{error}");
 }
+
+/// The mean of each quarter and channel, red first; JPEG and 16 colours cost some exactness.
+#[test]
+fn pictures_that_need_care_look_as_pillow_shows_them() {
+    let expected = std::fs::read_to_string(fixture("pictures/pictures.json")).unwrap();
+    let expected: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&expected).unwrap();
+    assert_eq!(expected.len(), 11);
+    for (name, expected) in expected {
+        let bytes = std::fs::read(fixture("pictures").join(&name)).unwrap();
+        let mut seen = Collector::default();
+        media::decode_picture(Path::new(&name), &bytes, &mut seen).unwrap();
+        let (_, height, width, data) = &seen.frames[0];
+        let size = (*height as u64, *width as u64);
+        assert_eq!(size, (expected["height"].as_u64().unwrap(), expected["width"].as_u64().unwrap()), "{name}");
+        for (quarter, expected) in expected["quarters"].as_array().unwrap().iter().enumerate() {
+            let (top, left) = (quarter / 2 * (height / 2), quarter % 2 * (width / 2));
+            for channel in 0..3 {
+                let rows = (top..top + height / 2).flat_map(|y| (left..left + width / 2).map(move |x| y * width + x));
+                let sum: f64 = rows.map(|at| f64::from(data[3 * at + 2 - channel])).sum();
+                let mean = sum / (height / 2 * (width / 2)) as f64;
+                let wanted = expected[channel].as_f64().unwrap();
+                assert!((mean - wanted).abs() < 2.0, "{name}, quarter {quarter}, channel {channel}: {mean}, {wanted}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_and_its_bytes_are_one_picture() {
+    for name in ["alpha.png", "sixteen.png", "pictures/turned_6.jpg", "pictures/palette.png"] {
+        let bytes = std::fs::read(fixture(name)).unwrap();
+        let mut seen = Collector::default();
+        media::decode_picture(Path::new(name), &bytes, &mut seen).unwrap();
+        assert_eq!(seen.frames, decode(&clip(fixture(name)), ALL).unwrap().1.frames, "{name}");
+    }
+}
+
+#[test]
+fn pictures_that_are_cut_off_are_refused() {
+    for name in
+        ["pictures/turned_3.jpg", "pictures/deflate.tiff", "pictures/alpha.webp", "grey.png", "pictures/animated.gif"]
+    {
+        let bytes = std::fs::read(fixture(name)).unwrap();
+        let cut = &bytes[..bytes.len() / 2];
+        let error = media::decode_picture(Path::new(name), cut, &mut Collector::default()).unwrap_err().to_string();
+        assert!(error.starts_with(name), "{error}");
+    }
+}
+
+#[test]
+fn a_container_claims_length_and_size() {
+    let claims = media::claims(&fixture("plain.mp4")).unwrap();
+    assert!((claims.seconds - 4.0).abs() < 0.05 && claims.pixels == 320 * 240, "{claims:?}");
+    assert!(media::claims(&fixture("audio_only.mp4")).is_err());
+}

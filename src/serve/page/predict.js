@@ -25,8 +25,7 @@ export async function predict(files, { signal } = {}) {
       if (error.name === 'AbortError') throw error;
       throw new Error('The server cannot be reached.');
     }
-    const busy = response.status === 503 || response.status === 429;
-    if (!busy || attempt === 3) return answer(response);
+    if (response.status !== 503 || attempt === 3) return answer(response);
     const seconds = Number(response.headers.get('Retry-After')) || 1;
     await new Promise((resolve) => { setTimeout(resolve, seconds * 1000 * (attempt + 1)); });
   }
