@@ -52,13 +52,11 @@ impl PosterModels {
             posters.years.iter().map(|year| load(&year.folder, &year.thresholds)).collect::<Result<Vec<_>>>()?;
         let overall = posters.overall.as_ref().map(|all| load(&all.folder, &all.thresholds)).transpose()?;
         let models = Self { posters, years, overall };
-        match models.heads().find(|head| head.dim() != models.dim()) {
-            None => Ok(models),
-            Some(head) => {
-                let (one, other) = (models.dim(), head.dim());
-                Err(wrong(format!("its models read {one} and {other} features: train them anew")))
-            }
+        if let Some(head) = models.heads().find(|head| head.dim() != models.dim()) {
+            let (one, other) = (models.dim(), head.dim());
+            return Err(wrong(format!("its models read {one} and {other} features: train them anew")));
         }
+        Ok(models)
     }
 
     fn heads(&self) -> impl Iterator<Item = &Head> {

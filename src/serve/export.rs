@@ -66,7 +66,8 @@ pub fn export(options: &Options, dir: &Path) -> Result<Outcome> {
     let network = copy(&prepared.onnx, &dir.join("network.onnx"))?;
     let mut heads = Vec::new();
     let posters = &models.posters;
-    for folder in posters.years.iter().map(|year| &year.model.folder).chain(posters.overall.iter().map(|all| &all.folder)) {
+    let years = posters.years.iter().map(|year| &year.folder);
+    for folder in years.chain(posters.overall.iter().map(|all| &all.folder)) {
         let file = format!("heads/{folder}.onnx");
         let bytes = copy(&options.models.join(folder).join("model.onnx"), &dir.join(&file))?;
         heads.push(json!({ "file": file, "bytes": bytes }));
@@ -120,7 +121,11 @@ fn make_room(dir: &Path) -> Result<()> {
 
 /// The page, kept to its own files by itself, where no server's header does it.
 fn guarded(html: &str) -> String {
-    html.replacen("<head>\n", &format!("<head>\n<meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n"), 1)
+    html.replacen(
+        "<head>\n",
+        &format!("<head>\n<meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n"),
+        1,
+    )
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<()> {

@@ -81,7 +81,11 @@ export async function makeModels(browser, folder, program, root) {
     return { about, trained: { folder: name, thresholds: about.classes.map((_, i) => 0.3 + 0.03 * i) } };
   };
   const years = [];
-  for (const year of YEARS) years.push({ year, ...(await fit(String(year), (other) => other === year)).trained });
+  const clips = { train: (A_YEAR * 7) / 8, val: A_YEAR / 8, test: 0 };
+  for (const year of YEARS) {
+    const { trained } = await fit(String(year), (other) => other === year);
+    years.push({ year, ...trained, clips, metrics: {} });
+  }
   const { about, trained: overall } = await fit('all', () => true);
   const { method, model_sha256, untrained, classes: labels } = about;
   const known = { format: 'kinoprobe-posters', format_version: 1, method, card: 'efficientnet_lite2', weights: 'registry', model_sha256 };
