@@ -2,6 +2,8 @@
 
 /** Genres shown where not all are. */
 const TOP = 6;
+/** Score from which a cell of a map has the other colour of writing: there both have a contrast of 4.5. */
+const STRONG = 0.635;
 
 /** An element with properties, classes and children; text is never taken for markup. */
 export function element(name, { class: classes, data = {}, style = {}, ...properties } = {}, ...children) {
@@ -94,8 +96,8 @@ export function map(name, corner, labels, columns) {
   const scroll = element('div', { class: 'scroll', tabIndex: 0 }, table);
   scroll.setAttribute('role', 'group');
   scroll.setAttribute('aria-label', name);
-  const legend = element('p', { class: 'hint' }, 'The deeper the colour the higher the score; framed cells reach the threshold.');
-  return element('div', {}, scroll, legend, readout);
+  const note = element('p', { class: 'note' }, `${name} Stronger colour is a higher score; framed cells reach the threshold.`);
+  return element('div', {}, note, scroll, readout);
 }
 
 /** The thumbnail of a file, or nothing where the browser cannot show it. */
