@@ -77,8 +77,9 @@ export function map(name, corner, labels, columns) {
     const cells = told.map((genres, i) => {
       const genre = genres.get(label);
       if (!genre) return element('td', { class: 'unknown', data: { says: `${label}, ${columns[i].title}: not known to this model` } });
+      const classes = [genre.likely ? 'likely' : '', genre.score >= STRONG ? 'strong' : ''].join(' ');
       const says = `${label}, ${columns[i].title}: ${genre.score.toFixed(4)}${genre.likely ? ', likely' : ''}`;
-      return element('td', { class: genre.likely ? 'likely' : '', title: says, data: { says }, style: { '--score': genre.score } },
+      return element('td', { class: classes, title: says, data: { says }, style: { '--score': genre.score } },
         element('span', {}, number(genre.score)));
     });
     return element('tr', {}, element('th', { scope: 'row' }, label), ...cells);
