@@ -1,7 +1,10 @@
 // Pictures to upload: real posters as browsers and cameras make them, and what is none.
 
-import { readFile } from 'node:fs/promises';
+import { readFile, readdir } from 'node:fs/promises';
+import path from 'node:path';
 import { draw } from './models.mjs';
+
+const TYPES = { '.jpg': 'image/jpeg', '.png': 'image/png', '.webp': 'image/webp', '.gif': 'image/gif', '.bmp': 'image/bmp' };
 
 /** `{name, mimeType, buffer}` each. */
 export async function makePictures(browser, root) {
@@ -13,18 +16,22 @@ export async function makePictures(browser, root) {
     await page.close();
     return bytes;
   };
-  const fixture = (name) => readFile(new URL(`fixtures/media/${name}`, root));
-  return [
+  const fixture = async (name) => [path.basename(name), await readFile(new URL(`fixtures/media/${name}`, root))];
+  // Browsers do not read TIFF.
+  const odd = (await readdir(new URL('fixtures/media/pictures/', root))).filter((name) => TYPES[path.extname(name)]);
+  const pictures = [
     ['horror.jpg', jpeg],
     ['western.png', await draw(browser, ['Western'], 1994, 5, { screenshot: { type: 'png', quality: undefined } })],
     ['large.jpg', await draw(browser, ['Romance', 'Comedy'], 2014, 8, { scale: 4 })],
     ['turned.jpg', turned(jpeg)],
     ['transparent.png', await transparent()],
-    ['alpha.png', await fixture('alpha.png')],
-    ['grey.png', await fixture('grey.png')],
-    ['sixteen.png', await fixture('sixteen.png')],
-    ['pixel.png', await fixture('pixel.png')],
-  ].map(([name, buffer]) => ({ name, mimeType: name.endsWith('.png') ? 'image/png' : 'image/jpeg', buffer }));
+    await fixture('alpha.png'),
+    await fixture('grey.png'),
+    await fixture('sixteen.png'),
+    await fixture('pixel.png'),
+    ...(await Promise.all(odd.map((name) => fixture(`pictures/${name}`)))),
+  ];
+  return pictures.map(([name, buffer]) => ({ name, mimeType: TYPES[path.extname(name)], buffer }));
 }
 
 /** The JPEG with an EXIF that says: taken with the camera turned by a quarter. */
