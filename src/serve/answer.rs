@@ -137,6 +137,11 @@ pub fn model(models: &PosterModels, provider: &str) -> Value {
     })
 }
 
+/// The number that prints as `value` does: 0.3, not 0.30000001192092896.
+fn short(value: f32) -> f64 {
+    value.to_string().parse().expect("what was printed can be read")
+}
+
 /// All that is known of the models.
 pub fn described(models: &PosterModels, provider: &str) -> Value {
     let posters = &models.posters;
@@ -144,7 +149,7 @@ pub fn described(models: &PosterModels, provider: &str) -> Value {
         let labelled = head.labels.iter().map(|&label| posters.labels[label].as_str());
         labelled
             .zip(&head.thresholds)
-            .map(|(label, threshold)| json!({ "label": label, "threshold": threshold }))
+            .map(|(label, threshold)| json!({ "label": label, "threshold": short(*threshold) }))
             .collect()
     };
     let listed = posters.years.iter().zip(&models.years);

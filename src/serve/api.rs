@@ -10,6 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -26,8 +27,18 @@ use crate::posters::{PosterModels, Scores};
 /// How long the rest of a refused request is read, so that its client comes to read the refusal.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// Fields of a request that are ignored, at the most.
+const MOST_OTHERS: usize = 16;
+
 /// The description of the API.
 const OPENAPI: &str = include_str!("openapi.json");
+
+/// The answer to a request for predictions.
+#[derive(Serialize)]
+struct Predictions<'a> {
+    results: Vec<Prediction>,
+    model: &'a Value,
+}
 
 /// What the handlers share.
 pub struct App {
@@ -128,7 +139,7 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
 async fn predict(
     State(app): State<Arc<App>>,
     multipart: Result<Multipart, MultipartRejection>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Response, Refusal> {
     let began = Instant::now();
     let mut multipart = multipart.map_err(|_| no_file())?;
     let results = match predictions(&app, &mut multipart).await {
@@ -140,7 +151,7 @@ async fn predict(
         }
     };
     app.metrics.predicted(began.elapsed());
-    Ok(Json(json!({ "results": results, "model": app.model })))
+    Ok(Json(Predictions { results, model: &app.model }).into_response())
 }
 
 /// A prediction for each file, in their order. Where this is dropped, because the client has gone, so is all its work.
@@ -149,9 +160,13 @@ async fn predictions(app: &Arc<App>, multipart: &mut Multipart) -> Result<Vec<Pr
         Some(app.queue.place().ok_or_else(|| Refusal::busy("the server has all the pictures it can take"))?);
     let mut room = Room::new(&app.limits);
     let mut work = JoinSet::new();
-    let mut files = 0;
+    let (mut files, mut others) = (0, 0);
     while let Some(field) = patiently(multipart.next_field()).await?.map_err(unreadable)? {
         if field.name() != Some("file") {
+            others += 1;
+            if others > MOST_OTHERS {
+                return Err(Refusal::new(StatusCode::BAD_REQUEST, "too many fields that are not called file"));
+            }
             continue;
         }
         if files == app.limits.files {

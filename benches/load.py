@@ -1,0 +1,171 @@
+"""A load test of kinoprobe-serve against its peer, on loopback, in one run.
+
+`load.py --models runs/posters --onnx NETWORK.onnx [--seconds 20] [--concurrency 1 8 64] [--batch 4]` starts each server in
+turn for every concurrency, sends posters over connections that are kept open, and prints a table: requests a second,
+latencies (median and 99th percentile), largest resident memory, refusals (503) and errors (anything else).
+"""
+import argparse
+import asyncio
+import collections
+import http.client
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+parser = argparse.ArgumentParser()
+parser.add_argument("--models", type=pathlib.Path, required=True)
+parser.add_argument("--onnx", type=pathlib.Path, required=True, help="the network, for the peer")
+parser.add_argument("--seconds", type=float, default=20)
+parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 64])
+parser.add_argument("--batch", type=int, default=4)
+parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "target/release/kinoprobe-serve")
+parser.add_argument("--cards", type=pathlib.Path, default=ROOT / "models")
+parser.add_argument("--device", default="auto")
+parser.add_argument("--weights")
+parser.add_argument("--json", type=pathlib.Path, help="write the numbers here, too")
+arguments = parser.parse_args()
+
+PORTS = {"kinoprobe": 18081, "peer": 18082}
+WARM_UP = 2.0
+
+
+def posters(count=16):
+    """JPEGs of 600 by 900 pixels with the detail of a drawing, as multipart bodies."""
+    random = np.random.default_rng(0)
+    bodies = []
+    for i in range(count):
+        picture = cv2.resize(random.integers(0, 255, (9, 6, 3), np.uint8), (600, 900), interpolation=cv2.INTER_CUBIC)
+        for _ in range(40):
+            x, y, side = (int(v) for v in random.integers(0, 600, 3))
+            colour = [int(v) for v in random.integers(0, 255, 3)]
+            cv2.rectangle(picture, (x, y), (x + side // 4, y + side // 8), colour, -1)
+        cv2.putText(picture, f"POSTER {i}", (40, 800), cv2.FONT_HERSHEY_DUPLEX, 3, (255, 255, 255), 5)
+        jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
+        head = f'--cut\r\nContent-Disposition: form-data; name="file"; filename="{i}.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+        body = head.encode() + jpeg + b"\r\n--cut--\r\n"
+        bodies.append(
+            f"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=cut\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+    return bodies
+
+
+def command(server):
+    models = ["--models", arguments.models, "--batch", arguments.batch]
+    if server == "peer":
+        return [sys.executable, ROOT / "benches/peer/serve.py", *models, "--onnx", arguments.onnx, "--port", PORTS[server]]
+    weights = ["--weights", arguments.weights] if arguments.weights else []
+    return [
+        arguments.binary, *models, "--cards", arguments.cards, "--device", arguments.device,
+        "--addr", f"127.0.0.1:{PORTS[server]}", *weights,
+    ]
+
+
+def wait_for(port, process):
+    while True:
+        if process.poll() is not None:
+            raise SystemExit(f"the server at {port} ended with {process.returncode}")
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", "/healthz")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            time.sleep(0.05)
+
+
+def resident(pid):
+    """Bytes of memory, and seconds of processor time."""
+    with open(f"/proc/{pid}/statm") as file:
+        memory = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return memory, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def client(port, bodies, begin, end, times, statuses):
+    turn = 0
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    while time.perf_counter() < end:
+        turn += 1
+        sent = time.perf_counter()
+        writer.write(bodies[turn % len(bodies)])
+        head = await reader.readuntil(b"\r\n\r\n")
+        status = int(head[9:12])
+        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(length)
+        done = time.perf_counter()
+        if sent >= begin:
+            statuses[status] += 1
+            if status == 200:
+                times.append(done - sent)
+        if status == 503:
+            await asyncio.sleep(0.05)
+    writer.close()
+
+
+async def load(pid, port, concurrency, bodies):
+    begin = time.perf_counter() + WARM_UP
+    end = begin + arguments.seconds
+    times, statuses, memory = [], collections.Counter(), []
+    work = [
+        asyncio.create_task(client(port, bodies[i % len(bodies) :] + bodies[: i % len(bodies)], begin, end, times, statuses))
+        for i in range(concurrency)
+    ]
+    while time.perf_counter() < begin:
+        await asyncio.sleep(0.1)
+    processor = resident(pid)[1]
+    while time.perf_counter() < end:
+        memory.append(resident(pid)[0])
+        await asyncio.sleep(0.25)
+    processor = resident(pid)[1] - processor
+    await asyncio.gather(*work)
+    times.sort()
+    at = lambda share: 1000 * times[min(len(times) - 1, int(share * len(times)))]
+    third = max(1, len(memory) // 3)
+    return {
+        "requests_per_second": len(times) / arguments.seconds,
+        "p50_ms": at(0.5),
+        "p99_ms": at(0.99),
+        "memory_mb": max(memory) / 1e6,
+        "memory_growth_mb": (statistics.mean(memory[-third:]) - statistics.mean(memory[:third])) / 1e6,
+        "cpu_ms_per_request": 1000 * processor / max(1, len(times)),
+        "refused": statuses[503],
+        "errors": sum(count for status, count in statuses.items() if status not in (200, 503)),
+    }
+
+
+def main():
+    bodies, results = posters(), []
+    for concurrency in arguments.concurrency:
+        for server, port in PORTS.items():
+            process = subprocess.Popen([str(part) for part in command(server)], stdout=subprocess.DEVNULL)
+            try:
+                wait_for(port, process)
+                result = asyncio.run(load(process.pid, port, concurrency, bodies))
+            finally:
+                process.terminate()
+                process.wait()
+            results.append({"server": server, "concurrency": concurrency, "load_average": os.getloadavg()[0], **result})
+            print(json.dumps(results[-1]), file=sys.stderr)
+    print("| server | concurrency | requests/s | p50 ms | p99 ms | CPU ms a request | memory MB (growth) | 503 | errors |")
+    print("|-|-|-|-|-|-|-|-|-|")
+    for r in results:
+        print(
+            f"| {r['server']} | {r['concurrency']} | {r['requests_per_second']:.1f} | {r['p50_ms']:.1f} | {r['p99_ms']:.1f} | "
+            f"{r['cpu_ms_per_request']:.1f} | {r['memory_mb']:.0f} ({r['memory_growth_mb']:+.1f}) | {r['refused']} | {r['errors']} |"
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+main()
