@@ -4,7 +4,7 @@ import { readFile, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { draw } from './models.mjs';
 
-const TYPES = { '.jpg': 'image/jpeg', '.png': 'image/png', '.webp': 'image/webp', '.gif': 'image/gif', '.bmp': 'image/bmp' };
+const TYPES = { '.jpg': 'image/jpeg', '.png': 'image/png', '.webp': 'image/webp', '.gif': 'image/gif', '.bmp': 'image/bmp', '.tiff': 'image/tiff' };
 
 /** `{name, mimeType, buffer}` each. */
 export async function makePictures(browser, root) {
@@ -17,7 +17,6 @@ export async function makePictures(browser, root) {
     return bytes;
   };
   const fixture = async (name) => [path.basename(name), await readFile(new URL(`fixtures/media/${name}`, root))];
-  // Browsers do not read TIFF.
   const odd = (await readdir(new URL('fixtures/media/pictures/', root))).filter((name) => TYPES[path.extname(name)]);
   const pictures = [
     ['horror.jpg', jpeg],

@@ -2,6 +2,7 @@
 // target/test-web. `CHROMIUM` names another browser, `KINOPROBE_BIN` another folder of programs.
 
 import { execFile, spawn } from 'node:child_process';
+import { openSync } from 'node:fs';
 import { access, mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
@@ -34,13 +35,13 @@ async function check(name, body) {
 
 const children = [];
 
-/** Starts a server and waits for the line that says its port. */
+/** Starts a server and waits for the line that says its port. What it complains of goes to servers.log. */
 async function serve(command, args, address) {
-  const child = spawn(command, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(command, args, { cwd: root, stdio: ['ignore', 'pipe', openSync(path.join(out, 'servers.log'), 'a')] });
   children.push(child);
   const ended = new Promise((_, reject) => {
     child.on('error', reject);
-    child.on('exit', (code) => reject(new Error(`${command} ended with ${code}`)));
+    child.on('exit', (code) => reject(new Error(`${command} ended with ${code}: see servers.log`)));
   });
   ended.catch(() => {});
   const said = (async () => {

@@ -21,7 +21,7 @@ export async function decode(file, name, limits) {
   const bytes = new Uint8Array(await file.arrayBuffer());
   const format = FORMATS.find(([, magic]) => magic.every((byte, i) => byte === -1 || byte === bytes[i]));
   if (!format) throw new Error(`${name} is not a picture that this page can look at (JPEG, PNG, WebP, GIF, BMP), whatever its name says.`);
-  if (format[0] === 'a JPEG' && isCutOff(bytes)) throw new Error(`${name} cannot be decoded: the picture is cut off, its file ends too early.`);
+  if (format[0] === 'a JPEG') checkJpeg(bytes, name);
   let bitmap;
   try {
     const options = { imageOrientation: 'from-image', colorSpaceConversion: 'none', premultiplyAlpha: 'none' };
@@ -47,16 +47,21 @@ function overWhite(bitmap, left, top, width, height) {
   return context.getImageData(0, 0, width, height).data;
 }
 
-/** Whether a JPEG ends before its end marker: a browser would fill the rest with grey. */
-function isCutOff(bytes) {
+/**
+ * Refuses a JPEG that ends before its end marker, the rest of which a browser would fill with grey, and one in print colours, of
+ * which every browser makes red, green and blue in its own way.
+ */
+function checkJpeg(bytes, name) {
   let at = 2;
   while (at + 1 < bytes.length) {
     const marker = bytes[at + 1];
     const inScan = bytes[at] !== 0xff || marker === 0 || marker === 0xff || (marker >= 0xd0 && marker <= 0xd7);
+    const isFrame = marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
     if (inScan) at += 1;
-    else if (marker === 0xd9) return false;
+    else if (marker === 0xd9) return;
     else if (marker === 0x01 || marker === 0xd8) at += 2;
+    else if (isFrame && bytes[at + 9] === 4) throw new Error(`${name} is in print colours (CMYK): save it in RGB.`);
     else at += 2 + (bytes[at + 2] << 8 | bytes[at + 3]);
   }
-  return true;
+  throw new Error(`${name} cannot be decoded: the picture is cut off, its file ends too early.`);
 }
