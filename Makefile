@@ -51,7 +51,7 @@ data     := --manifest $(MANIFEST) $(if $(ROOT),--root $(ROOT))
 # Exit code 3: some clips failed and are recorded in the store; the rest goes on.
 go_on    := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup build weights demo features classify compare inspect test bench goldens lint clean posters no-manifest demo-posters serve FORCE $(ALL_METHODS)
+.PHONY: help setup build weights demo features classify compare inspect test test-web bench goldens lint clean posters no-manifest demo-posters serve FORCE $(ALL_METHODS)
 help:
 	@echo 'Targets (each does its own set-up and skips what is up to date):'
 	@echo '  demo       make clips, extract, train, compare: the whole of it on generated data'
@@ -62,9 +62,9 @@ help:
 	@echo '  posters    genres of posters by year: features, a model a year, report   MANIFEST=posters.csv ROOT=… FLAGS="--window 10"'
 	@echo '  demo-posters  the same on posters that kinoprobe draws;  serve: the last models as a page   ADDR=127.0.0.1:8080'
 	@echo '  test       the whole test suite'
+	@echo '  test-web   the page and the exported site in a real browser -> target/test-web'
 	@echo '  bench      speed against the Python peer (PEER=torch: with PyTorch too) -> BENCHMARKS.md'
 	@echo '  lint       rustfmt and clippy;  goldens: make the reference numbers anew;  setup;  build'
-	@echo '  shots      list the shots of clips (TransNet V2), for METHOD=keyframes'
 	@echo 'Demo data:   DEMO=demo (one label a clip) or DEMO=demo-labels (several)'
 	@echo 'Demo data:   DEMO=demo (one label a clip, the default) or DEMO=demo-labels (several)'
 	@echo 'Your data:   MANIFEST=manifest.csv (or a folder per class, or a list) ROOT=folder of the clips'
@@ -161,6 +161,17 @@ serve: build
 # Development ---------------------------------------------------------------------------------------------------------
 test: build weights .venv-test/ready
 	cargo test --release
+
+# Not part of `test`: needs Node.js and Chromium, which it installs where they are missing.
+test-web: build weights tests/web/node_modules/ready
+	@command -v chromium >/dev/null || [ -n "$${CHROMIUM:-}" ] || setup/native.sh chromium
+	@setup/web.sh
+	@KINOPROBE_BIN=$(dir $(BIN)) node tests/web/run.mjs
+
+tests/web/node_modules/ready: tests/web/package-lock.json
+	@command -v npm >/dev/null || setup/native.sh nodejs npm
+	@npm ci --prefix tests/web --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
 
 .venv-test/ready: tests/requirements.txt
 	@echo 'setup: h5py and a TensorBoard reader for the tests, in .venv-test'

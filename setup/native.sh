@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Installs what kinoprobe builds with, where it is missing, and tells Cargo where OpenCV is.
 # Called by `make setup`; running it again costs a second and changes nothing.
+#   setup/native.sh chromium          further packages of the system, here what `make test-web` needs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { echo "setup: $*" >&2; }
 
 packages=(build-essential pkg-config clang libhdf5-dev libopencv-core-dev libopencv-imgproc-dev
-          libopencv-videoio-dev libopencv-features2d-dev libopencv-imgcodecs-dev)
+          libopencv-videoio-dev libopencv-features2d-dev libopencv-imgcodecs-dev "$@")
 
 command -v cargo >/dev/null || { say "cargo is missing: install Rust 1.88 or newer (rustup), then run this again"; exit 1; }
 command -v python3 >/dev/null || { say "python3 is missing: install Python 3.9 or newer, then run this again"; exit 1; }

@@ -38,6 +38,9 @@ struct Arguments {
     /// Milliseconds that a picture waits for others, where some are on their way
     #[arg(long, default_value_t = 3)]
     delay: u64,
+    /// Write a static site into this folder, and serve nothing: the page with the models to run in visitors' browsers
+    #[arg(long, value_name = "FOLDER")]
+    export: Option<PathBuf>,
     #[command(flatten)]
     limits: Limits,
 }
@@ -45,6 +48,7 @@ struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   kinoprobe-serve --models runs/posters
+  kinoprobe-serve --models runs/posters --export site
   kinoprobe-serve --models runs/posters --addr 127.0.0.1:9000 --device cpu --queue 32
   curl --form file=@poster.jpg http://127.0.0.1:8080/api/predict";
 
@@ -52,7 +56,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     kinoprobe::media::silence_codecs();
     cli::run("serve", || {
-        let outcome = serve::run(&Options {
+        let options = Options {
             models: arguments.models,
             address: arguments.addr,
             device: arguments.device,
@@ -61,7 +65,10 @@ fn main() -> ExitCode {
             batch: arguments.batch.into(),
             delay: arguments.delay,
             limits: arguments.limits,
-        })?;
-        Ok(outcome)
+        };
+        Ok(match &arguments.export {
+            Some(folder) => serve::export(&options, folder)?,
+            None => serve::run(&options)?,
+        })
     })
 }

@@ -10,6 +10,7 @@
 
 mod answer;
 mod api;
+mod export;
 mod metrics;
 mod page;
 mod queue;
@@ -27,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::api::App;
+pub use self::export::export;
 use self::metrics::Metrics;
 use self::queue::Queue;
 use self::upload::Reception;
@@ -34,7 +36,7 @@ use crate::cli::Outcome;
 use crate::error::{Error, Result};
 use crate::models::card::Layout;
 use crate::models::runtime::{Device, Network, Settings};
-use crate::models::{self, Card, WeightsChoice};
+use crate::models::{self, Card, PreparedModel, WeightsChoice};
 use crate::posters::{self, PosterModels};
 
 /// How long requests that have begun may take to finish after the signal to stop.
@@ -100,36 +102,50 @@ pub fn run(options: &Options) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// The models and the network that made their features, found and checked.
+struct Chosen {
+    models: PosterModels,
+    card: Card,
+    prepared: PreparedModel,
+}
+
+impl Chosen {
+    fn load(options: &Options) -> Result<Self> {
+        let models = PosterModels::load(&options.models)?;
+        let listed = options.models.join(posters::FILE);
+        let wrong = |message: String| Error::Config { path: listed.clone(), message };
+        let posters = &models.posters;
+        let card = Card::load(&options.cards, &posters.card)?;
+        if card.input.layout != Layout::Frames || card.output.dim != models.dim() {
+            let (dim, card_dim) = (models.dim(), card.output.dim);
+            return Err(wrong(format!(
+                "its models read {dim} features of a picture, and its card {} gives {card_dim} a {}",
+                card.name,
+                if card.input.layout == Layout::Frames { "picture" } else { "window of pictures" }
+            )));
+        }
+        let weights = match (&options.weights, posters.weights.as_str()) {
+            (Some(choice), _) => choice.clone(),
+            // The card's own file, or one that must be named: its hash tells.
+            (None, "file") => WeightsChoice::Default,
+            (None, named) => named.parse().expect("every text is a choice"),
+        };
+        let prepared = models::prepare(&card, &weights, false)?;
+        if prepared.sha256 != posters.model_sha256 {
+            return Err(wrong(format!(
+                "was trained on another network (SHA-256 {}…) than these weights give ({}…): name the right ones with --weights",
+                start(&posters.model_sha256),
+                start(&prepared.sha256)
+            )));
+        }
+        Ok(Self { models, card, prepared })
+    }
+}
+
 /// Loads the models and the network.
 fn prepare(options: &Options) -> Result<Arc<App>> {
     let Options { limits, .. } = *options;
-    let models = PosterModels::load(&options.models)?;
-    let listed = options.models.join(posters::FILE);
-    let wrong = |message: String| Error::Config { path: listed.clone(), message };
-    let posters = &models.posters;
-    let card = Card::load(&options.cards, &posters.card)?;
-    if card.input.layout != Layout::Frames || card.output.dim != models.dim() {
-        let (dim, card_dim) = (models.dim(), card.output.dim);
-        return Err(wrong(format!(
-            "its models read {dim} features of a picture, and its card {} gives {card_dim} a {}",
-            card.name,
-            if card.input.layout == Layout::Frames { "picture" } else { "window of pictures" }
-        )));
-    }
-    let weights = match (&options.weights, posters.weights.as_str()) {
-        (Some(choice), _) => choice.clone(),
-        // The card's own file, or one that must be named: its hash tells.
-        (None, "file") => WeightsChoice::Default,
-        (None, named) => named.parse().expect("every text is a choice"),
-    };
-    let prepared = models::prepare(&card, &weights, false)?;
-    if prepared.sha256 != posters.model_sha256 {
-        return Err(wrong(format!(
-            "was trained on another network (SHA-256 {}…) than these weights give ({}…): name the right ones with --weights",
-            start(&posters.model_sha256),
-            start(&prepared.sha256)
-        )));
-    }
+    let Chosen { models, card, prepared } = Chosen::load(options)?;
     let load = |batch| {
         let settings = Settings {
             item: card.input.shape(1)[1..].to_vec(),
@@ -144,7 +160,7 @@ fn prepare(options: &Options) -> Result<Arc<App>> {
     let provider = single.provider.clone();
     let batched = if options.batch > 1 { Some(load(options.batch)?) } else { None };
 
-    if posters.untrained || prepared.untrained {
+    if models.posters.untrained || prepared.untrained {
         eprintln!("serve: UNTRAINED: {} runs with seeded weights; its genres say nothing", card.name);
     }
     let models = Arc::new(models);

@@ -8,7 +8,8 @@ pub struct Asset {
     /// Where it is served.
     pub path: &'static str,
     kind: &'static str,
-    content: &'static str,
+    /// What is in it.
+    pub content: &'static str,
 }
 
 impl Asset {

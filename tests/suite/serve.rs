@@ -499,3 +499,54 @@ fn models_that_do_not_fit_are_refused_with_a_sentence() {
     let output = command(&PathBuf::from(empty.path())).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("posters.json: no such file"));
 }
+
+/// A folder to export from, with something in the place of ONNX Runtime for browsers.
+fn with_runtime() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = folder.path().join("third_party/onnxruntime-web");
+    fs::create_dir_all(&runtime).unwrap();
+    for name in ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm", "LICENSE"] {
+        fs::write(runtime.join(name), name).unwrap();
+    }
+    fs::write(runtime.join("VERSION"), "1.2.3\n").unwrap();
+    folder
+}
+
+#[test]
+fn a_static_site_has_the_page_and_all_that_its_browser_needs() {
+    let server = Server::start(&[]);
+    let folder = with_runtime();
+    let site = folder.path().join("a/site");
+    let export = || command(server.models.path()).current_dir(&folder).arg("--export").arg(&site).output().unwrap();
+    assert_code(&export(), 0);
+
+    let read = |name: &str| fs::read_to_string(site.join(name)).unwrap();
+    for name in ["app.js", "view.js", "download.js", "style.css", "icon.svg"] {
+        assert_eq!(read(name), server.get(&format!("/{name}")).text, "{name}");
+    }
+    let policy = "script-src 'self' 'wasm-unsafe-eval'";
+    assert!(read("index.html").contains(policy) && !server.get("/").text.contains(policy));
+    assert!(read("predict.js").contains("worker.js") && !read("predict.js").contains("api/predict"));
+    assert_eq!(read("onnxruntime/ort-wasm.js"), "ort-wasm-simd-threaded.mjs");
+
+    let known: Value = serde_json::from_str(&read("models.json")).unwrap();
+    let mut said = server.get("/api/models").json()["models"][0].take();
+    said["provider"] = json!("ONNX Runtime 1.2.3 in the browser");
+    assert_eq!(known["models"][0], said);
+    let resize = &known["network"]["input"]["resize"];
+    assert_eq!((resize, &known["network"]["output"]), (&json!({"size": [64, 64]}), &json!("code")));
+    let heads = known["heads"].as_array().unwrap();
+    let files: Vec<&str> = heads.iter().map(|head| head["file"].as_str().unwrap()).collect();
+    assert_eq!(files, ["heads/2004.onnx", "heads/2005.onnx", "heads/2006.onnx", "heads/all.onnx"]);
+    for part in heads.iter().chain([&known["network"]]) {
+        let length = fs::metadata(site.join(part["file"].as_str().unwrap())).unwrap().len();
+        assert_eq!(part["bytes"], json!(length));
+    }
+
+    // Once more over it, but not over a folder of something else.
+    assert_code(&export(), 0);
+    fs::remove_file(site.join("models.json")).unwrap();
+    let refused = export();
+    assert_code(&refused, 1);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no exported site: name a new folder"));
+}

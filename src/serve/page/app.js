@@ -40,7 +40,10 @@ async function start() {
   find('model').textContent = `${model.labels.length} genres; ${span}; features of ${model.card} (${model.weights} weights), on ${model.provider}; kinoprobe ${model.version}.`;
   if (described.limits) {
     const { picture_megabytes: megabytes, seconds } = described.limits;
-    find('limits').textContent = `Pictures up to ${megabytes} MB, videos up to ${clock(seconds)} minutes.`;
+    const videos = seconds ? `, videos up to ${clock(seconds)} minutes` : '';
+    find('limits').textContent = `Pictures up to ${megabytes} MB${videos}.`;
+    find('videos').hidden = !seconds;
+    find('files').accept = seconds ? 'image/*,video/*' : 'image/*';
   }
   find('year').append(element('option', { value: '' }, 'all'), ...model.years.map(({ year }) => element('option', { value: String(year) }, String(year))));
   find('year-field').hidden = model.years.length === 0;
@@ -90,7 +93,8 @@ function next() {
 
 async function ask(entry) {
   try {
-    const { results: [result] } = await predict([entry.file], { signal: entry.abort.signal });
+    const progress = (text) => entry.body.replaceChildren(element('p', { class: 'waiting' }, text));
+    const { results: [result] } = await predict([entry.file], { signal: entry.abort.signal, progress });
     entry.result = result;
     show(entry);
     const likeliest = result.overall.slice(0, 3).map(({ label, score }) => `${label} ${number(score)}`).join(', ');

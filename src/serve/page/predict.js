@@ -11,6 +11,7 @@ export async function describe() {
 
 /**
  * Predicts the genres of files (pictures or videos), as `POST api/predict` answers: `{results, model}`.
+ * Another module may say through `progress`, in words, what a file waits for.
  * Throws an Error whose message is a sentence for people. A busy server is asked again, three times.
  */
 export async function predict(files, { signal } = {}) {

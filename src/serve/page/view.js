@@ -95,7 +95,7 @@ export function map(name, corner, labels, columns) {
     if (says) readout.textContent = says;
   });
   const scroll = element('div', { class: 'scroll', tabIndex: 0 }, table);
-  scroll.setAttribute('role', 'region');
+  scroll.setAttribute('role', 'group');
   scroll.setAttribute('aria-label', name);
   const note = element('p', { class: 'note' }, `${name} Stronger colour is a higher score; framed cells reach the threshold.`);
   return element('div', {}, note, scroll, readout);

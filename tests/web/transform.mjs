@@ -1,0 +1,62 @@
+// The script's transform against torchvision's presets: the goldens of tests/suite/transform.rs.
+
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { transform } from '../../src/serve/site/transform.js';
+
+const root = new URL('../../', import.meta.url);
+
+/** Every golden case of every card: eight-bit values off by one step at most, and in one of a thousand. */
+export async function transformMatchesTorchvision() {
+  const { cases } = JSON.parse(await readFile(new URL('fixtures/media/transform.json', root)));
+  const pixels = await readFile(new URL('fixtures/media/transform.bin', root));
+  for (const { card, height, width, offset, shape, row } of cases) {
+    const input = await inputOf(card);
+    const [rows, columns] = input.size;
+    const planes = transform(input, picture(height, width));
+    const count = shape.reduce((product, n) => product * n);
+    let different = 0;
+    for (let i = 0; i < count; i += 1) {
+      const c = Math.trunc(i / (shape[1] * shape[2]));
+      const y = (Math.trunc(i / shape[2]) % shape[1]) * 5;
+      const x = (i % shape[2]) * 5;
+      const value = (planes[(c * rows + y) * columns + x] * input.std[c] + input.mean[c]) * input.scale;
+      const step = Math.abs(value - pixels[offset + i]);
+      assert.ok(step < 1.001, `${card} ${height}x${width}: channel ${c}, row ${y}, column ${x}: ${value}, not ${pixels[offset + i]}`);
+      if (step > 0.001) different += 1;
+    }
+    assert.ok(different * 1000 <= count, `${card} ${height}x${width}: ${different} of ${count} differ`);
+    const got = planes.subarray((rows + 30) * columns).subarray(0, row.length);
+    const same = row.filter((value, i) => Math.fround(value) === got[i]).length;
+    assert.ok(same >= row.length - 1, `${card} ${height}x${width}: ${got}, not ${row}`);
+  }
+  return `${cases.length} cases`;
+}
+
+/** The `[input]` of a card: its lines are TOML that differs from JSON in the key's place alone. */
+async function inputOf(card) {
+  const text = await readFile(new URL(`models/${card}.toml`, root), 'utf8');
+  const section = text.split(/^\[/m).find((part) => part.startsWith('input]'));
+  const input = { scale: 255, colour: 'rgb' };
+  for (const [, key, value] of section.matchAll(/^(\w+) = ([^#\n]+)/gm)) {
+    input[key] = JSON.parse(value.replace(/([\w-]+) = /g, '"$1": '));
+  }
+  return input;
+}
+
+/** The picture of tests/goldens/transform.py. */
+function picture(height, width) {
+  const value = (y, x, c) => {
+    if ((Math.trunc(x / 8) + Math.trunc(y / 8)) % 3 === 0) {
+      const seed = Math.imul(x, 73856093) ^ Math.imul(y, 19349663) ^ Math.imul(c, 83492791);
+      return Math.imul(seed, 2654435761) >>> 24;
+    }
+    const smooth = (3 * x + 2 * y + 80 * c) % 512;
+    return Math.min(smooth, 511 - smooth);
+  };
+  const read = (left, top, columns, rows) => Uint8ClampedArray.from({ length: 4 * columns * rows }, (_, i) => {
+    const pixel = Math.trunc(i / 4);
+    return i % 4 === 3 ? 255 : value(top + Math.trunc(pixel / columns), left + (pixel % columns), i % 4);
+  });
+  return { height, width, read };
+}
