@@ -108,7 +108,8 @@ fn banners(report: &Report<'_>) -> Vec<String> {
     let posters = report.posters;
     [(posters.untrained, UNTRAINED), (posters.demo, DEMO)]
         .into_iter()
-        .filter_map(|(concerned, text)| concerned.then(|| text.to_string()))
+        .filter(|(concerned, _)| *concerned)
+        .map(|(_, text)| text.to_string())
         .collect()
 }
 

@@ -139,7 +139,7 @@ fn pr_curve(predictions: &Predictions, label: usize) -> Option<Value> {
     let scores = predictions.scores.as_ref()?;
     let mut yes = [[0f32; THRESHOLDS]; 2]; // without the label, with it
     for (truth, &score) in predictions.truth.iter().zip(scores.column(label)) {
-        let has = usize::from(truth.iter().any(|&class| class == label));
+        let has = usize::from(truth.contains(&label));
         let bucket = (score.clamp(0.0, 1.0) * (THRESHOLDS - 1) as f32) as usize;
         yes[has][..=bucket].iter_mut().for_each(|count| *count += 1.0);
     }
