@@ -109,6 +109,12 @@ impl Trainer {
         fitting: &mut Fitting<'_>,
     ) -> Result<Trained<L>> {
         let task = fitting.task;
+        let keep = self.training.keep.unwrap_or(self.training.watch);
+        if task == Task::SingleLabel && [self.training.watch, keep].contains(&Watch::BinaryAccuracy) {
+            return Err(Error::Data(
+                "classify.training: binary-accuracy is of several labels a clip; watch and keep score or loss".into(),
+            ));
+        }
         if task == Task::SingleLabel {
             train.single_labels()?;
             valid.single_labels()?;
@@ -116,12 +122,6 @@ impl Trainer {
         let loss = Loss::new(&self.loss, task, train.targets.view())?;
         let mut optimiser = Optimiser::new(&self.optimiser);
         let schedule = Schedule::new(&self.schedule, self.optimiser.learning_rate, self.training.epochs);
-        let keep = self.training.keep.unwrap_or(self.training.watch);
-        if task == Task::SingleLabel && [self.training.watch, keep].contains(&Watch::BinaryAccuracy) {
-            return Err(Error::Data(
-                "classify.training: binary-accuracy is of several labels a clip; watch and keep score or loss".into(),
-            ));
-        }
         let mut stopping = EarlyStopping::new(self.training.patience);
         // The same rule chooses the epoch that is kept; it never stops.
         let mut keeping = EarlyStopping::new(usize::MAX);
