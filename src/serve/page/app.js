@@ -40,7 +40,7 @@ async function start() {
   find('model').textContent = `${model.labels.length} genres; ${span}; features of ${model.card} (${model.weights} weights), on ${model.provider}; kinoprobe ${model.version}.`;
   if (described.limits) {
     const { picture_megabytes: megabytes, seconds } = described.limits;
-    const videos = seconds ? `, videos up to ${clock(seconds)} minutes` : '';
+    const videos = seconds ? `, videos up to ${Number((seconds / 60).toFixed(1))} minutes` : '';
     find('limits').textContent = `Pictures up to ${megabytes} MB${videos}.`;
     find('videos').hidden = !seconds;
     find('files').accept = seconds ? 'image/*,video/*' : 'image/*';

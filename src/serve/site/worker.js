@@ -58,7 +58,9 @@ async function load() {
   let loaded = 0;
   const session = async ({ file, bytes }) => {
     const model = await whole(file, bytes, (count) => postMessage({ loaded: [loaded += count, total] }));
-    return ort.InferenceSession.create(model, { executionProviders: ['wasm'] });
+    return ort.InferenceSession.create(model, { executionProviders: ['wasm'] }).catch((error) => {
+      throw new Error(`The networks cannot run in this browser: ${error.message}`);
+    });
   };
   const backbone = await session(network);
   const sessions = [];
