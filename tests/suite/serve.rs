@@ -36,7 +36,7 @@ fn save_head(dir: &Path, seed: u64, labels: &[&str], sha256: &str) {
     };
     let mut settings = Classify { standardise: true, ..Classify::default() };
     settings.mlp.hidden = 8;
-    settings.mlp.epochs = 3;
+    settings.training.epochs = 3;
     let mut progress = |_: &_| {};
     let mut fitting = Fitting { seed, task: Task::MultiLabel, threads: 1, progress: &mut progress };
     let fitted = classify::build(&settings, ClassifierKind::Mlp).fit(&data, &data, &mut fitting).unwrap();
@@ -497,5 +497,5 @@ fn models_that_do_not_fit_are_refused_with_a_sentence() {
     refused(&|listed| listed["years"][1]["folder"] = json!("1999"), "1999");
     let empty = tempfile::tempdir().unwrap();
     let output = command(&PathBuf::from(empty.path())).output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("posters.json: no such file"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("posters.json: No such file"));
 }
