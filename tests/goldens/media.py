@@ -60,6 +60,13 @@ cv2.imwrite(str(OUT / "alpha.png"), np.dstack([colour, 255 - ramp]))
 cv2.imwrite(str(OUT / "sixteen.png"), colour.astype(np.uint16) * 257)
 cv2.imwrite(str(OUT / "pixel.png"), colour[5:6, 7:8])
 
+
+def over_white(picture):
+    """Blue, green, red and alpha, eight bits, laid over white; rounded."""
+    alpha = picture[..., 3:].astype(np.uint32)
+    return ((picture[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
 expected = {}
 for path in sorted(OUT.glob("*.*")):
     if path.suffix in (".mp4", ".avi", ".mkv", ".webm") and path.stem != "audio_only":
@@ -71,7 +78,7 @@ for path in sorted(OUT.glob("*.*")):
                 break
             frames.append(frame)
     elif path.suffix == ".png":
-        frames = [cv2.imread(str(path))]
+        frames = [over_white(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)) if path.stem == "alpha" else cv2.imread(str(path))]
     else:
         continue
     n = len(frames)

@@ -497,7 +497,7 @@ fn models_that_do_not_fit_are_refused_with_a_sentence() {
     refused(&|listed| listed["years"][1]["folder"] = json!("1999"), "1999");
     let empty = tempfile::tempdir().unwrap();
     let output = command(&PathBuf::from(empty.path())).output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("posters.json: no such file"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("posters.json: No such file"));
 }
 
 /// A folder to export from, with something in the place of ONNX Runtime for browsers.
