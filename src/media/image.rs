@@ -106,7 +106,7 @@ fn is_cut_off(bytes: &[u8]) -> bool {
         let mut at = 2;
         loop {
             // Between segments only fill bytes may stand; after a scan, its data up to the next marker.
-            while !(*bytes.get(at)? == 0xff && !matches!(*bytes.get(at + 1)?, 0x00 | 0xff | 0xd0..=0xd7)) {
+            while *bytes.get(at)? != 0xff || matches!(*bytes.get(at + 1)?, 0x00 | 0xff | 0xd0..=0xd7) {
                 at += 1;
             }
             match bytes[at + 1] {
