@@ -9,8 +9,8 @@ const TEXT = { name: 'notes.png', mimeType: 'image/png', buffer: Buffer.from('No
 const CUT = (picture) => ({ ...picture, name: 'cut.jpg', buffer: picture.buffer.subarray(0, picture.buffer.length / 2) });
 /** What browsers do not read, or each in its own way: of these the site says so. */
 const SERVER_ALONE = { 'cmyk.jpg': 'is in print colours (CMYK): save it in RGB.', 'deflate.tiff': 'is not a picture that this page can look at (JPEG, PNG, WebP, GIF, BMP), whatever its name says.' };
-/** How long the network may take to load and to run. */
-const PATIENCE = 60_000;
+/** How long the network may take to load and to run, on a machine with other work. */
+const PATIENCE = 300_000;
 
 /** A fresh page in a window of its own, with what went wrong on it. */
 async function open(browser, address, width, colorScheme = 'light') {
