@@ -32,11 +32,17 @@ async function open(browser, address, width, colorScheme = 'light') {
   return { context, page, problems };
 }
 
+/** Waits until there are so many cards and each has its answer. By the clock: a busy machine may draw no frame for long. */
+async function settled(page, count) {
+  const is = (count) => document.querySelectorAll('.card').length === count && !document.querySelector('.waiting');
+  await page.waitForFunction(is, count, { polling: 100 });
+}
+
 /** Chooses files and waits until each has its answer; gives the cards of these files. */
 async function upload(page, files) {
   const before = await page.locator('.card').count();
   await page.locator('#files').setInputFiles(files);
-  await page.waitForFunction((count) => document.querySelectorAll('.card').length === count && !document.querySelector('.waiting'), before + files.length);
+  await settled(page, before + files.length);
   return files.map((_, i) => page.locator('.card').nth(i));
 }
 
@@ -147,7 +153,7 @@ export async function checkPage({ browser, check, place, address, width, picture
         const event = kind === 'drop' ? new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true }) : new ClipboardEvent('paste', { clipboardData: data, bubbles: true });
         document.body.dispatchEvent(event);
       }, [kind, [...second.buffer]]);
-      await page.waitForFunction((count) => document.querySelectorAll('.card').length === count && !document.querySelector('.waiting'), before + 1);
+      await settled(page, before + 1);
       assert.equal(await page.locator('.card').first().locator('.bars li').count(), 6);
     }
   });
