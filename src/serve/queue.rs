@@ -51,7 +51,15 @@ impl Drop for Coming {
 struct Job<T> {
     item: Vec<f32>,
     answer: oneshot::Sender<Result<T>>,
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
+}
+
+impl<T> Job<T> {
+    /// Frees the place, then answers: who has the answer finds the place free.
+    fn finish(self, value: Result<T>) {
+        drop(self.permit);
+        let _ = self.answer.send(value); // who left meanwhile gets nothing
+    }
 }
 
 impl<T: Send + 'static> Queue<T> {
@@ -111,7 +119,7 @@ impl<T: Send + 'static> Queue<T> {
     pub fn submit(&self, place: Place, item: Vec<f32>) -> oneshot::Receiver<Result<T>> {
         let (answer, answered) = oneshot::channel();
         // Where every lane's thread has ended the answer is dropped, and the receiver learns it.
-        let _ = self.jobs.send(Job { item, answer, _permit: place.permit });
+        let _ = self.jobs.send(Job { item, answer, permit: place.permit });
         drop(place.coming);
         answered
     }
@@ -148,13 +156,13 @@ fn answer<T>(jobs: Vec<Job<T>>, runner: &mut Runner, finish: &Finish<T>) {
     match finished {
         Ok(values) => {
             for (job, value) in jobs.into_iter().zip(values) {
-                let _ = job.answer.send(Ok(value)); // who left meanwhile gets nothing
+                job.finish(Ok(value));
             }
         }
         Err(error) => {
             let message = error.to_string();
             for job in jobs {
-                let _ = job.answer.send(Err(Error::Runtime(message.clone())));
+                job.finish(Err(Error::Runtime(message.clone())));
             }
         }
     }
