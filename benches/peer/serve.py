@@ -6,6 +6,7 @@ kinoprobe-serve does. The network's input is that of the card efficientnet_lite2
 import argparse
 import asyncio
 import concurrent.futures
+import contextlib
 import json
 import os
 import pathlib
@@ -87,12 +88,15 @@ async def batches():
                 answer.set_result(scores)
 
 
-app = fastapi.FastAPI()
 
 
-@app.on_event("startup")
-async def start():
+@contextlib.asynccontextmanager
+async def lifespan(app):
     app.state.batches = asyncio.create_task(batches())
+    yield
+
+
+app = fastapi.FastAPI(lifespan=lifespan)
 
 
 @app.get("/healthz")

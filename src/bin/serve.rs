@@ -32,9 +32,9 @@ struct Arguments {
     /// Folder of the model cards
     #[arg(long, default_value = "models")]
     cards: PathBuf,
-    /// Pictures that the network runs at once
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
-    batch: u16,
+    /// Pictures that the network runs at once [default: 1 on a processor, 8 on a GPU]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: Option<u16>,
     /// Milliseconds that a picture waits for others, where some are on their way
     #[arg(long, default_value_t = 3)]
     delay: u64,
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
             device: arguments.device,
             weights: arguments.weights,
             cards: arguments.cards,
-            batch: arguments.batch.into(),
+            batch: arguments.batch.map(usize::from),
             delay: arguments.delay,
             limits: arguments.limits,
         };

@@ -55,8 +55,9 @@ pub struct Options {
     pub weights: Option<WeightsChoice>,
     /// Folder of the model cards.
     pub cards: PathBuf,
-    /// Pictures the network runs at once.
-    pub batch: usize,
+    /// Pictures the network runs at once; by default one on a processor (several cost memory and gain nothing there) and
+    /// eight on a GPU.
+    pub batch: Option<usize>,
     /// How long a picture waits for others, in milliseconds.
     pub delay: u64,
     /// What is refused.
@@ -158,7 +159,9 @@ fn prepare(options: &Options) -> Result<Arc<App>> {
     };
     let single = load(1)?;
     let provider = single.provider.clone();
-    let batched = if options.batch > 1 { Some(load(options.batch)?) } else { None };
+    let on_cpu = matches!(provider.as_str(), "native" | "cpu" | "openvino");
+    let batch = options.batch.unwrap_or(if on_cpu { 1 } else { 8 });
+    let batched = if batch > 1 { Some(load(batch)?) } else { None };
 
     if models.posters.untrained || prepared.untrained {
         eprintln!("serve: UNTRAINED: {} runs with seeded weights; its genres say nothing", card.name);

@@ -201,7 +201,7 @@ fn png_claiming(width: u32, height: u32) -> Vec<u8> {
 
 #[test]
 fn pictures_get_the_scores_of_their_features_in_a_store() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--batch", "4"]);
     let pictures = ["alpha.png", "grey.png", "pixel.png", "sixteen.png", "pictures/turned_6.jpg", "pictures/cmyk.jpg"];
     let folder = tempfile::tempdir().unwrap();
     let mut manifest = String::from("id,path\n");
