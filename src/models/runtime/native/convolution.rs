@@ -1,10 +1,10 @@
 //! Convolutions: the direct ways, and which way suits.
 
-use ndarray::{Array2, s};
+use ndarray::{Array2, ArrayView3, s};
 use pulp::{Arch, Simd, WithSimd};
 
 use super::layers::{Activation, Shape, filled, finish};
-use super::product::Packed;
+use super::weights::Packed;
 use super::winograd::{End, Factorised, Scratch, Spatial, Temporal};
 
 /// Positions whose inputs are gathered at a time.
@@ -65,39 +65,31 @@ pub(super) struct Convolution {
     pub way: Way,
     /// (stored channels out).
     pub bias: Vec<f32>,
+    /// Whether it is added to what its output holds already.
+    pub adds: bool,
     /// What follows.
     pub activation: Activation,
 }
 
 impl Way {
     /// The way that suits a dense convolution of `weight`, (channels out, channels in, taps), to `output` from `input`.
-    pub fn dense(geometry: Geometry, weight: Vec<f32>, input: Shape, output: Shape) -> Self {
+    pub fn dense(geometry: Geometry, weight: &[f32], input: Shape, output: Shape) -> Self {
         let taps: usize = geometry.kernel.iter().product();
-        // (taps · channels in, channels out), filled up with zeros.
-        let mut matrix = Array2::zeros((taps * input.stored, output.stored));
-        for (filter, values) in weight.chunks_exact(input.channels * taps).enumerate() {
-            for (channel, values) in values.chunks_exact(taps).enumerate() {
-                for (tap, value) in values.iter().enumerate() {
-                    matrix[(tap * input.stored + channel, filter)] = *value;
-                }
-            }
-        }
-        drop(weight);
-        let tap = |t: usize| matrix.slice(s![t * input.stored..(t + 1) * input.stored, ..]);
+        let weight = ArrayView3::from_shape((output.channels, input.channels, taps), weight).expect("it has its shape");
+        let weight = weight.permuted_axes([2, 1, 0]);
+        let stored = (input.stored, output.stored);
+        let whole = input.stored == filled(input.channels);
         // Beyond some weights a position the transformed ones cost more to read than they save.
-        let enough = |tiles: usize| tiles >= 16;
+        let tiles = input.frames() * input.height.div_ceil(4) * input.width.div_ceil(4);
         if geometry.is([1, 1, 1], 1, [0; 3]) {
-            return Way::Pointwise(Packed::new(matrix.view()));
+            Way::Pointwise(Packed::whole(weight, stored))
+        } else if geometry.is([1, 3, 3], 1, [0, 1, 1]) && whole && tiles >= 16 {
+            Way::Spatial(Spatial::new(weight, stored, tiles))
+        } else if geometry.is([3, 1, 1], 1, [1, 0, 0]) && whole && input.depth > 1 {
+            Way::Temporal(Temporal::new(weight, stored, input.depth))
+        } else {
+            Way::Gathered(geometry, Packed::whole(weight, stored))
         }
-        let spatial_tiles = input.frames() * input.height.div_ceil(4) * input.width.div_ceil(4);
-        if geometry.is([1, 3, 3], 1, [0, 1, 1]) && input.stored == filled(input.channels) && enough(spatial_tiles) {
-            let taps = std::array::from_fn(|y| std::array::from_fn(|x| tap(3 * y + x)));
-            return Way::Spatial(Spatial::new(taps));
-        }
-        if geometry.is([3, 1, 1], 1, [1, 0, 0]) && input.stored == filled(input.channels) && input.depth > 1 {
-            return Way::Temporal(Temporal::new(std::array::from_fn(tap), input.depth));
-        }
-        Way::Gathered(geometry, Packed::new(matrix.view()))
     }
 
     /// One filter a channel: `weight` (channels, 1, taps).
@@ -117,11 +109,16 @@ impl Convolution {
         matches!((&self.way, &next.way), (Way::Spatial(_), Way::Temporal(_)))
     }
 
+    /// Whether it can be [added](Convolution::adds) to what its output holds.
+    pub fn can_add(&self) -> bool {
+        self.activation == Activation::None && matches!(self.way, Way::Temporal(_) | Way::Factorised(_))
+    }
+
     /// This and `next` as one, where they [join](Convolution::joins).
     pub fn join(self, next: Convolution) -> Option<Convolution> {
         let (Way::Spatial(spatial), Way::Temporal(temporal)) = (self.way, next.way) else { return None };
         let layers = Factorised { spatial, bias: self.bias, activation: self.activation, temporal };
-        Some(Convolution { way: Way::Factorised(Box::new(layers)), bias: next.bias, activation: next.activation })
+        Some(Convolution { way: Way::Factorised(Box::new(layers)), ..next })
     }
 
     /// `output` of `input`, of these shapes.
@@ -135,10 +132,11 @@ impl Convolution {
         patches: &mut Vec<f32>,
     ) {
         let (bias, activation) = (&self.bias[..], self.activation);
+        let end = End { bias, adds: self.adds, activation };
         match &self.way {
-            Way::Spatial(layer) => layer.run(from, input, output, End { bias, activation }, scratch),
-            Way::Temporal(layer) => layer.run(from, input, output, End { bias, activation }, scratch),
-            Way::Factorised(layers) => layers.run(from, input, output, End { bias, activation }, scratch),
+            Way::Spatial(layer) => layer.run(from, input, output, end, scratch),
+            Way::Temporal(layer) => layer.run(from, input, output, end, scratch),
+            Way::Factorised(layers) => layers.run(from, input, output, end, scratch),
             Way::Pointwise(weight) => weight.multiply(input, output, bias, activation),
             Way::Gathered(geometry, weight) => {
                 let (taken, _) = weight.dim();

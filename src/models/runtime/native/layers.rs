@@ -105,6 +105,18 @@ pub(super) fn finish<S: Simd>(simd: S, values: &mut [f32], bias: &[f32], activat
     }
 }
 
+/// As [`finish`], of the sum of `made` and `values`.
+#[inline(always)]
+pub(super) fn finish_sum<S: Simd>(simd: S, made: &[f32], values: &mut [f32], bias: &[f32], activation: Activation) {
+    let (bias, made) = (S::as_simd_f32s(bias).0, S::as_simd_f32s(made).0);
+    let values = S::as_mut_simd_f32s(values).0;
+    for (position, made) in values.chunks_exact_mut(bias.len()).zip(made.chunks_exact(bias.len())) {
+        for ((value, &made), &bias) in position.iter_mut().zip(made).zip(bias) {
+            *value = activate(simd, simd.add_f32s(simd.add_f32s(made, bias), *value), activation);
+        }
+    }
+}
+
 /// `values` through an activation.
 pub(super) fn apply(values: &mut [f32], activation: Activation) {
     struct Apply<'a>(&'a mut [f32], Activation);

@@ -16,6 +16,7 @@ mod product;
 mod read;
 #[cfg(test)]
 mod tests;
+mod weights;
 mod winograd;
 
 use std::path::Path;

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 
+use ndarray::ArrayView3;
+
 use super::convolution::{Convolution, Geometry, Way};
 use super::layers::{Activation, Affine, LayerNorm, Shape, add, apply, filled, global_average};
-use super::product::Packed;
 use super::read::{Network, Tensor};
+use super::weights::Packed;
 use super::winograd::Scratch;
 use crate::error::Error;
 use crate::models::onnx::proto::NodeProto;
@@ -48,6 +50,17 @@ enum Operation {
     Add(Activation),
     Activation(Activation),
     GlobalAverage,
+}
+
+impl Operation {
+    /// The input that becomes the output where it stands, if one does.
+    fn changes(&self) -> Option<usize> {
+        match self {
+            Operation::Convolution(layer) => layer.adds.then_some(1),
+            Operation::GlobalAverage => None,
+            _ => Some(0),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -168,23 +181,24 @@ impl Plan {
         let mut place: HashMap<usize, usize> = HashMap::from([(0, 0)]);
         for (at, step) in steps.iter_mut().enumerate() {
             let dies = |id: &usize| last_read[id] <= at;
-            let in_place = !matches!(step.operation, Operation::Convolution(_) | Operation::GlobalAverage);
             let ids = std::mem::take(&mut step.inputs);
             step.inputs = ids.iter().map(|id| place[id]).collect();
-            let buffer = if in_place && dies(&ids[0]) && ids.iter().skip(1).all(|other| *other != ids[0]) {
-                place[&ids[0]]
-            } else {
-                // The smallest that is large enough, else the largest grows.
-                let needed = step.to.len();
-                free.sort_by_key(|&buffer| buffers[buffer]);
-                match free.iter().position(|&buffer| buffers[buffer] >= needed).or(free.len().checked_sub(1)) {
-                    Some(found) => free.remove(found),
-                    None => {
-                        buffers.push(0);
-                        buffers.len() - 1
+            let changed = step.operation.changes().map(|i| ids[i]).filter(dies);
+            let buffer =
+                if let Some(changed) = changed.filter(|id| ids.iter().filter(|other| *other == id).count() == 1) {
+                    place[&changed]
+                } else {
+                    // The smallest that is large enough, else the largest grows.
+                    let needed = step.to.len();
+                    free.sort_by_key(|&buffer| buffers[buffer]);
+                    match free.iter().position(|&buffer| buffers[buffer] >= needed).or(free.len().checked_sub(1)) {
+                        Some(found) => free.remove(found),
+                        None => {
+                            buffers.push(0);
+                            buffers.len() - 1
+                        }
                     }
-                }
-            };
+                };
             buffers[buffer] = buffers[buffer].max(step.to.len());
             for id in &ids {
                 if dies(id) && place[id] != buffer && !free.contains(&place[id]) {
@@ -207,31 +221,26 @@ impl Plan {
         for step in &self.steps {
             let mut output = std::mem::take(&mut buffers[step.output]);
             let values = &mut output[..step.to.len()];
-            let (first, in_place) = (step.inputs[0], step.inputs[0] == step.output);
-            let input = |buffers: &[Vec<f32>], values: &mut [f32]| {
-                if !in_place {
-                    values.copy_from_slice(&buffers[first][..values.len()]);
-                }
-            };
+            if let Some(changed) = step.operation.changes().map(|i| step.inputs[i]).filter(|&from| from != step.output)
+            {
+                values.copy_from_slice(&buffers[changed][..step.to.len()]);
+            }
+            let first = step.inputs[0];
             match &step.operation {
                 Operation::Convolution(layer) => {
                     layer.run(step.from, &buffers[first][..step.from.len()], step.to, values, scratch, patches);
                 }
                 Operation::GlobalAverage => global_average(step.from, &buffers[first][..step.from.len()], values),
                 Operation::LayerNorm(layer) => {
-                    input(buffers, values);
                     layer.run(values, step.to.channels);
                 }
                 Operation::Affine(layer, activation) => {
-                    input(buffers, values);
                     layer.run(values, *activation);
                 }
                 Operation::Activation(activation) => {
-                    input(buffers, values);
                     apply(values, *activation);
                 }
                 Operation::Add(activation) => {
-                    input(buffers, values);
                     add(values, &buffers[step.inputs[1]][..step.to.len()], *activation);
                 }
             }
@@ -452,7 +461,7 @@ impl<'a> Builder<'a> {
             return Err(Refusal::Misfit("its input is smaller than a kernel".into()));
         };
         let way = if groups == 1 && weight.shape[1] == x.shape.channels {
-            Way::dense(geometry, self.values(weight)?, x.shape, to)
+            Way::dense(geometry, &self.values(weight)?, x.shape, to)
         } else if groups == x.shape.channels && outputs == groups && kernel[0] == 1 && x.shape.stored == to.stored {
             Way::depthwise(geometry, &self.values(weight)?, x.shape)
         } else {
@@ -462,7 +471,7 @@ impl<'a> Builder<'a> {
             Some(name) => self.vector(name, outputs)?,
             None => vec![0.0; to.stored],
         };
-        let layer = Convolution { way, bias, activation: Activation::None };
+        let layer = Convolution { way, bias, adds: false, activation: Activation::None };
         let alone = self.readers.get(&node.input[0]) == Some(&1);
         let before = self.steps.pop_if(|before| {
             let Operation::Convolution(first) = &before.operation else { return false };
@@ -492,15 +501,14 @@ impl<'a> Builder<'a> {
         let bias = next
             .filter(|next| next.op_type == "Add" && next.input[0] == node.output[0])
             .and_then(|next| self.vector(&next.input[1], outputs).ok().map(|bias| (next, bias)));
-        let mut matrix = ndarray::Array2::zeros((x.shape.stored, to.stored));
         let values = self.values(weight)?;
-        let given = ndarray::ArrayView2::from_shape((inputs, outputs), &values).expect("the tensor has its shape");
-        matrix.slice_mut(ndarray::s![..inputs, ..outputs]).assign(&given);
+        let matrix = ArrayView3::from_shape((1, inputs, outputs), &values).expect("the tensor has its shape");
+        let packed = Packed::whole(matrix, (x.shape.stored, to.stored));
         let (node, bias, taken) = match bias {
             Some((next, bias)) => (next, bias, 2),
             None => (node, vec![0.0; to.stored], 1),
         };
-        let layer = Convolution { way: Way::Pointwise(Packed::new(matrix.view())), bias, activation: Activation::None };
+        let layer = Convolution { way: Way::Pointwise(packed), bias, adds: false, activation: Activation::None };
         self.push(node, Operation::Convolution(layer), &[x], to, x.order);
         Ok(taken)
     }
@@ -509,6 +517,23 @@ impl<'a> Builder<'a> {
         let (x, y) = (self.activation_of(&node.input[0], None)?, self.activation_of(&node.input[1], None)?);
         if x.shape != y.shape || x.order != y.order {
             return unknown("operator Add of two shapes");
+        }
+        // A convolution that only this reads is added to the other, where that is there before it.
+        for (given, (sum, made)) in node.input.iter().rev().zip([(x, y), (y, x)]) {
+            let alone = self.readers.get(given) == Some(&1);
+            let (earlier, later) = (self.made_by.get(&sum.id), self.made_by.get(&made.id));
+            let Some(step) = later.filter(|later| alone && earlier < Some(later)).map(|&later| &mut self.steps[later])
+            else {
+                continue;
+            };
+            if let Operation::Convolution(layer) = &mut step.operation
+                && layer.can_add()
+            {
+                layer.adds = true;
+                step.inputs.push(sum.id);
+                self.values.insert(node.output[0].clone(), made);
+                return Ok(());
+            }
         }
         self.push(node, Operation::Add(Activation::None), &[x, y], x.shape, x.order);
         Ok(())

@@ -4,78 +4,35 @@
 //! The way of Goto & van de Geijn ("Anatomy of High-Performance Matrix Multiplication", 2008), less its first step:
 //! weights do not change, so nothing is packed when it runs.
 
-use ndarray::ArrayView2;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::layers::{Activation, activate};
+use super::weights::Packed;
 
 /// Numbers of the activations worked on at a time: they should stay in the second-level cache.
 const BLOCK: usize = 1 << 18;
 
-/// Weights (channels in, channels out) in panels of one to three vectors of outputs, each panel input after input.
-#[derive(Debug)]
-pub(super) struct Packed {
-    inputs: usize,
-    outputs: usize,
-    values: Vec<f32>,
-}
-
-/// Vectors in the panels that `vectors` are cut into: threes, and twos at the end rather than a one.
-fn panels(vectors: usize) -> impl Iterator<Item = usize> {
-    let mut left = vectors;
-    std::iter::from_fn(move || {
-        let width = match left {
-            0 => return None,
-            1 => 1,
-            2 | 4 => 2,
-            _ => 3,
-        };
-        left -= width;
-        Some(width)
-    })
-}
-
 impl Packed {
-    /// Lays out weights whose outputs are a multiple of 16.
-    pub fn new(weight: ArrayView2<'_, f32>) -> Self {
-        struct Lanes;
-        impl WithSimd for Lanes {
-            type Output = usize;
-            #[inline(always)]
-            fn with_simd<S: Simd>(self, _: S) -> usize {
-                S::F32_LANES
-            }
-        }
-        let lanes = Arch::new().dispatch(Lanes);
-        let (inputs, outputs) = weight.dim();
-        let mut values = Vec::with_capacity(inputs * outputs);
-        let mut first = 0;
-        for width in panels(outputs / lanes) {
-            let columns = first..first + width * lanes;
-            for row in weight.rows() {
-                match row.to_slice() {
-                    Some(row) => values.extend_from_slice(&row[columns.clone()]),
-                    None => values.extend(columns.clone().map(|column| row[column])),
-                }
-            }
-            first = columns.end;
-        }
-        Self { inputs, outputs, values }
-    }
-
-    /// (channels in, channels out).
-    pub fn dim(&self) -> (usize, usize) {
-        (self.inputs, self.outputs)
-    }
-
-    /// `output` (rows, channels out) = activation(`input` (rows, channels in) · weights + `bias`).
+    /// `output` (rows, channels out) = activation(`input` (rows, channels in) · the only matrix + `bias`).
     pub fn multiply(&self, input: &[f32], output: &mut [f32], bias: &[f32], activation: Activation) {
-        Arch::new().dispatch(Multiply { weight: self, input, output, bias, activation });
+        Arch::new().dispatch(Multiply { weight: self, matrix: 0, input, output, bias, activation });
+    }
+
+    /// Every matrix times its rows: `input` (matrices, rows, channels in), `output` (matrices, rows, channels out).
+    /// `zeros` are as many as there are outputs.
+    pub fn multiply_each(&self, rows: usize, input: &[f32], output: &mut [f32], zeros: &[f32]) {
+        let (inputs, outputs) = self.dim();
+        let parts = input.chunks_exact(rows * inputs).zip(output.chunks_exact_mut(rows * outputs));
+        for (matrix, (input, output)) in (0..self.matrices()).zip(parts) {
+            let (bias, activation) = (&zeros[..outputs], Activation::None);
+            Arch::new().dispatch(Multiply { weight: self, matrix, input, output, bias, activation });
+        }
     }
 }
 
 struct Multiply<'a> {
     weight: &'a Packed,
+    matrix: usize,
     input: &'a [f32],
     output: &'a mut [f32],
     bias: &'a [f32],
@@ -87,17 +44,14 @@ impl WithSimd for Multiply<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { weight, input, output, bias, activation } = self;
-        let &Packed { inputs, outputs, ref values } = weight;
+        let Self { weight, matrix, input, output, bias, activation } = self;
+        let (inputs, outputs) = weight.dim();
         let bias = S::as_simd_f32s(bias).0;
         // Whole numbers of every height of tile.
         let together = (BLOCK / inputs).clamp(48, 480) / 24 * 24;
         for (input, output) in input.chunks(together * inputs).zip(output.chunks_mut(together * outputs)) {
             let mut first = 0;
-            let mut panels_left = &values[..];
-            for width in panels(outputs / S::F32_LANES) {
-                let (panel, rest) = panels_left.split_at(inputs * width * S::F32_LANES);
-                panels_left = rest;
+            for (width, panel) in weight.panels(matrix, S::F32_LANES) {
                 let place = Place { inputs, outputs, first: first * S::F32_LANES, activation };
                 let panel = S::as_simd_f32s(panel).0;
                 let bias = &bias[first..first + width];

@@ -93,8 +93,8 @@ fn dense(g: Geometry, from: Shape, outputs: usize) -> (Convolution, Vec<f32>, Ve
     let weight = noise(outputs * from.channels * g.kernel.iter().product::<usize>(), 3);
     let mut bias = noise(to.stored, 4);
     bias[outputs..].fill(0.0);
-    let way = Way::dense(g, weight.clone(), from, to);
-    (Convolution { way, bias: bias.clone(), activation: Activation::None }, weight, bias, to)
+    let way = Way::dense(g, &weight, from, to);
+    (Convolution { way, bias: bias.clone(), adds: false, activation: Activation::None }, weight, bias, to)
 }
 
 #[test]
@@ -153,6 +153,30 @@ fn two_convolutions_as_one_are_the_two() {
 }
 
 #[test]
+fn what_is_added_to_an_output_stands_before_its_activation() {
+    let spatial = geometry([1, 3, 3], [1; 3], [0, 1, 1], [0, 1, 1]);
+    let temporal = geometry([3, 1, 1], [1; 3], [1, 0, 0], [1, 0, 0]);
+    for (size, tall) in [([16, 10, 13], "tall"), ([5, 14, 14], "low")] {
+        let from = shape(1, size, 20);
+        let (between, to) = (from.with_channels(45), from.with_channels(24));
+        let (input, shown) = (stored(from, 7), stored(to, 9));
+        let (first, ..) = dense(spatial, from, between.channels);
+        let (second, ..) = dense(temporal, between, to.channels);
+        assert!(!first.can_add() && second.can_add());
+        let both = first.join(second).unwrap();
+        let expected: Vec<f64> = run(&both, from, &input, to)
+            .iter()
+            .zip(&shown)
+            .map(|(made, shown)| f64::from(made + shown).max(0.0))
+            .collect();
+        let layer = Convolution { adds: true, activation: Activation::Relu, ..both };
+        let mut output = shown;
+        layer.run(from, &input, to, &mut output, &mut Scratch::default(), &mut Vec::new());
+        assert_close(&output, &expected, 1e-6, tall);
+    }
+}
+
+#[test]
 fn depthwise_filters_see_their_channel_alone() {
     for (kernel, stride, before, after, channels) in [
         ([1, 7, 7], [1, 1, 1], [0, 3, 3], [0, 3, 3], 80),
@@ -163,8 +187,12 @@ fn depthwise_filters_see_their_channel_alone() {
         let to = g.output(from, channels).unwrap();
         let (input, weight) = (stored(from, 5), noise(channels * kernel[1] * kernel[2], 6));
         let bias = stored(Shape { channels, ..shape(1, [1; 3], channels) }, 8);
-        let layer =
-            Convolution { way: Way::depthwise(g, &weight, from), bias: bias.clone(), activation: Activation::None };
+        let layer = Convolution {
+            way: Way::depthwise(g, &weight, from),
+            bias: bias.clone(),
+            adds: false,
+            activation: Activation::None,
+        };
         let expected = direct(&g, from, &input, to, &weight, &bias, true);
         assert_close(&run(&layer, from, &input, to), &expected, 5e-6, "depthwise");
     }

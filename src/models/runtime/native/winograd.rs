@@ -7,11 +7,11 @@
 //!
 //! In f32 the result differs from the direct sum by some 1e-6 of its size.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::ArrayView3;
 use pulp::{Arch, Simd, WithSimd};
 
-use super::layers::{Activation, Shape, finish};
-use super::product::Packed;
+use super::layers::{Activation, Shape, finish, finish_sum};
+use super::weights::Packed;
 
 /// Tiles (of four outputs, or of four by four) worked on at a time: their transforms should stay in the second-level cache.
 const TILES: usize = 72;
@@ -70,10 +70,17 @@ impl Transform<6, 4> for Output4 {
 }
 
 /// G of F(4, 3): three taps at six points.
-fn taps4(g: [f64; 3]) -> [f64; 6] {
-    let [a, b, c] = g;
-    [a / 4.0, -(a + b + c) / 6.0, -(a - b + c) / 6.0, a / 24.0 + b / 12.0 + c / 6.0, a / 24.0 - b / 12.0 + c / 6.0, c]
-}
+const TAPS4: [[f64; 3]; 6] = [
+    [1.0 / 4.0, 0.0, 0.0],
+    [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
+    [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
+    [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
+    [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
+    [0.0, 0.0, 1.0],
+];
+
+/// G of F(2, 3): at four.
+const TAPS2: [[f64; 3]; 4] = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
 
 impl Transform<4, 4> for Input2 {
     #[inline(always)]
@@ -89,12 +96,6 @@ impl Transform<4, 2> for Output2 {
         let [m0, m1, m2, m3] = m;
         [s.add_f32s(s.add_f32s(m0, m1), m2), s.sub_f32s(s.sub_f32s(m1, m2), m3)]
     }
-}
-
-/// G of F(2, 3).
-fn taps2(g: [f64; 3]) -> [f64; 4] {
-    let [a, b, c] = g;
-    [a, (a + b + c) / 2.0, (a - b + c) / 2.0, c]
 }
 
 /// A transform along whole vectors: `outputs[k][i]` from all `inputs[..][i]`. Lengths are multiples of 16 and the same.
@@ -132,16 +133,6 @@ fn parts<const N: usize>(buffer: &[f32], length: usize) -> [&[f32]; N] {
     std::array::from_fn(|k| &buffer[k * length..(k + 1) * length])
 }
 
-/// `points` products (rows, channels in) × (channels in, channels out), one beside the other.
-fn products(points: &[Packed], input: &[f32], output: &mut [f32], rows: usize, zeros: &[f32]) {
-    let (inputs, outputs) = points[0].dim();
-    for (point, weight) in points.iter().enumerate() {
-        let from = &input[point * rows * inputs..][..rows * inputs];
-        let to = &mut output[point * rows * outputs..][..rows * outputs];
-        weight.multiply(from, to, &zeros[..outputs], Activation::None);
-    }
-}
-
 /// Buffers of one lane.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
@@ -158,39 +149,34 @@ fn at_least(buffer: &mut Vec<f32>, length: usize) {
     }
 }
 
-/// 1 × 3 × 3, stride 1, one zero around: F(4 × 4, 3 × 3).
+/// 1 × 3 × 3, stride 1, one zero around: F(4 × 4, 3 × 3), or F(2 × 2, 3 × 3).
 #[derive(Debug)]
 pub(super) struct Spatial {
-    /// 36 matrices (channels in, channels out): point (i, j) of rows and columns at 6·i + j.
-    points: Vec<Packed>,
+    /// 36, or 16, matrices (channels in, channels out): point (i, j) of rows and columns at 6·i + j, or 4·i + j.
+    points: Packed,
+    /// Outputs of a tile along each axis: 4 or 2.
+    side: usize,
 }
 
 impl Spatial {
-    /// From `taps[y][x]`, (channels in, channels out) each.
-    pub fn new(taps: [[ArrayView2<'_, f32>; 3]; 3]) -> Self {
-        let dim = taps[0][0].dim();
-        let mut points = vec![Array2::zeros(dim); 36];
-        for index in ndarray::indices(dim) {
-            // Over rows, then over columns.
-            let columns: [[f64; 6]; 3] =
-                std::array::from_fn(|x| taps4(std::array::from_fn(|y| taps[y][x][index].into())));
-            for i in 0..6 {
-                for (j, value) in taps4(std::array::from_fn(|x| columns[x][i])).into_iter().enumerate() {
-                    points[6 * i + j][index] = value as f32;
-                }
-            }
-        }
-        Self { points: points.into_iter().map(|point| Packed::new(point.view())).collect() }
+    /// From `weight` (9 taps, channels in, channels out), filled up to `stored` channels, for pictures of `tiles` tiles of
+    /// four by four. Where these are few F(2 × 2, 3 × 3) is as fast, for it has less than half as many weights to read.
+    pub fn new(weight: ArrayView3<'_, f32>, stored: (usize, usize), tiles: usize) -> Self {
+        let (side, taps) = if tiles > TILES { (4, &TAPS4[..]) } else { (2, &TAPS2[..]) };
+        let point = |(i, j): (usize, usize)| std::array::from_fn(|tap| taps[i][tap / 3] * taps[j][tap % 3]);
+        let points: Vec<[f64; 9]> =
+            (0..taps.len()).flat_map(|i| (0..taps.len()).map(move |j| (i, j))).map(point).collect();
+        Self { points: Packed::mixed(weight, stored, &points), side }
     }
 
     /// Outputs.
     pub fn outputs(&self) -> usize {
-        self.points[0].dim().1
+        self.points.dim().1
     }
 
     /// `output` (positions, channels out) of `input` (positions, channels in), both of `shape`'s positions.
     pub fn run(&self, shape: Shape, input: &[f32], output: &mut [f32], end: End<'_>, scratch: &mut Scratch) {
-        let all = Bands { frames: (0, shape.frames()), rows: (0, shape.height.div_ceil(4)) };
+        let all = Bands { frames: (0, shape.frames()), rows: (0, shape.height.div_ceil(self.side)) };
         self.run_bands(shape, all, input, output, end, scratch);
     }
 
@@ -213,7 +199,9 @@ impl Spatial {
 pub(super) struct End<'a> {
     /// (stored channels out).
     pub bias: &'a [f32],
-    /// After the bias.
+    /// Whether the result is added to what the output holds; the filters over height and width alone do not.
+    pub adds: bool,
+    /// After bias and sum.
     pub activation: Activation,
 }
 
@@ -239,69 +227,80 @@ impl WithSimd for SpatialRun<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        match self.layer.side {
+            4 => self.tiles::<S, Input4, Output4, 6, 4>(simd),
+            _ => self.tiles::<S, Input2, Output2, 4, 2>(simd),
+        }
+    }
+}
+
+impl SpatialRun<'_> {
+    /// P points make O outputs, along rows and columns.
+    #[inline(always)]
+    fn tiles<S: Simd, F: Transform<P, P>, B: Transform<P, O>, const P: usize, const O: usize>(self, simd: S) {
         let Self { layer, shape, bands, input, output, end, scratch } = self;
-        let (inputs, outputs) = layer.points[0].dim();
+        let (inputs, outputs) = layer.points.dim();
         let (height, width) = (shape.height, shape.width);
-        let across = width.div_ceil(4);
-        let (padded, covered) = ((4 * across + 2) * inputs, 4 * across * outputs);
+        let across = width.div_ceil(O);
+        let (padded, covered) = ((O * across + 2) * inputs, O * across * outputs);
         let down = bands.rows.1 - bands.rows.0;
         // Rows of pixels that are made here, of each frame.
-        let (above, made) = (4 * bands.rows.0, height.min(4 * bands.rows.1) - 4 * bands.rows.0);
+        let (above, made) = (O * bands.rows.0, height.min(O * bands.rows.1) - O * bands.rows.0);
         let all = (bands.frames.1 - bands.frames.0) * down;
         let together = TILES.div_ceil(across).min(all);
         let most = together * across;
-        at_least(&mut scratch.input, 36 * most * inputs);
-        at_least(&mut scratch.output, 36 * most * outputs);
-        at_least(&mut scratch.rows, (6 * padded).max(10 * covered));
+        at_least(&mut scratch.input, P * P * most * inputs);
+        at_least(&mut scratch.output, P * P * most * outputs);
+        at_least(&mut scratch.rows, (P * padded).max((P + O) * covered));
         at_least(&mut scratch.zeros, (width * inputs).max(outputs));
         for first in (0..all).step_by(together) {
             let count = together.min(all - first);
             let tiles = count * across;
             for band in 0..count {
                 let frame = bands.frames.0 + (first + band) / down;
-                let top = above + (first + band) % down * 4;
+                let top = above + (first + band) % down * O;
                 let picture = &input[frame * height * width * inputs..][..height * width * inputs];
-                let lines: [&[f32]; 6] = std::array::from_fn(|k| match (top + k).checked_sub(1) {
+                let lines: [&[f32]; P] = std::array::from_fn(|k| match (top + k).checked_sub(1) {
                     Some(y) if y < height => &picture[y * width * inputs..][..width * inputs],
                     _ => &scratch.zeros[..width * inputs],
                 });
-                let rows = &mut scratch.rows[..6 * padded];
+                let rows = &mut scratch.rows[..P * padded];
                 for row in rows.chunks_exact_mut(padded) {
                     row[..inputs].fill(0.0);
                     row[(1 + width) * inputs..].fill(0.0);
                 }
-                let inner = parts_mut::<6>(rows, padded).map(|row| &mut row[inputs..(1 + width) * inputs]);
-                along::<S, Input4, 6, 6>(simd, lines, inner);
+                let inner = parts_mut::<P>(rows, padded).map(|row| &mut row[inputs..(1 + width) * inputs]);
+                along::<S, F, P, P>(simd, lines, inner);
                 for (i, row) in rows.chunks_exact(padded).enumerate() {
                     let plane = tiles * inputs;
                     for tile in 0..across {
-                        let pixels = parts::<6>(&row[4 * tile * inputs..], inputs);
+                        let pixels = parts::<P>(&row[O * tile * inputs..], inputs);
                         let at = (band * across + tile) * inputs;
-                        let points = parts_mut::<6>(&mut scratch.input[6 * i * plane..], plane);
-                        along::<S, Input4, 6, 6>(simd, pixels, points.map(|point| &mut point[at..at + inputs]));
+                        let points = parts_mut::<P>(&mut scratch.input[P * i * plane..], plane);
+                        along::<S, F, P, P>(simd, pixels, points.map(|point| &mut point[at..at + inputs]));
                     }
                 }
             }
-            products(&layer.points, &scratch.input, &mut scratch.output, tiles, &scratch.zeros);
+            layer.points.multiply_each(tiles, &scratch.input, &mut scratch.output, &scratch.zeros);
             for band in 0..count {
-                let (frame, top) = ((first + band) / down, (first + band) % down * 4);
-                let (rows, unseen) = scratch.rows[..10 * covered].split_at_mut(6 * covered);
+                let (frame, top) = ((first + band) / down, (first + band) % down * O);
+                let (rows, unseen) = scratch.rows[..(P + O) * covered].split_at_mut(P * covered);
                 for (i, row) in rows.chunks_exact_mut(covered).enumerate() {
                     let plane = tiles * outputs;
                     for tile in 0..across {
                         let at = (band * across + tile) * outputs;
-                        let points = parts::<6>(&scratch.output[6 * i * plane..], plane);
-                        let pixels = parts_mut::<4>(&mut row[4 * tile * outputs..], outputs);
-                        along::<S, Output4, 6, 4>(simd, points.map(|point| &point[at..at + outputs]), pixels);
+                        let points = parts::<P>(&scratch.output[P * i * plane..], plane);
+                        let pixels = parts_mut::<O>(&mut row[O * tile * outputs..], outputs);
+                        along::<S, B, P, O>(simd, points.map(|point| &point[at..at + outputs]), pixels);
                     }
                 }
                 let line = width * outputs;
-                let rows = parts::<6>(rows, covered).map(|row| &row[..line]);
-                let seen = (made - top).min(4);
+                let rows = parts::<P>(rows, covered).map(|row| &row[..line]);
+                let seen = (made - top).min(O);
                 let picture = &mut output[(frame * made + top) * line..][..seen * line];
                 let mut lines = picture.chunks_exact_mut(line).chain(unseen.chunks_exact_mut(covered));
-                let lines: [&mut [f32]; 4] = std::array::from_fn(|_| &mut lines.next().expect("four rows")[..line]);
-                along::<S, Output4, 6, 4>(simd, rows, lines);
+                let lines: [&mut [f32]; O] = std::array::from_fn(|_| &mut lines.next().expect("a row each")[..line]);
+                along::<S, B, P, O>(simd, rows, lines);
                 finish(simd, picture, end.bias, end.activation);
             }
         }
@@ -312,28 +311,19 @@ impl WithSimd for SpatialRun<'_> {
 #[derive(Debug)]
 pub(super) struct Temporal {
     /// Six, or four, matrices (channels in, channels out).
-    points: Vec<Packed>,
+    points: Packed,
 }
 
 impl Temporal {
-    /// From `taps[t]`, (channels in, channels out) each, for clips of `depth` frames.
-    pub fn new(taps: [ArrayView2<'_, f32>; 3], depth: usize) -> Self {
-        let dim = taps[0].dim();
-        let mut points = vec![Array2::zeros(dim); if depth > 2 { 6 } else { 4 }];
-        for index in ndarray::indices(dim) {
-            let taps = std::array::from_fn(|t| f64::from(taps[t][index]));
-            let values: &[f64] = if depth > 2 { &taps4(taps) } else { &taps2(taps) };
-            for (point, value) in points.iter_mut().zip(values) {
-                point[index] = *value as f32;
-            }
-        }
-        Self { points: points.into_iter().map(|point| Packed::new(point.view())).collect() }
+    /// From `weight` (3 taps, channels in, channels out), filled up to `stored` channels, for clips of `depth` frames.
+    pub fn new(weight: ArrayView3<'_, f32>, stored: (usize, usize), depth: usize) -> Self {
+        Self { points: Packed::mixed(weight, stored, if depth > 2 { &TAPS4[..] } else { &TAPS2 }) }
     }
 
     /// As [`Spatial::run`].
     pub fn run(&self, shape: Shape, input: &[f32], output: &mut [f32], end: End<'_>, scratch: &mut Scratch) {
         let area = shape.height * shape.width;
-        let (inputs, outputs) = self.points[0].dim();
+        let (inputs, outputs) = self.points.dim();
         let clips = output.chunks_exact_mut(shape.depth * area * outputs);
         for (input, output) in input.chunks_exact(shape.depth * area * inputs).zip(clips) {
             self.run_part(shape.depth, Part { area, stride: area, offset: 0 }, input, output, end, scratch);
@@ -380,7 +370,7 @@ impl WithSimd for TemporalRun<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match self.layer.points.len() {
+        match self.layer.points.matrices() {
             6 => self.tiles::<S, Input4, Output4, 6, 4>(simd),
             _ => self.tiles::<S, Input2, Output2, 4, 2>(simd),
         }
@@ -391,7 +381,7 @@ impl TemporalRun<'_> {
     #[inline(always)]
     fn tiles<S: Simd, F: Transform<P, P>, B: Transform<P, O>, const P: usize, const O: usize>(self, simd: S) {
         let Self { layer, depth, part, input, output, end, scratch } = self;
-        let (inputs, outputs) = layer.points[0].dim();
+        let (inputs, outputs) = layer.points.dim();
         let Part { area, stride, offset } = part;
         let together = POSITIONS.min(area);
         at_least(&mut scratch.input, P * together * inputs);
@@ -407,20 +397,19 @@ impl TemporalRun<'_> {
                 });
                 let points = parts_mut::<P>(&mut scratch.input, rows * inputs);
                 along::<S, F, P, P>(simd, frames, points);
-                products(&layer.points, &scratch.input, &mut scratch.output, rows, &scratch.zeros);
+                layer.points.multiply_each(rows, &scratch.input, &mut scratch.output, &scratch.zeros);
                 let points = parts::<P>(&scratch.output, rows * outputs);
-                let mut unseen = scratch.rows.chunks_exact_mut(rows * outputs);
-                let seen = (depth - start).min(O);
-                let made = &mut output[start * stride * outputs..][..seen * stride * outputs];
-                let mut frames = made.chunks_exact_mut(stride * outputs);
-                let frames: [&mut [f32]; O] = std::array::from_fn(|_| match frames.next() {
-                    Some(frame) => &mut frame[(offset + first) * outputs..][..rows * outputs],
-                    None => unseen.next().expect("a buffer a frame"),
-                });
-                along::<S, B, P, O>(simd, points, frames);
-                for frame in made.chunks_exact_mut(stride * outputs) {
+                let made = &mut scratch.rows[..O * rows * outputs];
+                along::<S, B, P, O>(simd, points, parts_mut::<O>(made, rows * outputs));
+                let frames = output[start * stride * outputs..].chunks_exact_mut(stride * outputs);
+                for (made, frame) in made.chunks_exact(rows * outputs).zip(frames) {
                     let values = &mut frame[(offset + first) * outputs..][..rows * outputs];
-                    finish(simd, values, end.bias, end.activation);
+                    if end.adds {
+                        finish_sum(simd, made, values, end.bias, end.activation);
+                    } else {
+                        values.copy_from_slice(made);
+                        finish(simd, values, end.bias, end.activation);
+                    }
                 }
             }
         }
@@ -444,19 +433,24 @@ pub(super) struct Factorised {
 impl Factorised {
     /// As [`Spatial::run`].
     pub fn run(&self, shape: Shape, input: &[f32], output: &mut [f32], end: End<'_>, scratch: &mut Scratch) {
-        let outputs = self.temporal.points[0].dim().1;
+        let outputs = self.temporal.points.dim().1;
         let stride = shape.height * shape.width;
-        let between = End { bias: &self.bias, activation: self.activation };
+        let between = End { bias: &self.bias, adds: false, activation: self.activation };
+        let side = self.spatial.side;
+        let down = shape.height.div_ceil(side);
+        // Enough for whole products, where a row of all frames is less.
+        let together = TILES.div_ceil(shape.depth * shape.width.div_ceil(side));
         let mut middle = std::mem::take(&mut scratch.middle);
         for (clip, output) in output.chunks_exact_mut(shape.depth * stride * outputs).enumerate() {
-            for row in 0..shape.height.div_ceil(4) {
-                let frames = (clip * shape.depth, (clip + 1) * shape.depth);
-                let area = (shape.height - 4 * row).min(4) * shape.width;
+            let frames = (clip * shape.depth, (clip + 1) * shape.depth);
+            for row in (0..down).step_by(together) {
+                let rows = (row, down.min(row + together));
+                let area = (shape.height.min(side * rows.1) - side * row) * shape.width;
                 let length = shape.depth * area * self.spatial.outputs();
                 at_least(&mut middle, length);
-                let bands = Bands { frames, rows: (row, row + 1) };
+                let bands = Bands { frames, rows };
                 self.spatial.run_bands(shape, bands, input, &mut middle[..length], between, scratch);
-                let part = Part { area, stride, offset: 4 * row * shape.width };
+                let part = Part { area, stride, offset: side * row * shape.width };
                 self.temporal.run_part(shape.depth, part, &middle[..length], output, end, scratch);
             }
         }
