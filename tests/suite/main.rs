@@ -9,6 +9,7 @@ mod manifest;
 #[cfg(feature = "media")]
 mod media;
 mod models;
+mod multi_label;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod posters;
 #[cfg(feature = "serve")]
