@@ -32,6 +32,7 @@ SEEDS       ?=
 OUT         ?= $(if $(IS_DEMO),$(DEMO),.)
 FLAGS       ?=
 ADDR        ?= 127.0.0.1:8080
+SECONDS     ?= 600
 
 # What follows from it ----------------------------------------------------------------------------------------------
 DEMOS    := demo demo-labels
@@ -51,7 +52,7 @@ data     := --manifest $(MANIFEST) $(if $(ROOT),--root $(ROOT))
 # Exit code 3: some clips failed and are recorded in the store; the rest goes on.
 go_on    := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup build weights demo features classify compare inspect test test-web bench goldens lint clean posters no-manifest demo-posters serve FORCE $(ALL_METHODS)
+.PHONY: help setup build weights demo features classify compare inspect test test-web fuzz bench goldens lint clean posters no-manifest demo-posters serve last-models FORCE $(ALL_METHODS)
 help:
 	@echo 'Targets (each does its own set-up and skips what is up to date):'
 	@echo '  demo       make clips, extract, train, compare: the whole of it on generated data'
@@ -63,9 +64,9 @@ help:
 	@echo '  demo-posters  the same on posters that kinoprobe draws;  serve: the last models as a page   ADDR=127.0.0.1:8080'
 	@echo '  test       the whole test suite'
 	@echo '  test-web   the page and the exported site in a real browser -> target/test-web'
+	@echo '  fuzz       break uploads to the last models'"'"' server and see whether it minds   SECONDS=600'
 	@echo '  bench      speed against the Python peer (PEER=torch: with PyTorch too) -> BENCHMARKS.md'
 	@echo '  lint       rustfmt and clippy;  goldens: make the reference numbers anew;  setup;  build'
-	@echo 'Demo data:   DEMO=demo (one label a clip) or DEMO=demo-labels (several)'
 	@echo 'Demo data:   DEMO=demo (one label a clip, the default) or DEMO=demo-labels (several)'
 	@echo 'Your data:   MANIFEST=manifest.csv (or a folder per class, or a list) ROOT=folder of the clips'
 	@echo '  WEIGHTS=published|registry|seeded|FILE   DEVICE=auto|native|cpu|openvino|cuda|tensorrt   OUT=folder for results'
@@ -153,9 +154,11 @@ demo-posters: build
 	@$(BIN)inspect $(DEMO_POSTERS) --out $(dir $(DEMO_POSTERS))inspect
 	@$(MAKE) --no-print-directory posters MANIFEST=$(DEMO_POSTERS)
 
-serve: build
-	@[ -f $(LAST) ] || { echo 'serve: there are no models yet: make demo-posters, or make posters MANIFEST=…' >&2; exit 2; }
+serve: build last-models
 	@$(BIN)serve --models $$(cat $(LAST)) --addr $(ADDR)
+
+last-models:
+	@[ -f $(LAST) ] || { echo 'there are no models to serve yet: make demo-posters, or make posters MANIFEST=…' >&2; exit 2; }
 
 # Development ---------------------------------------------------------------------------------------------------------
 # Programs and tests in one build: tests ask more of some crates, and building programs first would build these twice.
@@ -169,6 +172,9 @@ test-web: build weights tests/web/node_modules/ready
 	@command -v chromium >/dev/null || [ -n "$${CHROMIUM:-}" ] || setup/native.sh chromium
 	@setup/web.sh
 	@KINOPROBE_BIN=$(dir $(BIN)) node tests/web/run.mjs
+
+fuzz: build last-models
+	@tests/fuzz/run.sh $(BIN)serve "$$(cat $(LAST))" $(SECONDS)
 
 tests/web/node_modules/ready: tests/web/package-lock.json
 	@command -v npm >/dev/null || setup/native.sh nodejs npm

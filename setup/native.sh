@@ -10,7 +10,7 @@ say() { echo "setup: $*" >&2; }
 packages=(build-essential pkg-config clang libhdf5-dev libopencv-core-dev libopencv-imgproc-dev
           libopencv-videoio-dev libopencv-features2d-dev libopencv-imgcodecs-dev "$@")
 
-command -v cargo >/dev/null || { say "cargo is missing: install Rust 1.88 or newer (rustup), then run this again"; exit 1; }
+command -v cargo >/dev/null || { say "cargo is missing: install Rust 1.89 or newer (rustup), then run this again"; exit 1; }
 command -v python3 >/dev/null || { say "python3 is missing: install Python 3.9 or newer, then run this again"; exit 1; }
 # On Debian, pip and venv are packages of their own.
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
