@@ -28,7 +28,7 @@ CARDS = {"cnn": "convnext_base", "cnn3d": "r2plus1d_18"}
 # 2 FLOP a multiply-accumulate, as torchvision counts them: 15.355 and 40.519 GMAC.
 GFLOP = {"cnn": 30.71, "cnn3d": 81.04}
 BATCH = {"cnn": 2, "cnn3d": 1}
-STAGES = ["sift", "cnn", "cnn3d", "kmeans", "mlp"]
+STAGES = ["sift", "cnn", "cnn3d", "kmeans", "mlp", "bilstm"]
 COSINE = 0.999
 
 
@@ -250,18 +250,19 @@ class Bench:
                  "iterations": [[run.said["iterations"] for run in pair[:2]] for pair in rounds]}
         self.record("kmeans", "s", rounds, lambda run: run.said["seconds"], higher=False, notes=notes)
 
-    def mlp(self):
+    def training(self, stage):
+        """An epoch, or a step, on one thread: benches/STAGE.rs against PyTorch in benches/peer/STAGE.py."""
         if not self.arguments.torch:
-            self.say("mlp: skipped, the peer's epoch needs PyTorch: run with PEER=torch")
+            self.say(f"{stage}: skipped, the peer needs PyTorch: run with PEER=torch")
             return
-        executable = self.executable("mlp")
-        rounds = [
-            (Run([executable, "--threads", 1]), Run([sys.executable, PEER / "mlp.py", "--threads", 1]), None)
-            for _ in range(self.arguments.rounds)
-        ]
-        accuracy = [min(run.said["val_accuracy"] for run in side) for side in list(zip(*rounds))[:2]]
-        notes = {"val_accuracy": accuracy, "cpu_ratio": statistics.median(p.said["epoch_cpu"] / o.said["epoch_cpu"] for o, p, _ in rounds)}
-        self.record("mlp", "s/epoch", rounds, lambda run: run.said["epoch_wall"], higher=False, notes=notes)
+        unit = {"mlp": "epoch", "bilstm": "step"}[stage]
+        executable = self.executable(stage)
+        commands = ([executable, "--threads", 1], [sys.executable, PEER / f"{stage}.py", "--threads", 1])
+        rounds = [(*map(Run, commands), None) for _ in range(self.arguments.rounds)]
+        notes = {"cpu_ratio": statistics.median(p.said[f"{unit}_cpu"] / o.said[f"{unit}_cpu"] for o, p, _ in rounds)}
+        if stage == "mlp":
+            notes["val_accuracy"] = [min(run.said["val_accuracy"] for run in side) for side in list(zip(*rounds))[:2]]
+        self.record(stage, f"s/{unit}", rounds, lambda run: run.said[f"{unit}_wall"], higher=False, notes=notes)
 
     def record(self, name, unit, rounds, measure, higher, notes):
         ours, peer = ([measure(pair[side]) for pair in rounds] for side in (0, 1))
@@ -311,10 +312,13 @@ class Bench:
         for stage in self.arguments.stages:
             if stage in ("sift", *CARDS):
                 self.extraction(stage)
+            elif stage == "kmeans":
+                self.kmeans()
             else:
-                getattr(self, stage)()
-        (WORK / "latest.json").write_text(json.dumps(self.results, indent=2) + "\n")
-        (ROOT / "BENCHMARKS.md").write_text(self.report())
+                self.training(stage)
+            # After each stage: a run that is cut short keeps what it measured.
+            (WORK / "latest.json").write_text(json.dumps(self.results, indent=2) + "\n")
+            (ROOT / "BENCHMARKS.md").write_text(self.report())
         self.say(f"{WORK / 'latest.json'}\n{ROOT / 'BENCHMARKS.md'}")
 
     def report(self):
@@ -366,7 +370,7 @@ def main():
     parser.add_argument("--frames", type=int, default=4, help="frames a clip of the stage cnn")
     parser.add_argument("--windows", type=int, default=1, help="windows a clip of the stage cnn3d")
     parser.add_argument("--calibrate", action="store_true", help="find the peer's fastest configuration and stop")
-    parser.add_argument("--torch", action="store_true", help="PyTorch is there: the stage mlp, torchvision's transforms")
+    parser.add_argument("--torch", action="store_true", help="PyTorch is there: the stages mlp and bilstm, torchvision's transforms")
     parser.add_argument("--binaries", help="folder of the kinoprobe binaries")
     arguments = parser.parse_args()
     arguments.stages = arguments.stages.replace(",", " ").split()
