@@ -18,6 +18,7 @@ pub mod extract;
 pub mod manifest;
 pub mod matrix;
 pub mod media;
+pub mod memory;
 pub mod models;
 pub mod numeric;
 pub mod posters;

@@ -17,6 +17,7 @@ use super::refusal::Refusal;
 use crate::extract::shots::unlisted;
 use crate::manifest::Clip;
 use crate::media::{self, ItemSink};
+use crate::memory;
 use crate::models::card::Input;
 use crate::recipe::Sampling;
 
@@ -194,7 +195,11 @@ impl Reception {
             let mut sink = sink.unwrap_or_else(|| ItemSink::new(&this.input));
             let decoded = match &upload.content {
                 Content::Picture(bytes) => this.decode_picture(&upload.name, bytes, &mut sink),
-                Content::Video(file) => this.decode_video(&upload.name, file.path(), &mut sink),
+                Content::Video(file) => {
+                    let decoded = this.decode_video(&upload.name, file.path(), &mut sink);
+                    memory::give_back(); // a decoder takes much, in small pieces
+                    decoded
+                }
             }?;
             this.sinks.lock().expect("no thread panics with it").push(sink);
             Ok((upload.name, decoded))

@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView3, s};
 use pulp::{Arch, Simd, WithSimd};
 
-use super::layers::{Activation, Shape, filled, finish};
+use super::layers::{Activation, Shape, activate, filled};
 use super::weights::Packed;
 use super::winograd::{End, Factorised, Scratch, Spatial, Temporal};
 
@@ -203,53 +203,130 @@ impl WithSimd for Depthwise<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { geometry, weight, from, input, to, output, bias, activation } = self;
-        let [_, tall, wide] = geometry.kernel;
-        let weight = S::as_simd_f32s(weight.as_slice().expect("row-major")).0;
-        let input = S::as_simd_f32s(input).0;
-        let vectors = S::as_simd_f32s(bias).0.len();
-        let reach = |i: usize, at: usize, length: usize, taps: usize| {
-            let corner = (at * geometry.stride[i]) as isize - geometry.before[i] as isize;
-            let begin = (-corner).clamp(0, taps as isize) as usize;
-            let end = (length as isize - corner).clamp(begin as isize, taps as isize) as usize;
-            (begin, end, corner)
+        let bias = S::as_simd_f32s(bias).0;
+        let vectors = bias.len();
+        let filter = Filter::<S> {
+            simd,
+            geometry,
+            vectors,
+            weight: S::as_simd_f32s(weight.as_slice().expect("row-major")).0,
+            bias,
+            activation,
         };
-        let zero = simd.splat_f32s(0.0);
-        let line = to.width * to.stored;
-        for (row, line) in output.chunks_exact_mut(line).enumerate() {
+        let input = S::as_simd_f32s(input).0;
+        let picture = from.height * from.width * vectors;
+        for (row, line) in output.chunks_exact_mut(to.width * to.stored).enumerate() {
             let (frame, y) = (row / to.height, row % to.height);
-            let (top, bottom, above) = reach(1, y, from.height, tall);
-            for (x, position) in S::as_mut_simd_f32s(line).0.chunks_exact_mut(vectors).enumerate() {
-                let (begin, end, left) = reach(2, x, from.width, wide);
-                let source = |dy: usize| (frame * from.height + (above + dy as isize) as usize) * from.width;
-                // Four vectors of channels at a time: their sums stay in registers, and none waits for another.
-                let mut blocks = position.chunks_exact_mut(4);
-                let mut channel = 0;
-                for block in &mut blocks {
-                    let mut sums = [zero; 4];
-                    for dy in top..bottom {
-                        for dx in begin..end {
-                            let pixel = &input[(source(dy) + (left + dx as isize) as usize) * vectors + channel..][..4];
-                            let taps = &weight[(dy * wide + dx) * vectors + channel..][..4];
-                            for v in 0..4 {
-                                sums[v] = simd.mul_add_f32s(pixel[v], taps[v], sums[v]);
-                            }
-                        }
-                    }
-                    block.copy_from_slice(&sums);
-                    channel += 4;
+            let picture = &input[frame * picture..][..picture];
+            let line = S::as_mut_simd_f32s(line).0;
+            // Some channels of a whole line at a time: what neighbours share is still in the first-level cache, and their
+            // sums and taps in registers.
+            let mut channel = 0;
+            while channel + 4 <= vectors {
+                match S::REGISTER_COUNT >= 32 {
+                    true => filter.line::<4, 4>(from, picture, to, y, channel, line),
+                    false => filter.line::<4, 2>(from, picture, to, y, channel, line),
                 }
-                for sum in blocks.into_remainder() {
-                    *sum = zero;
-                    for dy in top..bottom {
-                        for dx in begin..end {
-                            let pixel = input[(source(dy) + (left + dx as isize) as usize) * vectors + channel];
-                            *sum = simd.mul_add_f32s(pixel, weight[(dy * wide + dx) * vectors + channel], *sum);
-                        }
+                channel += 4;
+            }
+            while channel + 2 <= vectors {
+                filter.line::<2, 4>(from, picture, to, y, channel, line);
+                channel += 2;
+            }
+            while channel < vectors {
+                filter.line::<1, 4>(from, picture, to, y, channel, line);
+                channel += 1;
+            }
+        }
+    }
+}
+
+/// Filters a channel, as vectors.
+struct Filter<'a, S: Simd> {
+    simd: S,
+    geometry: &'a Geometry,
+    /// Vectors of a position.
+    vectors: usize,
+    /// (taps, vectors).
+    weight: &'a [S::f32s],
+    bias: &'a [S::f32s],
+    activation: Activation,
+}
+
+/// Taps of one axis that lie within the picture, and where the first of all would lie.
+#[derive(Clone, Copy)]
+struct Reach {
+    begin: usize,
+    end: usize,
+    corner: isize,
+}
+
+impl<S: Simd> Filter<'_, S> {
+    fn reach(&self, axis: usize, at: usize, length: usize) -> Reach {
+        let taps = self.geometry.kernel[axis];
+        let corner = (at * self.geometry.stride[axis]) as isize - self.geometry.before[axis] as isize;
+        let begin = (-corner).clamp(0, taps as isize) as usize;
+        Reach { begin, end: (length as isize - corner).clamp(begin as isize, taps as isize) as usize, corner }
+    }
+
+    /// `V` vectors of channels, from `channel` on, of the line `y`: `X` positions at a time where all their taps lie
+    /// within the picture, else one.
+    #[inline(always)]
+    fn line<const V: usize, const X: usize>(
+        &self,
+        from: Shape,
+        picture: &[S::f32s],
+        to: Shape,
+        y: usize,
+        channel: usize,
+        line: &mut [S::f32s],
+    ) {
+        let down = self.reach(1, y, from.height);
+        let whole = |reach: Reach| reach.end - reach.begin == self.geometry.kernel[2];
+        let mut x = 0;
+        while x < to.width {
+            let across = self.reach(2, x, from.width);
+            if x + X <= to.width && whole(across) && whole(self.reach(2, x + X - 1, from.width)) {
+                self.positions::<V, X>(from.width, picture, down, across, channel, &mut line[x * self.vectors..]);
+                x += X;
+            } else {
+                self.positions::<V, 1>(from.width, picture, down, across, channel, &mut line[x * self.vectors..]);
+                x += 1;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn positions<const V: usize, const X: usize>(
+        &self,
+        width: usize,
+        picture: &[S::f32s],
+        down: Reach,
+        across: Reach,
+        channel: usize,
+        output: &mut [S::f32s],
+    ) {
+        let (simd, vectors, [_, _, wide]) = (self.simd, self.vectors, self.geometry.kernel);
+        let step = self.geometry.stride[2] * vectors;
+        let mut sums = [[simd.splat_f32s(0.0); V]; X];
+        for dy in down.begin..down.end {
+            let row = &picture[(down.corner + dy as isize) as usize * width * vectors..][..width * vectors];
+            for dx in across.begin..across.end {
+                let taps = &self.weight[(dy * wide + dx) * vectors + channel..][..V];
+                let first = (across.corner + dx as isize) as usize * vectors + channel;
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let pixel = &row[first + i * step..][..V];
+                    for v in 0..V {
+                        sums[v] = simd.mul_add_f32s(pixel[v], taps[v], sums[v]);
                     }
-                    channel += 1;
                 }
             }
-            finish(simd, line, bias, activation);
+        }
+        for (sums, position) in sums.into_iter().zip(output.chunks_mut(vectors)) {
+            let values = position[channel..][..V].iter_mut().zip(&self.bias[channel..]);
+            for ((value, &bias), sum) in values.zip(sums) {
+                *value = activate(simd, simd.add_f32s(sum, bias), self.activation);
+            }
         }
     }
 }

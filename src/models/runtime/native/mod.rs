@@ -26,6 +26,7 @@ use ndarray::Array2;
 
 use super::{Lane, Settings, embeddings};
 use crate::error::{Error, Result};
+use crate::memory;
 use plan::{Plan, Workspace};
 
 /// Lanes beyond this add memory for activations, and wait for the memory.
@@ -60,20 +61,11 @@ pub(super) fn load(onnx: &Path, settings: &Settings) -> Result<(String, Vec<Box<
         plan::Refusal::Misfit(message) => Error::Weights { path: onnx.to_path_buf(), message },
     })?;
     let plan = Arc::new(plan);
-    give_back();
+    // What reading the weights left free is a tenth of the network's size.
+    memory::give_back();
     let lanes = settings.threads.clamp(1, MOST_LANES);
     let lane = |_| -> Box<dyn Lane> {
         Box::new(NativeLane { plan: plan.clone(), workspace: Workspace::default(), settings: settings.clone() })
     };
     Ok(("native".into(), (0..lanes).map(lane).collect()))
-}
-
-/// Returns what reading the weights left free: glibc would keep it, a tenth of the network's size.
-fn give_back() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    #[allow(unsafe_code)]
-    // SAFETY: it may be called at any time, from any thread.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
