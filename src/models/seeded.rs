@@ -87,3 +87,26 @@ fn weights(integers: &[i32], (channels, taps): (usize, usize), gain: f64, level:
 fn sums(integers: &[i32]) -> (i64, i64) {
     integers.iter().map(|u| i64::from(*u)).fold((0, 0), |(sum, squares), u| (sum + u, squares + u * u))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::graph::{AVERAGE, CHANGE, MIXED};
+    use super::*;
+
+    #[test]
+    fn levels_say_how_much_of_a_channels_mean_a_filter_sees() {
+        let shares = [CHANGE, MIXED, AVERAGE].map(|level| {
+            let role = Role::Weight { gain: 1.5, level };
+            let weights = values(&Parameter { name: "w".into(), shape: vec![8, 32, 1, 3, 3], role }, 0);
+            for filter in weights.chunks(32 * 9) {
+                let sum: f32 = filter.iter().sum();
+                let norm: f32 = filter.iter().map(|w| w * w).sum::<f32>().sqrt();
+                assert!(sum.abs() < 1e-5 && (norm - 1.5).abs() < 1e-5, "{level}: {sum} {norm}");
+            }
+            // Of the squared norm, what is left where every tap is its channel's mean.
+            weights.chunks(9).map(|taps| taps.iter().sum::<f32>().powi(2) / 9.0).sum::<f32>() / (8.0 * 1.5 * 1.5)
+        });
+        // 0, 1 / 9 and 16 / (8 + 16) of it, but for chance.
+        assert!(shares[0] < 1e-9 && (shares[1] - 0.11).abs() < 0.03 && (shares[2] - 0.67).abs() < 0.05, "{shares:?}");
+    }
+}
