@@ -18,6 +18,15 @@ pub const AFTER_RELU: f64 = 1.713_1;
 /// Standard deviation for a layer whose input did not pass a ReLU.
 pub const AFTER_LINEAR: f64 = 1.0;
 
+/// Level of seeded filters that answer only to how a channel changes within their window: their taps in each channel
+/// sum to zero. For the first layer over space or time, so that colour and brightness do not drown everything else.
+pub const CHANGE: i64 = 0;
+/// Level of seeded filters whose taps are independent.
+pub const MIXED: i64 = 1;
+/// Level of seeded filters that mostly average a channel over their window. For layers behind the first nonlinear one:
+/// so what it found outlives the depth.
+pub const AVERAGE: i64 = 4;
+
 /// A convolution over the axes after the channel; as many as `kernel` has. Parameters `NAME.weight`
 /// `(outputs, inputs / groups, kernel…)` and, where it has one, `NAME.bias` `(outputs)`.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +51,8 @@ pub struct Conv<'a> {
     pub bias: bool,
     /// For seeded weights only: the standard deviation is `gain / sqrt(fan-in)`.
     pub gain: f64,
+    /// For seeded weights only: [`CHANGE`], [`MIXED`] or [`AVERAGE`].
+    pub level: i64,
 }
 
 /// The class token of a vision transformer and what is added to tokens by their place.
@@ -64,6 +75,8 @@ pub enum Role {
     Weight {
         /// The standard deviation of seeded weights is `gain / sqrt(fan-in)`.
         gain: f64,
+        /// By how much the mean of a seeded filter's taps in a channel is magnified.
+        level: i64,
     },
     /// Of a convolution or linear layer.
     Bias,
@@ -182,7 +195,7 @@ impl Conv<'_> {
     pub(super) fn parameters(&self) -> (Parameter, Option<Parameter>) {
         let mut shape = vec![self.outputs, self.inputs / self.groups];
         shape.extend(self.kernel);
-        let weight = parameter(self.name, ".weight", &shape, Role::Weight { gain: self.gain });
+        let weight = parameter(self.name, ".weight", &shape, Role::Weight { gain: self.gain, level: self.level });
         (weight, self.bias.then(|| parameter(self.name, ".bias", &[self.outputs], Role::Bias)))
     }
 }
@@ -202,7 +215,7 @@ pub(super) fn layer_norm_parameters(name: &str, channels: usize) -> [Parameter; 
 
 /// Weight and bias of a linear layer.
 pub(super) fn linear_parameters(name: &str, (inputs, outputs): (usize, usize), gain: f64) -> [Parameter; 2] {
-    let weight = parameter(name, ".weight", &[outputs, inputs], Role::Weight { gain });
+    let weight = parameter(name, ".weight", &[outputs, inputs], Role::Weight { gain, level: MIXED });
     [weight, parameter(name, ".bias", &[outputs], Role::Bias)]
 }
 

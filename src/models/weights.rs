@@ -10,7 +10,7 @@ use super::{fetch, onnx};
 use crate::error::{Error, Result};
 
 /// Goes up when the files written for the same weights change: caches of an earlier definition are not used.
-const DEFINITION: u32 = 1;
+const DEFINITION: u32 = 2;
 
 /// Which weights are wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

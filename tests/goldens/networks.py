@@ -21,6 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOLDEN = 0x9E3779B97F4A7C15
 MASK = (1 << 64) - 1
 AFTER_RELU, AFTER_LINEAR = 1.7131, 1.0
+CHANGE, MIXED, AVERAGE = 0, 1, 4
 
 
 def integers(name, seed, count):
@@ -41,20 +42,22 @@ def uniform(u, low, high):
     return low + (high - low) * ((u + 32768).astype(np.float64) / 65535.0)
 
 
-def weight(u, shape, gain):
-    n = int(np.prod(shape[1:]))
-    u = u.reshape(shape[0], n)
-    total = u.sum(1)
-    spread = n * (u * u).sum(1) - total * total
+def weight(u, shape, gain, level):
+    c, t = shape[1], int(np.prod(shape[2:]))
+    u = u.reshape(shape[0], c, t)
+    s = u.sum(2)
+    total = s.sum(1)
+    spread = c * (t * (u * u).sum(2) - s * s).sum(1) + level * level * (c * (s * s).sum(1) - total * total)
     with np.errstate(divide="ignore"):
-        factor = gain / (np.sqrt(np.float64(n)) * np.sqrt(spread.astype(np.float64)))
-    w = (n * u - total[:, None]).astype(np.float64) * factor[:, None]
+        factor = gain / (np.sqrt(np.float64(c * t)) * np.sqrt(spread.astype(np.float64)))
+    v = c * (t * u - s[:, :, None]) + level * (c * s - total[:, None])[:, :, None]
+    w = v.astype(np.float64) * factor[:, None, None]
     alike = spread == 0
     w[alike] = u[alike].astype(np.float64) * (gain / 32768.0)
     return w.reshape(shape)
 
 
-def seeded(module, seed, gain_of):
+def seeded(module, seed, gain_of, level_of):
     """The state_dict of `module`, every tensor from the seeded scheme."""
     norms = {n for n, m in module.named_modules() if "Norm" in type(m).__name__}
     state = {}
@@ -78,7 +81,7 @@ def seeded(module, seed, gain_of):
         elif leaf == "bias":
             v = uniform(u, -0.1, 0.1)
         else:
-            v = weight(u, shape, gain_of(name))
+            v = weight(u, shape, gain_of(name), level_of(name))
         state[name] = torch.from_numpy(v.reshape(shape).astype(np.float32))
     return state
 
@@ -159,9 +162,33 @@ def gain_transnet(name):
 
 
 def gain_r2plus1d(name):
+    if name == "stem.0.weight" or "downsample" in name:
+        return AFTER_LINEAR
+    if name == "stem.3.weight":
+        return AFTER_RELU
     if name.endswith("conv2.0.3.weight"):
-        return 0.8
-    return AFTER_LINEAR if name == "stem.0.weight" or "downsample" in name else AFTER_RELU
+        return 0.49
+    return 0.7 if name.endswith(".0.0.weight") else 1.05
+
+
+def level_r2plus1d(name):
+    if name in ("stem.0.weight", "stem.3.weight"):
+        return CHANGE
+    return MIXED if "downsample" in name else AVERAGE
+
+
+def level_convnext(name):
+    if name == "features.0.0.weight":
+        return CHANGE
+    return AVERAGE if name in ("features.2.1.weight", "features.4.1.weight", "features.6.1.weight") else MIXED
+
+
+def mixed(_):
+    return MIXED
+
+
+def gain_convnext(name):
+    return AFTER_RELU if name.endswith("block.5.weight") else AFTER_LINEAR
 
 
 def gain_efficientnet(name):
@@ -169,19 +196,19 @@ def gain_efficientnet(name):
 
 
 NETWORKS = {
-    "convnext_base": (ConvNeXt, (3, 224, 224), lambda n: AFTER_RELU if n.endswith("block.5.weight") else AFTER_LINEAR),
-    "r2plus1d_18": (R2Plus1D, (3, 16, 112, 112), gain_r2plus1d),
-    "efficientnet_lite2": (EfficientNetLite2, (3, 260, 260), gain_efficientnet),
-    "clip_vit_b32": (ClipViTB32, (3, 224, 224), gain_clip),
-    "transnet_v2": (TransNetV2, (3, 100, 27, 48), gain_transnet),
+    "convnext_base": (ConvNeXt, (3, 224, 224), gain_convnext, level_convnext),
+    "r2plus1d_18": (R2Plus1D, (3, 16, 112, 112), gain_r2plus1d, level_r2plus1d),
+    "efficientnet_lite2": (EfficientNetLite2, (3, 260, 260), gain_efficientnet, mixed),
+    "clip_vit_b32": (ClipViTB32, (3, 224, 224), gain_clip, mixed),
+    "transnet_v2": (TransNetV2, (3, 100, 27, 48), gain_transnet, mixed),
 }
 
 
 def network(name, seed=0):
-    make, shape, gain_of = NETWORKS[name]
+    make, shape, gain_of, level_of = NETWORKS[name]
     module = make().eval()
     published = {key: value.clone() for key, value in module.net.state_dict().items()}
-    module.net.load_state_dict(seeded(module.net, seed, gain_of))
+    module.net.load_state_dict(seeded(module.net, seed, gain_of, level_of))
     module.published = published  # the real weights, where the package brings them
     return module, shape
 

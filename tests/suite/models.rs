@@ -268,7 +268,7 @@ fn seeded_weights_are_prepared_marked_and_verified() {
     assert!(table.contains("registry, seeded") && table.contains("seeded (ONNX)"), "{table}");
     assert_code(&models(folder.path(), &["verify", "efficientnet_lite2"]), 0);
 
-    let onnx = folder.path().join("efficientnet_lite2-seeded-0-v1.onnx");
+    let onnx = folder.path().join("efficientnet_lite2-seeded-0-v2.onnx");
     let mut bytes = std::fs::read(&onnx).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&onnx, bytes).unwrap();

@@ -3,7 +3,7 @@
 //! `transformers` library (`CLIPModel`), be it `.safetensors` or `.bin`; the text tower in it is not needed.
 
 use crate::error::Result;
-use crate::models::graph::{AFTER_LINEAR, AFTER_RELU, ClassToken, Conv, Graph};
+use crate::models::graph::{AFTER_LINEAR, AFTER_RELU, ClassToken, Conv, Graph, MIXED};
 
 const CHANNELS: usize = 768;
 const HEADS: usize = 12;
@@ -31,6 +31,7 @@ pub fn clip_vit_b32<G: Graph>(g: &mut G, x: &G::Value) -> Result<G::Value> {
         groups: 1,
         bias: false,
         gain: AFTER_LINEAR,
+        level: MIXED,
     };
     let mut x = g.convolution(x, &patches)?;
     x = g.flatten(&x, 2)?;

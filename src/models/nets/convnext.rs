@@ -2,7 +2,7 @@
 //! torchvision's `convnext_base`; the embedding is the input of its last linear layer.
 
 use crate::error::Result;
-use crate::models::graph::{AFTER_LINEAR, AFTER_RELU, Conv, Graph};
+use crate::models::graph::{AFTER_LINEAR, AFTER_RELU, AVERAGE, CHANGE, Conv, Graph, MIXED};
 
 /// Channels and blocks of the four stages.
 const STAGES: [(usize, usize); 4] = [(128, 3), (256, 3), (512, 27), (1024, 3)];
@@ -16,14 +16,14 @@ const CHANNELS_FIRST: [usize; 4] = [0, 3, 1, 2];
 /// # Errors
 /// Those of the backend.
 pub fn convnext_base<G: Graph>(g: &mut G, x: &G::Value) -> Result<G::Value> {
-    let mut x = patches(g, x, "features.0.0", (3, STAGES[0].0), 4)?;
+    let mut x = patches(g, x, "features.0.0", (3, STAGES[0].0), 4, CHANGE)?;
     x = norm(g, &x, "features.0.1", STAGES[0].0)?;
     for (stage, (channels, blocks)) in STAGES.into_iter().enumerate() {
         if stage > 0 {
             let narrower = STAGES[stage - 1].0;
             let name = format!("features.{}", 2 * stage);
             x = norm(g, &x, &format!("{name}.0"), narrower)?;
-            x = patches(g, &x, &format!("{name}.1"), (narrower, channels), 2)?;
+            x = patches(g, &x, &format!("{name}.1"), (narrower, channels), 2, AVERAGE)?;
         }
         for index in 0..blocks {
             x = block(g, &x, &format!("features.{}.{index}", 2 * stage + 1), channels)?;
@@ -45,6 +45,7 @@ fn patches<G: Graph>(
     name: &str,
     (inputs, outputs): (usize, usize),
     side: usize,
+    level: i64,
 ) -> Result<G::Value> {
     let conv = Conv {
         name,
@@ -57,6 +58,7 @@ fn patches<G: Graph>(
         groups: 1,
         bias: true,
         gain: AFTER_LINEAR,
+        level,
     };
     g.convolution(x, &conv)
 }
@@ -81,6 +83,7 @@ fn block<G: Graph>(g: &mut G, x: &G::Value, name: &str, channels: usize) -> Resu
         groups: channels,
         bias: true,
         gain: AFTER_LINEAR,
+        level: MIXED,
     };
     let mut y = g.convolution(x, &depthwise)?;
     y = g.permute(&y, &CHANNELS_LAST)?;

@@ -3,7 +3,7 @@
 //! `efficientnet_lite_pytorch`; the embedding is the input of its classifier.
 
 use crate::error::Result;
-use crate::models::graph::{AFTER_LINEAR, AFTER_RELU, Conv, Graph};
+use crate::models::graph::{AFTER_LINEAR, AFTER_RELU, Conv, Graph, MIXED};
 
 /// A run of blocks: how many, kernel, stride of the first, expansion, channels out.
 struct Stage {
@@ -117,6 +117,7 @@ impl Layer<'_> {
             groups: self.groups,
             bias: false,
             gain,
+            level: MIXED,
         };
         let y = g.convolution(x, &conv)?;
         g.batch_norm(&y, self.norm, self.outputs, EPSILON)

