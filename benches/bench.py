@@ -175,7 +175,7 @@ class Bench:
         command += {"sift": ["--frames", 32], "cnn": ["--frames", self.arguments.frames], "cnn3d": ["--windows", self.arguments.windows]}[stage]
         if stage in CARDS:
             command += ["--model", model, "--engine", configuration["engine"], "--batch", BATCH[stage]]
-            command += ["--torchvision"] if self.arguments.torch else []
+            command += ["--torchvision"] if self.arguments.torchvision else []
         return Run(command)
 
     def extraction(self, stage):
@@ -370,7 +370,8 @@ def main():
     parser.add_argument("--frames", type=int, default=4, help="frames a clip of the stage cnn")
     parser.add_argument("--windows", type=int, default=1, help="windows a clip of the stage cnn3d")
     parser.add_argument("--calibrate", action="store_true", help="find the peer's fastest configuration and stop")
-    parser.add_argument("--torch", action="store_true", help="PyTorch is there: the stages mlp and bilstm, torchvision's transforms")
+    parser.add_argument("--torch", action="store_true", help="PyTorch is there: the stages mlp and bilstm too")
+    parser.add_argument("--torchvision", action="store_true", help="the peer prepares frames by torchvision's transforms, which are slower than its own")
     parser.add_argument("--binaries", help="folder of the kinoprobe binaries")
     arguments = parser.parse_args()
     arguments.stages = arguments.stages.replace(",", " ").split()

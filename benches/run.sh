@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Speed against the Python peer: sets up .venv-bench, makes the clips and the ONNX files, runs benches/bench.py.
-#   PEER=torch benches/run.sh        with PyTorch too: the stages mlp and bilstm, and torchvision's own transforms
+#   PEER=torch benches/run.sh        with PyTorch too: the stages mlp and bilstm
 #   benches/run.sh --calibrate       find the peer's fastest configuration again (benches/peer/fastest.json)
 #   benches/run.sh --stages cnn3d --rounds 5 --clips 16
 set -euo pipefail

@@ -15,7 +15,8 @@ use crate::error::{Error, Result};
 use crate::recipe::{self, Task};
 
 /// p(class | x) ∝ p(class) · ∏ N(x_d; θ_d, σ²_d): one normal distribution per class and feature, its variance enlarged by a
-/// share of the largest variance of any feature, as scikit-learn's `GaussianNB`.
+/// share of the largest variance of any feature, as scikit-learn's `GaussianNB`. For several labels, one such model each,
+/// between having the label and not having it (scikit-learn's `OneVsRestClassifier` around it).
 ///
 /// linfa fits it. Its own probabilities exponentiate before they normalise, which gives 0/0 from some hundred features on,
 /// so they are computed here from the fitted parameters, which linfa gives out by serialisation only.
@@ -36,64 +37,84 @@ struct FittedClass {
 
 impl Classifier for GaussianBayes {
     fn fit(&self, train: &Dataset, _: &Dataset, fitting: &mut Fitting<'_>) -> Result<Fitted> {
-        if fitting.task == Task::MultiLabel {
-            return Err(Error::Data(
-                "naive Bayes takes one label a clip; take logistic, knn or mlp for several".into(),
-            ));
-        }
-        let labels = Array1::from_vec(train.single_labels()?);
-        let vectors = train.vectors()?.mapv(f64::from);
-        let wrong = |why: String| Error::Data(format!("naive Bayes cannot be fitted: {why}"));
-        let fitted = GaussianNb::<f64, usize>::params()
-            .var_smoothing(self.0.smoothing)
-            .fit(&DatasetBase::new(vectors, labels))
-            .map_err(|error| wrong(error.to_string()))?;
-        let fitted: FittedBayes = serde_json::to_value(&fitted)
-            .and_then(serde_json::from_value)
-            .map_err(|error| wrong(format!("linfa's model is not what it was: {error}")))?;
-        let (classes, dim) = (train.classes.len(), train.dim());
-        let mut model = BayesModel {
-            log_prior: Array1::from_elem(classes, f32::NEG_INFINITY),
-            mean: Array2::zeros((classes, dim)),
-            variance: Array2::ones((classes, dim)),
-        };
-        for (class, info) in fitted.class_info {
-            model.log_prior[class] = info.prior.ln() as f32;
-            model.mean.row_mut(class).assign(&info.theta.mapv(|v| v as f32));
-            // Only where every feature is constant is a variance 0.
-            model.variance.row_mut(class).assign(&info.sigma.mapv(|v| (v as f32).max(f32::MIN_POSITIVE)));
+        let (vectors, labels) = (train.vectors()?.mapv(f64::from), train.classes.len());
+        let mut model = BayesModel::empty(fitting.task, labels, train.dim());
+        match fitting.task {
+            Task::SingleLabel => {
+                for (class, info) in self.classes(&vectors, train.single_labels()?)? {
+                    model.set(class, info);
+                }
+            }
+            Task::MultiLabel => {
+                for (label, column) in train.targets.columns().into_iter().enumerate() {
+                    let absent: Vec<usize> = column.iter().map(|&target| usize::from(target == 0.0)).collect();
+                    for (absent, info) in self.classes(&vectors, absent)? {
+                        model.set(absent * labels + label, info);
+                    }
+                }
+            }
         }
         Ok(Fitted::at_once(model, vec![]))
     }
 }
 
-/// See [`GaussianBayes`]. Scores are computed in double precision.
+impl GaussianBayes {
+    fn classes(&self, vectors: &Array2<f64>, classes: Vec<usize>) -> Result<HashMap<usize, FittedClass>> {
+        let wrong = |why: String| Error::Data(format!("naive Bayes cannot be fitted: {why}"));
+        let fitted = GaussianNb::<f64, usize>::params()
+            .var_smoothing(self.0.smoothing)
+            .fit(&DatasetBase::new(vectors.view(), Array1::from_vec(classes)))
+            .map_err(|error| wrong(error.to_string()))?;
+        let fitted: FittedBayes = serde_json::to_value(&fitted)
+            .and_then(serde_json::from_value)
+            .map_err(|error| wrong(format!("linfa's model is not what it was: {error}")))?;
+        Ok(fitted.class_info)
+    }
+}
+
+/// See [`GaussianBayes`]. Scores are computed in double precision. Of several labels, the rows are those of clips that have
+/// each label, then those of clips that have it not: R = 2C in place of R = C.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BayesModel {
-    /// ln p(class), (C).
+    /// ln p(class), (R).
     log_prior: Array1<f32>,
-    /// θ, (C, D).
+    /// θ, (R, D).
     mean: Array2<f32>,
-    /// σ², (C, D).
+    /// σ², (R, D).
     variance: Array2<f32>,
+    task: Task,
 }
 
 impl BayesModel {
-    /// The model of saved tensors.
+    /// One where nothing has been seen yet.
+    fn empty(task: Task, classes: usize, dim: usize) -> Self {
+        let rows = if task == Task::MultiLabel { 2 * classes } else { classes };
+        let log_prior = Array1::from_elem(rows, f32::NEG_INFINITY);
+        Self { log_prior, mean: Array2::zeros((rows, dim)), variance: Array2::ones((rows, dim)), task }
+    }
+
+    fn set(&mut self, row: usize, class: FittedClass) {
+        self.log_prior[row] = class.prior.ln() as f32;
+        self.mean.row_mut(row).assign(&class.theta.mapv(|v| v as f32));
+        // Only where every feature is constant is a variance 0.
+        self.variance.row_mut(row).assign(&class.sigma.mapv(|v| (v as f32).max(f32::MIN_POSITIVE)));
+    }
+
+    /// The model of saved tensors, for the task it was fitted to.
     ///
     /// # Errors
     /// A tensor is missing or misshapen.
-    pub fn restore(tensors: &Tensors) -> Result<Self> {
+    pub fn restore(tensors: &Tensors, task: Task) -> Result<Self> {
         let mean = tensors.matrix("bayes.mean")?;
         let variance = tensors.matrix_of("bayes.variance", mean.ncols())?;
         let log_prior = tensors.vector_of("bayes.log_prior", mean.nrows())?;
-        if variance.nrows() != mean.nrows() {
-            return Err(tensors.wrong("bayes.mean and bayes.variance differ in shape".into()));
+        if variance.nrows() != mean.nrows() || task == Task::MultiLabel && mean.nrows() % 2 != 0 {
+            return Err(tensors.wrong("bayes.mean and bayes.variance do not have the rows that belong together".into()));
         }
-        Ok(Self { log_prior, mean, variance })
+        Ok(Self { log_prior, mean, variance, task })
     }
 
-    /// −½ Σ ln(2πσ²) + ln p(class), (C).
+    /// −½ Σ ln(2πσ²) + ln p(class), (R).
     fn offsets(&self) -> Array1<f64> {
         let logs = self.variance.mapv(|v| (2.0 * std::f64::consts::PI * f64::from(v)).ln()).sum_axis(Axis(1));
         logs * -0.5 + self.log_prior.mapv(f64::from)
@@ -103,11 +124,12 @@ impl BayesModel {
 impl Model for BayesModel {
     fn scores(&self, data: &Dataset) -> Result<Array2<f32>> {
         check_dim(data.dim(), self.mean.ncols())?;
-        let offsets = self.offsets();
+        let (rows, offsets) = (self.mean.nrows(), self.offsets());
         let precision = self.variance.mapv(|v| 1.0 / f64::from(v));
-        let mut scores = Array2::zeros((data.len(), self.mean.nrows()));
+        let classes = if self.task == Task::MultiLabel { rows / 2 } else { rows };
+        let mut scores = Array2::zeros((data.len(), classes));
         for (x, mut scores) in data.vectors()?.rows().into_iter().zip(scores.rows_mut()) {
-            let logs: Vec<f64> = (0..self.mean.nrows())
+            let logs: Vec<f64> = (0..rows)
                 .map(|class| {
                     let distance: f64 = x
                         .iter()
@@ -118,9 +140,19 @@ impl Model for BayesModel {
                     offsets[class] - 0.5 * distance
                 })
                 .collect();
-            let top = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let sum: f64 = logs.iter().map(|log| (log - top).exp()).sum();
-            scores.iter_mut().zip(&logs).for_each(|(score, log)| *score = ((log - top).exp() / sum) as f32);
+            match self.task {
+                Task::SingleLabel => {
+                    let top = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                    let sum: f64 = logs.iter().map(|log| (log - top).exp()).sum();
+                    scores.iter_mut().zip(&logs).for_each(|(score, log)| *score = ((log - top).exp() / sum) as f32);
+                }
+                Task::MultiLabel => {
+                    let (present, absent) = logs.split_at(classes);
+                    for ((score, present), absent) in scores.iter_mut().zip(present).zip(absent) {
+                        *score = (1.0 / (1.0 + (absent - present).exp())) as f32;
+                    }
+                }
+            }
         }
         Ok(scores)
     }
@@ -153,7 +185,16 @@ impl Model for BayesModel {
         let precision = graph.node("Reciprocal", &[&variance]);
         let squares = graph.node("Mul", &[&x, &x]);
         let logs = graph.scaled_linear(&squares, &precision, &linear, -0.5);
-        let probabilities = graph.softmax(&logs);
+        let logits = match self.task {
+            Task::SingleLabel => logs,
+            Task::MultiLabel => {
+                let classes = self.mean.nrows() / 2;
+                let present = graph.columns(&logs, 0..classes);
+                let absent = graph.columns(&logs, classes..2 * classes);
+                graph.node("Sub", &[&present, &absent])
+            }
+        };
+        let probabilities = graph.scores(&logits, self.task);
         graph.single(&probabilities)
     }
 }

@@ -109,6 +109,13 @@ impl Exporter {
         self.node_with(operator, &[x, &axes], vec![Attribute::int("keepdims", 0)])
     }
 
+    /// Columns of a matrix.
+    pub fn columns(&mut self, x: &str, columns: std::ops::Range<usize>) -> String {
+        let columns: Vec<i64> = columns.map(|column| column as i64).collect();
+        let columns = self.integers(&columns);
+        self.node_with("Gather", &[x, &columns], vec![Attribute::int("axis", 1)])
+    }
+
     /// Softmax over the last axis.
     pub fn softmax(&mut self, x: &str) -> String {
         self.node_with("Softmax", &[x], vec![Attribute::int("axis", 1)])

@@ -134,7 +134,7 @@ pub fn restore(kind: ClassifierKind, task: Task, tensors: &Tensors) -> Result<Bo
         ClassifierKind::Mlp => Box::new(MlpModel::restore(tensors, task)?),
         ClassifierKind::Bilstm => Box::new(BilstmModel::restore(tensors, task)?),
         ClassifierKind::Logistic => Box::new(LogisticModel::restore(tensors, task)?),
-        ClassifierKind::Bayes => Box::new(BayesModel::restore(tensors)?),
+        ClassifierKind::Bayes => Box::new(BayesModel::restore(tensors, task)?),
         ClassifierKind::Knn => Box::new(KnnModel::restore(tensors)?),
         ClassifierKind::Constant => Box::new(ConstantModel::restore(tensors)?),
     };

@@ -81,12 +81,13 @@ fn classifiers_learn_several_labels_and_say_what_they_measured() {
         assert_eq!(metrics["task"], "multi-label", "{name}");
         metrics["test"]["map"]["macro"].as_f64().unwrap()
     };
-    let runs: [(&str, &[&str]); 7] = [
+    let runs: [(&str, &[&str]); 8] = [
         ("constant", &[]),
         ("mlp", &quick),
         ("asymmetric", &["--loss", "asymmetric"]),
         ("focal", &["--loss", "focal", "--optimiser", "sgd", "--schedule", "step"]),
         ("logistic", &[]),
+        ("bayes", &[]),
         ("knn", &[]),
         ("bilstm", &quick),
     ];

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Comparison, Kind, Part, Row};
+use super::{Comparison, Kind, Pair, Part, Row};
 use crate::error::Result;
 use crate::evaluate::measured::{Measured, Number};
 use crate::recipe::Task;
@@ -15,7 +15,7 @@ use crate::report::table::Table;
 use crate::report::{Picture, write as write_text, write_records};
 
 /// Numbers a row that the terminal has room for; the rest is in the report.
-const PRINTED: usize = 8;
+const PRINTED: usize = 3;
 
 /// Rows whose classes are drawn; the rest is in the runs' own folders.
 const DRAWN: usize = 12;
@@ -23,33 +23,25 @@ const DRAWN: usize = 12;
 /// What the headings of the tables of pairs begin with.
 const PAIRS: &str = "Pairs, ";
 
-/// What the heading of the table of classes begins with.
-const CLASSES: &str = "Every class, ";
-
 /// The tables of a comparison with their headings: results of each part (test first), time, pairs, and every class on the
 /// part that matters most.
 pub fn tables(comparison: &Comparison) -> Vec<(String, Table)> {
-    tables_of(comparison, usize::MAX)
-}
-
-/// The tables, with at most so many `numbers` a row of results.
-fn tables_of(comparison: &Comparison, numbers: usize) -> Vec<(String, Table)> {
     let mut tables: Vec<(String, Table)> = parts(comparison)
         .into_iter()
-        .map(|part| (heading(part).to_string(), results(comparison, part, numbers)))
+        .map(|part| (heading(part).to_string(), results(comparison, part, usize::MAX)))
         .collect();
     let stages = stages(comparison);
     if !stages.rows.is_empty() {
         tables.push(("Time per stage".into(), stages));
     }
     for part in parts(comparison) {
-        let pairs = pairs(comparison, part);
+        let pairs = pairs(comparison.pairs.iter().filter(|pair| pair.part == part));
         if !pairs.rows.is_empty() {
             tables.push((format!("{PAIRS}{}", part.name()), pairs));
         }
     }
     if let Some(&part) = parts(comparison).first() {
-        tables.push((format!("{CLASSES}{}", part.name()), classes(comparison, part)));
+        tables.push((format!("Every class, {}", part.name()), classes(comparison, part)));
     }
     tables
 }
@@ -91,27 +83,39 @@ fn name(row: &Row) -> String {
     if row.untrained { format!("{} (UNTRAINED)", row.name) } else { row.name.clone() }
 }
 
+/// The rows that have a part, and what was measured on it.
+fn of_part(comparison: &Comparison, part: Part) -> Vec<(&Row, &Measured)> {
+    comparison.rows.iter().filter_map(|row| Some((row, row.parts.get(&part)?))).collect()
+}
+
+/// The row with the highest headline number, the first of equals, and its place.
+fn best<'a>(rows: &[(&'a Row, &Measured)]) -> Option<(&'a Row, usize)> {
+    let mut best: Option<(f64, usize)> = None;
+    for (at, (_, measured)) in rows.iter().enumerate() {
+        let (_, value) = measured.headline();
+        if best.is_none_or(|(highest, _)| value > highest) {
+            best = Some((value, at));
+        }
+    }
+    best.map(|(_, at)| (rows[at].0, at))
+}
+
+/// One part's results, with at most so many `numbers` a row.
 fn results(comparison: &Comparison, part: Part, numbers: usize) -> Table {
-    let of_part: Vec<(&Row, &Measured)> =
-        comparison.rows.iter().filter_map(|row| Some((row, row.parts.get(&part)?))).collect();
-    let names = of_part.first().map(|(_, measured)| measured.numbers()).unwrap_or_default();
+    let rows = of_part(comparison, part);
+    let names = rows.first().map(|(_, measured)| measured.numbers()).unwrap_or_default();
     let mut header: Vec<String> = vec!["method · classifier".into(), "clips".into()];
     header.extend(names.into_iter().take(numbers).map(|number| number.name));
     header.extend(["hardest class".into(), "constant".into()]);
-    let mut table = Table { header, left: 1, rows: Vec::new(), best: None };
-    let mut best: Option<(f64, usize)> = None;
-    for (row, measured) in of_part {
-        let (_, value) = measured.headline();
-        if best.is_none_or(|(highest, _)| value > highest) {
-            best = Some((value, table.rows.len()));
-        }
+    let best = best(&rows).map(|(_, at)| at).filter(|_| rows.len() > 1);
+    let mut table = Table { header, left: 1, rows: Vec::new(), best };
+    for (row, measured) in rows {
         let mut cells = vec![name(row), measured.n().to_string()];
         cells.extend(measured.numbers().iter().take(numbers).map(cell));
         cells.push(measured.hardest().unwrap_or("–").into());
         cells.push(row.constant.get(&part).map_or("–".into(), |&value| percent(value)));
         table.rows.push(cells);
     }
-    table.best = best.map(|(_, row)| row).filter(|_| table.rows.len() > 1);
     table.without_empty_columns()
 }
 
@@ -140,11 +144,11 @@ fn stages(comparison: &Comparison) -> Table {
     table.without_empty_columns()
 }
 
-fn pairs(comparison: &Comparison, part: Part) -> Table {
+fn pairs<'a>(pairs: impl Iterator<Item = &'a Pair>) -> Table {
     let header =
         ["first", "second", "of", "clips", "only first right", "only second right", "difference", "p", "p, Holm"];
     let mut table = Table::new(&header, 3);
-    for pair in comparison.pairs.iter().filter(|pair| pair.part == part) {
+    for pair in pairs {
         let paired = &pair.paired;
         let difference = match paired.difference_interval {
             Some([low, high]) => {
@@ -399,15 +403,27 @@ fn html(comparison: &Comparison, parts: &[Picture], classes: &[Picture]) -> Stri
     html::page("kinoprobe: comparison", &body)
 }
 
-/// The tables, warnings and banner for the terminal; the pairs only of the part that matters most.
+/// What the terminal shows, what matters most last: time, how the best on the first part compares with the others, the first
+/// few numbers of each part; warnings and banner. The rest is in the report.
 pub fn summary(comparison: &Comparison) -> String {
     let mut text = String::new();
-    let mut pairs = 0;
-    for (heading, table) in tables_of(comparison, PRINTED) {
-        pairs += usize::from(heading.starts_with(PAIRS));
-        if pairs < 2 && !heading.starts_with(CLASSES) {
+    let mut show = |heading: &str, table: Table| {
+        if !table.rows.is_empty() {
             text.push_str(&format!("{heading}\n{}\n", table.text()));
         }
+    };
+    show("Time per stage", stages(comparison));
+    let parts = parts(comparison);
+    if let Some(&part) = parts.first() {
+        let best = best(&of_part(comparison, part)).map(|(row, _)| row.name.as_str());
+        let all = comparison.pairs.iter().filter(|pair| pair.part == part).count();
+        let chosen =
+            comparison.pairs.iter().filter(|pair| best.is_some_and(|best| pair.first == best || pair.second == best));
+        let heading = format!("{PAIRS}{}, with the best (all {all} are in the report)", part.name());
+        show(&heading, pairs(chosen.filter(|pair| pair.part == part)));
+    }
+    for &part in parts.iter().rev() {
+        show(heading(part), results(comparison, part, PRINTED));
     }
     for warning in &comparison.warnings {
         text.push_str(&format!("warning: {warning}\n"));

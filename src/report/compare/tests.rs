@@ -185,6 +185,9 @@ fn the_report_stands_alone_and_says_everything() {
     assert!(warnings.contains("1 of 90 test clips") && warnings.contains("missing.h5"), "{warnings}");
     let text = summary(&comparison);
     assert!(text.contains("Test split") && text.contains("66.7 % ["), "{text}");
+    // Of three rows two pairs are with the best; the results come last.
+    assert!(text.contains("with the best (all 3 are in the report)"), "{text}");
+    assert!(text.find("Validation split") < text.find("Test split") && text.find("Pairs") < text.find("Test split"));
     let json: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(out.join("compare.json")).unwrap()).unwrap();
     assert!(json["pairs"][0]["p_holm"].is_number() && json["rows"][2]["kind"] == "late-fusion");
