@@ -3,7 +3,7 @@
 use linfa::DatasetBase;
 use linfa::traits::Fit;
 use linfa_logistic::MultiLogisticRegression;
-use ndarray::{Array1, Array2, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 
 use super::loss::{self, Loss};
 use super::standardise::check_dim;
@@ -22,6 +22,8 @@ pub struct LogisticRegression(pub recipe::Logistic);
 const CONVERGED: f64 = 1e-4;
 /// The mean gradient at which iterations end: far enough for probabilities to agree with scikit-learn's to 1e-4.
 const DONE: f64 = 1e-6;
+/// Searches at the most, each from where the one before ended.
+const SEARCHES: usize = 20;
 
 impl Classifier for LogisticRegression {
     fn fit(&self, train: &Dataset, _: &Dataset, fitting: &mut Fitting<'_>) -> Result<Fitted> {
@@ -75,19 +77,32 @@ impl LogisticRegression {
         let counts = targets.sum_axis(Axis(0)).mapv(f64::from);
         let mut start = Array2::zeros((dim + 1, targets.ncols()));
         start.row_mut(dim).assign(&counts.mapv(|of_class| (of_class / count as f64).ln()));
-        let fitted = MultiLogisticRegression::default()
-            .alpha(alpha * scale * scale)
-            .initial_params(start)
-            .max_iterations(self.0.max_iterations)
-            .gradient_tolerance(DONE / scale)
-            .fit(&DatasetBase::new(&vectors * scale, Array1::from_vec(labels)))
-            .map_err(|error| wrong(&error.to_string()))?;
-        let (weight, bias) = (&fitted.params().t() * scale, fitted.intercept().to_owned());
-        if !weight.iter().chain(&bias).all(|value| value.is_finite()) {
-            return Err(wrong("the weights grew beyond all bounds; raise classify.logistic.alpha"));
+        let mut best: Option<Solution> = None;
+        // Where features are much alike the search gets stuck all the same; it goes on when it begins anew from there.
+        for _ in 0..SEARCHES {
+            let fitted = MultiLogisticRegression::default()
+                .alpha(alpha * scale * scale)
+                .initial_params(start.clone())
+                .max_iterations(self.0.max_iterations)
+                .gradient_tolerance(DONE / scale)
+                .fit(&DatasetBase::new(&vectors * scale, Array1::from_vec(labels.clone())))
+                .map_err(|error| wrong(&error.to_string()))?;
+            let (weight, bias) = (&fitted.params().t() * scale, fitted.intercept().to_owned());
+            if !weight.iter().chain(&bias).all(|value| value.is_finite()) {
+                return Err(wrong("the weights grew beyond all bounds; raise classify.logistic.alpha"));
+            }
+            let slope = steepest(vectors, targets, weight.view(), &bias, alpha);
+            if best.as_ref().is_some_and(|(_, _, before)| slope >= *before) {
+                break;
+            }
+            start.slice_mut(s![..dim, ..]).assign(fitted.params());
+            start.row_mut(dim).assign(&bias);
+            best = Some((weight, bias, slope));
+            if slope <= CONVERGED {
+                break;
+            }
         }
-        let slope = steepest(vectors, targets, weight.view(), &bias, alpha);
-        Ok((weight, bias, slope))
+        Ok(best.expect("the first search is the best so far"))
     }
 
     /// A regression for each label. A softmax over not having (0) and having it (1) depends on w₁ − w₀ only, and at its

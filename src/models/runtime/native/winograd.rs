@@ -3,7 +3,8 @@
 //!
 //! F(4, 3) makes four outputs of six inputs with 6 multiplications in place of 12, over two axes 16 outputs with 36 in
 //! place of 144: y = Aᵀ[(G·g) ⊙ (Bᵀ·d)]. The products over channels stay matrix products, one for each of the 6 (36)
-//! points; the transforms are sums over whole rows of pixels. F(2, 3) serves axes too short for F(4, 3).
+//! points; the transforms are sums over whole rows of pixels. F(2, 3), with 4 (16) points for 2 (4) outputs, serves axes too
+//! short for F(4, 3), and pictures of so few tiles that reading the weights of 36 points would take the time.
 //!
 //! In f32 the result differs from the direct sum by some 1e-6 of its size.
 
