@@ -40,7 +40,7 @@ impl Classifier for LogisticRegression {
         };
         let notes = if slope > CONVERGED {
             vec![format!(
-                "logistic regression had not converged after {} iterations (mean gradient {slope:.1e} > {CONVERGED:.0e}); \
+                "logistic regression had not converged, with {} iterations a search (mean gradient {slope:.1e} > {CONVERGED:.0e}); \
                  raise classify.logistic.max_iterations",
                 self.0.max_iterations
             )]
