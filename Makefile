@@ -52,7 +52,7 @@ data     := --manifest $(MANIFEST) $(if $(ROOT),--root $(ROOT))
 # Exit code 3: some clips failed and are recorded in the store; the rest goes on.
 go_on    := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup build weights demo features classify compare inspect test test-web fuzz bench goldens lint clean posters no-manifest demo-posters serve last-models FORCE $(ALL_METHODS)
+.PHONY: help setup build weights demo features classify compare inspect test test-web fuzz load bench goldens lint clean posters no-manifest demo-posters serve last-models FORCE $(ALL_METHODS)
 help:
 	@echo 'Targets (each does its own set-up and skips what is up to date):'
 	@echo '  demo       make clips, extract, train, compare: the whole of it on generated data'
@@ -65,6 +65,7 @@ help:
 	@echo '  test       the whole test suite'
 	@echo '  test-web   the page and the exported site in a real browser -> target/test-web'
 	@echo '  fuzz       break uploads to the last models'"'"' server and see whether it minds   SECONDS=600'
+	@echo '  load       requests a second of the last models'"'"' server, against a Python one   FLAGS="--seconds 60"'
 	@echo '  bench      speed against the Python peer (PEER=torch: with PyTorch too) -> BENCHMARKS.md'
 	@echo '  lint       rustfmt and clippy;  goldens: make the reference numbers anew;  setup;  build'
 	@echo 'Demo data:   DEMO=demo (one label a clip, the default) or DEMO=demo-labels (several)'
@@ -189,6 +190,12 @@ tests/web/node_modules/ready: tests/web/package-lock.json
 
 bench: build
 	@benches/run.sh $(FLAGS)
+
+# The last models' server against a Python one, at equal batch.
+load: build last-models
+	@command -v wrk >/dev/null || setup/native.sh wrk
+	@benches/venv.sh benches/peer/requirements.txt benches/peer/requirements-serve.txt
+	@.venv-bench/bin/python benches/load.py --binary $(BIN)serve --models "$$(cat $(LAST))" --onnx "$$(ls -t models/efficientnet_lite2-registry-*.onnx | head -1)" $(FLAGS)
 
 goldens: weights
 	@for script in tests/goldens/*.py; do echo "$$script"; $${PYTHON:-python3} "$$script"; done

@@ -1,19 +1,19 @@
 """A load test of kinoprobe-serve against its peer, on loopback, in one run.
 
-`load.py --models runs/posters --onnx NETWORK.onnx [--seconds 20] [--concurrency 1 8 64] [--batch 4]` starts each server in
-turn for every concurrency, sends posters over connections that are kept open, and prints a table: requests a second,
-latencies (median and 99th percentile), largest resident memory, refusals (503) and errors (anything else).
+`load.py --models runs/posters --onnx NETWORK.onnx [--seconds 60] [--concurrency 1 8 64] [--batch 4]` starts each server in
+turn for every concurrency, has wrk send posters over connections that are kept open, and prints a table: requests a second,
+latencies (median and 99th percentile), largest resident memory, refusals (429, 503) and errors (anything else).
 """
 import argparse
-import asyncio
-import collections
 import http.client
 import json
 import os
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import cv2
@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 parser = argparse.ArgumentParser()
 parser.add_argument("--models", type=pathlib.Path, required=True)
 parser.add_argument("--onnx", type=pathlib.Path, required=True, help="the network, for the peer")
-parser.add_argument("--seconds", type=float, default=20)
+parser.add_argument("--seconds", type=int, default=60)
 parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 64])
 parser.add_argument("--batch", type=int, default=4)
 parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "target/release/kinoprobe-serve")
@@ -34,7 +34,7 @@ parser.add_argument("--json", type=pathlib.Path, help="write the numbers here, t
 arguments = parser.parse_args()
 
 PORTS = {"kinoprobe": 18081, "peer": 18082}
-WARM_UP = 2.0
+WARM_UP = 2
 
 
 def posters(count=16):
@@ -51,11 +51,7 @@ def posters(count=16):
         jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
         head = f'--cut\r\nContent-Disposition: form-data; name="file"; filename="{i}.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
         body = head.encode() + jpeg + b"\r\n--cut--\r\n"
-        bodies.append(
-            f"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=cut\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n".encode()
-            + body
-        )
+        bodies.append(head.encode() + jpeg + b"\r\n--cut--\r\n")
     return bodies
 
 
@@ -92,71 +88,57 @@ def resident(pid):
     return memory, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def client(port, bodies, begin, end, times, statuses):
-    turn = 0
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while time.perf_counter() < end:
-        turn += 1
-        sent = time.perf_counter()
-        writer.write(bodies[turn % len(bodies)])
-        head = await reader.readuntil(b"\r\n\r\n")
-        status = int(head[9:12])
-        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-        await reader.readexactly(length)
-        done = time.perf_counter()
-        if sent >= begin:
-            statuses[status] += 1
-            if status == 200:
-                times.append(done - sent)
-        if status == 503:
-            await asyncio.sleep(0.05)
-    writer.close()
+def wrk(port, concurrency, folder, seconds):
+    return subprocess.Popen(
+        ["wrk", "--threads", "1", "--connections", str(concurrency), "--duration", f"{seconds}s", "--timeout", "30s"]
+        + ["--script", ROOT / "benches/load.lua", f"http://127.0.0.1:{port}/api/predict"],
+        env={**os.environ, "POSTERS": str(folder)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
-async def load(pid, port, concurrency, bodies):
-    begin = time.perf_counter() + WARM_UP
-    end = begin + arguments.seconds
-    times, statuses, memory = [], collections.Counter(), []
-    work = [
-        asyncio.create_task(client(port, bodies[i % len(bodies) :] + bodies[: i % len(bodies)], begin, end, times, statuses))
-        for i in range(concurrency)
-    ]
-    while time.perf_counter() < begin:
-        await asyncio.sleep(0.1)
-    processor = resident(pid)[1]
-    while time.perf_counter() < end:
+def load(pid, port, concurrency, folder):
+    wrk(port, concurrency, folder, WARM_UP).communicate()
+    memory, processor = [], resident(pid)[1]
+    sending = wrk(port, concurrency, folder, arguments.seconds)
+    while sending.poll() is None:
         memory.append(resident(pid)[0])
-        await asyncio.sleep(0.25)
+        time.sleep(0.25)
     processor = resident(pid)[1] - processor
-    await asyncio.gather(*work)
-    times.sort()
-    at = lambda share: 1000 * times[min(len(times) - 1, int(share * len(times)))]
+    said = json.loads(sending.stderr.read())
     third = max(1, len(memory) // 3)
     return {
-        "requests_per_second": len(times) / arguments.seconds,
-        "p50_ms": at(0.5),
-        "p99_ms": at(0.99),
+        "requests_per_second": said["ok"] / said["seconds"],
+        "p50_ms": said["p50"],
+        "p99_ms": said["p99"],
         "memory_mb": max(memory) / 1e6,
         "memory_growth_mb": (statistics.mean(memory[-third:]) - statistics.mean(memory[:third])) / 1e6,
-        "cpu_ms_per_request": 1000 * processor / max(1, len(times)),
-        "refused": statuses[503],
-        "errors": sum(count for status, count in statuses.items() if status not in (200, 503)),
+        "cpu_ms_per_request": 1000 * processor / max(1, said["ok"]),
+        "refused": said["refused"],
+        "errors": said["wrong"],
     }
 
 
 def main():
-    bodies, results = posters(), []
+    if not shutil.which("wrk"):
+        raise SystemExit("load: wrk sends the requests and is not installed (Debian's package wrk)")
+    folder, results = pathlib.Path(tempfile.mkdtemp()), []
+    for i, body in enumerate(posters()):
+        (folder / str(i)).write_bytes(body)
     for concurrency in arguments.concurrency:
         for server, port in PORTS.items():
             process = subprocess.Popen([str(part) for part in command(server)], stdout=subprocess.DEVNULL)
             try:
                 wait_for(port, process)
-                result = asyncio.run(load(process.pid, port, concurrency, bodies))
+                result = load(process.pid, port, concurrency, folder)
             finally:
                 process.terminate()
                 process.wait()
             results.append({"server": server, "concurrency": concurrency, "load_average": os.getloadavg()[0], **result})
             print(json.dumps(results[-1]), file=sys.stderr)
+    shutil.rmtree(folder)
     print("| server | concurrency | requests/s | p50 ms | p99 ms | CPU ms a request | memory MB (growth) | 503 | errors |")
     print("|-|-|-|-|-|-|-|-|-|")
     for r in results:

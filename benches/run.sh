@@ -8,17 +8,7 @@ cd "$(dirname "$0")/.."
 venv=.venv-bench
 requirements=(benches/peer/requirements.txt)
 [ "${PEER:-}" = torch ] && requirements+=(benches/peer/requirements-torch.txt)
-for file in "${requirements[@]}"; do
-    stamp=$venv/$(basename "$file")
-    cmp -s "$file" "$stamp" && continue
-    echo "bench: installing $file into $venv" >&2
-    [ -d $venv ] || python3 -m venv $venv
-    $venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary=:all: --requirement "$file" || {
-        echo "bench: these packages want Python 3.11 to 3.13 on Linux x86-64 or arm64, and a package index" >&2
-        exit 1
-    }
-    cp "$file" "$stamp"
-done
+benches/venv.sh "${requirements[@]}"
 target=${CARGO_TARGET_DIR:-target}
 cargo build --release --quiet --bins
 clips=$target/bench/clips
