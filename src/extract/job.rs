@@ -206,12 +206,12 @@ fn extract(
                 batch,
                 threads: cores,
                 output: Some(card.output.name.clone()),
+                share: false,
             };
             let network = Network::load(&model.onnx, options.device, settings)?;
             wanted.provider = network.provider.clone();
             // On the CPU the network takes nearly all the time, and the cores.
-            let on_cpu = matches!(wanted.provider.as_str(), "native" | "cpu" | "openvino");
-            let workers = options.workers.unwrap_or(if on_cpu { cores.div_ceil(4) } else { cores }).max(1);
+            let workers = options.workers.unwrap_or(if network.on_cpu() { cores.div_ceil(4) } else { cores }).max(1);
             let workers = (0..workers).map(|_| items(options, card)).collect();
             let mut journal = Journal::open(&options.out, payload, wanted)?;
             Run { manifest: &options.manifest, extract: &work.extract, journal: &mut journal, progress }

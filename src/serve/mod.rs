@@ -154,13 +154,13 @@ fn prepare(options: &Options) -> Result<Arc<App>> {
             batch,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             output: Some(card.output.name.clone()),
+            share: true,
         };
         Network::load(&prepared.onnx, options.device, settings)
     };
     let single = load(1)?;
     let provider = single.provider.clone();
-    let on_cpu = matches!(provider.as_str(), "native" | "cpu" | "openvino");
-    let batch = options.batch.unwrap_or(if on_cpu { 1 } else { 8 });
+    let batch = options.batch.unwrap_or(if single.on_cpu() { 1 } else { 8 });
     let batched = if batch > 1 { Some(load(batch)?) } else { None };
 
     if models.posters.untrained || prepared.untrained {

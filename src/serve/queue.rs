@@ -248,7 +248,7 @@ mod tests {
         let network = |batch| Network {
             provider: "test".into(),
             lanes: vec![Box::new(Slow { batch, began: told.clone(), leave: given.clone() })],
-            settings: Settings { item: vec![1], dim: 1, batch, threads: 1, output: None },
+            settings: Settings { item: vec![1], dim: 1, batch, threads: 1, output: None, share: false },
         };
         let finish: Arc<Finish<f32>> = Arc::new(|embeddings| Ok(embeddings.iter().copied().collect()));
         let seen = Arc::new(Seen::default());

@@ -331,7 +331,7 @@ fn seeded_networks_are_the_same_bytes_everywhere() {
     }
 }
 
-/// Our ONNX through ONNX Runtime against torch with the same weights and inputs (tests/goldens/networks.py).
+/// Our ONNX through ONNX Runtime and through our own kernels against torch with the same weights and inputs (tests/goldens/networks.py).
 #[cfg(feature = "onnx")]
 mod parity {
     use kinoprobe::models::runtime::{Device, Network, Settings};
@@ -354,13 +354,22 @@ mod parity {
         let path = folder.path().join("net.onnx");
         std::fs::write(&path, onnx).unwrap();
         let shape = card.input.shape(2);
-        let settings = Settings { item: shape[1..].to_vec(), dim: card.output.dim, batch: 2, threads: 1, output: None };
+        let item = shape[1..].to_vec();
+        let settings = Settings { item, dim: card.output.dim, batch: 2, threads: 2, output: None, share: true };
         let integers = seeded::integers("input", 0, shape.iter().product());
         let input: Vec<f32> = integers.into_iter().map(|u| u as f32 / 16384.0).collect();
-        let found = Network::load(&path, Device::Cpu, settings).unwrap().run(&input).unwrap();
         let rms = (expected.mapv(|v| v * v).mean().unwrap()).sqrt();
-        let worst = (&found - &expected).mapv(f32::abs).into_iter().fold(0.0, f32::max);
-        assert!(worst <= 1e-4 * rms, "{golden}: off by {worst}, the output's rms being {rms}");
+        for device in [Device::Cpu, Device::Native] {
+            let mut network = match Network::load(&path, device, settings.clone()) {
+                Err(error) if device == Device::Native && error.to_string().contains("device native cannot run") => {
+                    continue;
+                }
+                network => network.unwrap(),
+            };
+            let found = network.run(&input).unwrap();
+            let worst = (&found - &expected).mapv(f32::abs).into_iter().fold(0.0, f32::max);
+            assert!(worst <= 1e-4 * rms, "{golden} on {}: off by {worst}, rms {rms}", network.provider);
+        }
     }
 
     #[test]

@@ -78,6 +78,9 @@ pub struct Settings {
     pub threads: usize,
     /// The output to read, where the network has several.
     pub output: Option<String>,
+    /// Whether a lane that runs while others rest may take their threads: its answer comes sooner, and whatever else the
+    /// cores do comes later.
+    pub share: bool,
 }
 
 impl Settings {
@@ -103,7 +106,7 @@ pub trait Lane: Send {
 
 /// A network ready to run.
 pub struct Network {
-    /// What really runs it: `native`, `cpu`, `openvino`, `cuda`, `tensorrt`, several joined by `+`.
+    /// What really runs it: `native`, `native-amx`, `cpu`, `openvino`, `cuda`, `tensorrt`, several joined by `+`.
     pub provider: String,
     /// At least one.
     pub lanes: Vec<Box<dyn Lane>>,
@@ -140,6 +143,11 @@ impl Network {
             device => onnxruntime::load(onnx, device, &settings)?,
         };
         Ok(Self { provider, lanes, settings })
+    }
+
+    /// Whether it runs on the processor, and takes its cores.
+    pub fn on_cpu(&self) -> bool {
+        matches!(self.provider.as_str(), "native" | "native-amx" | "cpu" | "openvino")
     }
 
     /// Runs one batch on the first lane.

@@ -1,11 +1,14 @@
 //! Convolutions: the direct ways, and which way suits.
 
-use ndarray::{Array2, ArrayView3, s};
-use pulp::{Arch, Simd, WithSimd};
+use std::ops::Range;
 
-use super::layers::{Activation, Shape, activate, filled};
-use super::weights::Packed;
-use super::winograd::{End, Factorised, Scratch, Spatial, Temporal};
+use ndarray::ArrayView3;
+
+use super::layers::{Activation, Shape, filled};
+use super::separable::{Pointwise, Separable};
+use super::team::Team;
+use super::weights::{Packed, Unit};
+use super::winograd::{End, Factorised, Spatial, Temporal};
 
 /// Positions whose inputs are gathered at a time.
 const ROWS: usize = 240;
@@ -36,6 +39,13 @@ impl Geometry {
         Some(Shape { depth, height, width, ..input }.with_channels(channels))
     }
 
+    /// The rows of a picture of this height that some rows of the output look at.
+    pub fn rows(&self, output: &Range<usize>, height: usize) -> Range<usize> {
+        let first = (output.start * self.stride[1]).saturating_sub(self.before[1]);
+        let last = ((output.end - 1) * self.stride[1] + self.kernel[1]).saturating_sub(self.before[1]);
+        first.min(height)..last.min(height)
+    }
+
     fn is(&self, kernel: Axes, stride: usize, padding: Axes) -> bool {
         self.kernel == kernel && self.stride == [stride; 3] && self.before == padding && self.after == padding
     }
@@ -54,8 +64,8 @@ pub(super) enum Way {
     Factorised(Box<Factorised>),
     /// The inputs of each position side by side, times (taps · channels in, channels out).
     Gathered(Geometry, Packed),
-    /// A filter a channel, (taps, channels).
-    Depthwise(Geometry, Array2<f32>),
+    /// A filter a channel, and the pointwise layers around it.
+    Separable(Box<Separable>),
 }
 
 /// A convolution with what follows it.
@@ -73,7 +83,7 @@ pub(super) struct Convolution {
 
 impl Way {
     /// The way that suits a dense convolution of `weight`, (channels out, channels in, taps), to `output` from `input`.
-    pub fn dense(geometry: Geometry, weight: &[f32], input: Shape, output: Shape) -> Self {
+    pub fn dense(geometry: Geometry, weight: &[f32], input: Shape, output: Shape, unit: Unit) -> Self {
         let taps: usize = geometry.kernel.iter().product();
         let weight = ArrayView3::from_shape((output.channels, input.channels, taps), weight).expect("it has its shape");
         let weight = weight.permuted_axes([2, 1, 0]);
@@ -82,77 +92,81 @@ impl Way {
         // Beyond some weights a position the transformed ones cost more to read than they save.
         let tiles = input.frames() * input.height.div_ceil(4) * input.width.div_ceil(4);
         if geometry.is([1, 1, 1], 1, [0; 3]) {
-            Way::Pointwise(Packed::whole(weight, stored))
+            Way::Pointwise(Packed::whole(weight, stored, unit))
         } else if geometry.is([1, 3, 3], 1, [0, 1, 1]) && whole && tiles >= 16 {
-            Way::Spatial(Spatial::new(weight, stored, tiles))
+            Way::Spatial(Spatial::new(weight, stored, tiles, unit))
         } else if geometry.is([3, 1, 1], 1, [1, 0, 0]) && whole && input.depth > 1 {
-            Way::Temporal(Temporal::new(weight, stored, input.depth))
+            Way::Temporal(Temporal::new(weight, stored, input.depth, unit))
         } else {
-            Way::Gathered(geometry, Packed::whole(weight, stored))
+            Way::Gathered(geometry, Packed::whole(weight, stored, unit))
         }
-    }
-
-    /// One filter a channel: `weight` (channels, 1, taps).
-    pub fn depthwise(geometry: Geometry, weight: &[f32], shape: Shape) -> Self {
-        let taps: usize = geometry.kernel.iter().product();
-        let mut matrix = Array2::zeros((taps, shape.stored));
-        for ((t, channel), value) in matrix.slice_mut(s![.., ..shape.channels]).indexed_iter_mut() {
-            *value = weight[channel * taps + t];
-        }
-        Way::Depthwise(geometry, matrix)
     }
 }
 
 impl Convolution {
     /// Whether `next` can be computed together with this, whose output only it reads.
     pub fn joins(&self, next: &Convolution) -> bool {
-        matches!((&self.way, &next.way), (Way::Spatial(_), Way::Temporal(_)))
+        match (&self.way, &next.way) {
+            (Way::Spatial(_), Way::Temporal(_)) | (Way::Pointwise(_), Way::Separable(_)) => true,
+            (Way::Separable(layers), Way::Pointwise(_)) => layers.is_open(),
+            _ => false,
+        }
     }
 
     /// Whether it can be [added](Convolution::adds) to what its output holds.
     pub fn can_add(&self) -> bool {
-        self.activation == Activation::None && matches!(self.way, Way::Temporal(_) | Way::Factorised(_))
+        self.activation == Activation::None
+            && match &self.way {
+                Way::Temporal(_) | Way::Factorised(_) => true,
+                Way::Separable(layers) => !layers.is_open(),
+                _ => false,
+            }
     }
 
     /// This and `next` as one, where they [join](Convolution::joins).
     pub fn join(self, next: Convolution) -> Option<Convolution> {
-        let (Way::Spatial(spatial), Way::Temporal(temporal)) = (self.way, next.way) else { return None };
-        let layers = Factorised { spatial, bias: self.bias, activation: self.activation, temporal };
-        Some(Convolution { way: Way::Factorised(Box::new(layers)), ..next })
+        let Convolution { bias, activation, .. } = self;
+        let way = match (self.way, next.way) {
+            (Way::Spatial(spatial), Way::Temporal(temporal)) => {
+                Way::Factorised(Box::new(Factorised { spatial, bias, activation, temporal }))
+            }
+            (Way::Pointwise(weight), Way::Separable(layers)) => {
+                Way::Separable(Box::new(layers.after(Pointwise { weight, bias, activation })))
+            }
+            (Way::Separable(layers), Way::Pointwise(weight)) => {
+                Way::Separable(Box::new(layers.before(bias, activation, weight)))
+            }
+            _ => return None,
+        };
+        Some(Convolution { way, ..next })
     }
 
-    /// `output` of `input`, of these shapes.
-    pub fn run(
-        &self,
-        from: Shape,
-        input: &[f32],
-        to: Shape,
-        output: &mut [f32],
-        scratch: &mut Scratch,
-        patches: &mut Vec<f32>,
-    ) {
+    /// `output` of `input`, of these shapes; where it can, by the whole team. The result does not depend on how many
+    /// they are.
+    pub fn run(&self, from: Shape, input: &[f32], to: Shape, output: &mut [f32], team: &mut Team<'_>) {
         let (bias, activation) = (&self.bias[..], self.activation);
         let end = End { bias, adds: self.adds, activation };
         match &self.way {
-            Way::Spatial(layer) => layer.run(from, input, output, end, scratch),
-            Way::Temporal(layer) => layer.run(from, input, output, end, scratch),
-            Way::Factorised(layers) => layers.run(from, input, output, end, scratch),
-            Way::Pointwise(weight) => weight.multiply(input, output, bias, activation),
+            Way::Spatial(layer) => layer.run(from, input, output, end, team.scratch()),
+            Way::Temporal(layer) => layer.run(from, input, output, end, team.scratch()),
+            Way::Factorised(layers) => layers.run(from, input, output, end, team.scratch()),
+            Way::Pointwise(weight) => weight.multiply(input, output, bias, activation, &mut team.scratch().digits),
             Way::Gathered(geometry, weight) => {
                 let (taken, _) = weight.dim();
-                patches.resize(patches.len().max(ROWS * taken), 0.0);
-                for (block, output) in output.chunks_mut(ROWS * to.stored).enumerate() {
-                    let rows = output.len() / to.stored;
-                    let patches = &mut patches[..rows * taken];
-                    for (i, patch) in patches.chunks_exact_mut(taken).enumerate() {
-                        gather(geometry, from, input, to, block * ROWS + i, patch);
+                let blocks = (output.len() / to.stored).div_ceil(ROWS).div_ceil(team.scratches.len());
+                team.share(output.chunks_mut(blocks * ROWS * to.stored), |job, output, scratch| {
+                    scratch.input.at_least(ROWS * taken);
+                    for (block, output) in output.chunks_mut(ROWS * to.stored).enumerate() {
+                        let rows = output.len() / to.stored;
+                        let patches = &mut scratch.input[..rows * taken];
+                        for (i, patch) in patches.chunks_exact_mut(taken).enumerate() {
+                            gather(geometry, from, input, to, (job * blocks + block) * ROWS + i, patch);
+                        }
+                        weight.multiply(patches, output, bias, activation, &mut scratch.digits);
                     }
-                    weight.multiply(patches, output, bias, activation);
-                }
+                });
             }
-            Way::Depthwise(geometry, weight) => {
-                Arch::new().dispatch(Depthwise { geometry, weight, from, input, to, output, bias, activation });
-            }
+            Way::Separable(layers) => layers.run(input, output, end, team),
         }
     }
 }
@@ -182,151 +196,6 @@ fn gather(geometry: &Geometry, from: Shape, input: &[f32], to: Shape, position: 
             taps[begin * from.stored..end * from.stored]
                 .copy_from_slice(&input[source..][..(end - begin) * from.stored]);
             taps[end * from.stored..].fill(0.0);
-        }
-    }
-}
-
-struct Depthwise<'a> {
-    geometry: &'a Geometry,
-    weight: &'a Array2<f32>,
-    from: Shape,
-    input: &'a [f32],
-    to: Shape,
-    output: &'a mut [f32],
-    bias: &'a [f32],
-    activation: Activation,
-}
-
-impl WithSimd for Depthwise<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { geometry, weight, from, input, to, output, bias, activation } = self;
-        let bias = S::as_simd_f32s(bias).0;
-        let vectors = bias.len();
-        let filter = Filter::<S> {
-            simd,
-            geometry,
-            vectors,
-            weight: S::as_simd_f32s(weight.as_slice().expect("row-major")).0,
-            bias,
-            activation,
-        };
-        let input = S::as_simd_f32s(input).0;
-        let picture = from.height * from.width * vectors;
-        for (row, line) in output.chunks_exact_mut(to.width * to.stored).enumerate() {
-            let (frame, y) = (row / to.height, row % to.height);
-            let picture = &input[frame * picture..][..picture];
-            let line = S::as_mut_simd_f32s(line).0;
-            // Some channels of a whole line at a time: what neighbours share is still in the first-level cache, and their
-            // sums and taps in registers.
-            let mut channel = 0;
-            while channel + 4 <= vectors {
-                match S::REGISTER_COUNT >= 32 {
-                    true => filter.line::<4, 4>(from, picture, to, y, channel, line),
-                    false => filter.line::<4, 2>(from, picture, to, y, channel, line),
-                }
-                channel += 4;
-            }
-            while channel + 2 <= vectors {
-                filter.line::<2, 4>(from, picture, to, y, channel, line);
-                channel += 2;
-            }
-            while channel < vectors {
-                filter.line::<1, 4>(from, picture, to, y, channel, line);
-                channel += 1;
-            }
-        }
-    }
-}
-
-/// Filters a channel, as vectors.
-struct Filter<'a, S: Simd> {
-    simd: S,
-    geometry: &'a Geometry,
-    /// Vectors of a position.
-    vectors: usize,
-    /// (taps, vectors).
-    weight: &'a [S::f32s],
-    bias: &'a [S::f32s],
-    activation: Activation,
-}
-
-/// Taps of one axis that lie within the picture, and where the first of all would lie.
-#[derive(Clone, Copy)]
-struct Reach {
-    begin: usize,
-    end: usize,
-    corner: isize,
-}
-
-impl<S: Simd> Filter<'_, S> {
-    fn reach(&self, axis: usize, at: usize, length: usize) -> Reach {
-        let taps = self.geometry.kernel[axis];
-        let corner = (at * self.geometry.stride[axis]) as isize - self.geometry.before[axis] as isize;
-        let begin = (-corner).clamp(0, taps as isize) as usize;
-        Reach { begin, end: (length as isize - corner).clamp(begin as isize, taps as isize) as usize, corner }
-    }
-
-    /// `V` vectors of channels, from `channel` on, of the line `y`: `X` positions at a time where all their taps lie
-    /// within the picture, else one.
-    #[inline(always)]
-    fn line<const V: usize, const X: usize>(
-        &self,
-        from: Shape,
-        picture: &[S::f32s],
-        to: Shape,
-        y: usize,
-        channel: usize,
-        line: &mut [S::f32s],
-    ) {
-        let down = self.reach(1, y, from.height);
-        let whole = |reach: Reach| reach.end - reach.begin == self.geometry.kernel[2];
-        let mut x = 0;
-        while x < to.width {
-            let across = self.reach(2, x, from.width);
-            if x + X <= to.width && whole(across) && whole(self.reach(2, x + X - 1, from.width)) {
-                self.positions::<V, X>(from.width, picture, down, across, channel, &mut line[x * self.vectors..]);
-                x += X;
-            } else {
-                self.positions::<V, 1>(from.width, picture, down, across, channel, &mut line[x * self.vectors..]);
-                x += 1;
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn positions<const V: usize, const X: usize>(
-        &self,
-        width: usize,
-        picture: &[S::f32s],
-        down: Reach,
-        across: Reach,
-        channel: usize,
-        output: &mut [S::f32s],
-    ) {
-        let (simd, vectors, [_, _, wide]) = (self.simd, self.vectors, self.geometry.kernel);
-        let step = self.geometry.stride[2] * vectors;
-        let mut sums = [[simd.splat_f32s(0.0); V]; X];
-        for dy in down.begin..down.end {
-            let row = &picture[(down.corner + dy as isize) as usize * width * vectors..][..width * vectors];
-            for dx in across.begin..across.end {
-                let taps = &self.weight[(dy * wide + dx) * vectors + channel..][..V];
-                let first = (across.corner + dx as isize) as usize * vectors + channel;
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    let pixel = &row[first + i * step..][..V];
-                    for v in 0..V {
-                        sums[v] = simd.mul_add_f32s(pixel[v], taps[v], sums[v]);
-                    }
-                }
-            }
-        }
-        for (sums, position) in sums.into_iter().zip(output.chunks_mut(vectors)) {
-            let values = position[channel..][..V].iter_mut().zip(&self.bias[channel..]);
-            for ((value, &bias), sum) in values.zip(sums) {
-                *value = activate(simd, simd.add_f32s(sum, bias), self.activation);
-            }
         }
     }
 }

@@ -4,9 +4,14 @@ mod builder;
 
 use std::collections::HashMap;
 
+use rayon::ThreadPool;
+
+use super::aligned::Aligned;
 use super::convolution::Convolution;
 use super::layers::{Activation, Affine, LayerNorm, Shape, add, apply, global_average};
 use super::read::Network;
+use super::team::Team;
+use super::weights::Unit;
 use super::winograd::Scratch;
 use crate::error::Error;
 use crate::models::runtime::{Settings, admits};
@@ -87,9 +92,8 @@ pub(super) struct Plan {
 /// The buffers of one lane.
 #[derive(Debug, Default)]
 pub(super) struct Workspace {
-    buffers: Vec<Vec<f32>>,
-    scratch: Scratch,
-    patches: Vec<f32>,
+    buffers: Vec<Aligned>,
+    scratches: Vec<Scratch>,
     result: Vec<f32>,
 }
 
@@ -100,8 +104,8 @@ fn unknown<T>(what: impl Into<String>) -> Planned<T> {
 }
 
 impl Plan {
-    /// The plan of a network for items as `settings` states them.
-    pub fn new(network: &Network, settings: &Settings) -> Planned<Self> {
+    /// The plan of a network for items as `settings` states them, on a unit that this processor has.
+    pub fn new(network: &Network, settings: &Settings, unit: Unit) -> Planned<Self> {
         let [(input, declared)] = &network.inputs[..] else {
             return Err(Refusal::Misfit(format!(
                 "a network needs exactly one input, this one has {}",
@@ -133,7 +137,7 @@ impl Plan {
                 }
             },
         };
-        let builder = Builder::new(network, input, shape, &output).whole()?;
+        let builder = Builder::new(network, input, shape, &output, unit).whole()?;
         let Some(&result) = builder.values.get(&output) else {
             return unknown(format!("no layer known here makes its output `{output}`"));
         };
@@ -193,13 +197,30 @@ impl Plan {
         Self { input, buffers, result: place[&result.id], output: result.shape, steps }
     }
 
-    /// Runs a batch of items, each channels first, one after the other; the result is (batch, channels).
-    pub fn run<'w>(&self, items: &[f32], workspace: &'w mut Workspace) -> &'w [f32] {
-        let Workspace { buffers, scratch, patches, result } = workspace;
+    /// Runs a batch of items, each channels first, one after the other, on `threads` threads, those beside this one of
+    /// `helpers`; the result is (batch, channels) and does not depend on them.
+    pub fn run<'w>(
+        &self,
+        items: &[f32],
+        threads: usize,
+        helpers: Option<&ThreadPool>,
+        workspace: &'w mut Workspace,
+    ) -> &'w [f32] {
+        let Workspace { buffers, scratches, result } = workspace;
+        scratches.resize_with(scratches.len().max(threads), Scratch::default);
         if buffers.is_empty() {
-            *buffers = self.buffers.iter().map(|&length| vec![0.0; length]).collect();
+            *buffers = self.buffers.iter().map(|&length| Aligned::zeros(length)).collect();
         }
         channels_last(self.input, items, &mut buffers[0]);
+        Team::with(helpers, &mut scratches[..threads], |team| self.steps(buffers, team));
+        result.clear();
+        for position in buffers[self.result][..self.output.len()].chunks_exact(self.output.stored) {
+            result.extend_from_slice(&position[..self.output.channels]);
+        }
+        result
+    }
+
+    fn steps(&self, buffers: &mut [Aligned], mut team: Team<'_>) {
         for step in &self.steps {
             let mut output = std::mem::take(&mut buffers[step.output]);
             let values = &mut output[..step.to.len()];
@@ -210,7 +231,7 @@ impl Plan {
             let first = step.inputs[0];
             match &step.operation {
                 Operation::Convolution(layer) => {
-                    layer.run(step.from, &buffers[first][..step.from.len()], step.to, values, scratch, patches);
+                    layer.run(step.from, &buffers[first][..step.from.len()], step.to, values, &mut team);
                 }
                 Operation::GlobalAverage => global_average(step.from, &buffers[first][..step.from.len()], values),
                 Operation::LayerNorm(layer) => {
@@ -228,11 +249,6 @@ impl Plan {
             }
             buffers[step.output] = output;
         }
-        result.clear();
-        for position in buffers[self.result][..self.output.len()].chunks_exact(self.output.stored) {
-            result.extend_from_slice(&position[..self.output.channels]);
-        }
-        result
     }
 }
 

@@ -6,32 +6,58 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::layers::{Activation, activate};
-use super::weights::Packed;
+use super::layers::{Activation, activate, apply};
+use super::tiles::{self, Rows};
+use super::weights::{Layout, Packed};
 
 /// Numbers of the activations worked on at a time: they should stay in the second-level cache.
 const BLOCK: usize = 1 << 18;
 
 impl Packed {
-    /// `output` (rows, channels out) = activation(`input` (rows, channels in) · the only matrix + `bias`).
-    pub fn multiply(&self, input: &[f32], output: &mut [f32], bias: &[f32], activation: Activation) {
-        Arch::new().dispatch(Multiply { weight: self, matrix: 0, input, output, bias, activation });
+    /// `output` (rows, channels out) = activation(`input` (rows, channels in) · the only matrix + `bias`). `rows` is room.
+    pub fn multiply(&self, input: &[f32], output: &mut [f32], bias: &[f32], activation: Activation, rows: &mut Rows) {
+        self.product(0, input, output, bias, activation, rows);
     }
 
-    /// Every matrix times its rows: `input` (matrices, rows, channels in), `output` (matrices, rows, channels out).
+    /// Every matrix times its `count` rows: `input` (matrices, rows, channels in), `output` (matrices, rows, channels out).
     /// `zeros` are as many as there are outputs.
-    pub fn multiply_each(&self, rows: usize, input: &[f32], output: &mut [f32], zeros: &[f32]) {
+    pub fn multiply_each(&self, count: usize, input: &[f32], output: &mut [f32], zeros: &[f32], rows: &mut Rows) {
         let (inputs, outputs) = self.dim();
-        let parts = input.chunks_exact(rows * inputs).zip(output.chunks_exact_mut(rows * outputs));
+        let parts = input.chunks_exact(count * inputs).zip(output.chunks_exact_mut(count * outputs));
         for (matrix, (input, output)) in (0..self.matrices()).zip(parts) {
-            let (bias, activation) = (&zeros[..outputs], Activation::None);
-            Arch::new().dispatch(Multiply { weight: self, matrix, input, output, bias, activation });
+            self.product(matrix, input, output, &zeros[..outputs], Activation::None, rows);
+        }
+    }
+
+    fn product(
+        &self,
+        matrix: usize,
+        input: &[f32],
+        output: &mut [f32],
+        bias: &[f32],
+        activation: Activation,
+        rows: &mut Rows,
+    ) {
+        match self.layout() {
+            Layout::Vectors(values) => {
+                Arch::new().dispatch(Multiply { weight: self, values, matrix, input, output, bias, activation });
+            }
+            Layout::Tiles(digits, scales) => {
+                let (inputs, outputs) = self.dim();
+                let done = |values: &mut [f32]| match activation {
+                    Activation::None => {}
+                    _ => apply(values, activation),
+                };
+                let product = tiles::Product { inputs, input, outputs, output, bias };
+                product.run(self.tiles(matrix, digits), &scales[matrix * outputs..][..outputs], rows, done);
+            }
         }
     }
 }
 
 struct Multiply<'a> {
     weight: &'a Packed,
+    values: &'a [f32],
     matrix: usize,
     input: &'a [f32],
     output: &'a mut [f32],
@@ -44,14 +70,14 @@ impl WithSimd for Multiply<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { weight, matrix, input, output, bias, activation } = self;
+        let Self { weight, values, matrix, input, output, bias, activation } = self;
         let (inputs, outputs) = weight.dim();
         let bias = S::as_simd_f32s(bias).0;
         // Whole numbers of every height of tile.
         let together = (BLOCK / inputs).clamp(48, 480) / 24 * 24;
         for (input, output) in input.chunks(together * inputs).zip(output.chunks_mut(together * outputs)) {
             let mut first = 0;
-            for (width, panel) in weight.panels(matrix, S::F32_LANES) {
+            for (width, panel) in weight.vectors(matrix, S::F32_LANES, values) {
                 let place = Place { inputs, outputs, first: first * S::F32_LANES, activation };
                 let panel = S::as_simd_f32s(panel).0;
                 let bias = &bias[first..first + width];

@@ -2,6 +2,10 @@
 
 use super::convolution::{Axes, Convolution, Geometry, Way};
 use super::layers::{Activation, LayerNorm, Shape, apply, filled};
+use super::separable::Separable;
+use super::team::Team;
+use super::tiles::{self, Rows};
+use super::weights::{Packed, Unit};
 use super::winograd::Scratch;
 
 /// Numbers in [-1, 1) that repeat with their seed.
@@ -71,13 +75,19 @@ fn direct(
     output
 }
 
+/// What can multiply here: the vectors always, the tiles where the processor has them.
+fn units() -> impl Iterator<Item = Unit> {
+    [Unit::Vectors, Unit::Tiles].into_iter().filter(|unit| *unit == Unit::Vectors || tiles::available())
+}
+
 fn run(layer: &Convolution, from: Shape, input: &[f32], to: Shape) -> Vec<f32> {
     // What was there before does not matter.
     let mut output = vec![f32::NAN; to.len()];
-    let (mut scratch, mut patches) = (Scratch::default(), Vec::new());
-    for _ in 0..2 {
-        layer.run(from, input, to, &mut output, &mut scratch, &mut patches);
-    }
+    let mut scratches: Vec<Scratch> = (0..3).map(|_| Scratch::default()).collect();
+    layer.run(from, input, to, &mut output, &mut Team::alone(&mut scratches));
+    let shared = output.clone();
+    layer.run(from, input, to, &mut output, &mut Team::alone(&mut scratches[..1]));
+    assert!(shared.iter().zip(&output).all(|(a, b)| a.to_bits() == b.to_bits()), "it depends on the threads");
     output
 }
 
@@ -88,12 +98,12 @@ fn assert_close(found: &[f32], expected: &[f64], tolerance: f64, what: &str) {
     assert!(worst <= tolerance * rms, "{what}: {worst} of rms {rms}");
 }
 
-fn dense(g: Geometry, from: Shape, outputs: usize) -> (Convolution, Vec<f32>, Vec<f32>, Shape) {
+fn dense(g: Geometry, from: Shape, outputs: usize, unit: Unit) -> (Convolution, Vec<f32>, Vec<f32>, Shape) {
     let to = g.output(from, outputs).unwrap();
     let weight = noise(outputs * from.channels * g.kernel.iter().product::<usize>(), 3);
     let mut bias = noise(to.stored, 4);
     bias[outputs..].fill(0.0);
-    let way = Way::dense(g, &weight, from, to);
+    let way = Way::dense(g, &weight, from, to, unit);
     (Convolution { way, bias: bias.clone(), adds: false, activation: Activation::None }, weight, bias, to)
 }
 
@@ -115,19 +125,83 @@ fn every_way_of_convolving_gives_the_sum() {
         ("strided in time", geometry([3, 1, 1], [2, 1, 1], [1, 0, 0], [1, 0, 0]), shape(2, [5, 3, 4], 17), 30),
         ("no padding", geometry([2, 4, 4], [2, 4, 4], [0; 3], [0; 3]), shape(1, [4, 8, 8], 3), 48),
     ];
-    for (what, g, from, outputs) in cases {
+    for ((what, g, from, outputs), unit) in cases.into_iter().flat_map(|case| units().map(move |unit| (case, unit))) {
         let input = stored(from, 1);
-        let (layer, weight, bias, to) = dense(g, from, outputs);
+        let (layer, weight, bias, to) = dense(g, from, outputs, unit);
         let expected = direct(&g, from, &input, to, &weight, &bias, false);
         // Largest error in units of the rms; minimal filtering over two axes costs a decimal.
-        assert_close(&run(&layer, from, &input, to), &expected, 1e-4, what);
+        assert_close(&run(&layer, from, &input, to), &expected, 1e-4, &format!("{what}, {unit:?}"));
     }
     // The first layer reads three channels as they come.
     let from = Shape { stored: 3, ..shape(2, [3, 20, 23], 3) };
     let g = geometry([1, 7, 7], [1, 2, 2], [0, 3, 3], [0, 3, 3]);
-    let (input, (layer, weight, bias, to)) = (noise(from.len(), 1), dense(g, from, 45));
-    let expected = direct(&g, from, &input, to, &weight, &bias, false);
-    assert_close(&run(&layer, from, &input, to), &expected, 2e-5, "first");
+    for unit in units() {
+        let (input, (layer, weight, bias, to)) = (noise(from.len(), 1), dense(g, from, 45, unit));
+        let expected = direct(&g, from, &input, to, &weight, &bias, false);
+        assert_close(&run(&layer, from, &input, to), &expected, 2e-5, &format!("first, {unit:?}"));
+    }
+}
+
+#[test]
+fn products_of_tiles_are_those_of_vectors() {
+    let sizes =
+        [(1, 1, 16), (15, 31, 48), (16, 32, 32), (17, 33, 80), (33, 64, 16), (64, 45, 48), (79, 96, 112), (128, 7, 16)];
+    for ((rows, inputs, outputs), unit) in sizes.into_iter().flat_map(|size| units().map(move |unit| (size, unit))) {
+        let (weight, input, bias) = (noise(inputs * outputs, 1), noise(rows * inputs, 2), noise(outputs, 3));
+        let matrix = ndarray::ArrayView3::from_shape((1, inputs, outputs), &weight).unwrap();
+        let packed = Packed::whole(matrix, (inputs, outputs), unit);
+        // What lies behind the rows is not touched.
+        let mut output = vec![7.0; (rows + 1) * outputs];
+        packed.multiply(&input, &mut output[..rows * outputs], &bias, Activation::Relu, &mut Rows::default());
+        let mut expected = vec![7.0; output.len()];
+        for (i, sum) in expected[..rows * outputs].iter_mut().enumerate() {
+            let (row, o) = (i / outputs, i % outputs);
+            let products = (0..inputs).map(|k| f64::from(input[row * inputs + k]) * f64::from(weight[k * outputs + o]));
+            *sum = (f64::from(bias[o]) + products.sum::<f64>()).max(0.0);
+        }
+        assert_close(&output, &expected, 2e-5, &format!("{rows} × {inputs} × {outputs}, {unit:?}"));
+    }
+}
+
+#[test]
+fn a_bottleneck_as_one_is_its_three_convolutions() {
+    for (size, kernel, stride, (ends, middle, outputs)) in [
+        ([1, 60, 83], 3, 1, (20, 96, 20)),
+        ([1, 61, 80], 5, 2, (16, 144, 40)),
+        ([1, 7, 9], 5, 1, (24, 30, 24)),
+        ([1, 90, 90], 3, 2, (16, 200, 24)),
+    ] {
+        let (point, from) = (geometry([1; 3], [1; 3], [0; 3], [0; 3]), shape(2, size, ends));
+        let side = [0, kernel / 2, kernel / 2];
+        let g = geometry([1, kernel, kernel], [1, stride, stride], side, side);
+        let between = from.with_channels(middle);
+        let filtered = g.output(between, middle).unwrap();
+        let to = filtered.with_channels(outputs);
+        let (input, shown) = (stored(from, 7), stored(to, 9));
+        let (expand, ..) = dense(point, from, middle, Unit::Vectors);
+        let (project, ..) = dense(point, filtered, outputs, Unit::Vectors);
+        let filter = Convolution {
+            way: Way::Separable(Box::new(Separable::new(g, &noise(middle * kernel * kernel, 6), between, filtered))),
+            bias: stored(shape(1, [1; 3], middle), 8),
+            adds: false,
+            activation: Activation::Relu6,
+        };
+        let expand = Convolution { activation: Activation::Relu6, ..expand };
+        let first = run(&expand, from, &input, between);
+        let expected = run(&project, filtered, &run(&filter, between, &first, filtered), to);
+        assert!(!filter.can_add() && expand.joins(&filter) && filter.joins(&project) && !filter.joins(&filter));
+        let layers = expand.join(filter).unwrap();
+        let layers = layers.join(project).unwrap();
+        let expected: Vec<f64> = expected.into_iter().map(f64::from).collect();
+        assert_close(&run(&layers, from, &input, to), &expected, 1e-6, "as one");
+
+        assert!(layers.can_add());
+        let layers = Convolution { adds: true, ..layers };
+        let mut output = shown.clone();
+        layers.run(from, &input, to, &mut output, &mut Team::alone(&mut [Scratch::default()]));
+        let expected: Vec<f64> = expected.iter().zip(&shown).map(|(made, shown)| made + f64::from(*shown)).collect();
+        assert_close(&output, &expected, 1e-6, "added");
+    }
 }
 
 #[test]
@@ -136,9 +210,9 @@ fn two_convolutions_as_one_are_the_two() {
         [(2, [16, 10, 13], (20, 45, 16)), (1, [4, 14, 14], (48, 30, 64)), (1, [2, 16, 9], (16, 16, 16))]
     {
         let from = shape(batch, size, inputs);
-        let (first, ..) = dense(geometry([1, 3, 3], [1; 3], [0, 1, 1], [0, 1, 1]), from, middle);
+        let (first, ..) = dense(geometry([1, 3, 3], [1; 3], [0, 1, 1], [0, 1, 1]), from, middle, Unit::Vectors);
         let between = from.with_channels(middle);
-        let (second, ..) = dense(geometry([3, 1, 1], [1; 3], [1, 0, 0], [1, 0, 0]), between, outputs);
+        let (second, ..) = dense(geometry([3, 1, 1], [1; 3], [1, 0, 0], [1, 0, 0]), between, outputs, Unit::Vectors);
         let first = Convolution { activation: Activation::Relu, ..first };
         let second = Convolution { activation: Activation::Relu6, ..second };
         let input = stored(from, 7);
@@ -160,8 +234,8 @@ fn what_is_added_to_an_output_stands_before_its_activation() {
         let from = shape(1, size, 20);
         let (between, to) = (from.with_channels(45), from.with_channels(24));
         let (input, shown) = (stored(from, 7), stored(to, 9));
-        let (first, ..) = dense(spatial, from, between.channels);
-        let (second, ..) = dense(temporal, between, to.channels);
+        let (first, ..) = dense(spatial, from, between.channels, Unit::Vectors);
+        let (second, ..) = dense(temporal, between, to.channels, Unit::Vectors);
         assert!(!first.can_add() && second.can_add());
         let both = first.join(second).unwrap();
         let expected: Vec<f64> = run(&both, from, &input, to)
@@ -171,7 +245,7 @@ fn what_is_added_to_an_output_stands_before_its_activation() {
             .collect();
         let layer = Convolution { adds: true, activation: Activation::Relu, ..both };
         let mut output = shown;
-        layer.run(from, &input, to, &mut output, &mut Scratch::default(), &mut Vec::new());
+        layer.run(from, &input, to, &mut output, &mut Team::alone(&mut [Scratch::default()]));
         assert_close(&output, &expected, 1e-6, tall);
     }
 }
@@ -188,7 +262,7 @@ fn depthwise_filters_see_their_channel_alone() {
         let (input, weight) = (stored(from, 5), noise(channels * kernel[1] * kernel[2], 6));
         let bias = stored(Shape { channels, ..shape(1, [1; 3], channels) }, 8);
         let layer = Convolution {
-            way: Way::depthwise(g, &weight, from),
+            way: Way::Separable(Box::new(Separable::new(g, &weight, from, to))),
             bias: bias.clone(),
             adds: false,
             activation: Activation::None,

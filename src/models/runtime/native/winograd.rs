@@ -11,8 +11,10 @@
 use ndarray::ArrayView3;
 use pulp::{Arch, Simd, WithSimd};
 
+use super::aligned::Aligned;
 use super::layers::{Activation, Shape, finish, finish_sum};
-use super::weights::Packed;
+use super::tiles::Rows;
+use super::weights::{Packed, Unit};
 
 /// Tiles (of four outputs, or of four by four) worked on at a time: their transforms should stay in the second-level cache.
 const TILES: usize = 72;
@@ -137,17 +139,14 @@ fn parts<const N: usize>(buffer: &[f32], length: usize) -> [&[f32]; N] {
 /// Buffers of one lane.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    input: Vec<f32>,
-    output: Vec<f32>,
-    rows: Vec<f32>,
-    zeros: Vec<f32>,
-    middle: Vec<f32>,
-}
-
-fn at_least(buffer: &mut Vec<f32>, length: usize) {
-    if buffer.len() < length {
-        buffer.resize(length, 0.0);
-    }
+    /// Of the layer, or what is made of it first.
+    pub input: Aligned,
+    pub output: Aligned,
+    pub rows: Aligned,
+    zeros: Aligned,
+    middle: Aligned,
+    /// For products.
+    pub digits: Rows,
 }
 
 /// 1 × 3 × 3, stride 1, one zero around: F(4 × 4, 3 × 3), or F(2 × 2, 3 × 3).
@@ -162,12 +161,12 @@ pub(super) struct Spatial {
 impl Spatial {
     /// From `weight` (9 taps, channels in, channels out), filled up to `stored` channels, for pictures of `tiles` tiles of
     /// four by four. Where these are few F(2 × 2, 3 × 3) is as fast, for it has less than half as many weights to read.
-    pub fn new(weight: ArrayView3<'_, f32>, stored: (usize, usize), tiles: usize) -> Self {
+    pub fn new(weight: ArrayView3<'_, f32>, stored: (usize, usize), tiles: usize, unit: Unit) -> Self {
         let (side, taps) = if tiles > TILES { (4, &TAPS4[..]) } else { (2, &TAPS2[..]) };
         let point = |(i, j): (usize, usize)| std::array::from_fn(|tap| taps[i][tap / 3] * taps[j][tap % 3]);
         let points: Vec<[f64; 9]> =
             (0..taps.len()).flat_map(|i| (0..taps.len()).map(move |j| (i, j))).map(point).collect();
-        Self { points: Packed::mixed(weight, stored, &points), side }
+        Self { points: Packed::mixed(weight, stored, &points, unit), side }
     }
 
     /// Outputs.
@@ -250,10 +249,10 @@ impl SpatialRun<'_> {
         let all = (bands.frames.1 - bands.frames.0) * down;
         let together = TILES.div_ceil(across).min(all);
         let most = together * across;
-        at_least(&mut scratch.input, P * P * most * inputs);
-        at_least(&mut scratch.output, P * P * most * outputs);
-        at_least(&mut scratch.rows, (P * padded).max((P + O) * covered));
-        at_least(&mut scratch.zeros, (width * inputs).max(outputs));
+        scratch.input.at_least(P * P * most * inputs);
+        scratch.output.at_least(P * P * most * outputs);
+        scratch.rows.at_least((P * padded).max((P + O) * covered));
+        scratch.zeros.at_least((width * inputs).max(outputs));
         for first in (0..all).step_by(together) {
             let count = together.min(all - first);
             let tiles = count * across;
@@ -282,7 +281,7 @@ impl SpatialRun<'_> {
                     }
                 }
             }
-            layer.points.multiply_each(tiles, &scratch.input, &mut scratch.output, &scratch.zeros);
+            layer.points.multiply_each(tiles, &scratch.input, &mut scratch.output, &scratch.zeros, &mut scratch.digits);
             for band in 0..count {
                 let (frame, top) = ((first + band) / down, (first + band) % down * O);
                 let (rows, unseen) = scratch.rows[..(P + O) * covered].split_at_mut(P * covered);
@@ -317,8 +316,9 @@ pub(super) struct Temporal {
 
 impl Temporal {
     /// From `weight` (3 taps, channels in, channels out), filled up to `stored` channels, for clips of `depth` frames.
-    pub fn new(weight: ArrayView3<'_, f32>, stored: (usize, usize), depth: usize) -> Self {
-        Self { points: Packed::mixed(weight, stored, if depth > 2 { &TAPS4[..] } else { &TAPS2 }) }
+    pub fn new(weight: ArrayView3<'_, f32>, stored: (usize, usize), depth: usize, unit: Unit) -> Self {
+        let taps = if depth > 2 { &TAPS4[..] } else { &TAPS2 };
+        Self { points: Packed::mixed(weight, stored, taps, unit) }
     }
 
     /// As [`Spatial::run`].
@@ -385,10 +385,10 @@ impl TemporalRun<'_> {
         let (inputs, outputs) = layer.points.dim();
         let Part { area, stride, offset } = part;
         let together = POSITIONS.min(area);
-        at_least(&mut scratch.input, P * together * inputs);
-        at_least(&mut scratch.output, P * together * outputs);
-        at_least(&mut scratch.zeros, (together * inputs).max(outputs));
-        at_least(&mut scratch.rows, O * together * outputs);
+        scratch.input.at_least(P * together * inputs);
+        scratch.output.at_least(P * together * outputs);
+        scratch.zeros.at_least((together * inputs).max(outputs));
+        scratch.rows.at_least(O * together * outputs);
         for start in (0..depth).step_by(O) {
             for first in (0..area).step_by(together) {
                 let rows = together.min(area - first);
@@ -398,7 +398,13 @@ impl TemporalRun<'_> {
                 });
                 let points = parts_mut::<P>(&mut scratch.input, rows * inputs);
                 along::<S, F, P, P>(simd, frames, points);
-                layer.points.multiply_each(rows, &scratch.input, &mut scratch.output, &scratch.zeros);
+                layer.points.multiply_each(
+                    rows,
+                    &scratch.input,
+                    &mut scratch.output,
+                    &scratch.zeros,
+                    &mut scratch.digits,
+                );
                 let points = parts::<P>(&scratch.output, rows * outputs);
                 let made = &mut scratch.rows[..O * rows * outputs];
                 along::<S, B, P, O>(simd, points, parts_mut::<O>(made, rows * outputs));
@@ -448,7 +454,7 @@ impl Factorised {
                 let rows = (row, down.min(row + together));
                 let area = (shape.height.min(side * rows.1) - side * row) * shape.width;
                 let length = shape.depth * area * self.spatial.outputs();
-                at_least(&mut middle, length);
+                middle.at_least(length);
                 let bands = Bands { frames, rows };
                 self.spatial.run_bands(shape, bands, input, &mut middle[..length], between, scratch);
                 let part = Part { area, stride, offset: side * row * shape.width };

@@ -9,11 +9,13 @@ use crate::models::onnx::proto::NodeProto;
 use crate::models::runtime::native::convolution::{Convolution, Geometry, Way};
 use crate::models::runtime::native::layers::{Activation, Affine, LayerNorm, Shape, filled};
 use crate::models::runtime::native::read::{Network, Tensor};
-use crate::models::runtime::native::weights::Packed;
+use crate::models::runtime::native::separable::Separable;
+use crate::models::runtime::native::weights::{Packed, Unit};
 
 /// The plan as it is made, node after node.
 pub(super) struct Builder<'a> {
     network: &'a Network,
+    unit: Unit,
     /// Activations by name.
     pub values: HashMap<String, Value>,
     /// How often each name is read.
@@ -27,14 +29,14 @@ pub(super) struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     /// Nothing but the input, of this shape; `output` is read by who asked.
-    pub fn new(network: &'a Network, input: &str, shape: Shape, output: &str) -> Self {
+    pub fn new(network: &'a Network, input: &str, shape: Shape, output: &str, unit: Unit) -> Self {
         let mut readers: HashMap<String, usize> = HashMap::from([(output.into(), 1)]);
         for name in network.nodes.iter().flat_map(|node| &node.input) {
             *readers.entry(name.clone()).or_default() += 1;
         }
         let first = Value { id: 0, shape, order: Order::ChannelsFirst };
         let values = HashMap::from([(input.into(), first)]);
-        Self { network, values, readers, made_by: HashMap::new(), steps: Vec::new(), next: 1 }
+        Self { network, unit, values, readers, made_by: HashMap::new(), steps: Vec::new(), next: 1 }
     }
 
     /// With all nodes.
@@ -229,9 +231,9 @@ impl<'a> Builder<'a> {
             return Err(Refusal::Misfit("its input is smaller than a kernel".into()));
         };
         let way = if groups == 1 && weight.shape[1] == x.shape.channels {
-            Way::dense(geometry, &self.values(weight)?, x.shape, to)
+            Way::dense(geometry, &self.values(weight)?, x.shape, to, self.unit)
         } else if groups == x.shape.channels && outputs == groups && kernel[0] == 1 && x.shape.stored == to.stored {
-            Way::depthwise(geometry, &self.values(weight)?, x.shape)
+            Way::Separable(Box::new(Separable::new(geometry, &self.values(weight)?, x.shape, to)))
         } else {
             return unknown(format!("operator Conv of {groups} groups"));
         };
@@ -271,7 +273,7 @@ impl<'a> Builder<'a> {
             .and_then(|next| self.vector(&next.input[1], outputs).ok().map(|bias| (next, bias)));
         let values = self.values(weight)?;
         let matrix = ArrayView3::from_shape((1, inputs, outputs), &values).expect("the tensor has its shape");
-        let packed = Packed::whole(matrix, (x.shape.stored, to.stored));
+        let packed = Packed::whole(matrix, (x.shape.stored, to.stored), self.unit);
         let (node, bias, taken) = match bias {
             Some((next, bias)) => (next, bias, 2),
             None => (node, vec![0.0; to.stored], 1),
