@@ -325,7 +325,7 @@ fn onnx_runtime_computes_the_same_scores() {
             let rows: Vec<f32> =
                 chosen.iter().flat_map(|&i| test.clip(i).iter().copied().collect::<Vec<_>>()).collect();
             let item = if kind == ClassifierKind::Bilstm { vec![2, 6] } else { vec![6] };
-            let item = runtime::Settings { item, dim: 4, batch: chosen.len(), threads: 1, output: None, share: false };
+            let item = runtime::Settings { item, dim: 4, batch: chosen.len(), threads: 1, output: None };
             let mut network = runtime::Network::load(&path, Device::Cpu, item).unwrap();
             let theirs = network.run(&rows).unwrap();
             let ours = model.scores(&test).unwrap().select(ndarray::Axis(0), &chosen);

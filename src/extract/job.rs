@@ -206,7 +206,6 @@ fn extract(
                 batch,
                 threads: cores,
                 output: Some(card.output.name.clone()),
-                share: false,
             };
             let network = Network::load(&model.onnx, options.device, settings)?;
             wanted.provider = network.provider.clone();

@@ -151,7 +151,6 @@ impl Detector {
             batch: 1,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             output: Some(card.output.name.clone()),
-            share: false,
         };
         let network = Network::load(&model.onnx, options.device, settings)?;
         Ok(Self { network, frames, pixels: 3 * card.input.size.iter().product::<usize>() })

@@ -154,14 +154,13 @@ fn prepare(options: &Options) -> Result<Arc<App>> {
             batch,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             output: Some(card.output.name.clone()),
-            share: true,
         };
         Network::load(&prepared.onnx, options.device, settings)
     };
     let single = load(1)?;
     let provider = single.provider.clone();
     let batch = options.batch.unwrap_or(if single.on_cpu() { 1 } else { 8 });
-    let batched = if batch > 1 { Some(load(batch)?) } else { None };
+    let batched = if batch > 1 && single.gains_by_batches() { Some(load(batch)?) } else { None };
 
     if models.posters.untrained || prepared.untrained {
         eprintln!("serve: UNTRAINED: {} runs with seeded weights; its genres say nothing", card.name);
@@ -171,7 +170,7 @@ fn prepare(options: &Options) -> Result<Arc<App>> {
     let scored = models.clone();
     let finish = Arc::new(move |embeddings: ndarray::ArrayView2<'_, f32>| scored.scores(embeddings));
     let delay = Duration::from_millis(options.delay);
-    let queue = Queue::start(single, batched, limits.queue, delay, finish, metrics.clone());
+    let queue = Queue::start(single, batched, batch, limits.queue, delay, finish, metrics.clone());
     let reception = Arc::new(Reception::new(card.input, limits));
     Ok(Arc::new(App::new(models, queue, reception, metrics, limits, provider)))
 }

@@ -63,10 +63,12 @@ impl<T> Job<T> {
 }
 
 impl<T: Send + 'static> Queue<T> {
-    /// Starts a thread a lane. `single` runs one picture at a time, `batched` several; both are the same network.
+    /// Starts a thread a lane, which takes up to `size` pictures together. `single` runs one picture at a time; `batched` is
+    /// the same network and runs `size`, where that gains time.
     pub fn start(
         single: Network,
         batched: Option<Network>,
+        size: usize,
         places: usize,
         delay: Duration,
         finish: Arc<Finish<T>>,
@@ -74,19 +76,20 @@ impl<T: Send + 'static> Queue<T> {
     ) -> Self {
         let (jobs, taken) = unbounded();
         let coming = Arc::new(AtomicUsize::new(0));
-        let size = batched.as_ref().map_or(1, |network| network.settings.batch);
         let mut several = batched.map_or_else(Vec::new, |network| network.lanes).into_iter();
         for single in single.lanes {
             let mut runner = Runner { single, several: several.next(), size };
             let taken: Receiver<Job<T>> = taken.clone();
             let (coming, finish, observer) = (coming.clone(), finish.clone(), observer.clone());
             std::thread::spawn(move || {
-                while let Some(jobs) = gather(&taken, runner.most(), delay, &coming) {
+                while let Some(jobs) = gather(&taken, runner.size, delay, &coming) {
                     let jobs: Vec<Job<T>> = jobs.into_iter().filter(|job| is_awaited(job, observer.as_ref())).collect();
                     if jobs.is_empty() {
                         continue;
                     }
                     observer.ran(jobs.len());
+                    let others = coming.load(Ordering::Relaxed) > 0 || !taken.is_empty();
+                    runner.single.share(jobs.len() == 1 && !others);
                     answer(jobs, &mut runner, finish.as_ref());
                 }
             });
@@ -172,15 +175,11 @@ fn answer<T>(jobs: Vec<Job<T>>, runner: &mut Runner, finish: &Finish<T>) {
 struct Runner {
     single: Box<dyn Lane>,
     several: Option<Box<dyn Lane>>,
-    /// Pictures that `several` takes.
+    /// Pictures that are taken together, and that `several` runs.
     size: usize,
 }
 
 impl Runner {
-    fn most(&self) -> usize {
-        if self.several.is_some() { self.size } else { 1 }
-    }
-
     /// Embeddings (N, D) of N items.
     fn run(&mut self, items: &[&[f32]]) -> Result<Array2<f32>> {
         match &mut self.several {
@@ -248,11 +247,11 @@ mod tests {
         let network = |batch| Network {
             provider: "test".into(),
             lanes: vec![Box::new(Slow { batch, began: told.clone(), leave: given.clone() })],
-            settings: Settings { item: vec![1], dim: 1, batch, threads: 1, output: None, share: false },
+            settings: Settings { item: vec![1], dim: 1, batch, threads: 1, output: None },
         };
         let finish: Arc<Finish<f32>> = Arc::new(|embeddings| Ok(embeddings.iter().copied().collect()));
         let seen = Arc::new(Seen::default());
-        let queue = Queue::start(network(1), Some(network(4)), places, delay, finish, seen.clone());
+        let queue = Queue::start(network(1), Some(network(4)), 4, places, delay, finish, seen.clone());
         Bench { queue, began, leave, seen }
     }
 

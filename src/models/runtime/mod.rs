@@ -78,9 +78,6 @@ pub struct Settings {
     pub threads: usize,
     /// The output to read, where the network has several.
     pub output: Option<String>,
-    /// Whether a lane that runs while others rest may take their threads: its answer comes sooner, and whatever else the
-    /// cores do comes later.
-    pub share: bool,
 }
 
 impl Settings {
@@ -102,6 +99,10 @@ pub trait Lane: Send {
     /// # Errors
     /// The run fails, or the output has another size or holds a number that is not finite.
     fn run(&mut self, items: &[f32]) -> Result<Array2<f32>>;
+
+    /// Whether from now on it takes the threads of lanes that rest, where it can: its answer comes sooner, and whatever else
+    /// the cores do comes later.
+    fn share(&mut self, _: bool) {}
 }
 
 /// A network ready to run.
@@ -148,6 +149,11 @@ impl Network {
     /// Whether it runs on the processor, and takes its cores.
     pub fn on_cpu(&self) -> bool {
         matches!(self.provider.as_str(), "native" | "native-amx" | "cpu" | "openvino")
+    }
+
+    /// Whether several items at once take less time than one after the other.
+    pub fn gains_by_batches(&self) -> bool {
+        !self.provider.starts_with("native")
     }
 
     /// Runs one batch on the first lane.

@@ -29,8 +29,8 @@ mod weights;
 mod winograd;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ndarray::Array2;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -51,7 +51,8 @@ struct NativeLane {
     running: Arc<AtomicUsize>,
     lanes: usize,
     /// Threads for a lane that runs while others rest.
-    helpers: Option<Arc<ThreadPool>>,
+    helpers: Arc<OnceLock<Option<ThreadPool>>>,
+    share: bool,
     workspace: Workspace,
     settings: Settings,
 }
@@ -63,11 +64,22 @@ impl Lane for NativeLane {
         let mut values = Vec::with_capacity(self.settings.batch * self.settings.dim);
         for item in items.chunks_exact(items.len() / self.settings.batch) {
             // The threads of lanes that have nothing to do.
-            let threads = if self.helpers.is_some() { (self.lanes / running.lanes()).max(1) } else { 1 };
-            values.extend_from_slice(self.plan.run(item, threads, self.helpers.as_deref(), &mut self.workspace));
+            let helpers = if self.share { helpers(&self.helpers, self.lanes) } else { None };
+            let threads = if helpers.is_some() { (self.lanes / running.lanes()).max(1) } else { 1 };
+            values.extend_from_slice(self.plan.run(item, threads, helpers, &mut self.workspace));
         }
         embeddings(&values, &self.settings)
     }
+
+    fn share(&mut self, share: bool) {
+        self.share = share;
+    }
+}
+
+/// Threads beside a lane's own, made when they are first wanted.
+fn helpers(made: &OnceLock<Option<ThreadPool>>, lanes: usize) -> Option<&ThreadPool> {
+    let pool = || ThreadPoolBuilder::new().num_threads(lanes - 1).thread_name(|i| format!("helper {i}"));
+    made.get_or_init(|| if lanes > 1 { pool().build().ok() } else { None }).as_ref()
 }
 
 /// A lane that runs, as long as this lives.
@@ -109,13 +121,13 @@ pub(super) fn load(onnx: &Path, settings: &Settings) -> Result<(String, Vec<Box<
     memory::give_back();
     let lanes = settings.threads.clamp(1, MOST_LANES);
     let running = Arc::new(AtomicUsize::new(0));
-    let helpers = ThreadPoolBuilder::new().num_threads(lanes - 1).thread_name(|i| format!("helper {i}"));
-    let helpers = if settings.share && lanes > 1 { helpers.build().ok().map(Arc::new) } else { None };
+    let helpers = Arc::new(OnceLock::new());
     let lane = |_| -> Box<dyn Lane> {
         Box::new(NativeLane {
             plan: plan.clone(),
             running: running.clone(),
             helpers: helpers.clone(),
+            share: false,
             lanes,
             workspace: Workspace::default(),
             settings: settings.clone(),

@@ -145,7 +145,7 @@ impl Product<'_> {
         done: impl Fn(&mut [f32]),
     ) {
         let Self { inputs, input, outputs, output, bias } = self;
-        assert!(available() && inputs < WORTH.end && outputs % SIDE == 0);
+        assert!(available() && inputs < WORTH.end && outputs.is_multiple_of(SIDE));
         assert!(bias.len() == outputs && scales.len() == outputs && input.len() / inputs == output.len() / outputs);
         let length = panel_length(inputs);
         let (together, near) =
@@ -236,7 +236,7 @@ impl Default for Sums {
 
 /// A group of rows times a panel of weights, as long as it is.
 unsafe fn multiply(rows: &[i8], weights: &[i8], sums: &mut Sums) {
-    assert!(rows.len() == weights.len() && !rows.is_empty() && rows.len() % (DIGITS * TILE) == 0);
+    assert!(rows.len() == weights.len() && !rows.is_empty() && rows.len().is_multiple_of(DIGITS * TILE));
     // Safety: as many blocks of three tiles are read of both; what is stored are the three tiles of the sums.
     unsafe {
         asm!(
