@@ -7,8 +7,8 @@ cd "$(dirname "$0")/.."
 
 say() { echo "setup: $*" >&2; }
 
-packages=(build-essential pkg-config clang libhdf5-dev libopencv-core-dev libopencv-imgproc-dev
-          libopencv-videoio-dev libopencv-features2d-dev libopencv-imgcodecs-dev "$@")
+packages=(build-essential pkg-config clang libhdf5-dev libavformat-dev libavcodec-dev libswscale-dev libavutil-dev
+          libturbojpeg0-dev libopencv-core-dev libopencv-imgproc-dev libopencv-features2d-dev "$@")
 
 command -v cargo >/dev/null || { say "cargo is missing: install Rust 1.89 or newer (rustup), then run this again"; exit 1; }
 command -v python3 >/dev/null || { say "python3 is missing: install Python 3.9 or newer, then run this again"; exit 1; }
@@ -35,9 +35,11 @@ else
     # Another system: look for what is needed, install nothing.
     absent=()
     command -v cc >/dev/null || absent+=("a C compiler")
-    command -v clang >/dev/null || absent+=("clang with libclang (the OpenCV bindings are generated with it)")
+    command -v clang >/dev/null || absent+=("clang with libclang (the bindings of OpenCV and FFmpeg are generated with it)")
     pkg-config --exists hdf5 2>/dev/null || [ -n "${HDF5_DIR:-}" ] || command -v h5cc >/dev/null || absent+=("HDF5 1.10 or newer with headers")
-    pkg-config --exists opencv4 2>/dev/null || [ -n "${OPENCV_LINK_LIBS:-}" ] || absent+=("OpenCV 4.5 or newer with core, imgproc, videoio (FFmpeg), features2d, imgcodecs and headers")
+    pkg-config --exists libavformat libavcodec libswscale libavutil 2>/dev/null || [ -n "${FFMPEG_DIR:-}" ] || absent+=("FFmpeg 4.4 or newer: libavformat, libavcodec (best with x264), libswscale, libavutil and headers")
+    pkg-config --exists libturbojpeg 2>/dev/null || absent+=("libjpeg-turbo 2.0 or newer with its TurboJPEG library")
+    pkg-config --exists opencv4 2>/dev/null || [ -n "${OPENCV_LINK_LIBS:-}" ] || absent+=("OpenCV 4.5 or newer with core, imgproc, features2d and headers")
     if [ ${#absent[@]} -gt 0 ]; then
         say "this system has no apt; install these with its own package manager, then run this again:"
         printf '  - %s\n' "${absent[@]}" >&2
@@ -58,7 +60,7 @@ else
     for folder in /usr/include/*/opencv4; do [ -d "$folder" ] && headers="$headers,$folder"; done
     wanted="# Written by setup/native.sh for this machine: where its OpenCV is.
 [env]
-OPENCV_LINK_LIBS = \"opencv_features2d,opencv_videoio,opencv_imgcodecs,opencv_imgproc,opencv_flann,opencv_core\"
+OPENCV_LINK_LIBS = \"opencv_features2d,opencv_imgproc,opencv_flann,opencv_core\"
 OPENCV_LINK_PATHS = \"$libraries\"
 OPENCV_INCLUDE_PATHS = \"$headers\"
 OPENCV_DISABLE_PROBES = \"pkg_config,cmake,vcpkg_cmake,vcpkg\""

@@ -8,6 +8,7 @@
 //! Textures are isotropic and stationary and repeat every [`TILE`] pixels; a motion only moves the window through which
 //! the texture is seen. Position, scale, colours, contrast, speed and noise are drawn for every clip.
 
+mod encoder;
 pub mod posters;
 
 use std::f32::consts::TAU;
@@ -15,13 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use indicatif::ProgressBar;
-use opencv::core::{Mat, Size};
-use opencv::prelude::*;
-use opencv::videoio::VideoWriter;
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rayon::prelude::*;
 
+use self::encoder::{Codec, Encoder};
 use crate::error::{Error, Result};
 use crate::manifest::DEMO_STAMP;
 
@@ -34,10 +33,10 @@ pub const OVERLAYS: [&str; 2] = ["letterbox", "flicker"];
 /// Width and height of the clips in pixels.
 pub const SIZE: (usize, usize) = (320, 240);
 
+/// Frames a second.
+const FPS: u32 = 25;
 /// Side of the texture's tile in pixels; a power of two.
 const TILE: usize = 512;
-/// H.264 where the system's codec has it, else MPEG-4.
-const CODECS: [(&str, [char; 4]); 2] = [("H.264", ['a', 'v', 'c', '1']), ("MPEG-4", ['m', 'p', '4', 'v'])];
 
 /// What to make.
 #[derive(Debug, Clone)]
@@ -126,13 +125,13 @@ impl Job {
 /// Makes the clips and their manifest; what is there from a run with the same settings is kept.
 ///
 /// # Errors
-/// The folder cannot be written, or OpenCV has neither codec.
+/// The folder cannot be written, or libavcodec can encode neither H.264 nor MPEG-4.
 pub fn make(settings: &Settings, bar: &ProgressBar) -> Result<Made> {
     let folder = settings.out.join("clips");
     std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    let (codec, fourcc) = usable_codec(&folder)?;
+    let codec = Codec::usable(&folder)?;
     let overlays = if settings.multi_label { " overlays" } else { "" };
-    begin(&settings.out, &folder, &format!("1 seed={} codec={codec}{overlays}\n", settings.seed))?;
+    begin(&settings.out, &folder, &format!("2 seed={} codec={}{overlays}\n", settings.seed, codec.name()))?;
     let mut jobs = Vec::new();
     for texture in 0..TEXTURES.len() {
         for motion in 0..MOTIONS.len() {
@@ -152,7 +151,7 @@ pub fn make(settings: &Settings, bar: &ProgressBar) -> Result<Made> {
     let made = AtomicUsize::new(0);
     jobs.par_iter().try_for_each(|job| {
         if !job.file.exists() {
-            encode(job, settings.seed, fourcc)?;
+            encode(job, settings.seed, codec)?;
             made.fetch_add(1, Ordering::Relaxed);
         }
         bar.inc(1);
@@ -161,7 +160,7 @@ pub fn make(settings: &Settings, bar: &ProgressBar) -> Result<Made> {
     bar.finish_and_clear();
     write_lists(settings, &jobs)?;
     let clips = made.into_inner();
-    Ok(Made { clips, kept: jobs.len() - clips, codec })
+    Ok(Made { clips, kept: jobs.len() - clips, codec: codec.name() })
 }
 
 /// Makes `folder`, without anything in it that the stamp in `out` says was made with other settings than `wanted`.
@@ -200,47 +199,18 @@ fn write_lists(settings: &Settings, jobs: &[Job]) -> Result<()> {
     write_list(&settings.out.join("attributes.csv"), &attributes)
 }
 
-fn usable_codec(folder: &Path) -> Result<(&'static str, i32)> {
-    let trial = folder.join(".codec.mp4");
-    let found = CODECS.iter().find_map(|&(name, [a, b, c, d])| {
-        let fourcc = VideoWriter::fourcc(a, b, c, d).ok()?;
-        let mut writer = open(&trial, fourcc, 25.0).ok()?;
-        writer.release().ok()?;
-        Some((name, fourcc))
-    });
-    let _ = std::fs::remove_file(&trial);
-    found.ok_or_else(|| Error::Media {
-        path: folder.to_path_buf(),
-        message: "this OpenCV can encode neither H.264 nor MPEG-4: install its FFmpeg support".into(),
-    })
-}
-
-fn open(path: &Path, fourcc: i32, fps: f64) -> Result<VideoWriter> {
-    let wrong = |message: String| Error::Media { path: path.to_path_buf(), message };
-    let name = path.to_str().ok_or_else(|| wrong("its path is not UTF-8".into()))?;
-    let size = Size::new(SIZE.0 as i32, SIZE.1 as i32);
-    let writer = VideoWriter::new(name, fourcc, fps, size, true).map_err(|e| wrong(e.to_string()))?;
-    match writer.is_opened() {
-        Ok(true) => Ok(writer),
-        _ => Err(wrong("cannot be encoded".into())),
-    }
-}
-
-fn encode(job: &Job, seed: u64, fourcc: i32) -> Result<()> {
+fn encode(job: &Job, seed: u64, codec: Codec) -> Result<()> {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ job.number());
     let scene = Scene { overlay: job.overlay, ..Scene::draw(job.texture, job.motion, &mut random) };
     let unfinished = job.file.with_extension("part.mp4");
-    let wrong = |e: opencv::Error| Error::Media { path: job.file.clone(), message: e.to_string() };
-    let mut writer = open(&unfinished, fourcc, scene.fps)?;
+    let mut encoder = Encoder::create(&unfinished, codec, SIZE, FPS)?;
     let (width, height) = SIZE;
     let mut pixels = vec![0u8; width * height * 3];
-    for frame in 0..(scene.seconds * scene.fps) as usize {
-        scene.render(frame as f32 / scene.fps as f32, &mut random, &mut pixels);
-        let flat = Mat::from_slice(&pixels).map_err(wrong)?;
-        let picture = flat.reshape(3, height as i32).map_err(wrong)?;
-        writer.write(&picture).map_err(wrong)?;
+    for frame in 0..(scene.seconds * f64::from(FPS)) as usize {
+        scene.render(frame as f32 / FPS as f32, &mut random, &mut pixels);
+        encoder.write(&pixels)?;
     }
-    writer.release().map_err(wrong)?;
+    encoder.finish()?;
     std::fs::rename(&unfinished, &job.file).map_err(Error::io(&job.file))
 }
 
@@ -249,7 +219,6 @@ struct Scene {
     tile: Vec<f32>,
     motion: usize,
     seconds: f64,
-    fps: f64,
     /// Pixels, turns or doublings a second.
     speed: f32,
     phase: f32,
@@ -287,7 +256,6 @@ impl Scene {
             tile,
             motion,
             seconds: random.gen_range(2.0..4.0),
-            fps: 25.0,
             speed: speed * direction,
             phase: random.gen_range(0.0..TAU),
             centre: [random.gen_range(0.0..TILE as f32), random.gen_range(0.0..TILE as f32)],

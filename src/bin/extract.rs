@@ -9,9 +9,10 @@ use kinoprobe::extract::progress::Show;
 use kinoprobe::extract::{self, Options};
 use kinoprobe::manifest::Manifest;
 use kinoprobe::media::Shots;
+use kinoprobe::memory;
 use kinoprobe::models::WeightsChoice;
 use kinoprobe::models::runtime::Device;
-use kinoprobe::recipe::{Overrides, Recipe};
+use kinoprobe::recipe::{Extractor, Overrides, Recipe};
 
 /// Extract features from the clips of a manifest into an HDF5 store.
 ///
@@ -76,12 +77,15 @@ Examples:
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    kinoprobe::media::silence_codecs();
     cli::catch_interrupts();
     cli::run("extract", || {
         let path = Recipe::file_of(&arguments.method, arguments.recipe)?;
         let mut recipe = Recipe::load(&path)?;
         recipe.apply(&arguments.overrides, &path)?;
+        // SIFT allocates its pyramids anew for every frame, tens of megabytes that glibc would keep in pieces.
+        if matches!(recipe.extractor, Extractor::Sift { .. }) {
+            memory::keep_small();
+        }
         let manifest = Manifest::load(&arguments.manifest, arguments.root.as_deref())?;
         let outcome = extract::run(&Options {
             recipe,

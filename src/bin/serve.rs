@@ -54,7 +54,6 @@ Examples:
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    kinoprobe::media::silence_codecs();
     kinoprobe::memory::keep_small();
     cli::run("serve", || {
         let options = Options {

@@ -57,7 +57,6 @@ Examples:
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    kinoprobe::media::silence_codecs();
     cli::catch_interrupts();
     cli::run("shots", || {
         let clips = match &arguments.manifest {

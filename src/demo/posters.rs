@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use indicatif::ProgressBar;
 use opencv::core::{self, Mat, Point, Rect, Scalar, Size, Vector};
+use opencv::imgproc;
 use opencv::prelude::*;
-use opencv::{imgcodecs, imgproc};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -20,6 +20,7 @@ use rayon::prelude::*;
 
 use super::{Made, begin, write_list};
 use crate::error::{Error, Result};
+use crate::media::{BgrImage, jpeg};
 
 /// What a poster may be of.
 pub const GENRES: [&str; 8] = ["Action", "Animation", "Comedy", "Documentary", "Drama", "Horror", "Romance", "Sci-Fi"];
@@ -31,6 +32,8 @@ const HUES: [f64; 8] = [20.0, 150.0, 55.0, 205.0, 35.0, 0.0, 330.0, 235.0];
 const DRIFT: f64 = 70.0;
 /// Width and height in pixels.
 pub const SIZE: (i32, i32) = (300, 450);
+/// Of the JPEG files, of 100.
+const QUALITY: i32 = 90;
 /// The shares of motifs that are left out, and of those drawn though the poster is not of their genre.
 const LEFT_OUT: f64 = 0.12;
 const STRAY: f64 = 0.06;
@@ -85,7 +88,7 @@ impl Job {
 /// Draws the posters and writes their manifest; what is there from a run with the same settings is kept.
 ///
 /// # Errors
-/// The folder cannot be written, or OpenCV cannot write JPEG.
+/// The folder cannot be written, or a poster not be drawn or encoded.
 pub fn make(settings: &Settings, bar: &ProgressBar) -> Result<Made> {
     let folder = settings.out.join("posters");
     let Settings { first, years, posters, seed, .. } = *settings;
@@ -141,13 +144,12 @@ fn draw_genres(random: &mut Xoshiro256PlusPlus) -> Vec<usize> {
 
 fn save(poster: &Mat, file: &Path) -> Result<()> {
     let wrong = |message: String| Error::Media { path: file.to_path_buf(), message };
+    let bytes = poster.data_bytes().map_err(|error| wrong(error.to_string()))?;
+    let picture = BgrImage::new(SIZE.1 as usize, SIZE.0 as usize, bytes);
+    let jpeg = jpeg::encode(picture, QUALITY).ok_or_else(|| wrong("cannot be encoded as JPEG".into()))?;
     let unfinished = file.with_extension("part.jpg");
-    let quality = Vector::from_slice(&[imgcodecs::IMWRITE_JPEG_QUALITY, 90]);
-    match imgcodecs::imwrite(&unfinished, poster, &quality) {
-        Ok(true) => std::fs::rename(&unfinished, file).map_err(Error::io(file)),
-        Ok(false) => Err(wrong("cannot be written as JPEG".into())),
-        Err(error) => Err(wrong(error.to_string())),
-    }
+    std::fs::write(&unfinished, jpeg).map_err(Error::io(&unfinished))?;
+    std::fs::rename(&unfinished, file).map_err(Error::io(file))
 }
 
 /// A colour of hue (degrees), saturation and value in [0, 1], as OpenCV's blue, green, red.

@@ -1,14 +1,15 @@
 //! SIFT: the strongest keypoints of a frame and their descriptors.
 
 use std::cmp::Ordering;
+use std::sync::Once;
 
 use ndarray::Array2;
-use opencv::core::{self, KeyPoint, KeyPointTraitConst as _, Mat, MatTraitConstManual as _, Ptr, Vector};
+use opencv::core::{self, KeyPoint, KeyPointTraitConst as _, Mat, MatTraitConstManual as _, Ptr, Vec3b, Vector};
 use opencv::features2d::{Feature2DTrait as _, SIFT};
 use opencv::imgproc;
 
 use crate::error::{Error, Result};
-use crate::media::{self, Frame, FrameSink, Window};
+use crate::media::{BgrImage, Frame, FrameSink, Window};
 use crate::store::Values;
 
 /// Values in a descriptor: 4×4 cells of 8 orientations.
@@ -35,7 +36,7 @@ impl Sift {
     /// # Errors
     /// OpenCV refuses the number.
     pub fn new(keypoints: usize) -> Result<Self> {
-        media::prepare_opencv();
+        prepare_opencv();
         let most = i32::try_from(keypoints).map_err(|_| Error::Data(format!("{keypoints} keypoints are too many")))?;
         let detector = SIFT::create(most, LAYERS, CONTRAST, EDGE, SIGMA).map_err(unexpected)?;
         let (grey, descriptors) = (Mat::default(), Mat::default());
@@ -50,8 +51,14 @@ impl Sift {
     ///
     /// # Errors
     /// OpenCV fails.
-    pub fn describe(&mut self, frame: &Mat, out: &mut Vec<u8>) -> Result<usize> {
-        imgproc::cvt_color_def(frame, &mut self.grey, imgproc::COLOR_BGR2GRAY).map_err(unexpected)?;
+    ///
+    /// # Panics
+    /// There are gaps between the frame's rows.
+    pub fn describe(&mut self, frame: BgrImage<'_>, out: &mut Vec<u8>) -> Result<usize> {
+        assert_eq!(frame.stride, 3 * frame.width, "rows without a gap");
+        let (height, width) = (frame.height as i32, frame.width as i32);
+        let picture = Mat::new_rows_cols_with_bytes::<Vec3b>(height, width, frame.data).map_err(unexpected)?;
+        imgproc::cvt_color_def(&picture, &mut self.grey, imgproc::COLOR_BGR2GRAY).map_err(unexpected)?;
         self.found.clear();
         self.detector
             .detect_and_compute(&self.grey, &core::no_array(), &mut self.found, &mut self.descriptors, false)
@@ -72,6 +79,17 @@ fn stronger_first(a: &KeyPoint, b: &KeyPoint) -> Ordering {
     let place = |k: &KeyPoint| [k.pt().y, k.pt().x, k.size(), k.angle()];
     let by_place = place(a).iter().zip(place(b)).map(|(a, b)| a.total_cmp(&b)).find(|order| order.is_ne());
     b.response().total_cmp(&a.response()).then(by_place.unwrap_or(Ordering::Equal)).then(a.octave().cmp(&b.octave()))
+}
+
+/// Settings of OpenCV that hold for the process: no log, which would tear the progress bar, and no threads of its own, since
+/// clips are worked on in parallel already.
+fn prepare_opencv() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Neither can fail; if one did, the cost would be noise or speed.
+        let _ = core::set_log_level(core::LogLevel::LOG_LEVEL_SILENT);
+        let _ = core::set_num_threads(1);
+    });
 }
 
 fn unexpected(error: opencv::Error) -> Error {
@@ -115,7 +133,7 @@ impl FrameSink for DescriptorSink {
     }
 
     fn frame(&mut self, _position: usize, frame: &Frame<'_>) -> Result<()> {
-        let count = self.sift.describe(frame.mat(), &mut self.values)?;
+        let count = self.sift.describe(frame.image(), &mut self.values)?;
         self.counts.push(count as u32);
         Ok(())
     }

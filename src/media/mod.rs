@@ -18,8 +18,7 @@
 //! how many frames there really are and when each is shown. If the plan from the truth is another one, the sink begins
 //! anew and the clip is decoded a second time. There is no seeking: frame `i` is the `i`-th that decodes.
 //!
-//! A sink for another purpose (SIFT, thumbnails) implements the two methods of [`FrameSink`]. A binary that decodes
-//! calls [`silence_codecs`] as the first thing in `main`.
+//! A sink for another purpose (SIFT, thumbnails) implements the two methods of [`FrameSink`].
 //!
 //! Videos have rotation metadata applied and a clock; images and folders have none (`fps` 0, all seconds 0), so
 //! windows take every frame of a folder. A folder's frames are its image files in natural order (`shot_2` before
@@ -32,9 +31,11 @@ mod image;
 #[cfg(feature = "media")]
 mod items;
 #[cfg(feature = "media")]
-mod quiet;
+pub(crate) mod jpeg;
 #[cfg(feature = "media")]
-mod rotation;
+pub(crate) mod libav;
+#[cfg(feature = "media")]
+mod orientation;
 pub mod sampler;
 pub mod shots;
 #[cfg(feature = "media")]
@@ -50,19 +51,14 @@ pub use shots::{Shot, Shots};
 pub use transform::{BgrImage, Transform};
 
 #[cfg(feature = "media")]
-pub use self::{items::ItemSink, quiet::silence_codecs, still::Still, stream::*};
-
-#[cfg(feature = "media")]
-pub(crate) use quiet::prepare_opencv;
+pub use self::{items::ItemSink, still::Still, stream::*};
 
 #[cfg(feature = "media")]
 mod stream {
     use std::path::{Path, PathBuf};
 
-    use opencv::core::{Mat, MatTraitConst as _, MatTraitConstManual as _};
-
     use super::sampler::{self, Timeline, Wanted, Window};
-    use super::{BgrImage, frames, image, quiet, video};
+    use super::{BgrImage, frames, image, video};
     use crate::error::{Error, Result};
     use crate::manifest::Clip;
 
@@ -118,28 +114,17 @@ mod stream {
     pub struct Frame<'a> {
         /// Its index in the clip.
         pub index: usize,
-        mat: &'a Mat,
+        image: BgrImage<'a>,
     }
 
     impl<'a> Frame<'a> {
-        /// Wraps what a decoder gave; `path` for the error.
-        pub(super) fn new(index: usize, mat: &'a Mat, path: &Path) -> Result<Self> {
-            if mat.empty() || mat.typ() != opencv::core::CV_8UC3 || !mat.is_continuous() {
-                let message = format!("frame {index} is no colour picture of eight bits");
-                return Err(Error::Media { path: path.to_path_buf(), message });
-            }
-            Ok(Self { index, mat })
+        pub(super) fn new(index: usize, image: BgrImage<'a>) -> Self {
+            Self { index, image }
         }
 
-        /// The frame as OpenCV has it.
-        pub fn mat(&self) -> &'a Mat {
-            self.mat
-        }
-
-        /// The frame's bytes.
+        /// The frame's pixels; its rows follow each other without a gap.
         pub fn image(&self) -> BgrImage<'a> {
-            let bytes = self.mat.data_bytes().expect("a frame is continuous: checked when it was made");
-            BgrImage::new(self.mat.rows() as usize, self.mat.cols() as usize, bytes)
+            self.image
         }
     }
 
@@ -180,7 +165,6 @@ mod stream {
     /// the end, a folder without pictures, a picture too large, shots that are all elsewhere. Whatever the sink returns.
     pub fn decode<'a, S: FrameSink>(clip: &Clip, wanted: impl Into<Wanted<'a>>, sink: &mut S) -> Result<Decoded> {
         let wanted = wanted.into();
-        quiet::prepare_opencv();
         match Source::of(clip)? {
             Source::Video(path) => {
                 let range = clip.start.unwrap_or(0.0)..clip.end.unwrap_or(f64::INFINITY);
@@ -197,10 +181,9 @@ mod stream {
     /// # Errors
     /// [`Error::Media`]: no picture, damaged, cut off or too large. Whatever the sink returns.
     pub fn decode_picture<S: FrameSink>(name: &Path, bytes: &[u8], sink: &mut S) -> Result<()> {
-        quiet::prepare_opencv();
         let picture = image::decode(name, bytes)?;
         sink.begin(&[Window { indices: vec![0], padded: false }], &[0])?;
-        sink.frame(0, &Frame::new(0, &picture, name)?)
+        sink.frame(0, &Frame::new(0, picture.image()))
     }
 
     /// Width and height that a picture's header claims; none where it is no picture, or of an unknown format.
@@ -222,7 +205,6 @@ mod stream {
     /// # Errors
     /// [`Error::Media`]: no video stream that can be decoded.
     pub fn claims(path: &Path) -> Result<Claims> {
-        quiet::prepare_opencv();
         video::claims(path)
     }
 
@@ -236,7 +218,7 @@ mod stream {
         sink.begin(&windows, &wanted)?;
         for (position, &index) in wanted.iter().enumerate() {
             let picture = image::read(&paths[index])?;
-            sink.frame(position, &Frame::new(index, &picture, &paths[index])?)?;
+            sink.frame(position, &Frame::new(index, picture.image()))?;
         }
         Ok(Decoded { timeline, windows, warnings: Vec::new() })
     }

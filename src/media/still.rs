@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use opencv::core::{self, MatTraitConst as _, Scalar};
-
-use super::{image, quiet};
-use crate::error::{Error, Result};
+use super::image;
+use crate::error::Result;
 
 /// A picture's size and how much its pixels differ.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,16 +23,22 @@ impl Still {
     /// # Errors
     /// The file is missing, no picture, damaged or too large.
     pub fn read(path: &Path) -> Result<Self> {
-        quiet::prepare_opencv();
         let picture = image::read(path)?;
-        let (mut mean, mut deviation) = (Scalar::default(), Scalar::default());
-        core::mean_std_dev(&picture, &mut mean, &mut deviation, &core::no_array())
-            .map_err(|error| Error::Media { path: path.to_path_buf(), message: error.to_string() })?;
-        Ok(Self {
-            width: picture.cols() as usize,
-            height: picture.rows() as usize,
-            deviation: deviation[..3].iter().sum::<f64>() / 3.0,
-        })
+        let picture = picture.image();
+        let (mut sums, mut squares) = ([0u64; 3], [0u64; 3]);
+        for pixel in picture.data.as_chunks::<3>().0 {
+            for (channel, &value) in pixel.iter().enumerate() {
+                sums[channel] += u64::from(value);
+                squares[channel] += u64::from(value) * u64::from(value);
+            }
+        }
+        let pixels = (picture.height * picture.width) as f64;
+        let deviation = |channel: usize| {
+            let mean = sums[channel] as f64 / pixels;
+            (squares[channel] as f64 / pixels - mean * mean).max(0.0).sqrt()
+        };
+        let deviation = (0..3).map(deviation).sum::<f64>() / 3.0;
+        Ok(Self { width: picture.width, height: picture.height, deviation })
     }
 
     /// Width over height.

@@ -46,11 +46,13 @@ whole = (OUT / "truncated.mp4").read_bytes()
 (OUT / "whole.mp4").unlink()
 for degrees in (90, 180, 270):
     ffmpeg("-i", OUT / "ten.mp4", "-c", "copy", *EXACT, "-metadata:s:v:0", f"rotate={degrees}", OUT / f"turned_{degrees}.mp4")
-# Tells at run time in which sense an OpenCV reports rotation.
-probe = OUT.parents[1] / "src/media/rotation_probe.mp4"
-ffmpeg(*lavfi("color=c=gray:s=16x16:r=1", 1), "-c:v", "mpeg4", *EXACT, "-metadata:s:v:0", "rotate=90", probe)
-ffmpeg("-i", probe, "-c", "copy", *EXACT, "-metadata:s:v:0", "rotate=90", str(probe) + ".mp4")
-pathlib.Path(str(probe) + ".mp4").rename(probe)
+# The size changes in the middle.
+parts = [OUT / "wide.h264", OUT / "tall.h264"]
+for part, size in zip(parts, ("64x48", "48x64")):
+    ffmpeg(*lavfi(f"testsrc2=s={size}:r=25", 0.4), *H264, "-crf", "30", "-bf", "0", "-f", "h264", part)
+(OUT / "sizes.h264").write_bytes(b"".join(part.read_bytes() for part in parts))
+for part in parts:
+    part.unlink()
 
 # Pictures: grey, alpha, 16 bits, one pixel.
 ramp = (np.arange(12 * 16).reshape(12, 16) * 1.3).astype(np.uint8)
@@ -94,3 +96,11 @@ expected["mpeg4.avi"]["samples"] = {i: grid[i] for i in expected["mpeg4.avi"].po
 (OUT / "clips.json").write_text(json.dumps({"opencv-python": cv2.__version__, "clips": expected}, separators=(",", ":")).replace('},"', '},\n"') + "\n")
 for path in sorted(OUT.iterdir()):
     print(path.name, path.stat().st_size, expected.get(path.name, {}).get("frames", ""))
+
+# JPEG to the bit: chroma halved and progressive, an odd size, and those of pictures.py.
+y, x = np.mgrid[0:47, 0:33]
+photo = np.dstack([x * 7 % 256, y * 11 % 256, (x * y) % 256]).astype(np.uint8)
+cv2.imwrite(str(OUT / "halved.jpg"), photo, [cv2.IMWRITE_JPEG_QUALITY, 85, cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+jpegs = [OUT / "halved.jpg", *sorted((OUT / "pictures").glob("*.jpg"))]
+hashes = {str(path.relative_to(OUT)): hashlib.sha256(cv2.imread(str(path)).tobytes()).hexdigest() for path in jpegs}
+(OUT / "jpegs.json").write_text(json.dumps(hashes, indent=1) + "\n")

@@ -2,6 +2,8 @@
 
 mod classify;
 mod codebook;
+#[cfg(feature = "media")]
+mod demo;
 mod evaluate;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod extract;

@@ -274,6 +274,17 @@ fn pictures_that_need_care_look_as_pillow_shows_them() {
 }
 
 #[test]
+fn jpegs_are_what_opencv_python_reads() {
+    let golden = std::fs::read_to_string(fixture("jpegs.json")).unwrap();
+    let golden: std::collections::BTreeMap<String, String> = serde_json::from_str(&golden).unwrap();
+    assert_eq!(golden.len(), 5);
+    for (name, expected) in golden {
+        let (_, seen) = decode(&clip(fixture(&name)), ALL).unwrap();
+        assert_eq!(format!("{:x}", Sha256::digest(&seen.frames[0].3)), expected, "{name}");
+    }
+}
+
+#[test]
 fn a_file_and_its_bytes_are_one_picture() {
     for name in ["alpha.png", "sixteen.png", "pictures/turned_6.jpg", "pictures/palette.png"] {
         let bytes = std::fs::read(fixture(name)).unwrap();
@@ -293,6 +304,27 @@ fn pictures_that_are_cut_off_are_refused() {
         let error = media::decode_picture(Path::new(name), cut, &mut Collector::default()).unwrap_err().to_string();
         assert!(error.starts_with(name), "{error}");
     }
+}
+
+#[test]
+fn frames_may_change_their_size() {
+    let (decoded, seen) = decode(&clip(fixture("sizes.h264")), ALL).unwrap();
+    let sizes: Vec<_> = seen.frames.iter().map(|(_, height, width, _)| (*height, *width)).collect();
+    assert_eq!(decoded.timeline.frame_count, 20);
+    assert_eq!(sizes, [[(48, 64); 10], [(64, 48); 10]].concat());
+}
+
+#[test]
+fn a_file_cannot_send_the_decoder_to_the_network() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let address = listener.local_addr().unwrap();
+    let list = format!("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://{address}/a.ts\n#EXT-X-ENDLIST\n");
+    std::fs::write(folder.path().join("list.m3u8"), list).unwrap();
+    refusal(&clip(folder.path().join("list.m3u8")));
+    let error = listener.accept().expect_err("nobody calls").kind();
+    assert_eq!(error, std::io::ErrorKind::WouldBlock);
 }
 
 #[test]

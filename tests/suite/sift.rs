@@ -29,7 +29,7 @@ impl FrameSink for One {
 
     fn frame(&mut self, _position: usize, frame: &Frame<'_>) -> Result<()> {
         if frame.index == self.frame {
-            self.sift.describe(frame.mat(), &mut self.descriptors)?;
+            self.sift.describe(frame.image(), &mut self.descriptors)?;
         }
         Ok(())
     }
