@@ -1,14 +1,24 @@
 //! What glibc's allocator keeps for itself. Elsewhere these do nothing.
 
-/// Asks for as much as is used, rather than for speed: two arenas in place of eight a core, and large pieces returned as soon
-/// as they are free. For servers, whose every thread would keep what its largest request ever took, and for SIFT. Before threads
-/// start that allocate.
-pub fn keep_small() {
+/// Two arenas in place of eight a core: no more threads than that allocate much, and what one leaves free serves others.
+/// Before threads start that allocate.
+pub fn share_arenas() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[allow(unsafe_code)]
-    // SAFETY: these change thresholds of the allocator; documented above: no other thread allocates yet.
+    // SAFETY: this changes a threshold of the allocator; documented above: no other thread allocates yet.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
+/// Asks for as much as is used, rather than for speed: few arenas, and large pieces returned as soon as they are free. For
+/// servers, whose every thread would keep what its largest request ever took. Before threads start that allocate.
+pub fn keep_small() {
+    share_arenas();
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[allow(unsafe_code)]
+    // SAFETY: as above.
+    unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
     }
 }

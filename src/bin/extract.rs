@@ -84,7 +84,7 @@ fn main() -> ExitCode {
         recipe.apply(&arguments.overrides, &path)?;
         // SIFT allocates its pyramids anew for every frame, tens of megabytes that glibc would keep in pieces.
         if matches!(recipe.extractor, Extractor::Sift { .. }) {
-            memory::keep_small();
+            memory::share_arenas();
         }
         let manifest = Manifest::load(&arguments.manifest, arguments.root.as_deref())?;
         let outcome = extract::run(&Options {
