@@ -162,7 +162,7 @@ last-models:
 	@[ -f $(LAST) ] || { echo 'there are no models to serve yet: make demo-posters, or make posters MANIFEST=…' >&2; exit 2; }
 
 # Development ---------------------------------------------------------------------------------------------------------
-# Programs and tests in one build: tests ask more of some crates, and building programs first would build these twice.
+# Programs and tests in one build, which is shorter than one after the other.
 test: setup .venv-test/ready
 	@cargo test --release --quiet --no-run
 	@$(MAKE) --no-print-directory --assume-old=build weights
