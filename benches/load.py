@@ -124,7 +124,8 @@ def load(pid, port, concurrency, folder):
 def main():
     if not shutil.which("wrk"):
         raise SystemExit("load: wrk sends the requests and is not installed (Debian's package wrk)")
-    folder, results = pathlib.Path(tempfile.mkdtemp()), []
+    held, results = tempfile.TemporaryDirectory(), []
+    folder = pathlib.Path(held.name)
     for i, body in enumerate(posters()):
         (folder / str(i)).write_bytes(body)
     for concurrency in arguments.concurrency:
@@ -138,7 +139,6 @@ def main():
                 process.wait()
             results.append({"server": server, "concurrency": concurrency, "load_average": os.getloadavg()[0], **result})
             print(json.dumps(results[-1]), file=sys.stderr)
-    shutil.rmtree(folder)
     print("| server | concurrency | requests/s | p50 ms | p99 ms | CPU ms a request | memory MB (growth) | 503 | errors |")
     print("|-|-|-|-|-|-|-|-|-|")
     for r in results:
