@@ -43,10 +43,19 @@ pub(super) struct Separable {
     /// Before it.
     expand: Option<Pointwise>,
     filter: Depthwise,
-    /// Bias and activation of the filter, where a projection follows.
-    between: Option<(Vec<f32>, Activation)>,
     /// After it.
-    project: Option<Packed>,
+    project: Option<Projection>,
+}
+
+/// What follows a filter.
+#[derive(Debug)]
+struct Projection {
+    /// Of the filter, (stored channels).
+    bias: Vec<f32>,
+    /// Of the filter.
+    activation: Activation,
+    /// (channels in, channels out).
+    weight: Packed,
 }
 
 impl Separable {
@@ -58,7 +67,7 @@ impl Separable {
             *value = weight[channel * taps + t];
         }
         let filter = Depthwise { geometry, weight: matrix, from, to };
-        Self { expand: None, filter, between: None, project: None }
+        Self { expand: None, filter, project: None }
     }
 
     /// The same after `expand`.
@@ -72,37 +81,39 @@ impl Separable {
     }
 
     /// The same, with bias and activation, before `project`.
-    pub fn before(self, bias: Vec<f32>, activation: Activation, project: Packed) -> Self {
-        Self { between: Some((bias, activation)), project: Some(project), ..self }
+    pub fn before(self, bias: Vec<f32>, activation: Activation, weight: Packed) -> Self {
+        Self { project: Some(Projection { bias, activation, weight }), ..self }
+    }
+
+    /// Numbers of a row of the input.
+    fn taken(&self) -> usize {
+        let Depthwise { from, .. } = &self.filter;
+        from.width * self.expand.as_ref().map_or(from.stored, |expand| expand.weight.dim().0)
+    }
+
+    /// Numbers of a row of the output.
+    fn given(&self) -> usize {
+        let Depthwise { to, .. } = &self.filter;
+        to.width * self.project.as_ref().map_or(to.stored, |project| project.weight.dim().1)
     }
 
     /// `output` of `input`, some rows at a time; `end` is that of the last layer. A picture's rows are shared out to
     /// the team.
     pub fn run(&self, input: &[f32], output: &mut [f32], end: End<'_>, team: &mut Team<'_>) {
         let Depthwise { from, to, .. } = &self.filter;
-        let taken = self.expand.as_ref().map_or(from.stored, |expand| expand.weight.dim().0) * from.width;
-        let given = self.project.as_ref().map_or(to.stored, |project| project.dim().1) * to.width;
+        let (taken, given) = (self.taken(), self.given());
         let share = to.height.div_ceil(team.scratches.len());
         let pictures = input.chunks_exact(from.height * taken).zip(output.chunks_exact_mut(to.height * given));
         for (picture, output) in pictures {
             team.share(output.chunks_mut(share * given), |i, output, scratch| {
-                self.rows(picture, taken, i * share, output, given, end, scratch);
+                self.rows(picture, i * share, output, end, scratch);
             });
         }
     }
 
-    /// Rows of the output from `first` on, `given` numbers each, of a picture with `taken` numbers a row.
-    #[allow(clippy::too_many_arguments)]
-    fn rows(
-        &self,
-        picture: &[f32],
-        taken: usize,
-        first: usize,
-        output: &mut [f32],
-        given: usize,
-        end: End<'_>,
-        scratch: &mut Scratch,
-    ) {
+    /// Rows of a picture's output from `first` on.
+    fn rows(&self, picture: &[f32], first: usize, output: &mut [f32], end: End<'_>, scratch: &mut Scratch) {
+        let (taken, given) = (self.taken(), self.given());
         let Depthwise { from, to, geometry, .. } = &self.filter;
         let (line, made) = (from.width * from.stored, to.width * to.stored);
         let (step, overlap) = (geometry.stride[1], geometry.kernel[1]);
@@ -134,20 +145,20 @@ impl Separable {
                     (&expanded[..there.len() * line], there.start)
                 }
             };
-            match (&self.project, &self.between) {
-                (Some(project), Some((bias, activation))) => {
+            match &self.project {
+                Some(Projection { bias, activation, weight }) => {
                     let filtered = &mut filtered[..lines.len() * made];
                     self.filter.run(rows, top, lines.start, filtered, bias, *activation);
                     if end.adds {
                         added.at_least(output.len());
                         let added = &mut added[..output.len()];
-                        project.multiply(filtered, added, end.bias, Activation::None, digits);
+                        weight.multiply(filtered, added, end.bias, Activation::None, digits);
                         add(output, added, end.activation);
                     } else {
-                        project.multiply(filtered, output, end.bias, end.activation, digits);
+                        weight.multiply(filtered, output, end.bias, end.activation, digits);
                     }
                 }
-                _ => self.filter.run(rows, top, lines.start, output, end.bias, end.activation),
+                None => self.filter.run(rows, top, lines.start, output, end.bias, end.activation),
             }
         }
     }
