@@ -186,47 +186,52 @@ impl WithSimd for Lines<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        let Geometry { kernel, stride, .. } = self.layer.geometry;
+        match (kernel[2], stride[2]) {
+            (3, 1) => self.lines::<S, 3, 1>(simd),
+            (5, 1) => self.lines::<S, 5, 1>(simd),
+            (7, 1) => self.lines::<S, 7, 1>(simd),
+            (3, 2) => self.lines::<S, 3, 2>(simd),
+            (5, 2) => self.lines::<S, 5, 2>(simd),
+            _ => self.lines::<S, 0, 0>(simd),
+        }
+    }
+}
+
+impl Lines<'_> {
+    /// `K` taps across and a stride of `STEP`; any where they are 0.
+    #[inline(always)]
+    fn lines<S: Simd, const K: usize, const STEP: usize>(self, simd: S) {
         let Self { layer, rows, top, first, output, bias, activation } = self;
         let Depthwise { geometry, weight, from, to } = layer;
         let bias = S::as_simd_f32s(bias).0;
         let vectors = bias.len();
-        let filter = Filter::<S> {
+        let filter = Filter::<S, K, STEP> {
             simd,
             geometry,
             vectors,
             weight: S::as_simd_f32s(weight.as_slice().expect("row-major")).0,
             bias,
             activation,
+            rows: S::as_simd_f32s(rows).0,
             top,
+            from: *from,
         };
-        let rows = S::as_simd_f32s(rows).0;
-        for (row, line) in output.chunks_exact_mut(to.width * to.stored).enumerate() {
-            let y = first + row;
-            let line = S::as_mut_simd_f32s(line).0;
-            // Some channels of a whole line at a time: what neighbours share is still in the first-level cache, and their
-            // sums and taps in registers.
-            let mut channel = 0;
-            while channel + 4 <= vectors {
-                match S::REGISTER_COUNT >= 32 {
-                    true => filter.line::<4, 4>(*from, rows, *to, y, channel, line),
-                    false => filter.line::<4, 2>(*from, rows, *to, y, channel, line),
+        // Some channels of all lines at a time: what lines share is still in the first-level cache.
+        for channel in (0..vectors).step_by(2) {
+            for (row, line) in output.chunks_exact_mut(to.width * to.stored).enumerate() {
+                let line = S::as_mut_simd_f32s(line).0;
+                match vectors - channel {
+                    1 => filter.line::<1>(first + row, channel, line),
+                    _ => filter.line::<2>(first + row, channel, line),
                 }
-                channel += 4;
-            }
-            while channel + 2 <= vectors {
-                filter.line::<2, 4>(*from, rows, *to, y, channel, line);
-                channel += 2;
-            }
-            while channel < vectors {
-                filter.line::<1, 4>(*from, rows, *to, y, channel, line);
-                channel += 1;
             }
         }
     }
 }
 
-/// Filters a channel, as vectors.
-struct Filter<'a, S: Simd> {
+/// Filters a channel, as vectors: of `K` taps across and a stride of `STEP`, of any where they are 0.
+struct Filter<'a, S: Simd, const K: usize, const STEP: usize> {
     simd: S,
     geometry: &'a Geometry,
     /// Vectors of a position.
@@ -235,85 +240,122 @@ struct Filter<'a, S: Simd> {
     weight: &'a [S::f32s],
     bias: &'a [S::f32s],
     activation: Activation,
-    /// The row of the picture that the rows here begin with.
+    /// Rows of the picture from `top` on, (rows, columns, vectors).
+    rows: &'a [S::f32s],
     top: usize,
+    /// The whole picture.
+    from: Shape,
 }
 
-/// Taps of one axis that lie within the picture, and where the first of all would lie.
-#[derive(Clone, Copy)]
-struct Reach {
-    begin: usize,
-    end: usize,
-    corner: isize,
-}
-
-impl<S: Simd> Filter<'_, S> {
-    fn reach(&self, axis: usize, at: usize, length: usize) -> Reach {
-        let taps = self.geometry.kernel[axis];
-        let corner = (at * self.geometry.stride[axis]) as isize - self.geometry.before[axis] as isize;
-        let begin = (-corner).clamp(0, taps as isize) as usize;
-        Reach { begin, end: (length as isize - corner).clamp(begin as isize, taps as isize) as usize, corner }
-    }
-
-    /// `V` vectors of channels, from `channel` on, of the line `y` of the output: `X` positions at a time where all their taps lie
-    /// within the picture, else one.
+impl<S: Simd, const K: usize, const STEP: usize> Filter<'_, S, K, STEP> {
+    /// `V` vectors of channels, from `channel` on, of the line `y` of the output, some positions at a time; where the line is no
+    /// multiple of them, some positions twice.
     #[inline(always)]
-    fn line<const V: usize, const X: usize>(
-        &self,
-        from: Shape,
-        rows: &[S::f32s],
-        to: Shape,
-        y: usize,
-        channel: usize,
-        line: &mut [S::f32s],
-    ) {
-        let down = self.reach(1, y, from.height);
-        let whole = |reach: Reach| reach.end - reach.begin == self.geometry.kernel[2];
+    fn line<const V: usize>(&self, y: usize, channel: usize, line: &mut [S::f32s]) {
+        let width = line.len() / self.vectors;
         let mut x = 0;
-        while x < to.width {
-            let across = self.reach(2, x, from.width);
-            if x + X <= to.width && whole(across) && whole(self.reach(2, x + X - 1, from.width)) {
-                self.positions::<V, X>(from.width, rows, down, across, channel, &mut line[x * self.vectors..]);
-                x += X;
+        while x < width {
+            if K > 0 && width - x > 3 && width >= 6 {
+                self.positions::<V, 6>(y, x.min(width - 6), channel, line);
+                x += 6;
+            } else if K > 0 && width >= 3 {
+                self.positions::<V, 3>(y, x.min(width - 3), channel, line);
+                x += 3;
             } else {
-                self.positions::<V, 1>(from.width, rows, down, across, channel, &mut line[x * self.vectors..]);
+                self.position::<V>(y, x, channel, line);
                 x += 1;
             }
         }
     }
 
+    /// The rows of the picture that the line `y` looks at, each with the first of the taps that belong to it.
     #[inline(always)]
-    fn positions<const V: usize, const X: usize>(
-        &self,
-        width: usize,
-        rows: &[S::f32s],
-        down: Reach,
-        across: Reach,
-        channel: usize,
-        output: &mut [S::f32s],
-    ) {
-        let (simd, vectors, [_, _, wide]) = (self.simd, self.vectors, self.geometry.kernel);
-        let step = self.geometry.stride[2] * vectors;
+    fn seen(&self, y: usize) -> impl Iterator<Item = (&[S::f32s], &[S::f32s])> {
+        let Self { geometry, from, vectors, .. } = *self;
+        geometry.rows(&(y..y + 1), from.height).map(move |row| {
+            let tap = row + geometry.before[1] - y * geometry.stride[1];
+            let length = from.width * vectors;
+            (&self.rows[(row - self.top) * length..][..length], &self.weight[tap * geometry.kernel[2] * vectors..])
+        })
+    }
+
+    /// `X` positions of it, from `x` on. A number of the picture is read once for all taps of its row that see it.
+    #[inline(always)]
+    fn positions<const V: usize, const X: usize>(&self, y: usize, x: usize, channel: usize, line: &mut [S::f32s]) {
+        let Self { simd, vectors, .. } = *self;
+        let corner = (x * STEP) as isize - self.geometry.before[2] as isize;
+        let whole = corner >= 0 && corner as usize + (X - 1) * STEP + K <= self.from.width;
         let mut sums = [[simd.splat_f32s(0.0); V]; X];
-        for dy in down.begin..down.end {
-            let row = (down.corner + dy as isize) as usize - self.top;
-            let row = &rows[row * width * vectors..][..width * vectors];
-            for dx in across.begin..across.end {
-                let taps = &self.weight[(dy * wide + dx) * vectors + channel..][..V];
-                let first = (across.corner + dx as isize) as usize * vectors + channel;
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    let pixel = &row[first + i * step..][..V];
+        for (row, weight) in self.seen(y) {
+            let mut taps = [[simd.splat_f32s(0.0); V]; K];
+            for (dx, taps) in taps.iter_mut().enumerate() {
+                taps.copy_from_slice(&weight[dx * vectors + channel..][..V]);
+            }
+            // As many as the widest of them see; a loop over them would not be unrolled.
+            macro_rules! columns { ($whole:expr; $($column:literal)*) => {{ $(
+                if $column < (X - 1) * STEP + K {
+                    let at = (corner + $column) as usize; // beyond the left edge it is very large
+                    if $whole || at < self.from.width {
+                        self.add_column($column, &row[at * vectors + channel..][..V], &taps, &mut sums);
+                    }
+                }
+            )* }} }
+            if whole {
+                columns!(true; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+            } else {
+                columns!(false; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+            }
+        }
+        for (i, sums) in sums.into_iter().enumerate() {
+            self.finish(sums, channel, &mut line[(x + i) * vectors..]);
+        }
+    }
+
+    /// Adds what the positions see in one column to their sums.
+    #[inline(always)]
+    fn add_column<const V: usize, const X: usize>(
+        &self,
+        column: usize,
+        pixel: &[S::f32s],
+        taps: &[[S::f32s; V]; K],
+        sums: &mut [[S::f32s; V]; X],
+    ) {
+        for (i, sums) in sums.iter_mut().enumerate() {
+            if i * STEP <= column && column < i * STEP + K {
+                let taps = &taps[column - i * STEP];
+                for v in 0..V {
+                    sums[v] = self.simd.mul_add_f32s(pixel[v], taps[v], sums[v]);
+                }
+            }
+        }
+    }
+
+    /// One position of it, of any filter.
+    #[inline(always)]
+    fn position<const V: usize>(&self, y: usize, x: usize, channel: usize, line: &mut [S::f32s]) {
+        let Self { simd, vectors, geometry, .. } = *self;
+        let corner = (x * geometry.stride[2]) as isize - geometry.before[2] as isize;
+        let mut sums = [simd.splat_f32s(0.0); V];
+        for (row, weight) in self.seen(y) {
+            for (dx, taps) in weight.chunks_exact(vectors).enumerate().take(geometry.kernel[2]) {
+                let at = (corner + dx as isize) as usize; // beyond the left edge it is very large
+                if at < self.from.width {
+                    let pixel = &row[at * vectors + channel..][..V];
                     for v in 0..V {
-                        sums[v] = simd.mul_add_f32s(pixel[v], taps[v], sums[v]);
+                        sums[v] = simd.mul_add_f32s(pixel[v], taps[channel + v], sums[v]);
                     }
                 }
             }
         }
-        for (sums, position) in sums.into_iter().zip(output.chunks_mut(vectors)) {
-            let values = position[channel..][..V].iter_mut().zip(&self.bias[channel..]);
-            for ((value, &bias), sum) in values.zip(sums) {
-                *value = activate(simd, simd.add_f32s(sum, bias), self.activation);
-            }
+        self.finish(sums, channel, &mut line[x * vectors..]);
+    }
+
+    /// The sums of a position with bias and activation.
+    #[inline(always)]
+    fn finish<const V: usize>(&self, sums: [S::f32s; V], channel: usize, position: &mut [S::f32s]) {
+        let values = position[channel..][..V].iter_mut().zip(&self.bias[channel..]);
+        for ((value, &bias), sum) in values.zip(sums) {
+            *value = activate(self.simd, self.simd.add_f32s(sum, bias), self.activation);
         }
     }
 }
