@@ -6,7 +6,7 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::layers::{Activation, activate, apply};
+use super::layers::{Activation, activate};
 use super::tiles::{self, Rows};
 use super::weights::{Layout, Packed};
 
@@ -44,12 +44,8 @@ impl Packed {
             }
             Layout::Tiles(digits, scales) => {
                 let (inputs, outputs) = self.dim();
-                let done = |values: &mut [f32]| match activation {
-                    Activation::None => {}
-                    _ => apply(values, activation),
-                };
-                let product = tiles::Product { inputs, input, outputs, output, bias };
-                product.run(self.tiles(matrix, digits), &scales[matrix * outputs..][..outputs], rows, done);
+                let product = tiles::Product { inputs, input, outputs, output, bias, activation };
+                product.run(self.tiles(matrix, digits), &scales[matrix * outputs..][..outputs], rows);
             }
         }
     }
@@ -78,7 +74,7 @@ impl WithSimd for Multiply<'_> {
         for (input, output) in input.chunks(together * inputs).zip(output.chunks_mut(together * outputs)) {
             let mut first = 0;
             for (width, panel) in weight.vectors(matrix, S::F32_LANES, values) {
-                let place = Place { inputs, outputs, first: first * S::F32_LANES, activation };
+                let place = Place { inputs, used: weight.used(), outputs, first: first * S::F32_LANES, activation };
                 let panel = S::as_simd_f32s(panel).0;
                 let bias = &bias[first..first + width];
                 // Sums, a row of weights and an activation fill the registers.
@@ -99,6 +95,8 @@ impl WithSimd for Multiply<'_> {
 #[derive(Clone, Copy)]
 struct Place {
     inputs: usize,
+    /// Inputs that are not only there to fill up.
+    used: usize,
     outputs: usize,
     first: usize,
     activation: Activation,
@@ -141,13 +139,13 @@ fn tile<S: Simd, const V: usize, const R: usize>(
     bias: &[S::f32s],
     place: Place,
 ) {
-    let Place { inputs, outputs, first, activation } = place;
+    let Place { inputs, used, outputs, first, activation } = place;
     let mut lines: [&[f32]; R] = [&[]; R];
     for (r, line) in lines.iter_mut().enumerate() {
         *line = &input[r * inputs..][..inputs];
     }
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
-    for (k, weights) in panel.chunks_exact(V).enumerate().take(inputs) {
+    for (k, weights) in panel.chunks_exact(V).enumerate().take(used) {
         for r in 0..R {
             let x = simd.splat_f32s(lines[r][k]);
             for v in 0..V {

@@ -18,6 +18,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::aligned::Aligned;
+use super::layers::{Activation, apply};
 
 /// Rows of a tile, and f32 in a row of one.
 pub(super) const SIDE: usize = 16;
@@ -37,9 +38,9 @@ const LARGEST: f32 = 127.0 * 65536.0;
 /// Smaller than this a row's largest number is 0: its scale could not be inverted.
 const SMALLEST: f32 = 1e-30;
 
-/// Inputs of a row that tiles are made for. Of fewer most of a tile would be empty; of more the sums, of three products of up
-/// to 2¹⁴ an input, could pass 2³¹.
-pub(super) const WORTH: Range<usize> = 24..1 << 15;
+/// Inputs of a row that tiles are made for. Of fewer what is done before and after takes longer than the product does in
+/// vectors; of more the sums, of three products of up to 2¹⁴ an input, could pass 2³¹.
+pub(super) const WORTH: Range<usize> = 48..1 << 15;
 
 /// Bytes of digits of activations that are made at a time: they should stay in the second-level cache.
 const BLOCK: usize = 1 << 19;
@@ -54,7 +55,7 @@ pub(super) fn available() -> bool {
     *ANSWER.get_or_init(|| {
         // Bits of leaf 7: AMX-TILE and AMX-INT8.
         let tiles = || __cpuid_count(7, 0).edx & (3 << 24) == 3 << 24;
-        is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vbmi") && tiles() && permitted()
+        is_x86_feature_detected!("avx512bw") && tiles() && permitted()
     })
 }
 
@@ -79,7 +80,8 @@ pub(super) fn panel_length(inputs: usize) -> usize {
 }
 
 /// Lays out a panel of weights (inputs, 16 outputs), and gives the scales of its columns: block of inputs after block, of it
-/// the tile of first digits, then the second and the third; a row of a tile holds four inputs of every output.
+/// the tile of first digits, then the second and the third; a row of a tile holds of every output the inputs of four
+/// [positions](position).
 pub(super) fn lay_out(panel: &[f32], digits: &mut [i8], scales: &mut [f32]) {
     scales.fill(0.0);
     for row in panel.chunks_exact(SIDE) {
@@ -92,7 +94,8 @@ pub(super) fn lay_out(panel: &[f32], digits: &mut [i8], scales: &mut [f32]) {
     for (block, rows) in digits.chunks_exact_mut(DIGITS * TILE).zip(panel.chunks(DEPTH * SIDE)) {
         for (input, row) in rows.chunks_exact(SIDE).enumerate() {
             for (output, (value, inverse)) in row.iter().zip(&inverses).enumerate() {
-                let at = input / 4 * DEPTH + output * 4 + input % 4;
+                let (line, place) = (position(input) / 4, position(input) % 4);
+                let at = line * DEPTH + output * 4 + place;
                 // Rounded digits: what is left is between -128 and 127.
                 let whole = rounded(value * inverse) + 0x0080_8080;
                 for digit in 0..DIGITS {
@@ -132,19 +135,15 @@ pub(super) struct Product<'a> {
     pub output: &'a mut [f32],
     /// (outputs).
     pub bias: &'a [f32],
+    /// What follows.
+    pub activation: Activation,
 }
 
 impl Product<'_> {
     /// Rows times weights that were [laid out](lay_out), given panel after panel, and the `scales` of their columns. `rows` is
-    /// room for the digits of the input; `done` is shown the outputs, some rows at a time.
-    pub fn run<'w>(
-        self,
-        panels: impl Iterator<Item = &'w [i8]> + Clone,
-        scales: &[f32],
-        rows: &mut Rows,
-        done: impl Fn(&mut [f32]),
-    ) {
-        let Self { inputs, input, outputs, output, bias } = self;
+    /// room for the digits of the input.
+    pub fn run<'w>(self, panels: impl Iterator<Item = &'w [i8]> + Clone, scales: &[f32], rows: &mut Rows) {
+        let Self { inputs, input, outputs, output, bias, activation } = self;
         assert!(available() && inputs < WORTH.end && outputs.is_multiple_of(SIDE));
         assert!(bias.len() == outputs && scales.len() == outputs && input.len() / inputs == output.len() / outputs);
         let length = panel_length(inputs);
@@ -167,11 +166,9 @@ impl Product<'_> {
                 let mut end = |sums: &Sums, (group, column): (usize, usize)| {
                     let columns = column..column + SIDE;
                     let (scales, bias) = (&scales[columns.clone()], &bias[columns]);
-                    let heights = &rows.scales[group * SIDE..][..height];
+                    let end = End { rows: &rows.scales[group * SIDE..][..height], scales, bias, activation };
                     // Safety: `available` says that the processor has these vectors.
-                    unsafe {
-                        add_up(sums, heights, scales, bias, &mut output[group * SIDE * outputs + column..], outputs)
-                    };
+                    unsafe { end.add_up(sums, &mut output[group * SIDE * outputs + column..], outputs) };
                 };
                 // What a product gave is added up while the tiles are at the next.
                 let mut before = None;
@@ -189,7 +186,9 @@ impl Product<'_> {
                 }
                 before.into_iter().for_each(|place| end(then, place));
             }
-            done(output);
+            if activation == Activation::Gelu {
+                apply(output, activation);
+            }
         }
     }
 }
@@ -273,80 +272,143 @@ unsafe fn multiply(rows: &[i8], weights: &[i8], sums: &mut Sums) {
     }
 }
 
-/// The sums of all orders, with the scales of their row and columns, and the bias; as many rows of `output` as of scales.
-#[target_feature(enable = "avx512f")]
-fn add_up(sums: &Sums, rows: &[f32], scales: &[f32], bias: &[f32], output: &mut [f32], stride: usize) {
-    let (second, third) = (_mm512_set1_ps(1.0 / 256.0), _mm512_set1_ps(1.0 / 65536.0));
-    assert!(scales.len() == SIDE && bias.len() == SIDE);
-    // Safety: both are 16 long.
-    let (scales, bias) = unsafe { (_mm512_loadu_ps(scales.as_ptr()), _mm512_loadu_ps(bias.as_ptr())) };
-    let (lines, _) = sums.0.as_chunks::<SIDE>();
-    for (row, scale) in rows.iter().enumerate() {
-        let values = &mut output[row * stride..][..SIDE];
-        // Safety: a line of sums is 16 long and begins with a line of the cache, and the values are as long.
-        unsafe {
-            let sum = |order: usize| _mm512_cvtepi32_ps(_mm512_load_si512(lines[order * SIDE + row].as_ptr().cast()));
-            let digits = _mm512_fmadd_ps(sum(1), second, sum(0));
-            let digits = _mm512_fmadd_ps(sum(2), third, digits);
-            let scale = _mm512_mul_ps(_mm512_set1_ps(*scale), scales);
-            _mm512_storeu_ps(values.as_mut_ptr(), _mm512_fmadd_ps(digits, scale, bias));
+/// What is made of the sums of a tile.
+struct End<'a> {
+    /// The scales of its rows.
+    rows: &'a [f32],
+    /// The scales of its columns.
+    scales: &'a [f32],
+    bias: &'a [f32],
+    /// What follows; GELU is not among it.
+    activation: Activation,
+}
+
+impl End<'_> {
+    /// The sums of all orders, with scales and bias; as many rows of `output` as have a scale.
+    #[target_feature(enable = "avx512f")]
+    fn add_up(self, sums: &Sums, output: &mut [f32], stride: usize) {
+        let Self { rows, scales, bias, activation } = self;
+        let (second, third) = (_mm512_set1_ps(1.0 / 256.0), _mm512_set1_ps(1.0 / 65536.0));
+        let (low, high) = match activation {
+            Activation::None | Activation::Gelu => (f32::NEG_INFINITY, f32::INFINITY),
+            Activation::Relu => (0.0, f32::INFINITY),
+            Activation::Relu6 => (0.0, 6.0),
+        };
+        let (low, high) = (_mm512_set1_ps(low), _mm512_set1_ps(high));
+        assert!(scales.len() == SIDE && bias.len() == SIDE);
+        // Safety: both are 16 long.
+        let (scales, bias) = unsafe { (_mm512_loadu_ps(scales.as_ptr()), _mm512_loadu_ps(bias.as_ptr())) };
+        let (lines, _) = sums.0.as_chunks::<SIDE>();
+        for (row, scale) in rows.iter().enumerate() {
+            let values = &mut output[row * stride..][..SIDE];
+            // Safety: a line of sums is 16 long and begins with a line of the cache, and the values are as long.
+            unsafe {
+                let sum =
+                    |order: usize| _mm512_cvtepi32_ps(_mm512_load_si512(lines[order * SIDE + row].as_ptr().cast()));
+                let digits = _mm512_fmadd_ps(sum(1), second, sum(0));
+                let digits = _mm512_fmadd_ps(sum(2), third, digits);
+                let scale = _mm512_mul_ps(_mm512_set1_ps(*scale), scales);
+                let value = _mm512_fmadd_ps(digits, scale, bias);
+                // What is no number stays, since it is the second.
+                _mm512_storeu_ps(values.as_mut_ptr(), _mm512_min_ps(high, _mm512_max_ps(low, value)));
+            }
         }
     }
 }
 
 /// Writes rows as digits: group after group of 16 rows, block after block of inputs, the first digits of all rows, the second
 /// and the third. The rows that fill up the last group keep what was there.
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+#[target_feature(enable = "avx512f,avx512bw")]
 fn cut(input: &[f32], inputs: usize, digits: &mut [i8], scales: &mut [f32]) {
-    /// Of 32 numbers the digits at two places.
-    const fn places(first: u8, second: u8) -> [u8; 64] {
-        let mut places = [0; 64];
-        let mut i = 0;
-        while i < 32 {
-            places[i] = 4 * i as u8 + first;
-            places[32 + i] = 4 * i as u8 + second;
-            i += 1;
-        }
-        places
-    }
-    static PLACES: [[u8; 64]; 2] = [places(0, 1), places(2, 3)];
-    // Safety: both are as long as a vector.
-    let places = PLACES.map(|places| unsafe { _mm512_loadu_si512(places.as_ptr().cast()) });
     let blocks = inputs.div_ceil(DEPTH);
     let groups = input.chunks(SIDE * inputs).zip(digits.chunks_exact_mut(blocks * DIGITS * TILE));
-    for ((rows, digits), scales) in groups.zip(scales.chunks_mut(SIDE)) {
-        for ((at, row), to) in rows.chunks_exact(inputs).enumerate().zip(scales) {
+    for ((rows, digits), scales) in groups.zip(scales.chunks_exact_mut(SIDE)) {
+        let mut largest = [_mm512_setzero_si512(); SIDE];
+        for (row, largest) in rows.chunks_exact(inputs).zip(&mut largest) {
             // Bits without their sign are in the order of the numbers, and those of no number are the largest.
-            let mut largest = _mm512_setzero_si512();
-            for values in row.chunks(SIDE) {
-                let bits = _mm512_castps_si512(vector(values));
-                largest = _mm512_max_epu32(largest, _mm512_and_si512(bits, _mm512_set1_epi32(i32::MAX)));
+            let mut see = |values| {
+                let bits = _mm512_and_si512(_mm512_castps_si512(values), _mm512_set1_epi32(i32::MAX));
+                *largest = _mm512_max_epu32(*largest, bits);
+            };
+            let (whole, rest) = row.as_chunks::<SIDE>();
+            for values in whole {
+                // Safety: it is 16 long.
+                see(unsafe { _mm512_loadu_ps(values.as_ptr()) });
             }
-            let largest = f32::from_bits(_mm512_reduce_max_epu32(largest));
-            *to = scale(largest);
-            let inverse = _mm512_set1_ps(inverse(largest));
-            let (half, offset) = (SIDE, _mm512_set1_epi32(0x0080_8080));
-            for (values, tiles) in row.chunks(DEPTH).zip(digits.chunks_exact_mut(DIGITS * TILE)) {
-                let mut whole = [_mm512_setzero_si512(); 4];
-                for (whole, values) in whole.iter_mut().zip(values.chunks(half)) {
-                    let value = _mm512_cvtps_epi32(_mm512_mul_ps(vector(values), inverse));
-                    // Rounded digits: what is left is between -128 and 127.
-                    *whole = _mm512_xor_si512(_mm512_add_epi32(value, offset), offset);
-                }
-                let [a, b, c, d] = whole;
-                let low = [_mm512_permutex2var_epi8(a, places[0], b), _mm512_permutex2var_epi8(c, places[0], d)];
-                let high = [_mm512_permutex2var_epi8(a, places[1], b), _mm512_permutex2var_epi8(c, places[1], d)];
-                let three = [
-                    _mm512_shuffle_i64x2::<0b01_00_01_00>(high[0], high[1]),
-                    _mm512_shuffle_i64x2::<0b11_10_11_10>(low[0], low[1]),
-                    _mm512_shuffle_i64x2::<0b01_00_01_00>(low[0], low[1]),
-                ];
-                for (digits, tile) in three.into_iter().zip(tiles.chunks_exact_mut(TILE)) {
-                    // Safety: the row of a tile is as long as a vector.
-                    unsafe { _mm512_storeu_si512(tile[at * DEPTH..][..DEPTH].as_mut_ptr().cast(), digits) };
-                }
+            see(vector(rest));
+        }
+        let largest = _mm512_castsi512_ps(largest_of_each(largest));
+        let known = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(largest, _mm512_set1_ps(SMALLEST));
+        let limit = _mm512_set1_ps(LARGEST);
+        let worth = _mm512_mul_ps(_mm512_div_ps(largest, limit), _mm512_set1_ps(65536.0));
+        let mut inverses = [0.0f32; SIDE];
+        // Safety: both are 16 long.
+        unsafe {
+            _mm512_storeu_ps(scales.as_mut_ptr(), _mm512_maskz_mov_ps(known, worth));
+            _mm512_storeu_ps(inverses.as_mut_ptr(), _mm512_maskz_div_ps(known, limit, largest));
+        }
+        for ((at, row), inverse) in rows.chunks_exact(inputs).enumerate().zip(inverses) {
+            let inverse = _mm512_set1_ps(inverse);
+            let (whole, rest) = row.as_chunks::<DEPTH>();
+            let mut tiles = digits.chunks_exact_mut(DIGITS * TILE);
+            for (values, tiles) in whole.iter().zip(&mut tiles) {
+                // Safety: it is four times 16 long.
+                let values = [0, 1, 2, 3].map(|i| unsafe { _mm512_loadu_ps(values.as_ptr().add(i * SIDE)) });
+                cut_block(values, inverse, tiles, at);
+            }
+            if let Some(tiles) = tiles.next() {
+                let values = [0, 1, 2, 3].map(|i| vector(&rest[rest.len().min(i * SIDE)..]));
+                cut_block(values, inverse, tiles, at);
             }
         }
+    }
+}
+
+/// Of 16 vectors the largest number of each, without sign.
+#[target_feature(enable = "avx512f")]
+fn largest_of_each(vectors: [__m512i; SIDE]) -> __m512i {
+    // Halves, quarters and so on of two vectors side by side, the larger numbers of them.
+    let halves: [__m512i; 8] = std::array::from_fn(|i| {
+        let (a, b) = (vectors[i], vectors[i + 8]);
+        _mm512_max_epu32(_mm512_shuffle_i64x2::<0b01_00_01_00>(a, b), _mm512_shuffle_i64x2::<0b11_10_11_10>(a, b))
+    });
+    let quarters: [__m512i; 4] = std::array::from_fn(|i| {
+        let (a, b) = (halves[i], halves[i + 4]);
+        _mm512_max_epu32(_mm512_shuffle_i64x2::<0b10_00_10_00>(a, b), _mm512_shuffle_i64x2::<0b11_01_11_01>(a, b))
+    });
+    let eighths: [__m512i; 2] = std::array::from_fn(|i| {
+        let (a, b) = (quarters[i], quarters[i + 2]);
+        _mm512_max_epu32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b))
+    });
+    let [a, b] = eighths.map(|both| _mm512_castsi512_ps(both));
+    let (even, odd) = (_mm512_shuffle_ps::<0b10_00_10_00>(a, b), _mm512_shuffle_ps::<0b11_01_11_01>(a, b));
+    let mixed = _mm512_max_epu32(_mm512_castps_si512(even), _mm512_castps_si512(odd));
+    let order = _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15);
+    _mm512_permutexvar_epi32(order, mixed)
+}
+
+/// Where the tiles have one of 64 inputs: so that vectors need only be mixed within their quarters.
+const fn position(input: usize) -> usize {
+    input % SIDE / 4 * SIDE + input / SIDE * 4 + input % 4
+}
+
+/// Writes 64 numbers as digits into row `at` of three tiles.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn cut_block(values: [__m512; 4], inverse: __m512, tiles: &mut [i8], at: usize) {
+    let offset = _mm512_set1_epi32(0x0080_8080);
+    // Of four numbers the first digits, the second and the third.
+    let digits = _mm512_broadcast_i32x4(_mm_setr_epi8(2, 6, 10, 14, 1, 5, 9, 13, 0, 4, 8, 12, -1, -1, -1, -1));
+    let [a, b, c, d] = values.map(|values| {
+        let value = _mm512_cvtps_epi32(_mm512_mul_ps(values, inverse));
+        // Rounded digits: what is left is between -128 and 127.
+        _mm512_shuffle_epi8(_mm512_xor_si512(_mm512_add_epi32(value, offset), offset), digits)
+    });
+    let (low, high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
+    let third = _mm512_unpacklo_epi64(_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
+    let three = [_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high), third];
+    for (digits, tile) in three.into_iter().zip(tiles.chunks_exact_mut(TILE)) {
+        // Safety: the row of a tile is as long as a vector.
+        unsafe { _mm512_storeu_si512(tile[at * DEPTH..][..DEPTH].as_mut_ptr().cast(), digits) };
     }
 }
 

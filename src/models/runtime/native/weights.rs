@@ -13,6 +13,8 @@ use super::tiles;
 pub(super) struct Packed {
     matrices: usize,
     inputs: usize,
+    /// Of them, those up to the last that is not only there to fill up.
+    used: usize,
     outputs: usize,
     layout: Layout,
 }
@@ -143,12 +145,18 @@ impl Packed {
             jobs.into_par_iter().for_each(|(first, width, panel)| fill(first, width, panel));
             Layout::Vectors(values)
         };
-        Self { matrices, inputs, outputs, layout }
+        let used = inputs - (channels - weight.len_of(Axis(1)));
+        Self { matrices, inputs, used, outputs, layout }
     }
 
     /// (channels in, channels out).
     pub fn dim(&self) -> (usize, usize) {
         (self.inputs, self.outputs)
+    }
+
+    /// Channels in up to the last that is not only there to fill up.
+    pub fn used(&self) -> usize {
+        self.used
     }
 
     /// How many matrices there are.
