@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use ndarray::ArrayView3;
 
-use super::layers::{Activation, Shape, filled};
+use super::layers::{Activation, GRAIN, Shape, filled};
 use super::separable::{Pointwise, Separable};
 use super::team::Team;
 use super::weights::{Packed, Unit};
@@ -150,7 +150,15 @@ impl Convolution {
             Way::Spatial(layer) => layer.run(from, input, output, end, team.scratch()),
             Way::Temporal(layer) => layer.run(from, input, output, end, team.scratch()),
             Way::Factorised(layers) => layers.run(from, input, output, end, team.scratch()),
-            Way::Pointwise(weight) => weight.multiply(input, output, bias, activation, &mut team.scratch().digits),
+            Way::Pointwise(weight) => {
+                let (taken, _) = weight.dim();
+                // Whole tiles.
+                let rows = (output.len() / to.stored).div_ceil(team.scratches.len()).next_multiple_of(GRAIN);
+                let shares = input.chunks(rows * taken).zip(output.chunks_mut(rows * to.stored));
+                team.share(shares, |_, (input, output), scratch| {
+                    weight.multiply(input, output, bias, activation, &mut scratch.digits);
+                });
+            }
             Way::Gathered(geometry, weight) => {
                 let (taken, _) = weight.dim();
                 let blocks = (output.len() / to.stored).div_ceil(ROWS).div_ceil(team.scratches.len());
@@ -159,9 +167,7 @@ impl Convolution {
                     for (block, output) in output.chunks_mut(ROWS * to.stored).enumerate() {
                         let rows = output.len() / to.stored;
                         let patches = &mut scratch.input[..rows * taken];
-                        for (i, patch) in patches.chunks_exact_mut(taken).enumerate() {
-                            gather(geometry, from, input, to, (job * blocks + block) * ROWS + i, patch);
-                        }
+                        gather(geometry, from, input, to, (job * blocks + block) * ROWS, patches);
                         weight.multiply(patches, output, bias, activation, &mut scratch.digits);
                     }
                 });
@@ -171,31 +177,49 @@ impl Convolution {
     }
 }
 
-/// What the output at `position` looks at, tap after tap, zeros beyond the edges.
-fn gather(geometry: &Geometry, from: Shape, input: &[f32], to: Shape, position: usize, patch: &mut [f32]) {
-    let (x, rest) = (position % to.width, position / to.width);
-    let (y, rest) = (rest % to.height, rest / to.height);
-    let (t, item) = (rest % to.depth, rest / to.depth);
+/// What the outputs look at, from the position `first` on, each tap after tap, zeros beyond the edges.
+fn gather(geometry: &Geometry, from: Shape, input: &[f32], to: Shape, first: usize, patches: &mut [f32]) {
+    /// Numbers that are copied at a time where a line has no more: what is too much is overwritten by the next.
+    const SHORT: usize = 16;
+    let [deep, high, wide] = geometry.kernel;
     let corner = |i: usize, at: usize| (at * geometry.stride[i]) as isize - geometry.before[i] as isize;
-    let (left, line) = (corner(2, x), geometry.kernel[2] * from.stored);
-    // The part of a line of taps that lies within the picture.
-    let begin = (-left).clamp(0, geometry.kernel[2] as isize) as usize;
-    let end = (from.width as isize - left).clamp(begin as isize, geometry.kernel[2] as isize) as usize;
-    let mut lines = patch.chunks_exact_mut(line);
-    for dt in 0..geometry.kernel[0] as isize {
-        for dy in 0..geometry.kernel[1] as isize {
-            let taps = lines.next().expect("one line a row of taps");
-            let (t, y) = (corner(0, t) + dt, corner(1, y) + dy);
-            if t < 0 || y < 0 || t >= from.depth as isize || y >= from.height as isize {
-                taps.fill(0.0);
+    let (mut x, rest) = (first % to.width, first / to.width);
+    let (mut y, rest) = (rest % to.height, rest / to.height);
+    let (mut t, mut item) = (rest % to.depth, rest / to.depth);
+    let line = wide * from.stored;
+    for patch in (0..patches.len()).step_by(deep * high * line) {
+        let (front, top, left) = (corner(0, t), corner(1, y), corner(2, x));
+        // The part of a line of taps that lies within the picture.
+        let begin = (-left).clamp(0, wide as isize) as usize;
+        let end = (from.width as isize - left).clamp(begin as isize, wide as isize) as usize;
+        for tap in 0..deep * high {
+            let (t, y) = (front + (tap / high) as isize, top + (tap % high) as isize);
+            let taps = &mut patches[patch + tap * line..];
+            if t < 0 || y < 0 || t >= from.depth as isize || y >= from.height as isize || begin == end {
+                taps[..line].fill(0.0);
                 continue;
             }
             let row = ((item * from.depth + t as usize) * from.height + y as usize) * from.width;
-            let source = (row as isize + left + begin as isize) as usize * from.stored;
-            taps[..begin * from.stored].fill(0.0);
-            taps[begin * from.stored..end * from.stored]
-                .copy_from_slice(&input[source..][..(end - begin) * from.stored]);
-            taps[end * from.stored..].fill(0.0);
+            let source = &input[(row as isize + left + begin as isize) as usize * from.stored..];
+            match (taps.first_chunk_mut::<SHORT>(), source.first_chunk::<SHORT>()) {
+                (Some(taps), Some(source)) if line <= SHORT && end - begin == wide => *taps = *source,
+                _ => {
+                    taps[..begin * from.stored].fill(0.0);
+                    taps[begin * from.stored..end * from.stored]
+                        .copy_from_slice(&source[..(end - begin) * from.stored]);
+                    taps[end * from.stored..line].fill(0.0);
+                }
+            }
+        }
+        x += 1;
+        if x == to.width {
+            (x, y) = (0, y + 1);
+        }
+        if y == to.height {
+            (y, t) = (0, t + 1);
+        }
+        if t == to.depth {
+            (t, item) = (0, item + 1);
         }
     }
 }
