@@ -134,11 +134,31 @@ fn every_way_of_convolving_gives_the_sum() {
     }
     // The first layer reads three channels as they come.
     let from = Shape { stored: 3, ..shape(2, [3, 20, 23], 3) };
-    let g = geometry([1, 7, 7], [1, 2, 2], [0, 3, 3], [0, 3, 3]);
-    for unit in units() {
+    let seven = geometry([1, 7, 7], [1, 2, 2], [0, 3, 3], [0, 3, 3]);
+    let three = geometry([1, 3, 3], [1, 2, 2], [0, 0, 1], [0, 1, 4]);
+    for (g, unit) in [seven, three].into_iter().flat_map(|g| units().map(move |unit| (g, unit))) {
         let (input, (layer, weight, bias, to)) = (noise(from.len(), 1), dense(g, from, 45, unit));
         let expected = direct(&g, from, &input, to, &weight, &bias, false);
         assert_close(&run(&layer, from, &input, to), &expected, 2e-5, &format!("first, {unit:?}"));
+    }
+}
+
+#[test]
+fn what_is_no_number_stays() {
+    for (unit, activation) in units().flat_map(|unit| {
+        let all = [Activation::None, Activation::Relu, Activation::Relu6, Activation::Gelu];
+        all.map(move |activation| (unit, activation))
+    }) {
+        let (inputs, outputs) = (64, 16);
+        let weight = noise(inputs * outputs, 1);
+        let matrix = ndarray::ArrayView3::from_shape((1, inputs, outputs), &weight).unwrap();
+        let mut input = noise(2 * inputs, 2);
+        input[inputs + 5] = f32::NAN;
+        let mut output = vec![0.0; 2 * outputs];
+        let packed = Packed::whole(matrix, (inputs, outputs), unit);
+        packed.multiply(&input, &mut output, &[0.0; 16], activation, &mut Rows::default());
+        let (good, bad) = output.split_at(outputs);
+        assert!(good.iter().all(|x| x.is_finite()) && bad.iter().all(|x| x.is_nan()), "{unit:?}, {activation:?}");
     }
 }
 
@@ -252,12 +272,17 @@ fn what_is_added_to_an_output_stands_before_its_activation() {
 
 #[test]
 fn depthwise_filters_see_their_channel_alone() {
-    for (kernel, stride, before, after, channels) in [
-        ([1, 7, 7], [1, 1, 1], [0, 3, 3], [0, 3, 3], 80),
-        ([1, 3, 3], [1, 2, 2], [0, 0, 0], [0, 1, 1], 20),
-        ([1, 5, 5], [1, 2, 2], [0, 1, 2], [0, 2, 2], 64),
-    ] {
-        let (g, from) = (geometry(kernel, stride, before, after), shape(2, [1, 9, 11], channels));
+    let uneven = [
+        (geometry([1, 3, 3], [1, 2, 2], [0, 0, 0], [0, 1, 1]), shape(2, [1, 9, 11], 20)),
+        (geometry([1, 5, 5], [1, 2, 2], [0, 1, 2], [0, 2, 2]), shape(2, [1, 9, 11], 64)),
+        (geometry([1, 4, 2], [1, 1, 3], [0, 1, 1], [0, 2, 0]), shape(1, [1, 7, 9], 33)),
+    ];
+    let every = [(3, 1), (5, 1), (7, 1), (3, 2), (5, 2), (7, 2), (1, 1)].into_iter().flat_map(|(taps, step)| {
+        let (kernel, padding) = ([1, taps, taps], [0, taps / 2, taps / 2]);
+        (1..=14).map(move |width| (geometry(kernel, [1, step, step], padding, padding), shape(1, [1, 4, width], 80)))
+    });
+    for (g, from) in uneven.into_iter().chain(every) {
+        let (channels, kernel) = (from.channels, g.kernel);
         let to = g.output(from, channels).unwrap();
         let (input, weight) = (stored(from, 5), noise(channels * kernel[1] * kernel[2], 6));
         let bias = stored(Shape { channels, ..shape(1, [1; 3], channels) }, 8);
@@ -268,7 +293,7 @@ fn depthwise_filters_see_their_channel_alone() {
             activation: Activation::None,
         };
         let expected = direct(&g, from, &input, to, &weight, &bias, true);
-        assert_close(&run(&layer, from, &input, to), &expected, 5e-6, "depthwise");
+        assert_close(&run(&layer, from, &input, to), &expected, 5e-6, &format!("{g:?} of {from:?}"));
     }
 }
 
