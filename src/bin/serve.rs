@@ -35,7 +35,7 @@ struct Arguments {
     /// Pictures that the network runs at once [default: 1 on a processor, 8 on a GPU]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     batch: Option<u16>,
-    /// Milliseconds that a picture waits for others, where some are on their way
+    /// Milliseconds that a picture waits for others, where some are on their way and the device gains by several at once
     #[arg(long, default_value_t = 3)]
     delay: u64,
     /// Write a static site into this folder, and serve nothing: the page with the models to run in visitors' browsers

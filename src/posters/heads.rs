@@ -3,6 +3,7 @@
 use std::path::{Component, Path};
 
 use ndarray::{Array2, ArrayView2};
+use rayon::prelude::*;
 
 use super::{FILE, Posters};
 use crate::classify::SavedModel;
@@ -82,7 +83,7 @@ impl PosterModels {
             targets: Array2::zeros((count, 0)),
             classes: Vec::new(),
         };
-        let years = self.years.iter().map(|head| head.saved.model.scores(&data)).collect::<Result<Vec<_>>>()?;
+        let years = self.years.par_iter().map(|head| head.saved.model.scores(&data)).collect::<Result<Vec<_>>>()?;
         let overall = self.overall.as_ref().map(|head| head.saved.model.scores(&data)).transpose()?;
         let of = |scores: &Array2<f32>, i: usize| scores.row(i).to_vec();
         let one = |i| Scores {

@@ -58,7 +58,7 @@ pub struct Options {
     /// Pictures the network runs at once; by default one on a processor (several cost memory and gain nothing there) and
     /// eight on a GPU.
     pub batch: Option<usize>,
-    /// How long a picture waits for others, in milliseconds.
+    /// How long a picture waits for others where the device gains by that, in milliseconds.
     pub delay: u64,
     /// What is refused.
     pub limits: Limits,
@@ -169,7 +169,8 @@ fn prepare(options: &Options) -> Result<Arc<App>> {
     let metrics = Metrics::new();
     let scored = models.clone();
     let finish = Arc::new(move |embeddings: ndarray::ArrayView2<'_, f32>| scored.scores(embeddings));
-    let delay = Duration::from_millis(options.delay);
+    // Where a batch gains nothing, no picture waits for others.
+    let delay = Duration::from_millis(if batched.is_some() { options.delay } else { 0 });
     let queue = Queue::start(single, batched, batch, limits.queue, delay, finish, metrics.clone());
     let reception = Arc::new(Reception::new(card.input, limits));
     Ok(Arc::new(App::new(models, queue, reception, metrics, limits, provider)))

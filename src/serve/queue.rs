@@ -121,9 +121,10 @@ impl<T: Send + 'static> Queue<T> {
     /// Sends a picture to the network. Dropping the receiver takes it out again, where it has not run.
     pub fn submit(&self, place: Place, item: Vec<f32>) -> oneshot::Receiver<Result<T>> {
         let (answer, answered) = oneshot::channel();
+        // First: a lane that takes it should not wait for it.
+        drop(place.coming);
         // Where every lane's thread has ended the answer is dropped, and the receiver learns it.
         let _ = self.jobs.send(Job { item, answer, permit: place.permit });
-        drop(place.coming);
         answered
     }
 }
