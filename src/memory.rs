@@ -11,8 +11,9 @@ pub fn share_arenas() {
     }
 }
 
-/// Asks for as much as is used, rather than for speed: few arenas, and large pieces returned as soon as they are free. For
-/// servers, whose every thread would keep what its largest request ever took. Before threads start that allocate.
+/// Asks for little more than is used: few arenas, which keep what a poster takes, and larger pieces returned as soon as they
+/// are free. For servers, whose every thread would keep what its largest request ever took. Before threads start that
+/// allocate.
 pub fn keep_small() {
     share_arenas();
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
