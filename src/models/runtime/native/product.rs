@@ -142,7 +142,7 @@ fn tile<S: Simd, const V: usize, const R: usize>(
     let Place { inputs, used, outputs, first, activation } = place;
     let mut lines: [&[f32]; R] = [&[]; R];
     for (r, line) in lines.iter_mut().enumerate() {
-        *line = &input[r * inputs..][..inputs];
+        *line = &input[r * inputs..][..used];
     }
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
     for (k, weights) in panel.chunks_exact(V).enumerate().take(used) {
