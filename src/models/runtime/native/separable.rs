@@ -199,7 +199,7 @@ impl WithSimd for Lines<'_> {
 }
 
 impl Lines<'_> {
-    /// `K` taps across and a stride of `STEP`; any where they are 0.
+    /// With `K` taps across and a stride of `STEP`, or any where they are 0.
     #[inline(always)]
     fn lines<S: Simd, const K: usize, const STEP: usize>(self, simd: S) {
         let Self { layer, rows, top, first, output, bias, activation } = self;
@@ -230,7 +230,7 @@ impl Lines<'_> {
     }
 }
 
-/// Filters a channel, as vectors: of `K` taps across and a stride of `STEP`, of any where they are 0.
+/// Filters a channel, as vectors: of `K` taps across and a stride of `STEP`, or of any where they are 0.
 struct Filter<'a, S: Simd, const K: usize, const STEP: usize> {
     simd: S,
     geometry: &'a Geometry,
@@ -292,6 +292,7 @@ impl<S: Simd, const K: usize, const STEP: usize> Filter<'_, S, K, STEP> {
                 taps.copy_from_slice(&weight[dx * vectors + channel..][..V]);
             }
             // As many as the widest of them see; a loop over them would not be unrolled.
+            const { assert!((X - 1) * STEP + K <= 15) };
             macro_rules! columns { ($whole:expr; $($column:literal)*) => {{ $(
                 if $column < (X - 1) * STEP + K {
                     let at = (corner + $column) as usize; // beyond the left edge it is very large
