@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::layers::Activation;
+
 pub(super) const SIDE: usize = 16;
 pub(super) const WORTH: Range<usize> = 0..0;
 
@@ -29,10 +31,11 @@ pub(super) struct Product<'a> {
     pub outputs: usize,
     pub output: &'a mut [f32],
     pub bias: &'a [f32],
+    pub activation: Activation,
 }
 
 impl Product<'_> {
-    pub fn run<'w>(self, _: impl Iterator<Item = &'w [i8]> + Clone, _: &[f32], _: &mut Rows, _: impl Fn(&mut [f32])) {
+    pub fn run<'w>(self, _: impl Iterator<Item = &'w [i8]> + Clone, _: &[f32], _: &mut Rows) {
         unreachable!("{NONE}")
     }
 }
