@@ -204,6 +204,8 @@ lint: setup
 	cargo fmt --check
 	cargo clippy --release --all-targets -- -D warnings
 	cargo clippy --release --all-targets --no-default-features -- -D warnings
+	# What stands in for the tile unit on other processors.
+	cargo clippy --release --lib -- -D warnings --cfg no_tiles
 
 clean:
 	rm -rf target demo

@@ -50,7 +50,6 @@ def posters(count=16):
         cv2.putText(picture, f"POSTER {i}", (40, 800), cv2.FONT_HERSHEY_DUPLEX, 3, (255, 255, 255), 5)
         jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
         head = f'--cut\r\nContent-Disposition: form-data; name="file"; filename="{i}.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
-        body = head.encode() + jpeg + b"\r\n--cut--\r\n"
         bodies.append(head.encode() + jpeg + b"\r\n--cut--\r\n")
     return bodies
 

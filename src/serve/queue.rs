@@ -1,7 +1,7 @@
 //! Pictures of all requests into batches for the lanes of one network.
 //!
 //! A request first takes a [`Place`]; there are only so many, so that memory is bounded and a server that cannot keep up
-//! says so at once. Each lane has a thread: it takes a picture, waits a few milliseconds for more where requests are on
+//! says so at once. Each lane has a thread: it takes a picture, waits up to a delay for more where requests are on
 //! their way, leaves out those that nobody waits for any more, and runs.
 
 use std::sync::Arc;

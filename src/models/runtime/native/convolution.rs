@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use ndarray::ArrayView3;
 
-use super::layers::{Activation, GRAIN, Shape, filled};
+use super::layers::{Activation, Shape, filled};
 use super::separable::{Pointwise, Separable};
 use super::team::Team;
+use super::tiles;
 use super::weights::{Packed, Unit};
 use super::winograd::{End, Factorised, Spatial, Temporal};
 
@@ -153,7 +154,7 @@ impl Convolution {
             Way::Pointwise(weight) => {
                 let (taken, _) = weight.dim();
                 // Whole tiles.
-                let rows = (output.len() / to.stored).div_ceil(team.scratches.len()).next_multiple_of(GRAIN);
+                let rows = (output.len() / to.stored).div_ceil(team.scratches.len()).next_multiple_of(tiles::SIDE);
                 let shares = input.chunks(rows * taken).zip(output.chunks_mut(rows * to.stored));
                 team.share(shares, |_, (input, output), scratch| {
                     weight.multiply(input, output, bias, activation, &mut scratch.digits);

@@ -87,7 +87,7 @@ pub(super) fn activate<S: Simd>(simd: S, x: S::f32s, activation: Activation) -> 
     let zero = simd.splat_f32s(0.0);
     match activation {
         Activation::None => x,
-        // What is no number stays, since it is the second.
+        // Of two that cannot be compared x86 takes the second: what is no number stays.
         Activation::Relu => simd.max_f32s(zero, x),
         Activation::Relu6 => simd.min_f32s(simd.splat_f32s(6.0), simd.max_f32s(zero, x)),
         Activation::Gelu => gelu(simd, x),

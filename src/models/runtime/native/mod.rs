@@ -20,9 +20,9 @@ mod separable;
 mod team;
 #[cfg(test)]
 mod tests;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(no_tiles)))]
 mod tiles;
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(no_tiles))))]
 #[path = "no_tiles.rs"]
 mod tiles;
 mod weights;

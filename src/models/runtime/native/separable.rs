@@ -284,7 +284,6 @@ impl<S: Simd, const K: usize, const STEP: usize> Filter<'_, S, K, STEP> {
     fn positions<const V: usize, const X: usize>(&self, y: usize, x: usize, channel: usize, line: &mut [S::f32s]) {
         let Self { simd, vectors, .. } = *self;
         let corner = (x * STEP) as isize - self.geometry.before[2] as isize;
-        let whole = corner >= 0 && corner as usize + (X - 1) * STEP + K <= self.from.width;
         let mut sums = [[simd.splat_f32s(0.0); V]; X];
         for (row, weight) in self.seen(y) {
             let mut taps = [[simd.splat_f32s(0.0); V]; K];
@@ -293,19 +292,15 @@ impl<S: Simd, const K: usize, const STEP: usize> Filter<'_, S, K, STEP> {
             }
             // As many as the widest of them see; a loop over them would not be unrolled.
             const { assert!((X - 1) * STEP + K <= 15) };
-            macro_rules! columns { ($whole:expr; $($column:literal)*) => {{ $(
+            macro_rules! columns { ($($column:literal)*) => { $(
                 if $column < (X - 1) * STEP + K {
                     let at = (corner + $column) as usize; // beyond the left edge it is very large
-                    if $whole || at < self.from.width {
+                    if at < self.from.width {
                         self.add_column($column, &row[at * vectors + channel..][..V], &taps, &mut sums);
                     }
                 }
-            )* }} }
-            if whole {
-                columns!(true; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
-            } else {
-                columns!(false; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
-            }
+            )* } }
+            columns!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
         }
         for (i, sums) in sums.into_iter().enumerate() {
             self.finish(sums, channel, &mut line[(x + i) * vectors..]);

@@ -93,9 +93,9 @@ pub(super) fn lay_out(panel: &[f32], digits: &mut [i8], scales: &mut [f32]) {
     let inverses: Vec<f32> = scales.iter().map(|&largest| inverse(largest)).collect();
     for (block, rows) in digits.chunks_exact_mut(DIGITS * TILE).zip(panel.chunks(DEPTH * SIDE)) {
         for (input, row) in rows.chunks_exact(SIDE).enumerate() {
+            let position = position(input);
             for (output, (value, inverse)) in row.iter().zip(&inverses).enumerate() {
-                let (line, place) = (position(input) / 4, position(input) % 4);
-                let at = line * DEPTH + output * 4 + place;
+                let at = position / 4 * DEPTH + output * 4 + position % 4;
                 // Rounded digits: what is left is between -128 and 127.
                 let whole = rounded(value * inverse) + 0x0080_8080;
                 for digit in 0..DIGITS {
@@ -337,16 +337,13 @@ fn cut(input: &[f32], inputs: usize, digits: &mut [i8], scales: &mut [f32]) {
             }
             see(vector(rest));
         }
-        let largest = _mm512_castsi512_ps(largest_of_each(largest));
-        let known = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(largest, _mm512_set1_ps(SMALLEST));
-        let limit = _mm512_set1_ps(LARGEST);
-        let worth = _mm512_mul_ps(_mm512_div_ps(largest, limit), _mm512_set1_ps(65536.0));
-        let mut inverses = [0.0f32; SIDE];
-        // Safety: both are 16 long.
-        unsafe {
-            _mm512_storeu_ps(scales.as_mut_ptr(), _mm512_maskz_mov_ps(known, worth));
-            _mm512_storeu_ps(inverses.as_mut_ptr(), _mm512_maskz_div_ps(known, limit, largest));
+        let mut largests = [0.0f32; SIDE];
+        // Safety: it is 16 long.
+        unsafe { _mm512_storeu_si512(largests.as_mut_ptr().cast(), largest_of_each(largest)) };
+        for (to, largest) in scales.iter_mut().zip(largests) {
+            *to = scale(largest);
         }
+        let inverses = largests.map(inverse);
         for ((at, row), inverse) in rows.chunks_exact(inputs).enumerate().zip(inverses) {
             let inverse = _mm512_set1_ps(inverse);
             let (whole, rest) = row.as_chunks::<DEPTH>();
@@ -388,7 +385,7 @@ fn largest_of_each(vectors: [__m512i; SIDE]) -> __m512i {
 }
 
 /// Where the tiles have one of 64 inputs: so that vectors need only be mixed within their quarters.
-const fn position(input: usize) -> usize {
+fn position(input: usize) -> usize {
     input % SIDE / 4 * SIDE + input / SIDE * 4 + input % 4
 }
 
