@@ -10,7 +10,7 @@ use kinoprobe::classify::bilstm::network::{Network, Pool};
 use kinoprobe::classify::bilstm::sequences::{Packed, Window};
 use kinoprobe::classify::layers::Dropout;
 use kinoprobe::classify::loss::Loss;
-use kinoprobe::classify::optimiser::Optimiser;
+use kinoprobe::classify::optimizer::Optimizer;
 use kinoprobe::dataset::Dataset;
 use kinoprobe::recipe::{self, SequenceSample};
 use ndarray::Array2;
@@ -43,14 +43,14 @@ fn main() {
     let chosen: Vec<usize> = (0..CLIPS).collect();
     let mut network =
         Network::<f32>::new((INPUTS, HIDDEN, LABELS), false, Pool::MaxOverTime, &mut random.clone(), threads);
-    let mut optimiser = Optimiser::new(&recipe::Optimiser::default());
+    let mut optimizer = Optimizer::new(&recipe::Optimizer::default());
     let mut dropout = Dropout::new(0.5, random);
     let loss = Loss::BinaryCrossEntropy { positive: None };
     let mut logits = Array2::zeros((CLIPS, LABELS));
     let mut step = || {
         let batch = Packed::new(&data, &chosen, window, None);
         let value = network.learn(&batch, data.targets.view(), &loss, &mut dropout, logits.view_mut());
-        optimiser.step(&mut network.parameters(), 1e-3, threads);
+        optimizer.step(&mut network.parameters(), 1e-3, threads);
         value
     };
     for _ in 0..3 {

@@ -45,8 +45,8 @@ def posters(count=16):
         picture = cv2.resize(random.integers(0, 255, (9, 6, 3), np.uint8), (600, 900), interpolation=cv2.INTER_CUBIC)
         for _ in range(40):
             x, y, side = (int(v) for v in random.integers(0, 600, 3))
-            colour = [int(v) for v in random.integers(0, 255, 3)]
-            cv2.rectangle(picture, (x, y), (x + side // 4, y + side // 8), colour, -1)
+            color = [int(v) for v in random.integers(0, 255, 3)]
+            cv2.rectangle(picture, (x, y), (x + side // 4, y + side // 8), color, -1)
         cv2.putText(picture, f"POSTER {i}", (40, 800), cv2.FONT_HERSHEY_DUPLEX, 3, (255, 255, 255), 5)
         jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
         head = f'--cut\r\nContent-Disposition: form-data; name="file"; filename="{i}.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'

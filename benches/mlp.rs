@@ -29,9 +29,9 @@ fn main() {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(0);
     // Sums of four uniform numbers are near enough to normal ones.
     let mut normal = || (0..4).map(|_| random.gen_range(-0.5f32..0.5)).sum::<f32>() * 1.732;
-    let centres = Array2::from_shape_simple_fn((CLASSES, INPUTS), || normal() * 0.12);
+    let centers = Array2::from_shape_simple_fn((CLASSES, INPUTS), || normal() * 0.12);
     let classes: Vec<usize> = (0..CLIPS + VALID).map(|i| i * 7 % CLASSES).collect();
-    let features = Array2::from_shape_fn((CLIPS + VALID, INPUTS), |(i, d)| centres[(classes[i], d)] + normal());
+    let features = Array2::from_shape_fn((CLIPS + VALID, INPUTS), |(i, d)| centers[(classes[i], d)] + normal());
     let targets = Array2::from_shape_fn((CLIPS + VALID, CLASSES), |(i, c)| f32::from(classes[i] == c));
     let part = |from, to| Dataset {
         ids: (from..to).map(|i: usize| i.to_string()).collect(),
@@ -43,7 +43,7 @@ fn main() {
     };
 
     let classify = Classify {
-        standardise: false,
+        standardize: false,
         training: Training { batch, epochs, patience: epochs, ..Training::default() },
         ..Classify::default()
     };

@@ -11,7 +11,7 @@ files=(ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm)
 
 [ "$(cat "$folder/VERSION" 2>/dev/null)" = "$version" ] && exit 0
 command -v npm >/dev/null || { echo "setup: npm is missing: install Node.js 20 or newer, then run this again" >&2; exit 1; }
-setup/runtime.sh # its licence is that of the package, which carries none
+setup/runtime.sh # its license is that of the package, which carries none
 
 echo "setup: fetching onnxruntime-web $version into $folder" >&2
 fresh=$(mktemp -d third_party/web.XXXXXX)

@@ -24,7 +24,7 @@ pub struct Dataset {
     pub rows: Array2<f32>,
     /// N + 1 row offsets.
     pub offsets: Vec<usize>,
-    /// Targets, (N, C), 0 or 1; a row of zeros is an unlabelled clip.
+    /// Targets, (N, C), 0 or 1; a row of zeros is an unlabeled clip.
     pub targets: Array2<f32>,
     /// Class names in natural order (`2` before `10`), C of them.
     pub classes: Vec<String>,
@@ -35,22 +35,22 @@ pub struct Dataset {
 pub struct Joined {
     /// Multi-label where a clip that has a split has several labels; a recipe may say otherwise.
     pub task: Task,
-    /// Labelled clips of the training split.
+    /// Labeled clips of the training split.
     pub train: Dataset,
     /// What is trained on in place of `train`, where [`Joined::resample`] made it: clips left out, clips that stand several times.
     pub resampled: Option<Dataset>,
-    /// Labelled clips of the validation split; may be empty.
+    /// Labeled clips of the validation split; may be empty.
     pub val: Dataset,
-    /// Labelled clips of the test split; may be empty.
+    /// Labeled clips of the test split; may be empty.
     pub test: Dataset,
     /// Clips without a label, whatever their split.
-    pub unlabelled: Dataset,
+    pub unlabeled: Dataset,
     /// What the user should know: clips left out, and why.
     pub warnings: Vec<String>,
 }
 
 impl Joined {
-    /// The labelled parts with their splits.
+    /// The labeled parts with their splits.
     pub fn splits(&self) -> [(Split, &Dataset); 3] {
         [(Split::Train, &self.train), (Split::Val, &self.val), (Split::Test, &self.test)]
     }
@@ -60,7 +60,7 @@ impl Joined {
         self.resampled.as_ref().unwrap_or(&self.train)
     }
 
-    /// The clips of each part that `wanted` takes, by split (`None`: the unlabelled ones) and id; the classes stay.
+    /// The clips of each part that `wanted` takes, by split (`None`: the unlabeled ones) and id; the classes stay.
     pub fn filter(&self, wanted: impl Fn(Option<Split>, &str) -> bool) -> Joined {
         let part = |split: Option<Split>, part: &Dataset| {
             part.select(&(0..part.len()).filter(|&i| wanted(split, &part.ids[i])).collect::<Vec<_>>())
@@ -71,7 +71,7 @@ impl Joined {
             resampled: self.resampled.as_ref().map(|clips| part(Some(Split::Train), clips)),
             val: part(Some(Split::Val), &self.val),
             test: part(Some(Split::Test), &self.test),
-            unlabelled: part(None, &self.unlabelled),
+            unlabeled: part(None, &self.unlabeled),
             warnings: self.warnings.clone(),
         }
     }
@@ -189,7 +189,7 @@ impl Dataset {
     /// Joins the features of `store`, pooled or as sequences (of which only those of the manifest's clips are read), to the clips of `manifest` by id, in the manifest's order.
     ///
     /// Classes are the labels of all clips with a split, in natural order. Clips without features are left out with a warning that
-    /// gives the store's reason where it has one, and so are labelled clips without a split where others have one.
+    /// gives the store's reason where it has one, and so are labeled clips without a split where others have one.
     ///
     /// # Errors
     /// No training clip; a split that has clips in the manifest has none with features; a class has no training clip with
@@ -201,7 +201,7 @@ impl Dataset {
     }
 
     /// As [`Dataset::join`] for a model that is already fitted: the manifest needs no training clip. Where no clip has a
-    /// split, all labelled ones count as test, which is what they are to the model.
+    /// split, all labeled ones count as test, which is what they are to the model.
     ///
     /// # Errors
     /// No clip has features; a feature is not finite.
@@ -211,7 +211,7 @@ impl Dataset {
             manifest.clips.iter_mut().for_each(|clip| clip.split = Some(Split::Test));
         }
         let (joined, missing) = Self::gather(store, &manifest, pooling)?;
-        if joined.splits().iter().all(|(_, part)| part.is_empty()) && joined.unlabelled.is_empty() {
+        if joined.splits().iter().all(|(_, part)| part.is_empty()) && joined.unlabeled.is_empty() {
             let clips = if missing.is_empty() { String::new() } else { format!(": {}", first_few(&missing)) };
             return Err(Error::Data(format!(
                 "{}: no clip has features in {}{clips}",
@@ -274,7 +274,7 @@ impl Dataset {
             .collect();
         if !adrift.is_empty() {
             warnings.push(format!(
-                "{} labelled clips have no split and are left out: {}",
+                "{} labeled clips have no split and are left out: {}",
                 adrift.len(),
                 first_few(&adrift)
             ));
@@ -345,7 +345,7 @@ impl Dataset {
             resampled: None,
             val: of_split(Split::Val)?,
             test: of_split(Split::Test)?,
-            unlabelled: gather(&|clip| clip.labels.is_empty())?,
+            unlabeled: gather(&|clip| clip.labels.is_empty())?,
             warnings,
         };
         Ok((joined, missing))
@@ -374,7 +374,7 @@ impl Joined {
             }
         }
         if self.train.is_empty() {
-            return Err(because("no labelled clip is in the split train".into()));
+            return Err(because("no labeled clip is in the split train".into()));
         }
         let columns = self.train.targets.columns();
         let empty: Vec<String> = columns
@@ -385,7 +385,7 @@ impl Joined {
             .collect();
         if !empty.is_empty() {
             return Err(because(format!(
-                "no training clip with features for {}; add clips, or take the clips so labelled out of the manifest",
+                "no training clip with features for {}; add clips, or take the clips so labeled out of the manifest",
                 if empty.len() == 1 { format!("class {}", empty[0]) } else { format!("classes {}", first_few(&empty)) }
             )));
         }

@@ -6,7 +6,7 @@
 //! some clips have black bars (`letterbox`, told by one frame) or a light that comes and goes (`flicker`, told by none).
 //!
 //! Textures are isotropic and stationary and repeat every [`TILE`] pixels; a motion only moves the window through which
-//! the texture is seen. Position, scale, colours, contrast, speed and noise are drawn for every clip.
+//! the texture is seen. Position, scale, colors, contrast, speed and noise are drawn for every clip.
 
 mod encoder;
 pub mod posters;
@@ -222,7 +222,7 @@ struct Scene {
     /// Pixels, turns or doublings a second.
     speed: f32,
     phase: f32,
-    centre: [f32; 2],
+    center: [f32; 2],
     scale: f32,
     angle: f32,
     dark: [f32; 3],
@@ -258,7 +258,7 @@ impl Scene {
             seconds: random.gen_range(2.0..4.0),
             speed: speed * direction,
             phase: random.gen_range(0.0..TAU),
-            centre: [random.gen_range(0.0..TILE as f32), random.gen_range(0.0..TILE as f32)],
+            center: [random.gen_range(0.0..TILE as f32), random.gen_range(0.0..TILE as f32)],
             scale: random.gen_range(0.7..1.4),
             angle: random.gen_range(0.0..TAU),
             dark: dark_tint.map(|t| brightness + t),
@@ -269,10 +269,10 @@ impl Scene {
     }
 
     fn render(&self, time: f32, random: &mut Xoshiro256PlusPlus, pixels: &mut [u8]) {
-        let (mut centre, mut scale, mut angle) = (self.centre, self.scale, self.angle);
+        let (mut center, mut scale, mut angle) = (self.center, self.scale, self.angle);
         match MOTIONS[self.motion] {
-            "pan" => centre = self.shifted(time, [1.0, 0.0]),
-            "tilt" => centre = self.shifted(time, [0.0, 1.0]),
+            "pan" => center = self.shifted(time, [1.0, 0.0]),
+            "tilt" => center = self.shifted(time, [0.0, 1.0]),
             "spin" => angle += TAU * self.speed * time,
             // To and fro, so that no scale belongs to this motion alone.
             "zoom" => scale *= (0.45 * (TAU * self.speed * time + self.phase).sin()).exp2(),
@@ -291,22 +291,22 @@ impl Scene {
             let light = if y < bar || y >= height - bar { 0.0 } else { light };
             for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
                 let dx = (x as f32 - width as f32 / 2.0) / scale;
-                let value = self.sample(centre[0] + cos * dx - sin * dy, centre[1] + sin * dx + cos * dy);
+                let value = self.sample(center[0] + cos * dx - sin * dy, center[1] + sin * dx + cos * dy);
                 for (channel, out) in pixel.iter_mut().enumerate() {
-                    let colour = self.dark[channel] + (self.bright[channel] - self.dark[channel]) * value;
-                    *out = (colour * light + grain[x]) as u8;
+                    let color = self.dark[channel] + (self.bright[channel] - self.dark[channel]) * value;
+                    *out = (color * light + grain[x]) as u8;
                 }
             }
         }
     }
 
-    /// The window's centre after moving along an axis of the picture.
+    /// The window's center after moving along an axis of the picture.
     fn shifted(&self, time: f32, axis: [f32; 2]) -> [f32; 2] {
         let (sin, cos) = self.angle.sin_cos();
         let distance = self.speed * time / self.scale;
         [
-            self.centre[0] + distance * (cos * axis[0] - sin * axis[1]),
-            self.centre[1] + distance * (sin * axis[0] + cos * axis[1]),
+            self.center[0] + distance * (cos * axis[0] - sin * axis[1]),
+            self.center[1] + distance * (sin * axis[0] + cos * axis[1]),
         ]
     }
 

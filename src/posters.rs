@@ -66,7 +66,7 @@ pub struct YearModel {
     pub folder: String,
     /// From which score on each of the C labels is given: tuned on the year's validation clips, 0.5 for a label they lack.
     pub thresholds: Vec<f32>,
-    /// Labelled clips of each split, the training clips being those of the window.
+    /// Labeled clips of each split, the training clips being those of the window.
     pub clips: Clips,
     /// The [`METRICS`] that have a value, on the year's test clips (without any, its validation clips), in [0, 1].
     pub metrics: BTreeMap<String, f64>,
@@ -81,7 +81,7 @@ pub struct OverallModel {
     pub thresholds: Vec<f32>,
 }
 
-/// Labelled clips of each split.
+/// Labeled clips of each split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clips {
     /// Training.

@@ -69,7 +69,7 @@ impl RunFiles {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Sampling {
-    /// `frames` frames, each the centre of one of as many equal segments.
+    /// `frames` frames, each the center of one of as many equal segments.
     Even {
         /// How many; a shorter clip gives each of its frames once.
         frames: usize,
@@ -92,7 +92,7 @@ pub enum Sampling {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         most: Option<usize>,
     },
-    /// `frames` frames of each shot, each the centre of one of as many equal segments of it; the shots are those of the
+    /// `frames` frames of each shot, each the center of one of as many equal segments of it; the shots are those of the
     /// list that `kinoprobe-shots` writes.
     Shots {
         /// How many; a shorter shot gives each of its frames once.
@@ -130,12 +130,12 @@ pub struct Codebook {
     pub words: usize,
     /// Lloyd iterations at the most.
     pub max_iterations: usize,
-    /// Stop when the centres move, squared and summed, less than this times the mean variance of the features (scikit-learn's `tol`).
+    /// Stop when the centers move, squared and summed, less than this times the mean variance of the features (scikit-learn's `tol`).
     pub tolerance: f64,
     /// Seed of k-means++.
     pub seed: u64,
-    /// Normalisation of a frame's histogram.
-    pub normalise: Normalise,
+    /// Normalization of a frame's histogram.
+    pub normalize: Normalize,
 }
 
 impl Codebook {
@@ -154,10 +154,10 @@ fn positive(name: &str, value: usize) -> Result<(), String> {
     (value > 0).then_some(()).ok_or(format!("{name} must be at least 1"))
 }
 
-/// Normalisation of a histogram.
+/// Normalization of a histogram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Normalise {
+pub enum Normalize {
     /// Counts.
     None,
     /// Divide by the sum.

@@ -34,7 +34,7 @@ pub struct Job<'a> {
 
 /// What came of one run, beside its folder.
 pub struct Fit {
-    /// Labelled clips of each split.
+    /// Labeled clips of each split.
     pub clips: Clips,
     /// The model's predictions for val and test, where they have clips.
     pub model: BTreeMap<Split, Predictions>,
@@ -66,7 +66,7 @@ impl Job<'_> {
             provenance,
             recipe: (*recipe).clone(),
             splits: experiment.splits,
-            unlabelled: experiment.unlabelled,
+            unlabeled: experiment.unlabeled,
             constant: experiment.constant,
             curves: experiment.curves,
             measure: experiment.measure,

@@ -19,15 +19,15 @@ t = ((torch.arange(clips)[:, None] * 7 + torch.arange(labels) * 3) % 5 == 0).flo
 lstm = nn.LSTM(inputs, hidden, batch_first=True, bidirectional=True)
 head = nn.Sequential(nn.Dropout(0.5), nn.Linear(2 * hidden, labels))
 parameters = [*lstm.parameters(), *head.parameters()]
-optimiser = torch.optim.AdamW(parameters, lr=1e-3)
+optimizer = torch.optim.AdamW(parameters, lr=1e-3)
 loss = nn.BCEWithLogitsLoss()
 
 
 def step():
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     value = loss(head(lstm(x)[0].max(1).values), t)
     value.backward()
-    optimiser.step()
+    optimizer.step()
     return value.item()
 
 

@@ -20,18 +20,18 @@ features = torch.randn(classes, inputs)[labels] * 0.12 + torch.randn(clips + val
 net = nn.Sequential(
     nn.Linear(inputs, 512), nn.BatchNorm1d(512), nn.GELU(), nn.Dropout(0.5), nn.Linear(512, classes)
 )
-optimiser = torch.optim.AdamW(net.parameters(), lr=0.01)
+optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
 steps = clips // arguments.batch
-schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=10)
+schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=10)
 loss = nn.CrossEntropyLoss()
 walls, best, cpu = [], 0.0, time.process_time()
 for epoch in range(arguments.epochs):
     begun = time.perf_counter()
     net.train()
     for step, rows in enumerate(torch.randperm(clips)[: steps * arguments.batch].view(steps, -1)):
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss(net(features[rows]), labels[rows]).backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step(epoch + step / steps)
     net.eval()
     with torch.inference_mode():

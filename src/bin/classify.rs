@@ -166,8 +166,8 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
 /// How much there is of what.
 fn sizes(data: &Joined) -> String {
     let [train, val, test] = data.splits().map(|(_, part)| part.len());
-    let (dim, classes, unlabelled) = (data.train.dim(), data.train.classes.len(), data.unlabelled.len());
-    format!("{dim} features, {classes} classes, {train} train, {val} val, {test} test, {unlabelled} unlabelled clips")
+    let (dim, classes, unlabeled) = (data.train.dim(), data.train.classes.len(), data.unlabeled.len());
+    format!("{dim} features, {classes} classes, {train} train, {val} val, {test} test, {unlabeled} unlabeled clips")
 }
 
 fn progress_bar(quiet: bool, recipe: &Recipe) -> ProgressBar {

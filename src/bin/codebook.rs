@@ -8,7 +8,7 @@ use clap::Parser;
 use kinoprobe::cli::{self, EXIT_CODES, Outcome};
 use kinoprobe::extract::codebook::Codebook;
 use kinoprobe::manifest::{Manifest, split};
-use kinoprobe::recipe::{Normalise, Recipe};
+use kinoprobe::recipe::{Normalize, Recipe};
 use kinoprobe::store::DescriptorStore;
 
 /// Cluster the descriptors of the training split into visual words, and count them in every frame of every clip.
@@ -44,7 +44,7 @@ struct Arguments {
     /// k-means iterations at the most
     #[arg(long, help_heading = "Values of the recipe")]
     max_iterations: Option<usize>,
-    /// Stop when the centres move less than this share of the mean variance
+    /// Stop when the centers move less than this share of the mean variance
     #[arg(long, help_heading = "Values of the recipe")]
     tolerance: Option<f64>,
     /// Seed of k-means++
@@ -52,14 +52,14 @@ struct Arguments {
     seed: Option<u64>,
     /// A frame's histogram: none (counts), l1, l2 or power
     #[arg(long, help_heading = "Values of the recipe")]
-    normalise: Option<Normalise>,
+    normalize: Option<Normalize>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   kinoprobe-codebook --descriptors features/sift.descriptors.h5 --manifest clips.csv --out features/sift.h5
   kinoprobe-codebook --descriptors features/sift.descriptors.h5 --manifest clips.csv --out features/sift256.h5 \\
-      --words 256 --normalise power";
+      --words 256 --normalize power";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -78,7 +78,7 @@ fn codebook(arguments: &Arguments) -> anyhow::Result<Outcome> {
     settings.max_iterations = arguments.max_iterations.unwrap_or(settings.max_iterations);
     settings.tolerance = arguments.tolerance.unwrap_or(settings.tolerance);
     settings.seed = arguments.seed.unwrap_or(settings.seed);
-    settings.normalise = arguments.normalise.unwrap_or(settings.normalise);
+    settings.normalize = arguments.normalize.unwrap_or(settings.normalize);
     settings.check().map_err(anyhow::Error::msg)?;
 
     let mut manifest = Manifest::load(&arguments.manifest, arguments.root.as_deref())?;

@@ -14,7 +14,7 @@ use kinoprobe::report::inspect::{self, Export};
 #[command(name = "kinoprobe-inspect", version, after_help = format!("\
 Examples:
   kinoprobe-inspect features/cnn.h5
-  kinoprobe-inspect features/cnn.h5 --manifest clips.csv --out inspect/cnn     draws a projection coloured by label
+  kinoprobe-inspect features/cnn.h5 --manifest clips.csv --out inspect/cnn     draws a projection colored by label
   kinoprobe-inspect features/cnn.h5 --export npy --out inspect/cnn
   kinoprobe-inspect clips.csv --out inspect/clips                              counts per class, split and group
 
@@ -26,7 +26,7 @@ struct Arguments {
     /// Folder for pictures, tables and exports; without, everything is only printed.
     #[arg(long, value_name = "D")]
     out: Option<PathBuf>,
-    /// Manifest with the labels that colour the projection of a store.
+    /// Manifest with the labels that color the projection of a store.
     #[arg(long, value_name = "F")]
     manifest: Option<PathBuf>,
     /// Folder below which the manifest's paths lie.

@@ -14,7 +14,7 @@ const EXAMPLES: &str = "Examples:
   kinoprobe-models convert my_finetuned.pth --card r2plus1d_18 --out my_finetuned.onnx
   kinoprobe-models verify convnext_base
 
-http_proxy, https_proxy, all_proxy, no_proxy and SSL_CERT_FILE are honoured.
+http_proxy, https_proxy, all_proxy, no_proxy and SSL_CERT_FILE are honored.
 ";
 
 /// List, fetch, convert and verify the networks' weights.

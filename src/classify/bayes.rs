@@ -8,7 +8,7 @@ use linfa_bayes::GaussianNb;
 use ndarray::{Array1, Array2, Axis};
 use serde::Deserialize;
 
-use super::standardise::check_dim;
+use super::standardize::check_dim;
 use super::{Classifier, Exporter, Fitted, Fitting, Model, Tensor, Tensors};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -18,11 +18,11 @@ use crate::recipe::{self, Task};
 /// share of the largest variance of any feature, as scikit-learn's `GaussianNB`. For several labels, one such model each,
 /// between having the label and not having it (scikit-learn's `OneVsRestClassifier` around it).
 ///
-/// linfa fits it. Its own probabilities exponentiate before they normalise, which gives 0/0 from some hundred features on,
-/// so they are computed here from the fitted parameters, which linfa gives out by serialisation only.
+/// linfa fits it. Its own probabilities exponentiate before they normalize, which gives 0/0 from some hundred features on,
+/// so they are computed here from the fitted parameters, which linfa gives out by serialization only.
 pub struct GaussianBayes(pub recipe::Bayes);
 
-/// The serialised form of linfa's model.
+/// The serialized form of linfa's model.
 #[derive(Deserialize)]
 struct FittedBayes {
     class_info: HashMap<usize, FittedClass>,

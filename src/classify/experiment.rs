@@ -18,7 +18,7 @@ pub struct Experiment {
     /// Predictions for val and test, where they have clips.
     pub splits: BTreeMap<Split, Predictions>,
     /// Predictions for the clips without a label, where there are any.
-    pub unlabelled: Option<Predictions>,
+    pub unlabeled: Option<Predictions>,
     /// What the constant predictor gets on the same splits.
     pub constant: BTreeMap<Split, Measured>,
     /// What it predicts there.
@@ -97,9 +97,9 @@ pub fn run(
     }
     let constant_predictions = constant;
     let constant = constant_predictions.iter().map(|(split, part)| (*split, measure(part))).collect();
-    let unlabelled = match data.unlabelled.is_empty() {
+    let unlabeled = match data.unlabeled.is_empty() {
         true => None,
-        false => Some(predict(data.task, fitted.model.as_ref(), &data.train.classes, &data.unlabelled)?),
+        false => Some(predict(data.task, fitted.model.as_ref(), &data.train.classes, &data.unlabeled)?),
     };
     let about = About {
         task: data.task,
@@ -111,7 +111,7 @@ pub fn run(
     Ok(Experiment {
         saved: SavedModel { about, model: fitted.model },
         splits,
-        unlabelled,
+        unlabeled,
         constant,
         constant_predictions,
         curves: fitted.curves,

@@ -129,7 +129,7 @@ impl Exporter {
         }
     }
 
-    /// Batch normalisation by running statistics; `parameters` are weight, bias, mean and variance.
+    /// Batch normalization by running statistics; `parameters` are weight, bias, mean and variance.
     pub fn batch_norm(&mut self, x: &str, parameters: [&str; 4], epsilon: f64) -> String {
         let [weight, bias, mean, variance] = parameters;
         let epsilon = Attribute::float("epsilon", epsilon as f32);
@@ -147,7 +147,7 @@ impl Exporter {
         self.node("Reshape", &[x, &shape])
     }
 
-    /// Layer normalisation over the last axis.
+    /// Layer normalization over the last axis.
     pub fn layer_norm(&mut self, x: &str, weight: &str, bias: &str, epsilon: f64) -> String {
         let attributes = vec![Attribute::int("axis", -1), Attribute::float("epsilon", epsilon as f32)];
         self.node_with("LayerNormalization", &[x, weight, bias], attributes)

@@ -1,8 +1,8 @@
-//! k nearest neighbours.
+//! k nearest neighbors.
 
 use ndarray::{Array1, Array2, Axis, aview1};
 
-use super::standardise::check_dim;
+use super::standardize::check_dim;
 use super::{Classifier, Exporter, Fitted, Fitting, Model, Tensor, Tensors};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -12,9 +12,9 @@ use crate::recipe;
 /// Scores a clip with the share of its k nearest training clips (Euclidean distance, exact, in double precision) that carry
 /// each class. Nearer clips come first, of equally near ones those of the lower class index, then those that stand earlier
 /// in the training split. Equal shares are for whoever picks the highest score to decide (the lower class index).
-pub struct NearestNeighbours(pub recipe::Knn);
+pub struct NearestNeighbors(pub recipe::Knn);
 
-impl Classifier for NearestNeighbours {
+impl Classifier for NearestNeighbors {
     fn fit(&self, train: &Dataset, _: &Dataset, _: &mut Fitting<'_>) -> Result<Fitted> {
         if train.is_empty() {
             return Err(Error::Data("there is no training clip".into()));
@@ -24,30 +24,30 @@ impl Classifier for NearestNeighbours {
         let first_class = |i: usize| train.targets.row(i).iter().position(|t| *t > 0.0).unwrap_or(usize::MAX);
         let mut order: Vec<usize> = (0..train.len()).collect();
         order.sort_by_key(|&i| first_class(i));
-        let neighbours = self.0.neighbours.min(train.len());
-        let notes = if neighbours < self.0.neighbours {
-            vec![format!("only {neighbours} training clips, so as many neighbours vote, not {}", self.0.neighbours)]
+        let neighbors = self.0.neighbors.min(train.len());
+        let notes = if neighbors < self.0.neighbors {
+            vec![format!("only {neighbors} training clips, so as many neighbors vote, not {}", self.0.neighbors)]
         } else {
             vec![]
         };
-        let model = KnnModel::new(vectors.select(Axis(0), &order), train.targets.select(Axis(0), &order), neighbours);
+        let model = KnnModel::new(vectors.select(Axis(0), &order), train.targets.select(Axis(0), &order), neighbors);
         Ok(Fitted::at_once(model, notes))
     }
 }
 
-/// See [`NearestNeighbours`].
+/// See [`NearestNeighbors`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct KnnModel {
     /// Training clips in the order of their classes, (N, D).
     features: Array2<f32>,
     /// (N, C), multi-hot.
     targets: Array2<f32>,
-    neighbours: usize,
+    neighbors: usize,
 }
 
 impl KnnModel {
-    fn new(features: Array2<f32>, targets: Array2<f32>, neighbours: usize) -> Self {
-        Self { features, targets, neighbours }
+    fn new(features: Array2<f32>, targets: Array2<f32>, neighbors: usize) -> Self {
+        Self { features, targets, neighbors }
     }
 
     /// The model of saved tensors.
@@ -56,11 +56,11 @@ impl KnnModel {
     /// A tensor is missing or misshapen.
     pub fn restore(tensors: &Tensors) -> Result<Self> {
         let (features, targets) = (tensors.matrix("knn.features")?, tensors.matrix("knn.targets")?);
-        let neighbours = tensors.vector_of("knn.neighbours", 1)?[0] as usize;
-        if targets.nrows() != features.nrows() || neighbours == 0 || neighbours > features.nrows() {
-            return Err(tensors.wrong("the tensors of the neighbours do not fit each other".into()));
+        let neighbors = tensors.vector_of("knn.neighbors", 1)?[0] as usize;
+        if targets.nrows() != features.nrows() || neighbors == 0 || neighbors > features.nrows() {
+            return Err(tensors.wrong("the tensors of the neighbors do not fit each other".into()));
         }
-        Ok(Self::new(features, targets, neighbours))
+        Ok(Self::new(features, targets, neighbors))
     }
 }
 
@@ -82,11 +82,11 @@ impl Model for KnnModel {
             for (distances, mut scores) in distances.rows().into_iter().zip(scores.rows_mut()) {
                 let mut order: Vec<usize> = (0..train.nrows()).collect();
                 let nearer = |a: &usize, b: &usize| distances[*a].total_cmp(&distances[*b]).then(a.cmp(b));
-                order.select_nth_unstable_by(self.neighbours - 1, nearer);
-                for &i in &order[..self.neighbours] {
+                order.select_nth_unstable_by(self.neighbors - 1, nearer);
+                for &i in &order[..self.neighbors] {
                     scores += &self.targets.row(i);
                 }
-                scores /= self.neighbours as f32;
+                scores /= self.neighbors as f32;
             }
         }
         Ok(scores)
@@ -96,7 +96,7 @@ impl Model for KnnModel {
         vec![
             Tensor::matrix("knn.features", self.features.view()),
             Tensor::matrix("knn.targets", self.targets.view()),
-            Tensor::vector("knn.neighbours", aview1(&[self.neighbours as f32])),
+            Tensor::vector("knn.neighbors", aview1(&[self.neighbors as f32])),
         ]
     }
 
@@ -107,7 +107,7 @@ impl Model for KnnModel {
         let squares = graph.node("Mul", &[&train, &train]);
         let lengths = graph.reduce("ReduceSum", &squares, 1);
         let distances = graph.scaled_linear(&queries, &train, &lengths, -2.0);
-        let nearest = graph.lowest(&distances, self.neighbours);
+        let nearest = graph.lowest(&distances, self.neighbors);
         let targets = graph.constant(Tensor::matrix("knn.targets", self.targets.view()));
         let votes = graph.node("Gather", &[&targets, &nearest]);
         graph.reduce("ReduceMean", &votes, 1)
@@ -134,7 +134,7 @@ mod tests {
         let mut ignore = |_: &crate::evaluate::Epoch| {};
         let mut fitting = Fitting { seed: 0, task: recipe::Task::SingleLabel, threads: 1, progress: &mut ignore };
         let fit = |k, fitting: &mut Fitting<'_>| {
-            NearestNeighbours(recipe::Knn { neighbours: k }).fit(&train, &train, fitting).unwrap()
+            NearestNeighbors(recipe::Knn { neighbors: k }).fit(&train, &train, fitting).unwrap()
         };
         assert_eq!(fit(1, &mut fitting).model.scores(&query).unwrap(), array![[1.0, 0.0], [0.0, 1.0]]);
         assert_eq!(fit(2, &mut fitting).model.scores(&query).unwrap(), array![[0.5, 0.5], [0.0, 1.0]]);

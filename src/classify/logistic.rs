@@ -6,7 +6,7 @@ use linfa_logistic::MultiLogisticRegression;
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 
 use super::loss::{self, Loss};
-use super::standardise::check_dim;
+use super::standardize::check_dim;
 use super::{Classifier, Exporter, Fitted, Fitting, Model, Tensor, Tensors};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -69,7 +69,7 @@ impl LogisticRegression {
         targets: ArrayView2<'_, f32>,
         alpha: f64,
     ) -> Result<Solution> {
-        // linfa minimises the summed loss, from which its line search makes first steps so long that the search gets stuck
+        // linfa minimizes the summed loss, from which its line search makes first steps so long that the search gets stuck
         // (its log-sum-exp over all clips at once underflows there). Features scaled by 1/√N, with the penalty scaled to
         // suit, pose the same problem at the scale of the mean loss; the bias begins at its optimum for W = 0.
         let (count, dim) = vectors.dim();
@@ -205,7 +205,7 @@ mod tests {
             (2.0 * noise() + if d % 6 == class(i) { 0.8 } else { 0.0 }).exp()
         });
         let targets = Array2::from_shape_fn((3000, 6), |(i, c)| f32::from(class(i) == c));
-        let rows = crate::classify::Standardiser::fit(rows.view()).apply(rows.view()).unwrap();
+        let rows = crate::classify::Standardizer::fit(rows.view()).apply(rows.view()).unwrap();
         // Class 3 never occurs: leave it out.
         let targets = targets.select(Axis(1), &[0, 1, 2, 4, 5]);
         let train = dataset(rows.view(), targets);

@@ -1,7 +1,7 @@
 //! Rows → model: classifiers, their training and their files.
 //!
 //! [`build`] makes the classifier a recipe asks for; [`Classifier::fit`] returns the model; [`SavedModel`] is the model on
-//! disk. Features are standardised around any classifier ([`standardise`]), so that none of them knows of it.
+//! disk. Features are standardized around any classifier ([`standardize`]), so that none of them knows of it.
 //!
 //! A new classifier is a file here, a variant of [`ClassifierKind`] with its settings in `recipe.rs`, and an arm in each of
 //! [`build`] and [`restore`]: the exhaustive matches find a forgotten one.
@@ -18,11 +18,11 @@ mod logistic;
 pub mod loss;
 pub mod mlp;
 pub use crate::numeric;
-pub mod optimiser;
+pub mod optimizer;
 mod saved;
 pub mod schedule;
 mod settings;
-mod standardise;
+mod standardize;
 mod tensors;
 #[cfg(test)]
 mod tests;
@@ -34,12 +34,12 @@ pub use bayes::{BayesModel, GaussianBayes};
 pub use bilstm::{BidirectionalLstm, BilstmModel};
 pub use constant::{Constant, ConstantModel};
 pub use export::Exporter;
-pub use knn::{KnnModel, NearestNeighbours};
+pub use knn::{KnnModel, NearestNeighbors};
 pub use logistic::{LogisticModel, LogisticRegression};
 pub use mlp::{MlpModel, Perceptron};
 pub use saved::{About, SavedModel, predict};
 pub use settings::{Overrides, recipe_of};
-pub use standardise::{Standardise, Standardised, Standardiser};
+pub use standardize::{Standardize, Standardized, Standardizer};
 pub use tensors::{Tensor, Tensors};
 pub use training::Trainer;
 
@@ -119,10 +119,10 @@ pub fn build(settings: &Classify, kind: ClassifierKind) -> Box<dyn Classifier> {
         }
         ClassifierKind::Logistic => Box::new(LogisticRegression(settings.logistic.clone())),
         ClassifierKind::Bayes => Box::new(GaussianBayes(settings.bayes.clone())),
-        ClassifierKind::Knn => Box::new(NearestNeighbours(settings.knn.clone())),
+        ClassifierKind::Knn => Box::new(NearestNeighbors(settings.knn.clone())),
         ClassifierKind::Constant => Box::new(Constant),
     };
-    if settings.standardise { Box::new(Standardise(classifier)) } else { classifier }
+    if settings.standardize { Box::new(Standardize(classifier)) } else { classifier }
 }
 
 /// The model of classifier `kind` with the given tensors, fitted to `task`.
@@ -138,8 +138,8 @@ pub fn restore(kind: ClassifierKind, task: Task, tensors: &Tensors) -> Result<Bo
         ClassifierKind::Knn => Box::new(KnnModel::restore(tensors)?),
         ClassifierKind::Constant => Box::new(ConstantModel::restore(tensors)?),
     };
-    match Standardiser::restore(tensors)? {
-        Some(standardiser) => Ok(Box::new(Standardised { standardiser, model })),
+    match Standardizer::restore(tensors)? {
+        Some(standardizer) => Ok(Box::new(Standardized { standardizer, model })),
         None => Ok(model),
     }
 }

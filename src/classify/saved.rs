@@ -142,7 +142,7 @@ impl SavedModel {
 }
 
 impl SavedModel {
-    /// Predicts all parts of `data`, as one table that knows the split of each labelled clip.
+    /// Predicts all parts of `data`, as one table that knows the split of each labeled clip.
     ///
     /// # Errors
     /// As [`SavedModel::predict`].
@@ -151,8 +151,8 @@ impl SavedModel {
         let none = Array2::zeros((0, classes.len()));
         let mut all = Predictions::from_scores(self.about.task, vec![], vec![], vec![], none, classes);
         let mut splits = Vec::new();
-        let labelled = data.splits().map(|(split, part)| (Some(split), part));
-        for (split, part) in labelled.into_iter().chain([(None, &data.unlabelled)]) {
+        let labeled = data.splits().map(|(split, part)| (Some(split), part));
+        for (split, part) in labeled.into_iter().chain([(None, &data.unlabeled)]) {
             let part = self.predict(part)?;
             splits.resize(splits.len() + part.len(), split);
             all = all.followed_by(part);
@@ -177,7 +177,7 @@ pub fn predict(task: Task, model: &dyn Model, classes: &[String], data: &Dataset
         let class_of = |class: usize| {
             known[class].ok_or_else(|| {
                 Error::Data(format!(
-                    "clip {} is labelled {}, which the model does not know (it knows {})",
+                    "clip {} is labeled {}, which the model does not know (it knows {})",
                     data.ids[i],
                     data.classes[class],
                     classes.join(", ")

@@ -2,7 +2,7 @@
 
 use crate::recipe::{self, ScheduleKind};
 
-/// The learning rate at each step of a training. With η₀ the optimiser's rate and t the epochs since the warm-up ended:
+/// The learning rate at each step of a training. With η₀ the optimizer's rate and t the epochs since the warm-up ended:
 ///
 /// | kind | η | PyTorch |
 /// |-|-|-|

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::recipe::{
-    self, ClassifierKind, Classify, Compat, Extractor, LossKind, OptimiserKind, Pooling, Recipe, Sampling,
+    self, ClassifierKind, Classify, Compat, Extractor, LossKind, OptimizerKind, Pooling, Recipe, Sampling,
     ScheduleKind, SequenceSample, Task,
 };
 use crate::store::FeatureStore;
@@ -67,9 +67,9 @@ pub struct Overrides {
     /// Which pooled features.
     #[arg(long)]
     pub pooling: Option<Pooling>,
-    /// Standardise features by the training split.
+    /// Standardize features by the training split.
     #[arg(long, value_name = "BOOL")]
-    pub standardise: Option<bool>,
+    pub standardize: Option<bool>,
     /// One label a clip or several; where neither is given, the data decide.
     #[arg(long)]
     pub task: Option<Task>,
@@ -88,7 +88,7 @@ pub struct Overrides {
     /// bilstm: a network as others published it.
     #[arg(long)]
     pub compat: Option<Compat>,
-    /// What training minimises.
+    /// What training minimizes.
     #[arg(long)]
     pub loss: Option<LossKind>,
     /// Weights against imbalance, in the loss.
@@ -96,11 +96,11 @@ pub struct Overrides {
     pub loss_weights: Option<recipe::ClassWeights>,
     /// How gradients become steps.
     #[arg(long)]
-    pub optimiser: Option<OptimiserKind>,
+    pub optimizer: Option<OptimizerKind>,
     /// The learning rate at its highest.
     #[arg(long, value_name = "X")]
     pub learning_rate: Option<f64>,
-    /// The optimiser's weight decay.
+    /// The optimizer's weight decay.
     #[arg(long, value_name = "X")]
     pub weight_decay: Option<f64>,
     /// Which curve the learning rate follows.
@@ -142,9 +142,9 @@ pub struct Overrides {
     /// logistic: L-BFGS iterations at the most.
     #[arg(long, value_name = "N")]
     pub max_iterations: Option<u64>,
-    /// knn: neighbours that vote.
+    /// knn: neighbors that vote.
     #[arg(long, value_name = "K")]
-    pub neighbours: Option<usize>,
+    pub neighbors: Option<usize>,
     /// bayes: share of the largest variance added to every variance.
     #[arg(long, value_name = "X")]
     pub smoothing: Option<f64>,
@@ -158,7 +158,7 @@ impl Overrides {
         set(&mut classify.classifier, self.classifier);
         set(&mut classify.seeds, self.seeds);
         set(&mut classify.pooling, self.pooling);
-        set(&mut classify.standardise, self.standardise);
+        set(&mut classify.standardize, self.standardize);
         classify.task = self.task.or(classify.task);
         classify.loss.kind = self.loss.or(classify.loss.kind);
         classify.bilstm.compat = self.compat.or(classify.bilstm.compat);
@@ -171,9 +171,9 @@ impl Overrides {
         set(&mut classify.bilstm.length, self.length);
         set(&mut classify.bilstm.sample, self.sample);
         set(&mut classify.loss.weights, self.loss_weights);
-        set(&mut classify.optimiser.kind, self.optimiser);
-        set(&mut classify.optimiser.learning_rate, self.learning_rate);
-        set(&mut classify.optimiser.weight_decay, self.weight_decay);
+        set(&mut classify.optimizer.kind, self.optimizer);
+        set(&mut classify.optimizer.learning_rate, self.learning_rate);
+        set(&mut classify.optimizer.weight_decay, self.weight_decay);
         set(&mut classify.schedule.kind, self.schedule);
         set(&mut classify.schedule.warm_up, self.warm_up);
         set(&mut classify.schedule.restart_every, self.restart_every);
@@ -187,7 +187,7 @@ impl Overrides {
         classify.window = self.window.or(classify.window.filter(|_| classify.by == Some(recipe::By::Year)));
         set(&mut classify.logistic.alpha, self.alpha);
         set(&mut classify.logistic.max_iterations, self.max_iterations);
-        set(&mut classify.knn.neighbours, self.neighbours);
+        set(&mut classify.knn.neighbors, self.neighbors);
         set(&mut classify.bayes.smoothing, self.smoothing);
     }
 }

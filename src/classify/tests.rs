@@ -12,7 +12,7 @@ use super::layers::{BatchNorm, Dropout, Linear};
 use super::loss::{self, Loss};
 use super::mlp::network::Network;
 use super::numeric::Real;
-use super::optimiser::Optimiser;
+use super::optimizer::Optimizer;
 use super::schedule::Schedule;
 use super::*;
 use crate::recipe;
@@ -61,7 +61,7 @@ fn distance_to_pytorch<T: Real>(precision: &str, except: &[&str]) -> f64 {
     let classes = values(&file, &name("classes")).1;
     let (losses, rates) = (values(&file, &name("losses")).1, values(&file, &name("rates")).1);
 
-    let mut optimiser = Optimiser::new(&recipe::Optimiser::default());
+    let mut optimizer = Optimizer::new(&recipe::Optimizer::default());
     let restarts = recipe::Schedule { restart_every: 1, restart_factor: 2, ..recipe::Schedule::default() };
     let schedule = Schedule::new(&restarts, 0.01, 3);
     let loss = Loss::CrossEntropy { weights: None };
@@ -74,7 +74,7 @@ fn distance_to_pytorch<T: Real>(precision: &str, except: &[&str]) -> f64 {
         let value = network.learn(x, targets.view(), &loss, &mut dropout, logits.view_mut());
         let rate = schedule.rate(step / 3, step % 3, 3);
         assert!((value - losses[step]).abs() < 1e-5 && (rate - rates[step]).abs() < 1e-9, "step {step}");
-        optimiser.step(&mut network.parameters(), rate, 1);
+        optimizer.step(&mut network.parameters(), rate, 1);
         let of = |v: &Array1<T>| v.iter().map(|v| v.double()).collect::<Vec<_>>();
         let of2 = |v: &Array2<T>| v.iter().map(|v| v.double()).collect::<Vec<_>>();
         for (key, ours) in [
@@ -110,7 +110,7 @@ fn distance_to_pytorch<T: Real>(precision: &str, except: &[&str]) -> f64 {
 fn nine_steps_agree_with_pytorch() {
     let exact = distance_to_pytorch::<f64>("f64", &[]);
     assert!(exact < 1e-9, "f64: {exact:e}");
-    // The bias before a batch norm has gradient zero but for rounding, which Adam's normalisation blows up to the size of
+    // The bias before a batch norm has gradient zero but for rounding, which Adam's normalization blows up to the size of
     // the rate: in f32 it is noise on both sides (and only the running mean sees it).
     let single = distance_to_pytorch::<f32>("f32", &["0.bias", "1.running_mean"]);
     assert!(single < 1e-5, "f32: {single:e}");
@@ -160,10 +160,10 @@ fn several_labels(of: &Dataset) -> Dataset {
 }
 
 /// Small networks, quickly trained.
-fn quick(task: Task, standardise: bool) -> Classify {
+fn quick(task: Task, standardize: bool) -> Classify {
     Classify {
         task: Some(task),
-        standardise,
+        standardize,
         mlp: recipe::Mlp { hidden: 9, ..recipe::Mlp::default() },
         bilstm: recipe::Bilstm { hidden: 6, length: 3, ..recipe::Bilstm::default() },
         training: recipe::Training { batch: 8, epochs: 4, ..recipe::Training::default() },
@@ -201,8 +201,8 @@ fn baselines() -> (SafeTensors<'static>, Dataset, Dataset) {
 #[test]
 fn baselines_agree_with_scikit_learn() {
     let (file, train, test) = baselines();
-    let standardiser = Standardiser::fit(train.rows.view());
-    for (ours, name) in [(&standardiser.mean, "mean"), (&standardiser.deviation, "deviation")] {
+    let standardizer = Standardizer::fit(train.rows.view());
+    for (ours, name) in [(&standardizer.mean, "mean"), (&standardizer.deviation, "deviation")] {
         let theirs = values(&file, name).1;
         assert!(ours.iter().zip(&theirs).all(|(a, b)| (f64::from(*a) - b).abs() <= 1e-6 * b.abs().max(1.0)), "{name}");
     }
@@ -241,10 +241,10 @@ fn baselines_of_several_labels_agree_with_scikit_learn() {
 #[test]
 fn every_model_comes_back_from_its_file_bit_for_bit() {
     let dir = tempfile::tempdir().unwrap();
-    for standardise in [true, false] {
+    for standardize in [true, false] {
         for (kind, task) in all() {
             let (train, test) = parts(kind, task);
-            let model = fit(kind, &quick(task, standardise), &train, &test, 1).model;
+            let model = fit(kind, &quick(task, standardize), &train, &test, 1).model;
             let before = model.scores(&test).unwrap();
             for row in before.rows() {
                 assert!((row.sum() - 1.0).abs() < 1e-5 || task == Task::MultiLabel);
@@ -267,7 +267,7 @@ fn every_model_comes_back_from_its_file_bit_for_bit() {
             assert_eq!(loaded.about, about);
             assert_eq!(loaded.model.scores(&test).unwrap(), before, "{kind:?}");
             let fewer = Dataset { rows: test.rows.slice(s![.., ..5]).to_owned(), ..test.clone() };
-            assert!(loaded.model.scores(&fewer).is_err() || kind == ClassifierKind::Constant && !standardise);
+            assert!(loaded.model.scores(&fewer).is_err() || kind == ClassifierKind::Constant && !standardize);
         }
     }
 }
@@ -276,7 +276,7 @@ fn every_model_comes_back_from_its_file_bit_for_bit() {
 fn a_seed_gives_the_same_network_whatever_the_threads() {
     for kind in [ClassifierKind::Mlp, ClassifierKind::Bilstm] {
         let (train, test) = parts(kind, Task::MultiLabel);
-        // Wide enough for the products and the optimiser to be shared out.
+        // Wide enough for the products and the optimizer to be shared out.
         let wide = |of: &Dataset| {
             let of_row = |(i, d): (usize, usize)| of.rows[(i, d % 5)] * ((d / 5) as f32 * 0.1).cos();
             of.with_rows(Array2::from_shape_fn((of.rows.nrows(), 600), of_row))
@@ -310,10 +310,10 @@ fn onnx_runtime_computes_the_same_scores() {
     let path = dir.path().join("model.onnx");
     let mut kinds: Vec<_> = all().into_iter().map(|(kind, task)| (kind, task, None)).collect();
     kinds.push((ClassifierKind::Bilstm, Task::MultiLabel, Some(recipe::Compat::MovienetPrediction)));
-    for standardise in [true, false] {
+    for standardize in [true, false] {
         for &(kind, task, compat) in &kinds {
             let (train, test) = parts(kind, task);
-            let mut settings = quick(task, standardise);
+            let mut settings = quick(task, standardize);
             settings.bilstm.compat = compat;
             settings.training.epochs = 2;
             let model = fit(kind, &settings, &train, &test, 1).model;
@@ -331,7 +331,7 @@ fn onnx_runtime_computes_the_same_scores() {
             let ours = model.scores(&test).unwrap().select(ndarray::Axis(0), &chosen);
             let distance = (&ours - &theirs).iter().fold(0f32, |most, d| most.max(d.abs()));
             assert!(distance < 1e-5 && !chosen.is_empty(), "{kind:?}: {distance:e}");
-            println!("{kind:?}, {task:?}, standardised {standardise}: ONNX Runtime within {distance:.1e}");
+            println!("{kind:?}, {task:?}, standardized {standardize}: ONNX Runtime within {distance:.1e}");
         }
     }
 }

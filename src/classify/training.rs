@@ -1,4 +1,4 @@
-//! The training loop that all trained networks share: shuffled batches, optimiser, schedule, early stopping.
+//! The training loop that all trained networks share: shuffled batches, optimizer, schedule, early stopping.
 
 use ndarray::{Array2, ArrayViewMut2, Axis};
 use rand::SeedableRng;
@@ -8,7 +8,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use super::early_stopping::{EarlyStopping, Verdict};
 use super::layers::Parameter;
 use super::loss::{Loss, binary_accuracy, score};
-use super::optimiser::Optimiser;
+use super::optimizer::Optimizer;
 use super::schedule::Schedule;
 use super::{Fitting, Task};
 use crate::dataset::Dataset;
@@ -60,12 +60,12 @@ impl Streams {
 /// How networks are trained: the parts of `[classify]` that do not depend on the network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trainer {
-    /// What is minimised.
+    /// What is minimized.
     pub loss: recipe::Loss,
     /// Batches, epochs, patience.
     pub training: recipe::Training,
     /// How gradients become steps.
-    pub optimiser: recipe::Optimiser,
+    pub optimizer: recipe::Optimizer,
     /// The learning rate over time.
     pub schedule: recipe::Schedule,
 }
@@ -88,7 +88,7 @@ impl Trainer {
         Self {
             loss: settings.loss.clone(),
             training: settings.training.clone(),
-            optimiser: settings.optimiser.clone(),
+            optimizer: settings.optimizer.clone(),
             schedule: settings.schedule.clone(),
         }
     }
@@ -120,8 +120,8 @@ impl Trainer {
             valid.single_labels()?;
         }
         let loss = Loss::new(&self.loss, task, train.targets.view())?;
-        let mut optimiser = Optimiser::new(&self.optimiser);
-        let schedule = Schedule::new(&self.schedule, self.optimiser.learning_rate, self.training.epochs);
+        let mut optimizer = Optimizer::new(&self.optimizer);
+        let schedule = Schedule::new(&self.schedule, self.optimizer.learning_rate, self.training.epochs);
         let mut stopping = EarlyStopping::new(self.training.patience);
         // The same rule chooses the epoch that is kept; it never stops.
         let mut keeping = EarlyStopping::new(usize::MAX);
@@ -140,7 +140,7 @@ impl Trainer {
             for (step, (chosen, logits)) in batches.enumerate() {
                 loss_sum += network.learn(train, chosen, &loss, logits);
                 rate = schedule.rate(epoch, step, steps);
-                optimiser.step(&mut network.parameters(), rate, fitting.threads);
+                optimizer.step(&mut network.parameters(), rate, fitting.threads);
             }
             let (val_loss, val_score, val_binary) = if valid.is_empty() {
                 (f64::NAN, f64::NAN, f64::NAN)

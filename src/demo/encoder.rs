@@ -54,7 +54,7 @@ impl Codec {
             Codec::H264 => {
                 Dictionary::from_iter([("flags", "+global_header+bitexact"), ("crf", "25"), ("mbtree", "0")])
             }
-            // In libav's unit, 118 for a quantiser of 1.
+            // In libav's unit, 118 for a quantizer of 1.
             Codec::Mpeg4 => {
                 Dictionary::from_iter([("flags", "+global_header+bitexact+qscale"), ("global_quality", "354")])
             }
@@ -200,9 +200,9 @@ mod tests {
         for codec in [Codec::H264, Codec::Mpeg4] {
             let file = folder.path().join(codec.encoder()).with_extension("mp4");
             let mut encoder = Encoder::create(&file, codec, (64, 48), 10).unwrap();
-            let colour = |frame: u8| [20 * frame, 200 - 10 * frame, 90];
+            let color = |frame: u8| [20 * frame, 200 - 10 * frame, 90];
             for frame in 0..8 {
-                let pixels: Vec<u8> = colour(frame).into_iter().cycle().take(64 * 48 * 3).collect();
+                let pixels: Vec<u8> = color(frame).into_iter().cycle().take(64 * 48 * 3).collect();
                 encoder.write(&pixels).unwrap();
             }
             encoder.finish().unwrap();
@@ -212,7 +212,7 @@ mod tests {
             assert_eq!((decoded.timeline.frame_count, decoded.timeline.fps), (8, 10.0), "{codec:?}");
             assert!(decoded.warnings.is_empty());
             for (frame, seen) in (0..).zip(&middles.0) {
-                let step = seen.iter().zip(colour(frame)).map(|(a, b)| a.abs_diff(b)).max();
+                let step = seen.iter().zip(color(frame)).map(|(a, b)| a.abs_diff(b)).max();
                 assert!(step <= Some(8), "{codec:?} frame {frame}: {seen:?}");
             }
         }

@@ -152,8 +152,8 @@ fn save(poster: &Mat, file: &Path) -> Result<()> {
     std::fs::rename(&unfinished, file).map_err(Error::io(file))
 }
 
-/// A colour of hue (degrees), saturation and value in [0, 1], as OpenCV's blue, green, red.
-fn colour(hue: f64, saturation: f64, value: f64) -> Scalar {
+/// A color of hue (degrees), saturation and value in [0, 1], as OpenCV's blue, green, red.
+fn color(hue: f64, saturation: f64, value: f64) -> Scalar {
     let channel = |n: f64| {
         let k = (n + hue.rem_euclid(360.0) / 60.0) % 6.0;
         255.0 * (value - value * saturation * k.min(4.0 - k).clamp(0.0, 1.0))
@@ -216,7 +216,7 @@ impl Canvas {
     /// A vertical gradient in the tone of a genre; later years are darker and less saturated.
     fn ground(&mut self, tone: usize) -> Drawn {
         let hue = self.hue(tone);
-        // Lightness and saturation of the ground: comedies are bright, horror is dark, documentaries are grey.
+        // Lightness and saturation of the ground: comedies are bright, horror is dark, documentaries are gray.
         let (saturation, value) = match GENRES[tone] {
             "Action" => (0.7, 0.55),
             "Animation" => (0.6, 0.95),
@@ -233,7 +233,7 @@ impl Canvas {
         let turn = self.within(-25.0, 25.0);
         for y in 0..SIZE.1 {
             let share = f64::from(y) / f64::from(SIZE.1);
-            let ink = colour(hue + turn * share, saturation, top + (foot - top) * share);
+            let ink = color(hue + turn * share, saturation, top + (foot - top) * share);
             let row = Rect::new(0, y, SIZE.0, 1);
             imgproc::rectangle(&mut self.picture, row, ink, imgproc::FILLED, imgproc::LINE_8, 0)?;
         }
@@ -259,21 +259,21 @@ impl Canvas {
         imgproc::fill_poly(&mut self.picture, &polygons, ink, imgproc::LINE_AA, 0, Point::default())
     }
 
-    fn disc(&mut self, centre: Point, radius: f64, ink: Scalar) -> Drawn {
+    fn disc(&mut self, center: Point, radius: f64, ink: Scalar) -> Drawn {
         let radius = radius.round().max(1.0) as i32;
-        imgproc::circle(&mut self.picture, centre, radius, ink, imgproc::FILLED, imgproc::LINE_AA, 0)
+        imgproc::circle(&mut self.picture, center, radius, ink, imgproc::FILLED, imgproc::LINE_AA, 0)
     }
 
     /// Action: a spiky burst and streaks that fly from it.
     fn burst(&mut self, genre: usize) -> Drawn {
         let (hue, scale) = (self.hue(genre), self.scale());
         let (x, y) = (self.within(0.25, 0.75), self.within(0.3, 0.65));
-        let centre = self.at(x, y);
+        let center = self.at(x, y);
         for _ in 0..14 {
             let (angle, length) = (self.within(0.0, TAU), self.within(120.0, 280.0) * scale);
-            let end = Point::new(centre.x + (angle.cos() * length) as i32, centre.y + (angle.sin() * length) as i32);
-            let ink = colour(hue, 0.5, 1.0);
-            imgproc::line(&mut self.picture, centre, end, ink, 1 + (2.0 * scale) as i32, imgproc::LINE_AA, 0)?;
+            let end = Point::new(center.x + (angle.cos() * length) as i32, center.y + (angle.sin() * length) as i32);
+            let ink = color(hue, 0.5, 1.0);
+            imgproc::line(&mut self.picture, center, end, ink, 1 + (2.0 * scale) as i32, imgproc::LINE_AA, 0)?;
         }
         for (size, saturation) in [(95.0, 0.95), (60.0, 0.6), (30.0, 0.2)] {
             let corners: Vec<Point> = (0..26)
@@ -281,10 +281,10 @@ impl Canvas {
                     let angle = TAU * f64::from(i) / 26.0;
                     let reach = if i % 2 == 0 { self.within(0.8, 1.25) } else { 0.5 };
                     let length = size * scale * reach;
-                    Point::new(centre.x + (angle.cos() * length) as i32, centre.y + (angle.sin() * length) as i32)
+                    Point::new(center.x + (angle.cos() * length) as i32, center.y + (angle.sin() * length) as i32)
                 })
                 .collect();
-            self.polygon(&corners, colour(hue + 15.0 * (1.0 - saturation), saturation, 1.0))?;
+            self.polygon(&corners, color(hue + 15.0 * (1.0 - saturation), saturation, 1.0))?;
         }
         Ok(())
     }
@@ -294,12 +294,12 @@ impl Canvas {
         let (hue, scale) = (self.hue(genre), self.scale());
         for _ in 0..self.random.gen_range(3..6) {
             let (x, y) = (self.within(0.12, 0.88), self.within(0.3, 0.85));
-            let (centre, radius) = (self.at(x, y), self.within(26.0, 48.0) * scale);
+            let (center, radius) = (self.at(x, y), self.within(26.0, 48.0) * scale);
             let turned = hue + self.within(-50.0, 50.0);
-            self.disc(centre, radius + 3.0, Scalar::all(20.0))?;
-            self.disc(centre, radius, colour(turned, 0.75, 1.0))?;
+            self.disc(center, radius + 3.0, Scalar::all(20.0))?;
+            self.disc(center, radius, color(turned, 0.75, 1.0))?;
             for side in [-0.35, 0.35] {
-                let eye = Point::new(centre.x + (side * radius) as i32, centre.y - (0.2 * radius) as i32);
+                let eye = Point::new(center.x + (side * radius) as i32, center.y - (0.2 * radius) as i32);
                 self.disc(eye, radius * 0.26, Scalar::all(255.0))?;
                 self.disc(eye, radius * 0.12, Scalar::all(10.0))?;
             }
@@ -312,15 +312,15 @@ impl Canvas {
         let (hue, scale) = (self.hue(genre), self.scale());
         for i in 0..self.random.gen_range(5..10) {
             let (x, y) = (self.within(0.08, 0.92), self.within(0.15, 0.75));
-            let centre = self.at(x, y);
+            let center = self.at(x, y);
             let radius = self.within(14.0, 30.0) * scale;
-            let string = Point::new(centre.x + 4, centre.y + (radius * 3.4) as i32);
-            imgproc::line(&mut self.picture, centre, string, Scalar::all(90.0), 1, imgproc::LINE_AA, 0)?;
-            let ink = colour(hue + if i % 2 == 0 { 0.0 } else { 120.0 }, 0.8, 1.0);
+            let string = Point::new(center.x + 4, center.y + (radius * 3.4) as i32);
+            imgproc::line(&mut self.picture, center, string, Scalar::all(90.0), 1, imgproc::LINE_AA, 0)?;
+            let ink = color(hue + if i % 2 == 0 { 0.0 } else { 120.0 }, 0.8, 1.0);
             let size = Size::new(radius as i32, (radius * 1.2) as i32);
             imgproc::ellipse(
                 &mut self.picture,
-                centre,
+                center,
                 size,
                 0.0,
                 0.0,
@@ -330,7 +330,7 @@ impl Canvas {
                 imgproc::LINE_AA,
                 0,
             )?;
-            let shine = Point::new(centre.x - (0.35 * radius) as i32, centre.y - (0.45 * radius) as i32);
+            let shine = Point::new(center.x - (0.35 * radius) as i32, center.y - (0.45 * radius) as i32);
             self.disc(shine, radius * 0.18, Scalar::all(255.0))?;
         }
         Ok(())
@@ -348,20 +348,13 @@ impl Canvas {
             imgproc::rectangle(&mut self.picture, frame, Scalar::all(245.0), imgproc::FILLED, imgproc::LINE_8, 0)?;
             let photo = Rect::new(frame.x + 4, frame.y + 4, frame.width - 8, frame.height - 8);
             let value = self.within(0.25, 0.8);
-            imgproc::rectangle(
-                &mut self.picture,
-                photo,
-                colour(hue, 0.22, value),
-                imgproc::FILLED,
-                imgproc::LINE_8,
-                0,
-            )?;
+            imgproc::rectangle(&mut self.picture, photo, color(hue, 0.22, value), imgproc::FILLED, imgproc::LINE_8, 0)?;
             let horizon = photo.y + (f64::from(photo.height) * self.within(0.35, 0.75)) as i32;
             let land = Rect::new(photo.x, horizon, photo.width, photo.y + photo.height - horizon);
             imgproc::rectangle(
                 &mut self.picture,
                 land,
-                colour(hue, 0.3, value * 0.5),
+                color(hue, 0.3, value * 0.5),
                 imgproc::FILLED,
                 imgproc::LINE_8,
                 0,
@@ -378,7 +371,7 @@ impl Canvas {
             let x = (f64::from(i) + 1.0) / (f64::from(count) + 1.0) + self.within(-0.06, 0.06);
             let head = self.at(x, self.time.mul_add(0.12, 0.42));
             let radius = 19.0 * scale;
-            let ink = colour(hue, 0.45, self.random.gen_range(0.08..0.3));
+            let ink = color(hue, 0.45, self.random.gen_range(0.08..0.3));
             let below = |dx: f64, dy: f64| Point::new(head.x + (dx * radius) as i32, head.y + (dy * radius) as i32);
             let body = [
                 below(-0.5, 0.8),
@@ -397,7 +390,7 @@ impl Canvas {
     /// Horror: scratches, drips from the top, two eyes.
     fn scratches(&mut self, genre: usize) -> Drawn {
         let (hue, scale) = (self.hue(genre), self.scale());
-        let ink = colour(hue, 0.95, 0.7);
+        let ink = color(hue, 0.95, 0.7);
         for _ in 0..self.random.gen_range(7..13) {
             let x = self.within(0.0, 1.0);
             let (length, half) = (self.within(0.08, 0.34) * scale, self.within(3.0, 8.0) as i32);
@@ -420,17 +413,17 @@ impl Canvas {
         for i in 0..self.random.gen_range(2..6) {
             let (x, y) = (self.within(0.15, 0.85), self.within(0.25, 0.8));
             let size = (if i == 0 { 52.0 } else { self.within(12.0, 28.0) }) * scale;
-            let centre = self.at(x, y);
+            let center = self.at(x, y);
             // The curve x = 16 sin³ t, y = 13 cos t − 5 cos 2t − 2 cos 3t − cos 4t.
             let corners: Vec<Point> = (0..48)
                 .map(|step| {
                     let t = TAU * f64::from(step) / 48.0;
                     let across = t.sin().powi(3);
                     let up = (13.0 * t.cos() - 5.0 * (2.0 * t).cos() - 2.0 * (3.0 * t).cos() - (4.0 * t).cos()) / 16.0;
-                    Point::new(centre.x + (across * size) as i32, centre.y - (up * size) as i32)
+                    Point::new(center.x + (across * size) as i32, center.y - (up * size) as i32)
                 })
                 .collect();
-            self.polygon(&corners, colour(hue, 0.65, 0.95))?;
+            self.polygon(&corners, color(hue, 0.65, 0.95))?;
         }
         Ok(())
     }
@@ -444,15 +437,15 @@ impl Canvas {
             self.disc(star, size, Scalar::all(250.0))?;
         }
         let (x, y, radius) = (self.within(0.25, 0.75), self.within(0.2, 0.6), self.within(38.0, 62.0) * scale);
-        let centre = self.at(x, y);
+        let center = self.at(x, y);
         for step in 0..5 {
             let shrink = f64::from(step) * 0.13;
-            let lit = Point::new(centre.x - (shrink * radius * 0.5) as i32, centre.y - (shrink * radius * 0.5) as i32);
-            self.disc(lit, radius * (1.0 - shrink), colour(hue, 0.7, 0.35 + 0.13 * f64::from(step)))?;
+            let lit = Point::new(center.x - (shrink * radius * 0.5) as i32, center.y - (shrink * radius * 0.5) as i32);
+            self.disc(lit, radius * (1.0 - shrink), color(hue, 0.7, 0.35 + 0.13 * f64::from(step)))?;
         }
         let ring = Size::new((radius * 1.8) as i32, (radius * 0.45) as i32);
-        let (tilt, ink) = (self.within(-30.0, 30.0), colour(hue + 30.0, 0.35, 0.95));
-        imgproc::ellipse(&mut self.picture, centre, ring, tilt, 0.0, 360.0, ink, 3, imgproc::LINE_AA, 0)
+        let (tilt, ink) = (self.within(-30.0, 30.0), color(hue + 30.0, 0.35, 0.95));
+        imgproc::ellipse(&mut self.picture, center, ring, tilt, 0.0, 360.0, ink, 3, imgproc::LINE_AA, 0)
     }
 
     /// The title in the type of a genre, sinking over the years, and lines of credits at the foot.
@@ -472,7 +465,7 @@ impl Canvas {
         let under = self.picture.roi(Rect::new(0, (top * f64::from(SIZE.1)) as i32, SIZE.0, 30))?.clone_pointee();
         let light = core::mean_def(&under)?.0[..3].iter().sum::<f64>() / 3.0;
         let hue = self.hue(tone);
-        let ink = if light > 120.0 { colour(hue, 0.8, 0.2) } else { colour(hue, 0.15, 1.0) };
+        let ink = if light > 120.0 { color(hue, 0.8, 0.2) } else { color(hue, 0.15, 1.0) };
         for (line, words) in [FIRST, SECOND].into_iter().enumerate() {
             let word = words[self.random.gen_range(0..words.len())];
             let mut below = 0;

@@ -90,7 +90,7 @@ pub fn measure_parts<P: Ord + Copy>(parts: &BTreeMap<P, Predictions>, val: P) ->
 }
 
 impl Measured {
-    /// Labelled clips.
+    /// Labeled clips.
     pub fn n(&self) -> usize {
         match self {
             Self::Single(metrics) => metrics.n,

@@ -55,7 +55,7 @@ pub type Statistic = Box<dyn Fn(&[usize]) -> Vec<f64> + Send + Sync>;
 pub struct Statistics {
     /// What they are called, K of them.
     pub keys: Vec<&'static str>,
-    /// Their K values for rows of the part, labelled ones, each any number of times.
+    /// Their K values for rows of the part, labeled ones, each any number of times.
     pub of: Statistic,
 }
 
@@ -91,7 +91,7 @@ pub struct Paired {
     pub p: f64,
 }
 
-/// Rows (labelled clips) of each unit: the groups where there are any (a clip without is one by itself), else the clips.
+/// Rows (labeled clips) of each unit: the groups where there are any (a clip without is one by itself), else the clips.
 pub fn units(predictions: &Predictions) -> (Unit, Vec<Vec<usize>>) {
     let mut units: Vec<Vec<usize>> = Vec::new();
     let mut of_group: HashMap<&str, usize> = HashMap::new();
@@ -151,7 +151,7 @@ pub fn bootstrap_p(differences: &[f64]) -> f64 {
     (2.0 * (1 + below.min(above)) as f64 / (1 + differences.len()) as f64).min(1.0)
 }
 
-/// The quantile of sorted values, linear between neighbours.
+/// The quantile of sorted values, linear between neighbors.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = share * (sorted.len() - 1) as f64;
     let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
@@ -201,25 +201,25 @@ pub fn holm(p_values: &[f64]) -> Vec<f64> {
     corrected
 }
 
-/// Compares two classifiers on the labelled clips that both predicted; classes go by name. With one label a clip there is
+/// Compares two classifiers on the labeled clips that both predicted; classes go by name. With one label a clip there is
 /// one comparison, of accuracy; with several, one of each headline number that both have.
 ///
 /// McNemar's test takes clips as independent; where there are groups, the interval of the difference, which draws whole
 /// groups, is the safer reading.
 ///
 /// # Errors
-/// No labelled clip is in both, the two disagree on a clip's true classes, or their tasks differ.
+/// No labeled clip is in both, the two disagree on a clip's true classes, or their tasks differ.
 pub fn paired(first: &Predictions, second: &Predictions) -> Result<Vec<Paired>> {
     if first.task != second.task {
         return Err(Error::Data("one has one label a clip and the other several: they cannot be compared".into()));
     }
     let of_id: HashMap<&str, usize> = second.ids.iter().enumerate().map(|(i, id)| (id.as_str(), i)).collect();
     let in_both = |&i: &usize| Some((i, *of_id.get(first.ids[i].as_str())?));
-    let labelled = first.labelled();
-    let common = labelled.iter().filter_map(in_both).filter(|&(_, j)| !second.truth[j].is_empty());
+    let labeled = first.labeled();
+    let common = labeled.iter().filter_map(in_both).filter(|&(_, j)| !second.truth[j].is_empty());
     let (ours, theirs): (Vec<usize>, Vec<usize>) = common.unzip();
     if ours.is_empty() {
-        return Err(Error::Data("the two have no labelled clip in common".into()));
+        return Err(Error::Data("the two have no labeled clip in common".into()));
     }
     let aligned = over_common_classes(&[&first.select(&ours), &second.select(&theirs)])?;
     let [first, second] = &aligned[..] else { unreachable!("two went in") };

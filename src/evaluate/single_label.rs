@@ -37,7 +37,7 @@ pub struct PerClass {
 /// All metrics of one split: the object of metrics.json.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SingleLabel {
-    /// Labelled clips; clips without a label are left out of everything.
+    /// Labeled clips; clips without a label are left out of everything.
     pub n: usize,
     /// Share of clips whose predicted class is the true one.
     pub accuracy: f64,
@@ -134,7 +134,7 @@ pub fn measure(predictions: &Predictions) -> SingleLabel {
     }
 }
 
-/// Counts of labelled clips, C × C: rows true, columns predicted.
+/// Counts of labeled clips, C × C: rows true, columns predicted.
 pub fn confusion(predictions: &Predictions) -> Vec<Vec<u64>> {
     let classes = predictions.classes.len();
     let mut counts = vec![vec![0; classes]; classes];
@@ -144,7 +144,7 @@ pub fn confusion(predictions: &Predictions) -> Vec<Vec<u64>> {
     counts
 }
 
-/// The labelled clips, each with its true and its predicted class.
+/// The labeled clips, each with its true and its predicted class.
 fn decided(predictions: &Predictions) -> impl Iterator<Item = (usize, usize, usize)> {
     let first = |sets: &[Vec<usize>], row: usize| sets[row].first().copied();
     (0..predictions.len())
@@ -202,7 +202,7 @@ fn one_vs_rest(labels: &[String], confusion: &[Vec<u64>], class: usize, n: u64) 
     }
 }
 
-/// Share of labelled clips whose true class is among the k highest scores; `None` without scores.
+/// Share of labeled clips whose true class is among the k highest scores; `None` without scores.
 fn top_k(predictions: &Predictions) -> Option<BTreeMap<usize, f64>> {
     let scores = predictions.scores.as_ref()?;
     let ranks: Vec<usize> = decided(predictions)
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn unlabelled_clips_are_left_out() {
+    fn unlabeled_clips_are_left_out() {
         let mut ours = predictions(2, &[0, 1, 1], &[0, 1, 0]);
         ours.truth[2].clear();
         let metrics = measure(&ours);

@@ -1,6 +1,6 @@
 //! Bag of visual words: descriptors → words → one histogram a frame.
 //!
-//! The words are the k-means centres of the descriptors of the training split only: descriptors of clips that a
+//! The words are the k-means centers of the descriptors of the training split only: descriptors of clips that a
 //! classifier is measured on must not shape its features. Every clip, also of the other splits and without a label, gets
 //! its histograms. (Sivic & Zisserman, "Video Google", 2003; Csurka et al., 2004.)
 
@@ -15,7 +15,7 @@ use super::kmeans::{self, KMeans};
 use crate::cli;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, Split};
-use crate::recipe::{Codebook as Settings, Normalise};
+use crate::recipe::{Codebook as Settings, Normalize};
 use crate::store::{ClipRows, DescriptorStore, Payload, Provenance, Row, StoreWriter, StoredClip, Values};
 
 /// Descriptors read from a store at once.
@@ -51,9 +51,9 @@ impl Codebook {
     /// read.
     pub fn train(store: &DescriptorStore, manifest: &Manifest, settings: &Settings) -> Result<(Self, Trained)> {
         let layout = Layout::of(store)?;
-        let unlabelled = manifest.clips.iter().all(|clip| clip.labels.is_empty());
+        let unlabeled = manifest.clips.iter().all(|clip| clip.labels.is_empty());
         let trains: HashMap<&str, bool> = (manifest.clips.iter())
-            .map(|clip| (clip.id.as_str(), unlabelled || clip.split == Some(Split::Train)))
+            .map(|clip| (clip.id.as_str(), unlabeled || clip.split == Some(Split::Train)))
             .collect();
         let known = store.clips().iter().filter(|clip| trains.contains_key(clip.id.as_str())).count();
         let clips: Vec<&StoredClip> =
@@ -104,8 +104,8 @@ impl Codebook {
     }
 
     /// Histograms of the words of consecutive frames: frame `i` has the next `counts[i]` rows of `descriptors`,
-    /// (Σ counts, D). Gives (frames, words); before normalisation a row sums to its number of descriptors.
-    pub fn histograms(&self, counts: &[u32], descriptors: ArrayView2<'_, u8>, normalise: Normalise) -> Array2<f32> {
+    /// (Σ counts, D). Gives (frames, words); before normalization a row sums to its number of descriptors.
+    pub fn histograms(&self, counts: &[u32], descriptors: ArrayView2<'_, u8>, normalize: Normalize) -> Array2<f32> {
         let words = kmeans::assign(descriptors, &self.centroids);
         let mut histograms = Array2::<f32>::zeros((counts.len(), self.centroids.nrows()));
         let mut next = words.into_iter();
@@ -113,12 +113,12 @@ impl Codebook {
             for word in next.by_ref().take(count as usize) {
                 histogram[word as usize] += 1.0;
             }
-            normalise_row(histogram.as_slice_mut().expect("a row is contiguous"), normalise);
+            normalize_row(histogram.as_slice_mut().expect("a row is contiguous"), normalize);
         }
         histograms
     }
 
-    /// SHA-256 of the centres, little-endian f32, row after row.
+    /// SHA-256 of the centers, little-endian f32, row after row.
     pub fn sha256(&self) -> String {
         let mut hasher = Sha256::new();
         self.centroids.iter().for_each(|value| hasher.update(value.to_le_bytes()));
@@ -137,7 +137,7 @@ impl Codebook {
         for clip in store.clips() {
             let range = clip.offset..clip.offset + clip.length;
             let descriptors = store.descriptors(layout.descriptors_of(clip))?;
-            let histograms = self.histograms(&layout.lengths[range.clone()], descriptors.view(), settings.normalise);
+            let histograms = self.histograms(&layout.lengths[range.clone()], descriptors.view(), settings.normalize);
             writer.push(rows_of(clip, rows[range].to_vec(), histograms))?;
             if cli::interrupted() {
                 return Err(Error::Interrupted);
@@ -218,15 +218,15 @@ fn merged(ranges: &[Range<usize>]) -> Vec<Range<usize>> {
     merged
 }
 
-/// Normalises one histogram; a frame without keypoints stays zero.
-fn normalise_row(histogram: &mut [f32], normalise: Normalise) {
-    if normalise == Normalise::Power {
+/// Normalizes one histogram; a frame without keypoints stays zero.
+fn normalize_row(histogram: &mut [f32], normalize: Normalize) {
+    if normalize == Normalize::Power {
         histogram.iter_mut().for_each(|count| *count = count.sqrt());
     }
-    let norm = match normalise {
-        Normalise::None => return,
-        Normalise::L1 => histogram.iter().sum::<f32>(),
-        Normalise::L2 | Normalise::Power => histogram.iter().map(|count| count * count).sum::<f32>().sqrt(),
+    let norm = match normalize {
+        Normalize::None => return,
+        Normalize::L1 => histogram.iter().sum::<f32>(),
+        Normalize::L2 | Normalize::Power => histogram.iter().map(|count| count * count).sum::<f32>().sqrt(),
     };
     if norm > 0.0 {
         histogram.iter_mut().for_each(|count| *count /= norm);
@@ -246,21 +246,21 @@ mod tests {
     #[test]
     fn counts_words_frame_by_frame() {
         let descriptors: Array2<u8> = array![[1, 2], [90, 3], [101, 0], [3, 99], [0, 0]];
-        let histograms = book().histograms(&[3, 0, 2], descriptors.view(), Normalise::None);
+        let histograms = book().histograms(&[3, 0, 2], descriptors.view(), Normalize::None);
         assert_eq!(histograms, array![[1.0, 2.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 1.0]]);
     }
 
     #[test]
-    fn normalises_and_leaves_empty_frames_zero() {
+    fn normalizes_and_leaves_empty_frames_zero() {
         let descriptors: Array2<u8> = array![[1, 2], [90, 3], [101, 0], [100, 0], [99, 1]];
-        let of = |normalise| book().histograms(&[5, 0], descriptors.view(), normalise);
-        assert_eq!(of(Normalise::L1).row(0).to_vec(), [0.2, 0.8, 0.0]);
+        let of = |normalize| book().histograms(&[5, 0], descriptors.view(), normalize);
+        assert_eq!(of(Normalize::L1).row(0).to_vec(), [0.2, 0.8, 0.0]);
         let l2 = 17f32.sqrt();
-        assert_eq!(of(Normalise::L2).row(0).to_vec(), [1.0 / l2, 4.0 / l2, 0.0]);
+        assert_eq!(of(Normalize::L2).row(0).to_vec(), [1.0 / l2, 4.0 / l2, 0.0]);
         let root = 5f32.sqrt();
-        assert_eq!(of(Normalise::Power).row(0).to_vec(), [1.0 / root, 2.0 / root, 0.0]);
-        for normalise in [Normalise::L1, Normalise::L2, Normalise::Power] {
-            assert_eq!(of(normalise).row(1).to_vec(), [0.0; 3]);
+        assert_eq!(of(Normalize::Power).row(0).to_vec(), [1.0 / root, 2.0 / root, 0.0]);
+        for normalize in [Normalize::L1, Normalize::L2, Normalize::Power] {
+            assert_eq!(of(normalize).row(1).to_vec(), [0.0; 3]);
         }
     }
 

@@ -25,7 +25,7 @@ const SIGMA: f64 = 1.6;
 pub struct Sift {
     detector: Ptr<SIFT>,
     keypoints: usize,
-    grey: Mat,
+    gray: Mat,
     found: Vector<KeyPoint>,
     descriptors: Mat,
 }
@@ -39,8 +39,8 @@ impl Sift {
         prepare_opencv();
         let most = i32::try_from(keypoints).map_err(|_| Error::Data(format!("{keypoints} keypoints are too many")))?;
         let detector = SIFT::create(most, LAYERS, CONTRAST, EDGE, SIGMA).map_err(unexpected)?;
-        let (grey, descriptors) = (Mat::default(), Mat::default());
-        Ok(Self { detector, keypoints, grey, found: Vector::new(), descriptors })
+        let (gray, descriptors) = (Mat::default(), Mat::default());
+        Ok(Self { detector, keypoints, gray, found: Vector::new(), descriptors })
     }
 
     /// Appends the frame's descriptors to `out`, [`DESCRIPTOR_LEN`] bytes each, and returns how many: at most as many
@@ -58,10 +58,10 @@ impl Sift {
         assert_eq!(frame.stride, 3 * frame.width, "rows without a gap");
         let (height, width) = (frame.height as i32, frame.width as i32);
         let picture = Mat::new_rows_cols_with_bytes::<Vec3b>(height, width, frame.data).map_err(unexpected)?;
-        imgproc::cvt_color_def(&picture, &mut self.grey, imgproc::COLOR_BGR2GRAY).map_err(unexpected)?;
+        imgproc::cvt_color_def(&picture, &mut self.gray, imgproc::COLOR_BGR2GRAY).map_err(unexpected)?;
         self.found.clear();
         self.detector
-            .detect_and_compute(&self.grey, &core::no_array(), &mut self.found, &mut self.descriptors, false)
+            .detect_and_compute(&self.gray, &core::no_array(), &mut self.found, &mut self.descriptors, false)
             .map_err(unexpected)?;
         let mut order: Vec<(i32, KeyPoint)> = (0..).zip(&self.found).collect();
         order.sort_by(|(_, a), (_, b)| stronger_first(a, b));

@@ -58,8 +58,8 @@ impl Columns {
         }
         let absent: Vec<&str> =
             KNOWN.into_iter().filter(|name| columns.slot(name).is_some_and(|slot| slot.is_none())).collect();
-        let labelled = columns.label.is_some() || columns.labels.is_some();
-        let wanted = |name: &&str| !(labelled && name.starts_with("label"));
+        let labeled = columns.label.is_some() || columns.labels.is_some();
+        let wanted = |name: &&str| !(labeled && name.starts_with("label"));
         let mut guessed = Vec::new();
         unknown.retain(|name| match absent.iter().copied().filter(wanted).find(|known| resembles(name, known)) {
             Some(known) => {
@@ -125,7 +125,7 @@ pub(super) fn resembles(name: &str, known: &str) -> bool {
     name.len() > 1 && distance(&name, known) <= if known.len() >= 5 { 2 } else { 1 }
 }
 
-/// Edits (insert, remove, replace, swap neighbours) between two words: the optimal string alignment distance.
+/// Edits (insert, remove, replace, swap neighbors) between two words: the optimal string alignment distance.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];

@@ -76,10 +76,10 @@ fn manifest(table: &Table, root: &Path, problems: &mut Problems) -> Draft {
             (None, Some(labels)) => fields[labels].split('|').map(|label| label.trim().to_string()).collect(),
             (None, None) => Vec::new(),
         };
-        let unlabelled = labels.iter().all(String::is_empty);
-        let labels = if unlabelled && split == Some(Split::Test) { Vec::new() } else { labels };
+        let unlabeled = labels.iter().all(String::is_empty);
+        let labels = if unlabeled && split == Some(Split::Test) { Vec::new() } else { labels };
         if labels.iter().any(String::is_empty) {
-            let remedy = if unlabelled { ", or say split test to have the clip predicted only" } else { "" };
+            let remedy = if unlabeled { ", or say split test to have the clip predicted only" } else { "" };
             problems.add(Some(line), format!("clip `{}` has an empty label; fill it in{remedy}", fields[id]));
         }
         let (start, end) = read_range(field(columns.start), field(columns.end), line, problems);

@@ -234,14 +234,14 @@ pub(super) fn homework(lists: &[(&Path, Table)], root: &Path, problems: &mut Pro
         wanted.extend(table.rows.iter().filter_map(|(_, fields)| fields.get(id)).map(String::as_str));
     }
     let found = search(root, &wanted)?;
-    let labelled = |table: &Table| {
+    let labeled = |table: &Table| {
         let category = column(table, "category");
         category.is_some_and(|c| table.rows.iter().any(|(_, f)| f.get(c).is_some_and(|label| !label.is_empty())))
     };
-    let several_labelled = lists.iter().filter(|(_, table)| labelled(table)).count() > 1;
+    let several_labeled = lists.iter().filter(|(_, table)| labeled(table)).count() > 1;
     for (source, table) in lists {
         let id_column = column(table, "id").expect("a homework list has the column Id");
-        let category = column(table, "category").filter(|_| labelled(table));
+        let category = column(table, "category").filter(|_| labeled(table));
         let purpose = split_in_name(&name_of(source));
         let mut missing: Vec<String> = Vec::new();
         for (line, fields) in &table.rows {
@@ -273,7 +273,7 @@ pub(super) fn homework(lists: &[(&Path, Table)], root: &Path, problems: &mut Pro
                 }
             };
             let path = file.strip_prefix(root).unwrap_or(&file).to_string_lossy().into_owned();
-            let split = purpose.filter(|_| several_labelled && label.is_some());
+            let split = purpose.filter(|_| several_labeled && label.is_some());
             let clip = Clip { id: id.to_string(), file, ..clip(root, path, label, split) };
             draft.entries.push(Entry { clip, line: (lists.len() == 1).then_some(*line) });
         }

@@ -36,7 +36,7 @@ pub const IMAGE_EXTENSIONS: [&str; 10] = ["jpg", "jpeg", "png", "bmp", "tif", "t
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// Fits the classifier (and the codebook, and the standardisation).
+    /// Fits the classifier (and the codebook, and the standardization).
     Train,
     /// Decides early stopping and thresholds.
     Val,
@@ -80,7 +80,7 @@ pub struct Clip {
     pub path: String,
     /// The file (or folder of frames) itself: `path` below the root.
     pub file: PathBuf,
-    /// The labels; empty where the clip is unlabelled, one for single-label data.
+    /// The labels; empty where the clip is unlabeled, one for single-label data.
     pub labels: Vec<String>,
     /// Clips of one group (a film, a source video) never stand in two splits.
     pub group: Option<String>,
@@ -113,7 +113,7 @@ pub struct Manifest {
     pub source: PathBuf,
     /// The clips.
     pub clips: Vec<Clip>,
-    /// What the user should know: unknown columns, unlabelled clips left out.
+    /// What the user should know: unknown columns, unlabeled clips left out.
     pub warnings: Vec<String>,
     /// SHA-256 of the clips' ids, paths, starts and ends, in hexadecimal.
     pub sha256: String,
@@ -142,7 +142,7 @@ impl Manifest {
     /// |-|-|
     /// | a text file with a header with `id` and `path` | CSV: `id,path,label` or `labels` (`\|` between them), `split`, `group`, `start`, `end`, `year`, in any order |
     /// | a text file with the header `Id,Category` or `Id` | homework list; the clip of an id is looked for below `root` |
-    /// | any other text file | one path a line, unlabelled; blank lines and lines that begin with `#` are skipped |
+    /// | any other text file | one path a line, unlabeled; blank lines and lines that begin with `#` are skipped |
     /// | a folder with a `manifest.csv` | that file |
     /// | a folder with homework lists | all of them; `train`, `val`, `test` in their names give the splits where more than one has labels |
     /// | any other folder | a folder per class, also below `train`, `val` and `test`; a folder of images inside a class is one clip |
@@ -209,7 +209,7 @@ impl Manifest {
     /// Checks that every label of the validation and test clips also has a training clip.
     ///
     /// # Errors
-    /// There is no labelled training clip, or a label has none.
+    /// There is no labeled training clip, or a label has none.
     pub fn check_training(&self) -> Result<()> {
         let mut with: BTreeSet<&str> = BTreeSet::new();
         let mut elsewhere: BTreeMap<&str, Vec<&Clip>> = BTreeMap::new();
@@ -226,7 +226,7 @@ impl Manifest {
         }
         let mut problems = Problems::new(&self.source);
         if with.is_empty() {
-            problems.add(None, "there is no labelled clip of the split train");
+            problems.add(None, "there is no labeled clip of the split train");
         }
         for (label, clips) in elsewhere.into_iter().filter(|(label, _)| !with.contains(label)) {
             problems.add(
@@ -242,20 +242,20 @@ impl Manifest {
     }
 
     /// Writes the clips as CSV: `id,path`, `label` (or `labels`), `split`, and `group`, `start`, `end`, `year` where a clip
-    /// has one. Paths stay as they were given: read it again with the same root. Unlabelled clips are written with the
+    /// has one. Paths stay as they were given: read it again with the same root. Unlabeled clips are written with the
     /// split `test`, the only one in which a label may be empty.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn write_csv(&self, path: &Path) -> Result<()> {
         let has = |of: fn(&Clip) -> bool| self.clips.iter().any(of);
-        let labelled = has(|clip| !clip.labels.is_empty());
+        let labeled = has(|clip| !clip.labels.is_empty());
         // A label may itself hold the separator of `labels`: then it stands alone, in the column `label`.
         let label = if self.is_multi_label() { "labels" } else { "label" };
         let columns: Vec<&str> = [
             ("id", true),
             ("path", true),
-            (label, labelled),
+            (label, labeled),
             ("split", true),
             ("group", has(|clip| clip.group.is_some())),
             ("start", has(|clip| clip.start.is_some())),
@@ -269,7 +269,7 @@ impl Manifest {
         let mut writer = ::csv::Writer::from_writer(Vec::new());
         writer.write_record(&columns).expect("writing to memory");
         for clip in &self.clips {
-            let predicted_only = labelled && clip.labels.is_empty();
+            let predicted_only = labeled && clip.labels.is_empty();
             let split = clip.split.or(predicted_only.then_some(Split::Test)).map_or("", Split::name);
             let fields = columns.iter().map(|column| match *column {
                 "id" => clip.id.clone(),
@@ -321,11 +321,11 @@ fn check(entries: &[Entry], root: &Path, problems: &mut Problems, warnings: &mut
         );
     }
     check_groups(entries, problems);
-    let unlabelled = entries.iter().filter(|entry| entry.clip.labels.is_empty()).count();
-    if unlabelled == entries.len() && unlabelled > 0 {
+    let unlabeled = entries.iter().filter(|entry| entry.clip.labels.is_empty()).count();
+    if unlabeled == entries.len() && unlabeled > 0 {
         warnings.push("no clip has a label: good for features, not for training".into());
-    } else if unlabelled > 0 {
-        warnings.push(format!("{} without a label: predicted only", several(unlabelled, "clip")));
+    } else if unlabeled > 0 {
+        warnings.push(format!("{} without a label: predicted only", several(unlabeled, "clip")));
     }
     let unsplit = entries.iter().filter(|e| e.clip.split.is_none() && !e.clip.labels.is_empty()).count();
     if unsplit > 0 && entries.iter().any(|e| e.clip.split.is_some() && !e.clip.labels.is_empty()) {

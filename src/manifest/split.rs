@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::{Clip, Manifest, Split, stratify};
 use crate::error::{Error, Result};
 
-/// Which shares of the labelled clips are held out; the rest trains.
+/// Which shares of the labeled clips are held out; the rest trains.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fractions {
     /// Share of the validation split, at least 0 and below 1.
@@ -28,11 +28,11 @@ impl Default for Fractions {
     }
 }
 
-/// Draws a split for the labelled clips that want one, and says whether it did.
+/// Draws a split for the labeled clips that want one, and says whether it did.
 ///
-/// - No labelled clip has a split: train and val (and test) are drawn.
+/// - No labeled clip has a split: train and val (and test) are drawn.
 /// - There are training clips but none of val: val is carved out of train (`fractions.val` of it), test stays.
-/// - Otherwise nothing is changed. Unlabelled clips never get a split, and clips without one, where others have one,
+/// - Otherwise nothing is changed. Unlabeled clips never get a split, and clips without one, where others have one,
 ///   stay out.
 ///
 /// With one label and no groups the numbers are exact: every class gives `fraction · clips` of it, rounded by largest
@@ -51,13 +51,13 @@ pub fn assign(manifest: &mut Manifest, fractions: Fractions, seed: u64) -> Resul
             fractions.val, fractions.test
         )));
     }
-    let labelled: Vec<usize> = (0..manifest.clips.len()).filter(|&i| !manifest.clips[i].labels.is_empty()).collect();
-    let has = |split: Split| labelled.iter().any(|&i| manifest.clips[i].split == Some(split));
-    let (pool, fractions) = if labelled.iter().all(|&i| manifest.clips[i].split.is_none()) {
-        (labelled, fractions)
+    let labeled: Vec<usize> = (0..manifest.clips.len()).filter(|&i| !manifest.clips[i].labels.is_empty()).collect();
+    let has = |split: Split| labeled.iter().any(|&i| manifest.clips[i].split == Some(split));
+    let (pool, fractions) = if labeled.iter().all(|&i| manifest.clips[i].split.is_none()) {
+        (labeled, fractions)
     } else if has(Split::Train) && !has(Split::Val) {
         let train = |i: &usize| manifest.clips[*i].split == Some(Split::Train);
-        (labelled.into_iter().filter(train).collect(), Fractions { test: 0.0, ..fractions })
+        (labeled.into_iter().filter(train).collect(), Fractions { test: 0.0, ..fractions })
     } else {
         return Ok(false);
     };
@@ -74,7 +74,7 @@ pub fn assign(manifest: &mut Manifest, fractions: Fractions, seed: u64) -> Resul
                 path: manifest.source.clone(),
                 line: None,
                 message: format!(
-                    "cannot hold {split} clips out of {} labelled clips in {} groups; add clips, or say in the column split which to use",
+                    "cannot hold {split} clips out of {} labeled clips in {} groups; add clips, or say in the column split which to use",
                     clips.len(),
                     units.len()
                 ),

@@ -220,10 +220,10 @@ fn reads_homework_lists() {
     let test = Manifest::load(&folder.path().join("test.csv"), Some(&folder.path().join("videos"))).unwrap();
     assert_eq!(test.clips[1].id, "10.mkv");
     assert!(test.clips.iter().all(|clip| clip.labels.is_empty()));
-    // The folder in place of a list: all of them, the unlabelled to be predicted.
+    // The folder in place of a list: all of them, the unlabeled to be predicted.
     let both = Manifest::load(folder.path(), None).unwrap();
     assert_eq!(both.clips.len(), 5);
-    assert!(both.clips.iter().all(|clip| clip.split.is_none()), "one labelled list names no split");
+    assert!(both.clips.iter().all(|clip| clip.split.is_none()), "one labeled list names no split");
     put(folder.path(), "val.csv", "Id,Category\n4,0\n");
     put(folder.path(), "test.csv", "Id\n10\n");
     let all = Manifest::load(folder.path(), None).unwrap();
@@ -290,7 +290,7 @@ fn what_is_written_reads_the_same() {
 }
 
 #[test]
-fn unlabelled_clips_survive_writing() {
+fn unlabeled_clips_survive_writing() {
     let folder = folder(&["videos/1.mp4", "videos/2.mp4", "videos/3.mp4", "videos/4.mp4"]);
     put(folder.path(), "train.csv", "Id,Category\n1,a\n2,a\n3,a\n");
     put(folder.path(), "test.csv", "Id\n4\n");
@@ -372,7 +372,7 @@ mod splitting {
         assert!(assign(&mut data, Fractions::default(), 5).unwrap());
         let number = |split| data.clips.iter().filter(|clip| clip.split == Some(split)).count();
         assert_eq!((number(Split::Train), number(Split::Val), number(Split::Test)), (48, 12, 40));
-        assert_eq!(data.clips[100].split, None, "an unlabelled clip gets no split");
+        assert_eq!(data.clips[100].split, None, "an unlabeled clip gets no split");
         assert!(data.clips[60..100].iter().all(|clip| clip.split == Some(Split::Test)));
     }
 
@@ -380,7 +380,7 @@ mod splitting {
     fn says_when_nothing_can_be_held_out() {
         let mut one_group = manifest((0..10).map(|i| clip(i, i % 2, Some(0))).collect());
         let message = assign(&mut one_group, Fractions::default(), 0).unwrap_err().to_string();
-        assert!(message.contains("cannot hold val clips out of 10 labelled clips in 1 groups"), "{message}");
+        assert!(message.contains("cannot hold val clips out of 10 labeled clips in 1 groups"), "{message}");
         let mut single = manifest(vec![clip(0, 0, None)]);
         assert!(assign(&mut single, Fractions::default(), 0).is_err());
         let mut none = manifest(Vec::new());

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// Endings that mean a picture, lowercase.
 pub(super) const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "ppm", "pgm"];
 
-/// Pixels of the largest picture that is decoded (400 MB of colour).
+/// Pixels of the largest picture that is decoded (400 MB of color).
 const MOST_PIXELS: u64 = 1 << 27;
 
 /// Bytes of a pixel in the file, at most: four channels of 16 bits.
@@ -57,7 +57,7 @@ pub(super) fn read(path: &Path) -> Result<Picture> {
     decode(path, &std::fs::read(path).map_err(Error::io(path))?)
 }
 
-/// Decodes a picture to eight-bit colour: grey is spread, alpha laid over white, 16 bits cut to 8, the orientation that its
+/// Decodes a picture to eight-bit color: gray is spread, alpha laid over white, 16 bits cut to 8, the orientation that its
 /// EXIF tells applied; of an animation the first frame. `path` is for the error.
 ///
 /// # Errors
@@ -104,20 +104,20 @@ fn decode_other(bytes: &[u8]) -> Result<Picture, String> {
     let (width, height) = decoder.dimensions();
     check_size(u64::from(width), u64::from(height))?;
     let turn = decoder.orientation().map(Turn::upright).unwrap_or_default();
-    let colour = decoder.color_type();
+    let color = decoder.color_type();
     let mut bytes = vec![0; usize::try_from(decoder.total_bytes()).map_err(|_| UNDECODABLE)?];
     decoder.read_image(&mut bytes).map_err(undecodable)?;
     // What a bitmap's fourth byte means, its writers do not agree upon.
     let over = if format == ImageFormat::Bmp { |value, _| value } else { over_white };
     let high = |pair: [u8; 2]| (u16::from_ne_bytes(pair) >> 8) as u8;
-    match colour {
-        ColorType::L8 => to_three(&mut bytes, |[grey]| [grey; 3]),
-        ColorType::La8 => to_three(&mut bytes, |[grey, alpha]| [over(grey, alpha); 3]),
+    match color {
+        ColorType::L8 => to_three(&mut bytes, |[gray]| [gray; 3]),
+        ColorType::La8 => to_three(&mut bytes, |[gray, alpha]| [over(gray, alpha); 3]),
         ColorType::Rgb8 => to_three(&mut bytes, |[red, green, blue]| [blue, green, red]),
         ColorType::Rgba8 => {
             to_three(&mut bytes, |[red, green, blue, alpha]| [blue, green, red].map(|v| over(v, alpha)))
         }
-        ColorType::L16 => to_three(&mut bytes, |grey| [high(grey); 3]),
+        ColorType::L16 => to_three(&mut bytes, |gray| [high(gray); 3]),
         ColorType::La16 => to_three(&mut bytes, |[a, b, c, d]| [over(high([a, b]), high([c, d])); 3]),
         ColorType::Rgb16 => to_three(&mut bytes, |[a, b, c, d, e, f]| [[e, f], [c, d], [a, b]].map(high)),
         ColorType::Rgba16 => to_three(&mut bytes, |[a, b, c, d, e, f, g, h]| {
@@ -191,8 +191,8 @@ mod tests {
         use ::image::{Delay, Frame, Rgba, RgbaImage, codecs::gif::GifEncoder};
         let mut bytes = Vec::new();
         let mut encoder = GifEncoder::new(&mut bytes);
-        for colour in [[200, 0, 0, 255], [0, 0, 200, 255]] {
-            let picture = RgbaImage::from_pixel(4, 3, Rgba(colour));
+        for color in [[200, 0, 0, 255], [0, 0, 200, 255]] {
+            let picture = RgbaImage::from_pixel(4, 3, Rgba(color));
             encoder.encode_frame(Frame::from_parts(picture, 0, 0, Delay::from_numer_denom_ms(100, 1))).unwrap();
         }
         drop(encoder);

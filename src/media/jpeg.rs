@@ -22,7 +22,7 @@ unsafe extern "C" {
         width: *mut c_int,
         height: *mut c_int,
         subsampling: *mut c_int,
-        colours: *mut c_int,
+        colors: *mut c_int,
     ) -> c_int;
     fn tjDecompress2(
         handle: *mut c_void,
@@ -77,25 +77,25 @@ impl Drop for Handle {
     }
 }
 
-/// Height, width and the pixels as blue, green, red: grey is spread, CMYK converted as OpenCV does it. None where it
+/// Height, width and the pixels as blue, green, red: gray is spread, CMYK converted as OpenCV does it. None where it
 /// cannot be decoded, or has more than `most` pixels.
 pub(super) fn decode(jpeg: &[u8], most: u64) -> Option<(usize, usize, Vec<u8>)> {
     // SAFETY: it takes nothing.
     let handle = Handle(unsafe { tjInitDecompress() });
-    let (mut width, mut height, mut subsampling, mut colours) = (0, 0, -1, -1);
+    let (mut width, mut height, mut subsampling, mut colors) = (0, 0, -1, -1);
     let (start, length) = (jpeg.as_ptr(), jpeg.len() as c_ulong);
-    // An unusual subsampling is an error of this function and not of decoding: the size and colours are told all the same.
+    // An unusual subsampling is an error of this function and not of decoding: the size and colors are told all the same.
     // SAFETY: the handle is checked, `jpeg` is a slice, and the others are numbers of this function.
     let known = !handle.0.is_null()
         && unsafe {
-            tjDecompressHeader3(handle.0, start, length, &mut width, &mut height, &mut subsampling, &mut colours);
-            width > 0 && height > 0 && colours >= 0
+            tjDecompressHeader3(handle.0, start, length, &mut width, &mut height, &mut subsampling, &mut colors);
+            width > 0 && height > 0 && colors >= 0
         };
     let (height, width) = (usize::try_from(height).ok()?, usize::try_from(width).ok()?);
     if !known || height as u64 * width as u64 > most {
         return None;
     }
-    let four = matches!(colours, TJCS_CMYK | TJCS_YCCK);
+    let four = matches!(colors, TJCS_CMYK | TJCS_YCCK);
     let (format, channels) = if four { (TJPF_CMYK, 4) } else { (TJPF_BGR, 3) };
     let mut pixels = vec![0; height * width * channels];
     // SAFETY: as above, and `pixels` has room for rows of `width` pixels of this format without a gap, which is what the
@@ -169,7 +169,7 @@ fn segments(jpeg: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// Whether a JPEG ends before its end marker: libjpeg would fill the rest with grey.
+/// Whether a JPEG ends before its end marker: libjpeg would fill the rest with gray.
 pub(super) fn is_cut_off(jpeg: &[u8]) -> bool {
     !segments(jpeg).any(|(marker, _)| marker == 0xd9)
 }

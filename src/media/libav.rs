@@ -1,6 +1,6 @@
 //! The first or best video stream of a file, frame by frame, by libav (FFmpeg's libraries). The only user of its decoders.
 //!
-//! Frames, colours and times are OpenCV's `VideoCapture`'s: swscale makes blue, green, red of them with its bicubic
+//! Frames, colors and times are OpenCV's `VideoCapture`'s: swscale makes blue, green, red of them with its bicubic
 //! flag and its defaults.
 
 use std::path::Path;
@@ -133,10 +133,10 @@ impl Video {
         self.frame.timestamp().map_or(0.0, |time| time.wrapping_sub(self.start) as f64 * self.tick)
     }
 
-    /// The frame in colour and upright; none where swscale does not know its format.
+    /// The frame in color and upright; none where swscale does not know its format.
     pub(super) fn picture(&mut self) -> Option<BgrImage<'_>> {
         let (width, height) = (self.frame.width() as usize, self.frame.height() as usize);
-        // As OpenCV: the whole coded picture is converted and then cropped, which gives other colours at odd sizes.
+        // As OpenCV: the whole coded picture is converted and then cropped, which gives other colors at odd sizes.
         let (coded_width, coded_height) = door::coded_size(&self.decoder, &self.frame);
         let wanted = Definition { format: self.frame.format(), width: coded_width, height: coded_height };
         if self.converter.as_ref().is_none_or(|made| *made.input() != wanted) {

@@ -75,14 +75,14 @@ pub struct Window {
 
 /// The windows to look at, in order of time; none for a clip without frames.
 ///
-/// * [`Sampling::Even`]: windows of one frame, frame `floor((2i+1)·n / 2k)` for `i` in `0..k`, the centres of `k` equal
+/// * [`Sampling::Even`]: windows of one frame, frame `floor((2i+1)·n / 2k)` for `i` in `0..k`, the centers of `k` equal
 ///   segments of the `n` frames, `k` at most `n`.
 /// * [`Sampling::Windows`]: the clip is resampled to `rate` frames a second, frame `k` of that being frame
 ///   `floor(k·fps/rate)` (torchvision's `VideoClips`), or, where the rate varies, the latest frame shown at `k/rate`
 ///   seconds; where there is no rate, every frame. Of the `n` possible starts of a window of `length`, start
 ///   `floor(w·(n-1) / (count-1))` is taken for `w` in `0..count` (torchvision's `UniformClipSampler`; a single one is
 ///   the first), each once. A clip shorter than a window gives one, its last frame repeated.
-/// * [`Sampling::All`]: windows of one frame, `0, every, 2·every, …`; where these are more than `most`, the centres of
+/// * [`Sampling::All`]: windows of one frame, `0, every, 2·every, …`; where these are more than `most`, the centers of
 ///   `most` equal segments of their list.
 /// * [`Sampling::Shots`]: windows of one frame, in each shot as [`Sampling::Even`] in a clip. What of a shot lies outside
 ///   the clip is left out; where that is everything, there are no windows.
@@ -136,14 +136,14 @@ fn single(index: usize) -> Window {
     Window { indices: vec![index], padded: false }
 }
 
-/// The centres of `count` equal segments of a range, of as many as it is long where it is shorter.
+/// The centers of `count` equal segments of a range, of as many as it is long where it is shorter.
 fn even(range: Range<usize>, count: usize) -> impl Iterator<Item = usize> {
     let count = count.min(range.len());
-    (0..count).map(move |i| range.start + centre(i, count, range.len()))
+    (0..count).map(move |i| range.start + center(i, count, range.len()))
 }
 
-/// Centre of segment `i` of `count` equal ones over `0..n`.
-fn centre(i: usize, count: usize, n: usize) -> usize {
+/// Center of segment `i` of `count` equal ones over `0..n`.
+fn center(i: usize, count: usize, n: usize) -> usize {
     ((2 * i as u128 + 1) * n as u128 / (2 * count as u128)) as usize
 }
 
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn even_takes_the_centres_of_equal_segments() {
+    fn even_takes_the_centers_of_equal_segments() {
         assert_eq!(indices(Sampling::Even { frames: 4 }, &constant(100, 25.0)), [[12], [37], [62], [87]]);
         assert_eq!(indices(Sampling::Even { frames: 8 }, &constant(3, 25.0)), [[0], [1], [2]]);
         assert!(plan(&Sampling::Even { frames: 8 }, &constant(0, 25.0)).is_empty());
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn shots_give_their_centres_within_the_clip() {
+    fn shots_give_their_centers_within_the_clip() {
         let take = |frames, shots: &[Range<usize>], timeline: &Timeline| -> Vec<usize> {
             let wanted = Wanted { sampling: &Sampling::Shots { frames }, shots };
             plan(wanted, timeline).into_iter().flat_map(|w| w.indices).collect()

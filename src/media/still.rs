@@ -12,7 +12,7 @@ pub struct Still {
     pub width: usize,
     /// Pixels.
     pub height: usize,
-    /// Standard deviation of the eight-bit values over all pixels, the mean over the three channels; 0 for one colour, about 40
+    /// Standard deviation of the eight-bit values over all pixels, the mean over the three channels; 0 for one color, about 40
     /// to 90 for posters.
     pub deviation: f64,
 }

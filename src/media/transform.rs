@@ -1,12 +1,12 @@
-//! From a decoded picture to a network's input in one pass: resize, centre crop, `(value / scale - mean) / std`.
+//! From a decoded picture to a network's input in one pass: resize, center crop, `(value / scale - mean) / std`.
 //!
 //! Only what the crop keeps is computed. Every source row is resized once (horizontally, into a ring of as many rows
 //! as the vertical kernel is tall), and each output row is mixed from the ring, rounded to whole eight-bit values as
-//! the reference does, normalised and written straight into the planes of the input tensor.
+//! the reference does, normalized and written straight into the planes of the input tensor.
 
 use pulp::{Arch, NullaryFnOnce};
 
-use crate::models::card::{Colour, Input, Interpolation, Resize};
+use crate::models::card::{Color, Input, Interpolation, Resize};
 
 /// A borrowed eight-bit picture, three interleaved channels blue, green, red: OpenCV's layout.
 #[derive(Debug, Clone, Copy)]
@@ -129,7 +129,7 @@ impl Axis {
     }
 }
 
-/// The run of weights of output `i` for a kernel that widens with the scale; normalised to sum 1.
+/// The run of weights of output `i` for a kernel that widens with the scale; normalized to sum 1.
 fn antialiased(interpolation: Interpolation, scale: f32, i: usize, from: usize) -> (usize, Vec<f32>) {
     let radius = match interpolation {
         Interpolation::Bilinear => 1.0,
@@ -137,12 +137,12 @@ fn antialiased(interpolation: Interpolation, scale: f32, i: usize, from: usize) 
     };
     let stretch = scale.max(1.0);
     let support = radius * stretch;
-    let centre = scale * (i as f32 + 0.5);
-    let first = ((centre - support + 0.5) as isize).max(0) as usize;
-    let end = ((centre + support + 0.5) as usize).min(from);
+    let center = scale * (i as f32 + 0.5);
+    let first = ((center - support + 0.5) as isize).max(0) as usize;
+    let end = ((center + support + 0.5) as usize).min(from);
     let mut run: Vec<f32> = (first..end)
         .map(|j| {
-            let distance = ((j as f32 - centre + 0.5) * (1.0 / stretch)).abs();
+            let distance = ((j as f32 - center + 0.5) * (1.0 / stretch)).abs();
             match interpolation {
                 Interpolation::Bilinear => (1.0 - distance).max(0.0),
                 Interpolation::Bicubic => cubic(distance, -0.5),
@@ -231,9 +231,9 @@ impl Transform {
         self.held.clear();
         self.held.resize(plan.rows.taps, usize::MAX);
         self.line.resize(width, [0.0; 4]);
-        let [blue, green, red] = match self.input.colour {
-            Colour::Rgb => [2, 1, 0],
-            Colour::Bgr => [0, 1, 2],
+        let [blue, green, red] = match self.input.color {
+            Color::Rgb => [2, 1, 0],
+            Color::Bgr => [0, 1, 2],
         };
         let planes = Planes {
             start: [blue * plane_stride, green * plane_stride, red * plane_stride],
@@ -403,7 +403,7 @@ fn clamp(line: &mut [[f32; 4]]) {
     line.as_flattened_mut().iter_mut().for_each(|v| *v = v.clamp(0.0, 255.0));
 }
 
-/// Where blue, green and red go, and how they are normalised.
+/// Where blue, green and red go, and how they are normalized.
 struct Planes {
     start: [usize; 3],
     scale: f32,

@@ -105,7 +105,7 @@ fn pass<S: FrameSink>(
         times.push(reported);
         if let Some((position, wanted)) = next.next_if(|(_, wanted)| wanted + plan.first == index) {
             let wrong = || {
-                let message = format!("frame {index} cannot be converted to colour");
+                let message = format!("frame {index} cannot be converted to color");
                 Error::Media { path: path.to_path_buf(), message }
             };
             let image = video.picture().ok_or_else(wrong)?;

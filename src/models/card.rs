@@ -22,8 +22,8 @@ pub struct Card {
     /// Which definition in `models::nets` the weights belong to; absent where the weights are an ONNX file already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architecture: Option<Architecture>,
-    /// Licence of the weights (SPDX where there is one).
-    pub licence: String,
+    /// License of the weights (SPDX where there is one).
+    pub license: String,
     /// Where the weights come from, in order: the first that is not seeded is the default.
     #[serde(rename = "origin")]
     pub origins: Vec<Origin>,
@@ -99,13 +99,13 @@ pub struct Input {
     pub antialias: bool,
     /// Order of the channels.
     #[serde(default)]
-    pub colour: Colour,
+    pub color: Color,
     /// What the eight-bit value is divided by before `mean` and `std` apply.
     #[serde(default = "default_scale")]
     pub scale: f64,
-    /// Per channel, in the order of `colour`.
+    /// Per channel, in the order of `color`.
     pub mean: [f64; 3],
-    /// Per channel, in the order of `colour`.
+    /// Per channel, in the order of `color`.
     pub std: [f64; 3],
 }
 
@@ -124,17 +124,17 @@ pub enum Layout {
 #[serde(rename_all = "kebab-case")]
 pub enum Resize {
     /// The short side to this many pixels and the long one to `short * long / short side`, truncated; then the
-    /// centre crop. torchvision's `Resize(n)`, `CenterCrop`: the crop's offset is `(full - crop) / 2`, half to even.
+    /// center crop. torchvision's `Resize(n)`, `CenterCrop`: the crop's offset is `(full - crop) / 2`, half to even.
     Short(usize),
-    /// To this height and width whatever the aspect; then the centre crop, as above.
+    /// To this height and width whatever the aspect; then the center crop, as above.
     Size([usize; 2]),
-    /// First the centre square of side `short side * first / second`, truncated, at offset `(full - side + 1) / 2`,
+    /// First the center square of side `short side * first / second`, truncated, at offset `(full - side + 1) / 2`,
     /// truncated; then resized to the input's size. TensorFlow's EfficientNet evaluation
     /// (`_decode_and_center_crop`, 260 / (260 + 32) for Lite2).
     CropFraction([usize; 2]),
 }
 
-/// Interpolation kernel. Pixel centres are at half integers (`align_corners=False`).
+/// Interpolation kernel. Pixel centers are at half integers (`align_corners=False`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Interpolation {
@@ -144,10 +144,10 @@ pub enum Interpolation {
     Bicubic,
 }
 
-/// Order of the colour channels.
+/// Order of the color channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Colour {
+pub enum Color {
     /// Red, green, blue.
     #[default]
     Rgb,

@@ -80,7 +80,7 @@ fn make_readable(_: &File, _: &Path) -> Result<()> {
 }
 
 /// Downloads `url` to `target`. What is there of an earlier try (`TARGET.part`) is continued if the server still has
-/// the same file, else begun anew. `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` are honoured, in either
+/// the same file, else begun anew. `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` are honored, in either
 /// case, and `SSL_CERT_FILE` names the certificates to trust in place of Mozilla's.
 ///
 /// # Errors

@@ -19,7 +19,7 @@ pub const AFTER_RELU: f64 = 1.713_1;
 pub const AFTER_LINEAR: f64 = 1.0;
 
 /// Level of seeded filters that answer only to how a channel changes within their window: their taps in each channel
-/// sum to zero. For the first layer over space or time, so that colour and brightness do not drown everything else.
+/// sum to zero. For the first layer over space or time, so that color and brightness do not drown everything else.
 pub const CHANGE: i64 = 0;
 /// Level of seeded filters whose taps are independent.
 pub const MIXED: i64 = 1;
@@ -80,9 +80,9 @@ pub enum Role {
     },
     /// Of a convolution or linear layer.
     Bias,
-    /// Factor of a normalisation.
+    /// Factor of a normalization.
     NormScale,
-    /// Summand of a normalisation.
+    /// Summand of a normalization.
     NormShift,
     /// Mean over the training data.
     RunningMean,
@@ -115,10 +115,10 @@ pub trait Graph {
 
     /// Convolution (cross-correlation, as in every deep-learning library).
     fn convolution(&mut self, x: &Self::Value, conv: &Conv) -> Result<Self::Value>;
-    /// Batch normalisation by running statistics over axis 1. Parameters `NAME.weight`, `.bias`, `.running_mean`,
+    /// Batch normalization by running statistics over axis 1. Parameters `NAME.weight`, `.bias`, `.running_mean`,
     /// `.running_var`, each `(channels)`.
     fn batch_norm(&mut self, x: &Self::Value, name: &str, channels: usize, epsilon: f64) -> Result<Self::Value>;
-    /// Layer normalisation over the last axis. Parameters `NAME.weight`, `.bias`, each `(channels)`.
+    /// Layer normalization over the last axis. Parameters `NAME.weight`, `.bias`, each `(channels)`.
     fn layer_norm(&mut self, x: &Self::Value, name: &str, channels: usize, epsilon: f64) -> Result<Self::Value>;
     /// Linear layer over the last axis. Parameters `NAME.weight` `(outputs, inputs)` and `NAME.bias` `(outputs)`.
     fn linear(&mut self, x: &Self::Value, name: &str, sizes: (usize, usize), gain: f64) -> Result<Self::Value>;
@@ -156,13 +156,13 @@ pub trait Graph {
     fn flatten(&mut self, x: &Self::Value, axis: usize) -> Result<Self::Value>;
     /// Joins activations along `axis`, at least 1.
     fn concatenate(&mut self, xs: &[&Self::Value], axis: usize) -> Result<Self::Value>;
-    /// Cosine of each frame's vector with those of its neighbours, from `(window - 1) / 2` frames before to as many
+    /// Cosine of each frame's vector with those of its neighbors, from `(window - 1) / 2` frames before to as many
     /// after, 0 beyond the ends: `(batch, frames, channels)` → `(batch, frames, window)`. `window` is odd.
-    fn neighbour_similarity(&mut self, x: &Self::Value, frames: usize, window: usize) -> Result<Self::Value>;
-    /// How many of a frame's pixels have each colour, each channel being cut into `levels` equal steps (a power of two):
+    fn neighbor_similarity(&mut self, x: &Self::Value, frames: usize, window: usize) -> Result<Self::Value>;
+    /// How many of a frame's pixels have each color, each channel being cut into `levels` equal steps (a power of two):
     /// `(batch, 3, frames, height, width)` of eight-bit values divided by 255 → `(batch, frames, levels³)`, the third
     /// channel's step varying fastest.
-    fn colour_histogram(&mut self, x: &Self::Value, levels: usize) -> Result<Self::Value>;
+    fn color_histogram(&mut self, x: &Self::Value, levels: usize) -> Result<Self::Value>;
 }
 
 /// The backend that computes nothing and lists the parameters in the order they are asked for.
@@ -200,14 +200,14 @@ impl Conv<'_> {
     }
 }
 
-/// Scale, shift, running mean and running variance of a batch normalisation.
+/// Scale, shift, running mean and running variance of a batch normalization.
 pub(super) fn batch_norm_parameters(name: &str, channels: usize) -> [Parameter; 4] {
     let [scale, shift] = layer_norm_parameters(name, channels);
     let mean = parameter(name, ".running_mean", &[channels], Role::RunningMean);
     [scale, shift, mean, parameter(name, ".running_var", &[channels], Role::RunningVariance)]
 }
 
-/// Scale and shift of a layer normalisation.
+/// Scale and shift of a layer normalization.
 pub(super) fn layer_norm_parameters(name: &str, channels: usize) -> [Parameter; 2] {
     let scale = parameter(name, ".weight", &[channels], Role::NormScale);
     [scale, parameter(name, ".bias", &[channels], Role::NormShift)]
@@ -297,10 +297,10 @@ impl Graph for Parameters {
     fn concatenate(&mut self, _: &[&()], _: usize) -> Result<()> {
         Ok(())
     }
-    fn neighbour_similarity(&mut self, _: &(), _: usize, _: usize) -> Result<()> {
+    fn neighbor_similarity(&mut self, _: &(), _: usize, _: usize) -> Result<()> {
         Ok(())
     }
-    fn colour_histogram(&mut self, _: &(), _: usize) -> Result<()> {
+    fn color_histogram(&mut self, _: &(), _: usize) -> Result<()> {
         Ok(())
     }
 }

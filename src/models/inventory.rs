@@ -8,12 +8,12 @@ use super::checkpoint::Checkpoint;
 use super::{fetch, onnx, weights};
 use crate::error::{Error, Result};
 
-/// A table of a folder's cards, one line each: name, architecture, dim, licence, origins, what is here.
+/// A table of a folder's cards, one line each: name, architecture, dim, license, origins, what is here.
 ///
 /// # Errors
 /// The folder or a card cannot be read.
 pub fn table(folder: &Path) -> Result<String> {
-    let mut rows = vec![["NAME", "ARCHITECTURE", "DIM", "LICENCE", "ORIGINS", "HERE"].map(String::from)];
+    let mut rows = vec![["NAME", "ARCHITECTURE", "DIM", "LICENSE", "ORIGINS", "HERE"].map(String::from)];
     for name in Card::names(folder)? {
         let card = Card::load(folder, &name)?;
         let origins: Vec<&str> = card.origins.iter().map(Origin::weights).collect();
@@ -33,7 +33,7 @@ pub fn table(folder: &Path) -> Result<String> {
             card.name,
             architecture.into(),
             card.output.dim.to_string(),
-            card.licence,
+            card.license,
             origins.join(", "),
             here,
         ]);

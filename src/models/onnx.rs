@@ -120,11 +120,11 @@ enum Operation {
     AveragePool(Vec<usize>),
     Flatten(usize),
     Concatenate(usize),
-    NeighbourSimilarity {
+    NeighborSimilarity {
         frames: usize,
         window: usize,
     },
-    ColourHistogram {
+    ColorHistogram {
         levels: usize,
     },
 }
@@ -148,7 +148,7 @@ impl OnnxGraph<'_> {
     fn push(&mut self, operation: Operation, inputs: Vec<&Value>) -> Value {
         for input in &inputs {
             let read = &mut self.layers[input.layer];
-            assert_eq!(read.folds, input.folds, "a network reads an activation after normalising it in place");
+            assert_eq!(read.folds, input.folds, "a network reads an activation after normalizing it in place");
             read.readers += 1;
         }
         let inputs = inputs.into_iter().map(|v| v.layer).collect();
@@ -301,12 +301,12 @@ impl Graph for OnnxGraph<'_> {
         Ok(self.push(Operation::Concatenate(axis), xs.to_vec()))
     }
 
-    fn neighbour_similarity(&mut self, x: &Value, frames: usize, window: usize) -> Result<Value> {
-        Ok(self.push(Operation::NeighbourSimilarity { frames, window }, vec![x]))
+    fn neighbor_similarity(&mut self, x: &Value, frames: usize, window: usize) -> Result<Value> {
+        Ok(self.push(Operation::NeighborSimilarity { frames, window }, vec![x]))
     }
 
-    fn colour_histogram(&mut self, x: &Value, levels: usize) -> Result<Value> {
-        Ok(self.push(Operation::ColourHistogram { levels }, vec![x]))
+    fn color_histogram(&mut self, x: &Value, levels: usize) -> Result<Value> {
+        Ok(self.push(Operation::ColorHistogram { levels }, vec![x]))
     }
 }
 
@@ -336,7 +336,7 @@ impl OnnxGraph<'_> {
         let graph = GraphProto {
             node: lowering.nodes,
             name: card.name.clone(),
-            initializer: lowering.initialisers,
+            initializer: lowering.initializers,
             input: vec![ValueInfo::batched(&card.input.name, &input)],
             output: vec![ValueInfo::batched(&card.output.name, &[card.output.dim as i64])],
         };

@@ -13,7 +13,7 @@
 //!   channels and in them over taps, `w = v · (gain / (sqrt(c·t) · sqrt(Q)))`. A filter so has mean zero up to
 //!   rounding, and norm `gain`: activations neither grow nor collapse onto their mean through many layers. Where
 //!   Q = 0 (a filter of one element, or of like ones), `w = u · (gain / 32768)`.
-//! - All others are uniform, `low + (high − low) · ((u + 32768) / 65535)`: normalisation scale [0.8, 1.2], shift and
+//! - All others are uniform, `low + (high − low) · ((u + 32768) / 65535)`: normalization scale [0.8, 1.2], shift and
 //!   running mean [−0.3, 0.3], running variance [0.5, 1.5], bias [−0.1, 0.1], layer scale [0.1, 0.4],
 //!   tokens and what is added to them [−0.5, 0.5].
 //!

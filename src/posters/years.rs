@@ -32,7 +32,7 @@ pub fn span(year: i32, window: Option<i32>) -> RangeInclusive<i32> {
     first..=first + window - 1
 }
 
-/// Labelled clips of each split.
+/// Labeled clips of each split.
 pub fn count(data: &Joined) -> Clips {
     Clips { train: data.train.len(), val: data.val.len(), test: data.test.len() }
 }
@@ -75,10 +75,10 @@ pub fn plan(data: &Joined, manifest: &Manifest, window: Option<i32>, least: Leas
         }
         plan.years.push((year, part));
     }
-    let labelled = manifest.clips.iter().filter(|clip| !clip.labels.is_empty());
-    let without = labelled.filter(|clip| clip.year.is_none()).count();
+    let labeled = manifest.clips.iter().filter(|clip| !clip.labels.is_empty());
+    let without = labeled.filter(|clip| clip.year.is_none()).count();
     if without > 0 {
-        plan.warnings.push(format!("{without} labelled clips have no year: only the model of all clips knows them"));
+        plan.warnings.push(format!("{without} labeled clips have no year: only the model of all clips knows them"));
     }
     plan
 }
@@ -124,9 +124,9 @@ mod tests {
             }
         };
         let [train, val, test] = [Split::Train, Split::Val, Split::Test].map(part);
-        let unlabelled = test.select(&[]);
+        let unlabeled = test.select(&[]);
         let data =
-            Joined { task: Task::MultiLabel, train, resampled: None, val, test, unlabelled, warnings: Vec::new() };
+            Joined { task: Task::MultiLabel, train, resampled: None, val, test, unlabeled, warnings: Vec::new() };
         let manifest = Manifest { source: "posters.csv".into(), clips, warnings: vec![], sha256: String::new() };
         (data, manifest)
     }

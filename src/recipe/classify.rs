@@ -51,7 +51,7 @@ pub enum ClassifierKind {
     Logistic,
     /// Gaussian naive Bayes.
     Bayes,
-    /// k nearest neighbours.
+    /// k nearest neighbors.
     Knn,
     /// Always the class frequencies of the training split.
     Constant,
@@ -73,8 +73,8 @@ pub struct Classify {
     pub task: Option<Task>,
     /// Which features are read; see [`Pooling::of`].
     pub pooling: Pooling,
-    /// Standardise by the mean and deviation of the training split.
-    pub standardise: bool,
+    /// Standardize by the mean and deviation of the training split.
+    pub standardize: bool,
     /// The classifier trained by default.
     pub classifier: ClassifierKind,
     /// Seeds 0, 1, … this many (mean ± deviation over them is reported; the first one's model is kept).
@@ -83,7 +83,7 @@ pub struct Classify {
     pub mlp: Mlp,
     /// Settings of the bidirectional LSTM.
     pub bilstm: Bilstm,
-    /// What training minimises.
+    /// What training minimizes.
     pub loss: Loss,
     /// How training goes through the clips.
     pub training: Training,
@@ -97,15 +97,15 @@ pub struct Classify {
     /// from 5 years before to 4 after. Where it is not given, the year alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<i32>,
-    /// by = "year": the labelled clips that a year needs.
+    /// by = "year": the labeled clips that a year needs.
     pub least: Least,
     /// How gradients become steps.
-    pub optimiser: Optimiser,
+    pub optimizer: Optimizer,
     /// The learning rate over time.
     pub schedule: Schedule,
     /// Settings of logistic regression.
     pub logistic: Logistic,
-    /// Settings of k nearest neighbours.
+    /// Settings of k nearest neighbors.
     pub knn: Knn,
     /// Settings of Gaussian naive Bayes.
     pub bayes: Bayes,
@@ -116,7 +116,7 @@ impl Default for Classify {
         Self {
             task: None,
             pooling: Pooling::Mean,
-            standardise: true,
+            standardize: true,
             classifier: ClassifierKind::Mlp,
             seeds: 1,
             mlp: Mlp::default(),
@@ -127,7 +127,7 @@ impl Default for Classify {
             by: None,
             window: None,
             least: Least::default(),
-            optimiser: Optimiser::default(),
+            optimizer: Optimizer::default(),
             schedule: Schedule::default(),
             logistic: Logistic::default(),
             knn: Knn::default(),
@@ -183,7 +183,7 @@ pub enum SequenceSample {
     Truncate,
     /// A window drawn anew each time a clip is trained on; the middle one for scores.
     RandomWindow,
-    /// Evenly spaced ones: the centre of each of as many equal segments.
+    /// Evenly spaced ones: the center of each of as many equal segments.
     Even,
 }
 
@@ -196,7 +196,7 @@ pub enum Compat {
     MovienetPrediction,
 }
 
-/// What training minimises.
+/// What training minimizes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Loss {
@@ -315,7 +315,7 @@ pub enum By {
     None,
 }
 
-/// The labelled clips with features that a year needs, or it is skipped: too few teach nothing, and measure nothing.
+/// The labeled clips with features that a year needs, or it is skipped: too few teach nothing, and measure nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Least {
@@ -336,9 +336,9 @@ impl Default for Least {
 /// How gradients become steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Optimiser {
+pub struct Optimizer {
     /// Which rule.
-    pub kind: OptimiserKind,
+    pub kind: OptimizerKind,
     /// The learning rate that the schedule begins with, or rises to.
     pub learning_rate: f64,
     /// Weight decay: decoupled for AdamW, an L2 penalty's gradient for the others.
@@ -349,16 +349,16 @@ pub struct Optimiser {
     pub nesterov: bool,
 }
 
-impl Default for Optimiser {
+impl Default for Optimizer {
     fn default() -> Self {
-        Self { kind: OptimiserKind::Adamw, learning_rate: 0.01, weight_decay: 0.01, momentum: 0.9, nesterov: false }
+        Self { kind: OptimizerKind::Adamw, learning_rate: 0.01, weight_decay: 0.01, momentum: 0.9, nesterov: false }
     }
 }
 
-/// Which optimiser.
+/// Which optimizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum OptimiserKind {
+pub enum OptimizerKind {
     /// Adam with decoupled weight decay.
     Adamw,
     /// Adam.
@@ -428,17 +428,17 @@ impl Default for Logistic {
     }
 }
 
-/// Settings of k nearest neighbours.
+/// Settings of k nearest neighbors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Knn {
-    /// Neighbours that vote.
-    pub neighbours: usize,
+    /// Neighbors that vote.
+    pub neighbors: usize,
 }
 
 impl Default for Knn {
     fn default() -> Self {
-        Self { neighbours: 5 }
+        Self { neighbors: 5 }
     }
 }
 
@@ -459,7 +459,7 @@ impl Default for Bayes {
 impl Classify {
     /// Checks ranges that the types do not.
     pub fn check(&self) -> Result<(), String> {
-        let Self { mlp, bilstm, loss, training, optimiser, schedule, .. } = self;
+        let Self { mlp, bilstm, loss, training, optimizer, schedule, .. } = self;
         for (name, value) in [
             ("classify.mlp.hidden", mlp.hidden),
             ("classify.bilstm.hidden", bilstm.hidden),
@@ -469,7 +469,7 @@ impl Classify {
             ("classify.schedule.restart_every", schedule.restart_every),
             ("classify.schedule.restart_factor", schedule.restart_factor),
             ("classify.schedule.step_every", schedule.step_every),
-            ("classify.knn.neighbours", self.knn.neighbours),
+            ("classify.knn.neighbors", self.knn.neighbors),
             ("classify.seeds", self.seeds as usize),
         ] {
             positive(name, value)?;
@@ -487,7 +487,7 @@ impl Classify {
             return Err("classify.resample: low and high must be shares, 0 ≤ low ≤ high ≤ 1, and high above 0".into());
         }
         if training.batch < 2 {
-            return Err("classify.training.batch must be at least 2: batch normalisation needs two clips".into());
+            return Err("classify.training.batch must be at least 2: batch normalization needs two clips".into());
         }
         for (name, value) in [("mlp", mlp.dropout), ("bilstm", bilstm.dropout)] {
             if !(0.0..1.0).contains(&value) {
@@ -498,8 +498,8 @@ impl Classify {
             ("loss.gamma_positive", loss.gamma_positive),
             ("loss.gamma_negative", loss.gamma_negative),
             ("loss.focal_gamma", loss.focal_gamma),
-            ("optimiser.learning_rate", optimiser.learning_rate),
-            ("optimiser.weight_decay", optimiser.weight_decay),
+            ("optimizer.learning_rate", optimizer.learning_rate),
+            ("optimizer.weight_decay", optimizer.weight_decay),
             ("schedule.step_factor", schedule.step_factor),
         ] {
             if !(value.is_finite() && value >= 0.0) {
@@ -509,8 +509,8 @@ impl Classify {
         if !(0.0..1.0).contains(&loss.margin) || !(0.0..=1.0).contains(&loss.focal_alpha) {
             return Err("classify.loss.margin must be at least 0 and below 1, focal_alpha from 0 to 1".into());
         }
-        if !(0.0..1.0).contains(&optimiser.momentum) || (optimiser.nesterov && optimiser.momentum == 0.0) {
-            return Err("classify.optimiser.momentum must be at least 0 and below 1, and above 0 for nesterov".into());
+        if !(0.0..1.0).contains(&optimizer.momentum) || (optimizer.nesterov && optimizer.momentum == 0.0) {
+            return Err("classify.optimizer.momentum must be at least 0 and below 1, and above 0 for nesterov".into());
         }
         if schedule.warm_up >= training.epochs && schedule.warm_up > 0 {
             return Err("classify.schedule.warm_up must be shorter than classify.training.epochs".into());

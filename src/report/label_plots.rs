@@ -4,7 +4,7 @@ use super::svg::{Anchor, Drawing, PALETTE, number, shorten, ticks, width};
 
 /// Characters of a label before it is cut.
 const NAME: usize = 28;
-/// Curves that are told apart; further ones are drawn grey.
+/// Curves that are told apart; further ones are drawn gray.
 const NAMED: usize = 6;
 
 /// One curve.
@@ -16,7 +16,7 @@ pub struct Curve {
     pub points: Vec<(f64, f64)>,
 }
 
-/// Precision over recall; the first [`NAMED`] curves in colours with a legend, the others grey behind them.
+/// Precision over recall; the first [`NAMED`] curves in colors with a legend, the others gray behind them.
 pub fn precision_recall(title: &str, curves: &[Curve]) -> String {
     let (left, top, side) = (58.0, 48.0, 400.0);
     let names: Vec<String> = curves.iter().take(NAMED).map(|curve| shorten(&curve.name, NAME + 12)).collect();
@@ -33,12 +33,12 @@ pub fn precision_recall(title: &str, curves: &[Curve]) -> String {
     }
     drawing.text(left + side / 2.0, top + side + 36.0, 12.0, "ink", Anchor::Middle, 0.0, "recall");
     drawing.text(14.0, top + side / 2.0, 12.0, "ink", Anchor::Middle, -90.0, "precision");
-    // The grey ones first: they lie below.
+    // The gray ones first: they lie below.
     for (i, curve) in curves.iter().enumerate().rev() {
-        let colour = if i < NAMED { PALETTE[i] } else { PALETTE[PALETTE.len() - 1] };
+        let color = if i < NAMED { PALETTE[i] } else { PALETTE[PALETTE.len() - 1] };
         let dash = if i < NAMED { "" } else { "2 3" };
         let points: Vec<(f64, f64)> = thinned(&curve.points).into_iter().map(at).collect();
-        drawing.polyline(&points, colour, dash);
+        drawing.polyline(&points, color, dash);
     }
     for (i, name) in names.iter().enumerate() {
         let y = top + 8.0 + 19.0 * i as f64;

@@ -51,7 +51,7 @@ pub struct Run {
     /// Predictions for each split that is measured (val, test).
     pub splits: BTreeMap<Split, Predictions>,
     /// Predictions for the clips without a label.
-    pub unlabelled: Option<Predictions>,
+    pub unlabeled: Option<Predictions>,
     /// What the constant predictor gets on each of the splits.
     pub constant: BTreeMap<Split, Measured>,
     /// Learning curves of the first seed; empty for classifiers without epochs.
@@ -143,7 +143,7 @@ fn show(title: &str, section: &Section<'_>) -> Shown {
 pub fn write_run(dir: &Path, run: &Run) -> Result<()> {
     begin(dir)?;
     let provenance = &run.provenance;
-    let task = run.splits.values().chain(&run.unlabelled).next().map(|part| part.task).unwrap_or_default();
+    let task = run.splits.values().chain(&run.unlabeled).next().map(|part| part.task).unwrap_or_default();
     let mut metrics = Metrics {
         task,
         method: run.method.clone(),
@@ -178,8 +178,8 @@ pub fn write_run(dir: &Path, run: &Run) -> Result<()> {
     let mut files = vec!["predictions.csv", "recipe.toml"];
     let parts: Vec<_> = run.splits.iter().map(|(&split, predictions)| (Some(split), predictions)).collect();
     write_csv(&dir.join("predictions.csv"), &parts)?;
-    if let Some(unlabelled) = run.unlabelled.as_ref().filter(|unlabelled| !unlabelled.is_empty()) {
-        write_submission(&dir.join("submission.csv"), unlabelled)?;
+    if let Some(unlabeled) = run.unlabeled.as_ref().filter(|unlabeled| !unlabeled.is_empty()) {
+        write_submission(&dir.join("submission.csv"), unlabeled)?;
         files.push("submission.csv");
     }
     if !run.curves.is_empty() {

@@ -132,7 +132,7 @@ fn confusions(metrics: &MultiLabel) -> Table {
 /// Each label's curve that has one, the commonest first.
 fn curves(section: &Section<'_>, metrics: &MultiLabel) -> Vec<label_plots::Curve> {
     let Some(scores) = &section.predictions.scores else { return Vec::new() };
-    let rows = section.predictions.labelled();
+    let rows = section.predictions.labeled();
     let truth = Sets::of(&section.predictions.truth, &rows, metrics.labels.len());
     let mut order: Vec<usize> = (0..metrics.labels.len()).filter(|&i| metrics.per_label[i].support > 0).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(metrics.per_label[i].support));

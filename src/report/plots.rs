@@ -59,7 +59,7 @@ pub fn curves(measure: &str, epochs: &[Epoch], kept: Option<usize>) -> String {
     drawing.finish()
 }
 
-/// A confusion matrix, C × C counts, as a heat map: coloured by share of the true class, counts written in.
+/// A confusion matrix, C × C counts, as a heat map: colored by share of the true class, counts written in.
 pub fn confusion(title: &str, labels: &[String], counts: &[Vec<u64>]) -> String {
     let names: Vec<String> = labels.iter().map(|label| shorten(label, NAME)).collect();
     let classes = labels.len();
@@ -79,7 +79,7 @@ pub fn confusion(title: &str, labels: &[String], counts: &[Vec<u64>]) -> String 
     let (wide, high) = ((left + side + 110.0).max(width(title, 14.0) + 24.0), top + side + longest * 0.72 + 48.0);
     let mut drawing = Drawing::new(wide, high, title);
     drawing.text(12.0, 20.0, 14.0, "ink", Anchor::Start, 0.0, title);
-    drawing.text(12.0, 40.0, 11.0, "dim", Anchor::Start, 0.0, "clips; colour: share of the true class");
+    drawing.text(12.0, 40.0, 11.0, "dim", Anchor::Start, 0.0, "clips; color: share of the true class");
     for (row, counts) in counts.iter().enumerate() {
         let support: u64 = counts.iter().sum();
         let y = top + row as f64 * cell;
@@ -178,7 +178,7 @@ pub fn bars(title: &str, rows: &[Bar], constant: Option<f64>) -> String {
     drawing.finish()
 }
 
-/// Points of a plane coloured and shaped by class (`None`: without one), for at most 35 classes told apart.
+/// Points of a plane colored and shaped by class (`None`: without one), for at most 35 classes told apart.
 pub fn scatter(
     title: &str,
     axes: [&str; 2],
@@ -220,18 +220,18 @@ pub fn scatter(
         None => (4, PALETTE[PALETTE.len() - 1]),
     };
     for ((point, &class), id) in points.iter().zip(class_of).zip(ids) {
-        let (shape, colour) = look(class);
+        let (shape, color) = look(class);
         let tip = format!("{id}: {}", class.map_or("without a label", |class| classes[class].as_str()));
-        drawing.marker(x(point.0), y(point.1), 8.0, shape, colour, &tip);
+        drawing.marker(x(point.0), y(point.1), 8.0, shape, color, &tip);
     }
-    let unlabelled = class_of.iter().any(Option::is_none);
+    let unlabeled = class_of.iter().any(Option::is_none);
     let entries = names.iter().enumerate().map(|(i, name)| (Some(i), name.as_str()));
-    let entries = entries.chain(unlabelled.then_some((None, "without a label")));
+    let entries = entries.chain(unlabeled.then_some((None, "without a label")));
     for (i, (class, name)) in entries.enumerate() {
-        let (shape, colour) = look(class);
+        let (shape, color) = look(class);
         let x = left + side + 24.0 + (i / per_column) as f64 * (longest + 30.0);
         let y = top + 8.0 + (i % per_column) as f64 * 19.0;
-        drawing.marker(x, y, 9.0, shape, colour, "");
+        drawing.marker(x, y, 9.0, shape, color, "");
         drawing.text(x + 12.0, y, 11.0, "ink", Anchor::Start, 0.0, name);
     }
     drawing.finish()

@@ -26,7 +26,7 @@ pub struct Row {
     pub name: String,
     /// Its run's folder, below that of the report, where it has one.
     pub folder: Option<String>,
-    /// Its labelled clips.
+    /// Its labeled clips.
     pub clips: Clips,
     /// Its numbers.
     pub model: Measured,

@@ -1,11 +1,11 @@
 //! A small SVG writer: what the plots are drawn with.
 //!
 //! Plots stand beside text in Markdown and in HTML, so they follow the reader's light or dark theme by classes rather than
-//! fixed colours, and carry no fonts and no links.
+//! fixed colors, and carry no fonts and no links.
 
 use std::fmt::Write;
 
-/// Colours that stay apart for colour-blind readers, on light and dark grounds.
+/// Colors that stay apart for color-blind readers, on light and dark grounds.
 ///
 /// Source: Okabe, Ito, "Color Universal Design" (2008), without black and yellow, which vanish on one of the grounds.
 pub const PALETTE: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c"];
@@ -34,7 +34,7 @@ const STYLE: &str = "<style>\
 .kp .paper{fill:#15191e}.kp .ink{fill:#e6e9ed}.kp .dim{fill:#9aa5b1}.kp .rule{stroke:#e6e9ed}.kp .grid{stroke:#343c46}}\
 </style>";
 
-/// A colour of viridis for a share in [0, 1], and the text colour that reads on it.
+/// A color of viridis for a share in [0, 1], and the text color that reads on it.
 pub fn viridis(share: f64) -> (String, &'static str) {
     let place = share.clamp(0.0, 1.0) * (VIRIDIS.len() - 1) as f64;
     let (low, high) = (VIRIDIS[place.floor() as usize], VIRIDIS[place.ceil() as usize]);
@@ -79,7 +79,7 @@ pub fn width(text: &str, size: f64) -> f64 {
 pub enum Anchor {
     /// It begins there.
     Start,
-    /// It is centred there.
+    /// It is centered there.
     Middle,
     /// It ends there.
     End,
@@ -105,7 +105,7 @@ impl Drawing {
         self.body.push('\n');
     }
 
-    /// A text in `class` (`ink`, `dim`), of `size` pixels, centred vertically on `y`; `turn` degrees clockwise about its point.
+    /// A text in `class` (`ink`, `dim`), of `size` pixels, centered vertically on `y`; `turn` degrees clockwise about its point.
     #[allow(clippy::too_many_arguments)]
     pub fn text(&mut self, x: f64, y: f64, size: f64, class: &str, anchor: Anchor, turn: f64, text: &str) {
         let anchor = match anchor {
@@ -121,7 +121,7 @@ impl Drawing {
         ));
     }
 
-    /// A text in a fixed colour, centred on its point.
+    /// A text in a fixed color, centered on its point.
     pub fn label(&mut self, x: f64, y: f64, size: f64, fill: &str, text: &str) {
         self.push(format_args!(
             "<text x=\"{x:.1}\" y=\"{y:.1}\" dy=\"0.35em\" font-size=\"{size}\" fill=\"{fill}\" text-anchor=\"middle\">{}</text>",
@@ -146,7 +146,7 @@ impl Drawing {
         ));
     }
 
-    /// A line through points in a fixed colour.
+    /// A line through points in a fixed color.
     pub fn polyline(&mut self, points: &[(f64, f64)], stroke: &str, dash: &str) {
         let path: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let dash = if dash.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{dash}\"") };
@@ -157,11 +157,11 @@ impl Drawing {
     }
 
     /// A marker of the given shape (0 disc, 1 triangle, 2 square, 3 cross, 4 ring), `size` pixels across.
-    pub fn marker(&mut self, x: f64, y: f64, size: f64, shape: usize, colour: &str, tip: &str) {
+    pub fn marker(&mut self, x: f64, y: f64, size: f64, shape: usize, color: &str, tip: &str) {
         let r = size / 2.0;
         let tip = if tip.is_empty() { String::new() } else { format!("<title>{}</title>", escape(tip)) };
-        let filled = format!("fill=\"{colour}\" fill-opacity=\"0.8\"");
-        let drawn = format!("fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.8\"");
+        let filled = format!("fill=\"{color}\" fill-opacity=\"0.8\"");
+        let drawn = format!("fill=\"none\" stroke=\"{color}\" stroke-width=\"1.8\"");
         match shape % 5 {
             0 => self.push(format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{r:.1}\" {filled}>{tip}</circle>")),
             1 => self.push(format_args!(

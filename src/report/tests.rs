@@ -4,8 +4,8 @@ use super::*;
 use crate::evaluate::measure;
 use crate::recipe::{Classify, Extractor, Sampling, Task};
 
-/// `n` clips over `classes`, two thirds right, with scores; unlabelled where `labelled` is false.
-pub(super) fn predictions(prefix: &str, n: usize, classes: &[String], labelled: bool) -> Predictions {
+/// `n` clips over `classes`, two thirds right, with scores; unlabeled where `labeled` is false.
+pub(super) fn predictions(prefix: &str, n: usize, classes: &[String], labeled: bool) -> Predictions {
     let count = classes.len();
     let target = |i: usize| (i * 7) % count;
     let scores = Array2::from_shape_fn((n, count), |(i, class)| {
@@ -16,7 +16,7 @@ pub(super) fn predictions(prefix: &str, n: usize, classes: &[String], labelled: 
         Task::SingleLabel,
         (0..n).map(|i| format!("{prefix}{i:03}")).collect(),
         (0..n).map(|i| Some(format!("film {}", i / 4))).collect(),
-        (0..n).map(|i| labelled.then_some(target(i)).into_iter().collect()).collect(),
+        (0..n).map(|i| labeled.then_some(target(i)).into_iter().collect()).collect(),
         scores,
         classes.to_vec(),
     )
@@ -77,7 +77,7 @@ pub(super) fn run(classes: &[&str]) -> Run {
         },
         untrained: true,
         splits,
-        unlabelled: Some(predictions("u", 5, &classes, false)),
+        unlabeled: Some(predictions("u", 5, &classes, false)),
         constant,
         curves,
         measure: "accuracy",
@@ -164,7 +164,7 @@ fn a_run_of_several_labels_tells_everything_and_reads_back() {
         Predictions::from_scores(Task::MultiLabel, ids, groups, truth, scores, part.classes.clone())
     };
     run.splits.values_mut().for_each(|part| *part = several(part));
-    run.unlabelled = run.unlabelled.as_ref().map(several);
+    run.unlabeled = run.unlabeled.as_ref().map(several);
     run.constant = run
         .splits
         .iter()

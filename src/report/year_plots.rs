@@ -51,20 +51,20 @@ pub fn over_years(title: &str, years: &[i32], lines: &[&str], panels: &[Panel]) 
         }
         for (k, values) in values.iter().enumerate().rev() {
             let (dash, shape) = looks[k % looks.len()];
-            let colour = PALETTE[k % PALETTE.len()];
+            let color = PALETTE[k % PALETTE.len()];
             // A gap where a year has no number.
             let mut run: Vec<(f64, f64)> = Vec::new();
             for (&year, value) in years.iter().zip(values).chain([(&last, &None)]) {
                 match value {
                     Some(value) => run.push((x(year), y(*value))),
-                    None if run.len() > 1 => drawing.polyline(&std::mem::take(&mut run), colour, dash),
+                    None if run.len() > 1 => drawing.polyline(&std::mem::take(&mut run), color, dash),
                     None => run.clear(),
                 }
             }
             for (&year, value) in years.iter().zip(values) {
                 if let Some(value) = value {
                     let tip = format!("{year}, {}: {:.1} %", lines[k], 100.0 * value);
-                    drawing.marker(x(year), y(*value), 6.0, shape, colour, &tip);
+                    drawing.marker(x(year), y(*value), 6.0, shape, color, &tip);
                 }
             }
         }

@@ -183,8 +183,8 @@ fn example(set: &Posters, out: &Path, data: &Joined, manifest: &Manifest, part: 
     let sets = clips.label_sets();
     let rank = |&i: &usize| {
         let year = year_of.get(clips.ids[i].as_str());
-        let modelled = set.years.iter().any(|model| Some(&model.year) == year);
-        (modelled, sets[i].len())
+        let modeled = set.years.iter().any(|model| Some(&model.year) == year);
+        (modeled, sets[i].len())
     };
     let Some(i) = (0..clips.len()).rev().max_by_key(rank) else { return Ok(None) };
     let poster = clips.select(&[i]);
@@ -239,7 +239,7 @@ pub fn evaluate(models: &Path, store: &FeatureStore, manifest: &Manifest, out: &
         fits.iter().map(|(_, fit)| fit).chain(&all).flat_map(|fit| fit.model.clone()).collect();
     let Some(part) = measured_part(&parts) else {
         return Err(Error::Data(format!(
-            "{}: no labelled clip of val or test is of a year with a model",
+            "{}: no labeled clip of val or test is of a year with a model",
             manifest.source.display()
         )));
     };

@@ -146,8 +146,8 @@ fn short(value: f32) -> f64 {
 pub fn described(models: &PosterModels, provider: &str) -> Value {
     let posters = &models.posters;
     let thresholds = |head: &Head| -> Vec<Value> {
-        let labelled = head.labels.iter().map(|&label| posters.labels[label].as_str());
-        labelled
+        let labeled = head.labels.iter().map(|&label| posters.labels[label].as_str());
+        labeled
             .zip(&head.thresholds)
             .map(|(label, threshold)| json!({ "label": label, "threshold": short(*threshold) }))
             .collect()

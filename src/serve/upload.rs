@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn formats_are_told_by_content() {
         let read = |name: &str| std::fs::read(format!("{}/fixtures/media/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
-        for name in ["grey.png", "pixel.png", "sixteen.png"] {
+        for name in ["gray.png", "pixel.png", "sixteen.png"] {
             assert!(matches!(sniffed(&read(name)), Some(Kind::Picture)), "{name}");
         }
         for name in ["plain.mp4", "short.mkv", "vp9.webm", "mjpeg.avi", "mpeg4.avi", "audio_only.mp4"] {

@@ -2,8 +2,8 @@
 """scikit-learn's baselines on one small data set -> fixtures/baselines.safetensors.
 
 60 training and 20 test clips of 6 features (the last constant) and 4 classes. StandardScaler, then logistic regression
-(C = 1, converged), Gaussian naive Bayes, 5 nearest neighbours and the prior, each fitted to the standardised features. For
-several labels, every clip has the next class too: one-vs-rest logistic regression and naive Bayes, and 5 nearest neighbours.
+(C = 1, converged), Gaussian naive Bayes, 5 nearest neighbors and the prior, each fitted to the standardized features. For
+several labels, every clip has the next class too: one-vs-rest logistic regression and naive Bayes, and 5 nearest neighbors.
 """
 import pathlib
 
@@ -20,8 +20,8 @@ from sklearn.preprocessing import StandardScaler
 OUT = pathlib.Path(__file__).resolve().parents[2] / "fixtures"
 random = np.random.default_rng(11)
 classes = random.integers(0, 4, 80)
-centres = random.normal(0, 1.2, (4, 6))
-features = ((centres[classes] + random.normal(size=(80, 6))) * [1, 5, 0.1, 1, 20, 0] + [0, 3, 0, -2, 100, 0.7]).astype(np.float32)
+centers = random.normal(0, 1.2, (4, 6))
+features = ((centers[classes] + random.normal(size=(80, 6))) * [1, 5, 0.1, 1, 20, 0] + [0, 3, 0, -2, 100, 0.7]).astype(np.float32)
 train, test = slice(0, 60), slice(60, 80)
 
 scaler = StandardScaler().fit(features[train].astype(np.float64))

@@ -59,8 +59,8 @@ def main():
         save = lambda value, name: torch.save(value, FOLDER / f"{name}-{suffix}.pth", _use_new_zipfile_serialization=zipped)
         save(state, "plain")
         wrapped = collections.OrderedDict((f"module.{name}", value) for name, value in state.items())
-        optimiser = {"state": {0: {"momentum": torch.ones(5, dtype=torch.float64)}}, "lr": 0.1, "betas": (0.9, 0.999)}
-        save({"epoch": 3, "optimizer": optimiser, "state_dict": wrapped}, "wrapped")
+        optimizer = {"state": {0: {"momentum": torch.ones(5, dtype=torch.float64)}}, "lr": 0.1, "betas": (0.9, 0.999)}
+        save({"epoch": 3, "optimizer": optimizer, "state_dict": wrapped}, "wrapped")
         save({"weight": torch.ones(2), "bomb": Bomb()}, "hostile")
         # As nn.Module.state_dict() gives it: with _metadata as an attribute of the dict.
         torch.manual_seed(0)

@@ -1,6 +1,6 @@
-"""k-means from given centres, as scikit-learn does it: fixtures/kmeans.safetensors.
+"""k-means from given centers, as scikit-learn does it: fixtures/kmeans.safetensors.
 
-Two cases: bytes that overlap a good deal, and starting centres of which some own no row (so that empty clusters are
+Two cases: bytes that overlap a good deal, and starting centers of which some own no row (so that empty clusters are
 given the farthest rows).
 """
 import pathlib

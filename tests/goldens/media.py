@@ -54,13 +54,13 @@ for part, size in zip(parts, ("64x48", "48x64")):
 for part in parts:
     part.unlink()
 
-# Pictures: grey, alpha, 16 bits, one pixel.
+# Pictures: gray, alpha, 16 bits, one pixel.
 ramp = (np.arange(12 * 16).reshape(12, 16) * 1.3).astype(np.uint8)
-colour = np.dstack([ramp, ramp[::-1], 255 - ramp])
-cv2.imwrite(str(OUT / "grey.png"), ramp)
-cv2.imwrite(str(OUT / "alpha.png"), np.dstack([colour, 255 - ramp]))
-cv2.imwrite(str(OUT / "sixteen.png"), colour.astype(np.uint16) * 257)
-cv2.imwrite(str(OUT / "pixel.png"), colour[5:6, 7:8])
+color = np.dstack([ramp, ramp[::-1], 255 - ramp])
+cv2.imwrite(str(OUT / "gray.png"), ramp)
+cv2.imwrite(str(OUT / "alpha.png"), np.dstack([color, 255 - ramp]))
+cv2.imwrite(str(OUT / "sixteen.png"), color.astype(np.uint16) * 257)
+cv2.imwrite(str(OUT / "pixel.png"), color[5:6, 7:8])
 
 
 def over_white(picture):

@@ -2,7 +2,7 @@
 """Nine AdamW steps of the perceptron by PyTorch, in f32 and f64 -> fixtures/mlp.safetensors.
 
 Linear -> BatchNorm1d -> GELU -> Linear (dropout 0), cross-entropy, CosineAnnealingWarmRestarts(T_0=1, T_mult=2) stepped
-after every optimiser step with epoch + step / 3: a restart after the first of the three epochs.
+after every optimizer step with epoch + step / 3: a restart after the first of the three epochs.
 """
 import pathlib
 import sys
@@ -32,15 +32,15 @@ def run(dtype):
                 out[f"{step}.{name}"] = value.clone()
 
     keep(0)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=0.01)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=1, T_mult=2)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=1, T_mult=2)
     losses, rates = [], []
     for step in range(EPOCHS * STEPS):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = nn.functional.cross_entropy(net(features[step]), classes[step])
         loss.backward()
-        rates.append(optimiser.param_groups[0]["lr"])
-        optimiser.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
         schedule.step(step // STEPS + (step % STEPS) / STEPS)
         losses.append(loss.item())
         keep(step + 1)

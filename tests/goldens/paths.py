@@ -5,7 +5,7 @@
 
 Needs numpy, torch, torchvision, opencv-python-headless, transformers (and efficientnet_lite_pytorch). Frames come from
 OpenCV-Python, windows from torchvision's resampling rule, pixels from torchvision's published presets (EfficientNet-Lite2:
-torchvision's bicubic after TensorFlow's centre crop), networks from torchvision with the seeded weights of networks.py.
+torchvision's bicubic after TensorFlow's center crop), networks from torchvision with the seeded weights of networks.py.
 Writes fixtures/networks/NAME-path.npy, (rows, dim).
 """
 import argparse

@@ -13,19 +13,19 @@ OUT = pathlib.Path(__file__).resolve().parents[2] / "fixtures/media/pictures"
 OUT.mkdir(parents=True, exist_ok=True)
 
 y, x = np.mgrid[0:24, 0:32]
-colour = np.dstack([x * 8, y * 10, 255 - x * 4 - y * 5]).astype(np.uint8)
+color = np.dstack([x * 8, y * 10, 255 - x * 4 - y * 5]).astype(np.uint8)
 alpha = np.where(x < 16, 255, 8 * (32 - x)).clip(0, 255).astype(np.uint8)
-picture = Image.fromarray(colour, "RGB")
-second = Image.fromarray(colour[::-1, ::-1].copy(), "RGB")
+picture = Image.fromarray(color, "RGB")
+second = Image.fromarray(color[::-1, ::-1].copy(), "RGB")
 
 picture.convert("CMYK").save(OUT / "cmyk.jpg", quality=95)
-picture.convert("L").save(OUT / "grey.jpg", quality=95)
+picture.convert("L").save(OUT / "gray.jpg", quality=95)
 for orientation in (3, 6):
     exif = Image.Exif()
     exif[0x0112] = orientation
     picture.save(OUT / f"turned_{orientation}.jpg", quality=95, subsampling=0, exif=exif)
-Image.fromarray(np.dstack([colour, alpha]), "RGBA").save(OUT / "alpha.webp", lossless=True)
-Image.fromarray(np.dstack([colour[..., 0], alpha]), "LA").save(OUT / "grey_alpha.png")
+Image.fromarray(np.dstack([color, alpha]), "RGBA").save(OUT / "alpha.webp", lossless=True)
+Image.fromarray(np.dstack([color[..., 0], alpha]), "LA").save(OUT / "gray_alpha.png")
 transparent = picture.quantize(16, dither=Image.Dither.NONE)
 transparent.info["transparency"] = 3
 transparent.save(OUT / "palette.png", transparency=3)

@@ -30,8 +30,8 @@ for name, wanted in [("plain.mp4", 6), ("odd.mp4", 3), ("short.mkv", 3), ("turne
         for keypoints in (32, 500):
             if keypoints == 500 and i:
                 continue
-            grey = cv2.cvtColor(every[index], cv2.COLOR_BGR2GRAY)
-            found, descriptors = cv2.SIFT_create(nfeatures=keypoints).detectAndCompute(grey, None)
+            gray = cv2.cvtColor(every[index], cv2.COLOR_BGR2GRAY)
+            found, descriptors = cv2.SIFT_create(nfeatures=keypoints).detectAndCompute(gray, None)
             order = sorted(range(len(found)), key=lambda k: (-found[k].response, found[k].pt[1], found[k].pt[0], found[k].size,
                                                              found[k].angle, found[k].octave))[:keypoints]
             rows = descriptors[order] if order else np.zeros((0, 128), np.float32)

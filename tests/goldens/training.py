@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Losses, optimisers, schedules and the BiLSTM by PyTorch, in f64 -> fixtures/training.safetensors, fixtures/bilstm.safetensors.
+"""Losses, optimizers, schedules and the BiLSTM by PyTorch, in f64 -> fixtures/training.safetensors, fixtures/bilstm.safetensors.
 
 - loss.NAME.value and .gradient: binary cross-entropy (with and without pos_weight), weighted cross-entropy, the asymmetric
   loss and the focal loss as their papers state them, by autograd, on logits that reach from -30 to 30.
-- optimiser.NAME.STEP: the parameters after each of ten steps on the gradients given as `optimiser.gradients`.
+- optimizer.NAME.STEP: the parameters after each of ten steps on the gradients given as `optimizer.gradients`.
 - schedule.NAME: the rate of each of twelve epochs.
 - bilstm: LSTM (bidirectional, packed sequences of several lengths), max over each clip's own steps, linear, asymmetric loss;
   compat: LayerNorm, zeros on the left, BiLSTM, last step, MaxPool1d(4), linear, binary cross-entropy. Parameters, logits,
@@ -58,9 +58,9 @@ def losses():
     return out
 
 
-def optimisers():
+def optimizers():
     start, gradients = torch.randn(20), torch.randn(10, 20)
-    out = {"optimiser.start": start, "optimiser.gradients": gradients}
+    out = {"optimizer.start": start, "optimizer.gradients": gradients}
     for name, make in {
         "adamw": lambda p: torch.optim.AdamW(p, lr=0.05, weight_decay=0.1),
         "adam": lambda p: torch.optim.Adam(p, lr=0.05, weight_decay=0.1),
@@ -69,13 +69,13 @@ def optimisers():
         "nesterov": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=0.1, nesterov=True),
     }.items():
         p = nn.Parameter(start.clone())
-        optimiser = make([p])
+        optimizer = make([p])
         steps = []
         for gradient in gradients:
             p.grad = gradient.clone()
-            optimiser.step()
+            optimizer.step()
             steps.append(p.detach().clone())
-        out[f"optimiser.{name}"] = torch.stack(steps)
+        out[f"optimizer.{name}"] = torch.stack(steps)
     return out
 
 
@@ -90,11 +90,11 @@ def schedules():
             milestones=[3],
         ),
     }.items():
-        optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.02)
-        schedule, rates = make(optimiser), []
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.02)
+        schedule, rates = make(optimizer), []
         for _ in range(12):
-            rates.append(optimiser.param_groups[0]["lr"])
-            optimiser.step()
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
             schedule.step()
         out[f"schedule.{name}"] = torch.tensor(rates)
     return out
@@ -130,6 +130,6 @@ def bilstm():
 
 
 made = {"made_by": f"tests/goldens/training.py, torch {torch.__version__.split('+')[0]}"}
-for name, tensors in {"training": losses() | optimisers() | schedules(), "bilstm": bilstm()}.items():
+for name, tensors in {"training": losses() | optimizers() | schedules(), "bilstm": bilstm()}.items():
     save_file({key: value.contiguous() for key, value in tensors.items()}, OUT / f"{name}.safetensors", made)
     print(f"{OUT / name}.safetensors: torch {torch.__version__}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """What torchvision's presets make of pictures -> fixtures/media/transform.{json,bin}.
 
 The pictures are a formula that tests/suite/transform.rs repeats. The .bin holds, case after case, the resized and cropped
-picture before normalisation as eight-bit values, (3, H, W), every fifth row and column; the .json holds for each case some
+picture before normalization as eight-bit values, (3, H, W), every fifth row and column; the .json holds for each case some
 of the floats that the preset gives.
 """
 import json

@@ -112,14 +112,14 @@ fn words_are_made_of_the_training_split_only() {
     let base = sha256(None);
     assert_eq!(base, sha256(Some(15)), "a validation clip shapes the words");
     assert_eq!(base, sha256(Some(18)), "a test clip shapes the words");
-    assert_eq!(base, sha256(Some(19)), "an unlabelled clip shapes the words");
+    assert_eq!(base, sha256(Some(19)), "an unlabeled clip shapes the words");
     assert_ne!(base, sha256(Some(3)));
 }
 
 #[test]
-fn normalisation_and_seed_are_flags() {
+fn normalization_and_seed_are_flags() {
     let folder = data(None);
-    codebook(folder.path(), &["--normalise", "l1"]).success();
+    codebook(folder.path(), &["--normalize", "l1"]).success();
     let sums = store(folder.path()).features(0..20 * FRAMES).unwrap().sum_axis(Axis(1));
     assert!(sums.iter().all(|&sum| sum == 0.0 || (sum - 1.0).abs() < 1e-6));
     let first = store(folder.path()).provenance().model_sha256.clone();

@@ -114,7 +114,7 @@ fn a_folder_per_class_and_a_plain_list_are_read() {
 }
 
 #[test]
-fn several_labels_are_analysed_and_drawn() {
+fn several_labels_are_analyzed_and_drawn() {
     let folder = folder(&["a.mp4", "b.mp4", "c.mp4"]);
     put(&folder, "clips.csv", "id,path,labels,year\n1,a.mp4,war|drama,1998\n2,b.mp4,drama,1942\n3,c.mp4,drama|war,\n");
     let output = inspect(&folder, &["clips.csv", "--out", "out"]);
@@ -162,7 +162,7 @@ fn classify_refuses_the_same_and_splits_by_group() {
         run(env!("CARGO_BIN_EXE_kinoprobe-classify"), folder.path(), &arguments)
     };
     put(&folder, "clips.csv", &text);
-    accepted(&classify(), &["2 classes, 16 train, 4 val, 0 test, 0 unlabelled clips"]);
+    accepted(&classify(), &["2 classes, 16 train, 4 val, 0 test, 0 unlabeled clips"]);
     put(&folder, "clips.csv", &text.replace("\n5,", "\n4,"));
     let output = classify();
     assert_code(&output, 1);

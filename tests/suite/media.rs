@@ -170,7 +170,7 @@ fn start_and_end_cut_a_clip_out() {
     assert!(refusal(&late).contains("the video ends at 4.00 s"), "{}", refusal(&late));
     let backwards = Clip { start: Some(2.0), end: Some(2.0), ..clip(fixture("plain.mp4")) };
     assert!(refusal(&backwards).contains("start 2 s is not before end 2 s"));
-    let picture = Clip { start: Some(1.0), ..clip(fixture("grey.png")) };
+    let picture = Clip { start: Some(1.0), ..clip(fixture("gray.png")) };
     assert!(refusal(&picture).contains("pictures have no clock"));
 }
 
@@ -203,7 +203,7 @@ fn bad_files_are_refused_with_a_sentence() {
 #[test]
 fn a_folder_is_read_in_natural_order_whatever_the_sizes() {
     let folder = tempfile::tempdir().unwrap();
-    for (name, from) in [("shot_10.png", "pixel.png"), ("shot_2.png", "alpha.png"), ("shot_1.png", "grey.png")] {
+    for (name, from) in [("shot_10.png", "pixel.png"), ("shot_2.png", "alpha.png"), ("shot_1.png", "gray.png")] {
         std::fs::copy(fixture(from), folder.path().join(name)).unwrap();
     }
     std::fs::write(folder.path().join("notes.txt"), "no frame").unwrap();
@@ -211,7 +211,7 @@ fn a_folder_is_read_in_natural_order_whatever_the_sizes() {
     assert_eq!((decoded.timeline.frame_count, decoded.timeline.fps), (3, 0.0));
     let widths: Vec<usize> = seen.frames.iter().map(|(_, _, width, _)| *width).collect();
     assert_eq!(widths, [16, 16, 1]);
-    assert_eq!(seen.frames[0].3, decode(&clip(fixture("grey.png")), ALL).unwrap().1.frames[0].3);
+    assert_eq!(seen.frames[0].3, decode(&clip(fixture("gray.png")), ALL).unwrap().1.frames[0].3);
     // Windows take every frame of a folder; each item is whole, though every frame has another size.
     let mut items = ItemSink::new(&input("r2plus1d_18"));
     let sampling = Sampling::Windows { length: 16, rate: 15.0, count: 2 };
@@ -247,7 +247,7 @@ fn items_hold_each_window_transformed_once() {
     assert!(error.to_string().contains("the network takes 16"), "{error}");
 }
 
-/// The mean of each quarter and channel, red first; JPEG and 16 colours cost some exactness.
+/// The mean of each quarter and channel, red first; JPEG and 16 colors cost some exactness.
 #[test]
 fn pictures_that_need_care_look_as_pillow_shows_them() {
     let expected = std::fs::read_to_string(fixture("pictures/pictures.json")).unwrap();
@@ -297,7 +297,7 @@ fn a_file_and_its_bytes_are_one_picture() {
 #[test]
 fn pictures_that_are_cut_off_are_refused() {
     for name in
-        ["pictures/turned_3.jpg", "pictures/deflate.tiff", "pictures/alpha.webp", "grey.png", "pictures/animated.gif"]
+        ["pictures/turned_3.jpg", "pictures/deflate.tiff", "pictures/alpha.webp", "gray.png", "pictures/animated.gif"]
     {
         let bytes = std::fs::read(fixture(name)).unwrap();
         let cut = &bytes[..bytes.len() / 2];

@@ -14,7 +14,7 @@ use super::support::{assert_code, fixture, printed, root};
 
 mod server;
 
-use server::{Behaviour, Server};
+use server::{Behavior, Server};
 
 /// Runs `kinoprobe-models` on a folder of cards, without the user's own proxy.
 fn models(folder: &Path, arguments: &[&str]) -> Output {
@@ -37,7 +37,7 @@ fn write_card(folder: &Path, name: &str, url: &str, sha256: &str, architecture: 
     let input = &card[card.find("[input]").unwrap()..];
     let origin = format!("[[origin]]\nkind = \"url\"\nurl = \"{url}\"\nsha256 = \"{sha256}\"\n");
     let seeded = if architecture.is_empty() { "" } else { "[[origin]]\nkind = \"seeded\"\nseed = 3\n" };
-    let text = format!("name = \"{name}\"\n{architecture}licence = \"MIT\"\n{origin}{seeded}{input}");
+    let text = format!("name = \"{name}\"\n{architecture}license = \"MIT\"\n{origin}{seeded}{input}");
     std::fs::write(folder.join(format!("{name}.toml")), text).unwrap();
 }
 
@@ -47,10 +47,10 @@ fn content() -> Vec<u8> {
 }
 
 /// A folder with a card `net` for a file on a server, which is what `fetch net` gets.
-fn setting(behaviour: Behaviour) -> (tempfile::TempDir, Server, Vec<u8>) {
+fn setting(behavior: Behavior) -> (tempfile::TempDir, Server, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
     let bytes = content();
-    let server = Server::start(bytes.clone(), behaviour);
+    let server = Server::start(bytes.clone(), behavior);
     write_card(folder.path(), "net", &server.url("net.onnx"), &fetch::sha256(&bytes), None);
     (folder, server, bytes)
 }
@@ -61,7 +61,7 @@ fn fetched(folder: &Path) -> PathBuf {
 
 #[test]
 fn weights_are_fetched_once_and_verified() {
-    let (folder, server, bytes) = setting(Behaviour::Plain);
+    let (folder, server, bytes) = setting(Behavior::Plain);
     let output = models(folder.path(), &["fetch", "net"]);
     assert_code(&output, 0);
     assert!(printed(&output).contains(&fetch::sha256(&bytes)), "{}", printed(&output));
@@ -83,7 +83,7 @@ fn weights_are_fetched_once_and_verified() {
 
 #[test]
 fn a_broken_transfer_is_taken_up_where_it_broke() {
-    let (folder, server, bytes) = setting(Behaviour::BreaksOnce);
+    let (folder, server, bytes) = setting(Behavior::BreaksOnce);
     assert_code(&models(folder.path(), &["fetch", "net"]), 0);
     assert_eq!(std::fs::read(fetched(folder.path())).unwrap(), bytes);
     let requests = server.requests();
@@ -93,7 +93,7 @@ fn a_broken_transfer_is_taken_up_where_it_broke() {
 
 #[test]
 fn an_earlier_run_s_part_is_continued() {
-    let (folder, server, bytes) = setting(Behaviour::Plain);
+    let (folder, server, bytes) = setting(Behavior::Plain);
     std::fs::create_dir(folder.path().join("downloads")).unwrap();
     std::fs::write(folder.path().join("downloads/net.onnx.part"), &bytes[..1234]).unwrap();
     std::fs::write(folder.path().join("downloads/net.onnx.part.version"), "\"one\"").unwrap();
@@ -104,25 +104,25 @@ fn an_earlier_run_s_part_is_continued() {
 
 #[test]
 fn a_part_of_another_file_is_not_continued() {
-    for (behaviour, version) in [
-        (Behaviour::Plain, Some("\"another\"")), // the server sends the whole, because its version is another
-        (Behaviour::Plain, None),                // the two halves do not fit: the hash tells
-        (Behaviour::IgnoresRange, Some("\"one\"")),
+    for (behavior, version) in [
+        (Behavior::Plain, Some("\"another\"")), // the server sends the whole, because its version is another
+        (Behavior::Plain, None),                // the two halves do not fit: the hash tells
+        (Behavior::IgnoresRange, Some("\"one\"")),
     ] {
-        let (folder, _server, bytes) = setting(behaviour);
+        let (folder, _server, bytes) = setting(behavior);
         std::fs::create_dir(folder.path().join("downloads")).unwrap();
         std::fs::write(folder.path().join("downloads/net.onnx.part"), [7; 1000]).unwrap();
         if let Some(version) = version {
             std::fs::write(folder.path().join("downloads/net.onnx.part.version"), version).unwrap();
         }
         assert_code(&models(folder.path(), &["fetch", "net"]), 0);
-        assert_eq!(std::fs::read(fetched(folder.path())).unwrap(), bytes, "{behaviour:?} {version:?}");
+        assert_eq!(std::fs::read(fetched(folder.path())).unwrap(), bytes, "{behavior:?} {version:?}");
     }
 }
 
 #[test]
 fn a_whole_part_needs_no_more_bytes() {
-    let (folder, _server, bytes) = setting(Behaviour::Plain);
+    let (folder, _server, bytes) = setting(Behavior::Plain);
     std::fs::create_dir(folder.path().join("downloads")).unwrap();
     std::fs::write(folder.path().join("downloads/net.onnx.part"), &bytes).unwrap();
     assert_code(&models(folder.path(), &["fetch", "net"]), 0);
@@ -131,7 +131,7 @@ fn a_whole_part_needs_no_more_bytes() {
 
 #[test]
 fn a_file_with_another_hash_is_kept_aside_and_refused() {
-    let (folder, server, bytes) = setting(Behaviour::Plain);
+    let (folder, server, bytes) = setting(Behavior::Plain);
     write_card(folder.path(), "net", &server.url("net.onnx"), &"0".repeat(64), None);
     let output = models(folder.path(), &["fetch", "net"]);
     assert_code(&output, 1);
@@ -143,7 +143,7 @@ fn a_file_with_another_hash_is_kept_aside_and_refused() {
 #[test]
 fn what_cannot_be_fetched_says_where_to_put_it_or_to_take_seeded_weights() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(content(), Behaviour::Missing);
+    let server = Server::start(content(), Behavior::Missing);
     write_card(folder.path(), "net", &server.url("gone.pth"), &"0".repeat(64), Some("r2plus1d_18"));
     write_card(folder.path(), "far", "http://127.0.0.1:1/far.pth", &"0".repeat(64), Some("r2plus1d_18"));
     for (name, file, cause) in [("net", "downloads/gone.pth", "404"), ("far", "downloads/far.pth", "127.0.0.1:1")] {
@@ -163,7 +163,7 @@ fn what_cannot_be_fetched_says_where_to_put_it_or_to_take_seeded_weights() {
 
 #[test]
 fn the_proxy_of_the_environment_is_used_unless_the_host_is_spared() {
-    let (folder, server, bytes) = setting(Behaviour::Plain);
+    let (folder, server, bytes) = setting(Behavior::Plain);
     write_card(folder.path(), "net", "http://weights.invalid/net.onnx", &fetch::sha256(&bytes), None);
     let proxy = server.url("");
     let spared = [("http_proxy", proxy.as_str()), ("no_proxy", "invalid")];
@@ -179,7 +179,7 @@ fn checkpoints_of_both_formats_come_from_the_server_and_are_held_against_the_net
     for name in ["plain-zip.pth", "plain-legacy.pth"] {
         let folder = tempfile::tempdir().unwrap();
         let bytes = std::fs::read(fixture("checkpoints").join(name)).unwrap();
-        let server = Server::start(bytes.clone(), Behaviour::Plain);
+        let server = Server::start(bytes.clone(), Behavior::Plain);
         write_card(folder.path(), "net", &server.url(name), &fetch::sha256(&bytes), Some("r2plus1d_18"));
         let output = models(folder.path(), &["fetch", "net"]);
         assert_code(&output, 1);
@@ -281,7 +281,7 @@ fn seeded_weights_are_prepared_marked_and_verified() {
 fn a_user_s_own_onnx_file_needs_a_card_and_no_rust() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("mine.onnx"), b"any network").unwrap();
-    let card = "name = \"mine\"\nlicence = \"MIT\"\n[[origin]]\nkind = \"file\"\npath = \"mine.onnx\"\n\
+    let card = "name = \"mine\"\nlicense = \"MIT\"\n[[origin]]\nkind = \"file\"\npath = \"mine.onnx\"\n\
         [input]\nname = \"pixels\"\nlayout = \"frames\"\nsize = [64, 64]\nresize = { size = [64, 64] }\n\
         interpolation = \"bilinear\"\nantialias = false\nmean = [0, 0, 0]\nstd = [1, 1, 1]\n\
         [output]\nname = \"features\"\ndim = 10\n";

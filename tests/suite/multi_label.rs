@@ -85,7 +85,7 @@ fn classifiers_learn_several_labels_and_say_what_they_measured() {
         ("constant", &[]),
         ("mlp", &quick),
         ("asymmetric", &["--loss", "asymmetric"]),
-        ("focal", &["--loss", "focal", "--optimiser", "sgd", "--schedule", "step"]),
+        ("focal", &["--loss", "focal", "--optimizer", "sgd", "--schedule", "step"]),
         ("logistic", &[]),
         ("bayes", &[]),
         ("knn", &[]),

@@ -155,7 +155,7 @@ fn a_year_with_too_few_is_skipped_aloud() {
     assert!(drawn.text("few/REPORT.md").contains("2001 is skipped: 0 training clips of at least 10"));
     let posters = drawn.json("few/posters.json");
     assert_eq!(posters["years"].as_array().unwrap().len(), 2);
-    // A window reaches over the neighbours: then there are enough to learn from, but none to measure on.
+    // A window reaches over the neighbors: then there are enough to learn from, but none to measure on.
     let output = drawn.classify("drawn/few.csv", "few.toml", "few-window", &["--window", "10"]);
     assert_code(&output, 0);
     let said = printed(&output);

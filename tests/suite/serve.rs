@@ -34,7 +34,7 @@ fn save_head(dir: &Path, seed: u64, labels: &[&str], sha256: &str) {
         targets: Array2::from_shape_fn((count, labels.len()), |(i, c)| f32::from(noise(i, c) > 0.0)),
         classes: classes.clone(),
     };
-    let mut settings = Classify { standardise: true, ..Classify::default() };
+    let mut settings = Classify { standardize: true, ..Classify::default() };
     settings.mlp.hidden = 8;
     settings.training.epochs = 3;
     let mut progress = |_: &_| {};
@@ -202,7 +202,7 @@ fn png_claiming(width: u32, height: u32) -> Vec<u8> {
 #[test]
 fn pictures_get_the_scores_of_their_features_in_a_store() {
     let server = Server::start(&["--batch", "4"]);
-    let pictures = ["alpha.png", "grey.png", "pixel.png", "sixteen.png", "pictures/turned_6.jpg", "pictures/cmyk.jpg"];
+    let pictures = ["alpha.png", "gray.png", "pixel.png", "sixteen.png", "pictures/turned_6.jpg", "pictures/cmyk.jpg"];
     let folder = tempfile::tempdir().unwrap();
     let mut manifest = String::from("id,path\n");
     for name in pictures {
@@ -278,7 +278,7 @@ fn a_video_gives_genres_over_time() {
 #[test]
 fn without_a_model_for_all_overall_is_the_mean_of_the_years() {
     let server = Server::start_with(&[], |listed| listed["overall"] = Value::Null);
-    let answer = server.predict(&[("a.png", &media("grey.png"))]).json();
+    let answer = server.predict(&[("a.png", &media("gray.png"))]).json();
     conforms("Predictions", &answer);
     conforms("Models", &server.get("/api/models").json());
     let result = &answer["results"][0];
@@ -299,7 +299,7 @@ fn bad_files_are_refused_with_their_status_and_a_sentence() {
     let server =
         Server::start(&["--files", "2", "--picture-megabytes", "1", "--request-megabytes", "2", "--seconds", "2"]);
     let jpeg = media("pictures/turned_3.jpg");
-    let good = media("grey.png");
+    let good = media("gray.png");
     let says = |files: &[(&str, &[u8])], status: u16, sentence: &str| {
         let said = server.predict(files).refusal(status);
         assert!(said.contains(sentence), "{said}");
@@ -399,7 +399,7 @@ fn every_route_and_status_is_described_and_safe() {
 #[test]
 fn prometheus_reads_what_was_counted() {
     let server = Server::start(&[]);
-    server.predict(&[("a.png", &media("grey.png"))]);
+    server.predict(&[("a.png", &media("gray.png"))]);
     server.predict(&[("a.txt", b"text")]);
     let text = server.get("/metrics").text;
     for line in [
@@ -456,7 +456,7 @@ fn begin(address: &str) -> TcpStream {
 fn a_signal_lets_requests_finish_that_have_begun() {
     for signal in ["-TERM", "-INT"] {
         let mut server = Server::start(&[]);
-        let body = form(&[("file", "a.png", &media("grey.png"))]);
+        let body = form(&[("file", "a.png", &media("gray.png"))]);
         let mut stream = TcpStream::connect(&server.address).unwrap();
         write!(stream, "{WHOLE}Connection: close\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();
         stream.write_all(&body[..50]).unwrap();

@@ -8,7 +8,7 @@ import axe from 'axe-core';
 const TEXT = { name: 'notes.png', mimeType: 'image/png', buffer: Buffer.from('Not a picture, whatever its name says.\n') };
 const CUT = (picture) => ({ ...picture, name: 'cut.jpg', buffer: picture.buffer.subarray(0, picture.buffer.length / 2) });
 /** What browsers do not read, or each in its own way: of these the site says so. */
-const SERVER_ALONE = { 'cmyk.jpg': 'is in print colours (CMYK): save it in RGB.', 'deflate.tiff': 'is not a picture that this page can look at (JPEG, PNG, WebP, GIF, BMP), whatever its name says.' };
+const SERVER_ALONE = { 'cmyk.jpg': 'is in print colors (CMYK): save it in RGB.', 'deflate.tiff': 'is not a picture that this page can look at (JPEG, PNG, WebP, GIF, BMP), whatever its name says.' };
 /** How long the network may take to load and to run, on a machine with other work. */
 const PATIENCE = 300_000;
 

@@ -25,7 +25,7 @@ export async function makePictures(browser, root) {
     ['turned.jpg', turned(jpeg)],
     ['transparent.png', await transparent()],
     await fixture('alpha.png'),
-    await fixture('grey.png'),
+    await fixture('gray.png'),
     await fixture('sixteen.png'),
     await fixture('pixel.png'),
     ...(await Promise.all(odd.map((name) => fixture(`pictures/${name}`)))),

@@ -37,7 +37,7 @@ export async function transformMatchesTorchvision() {
 async function inputOf(card) {
   const text = await readFile(new URL(`models/${card}.toml`, root), 'utf8');
   const section = text.split(/^\[/m).find((part) => part.startsWith('input]'));
-  const input = { scale: 255, colour: 'rgb' };
+  const input = { scale: 255, color: 'rgb' };
   for (const [, key, value] of section.matchAll(/^(\w+) = ([^#\n]+)/gm)) {
     input[key] = JSON.parse(value.replace(/([\w-]+) = /g, '"$1": '));
   }

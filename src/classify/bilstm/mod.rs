@@ -9,7 +9,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::layers::{Dropout, LayerNorm, Linear, Parameter};
 use super::loss::{self, Loss};
-use super::standardise::check_dim;
+use super::standardize::check_dim;
 use super::training::{Learner, Streams, Trainer, measure};
 use super::{Classifier, Exporter, Fitted, Fitting, Model, Tensor, Tensors};
 use crate::dataset::Dataset;

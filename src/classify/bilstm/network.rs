@@ -14,7 +14,7 @@ use crate::classify::numeric::Real;
 pub enum Pool {
     /// The maximum over the clip's own steps, of 2H; of equal values the first.
     MaxOverTime,
-    /// Of the last step, the maxima of four neighbouring values each: 2H/4 (`torch.nn.MaxPool1d(4)`).
+    /// Of the last step, the maxima of four neighboring values each: 2H/4 (`torch.nn.MaxPool1d(4)`).
     LastStep,
 }
 

@@ -1,4 +1,4 @@
-//! Batch normalisation over the clips of a batch.
+//! Batch normalization over the clips of a batch.
 
 use ndarray::{Array1, ArrayView2, ArrayViewMut2};
 
@@ -52,7 +52,7 @@ impl<T: Real> BatchNorm<T> {
         }
     }
 
-    /// Training pass over a batch (N ≥ 2, features): `input` becomes x̂, the normalised input, which
+    /// Training pass over a batch (N ≥ 2, features): `input` becomes x̂, the normalized input, which
     /// [`BatchNorm::backward`] needs, and `output` becomes γ·x̂ + β.
     pub fn forward_training(&mut self, mut input: ArrayViewMut2<'_, T>, mut output: ArrayViewMut2<'_, T>) {
         let count = T::of(input.nrows() as f64);
@@ -67,8 +67,8 @@ impl<T: Real> BatchNorm<T> {
             let row = row.to_slice().expect("activations are contiguous");
             let variance = self.variance.as_slice_mut().expect("contiguous");
             for ((variance, &x), &mean) in variance.iter_mut().zip(row).zip(mean) {
-                let centred = x - mean;
-                *variance += centred * centred;
+                let centered = x - mean;
+                *variance += centered * centered;
             }
         }
         self.variance /= count;
@@ -88,14 +88,14 @@ impl<T: Real> BatchNorm<T> {
             let row = row.as_slice_mut().expect("activations are contiguous");
             let out = out.as_slice_mut().expect("activations are contiguous");
             for (i, (x, y)) in row.iter_mut().zip(out).enumerate() {
-                let normalised = (*x - mean[i]) * scale[i];
-                *x = normalised;
-                *y = weight[i] * normalised + bias[i];
+                let normalized = (*x - mean[i]) * scale[i];
+                *x = normalized;
+                *y = weight[i] * normalized + bias[i];
             }
         }
     }
 
-    /// Prediction: normalises in place by the running averages.
+    /// Prediction: normalizes in place by the running averages.
     pub fn forward_running(&self, mut batch: ArrayViewMut2<'_, T>) {
         let epsilon = T::of(Self::EPSILON);
         let scale = self.running_variance.mapv(|variance| T::one() / (variance + epsilon).sqrt()) * &self.weight;
@@ -106,19 +106,19 @@ impl<T: Real> BatchNorm<T> {
         }
     }
 
-    /// Turns the gradient by the output into that by the input, in place; keeps those by γ and β. `normalised` is x̂.
+    /// Turns the gradient by the output into that by the input, in place; keeps those by γ and β. `normalized` is x̂.
     ///
     /// With g the gradient by the output: by γ Σ g·x̂, by β Σ g, by x γ/√(variance + ε)·(g − mean(g) − x̂·mean(g·x̂)).
-    pub fn backward(&mut self, normalised: ArrayView2<'_, T>, mut gradient: ArrayViewMut2<'_, T>) {
+    pub fn backward(&mut self, normalized: ArrayView2<'_, T>, mut gradient: ArrayViewMut2<'_, T>) {
         let count = T::of(gradient.nrows() as f64);
         self.weight_gradient.fill(T::zero());
         self.bias_gradient.fill(T::zero());
-        for (row, normalised) in gradient.rows().into_iter().zip(normalised.rows()) {
+        for (row, normalized) in gradient.rows().into_iter().zip(normalized.rows()) {
             let row = row.to_slice().expect("activations are contiguous");
-            let normalised = normalised.to_slice().expect("activations are contiguous");
+            let normalized = normalized.to_slice().expect("activations are contiguous");
             let by_weight = self.weight_gradient.as_slice_mut().expect("contiguous");
             let by_bias = self.bias_gradient.as_slice_mut().expect("contiguous");
-            for (((by_weight, by_bias), &g), &x) in by_weight.iter_mut().zip(by_bias).zip(row).zip(normalised) {
+            for (((by_weight, by_bias), &g), &x) in by_weight.iter_mut().zip(by_bias).zip(row).zip(normalized) {
                 *by_weight += g * x;
                 *by_bias += g;
             }
@@ -131,10 +131,10 @@ impl<T: Real> BatchNorm<T> {
         self.mean /= count;
         let (scale, of_gradient, of_product) =
             (contiguous(&self.scale), contiguous(&self.shift), contiguous(&self.mean));
-        for (mut row, normalised) in gradient.rows_mut().into_iter().zip(normalised.rows()) {
+        for (mut row, normalized) in gradient.rows_mut().into_iter().zip(normalized.rows()) {
             let row = row.as_slice_mut().expect("activations are contiguous");
-            let normalised = normalised.to_slice().expect("activations are contiguous");
-            for (i, (g, &x)) in row.iter_mut().zip(normalised).enumerate() {
+            let normalized = normalized.to_slice().expect("activations are contiguous");
+            for (i, (g, &x)) in row.iter_mut().zip(normalized).enumerate() {
                 *g = scale[i] * (*g - of_gradient[i] - x * of_product[i]);
             }
         }

@@ -1,4 +1,4 @@
-//! Layer normalisation over the features of a row.
+//! Layer normalization over the features of a row.
 
 use ndarray::{Array1, ArrayView2, ArrayViewMut2};
 

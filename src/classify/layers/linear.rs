@@ -21,7 +21,7 @@ pub struct Linear<T> {
 }
 
 impl<T: Real> Linear<T> {
-    /// A layer with PyTorch's default initialisation: weights and biases uniform in ±1/√inputs (He et al. 2015, with
+    /// A layer with PyTorch's default initialization: weights and biases uniform in ±1/√inputs (He et al. 2015, with
     /// a = √5).
     pub fn new(inputs: usize, outputs: usize, random: &mut impl RngCore) -> Self {
         let bound = 1.0 / (inputs as f64).sqrt();

@@ -15,7 +15,7 @@ pub use gelu::Gelu;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 
-/// A parameter with its gradient, as an optimiser sees it. Both in the layer's order, of one length.
+/// A parameter with its gradient, as an optimizer sees it. Both in the layer's order, of one length.
 pub struct Parameter<'a, T> {
     /// The values.
     pub values: &'a mut [T],

@@ -6,7 +6,7 @@ use ndarray::{Array2, ArrayViewMut2};
 
 use super::layers::{BatchNorm, Dropout, Linear, Parameter};
 use super::loss::{self, Loss};
-use super::standardise::check_dim;
+use super::standardize::check_dim;
 use super::training::{Learner, Streams, Trainer, measure};
 use super::{Classifier, Exporter, Fitted, Fitting, Model, Tensor, Tensors};
 use crate::dataset::Dataset;
@@ -28,7 +28,7 @@ impl Classifier for Perceptron {
     fn fit(&self, data: &Dataset, valid: &Dataset, fitting: &mut Fitting<'_>) -> Result<Fitted> {
         if data.len() < 2 {
             return Err(Error::Data(format!(
-                "{} training clip{}, and batch normalisation needs at least two",
+                "{} training clip{}, and batch normalization needs at least two",
                 data.len(),
                 if data.len() == 1 { "" } else { "s" }
             )));

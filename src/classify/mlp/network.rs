@@ -25,7 +25,7 @@ pub struct Network<T> {
 #[derive(Debug, Clone)]
 struct Buffers<T> {
     /// x̂ of the batch norm, (batch, hidden).
-    normalised: Array2<T>,
+    normalized: Array2<T>,
     /// After dropout, (batch, hidden).
     hidden: Array2<T>,
     /// Gradient by the hidden activations, on its way back through dropout, GELU and batch norm, (batch, hidden).
@@ -50,7 +50,7 @@ impl<T: Real> Network<T> {
         assert!(norm.weight.len() == hidden && second.weight.ncols() == hidden, "the layers fit each other");
         let empty = Array2::zeros((0, hidden));
         let buffers = Buffers {
-            normalised: empty.clone(),
+            normalized: empty.clone(),
             hidden: empty.clone(),
             gradient: empty.clone(),
             derivative: empty,
@@ -71,15 +71,15 @@ impl<T: Real> Network<T> {
     ) -> f64 {
         let count = input.nrows();
         self.buffers.make_room(count);
-        let Buffers { normalised, hidden, gradient, derivative, logits } = &mut self.buffers;
-        let mut normalised = normalised.slice_mut(s![..count, ..]);
+        let Buffers { normalized, hidden, gradient, derivative, logits } = &mut self.buffers;
+        let mut normalized = normalized.slice_mut(s![..count, ..]);
         let mut hidden = hidden.slice_mut(s![..count, ..]);
         let mut gradient = gradient.slice_mut(s![..count, ..]);
         let mut derivative = derivative.slice_mut(s![..count, ..]);
         let mut logits = logits.slice_mut(s![..count, ..]);
 
-        self.first.forward(input, normalised.view_mut(), self.threads);
-        self.norm.forward_training(normalised.view_mut(), hidden.view_mut());
+        self.first.forward(input, normalized.view_mut(), self.threads);
+        self.norm.forward_training(normalized.view_mut(), hidden.view_mut());
         let values = hidden.as_slice_mut().expect("buffers are contiguous");
         let slopes = derivative.as_slice_mut().expect("buffers are contiguous");
         Gelu.forward_training(values, slopes);
@@ -90,7 +90,7 @@ impl<T: Real> Network<T> {
         let value = loss.gradient(logits.view_mut(), targets);
         self.second.backward(hidden.view(), logits.view(), Some(gradient.view_mut()), self.threads);
         gradient *= &derivative;
-        self.norm.backward(normalised.view(), gradient.view_mut());
+        self.norm.backward(normalized.view(), gradient.view_mut());
         self.first.backward(input, gradient.view(), None, self.threads);
         value
     }
@@ -137,7 +137,7 @@ impl<T: Real> Buffers<T> {
     fn make_room(&mut self, count: usize) {
         if self.hidden.nrows() < count {
             for buffer in
-                [&mut self.normalised, &mut self.hidden, &mut self.gradient, &mut self.derivative, &mut self.logits]
+                [&mut self.normalized, &mut self.hidden, &mut self.gradient, &mut self.derivative, &mut self.logits]
             {
                 *buffer = Array2::zeros((count, buffer.ncols()));
             }

@@ -1,4 +1,4 @@
-//! Losses, optimisers, schedules and the BiLSTM against PyTorch, on the numbers of tests/goldens/training.py.
+//! Losses, optimizers, schedules and the BiLSTM against PyTorch, on the numbers of tests/goldens/training.py.
 
 use ndarray::{Array2, Axis};
 use rand::SeedableRng;
@@ -12,10 +12,10 @@ use crate::classify::bilstm::sequences::{Packed, Window};
 use crate::classify::layers::{Dropout, LayerNorm, Linear, Parameter};
 use crate::classify::loss::Loss;
 use crate::classify::numeric::Real;
-use crate::classify::optimiser::Optimiser;
+use crate::classify::optimizer::Optimizer;
 use crate::classify::schedule::Schedule;
 use crate::dataset::Dataset;
-use crate::recipe::{self, OptimiserKind, ScheduleKind, SequenceSample};
+use crate::recipe::{self, OptimizerKind, ScheduleKind, SequenceSample};
 
 const TRAINING: &[u8] = include_bytes!("../../../fixtures/training.safetensors");
 const BILSTM: &[u8] = include_bytes!("../../../fixtures/bilstm.safetensors");
@@ -56,24 +56,24 @@ fn losses_agree_with_pytorch() {
 }
 
 #[test]
-fn ten_steps_of_every_optimiser_agree_with_pytorch() {
+fn ten_steps_of_every_optimizer_agree_with_pytorch() {
     let file = SafeTensors::deserialize(TRAINING).unwrap();
-    let gradients: Array2<f64> = matrix(&file, "optimiser.gradients");
-    let sgd = |momentum, nesterov| (OptimiserKind::Sgd, momentum, nesterov);
+    let gradients: Array2<f64> = matrix(&file, "optimizer.gradients");
+    let sgd = |momentum, nesterov| (OptimizerKind::Sgd, momentum, nesterov);
     for (name, (kind, momentum, nesterov)) in [
-        ("adamw", (OptimiserKind::Adamw, 0.9, false)),
-        ("adam", (OptimiserKind::Adam, 0.9, false)),
+        ("adamw", (OptimizerKind::Adamw, 0.9, false)),
+        ("adam", (OptimizerKind::Adam, 0.9, false)),
         ("sgd", sgd(0.0, false)),
         ("momentum", sgd(0.9, false)),
         ("nesterov", sgd(0.9, true)),
     ] {
-        let settings = recipe::Optimiser { kind, learning_rate: 0.05, weight_decay: 0.1, momentum, nesterov };
-        let expected: Array2<f64> = matrix(&file, &format!("optimiser.{name}"));
-        let mut ours = values(&file, "optimiser.start").1;
-        let mut optimiser = Optimiser::new(&settings);
+        let settings = recipe::Optimizer { kind, learning_rate: 0.05, weight_decay: 0.1, momentum, nesterov };
+        let expected: Array2<f64> = matrix(&file, &format!("optimizer.{name}"));
+        let mut ours = values(&file, "optimizer.start").1;
+        let mut optimizer = Optimizer::new(&settings);
         for (gradient, theirs) in gradients.rows().into_iter().zip(expected.rows()) {
             let gradient = gradient.to_vec();
-            optimiser.step(&mut [Parameter { values: &mut ours, gradient: &gradient }], 0.05, 1);
+            optimizer.step(&mut [Parameter { values: &mut ours, gradient: &gradient }], 0.05, 1);
             assert!(ours.iter().zip(theirs).all(|(a, b)| (a - b).abs() < 1e-12), "{name}");
         }
     }

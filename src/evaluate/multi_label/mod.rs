@@ -1,6 +1,6 @@
 //! Metrics of any number of labels a clip, as scikit-learn defines them (`zero_division` = 0).
 //!
-//! Clips without any label count as unlabelled and are left out of everything. Labels that no clip has are no one's
+//! Clips without any label count as unlabeled and are left out of everything. Labels that no clip has are no one's
 //! fault: their numbers are absent (null in JSON), and macro averages leave them out, where scikit-learn would count 0.
 //! [`averages`] counts sets of labels, [`per_clip`] reads the scores of one clip, [`thresholds`] tunes.
 
@@ -77,7 +77,7 @@ pub struct TopK {
 /// All metrics of one split: the object of metrics.json.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MultiLabel {
-    /// Labelled clips; clips without any label are left out of everything.
+    /// Labeled clips; clips without any label are left out of everything.
     pub n: usize,
     /// Label names, C of them.
     pub labels: Vec<String>,
@@ -128,7 +128,7 @@ pub struct MultiLabel {
 /// Definitions are scikit-learn's: `precision_recall_fscore_support` and `average_precision_score` in all averages,
 /// `accuracy_score`, `hamming_loss`, `label_ranking_loss`, `coverage_error`, `label_ranking_average_precision_score`.
 pub fn measure(predictions: &Predictions) -> MultiLabel {
-    let rows = predictions.labelled();
+    let rows = predictions.labeled();
     let (n, classes) = (rows.len(), predictions.classes.len());
     let truth = Sets::of(&predictions.truth, &rows, classes);
     let predicted = Sets::of(&predictions.predicted, &rows, classes);

@@ -95,7 +95,7 @@ fn draws_are_measured_as_if_they_were_clips() {
         let found = (statistics.of)(&draw.rows);
         assert!((found[0] - draw.map).abs() < 1e-12 && (found[1] - draw.micro_f1).abs() < 1e-12, "{}", golden.name);
         let measured = measure(&ours);
-        let whole = (statistics.of)(&ours.labelled());
+        let whole = (statistics.of)(&ours.labeled());
         assert!((whole[0] - measured.map.macro_.unwrap()).abs() < 1e-12);
         assert!((whole[1] - measured.averages.micro.f1).abs() < 1e-12);
     }
@@ -116,7 +116,7 @@ fn the_classic_report_is_scikit_learns() {
 }
 
 #[test]
-fn unlabelled_clips_are_left_out_and_nothing_is_no_number() {
+fn unlabeled_clips_are_left_out_and_nothing_is_no_number() {
     let scores = array![[0.9, 0.1], [0.2, 0.8], [0.9, 0.9]];
     let with = from_scores(&[vec![0], vec![1], vec![]], scores.clone());
     let metrics = measure(&with);

@@ -34,9 +34,9 @@ pub struct Thresholds {
 impl Thresholds {
     /// The thresholds with the highest F1 of each label on these clips (of equal ones the highest threshold), and what they
     /// give there: a score that some clip has is where it is cut. A label that no clip has keeps 0.5. `None` without scores
-    /// or labelled clips, and for predictions of one label a clip.
+    /// or labeled clips, and for predictions of one label a clip.
     pub fn tune(predictions: &Predictions) -> Option<Self> {
-        let rows = predictions.labelled();
+        let rows = predictions.labeled();
         let scores = predictions.scores.as_ref().filter(|_| !rows.is_empty())?;
         if predictions.task != crate::recipe::Task::MultiLabel {
             return None;
@@ -50,7 +50,7 @@ impl Thresholds {
     }
 
     /// What these thresholds give on other clips; labels go by name, and one that was not tuned is cut at 0.5. `None`
-    /// without scores or labelled clips.
+    /// without scores or labeled clips.
     pub fn apply(&self, predictions: &Predictions) -> Option<Self> {
         let of = |label: &String| {
             let tuned = self.per_label.iter().find(|tuned| tuned.label == *label);
@@ -60,7 +60,7 @@ impl Thresholds {
     }
 
     fn measured(predictions: &Predictions, thresholds: &[f32]) -> Option<Self> {
-        let rows = predictions.labelled();
+        let rows = predictions.labeled();
         let scores = predictions.scores.as_ref().filter(|_| !rows.is_empty())?.select(ndarray::Axis(0), &rows);
         let truth = Sets::of(&predictions.truth, &rows, predictions.classes.len());
         let predicted = Sets::at_least(&scores, thresholds);

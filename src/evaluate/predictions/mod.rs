@@ -26,7 +26,7 @@ pub struct Predictions {
     pub ids: Vec<String>,
     /// Clip groups, N of them; bootstrap intervals draw whole groups.
     pub groups: Vec<Option<String>>,
-    /// True classes of N clips, each below C and rising; empty for an unlabelled clip.
+    /// True classes of N clips, each below C and rising; empty for an unlabeled clip.
     pub truth: Vec<Vec<usize>>,
     /// Predicted classes of N clips, each below C and rising. Single-label: exactly one each. Multi-label: may be empty.
     pub predicted: Vec<Vec<usize>>,
@@ -69,7 +69,7 @@ impl Predictions {
     }
 
     /// The indices of the clips that have a label.
-    pub fn labelled(&self) -> Vec<usize> {
+    pub fn labeled(&self) -> Vec<usize> {
         (0..self.len()).filter(|&i| !self.truth[i].is_empty()).collect()
     }
 

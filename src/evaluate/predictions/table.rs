@@ -5,7 +5,7 @@
 //! | column | meaning |
 //! |-|-|
 //! | `id` | the clip; unique in the file |
-//! | `label` | its true class; empty for an unlabelled clip |
+//! | `label` | its true class; empty for an unlabeled clip |
 //! | `labels` | in place of `label` where a clip may have several: the true classes, `|` between them |
 //! | `predicted` | the predicted class, or classes with `|` between; may be missing where there are scores |
 //! | `split` | optional: `train`, `val` or `test` |
@@ -36,7 +36,7 @@ pub struct PredictionTable {
     pub predictions: Predictions,
     /// The split of each, where the file says it.
     pub splits: Vec<Option<Split>>,
-    /// What the user should know: unknown columns, unlabelled clips, labels that only occur as predictions.
+    /// What the user should know: unknown columns, unlabeled clips, labels that only occur as predictions.
     pub warnings: Vec<String>,
 }
 
@@ -310,13 +310,13 @@ impl<'a> Reader<'a> {
             predictions.predicted.push(predicted);
             splits.push(split);
         }
-        let unlabelled = predictions.truth.iter().filter(|truth| truth.is_empty()).count();
-        if unlabelled == n {
+        let unlabeled = predictions.truth.iter().filter(|truth| truth.is_empty()).count();
+        if unlabeled == n {
             return Err(self.wrong(None, "no clip has a label to compare its prediction with"));
         }
         let mut warnings = self.warnings;
-        if unlabelled > 0 {
-            warnings.push(format!("{unlabelled} of {n} clips have no label and are not measured"));
+        if unlabeled > 0 {
+            warnings.push(format!("{unlabeled} of {n} clips have no label and are not measured"));
         }
         predictions.scores = (!self.scores.is_empty()).then_some(scores);
         Ok(PredictionTable { predictions, splits, warnings })

@@ -1,13 +1,13 @@
 //! Lloyd's k-means whose assignment is a matrix product, seeded by greedy k-means++.
 //!
-//! ‖x − c‖² = ‖x‖² + ‖c‖² − 2·x·c, and ‖x‖² does not decide which centre is nearest: a block of rows is scored against
-//! all centres by one product ([`scoring`]). u8 data is widened block by block, so it is never in memory as f32. Rows
-//! whose nearest centre cannot have changed, because the centres moved less than its lead over the second nearest, are
+//! ‖x − c‖² = ‖x‖² + ‖c‖² − 2·x·c, and ‖x‖² does not decide which center is nearest: a block of rows is scored against
+//! all centers by one product ([`scoring`]). u8 data is widened block by block, so it is never in memory as f32. Rows
+//! whose nearest center cannot have changed, because the centers moved less than its lead over the second nearest, are
 //! passed over (Hamerly, "Making k-means even faster", 2010; [`slice`]): the result is that of Lloyd's algorithm, and
 //! late iterations, in which few labels change, cost little.
 //!
-//! Rules as in scikit-learn's `KMeans(algorithm="lloyd")`: stop when no label changes or the centres move less than
-//! `tolerance` times the mean variance, squared and summed; an empty cluster is given the row farthest from its centre.
+//! Rules as in scikit-learn's `KMeans(algorithm="lloyd")`: stop when no label changes or the centers move less than
+//! `tolerance` times the mean variance, squared and summed; an empty cluster is given the row farthest from its center.
 //! Seeding is its greedy k-means++ ([`seeding`]).
 //!
 //! The rows are cut into slices whose number does not depend on the threads, each summed in its own order and the
@@ -63,7 +63,7 @@ impl Number for f32 {
 /// How to cluster.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KMeans {
-    /// Number of centres, k.
+    /// Number of centers, k.
     pub clusters: usize,
     /// Iterations at the most.
     pub max_iterations: usize,
@@ -76,21 +76,21 @@ pub struct KMeans {
 /// What came of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Clusters {
-    /// The centres, (k, D).
+    /// The centers, (k, D).
     pub centroids: Array2<f32>,
-    /// The nearest centre of each row; the first of equally near ones.
+    /// The nearest center of each row; the first of equally near ones.
     pub labels: Vec<u32>,
-    /// Sum of the squared distances of the rows to their centres.
+    /// Sum of the squared distances of the rows to their centers.
     pub inertia: f64,
     /// Iterations done.
     pub iterations: usize,
 }
 
 impl KMeans {
-    /// Clusters the rows of `data`, (N, D), from centres drawn by k-means++.
+    /// Clusters the rows of `data`, (N, D), from centers drawn by k-means++.
     ///
     /// # Errors
-    /// Fewer rows than centres, no centres or columns, or a value that is not finite.
+    /// Fewer rows than centers, no centers or columns, or a value that is not finite.
     pub fn fit<T: Number>(&self, data: ArrayView2<'_, T>) -> Result<Clusters> {
         let data = data.as_standard_layout();
         self.check(&data)?;
@@ -99,7 +99,7 @@ impl KMeans {
         Ok(self.lloyd(&data, start))
     }
 
-    /// Clusters the rows of `data`, (N, D), from the centres `start`, (k, D).
+    /// Clusters the rows of `data`, (N, D), from the centers `start`, (k, D).
     ///
     /// # Errors
     /// As [`KMeans::fit`]; or `start` has another shape.
@@ -108,14 +108,14 @@ impl KMeans {
         self.check(&data)?;
         if start.dim() != (self.clusters, data.ncols()) {
             let wanted = (self.clusters, data.ncols());
-            return Err(Error::Data(format!("the starting centres are {:?}, not {wanted:?}", start.dim())));
+            return Err(Error::Data(format!("the starting centers are {:?}, not {wanted:?}", start.dim())));
         }
         Ok(self.lloyd(&data, start.as_standard_layout().into_owned()))
     }
 
     fn check<T: Number>(&self, data: &CowArray<'_, T, Ix2>) -> Result<()> {
         if self.clusters == 0 || data.ncols() == 0 {
-            return Err(Error::Data("k-means needs at least one centre and one column".into()));
+            return Err(Error::Data("k-means needs at least one center and one column".into()));
         }
         if data.nrows() < self.clusters {
             return Err(Error::Data(format!(
@@ -156,7 +156,7 @@ impl KMeans {
                 break;
             }
         }
-        // The labels are those of the centres before the last update.
+        // The labels are those of the centers before the last update.
         if !settled {
             labels = assign_rows(data, &centroids);
         }
@@ -164,7 +164,7 @@ impl KMeans {
         Clusters { centroids, labels, inertia, iterations }
     }
 
-    /// Moves every centre to the mean of its rows.
+    /// Moves every center to the mean of its rows.
     fn update<T: Number>(
         &self,
         data: &CowArray<'_, T, Ix2>,
@@ -180,11 +180,11 @@ impl KMeans {
         }
         relocate_empty(data, labels, centroids, &mut sums, &mut counts);
         let mut moved = vec![0.0; self.clusters];
-        for (cluster, (mut centre, sum)) in centroids.rows_mut().into_iter().zip(sums.chunks(columns)).enumerate() {
+        for (cluster, (mut center, sum)) in centroids.rows_mut().into_iter().zip(sums.chunks(columns)).enumerate() {
             if counts[cluster] == 0 {
-                continue; // every row sits on its centre: there is none to give away
+                continue; // every row sits on its center: there is none to give away
             }
-            for (value, sum) in centre.iter_mut().zip(sum) {
+            for (value, sum) in center.iter_mut().zip(sum) {
                 let mean = (sum / counts[cluster] as f64) as f32;
                 moved[cluster] += f64::from(mean - *value).powi(2);
                 *value = mean;
@@ -197,14 +197,14 @@ impl KMeans {
 /// The nearest of `centroids`, (k, D), for each row of `data`, (N, D); the first of equally near ones.
 ///
 /// # Panics
-/// The columns differ, or there is no centre.
+/// The columns differ, or there is no center.
 pub fn assign<T: Number>(data: ArrayView2<'_, T>, centroids: &Array2<f32>) -> Vec<u32> {
-    assert!(centroids.nrows() > 0, "no centre to assign to");
+    assert!(centroids.nrows() > 0, "no center to assign to");
     assign_rows(&data.as_standard_layout(), centroids)
 }
 
 fn assign_rows<T: Number>(data: &CowArray<'_, T, Ix2>, centroids: &Array2<f32>) -> Vec<u32> {
-    let mean = centroids.mapv(f64::from).mean_axis(ndarray::Axis(0)).expect("there is a centre").to_vec();
+    let mean = centroids.mapv(f64::from).mean_axis(ndarray::Axis(0)).expect("there is a center").to_vec();
     let scorer = Scorer::new(centroids, &mean);
     let mut labels = vec![0; data.nrows()];
     let slice_rows = slice_rows(data.nrows());
@@ -232,13 +232,13 @@ fn rows_of<'a, T: Number>(data: &'a CowArray<'_, T, Ix2>, first: usize, count: u
     &data.as_slice().expect("in standard layout")[first * columns..(first + count) * columns]
 }
 
-fn centre_of(centroids: &Array2<f32>, label: u32) -> &[f32] {
+fn center_of(centroids: &Array2<f32>, label: u32) -> &[f32] {
     let columns = centroids.ncols();
     let first = label as usize * columns;
     &centroids.as_slice().expect("in standard layout")[first..first + columns]
 }
 
-/// Gives every empty cluster the row farthest from its centre, the farthest first (the first of equally far ones).
+/// Gives every empty cluster the row farthest from its center, the farthest first (the first of equally far ones).
 fn relocate_empty<T: Number>(
     data: &CowArray<'_, T, Ix2>,
     labels: &[u32],
@@ -253,7 +253,7 @@ fn relocate_empty<T: Number>(
     let columns = data.ncols();
     let mut distances: Vec<(f32, usize)> = (0..labels.len())
         .into_par_iter()
-        .map(|row| (squared_distance(rows_of(data, row, 1), centre_of(centroids, labels[row])), row))
+        .map(|row| (squared_distance(rows_of(data, row, 1), center_of(centroids, labels[row])), row))
         .collect();
     let farther = |a: &(f32, usize), b: &(f32, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
     if empty.len() < distances.len() {
@@ -284,7 +284,7 @@ fn inertia<T: Number>(data: &CowArray<'_, T, Ix2>, labels: &[u32], centroids: &A
         .enumerate()
         .map(|(index, labels)| {
             let rows = rows_of(data, index * slice_rows, labels.len()).chunks_exact(data.ncols());
-            rows.zip(labels).map(|(row, &label)| f64::from(squared_distance(row, centre_of(centroids, label)))).sum()
+            rows.zip(labels).map(|(row, &label)| f64::from(squared_distance(row, center_of(centroids, label)))).sum()
         })
         .collect();
     sums.into_iter().sum()

@@ -1,4 +1,4 @@
-//! Blocks of rows against all centres.
+//! Blocks of rows against all centers.
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use pulp::Arch;
@@ -6,7 +6,7 @@ use pulp::Arch;
 use super::Number;
 use crate::matrix::{Into as Product, multiply};
 
-/// Rows scored at once: with 128 columns and centres, a block and its scores are 256 KiB, in the second-level cache.
+/// Rows scored at once: with 128 columns and centers, a block and its scores are 256 KiB, in the second-level cache.
 pub(super) const BLOCK_ROWS: usize = 256;
 
 /// The buffers of one thread.
@@ -14,9 +14,9 @@ pub(super) struct Scratch {
     columns: usize,
     /// A block of rows as f32, (BLOCK_ROWS, D).
     rows: Vec<f32>,
-    /// Its scores, (k, BLOCK_ROWS): centre by centre, so that finding the least is vector arithmetic over rows.
+    /// Its scores, (k, BLOCK_ROWS): center by center, so that finding the least is vector arithmetic over rows.
     scores: Vec<f32>,
-    /// The nearest centre of each row.
+    /// The nearest center of each row.
     pub nearest: Vec<u32>,
     /// Its score.
     pub least: Vec<f32>,
@@ -25,7 +25,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// For centres of the shape (k, D).
+    /// For centers of the shape (k, D).
     pub fn new((clusters, columns): (usize, usize)) -> Self {
         Self {
             columns,
@@ -49,7 +49,7 @@ impl Scratch {
     }
 }
 
-/// Scores of rows against centres: ‖x − c‖² − ‖x − m‖² for a point m amid the data, which is taken out of the centres
+/// Scores of rows against centers: ‖x − c‖² − ‖x − m‖² for a point m amid the data, which is taken out of the centers
 /// so that less is lost to rounding: ‖c − m‖² + 2·m·(c − m) − 2·x·(c − m).
 pub(super) struct Scorer {
     arch: Arch,
@@ -69,9 +69,9 @@ impl Scorer {
         let mut doubled = Array2::zeros(centroids.dim());
         let mut constants = Vec::with_capacity(centroids.nrows());
         let mut largest = 0f64;
-        for (centre, mut out) in centroids.rows().into_iter().zip(doubled.rows_mut()) {
+        for (center, mut out) in centroids.rows().into_iter().zip(doubled.rows_mut()) {
             let (mut norm, mut inner) = (0.0, 0.0);
-            for ((&value, &mean), out) in centre.iter().zip(&mean).zip(&mut out) {
+            for ((&value, &mean), out) in center.iter().zip(&mean).zip(&mut out) {
                 let offset = value - mean;
                 *out = -2.0 * offset;
                 norm += f64::from(offset) * f64::from(offset);
@@ -84,7 +84,7 @@ impl Scorer {
         Self { arch: Arch::new(), mean, doubled, constants, scale }
     }
 
-    /// Finds the nearest centre and the two least scores of the first `count` rows of the scratch.
+    /// Finds the nearest center and the two least scores of the first `count` rows of the scratch.
     pub fn nearest(&self, scratch: &mut Scratch, count: usize) {
         let (clusters, columns) = self.doubled.dim();
         let rows =
@@ -121,7 +121,7 @@ impl Scorer {
         );
     }
 
-    /// The distance of a scored row to its nearest centre at the most, and to its second nearest at the least, rounding
+    /// The distance of a scored row to its nearest center at the most, and to its second nearest at the least, rounding
     /// included.
     pub fn bounds(&self, scratch: &Scratch, place: usize) -> (f32, f32) {
         let norm = self.arch.dispatch(

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 use super::{Number, rows_of, slice_rows};
 
-/// Greedy k-means++ (Arthur & Vassilvitskii 2007): the first centre is any row; each next is the best of 2 + ⌊ln k⌋ rows
-/// drawn with a probability proportional to the squared distance to the nearest centre so far.
+/// Greedy k-means++ (Arthur & Vassilvitskii 2007): the first center is any row; each next is the best of 2 + ⌊ln k⌋ rows
+/// drawn with a probability proportional to the squared distance to the nearest center so far.
 pub(super) fn plus_plus<T: Number>(data: &CowArray<'_, T, Ix2>, clusters: usize, rng: &mut impl Rng) -> Array2<f32> {
     let (rows, columns) = data.dim();
     let trials = 2 + (clusters as f64).ln() as usize;
@@ -21,10 +21,10 @@ pub(super) fn plus_plus<T: Number>(data: &CowArray<'_, T, Ix2>, clusters: usize,
     // The distances of row i to the candidates stand at i · trials.
     let mut distances = vec![0f32; rows * trials];
     let mut candidates = vec![rng.gen_range(0..rows)];
-    for mut centre in centroids.rows_mut() {
+    for mut center in centroids.rows_mut() {
         let chosen: Vec<Vec<T>> = candidates.iter().map(|&row| rows_of(data, row, 1).to_vec()).collect();
         let chosen_norms: Vec<f32> = candidates.iter().map(|&row| norms[row]).collect();
-        // For each slice: the distances of its rows to the candidates, never above those to the centres so far, and
+        // For each slice: the distances of its rows to the candidates, never above those to the centers so far, and
         // their sums.
         let potentials: Vec<Vec<f64>> = distances
             .par_chunks_mut(slice_rows * trials)
@@ -56,7 +56,7 @@ pub(super) fn plus_plus<T: Number>(data: &CowArray<'_, T, Ix2>, clusters: usize,
         let totals: Vec<f64> = (0..chosen.len()).map(total).collect();
         // The first of equally good ones.
         let best = (1..chosen.len()).fold(0, |best, other| if totals[other] < totals[best] { other } else { best });
-        centre.iter_mut().zip(&chosen[best]).for_each(|(wide, &value)| *wide = value.into());
+        center.iter_mut().zip(&chosen[best]).for_each(|(wide, &value)| *wide = value.into());
         nearest.par_chunks_mut(slice_rows).zip(distances.par_chunks(slice_rows * trials)).for_each(
             |(nearest, distances)| {
                 let of_best = distances.iter().skip(best).step_by(trials);

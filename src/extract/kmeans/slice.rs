@@ -4,9 +4,9 @@ use ndarray::{Array2, CowArray, Ix2};
 use pulp::Arch;
 
 use super::scoring::{BLOCK_ROWS, Scorer, Scratch, squared_distance};
-use super::{Number, centre_of, rows_of};
+use super::{Number, center_of, rows_of};
 
-/// How far the centres moved in the last update.
+/// How far the centers moved in the last update.
 pub(super) struct Drift {
     /// Each, as a distance.
     each: Vec<f32>,
@@ -43,12 +43,12 @@ const DOWN: f32 = 1.0 - 2.0 * f32::EPSILON;
 pub(super) struct Slice {
     arch: Arch,
     scratch: Scratch,
-    /// Distance to the own centre at the most, and to any other at the least; one a row.
+    /// Distance to the own center at the most, and to any other at the least; one a row.
     upper: Vec<f32>,
     lower: Vec<f32>,
-    /// Rows whose nearest centre must be looked for.
+    /// Rows whose nearest center must be looked for.
     pending: Vec<usize>,
-    /// Sums of the rows of each centre, (k, D). Differences are added when a label changes, which is exact for bytes.
+    /// Sums of the rows of each center, (k, D). Differences are added when a label changes, which is exact for bytes.
     sums: Vec<f64>,
     counts: Vec<u64>,
     changed: usize,
@@ -73,13 +73,13 @@ impl Slice {
         self.changed
     }
 
-    /// Adds the sums and numbers of rows of each centre.
+    /// Adds the sums and numbers of rows of each center.
     pub fn add_to(&self, sums: &mut [f64], counts: &mut [u64]) {
         sums.iter_mut().zip(&self.sums).for_each(|(total, sum)| *total += sum);
         counts.iter_mut().zip(&self.counts).for_each(|(total, count)| *total += count);
     }
 
-    /// Labels the rows from `first` on by the nearest centre, after the centres moved by `drift`.
+    /// Labels the rows from `first` on by the nearest center, after the centers moved by `drift`.
     pub fn relabel<T: Number>(
         &mut self,
         data: &CowArray<'_, T, Ix2>,
@@ -100,12 +100,12 @@ impl Slice {
                     continue;
                 }
                 // The bound may only have grown loose.
-                let (values, centre) = (rows_of(data, first + row, 1), centre_of(centroids, labels[row]));
+                let (values, center) = (rows_of(data, first + row, 1), center_of(centroids, labels[row]));
                 let distance = self
                     .arch
                     .dispatch(
                         #[inline(always)]
-                        || squared_distance(values, centre),
+                        || squared_distance(values, center),
                     )
                     .sqrt();
                 self.upper[row] = distance * (1.0 + 1e-5);

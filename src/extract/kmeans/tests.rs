@@ -7,11 +7,11 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::{Clusters, KMeans, assign};
 
-/// `per` bytes around each of `centres` random points, 16 columns; rows of one centre stand together.
-fn blobs(centres: usize, per: usize, spread: f32, seed: u64) -> Array2<u8> {
+/// `per` bytes around each of `centers` random points, 16 columns; rows of one center stand together.
+fn blobs(centers: usize, per: usize, spread: f32, seed: u64) -> Array2<u8> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-    let points = Array2::from_shape_fn((centres, 16), |_| rng.gen_range(40.0..200.0f32));
-    Array2::from_shape_fn((centres * per, 16), |(row, column)| {
+    let points = Array2::from_shape_fn((centers, 16), |_| rng.gen_range(40.0..200.0f32));
+    Array2::from_shape_fn((centers * per, 16), |(row, column)| {
         (points[[row / per, column]] + rng.gen_range(-spread..spread)) as u8
     })
 }
@@ -24,7 +24,7 @@ fn threads(count: usize, body: impl FnOnce() -> Clusters + Send) -> Clusters {
     rayon::ThreadPoolBuilder::new().num_threads(count).build().unwrap().install(body)
 }
 
-/// What every result has to be: labels of the nearest centre, inertia of those labels.
+/// What every result has to be: labels of the nearest center, inertia of those labels.
 fn check(data: ArrayView2<'_, u8>, found: &Clusters) {
     let distance = |row: usize, cluster: usize| -> f64 {
         let pairs = data.row(row).into_iter().zip(found.centroids.row(cluster)).map(|(&x, &c)| (f64::from(x), c));
@@ -50,8 +50,8 @@ fn finds_separate_blobs() {
         assert!(blob.iter().all(|label| label == &blob[0]), "a blob is split");
     }
     let mean = data.slice(s![..500, ..]).mapv(f32::from).mean_axis(Axis(0)).unwrap();
-    let centre = found.centroids.row(found.labels[0] as usize);
-    assert!(mean.iter().zip(centre).all(|(a, b)| (a - b).abs() < 1e-3));
+    let center = found.centroids.row(found.labels[0] as usize);
+    assert!(mean.iter().zip(center).all(|(a, b)| (a - b).abs() < 1e-3));
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn agrees_with_linfa_from_the_same_start() {
 fn an_empty_cluster_is_given_the_farthest_row() {
     let data: Array2<u8> = array![[0, 0], [2, 0], [100, 0], [103, 0], [200, 90], [102, 0]];
     let start = array![[1f32, 0.0], [101.0, 0.0], [250.0, 250.0], [255.0, 255.0]];
-    // Nothing is nearest to the last centre; row 4 is nearest to the third.
+    // Nothing is nearest to the last center; row 4 is nearest to the third.
     let found = settings(4).fit_from(data.view(), start).unwrap();
     check(data.view(), &found);
     let mut used = found.labels.clone();
@@ -101,7 +101,7 @@ fn an_empty_cluster_is_given_the_farthest_row() {
 }
 
 #[test]
-fn fewer_distinct_rows_than_centres_ends() {
+fn fewer_distinct_rows_than_centers_ends() {
     let data = Array2::from_shape_fn((50, 3), |(row, _)| (row % 2) as u8 * 200);
     let found = settings(5).fit(data.view()).unwrap();
     assert_eq!(found.inertia, 0.0);
@@ -118,17 +118,17 @@ fn refuses_what_cannot_be_clustered() {
 }
 
 #[test]
-fn assigns_the_first_of_equally_near_centres() {
-    let centres = array![[0f32, 0.0], [10.0, 0.0], [10.0, 0.0], [0.0, 10.0]];
+fn assigns_the_first_of_equally_near_centers() {
+    let centers = array![[0f32, 0.0], [10.0, 0.0], [10.0, 0.0], [0.0, 10.0]];
     let rows: Array2<u8> = array![[5, 0], [10, 0], [11, 1], [1, 9], [0, 0]];
-    assert_eq!(assign(rows.view(), &centres), [0, 1, 1, 3, 0]);
-    assert_eq!(assign(Array2::<u8>::zeros((0, 2)).view(), &centres), [0u32; 0]);
+    assert_eq!(assign(rows.view(), &centers), [0, 1, 1, 3, 0]);
+    assert_eq!(assign(Array2::<u8>::zeros((0, 2)).view(), &centers), [0u32; 0]);
     // A view that is no standard layout.
     let turned = rows.t().to_owned();
-    assert_eq!(assign(turned.t(), &centres), [0, 1, 1, 3, 0]);
+    assert_eq!(assign(turned.t(), &centers), [0, 1, 1, 3, 0]);
 }
 
-/// scikit-learn from the same centres: `tests/goldens/kmeans.py`.
+/// scikit-learn from the same centers: `tests/goldens/kmeans.py`.
 #[test]
 fn agrees_with_scikit_learn_from_the_same_start() {
     let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/kmeans.safetensors")).unwrap();
@@ -157,7 +157,7 @@ fn agrees_with_scikit_learn_from_the_same_start() {
         let expected = floats(format!("{case}.centroids"));
         let off =
             found.centroids.iter().zip(&expected).map(|(a, b)| (a - b).abs() / b.abs().max(1.0)).fold(0.0, f32::max);
-        assert!(off < 1e-4, "{case}: centres are off by {off}");
+        assert!(off < 1e-4, "{case}: centers are off by {off}");
         let inertia = doubles(format!("{case}.inertia"));
         assert!((found.inertia / inertia - 1.0).abs() < 1e-5, "{case}: {} {inertia}", found.inertia);
     }

@@ -263,7 +263,7 @@ fn drop_untrained(entries: &mut Vec<Entry>, summary: &mut Summary) {
         return;
     }
     entries.retain_mut(|entry| {
-        let labelled = !entry.clip.labels.is_empty();
+        let labeled = !entry.clip.labels.is_empty();
         entry.clip.labels.retain(|label| {
             let kept = trained.contains(label) || entry.clip.split.is_none();
             if !kept {
@@ -271,7 +271,7 @@ fn drop_untrained(entries: &mut Vec<Entry>, summary: &mut Summary) {
             }
             kept
         });
-        let kept = !labelled || !entry.clip.labels.is_empty();
+        let kept = !labeled || !entry.clip.labels.is_empty();
         if !kept {
             summary.without_label.push(entry.clip.id.clone());
         }

@@ -166,7 +166,7 @@ fn tensors(
     Ok(tensors)
 }
 
-/// Every storage that a tensor anywhere in the object uses: also those of optimisers beside the state_dict, whose
+/// Every storage that a tensor anywhere in the object uses: also those of optimizers beside the state_dict, whose
 /// data stands in the file among the others'.
 fn storages(machine: &Machine, root: &Value) -> Result<HashMap<Rc<str>, Rc<StorageReference>>, String> {
     let mut found: HashMap<Rc<str>, Rc<StorageReference>> = HashMap::new();

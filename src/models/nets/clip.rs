@@ -59,7 +59,7 @@ pub fn is_unused(name: &str) -> bool {
         || matches!(name, "text_projection.weight" | "logit_scale" | "vision_model.embeddings.position_ids")
 }
 
-/// Attention and a perceptron, each normalised before and added to what it read.
+/// Attention and a perceptron, each normalized before and added to what it read.
 fn encoder_layer<G: Graph>(g: &mut G, x: &G::Value, name: &str) -> Result<G::Value> {
     let part = |suffix: &str| format!("{name}.{suffix}");
     let normed = g.layer_norm(x, &part("layer_norm1"), CHANNELS, EPSILON)?;

@@ -11,7 +11,7 @@ const EPSILON: f64 = 1e-6;
 const CHANNELS_LAST: [usize; 4] = [0, 2, 3, 1];
 const CHANNELS_FIRST: [usize; 4] = [0, 3, 1, 2];
 
-/// `(batch, 3, height, width)` → `(batch, 1024)`: average pool, layer normalisation, flatten.
+/// `(batch, 3, height, width)` → `(batch, 1024)`: average pool, layer normalization, flatten.
 ///
 /// # Errors
 /// Those of the backend.
@@ -63,7 +63,7 @@ fn patches<G: Graph>(
     g.convolution(x, &conv)
 }
 
-/// Layer normalisation over the channels of `(batch, channel, height, width)`.
+/// Layer normalization over the channels of `(batch, channel, height, width)`.
 fn norm<G: Graph>(g: &mut G, x: &G::Value, name: &str, channels: usize) -> Result<G::Value> {
     let last = g.permute(x, &CHANNELS_LAST)?;
     let normed = g.layer_norm(&last, name, channels, EPSILON)?;

@@ -91,7 +91,7 @@ fn block<G: Graph>(
     if stride == 1 && inputs == outputs { g.add(&y, x) } else { Ok(y) }
 }
 
-/// A convolution and its batch normalisation.
+/// A convolution and its batch normalization.
 struct Layer<'a> {
     conv: &'a str,
     norm: &'a str,

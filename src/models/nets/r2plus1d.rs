@@ -89,7 +89,7 @@ fn block<G: Graph>(
     g.relu(&sum)
 }
 
-/// A convolution over space, then one over time, each with its batch normalisation.
+/// A convolution over space, then one over time, each with its batch normalization.
 fn halves<G: Graph>(
     g: &mut G,
     x: &G::Value,

@@ -16,8 +16,8 @@ const SIMILARITY: usize = 128;
 const HIDDEN: usize = 1024;
 /// Height and width of the last feature map, of pictures of 27 × 48.
 const LAST_MAP: usize = 3 * 6;
-/// Levels of each colour channel in a histogram.
-const COLOUR_LEVELS: usize = 8;
+/// Levels of each color channel in a histogram.
+const COLOR_LEVELS: usize = 8;
 const EPSILON: f64 = 1e-3;
 
 /// `(batch, 3, 100, 27, 48)`, eight-bit values divided by 255, → `(batch, 100)`: for each frame the logit of a shot
@@ -48,11 +48,11 @@ pub fn transnet_v2<G: Graph>(g: &mut G, pictures: &G::Value) -> Result<G::Value>
     let frames = g.permute(&frames, &[0, 2, 1])?;
     let width = 4 * STACKS.iter().sum::<usize>();
     let frames = g.linear(&frames, "frame_sim_layer.projection", (width, SIMILARITY), AFTER_RELU)?;
-    let frames = neighbours(g, &frames, "frame_sim_layer.fc")?;
-    let colours = g.colour_histogram(pictures, COLOUR_LEVELS)?;
-    let colours = neighbours(g, &colours, "color_hist_layer.fc")?;
+    let frames = neighbors(g, &frames, "frame_sim_layer.fc")?;
+    let colors = g.color_histogram(pictures, COLOR_LEVELS)?;
+    let colors = neighbors(g, &colors, "color_hist_layer.fc")?;
 
-    x = g.concatenate(&[&colours, &frames, &x], 2)?;
+    x = g.concatenate(&[&colors, &frames, &x], 2)?;
     x = g.linear(&x, "fc1", (2 * SIMILARITY + inputs * LAST_MAP, HIDDEN), AFTER_RELU)?;
     x = g.relu(&x)?;
     x = g.linear(&x, "cls_layer1", (HIDDEN, 1), AFTER_RELU)?;
@@ -65,7 +65,7 @@ pub fn is_unused(name: &str) -> bool {
     name.starts_with("cls_layer2.") || name.ends_with(".num_batches_tracked")
 }
 
-/// Four convolutions that look further and further along time, side by side, and batch normalisation.
+/// Four convolutions that look further and further along time, side by side, and batch normalization.
 fn block<G: Graph>(g: &mut G, x: &G::Value, name: &str, inputs: usize, channels: usize) -> Result<G::Value> {
     let mut branches = Vec::new();
     for dilation in DILATIONS {
@@ -101,9 +101,9 @@ fn block<G: Graph>(g: &mut G, x: &G::Value, name: &str, inputs: usize, channels:
     g.batch_norm(&joined, &format!("{name}.bn"), 4 * channels, EPSILON)
 }
 
-/// What a frame's likeness to its neighbours says: `(batch, 100, channels)` → `(batch, 100, 128)`.
-fn neighbours<G: Graph>(g: &mut G, x: &G::Value, name: &str) -> Result<G::Value> {
-    let cosines = g.neighbour_similarity(x, FRAMES, WINDOW)?;
+/// What a frame's likeness to its neighbors says: `(batch, 100, channels)` → `(batch, 100, 128)`.
+fn neighbors<G: Graph>(g: &mut G, x: &G::Value, name: &str) -> Result<G::Value> {
+    let cosines = g.neighbor_similarity(x, FRAMES, WINDOW)?;
     let y = g.linear(&cosines, name, (WINDOW, SIMILARITY), AFTER_LINEAR)?;
     g.relu(&y)
 }

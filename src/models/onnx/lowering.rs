@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use super::Operation;
 use super::proto::{self, Attribute, NodeProto, TensorProto};
 
-/// Nodes and initialisers as they are made.
+/// Nodes and initializers as they are made.
 #[derive(Default)]
 pub(super) struct Lowering {
     pub(super) nodes: Vec<NodeProto>,
-    pub(super) initialisers: Vec<TensorProto>,
+    pub(super) initializers: Vec<TensorProto>,
     /// Scalars and index lists that several nodes share.
     constants: HashMap<String, ()>,
 }
@@ -26,13 +26,13 @@ impl Lowering {
     }
 
     fn floats(&mut self, name: String, shape: &[usize], values: &[f32]) -> String {
-        self.initialisers.push(TensorProto::floats(&name, shape, values));
+        self.initializers.push(TensorProto::floats(&name, shape, values));
         name
     }
 
     fn scalar(&mut self, name: &str, value: f32) -> String {
         if self.constants.insert(name.into(), ()).is_none() {
-            self.initialisers.push(TensorProto::floats(name, &[], &[value]));
+            self.initializers.push(TensorProto::floats(name, &[], &[value]));
         }
         name.into()
     }
@@ -41,7 +41,7 @@ impl Lowering {
     fn integers(&mut self, values: &[i64]) -> String {
         let name = format!("i{values:?}");
         if self.constants.insert(name.clone(), ()).is_none() {
-            self.initialisers.push(TensorProto::integers(&name, values));
+            self.initializers.push(TensorProto::integers(&name, values));
         }
         name
     }
@@ -50,7 +50,7 @@ impl Lowering {
     fn index(&mut self, value: i64) -> String {
         let name = format!("i{value}");
         if self.constants.insert(name.clone(), ()).is_none() {
-            self.initialisers.push(TensorProto::integer(&name, value));
+            self.initializers.push(TensorProto::integer(&name, value));
         }
         name
     }
@@ -116,7 +116,7 @@ impl Lowering {
                 self.node("Clip", &[inputs[0], &low, &high], output, vec![]);
             }
             Operation::Gelu => {
-                // The pattern that ONNX Runtime and OpenVINO recognise and replace by one kernel.
+                // The pattern that ONNX Runtime and OpenVINO recognize and replace by one kernel.
                 let root = self.scalar("sqrt_2", std::f32::consts::SQRT_2);
                 let (one, half) = (self.scalar("one", 1.0), self.scalar("half", 0.5));
                 let [divided, erf, sum, product] = ["divided", "erf", "sum", "product"].map(part);
@@ -171,10 +171,10 @@ impl Lowering {
             Operation::Concatenate(axis) => {
                 self.node("Concat", inputs, output, vec![Attribute::int("axis", axis as i64)]);
             }
-            Operation::NeighbourSimilarity { frames, window } => {
-                self.neighbour_similarity(inputs[0], output, frames as i64, window as i64);
+            Operation::NeighborSimilarity { frames, window } => {
+                self.neighbor_similarity(inputs[0], output, frames as i64, window as i64);
             }
-            Operation::ColourHistogram { levels } => self.colour_histogram(inputs[0], output, levels),
+            Operation::ColorHistogram { levels } => self.color_histogram(inputs[0], output, levels),
         }
     }
 
@@ -202,7 +202,7 @@ impl Lowering {
 
     /// Of the matrix of all cosines, padded, element (t, t + j) is wanted as (t, j). Row-major and with rows one longer,
     /// that is where it stands.
-    fn neighbour_similarity(&mut self, x: &str, output: &str, frames: i64, window: i64) {
+    fn neighbor_similarity(&mut self, x: &str, output: &str, frames: i64, window: i64) {
         let part = |suffix: &str| format!("{output}.{suffix}");
         let (last, half) = (self.integers(&[-1]), window / 2);
         let tiny = self.scalar("1e-12", 1e-12);
@@ -224,7 +224,7 @@ impl Lowering {
         self.node("Slice", &[&skewed, &from, &to, &axis], output, vec![]);
     }
 
-    fn colour_histogram(&mut self, x: &str, output: &str, levels: usize) {
+    fn color_histogram(&mut self, x: &str, output: &str, levels: usize) {
         let part = |suffix: &str| format!("{output}.{suffix}");
         let wide = levels as f32;
         // A whole v of 0 to 255 comes as v / 255: half a value is added so that rounding cannot reach the step below.
@@ -237,10 +237,10 @@ impl Lowering {
         self.node("Floor", &[&shifted], &floor, vec![]);
         self.node("Clip", &[&floor, &zero, &top], &steps, vec![]);
         self.node("Mul", &[&steps, &weights], &weighted, vec![]);
-        let [colours, flat, indices] = ["colours", "flat", "indices"].map(part);
+        let [colors, flat, indices] = ["colours", "flat", "indices"].map(part);
         let (channel, per_frame) = (self.integers(&[1]), self.integers(&[0, 0, -1]));
-        self.node("ReduceSum", &[&weighted, &channel], &colours, vec![Attribute::int("keepdims", 0)]);
-        self.node("Reshape", &[&colours, &per_frame], &flat, vec![]);
+        self.node("ReduceSum", &[&weighted, &channel], &colors, vec![Attribute::int("keepdims", 0)]);
+        self.node("Reshape", &[&colors, &per_frame], &flat, vec![]);
         self.node("Cast", &[&flat], &indices, vec![Attribute::int("to", i64::from(proto::INTEGER))]);
         let [shape, frames, bins, ones, empty] = ["shape", "frames", "bins", "ones", "empty"].map(part);
         let count = self.integers(&[(levels * levels * levels) as i64]);

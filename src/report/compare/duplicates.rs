@@ -83,7 +83,7 @@ pub fn of_entry(store: &FeatureStore, entry: &Entry) -> Result<Vec<Duplicates>> 
     }
     find(store, |id| match part_of.get(id) {
         Some(&part) => part,
-        None if entry.unlabelled.contains(id) => Part::All,
+        None if entry.unlabeled.contains(id) => Part::All,
         None => Part::Train,
     })
 }

@@ -22,7 +22,7 @@ struct Member {
 }
 
 /// Trains the multi-layer perceptron of the first run's recipe on the features of all runs' stores side by side, each
-/// standardised by its training clips, over the clips that all stores have and the splits of the first run. `None` where
+/// standardized by its training clips, over the clips that all stores have and the splits of the first run. `None` where
 /// the runs name fewer than two stores.
 ///
 /// # Errors
@@ -49,7 +49,7 @@ pub fn fuse(entries: &[Entry], threads: usize) -> Result<Option<Entry>> {
     let first = &members[0];
     let mut settings = first.recipe.classify.clone();
     settings.classifier = ClassifierKind::Mlp;
-    settings.standardise = true;
+    settings.standardize = true;
     settings.seeds = 1;
     let about = About::of(first.store.provenance(), &first.recipe);
     let experiment = experiment::run(&data, &settings, about, threads, &mut |_, _| {})?;
@@ -72,7 +72,7 @@ pub fn fuse(entries: &[Entry], threads: usize) -> Result<Option<Entry>> {
         training_seconds: Some(experiment.train_seconds),
         parts: experiment.splits.into_iter().map(|(split, part)| (part_of(split), part)).collect(),
         constant: experiment.constant.iter().map(|(&split, metrics)| (part_of(split), metrics.headline().1)).collect(),
-        unlabelled: HashSet::new(),
+        unlabeled: HashSet::new(),
     }))
 }
 
@@ -121,7 +121,7 @@ pub fn side_by_side(members: &[&Joined]) -> Result<Joined> {
         resampled: None,
         val: part("validation", |joined| &joined.val)?,
         test: part("test", |joined| &joined.test)?,
-        unlabelled: concat(&members.iter().map(|member| &member.unlabelled).collect::<Vec<_>>())?,
+        unlabeled: concat(&members.iter().map(|member| &member.unlabeled).collect::<Vec<_>>())?,
         warnings: Vec::new(),
     })
 }

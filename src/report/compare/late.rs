@@ -88,7 +88,7 @@ fn together(entries: &[&Entry]) -> Result<Option<Entry>> {
         training_seconds: sum(|entry| entry.training_seconds),
         parts,
         constant: entries[0].constant.clone(),
-        unlabelled: Default::default(),
+        unlabeled: Default::default(),
     }))
 }
 

@@ -96,7 +96,7 @@ pub struct Entry {
     /// The constant predictor's accuracy, or mAP, on each part.
     pub constant: BTreeMap<Part, f64>,
     /// Clips without a label, which belong to no split.
-    pub unlabelled: HashSet<String>,
+    pub unlabeled: HashSet<String>,
 }
 
 /// Everything that the report says.
@@ -210,7 +210,7 @@ pub fn load(folder: &Path) -> Result<Entry> {
         training_seconds: metrics.training_seconds,
         parts,
         constant: metrics.constant.iter().map(|(&split, metrics)| (part_of(split), metrics.headline().1)).collect(),
-        unlabelled: unlabelled(&folder.join("submission.csv"))?,
+        unlabeled: unlabeled(&folder.join("submission.csv"))?,
     })
 }
 
@@ -253,7 +253,7 @@ fn standing_out(rows: &[Row], part: Part) -> Vec<String> {
 }
 
 /// The ids of a submission, where there is one.
-fn unlabelled(path: &Path) -> Result<HashSet<String>> {
+fn unlabeled(path: &Path) -> Result<HashSet<String>> {
     if !path.is_file() {
         return Ok(HashSet::new());
     }

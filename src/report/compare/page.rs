@@ -337,7 +337,7 @@ fn notes(comparison: &Comparison) -> Vec<String> {
         notes.push("Late fusion: the mean of the runs' probabilities; the best pair is chosen on validation.".into());
     }
     if comparison.rows.iter().any(|row| row.kind == Kind::EarlyFusion) {
-        notes.push("Early fusion: one classifier on the methods' standardised features side by side.".into());
+        notes.push("Early fusion: one classifier on the methods' standardized features side by side.".into());
     }
     notes
 }

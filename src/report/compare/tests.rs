@@ -22,7 +22,7 @@ fn entry(name: &str, part: Part, predictions: Predictions) -> Entry {
         training_seconds: Some(1.0),
         parts: BTreeMap::from([(part, predictions)]),
         constant: BTreeMap::new(),
-        unlabelled: HashSet::new(),
+        unlabeled: HashSet::new(),
     }
 }
 

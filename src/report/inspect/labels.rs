@@ -12,24 +12,24 @@ const COMPOSE: (f64, f64) = (0.01, 0.04);
 
 /// The clips of one split (or all of them), by label index.
 pub(super) struct LabelSets {
-    /// Label indices of each labelled clip.
+    /// Label indices of each labeled clip.
     pub sets: Vec<Vec<usize>>,
     /// Clips of each label.
     pub counts: Vec<usize>,
 }
 
 impl LabelSets {
-    /// The labelled clips that `wanted` takes.
+    /// The labeled clips that `wanted` takes.
     pub fn of(manifest: &Manifest, classes: &[String], wanted: impl Fn(&Clip) -> bool) -> LabelSets {
         let index = |label: &String| classes.iter().position(|class| class == label).expect("classes hold every label");
-        let labelled = manifest.clips.iter().filter(|clip| !clip.labels.is_empty() && wanted(clip));
-        let sets: Vec<Vec<usize>> = labelled.map(|clip| clip.labels.iter().map(index).collect()).collect();
+        let labeled = manifest.clips.iter().filter(|clip| !clip.labels.is_empty() && wanted(clip));
+        let sets: Vec<Vec<usize>> = labeled.map(|clip| clip.labels.iter().map(index).collect()).collect();
         let mut counts = vec![0; classes.len()];
         sets.iter().flatten().for_each(|&label| counts[label] += 1);
         LabelSets { sets, counts }
     }
 
-    /// One row: labelled clips, labels a clip, distinct label sets, and how unequal the labels are.
+    /// One row: labeled clips, labels a clip, distinct label sets, and how unequal the labels are.
     fn row(&self, name: &str) -> Vec<String> {
         let clips = self.sets.len();
         let labels: usize = self.counts.iter().sum();
@@ -49,9 +49,9 @@ impl LabelSets {
     }
 }
 
-/// Per split and in all: labelled clips, labels a clip, label sets, imbalance.
+/// Per split and in all: labeled clips, labels a clip, label sets, imbalance.
 pub(super) fn balance(manifest: &Manifest, classes: &[String], splits: &[Option<Split>]) -> Table {
-    let header = ["split", "labelled", "labels/clip", "label sets", "max/min", "mean max/n", "effective labels"];
+    let header = ["split", "labeled", "labels/clip", "label sets", "max/min", "mean max/n", "effective labels"];
     let mut table = Table::new(&header, 1);
     for &split in splits.iter().filter(|_| splits.len() > 1) {
         let sets = LabelSets::of(manifest, classes, |clip| clip.split == split);
@@ -146,7 +146,7 @@ pub fn compose_table(resampled: &Resampled, classes: &[String]) -> Table {
     table
 }
 
-/// Which labels come together, as a heat map: the count is of clips with both, the colour the share of the row's clips
+/// Which labels come together, as a heat map: the count is of clips with both, the color the share of the row's clips
 /// that also have the column's label.
 pub(super) fn cooccurrence_plot(title: &str, labels: &[String], counts: &[Vec<usize>]) -> String {
     let names: Vec<String> = labels.iter().map(|label| shorten(label, 22)).collect();
@@ -157,7 +157,7 @@ pub(super) fn cooccurrence_plot(title: &str, labels: &[String], counts: &[Vec<us
     let wide = (left + side + 90.0).max(width(title, 14.0) + 24.0).max(430.0);
     let mut drawing = Drawing::new(wide, top + side + longest * 0.72 + 30.0, title);
     drawing.text(12.0, 20.0, 14.0, "ink", Anchor::Start, 0.0, title);
-    let key = "clips with both; colour: share of the row's clips that have the column's label";
+    let key = "clips with both; color: share of the row's clips that have the column's label";
     drawing.text(12.0, 40.0, 11.0, "dim", Anchor::Start, 0.0, key);
     for (a, row) in counts.iter().enumerate() {
         let y = top + a as f64 * cell;

@@ -117,9 +117,9 @@ pub fn inspect_manifest(manifest: &Manifest, out: Option<&Path>) -> Result<Findi
         ));
     }
     if manifest.is_multi_label() {
-        let labelled = clips.iter().filter(|clip| !clip.labels.is_empty()).count();
+        let labeled = clips.iter().filter(|clip| !clip.labels.is_empty()).count();
         say(format_args!("\nlabels that come together most:"));
-        for pair in labels::commonest_pairs(&classes, &together, labelled, NAMED) {
+        for pair in labels::commonest_pairs(&classes, &together, labeled, NAMED) {
             say(format_args!("  {pair}"));
         }
     }

@@ -1,4 +1,4 @@
-//! Pictures of a manifest that are no posters: of another shape, of one colour, not readable.
+//! Pictures of a manifest that are no posters: of another shape, of one color, not readable.
 
 use std::ops::RangeInclusive;
 
@@ -36,7 +36,7 @@ pub(super) fn look(manifest: &Manifest) -> Option<Pictures> {
                     remarks.push(format!("width over height {:.2}", still.aspect()));
                 }
                 if still.deviation < FLAT {
-                    remarks.push(format!("one colour (deviation {:.1})", still.deviation));
+                    remarks.push(format!("one color (deviation {:.1})", still.deviation));
                 }
                 let numbers = [still.width.to_string(), still.height.to_string()];
                 let [width, height] = numbers;
@@ -57,7 +57,7 @@ impl Pictures {
     pub fn lines(&self) -> Vec<String> {
         let strange: Vec<&Vec<String>> = self.table.rows.iter().filter(|row| !row[5].is_empty()).collect();
         let mut lines = vec![format!(
-            "pictures: {}, of which {} do not look like posters (width over height outside {} to {}, one colour, or unreadable)",
+            "pictures: {}, of which {} do not look like posters (width over height outside {} to {}, one color, or unreadable)",
             self.count,
             strange.len(),
             ASPECT.start(),
@@ -99,7 +99,7 @@ mod tests {
         let lines = look(&manifest).unwrap().lines();
         assert!(lines[0].starts_with("pictures: 4, of which 3 do not look like posters"), "{lines:?}");
         assert_eq!(lines[1], "  banner.pgm: width over height 1.50");
-        assert!(lines[2].starts_with("  blank.pgm: one colour (deviation 0.8)"), "{lines:?}");
+        assert!(lines[2].starts_with("  blank.pgm: one color (deviation 0.8)"), "{lines:?}");
         assert!(lines[3].starts_with("  broken.jpg: cannot be read: "), "{lines:?}");
         let without = Manifest { clips: clips[4..].to_vec(), ..manifest };
         assert!(look(&without).is_none());

@@ -18,32 +18,32 @@ const SUBSPACE: usize = 6;
 
 /// Projects features, (N, D), onto their first two principal components; values that are not finite count as 0.
 ///
-/// The components are found by subspace iteration on the centred features, X ← Aᵀ(AX), with Gram–Schmidt after each step
+/// The components are found by subspace iteration on the centered features, X ← Aᵀ(AX), with Gram–Schmidt after each step
 /// (Golub, Van Loan, "Matrix Computations", 8.2.4), from a fixed start. Each component's sign is such that its largest
 /// weight is positive, so that a picture does not flip between runs.
 pub fn project(features: &Array2<f32>) -> Projection {
     let (n, d) = features.dim();
-    let mut centred = features.mapv(|value| if value.is_finite() { f64::from(value) } else { 0.0 });
-    if let Some(mean) = centred.mean_axis(Axis(0)) {
-        centred -= &mean;
+    let mut centered = features.mapv(|value| if value.is_finite() { f64::from(value) } else { 0.0 });
+    if let Some(mean) = centered.mean_axis(Axis(0)) {
+        centered -= &mean;
     }
-    let total: f64 = centred.iter().map(|value| value * value).sum();
+    let total: f64 = centered.iter().map(|value| value * value).sum();
     let width = SUBSPACE.min(d).min(n.max(1));
     // A fixed start with no symmetry: the fractional parts of multiples of the golden ratio.
     let mut basis =
         Array2::from_shape_fn((d, width), |(i, j)| ((i * width + j + 1) as f64 * 0.618_033_988_749_895).fract() - 0.5);
-    orthonormalise(&mut basis);
+    orthonormalize(&mut basis);
     // With more points than dimensions, the D × D scatter matrix once is cheaper than all points at every step.
-    let scatter = (n > d).then(|| centred.t().dot(&centred));
+    let scatter = (n > d).then(|| centered.t().dot(&centered));
     let mut before = f64::NEG_INFINITY;
     for _ in 0..STEPS {
         let moved = match &scatter {
             Some(scatter) => scatter.dot(&basis),
-            None => centred.t().dot(&centred.dot(&basis)),
+            None => centered.t().dot(&centered.dot(&basis)),
         };
         let captured: f64 = (0..width.min(2)).map(|k| basis.column(k).dot(&moved.column(k))).sum();
         basis = moved;
-        orthonormalise(&mut basis);
+        orthonormalize(&mut basis);
         if (captured - before).abs() <= 1e-12 * total {
             break;
         }
@@ -55,7 +55,7 @@ pub fn project(features: &Array2<f32>) -> Projection {
             column.mapv_inplace(|value| -value);
         }
     }
-    let scores = centred.dot(&basis);
+    let scores = centered.dot(&basis);
     let component = |k: usize| if k < width { scores.column(k).to_owned() } else { Array1::zeros(n) };
     let (first, second) = (component(0), component(1));
     let share = |values: &Array1<f64>| if total > 0.0 { values.dot(values) / total } else { 0.0 };
@@ -66,7 +66,7 @@ pub fn project(features: &Array2<f32>) -> Projection {
 }
 
 /// Modified Gram–Schmidt on the columns; a column that depends on those before it becomes zeros.
-fn orthonormalise(basis: &mut Array2<f64>) {
+fn orthonormalize(basis: &mut Array2<f64>) {
     for j in 0..basis.ncols() {
         let original = basis.column(j).dot(&basis.column(j)).sqrt();
         for i in 0..j {

@@ -66,7 +66,7 @@ impl Column {
     }
 }
 
-/// Says what a store holds; with `out`, draws the first two principal components of its mean-pooled features coloured by
+/// Says what a store holds; with `out`, draws the first two principal components of its mean-pooled features colored by
 /// the manifest's labels and writes features.csv (statistics of each feature), failures.csv and the export.
 ///
 /// # Errors
@@ -129,7 +129,7 @@ pub fn inspect_store(
             "projection: two principal components, {:.1} % + {:.1} % of the variance{}",
             100.0 * explained[0],
             100.0 * explained[1],
-            if manifest.is_none() { "; --manifest colours it by label" } else { "" }
+            if manifest.is_none() { "; --manifest colors it by label" } else { "" }
         ));
     }
     files.extend(match export {

@@ -127,7 +127,7 @@ fn a_manifest_is_counted_and_drawn() {
 }
 
 #[test]
-fn several_labels_are_analysed() {
+fn several_labels_are_analyzed() {
     let folder = tempfile::tempdir().unwrap();
     for (title, frames) in [("a", 3), ("b", 12)] {
         std::fs::create_dir(folder.path().join(title)).unwrap();

@@ -2,7 +2,7 @@
 
 /** Genres shown where not all are. */
 const TOP = 6;
-/** Score from which a cell of a map has the other colour of writing: there both have a contrast of 4.5. */
+/** Score from which a cell of a map has the other color of writing: there both have a contrast of 4.5. */
 const STRONG = 0.635;
 
 /** An element with properties, classes and children; text is never taken for markup. */
@@ -67,7 +67,7 @@ export function years(list) {
 }
 
 /**
- * Genres × columns as a coloured table. `columns` are `{title, genres}`; `name` says what the map shows. A line below
+ * Genres × columns as a colored table. `columns` are `{title, genres}`; `name` says what the map shows. A line below
  * tells the cell under the pointer; the numbers stand in the cells, visible on demand and always for screen readers.
  */
 export function map(name, corner, labels, columns) {
@@ -97,7 +97,7 @@ export function map(name, corner, labels, columns) {
   const scroll = element('div', { class: 'scroll', tabIndex: 0 }, table);
   scroll.setAttribute('role', 'group');
   scroll.setAttribute('aria-label', name);
-  const note = element('p', { class: 'note' }, `${name} Stronger colour is a higher score; framed cells reach the threshold.`);
+  const note = element('p', { class: 'note' }, `${name} Stronger color is a higher score; framed cells reach the threshold.`);
   return element('div', {}, note, scroll, readout);
 }
 

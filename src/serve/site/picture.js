@@ -10,7 +10,7 @@ const FORMATS = [
 
 /**
  * Decodes a picture: `{width, height, read, close}`, as `transform` reads it. Pixels have the values of the file, whatever its
- * colour profile, as on the server.
+ * color profile, as on the server.
  * Throws an Error whose message is a sentence for people.
  */
 export async function decode(file, name, limits) {
@@ -48,7 +48,7 @@ function overWhite(bitmap, left, top, width, height) {
 }
 
 /**
- * Refuses a JPEG that ends before its end marker, the rest of which a browser would fill with grey, and one in print colours, of
+ * Refuses a JPEG that ends before its end marker, the rest of which a browser would fill with gray, and one in print colors, of
  * which every browser makes red, green and blue in its own way.
  */
 function checkJpeg(bytes, name) {
@@ -60,7 +60,7 @@ function checkJpeg(bytes, name) {
     if (inScan) at += 1;
     else if (marker === 0xd9) return;
     else if (marker === 0x01 || marker === 0xd8) at += 2;
-    else if (isFrame && bytes[at + 9] === 4) throw new Error(`${name} is in print colours (CMYK): save it in RGB.`);
+    else if (isFrame && bytes[at + 9] === 4) throw new Error(`${name} is in print colors (CMYK): save it in RGB.`);
     else at += 2 + (bytes[at + 2] << 8 | bytes[at + 3]);
   }
   throw new Error(`${name} cannot be decoded: the picture is cut off, its file ends too early.`);

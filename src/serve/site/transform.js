@@ -1,11 +1,11 @@
-// From a picture to a network's input: resize, centre crop, `(value / scale - mean) / std`, with the very arithmetic of the
+// From a picture to a network's input: resize, center crop, `(value / scale - mean) / std`, with the very arithmetic of the
 // server (src/media/transform.rs), operation by operation in 32-bit floats. A canvas that scales would give other values.
 
 const f32 = Math.fround;
 
 /**
  * The planes (3, H, W) of a network's input.
- * `input` is a card's section: `{size, resize, interpolation, antialias, colour, scale, mean, std}`. `picture` has `width`,
+ * `input` is a card's section: `{size, resize, interpolation, antialias, color, scale, mean, std}`. `picture` has `width`,
  * `height` and `read(left, top, width, height)`, which gives red, green, blue, alpha of a part of it, row by row; alpha is
  * not looked at.
  */
@@ -17,7 +17,7 @@ export function transform(input, picture) {
   const narrow = resizeRows(picture, rows, columns, width);
   const line = new Float32Array(3 * width);
   const planes = new Float32Array(3 * height * width);
-  const order = input.colour === 'bgr' ? [2, 1, 0] : [0, 1, 2];
+  const order = input.color === 'bgr' ? [2, 1, 0] : [0, 1, 2];
   for (let y = 0; y < height; y += 1) {
     mixRows(narrow, rows, y, line);
     for (let c = 0; c < 3; c += 1) {
@@ -99,15 +99,15 @@ const KERNELS = {
   'antialiased bicubic': (scale, i, from) => antialiased(2, (distance) => cubic(distance, -0.5), scale, i, from),
 };
 
-/** A kernel that widens with the scale, its weights normalised to sum 1. */
+/** A kernel that widens with the scale, its weights normalized to sum 1. */
 function antialiased(radius, weight, scale, i, from) {
   const stretch = Math.max(scale, 1);
   const inverse = f32(1 / stretch);
   const support = f32(radius * stretch);
-  const centre = f32(scale * f32(i + 0.5));
-  const first = Math.max(Math.trunc(f32(f32(centre - support) + 0.5)), 0);
-  const end = Math.min(Math.trunc(f32(f32(centre + support) + 0.5)), from);
-  const distance = (j) => Math.abs(f32(f32(f32(j - centre) + 0.5) * inverse));
+  const center = f32(scale * f32(i + 0.5));
+  const first = Math.max(Math.trunc(f32(f32(center - support) + 0.5)), 0);
+  const end = Math.min(Math.trunc(f32(f32(center + support) + 0.5)), from);
+  const distance = (j) => Math.abs(f32(f32(f32(j - center) + 0.5) * inverse));
   const run = Float32Array.from({ length: end - first }, (_, k) => weight(distance(first + k)));
   const sum = run.reduce((sum, value) => f32(sum + value), 0);
   return [first, run.map((value) => value / sum)];

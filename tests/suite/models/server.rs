@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 /// How the server answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Behaviour {
+pub enum Behavior {
     /// With ranges, `If-Range` and the version `"one"`.
     Plain,
     /// As `Plain`, but the first answer breaks off in the middle.
@@ -24,14 +24,14 @@ pub struct Server {
 
 impl Server {
     /// Serves `file` under every path until the test's process ends.
-    pub fn start(file: Vec<u8>, behaviour: Behaviour) -> Self {
+    pub fn start(file: Vec<u8>, behavior: Behavior) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let log = requests.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let _ = serve(stream, &file, behaviour, &log); // a client may hang up
+                let _ = serve(stream, &file, behavior, &log); // a client may hang up
             }
         });
         Self { port, requests }
@@ -47,7 +47,7 @@ impl Server {
     }
 }
 
-fn serve(mut stream: TcpStream, file: &[u8], behaviour: Behaviour, log: &Mutex<Vec<String>>) -> std::io::Result<()> {
+fn serve(mut stream: TcpStream, file: &[u8], behavior: Behavior, log: &Mutex<Vec<String>>) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     loop {
         let mut head = String::new();
@@ -69,9 +69,9 @@ fn serve(mut stream: TcpStream, file: &[u8], behaviour: Behaviour, log: &Mutex<V
         let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let same = field("if-range:").is_none_or(|version| version == "\"one\"");
         let start = field("range: bytes=").and_then(|range| range.trim_end_matches('-').parse::<usize>().ok());
-        let start = start.filter(|_| same && behaviour != Behaviour::IgnoresRange);
+        let start = start.filter(|_| same && behavior != Behavior::IgnoresRange);
         let (status, extra, body) = match start {
-            _ if behaviour == Behaviour::Missing => ("404 Not Found", String::new(), &file[..0]),
+            _ if behavior == Behavior::Missing => ("404 Not Found", String::new(), &file[..0]),
             Some(start) if start >= file.len() => {
                 ("416 Range Not Satisfiable", format!("Content-Range: bytes */{}\r\n", file.len()), &file[..0])
             }
@@ -83,7 +83,7 @@ fn serve(mut stream: TcpStream, file: &[u8], behaviour: Behaviour, log: &Mutex<V
         };
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: \"one\"\r\n{extra}\r\n", body.len());
         stream.write_all(head.as_bytes())?;
-        if behaviour == Behaviour::BreaksOnce && earlier == 0 {
+        if behavior == Behavior::BreaksOnce && earlier == 0 {
             stream.write_all(&body[..body.len() / 2])?;
             return stream.shutdown(std::net::Shutdown::Both);
         }

@@ -9,7 +9,7 @@ use super::separable::{Pointwise, Separable};
 use super::team::Team;
 use super::tiles;
 use super::weights::{Packed, Unit};
-use super::winograd::{End, Factorised, Spatial, Temporal};
+use super::winograd::{End, Factorized, Spatial, Temporal};
 
 /// Positions whose inputs are gathered at a time.
 const ROWS: usize = 240;
@@ -62,7 +62,7 @@ pub(super) enum Way {
     /// Minimal filtering over depth.
     Temporal(Temporal),
     /// Minimal filtering over height and width, then over depth.
-    Factorised(Box<Factorised>),
+    Factorized(Box<Factorized>),
     /// The inputs of each position side by side, times (taps · channels in, channels out).
     Gathered(Geometry, Packed),
     /// A filter a channel, and the pointwise layers around it.
@@ -118,7 +118,7 @@ impl Convolution {
     pub fn can_add(&self) -> bool {
         self.activation == Activation::None
             && match &self.way {
-                Way::Temporal(_) | Way::Factorised(_) => true,
+                Way::Temporal(_) | Way::Factorized(_) => true,
                 Way::Separable(layers) => !layers.is_open(),
                 _ => false,
             }
@@ -129,7 +129,7 @@ impl Convolution {
         let Convolution { bias, activation, .. } = self;
         let way = match (self.way, next.way) {
             (Way::Spatial(spatial), Way::Temporal(temporal)) => {
-                Way::Factorised(Box::new(Factorised { spatial, bias, activation, temporal }))
+                Way::Factorized(Box::new(Factorized { spatial, bias, activation, temporal }))
             }
             (Way::Pointwise(weight), Way::Separable(layers)) => {
                 Way::Separable(Box::new(layers.after(Pointwise { weight, bias, activation })))
@@ -150,7 +150,7 @@ impl Convolution {
         match &self.way {
             Way::Spatial(layer) => layer.run(from, input, output, end, team.scratch()),
             Way::Temporal(layer) => layer.run(from, input, output, end, team.scratch()),
-            Way::Factorised(layers) => layers.run(from, input, output, end, team.scratch()),
+            Way::Factorized(layers) => layers.run(from, input, output, end, team.scratch()),
             Way::Pointwise(weight) => {
                 let (taken, _) = weight.dim();
                 // Whole tiles.

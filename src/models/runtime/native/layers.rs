@@ -149,7 +149,7 @@ pub(super) fn add(sum: &mut [f32], other: &[f32], activation: Activation) {
     Arch::new().dispatch(Add(sum, other, activation));
 }
 
-/// y = factor·x + offset, per channel: batch normalisation by running statistics, and layer scale.
+/// y = factor·x + offset, per channel: batch normalization by running statistics, and layer scale.
 #[derive(Debug)]
 pub(super) struct Affine {
     /// (stored channels), 0 beyond the channels.
@@ -179,7 +179,7 @@ impl Affine {
     }
 }
 
-/// Layer normalisation over the channels of each position (Ba et al. 2016).
+/// Layer normalization over the channels of each position (Ba et al. 2016).
 #[derive(Debug)]
 pub(super) struct LayerNorm {
     /// (stored channels), 0 beyond the channels.
@@ -208,17 +208,17 @@ impl LayerNorm {
                         sum = simd.add_f32s(sum, *x);
                     }
                     let mean = simd.reduce_sum_f32s(sum) * share;
-                    let centre = simd.splat_f32s(mean);
+                    let center = simd.splat_f32s(mean);
                     let mut squares = zero;
                     for x in position.iter() {
-                        let x = simd.sub_f32s(*x, centre);
+                        let x = simd.sub_f32s(*x, center);
                         squares = simd.mul_add_f32s(x, x, squares);
                     }
                     // Channels that only fill up are zeros, and each gave mean².
                     let variance = (simd.reduce_sum_f32s(squares) - unused * mean * mean) * share;
                     let factor = simd.splat_f32s(1.0 / (variance + layer.epsilon).sqrt());
                     for ((x, scale), shift) in position.iter_mut().zip(scale).zip(shift) {
-                        let normed = simd.mul_f32s(simd.sub_f32s(*x, centre), factor);
+                        let normed = simd.mul_f32s(simd.sub_f32s(*x, center), factor);
                         *x = simd.mul_add_f32s(normed, *scale, *shift);
                     }
                 }

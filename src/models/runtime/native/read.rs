@@ -112,7 +112,7 @@ impl Fields {
         Ok(())
     }
 
-    /// Nodes are fields 1, initialisers 5, inputs 11, outputs 12.
+    /// Nodes are fields 1, initializers 5, inputs 11, outputs 12.
     fn graph(&mut self, end: u64, network: &mut Network) -> std::io::Result<()> {
         while self.at < end {
             match self.next()?.ok_or(ErrorKind::UnexpectedEof)? {

@@ -240,7 +240,7 @@ fn two_convolutions_as_one_are_the_two() {
         let expected = run(&second, between, &run(&first, from, &input, between), to);
         assert!(first.joins(&second) && !second.joins(&first));
         let both = first.join(second).unwrap();
-        assert!(matches!(both.way, Way::Factorised(_)));
+        assert!(matches!(both.way, Way::Factorized(_)));
         let expected: Vec<f64> = expected.into_iter().map(f64::from).collect();
         assert_close(&run(&both, from, &input, to), &expected, 1e-5, "both");
     }

@@ -426,7 +426,7 @@ impl TemporalRun<'_> {
 /// A [`Spatial`] layer and the [`Temporal`] one after it, some rows of all frames at a time: what lies between them stays
 /// small, and in the cache.
 #[derive(Debug)]
-pub(super) struct Factorised {
+pub(super) struct Factorized {
     /// First over height and width,
     pub spatial: Spatial,
     /// with its bias,
@@ -437,7 +437,7 @@ pub(super) struct Factorised {
     pub temporal: Temporal,
 }
 
-impl Factorised {
+impl Factorized {
     /// As [`Spatial::run`].
     pub fn run(&self, shape: Shape, input: &[f32], output: &mut [f32], end: End<'_>, scratch: &mut Scratch) {
         let outputs = self.temporal.points.dim().1;

@@ -1,10 +1,10 @@
-//! Optimisers: gradients → new parameters.
+//! Optimizers: gradients → new parameters.
 
 use rayon::prelude::*;
 
 use super::layers::Parameter;
 use super::numeric::Real;
-use crate::recipe::{self, OptimiserKind};
+use crate::recipe::{self, OptimizerKind};
 
 /// β₁, β₂ and ε of Adam.
 const BETA: (f64, f64) = (0.9, 0.999);
@@ -23,16 +23,16 @@ const EPSILON: f64 = 1e-8;
 ///
 /// Decay applies to all parameters, biases and norms included, as PyTorch's default does.
 #[derive(Debug, Clone)]
-pub struct Optimiser<T> {
-    settings: recipe::Optimiser,
+pub struct Optimizer<T> {
+    settings: recipe::Optimizer,
     step: i32,
     /// m and v, or b and nothing, of each parameter.
     moments: Vec<(Vec<T>, Vec<T>)>,
 }
 
-impl<T: Real> Optimiser<T> {
-    /// The optimiser of a recipe; its learning rate is for the schedule.
-    pub fn new(settings: &recipe::Optimiser) -> Self {
+impl<T: Real> Optimizer<T> {
+    /// The optimizer of a recipe; its learning rate is for the schedule.
+    pub fn new(settings: &recipe::Optimizer) -> Self {
         Self { settings: settings.clone(), step: 0, moments: Vec::new() }
     }
 
@@ -43,7 +43,7 @@ impl<T: Real> Optimiser<T> {
             let zeros = |p: &Parameter<'_, T>| vec![T::zero(); p.values.len()];
             self.moments = parameters.iter().map(|p| (zeros(p), zeros(p))).collect();
         }
-        assert_eq!(self.moments.len(), parameters.len(), "an optimiser steps the parameters it began with");
+        assert_eq!(self.moments.len(), parameters.len(), "an optimizer steps the parameters it began with");
         self.step += 1;
         let rule = Rule::new(&self.settings, self.step, rate);
         const CHUNK: usize = 1 << 15;
@@ -69,7 +69,7 @@ enum Rule<T> {
 }
 
 impl<T: Real> Rule<T> {
-    fn new(settings: &recipe::Optimiser, step: i32, rate: f64) -> Self {
+    fn new(settings: &recipe::Optimizer, step: i32, rate: f64) -> Self {
         let (beta1, beta2) = BETA;
         let adam = |decay: f64, penalty: f64| Rule::Adam {
             decay: T::of(decay),
@@ -83,9 +83,9 @@ impl<T: Real> Rule<T> {
         };
         let decay = settings.weight_decay;
         match settings.kind {
-            OptimiserKind::Adamw => adam(1.0 - rate * decay, 0.0),
-            OptimiserKind::Adam => adam(1.0, decay),
-            OptimiserKind::Sgd => Rule::Sgd {
+            OptimizerKind::Adamw => adam(1.0 - rate * decay, 0.0),
+            OptimizerKind::Adam => adam(1.0, decay),
+            OptimizerKind::Sgd => Rule::Sgd {
                 penalty: T::of(decay),
                 momentum: T::of(settings.momentum),
                 ahead: T::of(if settings.nesterov { settings.momentum } else { 0.0 }),

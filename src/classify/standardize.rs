@@ -1,4 +1,4 @@
-//! Standardisation by the statistics of the training split, around any classifier.
+//! Standardization by the statistics of the training split, around any classifier.
 
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
@@ -9,14 +9,14 @@ use crate::error::{Error, Result};
 /// `(x − mean) / deviation` per feature, as scikit-learn's `StandardScaler`: the population deviation over the rows of the
 /// training split, and 1 for a constant feature.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Standardiser {
+pub struct Standardizer {
     /// (D).
     pub mean: Array1<f32>,
     /// (D), positive.
     pub deviation: Array1<f32>,
 }
 
-impl Standardiser {
+impl Standardizer {
     /// The statistics of `rows`, (N ≥ 1, D).
     pub fn fit(rows: ArrayView2<'_, f32>) -> Self {
         // In double precision, and relative to the first row: the deviation of a constant feature is then exactly 0.
@@ -29,8 +29,8 @@ impl Standardiser {
         mean /= count;
         let mut variance = Array1::<f64>::zeros(rows.ncols());
         for row in rows.rows() {
-            let centred = row.mapv(f64::from) - &origin - &mean;
-            variance += &(&centred * &centred);
+            let centered = row.mapv(f64::from) - &origin - &mean;
+            variance += &(&centered * &centered);
         }
         variance /= count;
         let deviation = variance.mapv(|v| match v.sqrt() as f32 {
@@ -40,7 +40,7 @@ impl Standardiser {
         Self { mean: (mean + origin).mapv(|m| m as f32), deviation }
     }
 
-    /// Standardised rows, (N, D).
+    /// Standardized rows, (N, D).
     ///
     /// # Errors
     /// The rows have another number of features.
@@ -54,7 +54,7 @@ impl Standardiser {
         Ok(out)
     }
 
-    /// The standardiser of a file, if it has one.
+    /// The standardizer of a file, if it has one.
     ///
     /// # Errors
     /// One of its two tensors is missing or misshapen.
@@ -68,8 +68,8 @@ impl Standardiser {
     }
 }
 
-const MEAN: &str = "standardise.mean";
-const DEVIATION: &str = "standardise.deviation";
+const MEAN: &str = "standardize.mean";
+const DEVIATION: &str = "standardize.deviation";
 
 /// Fails where features are not of the number a model was fitted to.
 pub(super) fn check_dim(found: usize, fitted: usize) -> Result<()> {
@@ -81,40 +81,40 @@ pub(super) fn check_dim(found: usize, fitted: usize) -> Result<()> {
     )))
 }
 
-/// A classifier that sees standardised features.
-pub struct Standardise(pub Box<dyn Classifier>);
+/// A classifier that sees standardized features.
+pub struct Standardize(pub Box<dyn Classifier>);
 
-impl Classifier for Standardise {
+impl Classifier for Standardize {
     fn fit(&self, train: &Dataset, valid: &Dataset, fitting: &mut Fitting<'_>) -> Result<Fitted> {
         if train.is_empty() {
             return Err(Error::Data("there is no training clip".into()));
         }
-        let standardiser = Standardiser::fit(train.rows.view());
-        let train = train.with_rows(standardiser.apply(train.rows.view())?);
+        let standardizer = Standardizer::fit(train.rows.view());
+        let train = train.with_rows(standardizer.apply(train.rows.view())?);
         let valid =
-            if valid.is_empty() { valid.clone() } else { valid.with_rows(standardiser.apply(valid.rows.view())?) };
+            if valid.is_empty() { valid.clone() } else { valid.with_rows(standardizer.apply(valid.rows.view())?) };
         let fitted = self.0.fit(&train, &valid, fitting)?;
-        Ok(Fitted { model: Box::new(Standardised { standardiser, model: fitted.model }), ..fitted })
+        Ok(Fitted { model: Box::new(Standardized { standardizer, model: fitted.model }), ..fitted })
     }
 }
 
-/// A model that sees standardised features.
-pub struct Standardised {
+/// A model that sees standardized features.
+pub struct Standardized {
     /// What it does to them first.
-    pub standardiser: Standardiser,
+    pub standardizer: Standardizer,
     /// The model itself.
     pub model: Box<dyn Model>,
 }
 
-impl Model for Standardised {
+impl Model for Standardized {
     fn scores(&self, data: &Dataset) -> Result<Array2<f32>> {
-        self.model.scores(&data.with_rows(self.standardiser.apply(data.rows.view())?))
+        self.model.scores(&data.with_rows(self.standardizer.apply(data.rows.view())?))
     }
 
     fn tensors(&self) -> Vec<Tensor> {
         let mut tensors = self.model.tensors();
-        tensors.push(Tensor::vector(MEAN, self.standardiser.mean.view()));
-        tensors.push(Tensor::vector(DEVIATION, self.standardiser.deviation.view()));
+        tensors.push(Tensor::vector(MEAN, self.standardizer.mean.view()));
+        tensors.push(Tensor::vector(DEVIATION, self.standardizer.deviation.view()));
         tensors
     }
 
@@ -123,11 +123,11 @@ impl Model for Standardised {
     }
 
     fn export(&self, graph: &mut Exporter, features: &str) -> String {
-        let mean = graph.constant(Tensor::vector(MEAN, self.standardiser.mean.view()));
-        let deviation = graph.constant(Tensor::vector(DEVIATION, self.standardiser.deviation.view()));
-        let centred = graph.node("Sub", &[features, &mean]);
-        let standardised = graph.node("Div", &[&centred, &deviation]);
-        self.model.export(graph, &standardised)
+        let mean = graph.constant(Tensor::vector(MEAN, self.standardizer.mean.view()));
+        let deviation = graph.constant(Tensor::vector(DEVIATION, self.standardizer.deviation.view()));
+        let centered = graph.node("Sub", &[features, &mean]);
+        let standardized = graph.node("Div", &[&centered, &deviation]);
+        self.model.export(graph, &standardized)
     }
 }
 
@@ -139,14 +139,14 @@ mod tests {
     #[test]
     fn a_constant_feature_becomes_zero_and_others_have_unit_deviation() {
         let rows = array![[0.1f32, 1.0, 1e8], [0.1, 3.0, 1e8 + 8.0], [0.1, 5.0, 1e8 + 16.0]];
-        let standardiser = Standardiser::fit(rows.view());
-        assert_eq!(standardiser.mean, array![0.1f32, 3.0, 1e8 + 8.0]);
-        assert_eq!(standardiser.deviation[0], 1.0);
-        let out = standardiser.apply(rows.view()).unwrap();
+        let standardizer = Standardizer::fit(rows.view());
+        assert_eq!(standardizer.mean, array![0.1f32, 3.0, 1e8 + 8.0]);
+        assert_eq!(standardizer.deviation[0], 1.0);
+        let out = standardizer.apply(rows.view()).unwrap();
         assert_eq!(out.column(0), array![0.0f32, 0.0, 0.0]);
         for column in [1, 2] {
             assert!((out.column(column).mapv(|v| v * v).mean().unwrap() - 1.0).abs() < 1e-6);
         }
-        assert!(standardiser.apply(array![[1.0f32]].view()).is_err());
+        assert!(standardizer.apply(array![[1.0f32]].view()).is_err());
     }
 }
