@@ -7,6 +7,7 @@
 //!               models ↗ (cards, weights, ONNX, runtime)
 //! ```
 
+pub mod cancel;
 pub mod classify;
 pub mod cli;
 pub mod dataset;
@@ -22,6 +23,7 @@ pub mod memory;
 pub mod models;
 pub mod numeric;
 pub mod posters;
+pub mod progress;
 pub mod recipe;
 pub mod report;
 pub mod runs;
