@@ -7,9 +7,9 @@
 use std::time::Instant;
 
 use kinoprobe::classify::{Fitting, build};
-use kinoprobe::dataset::Dataset;
+use kinoprobe::dataset::{Dataset, Task};
 use kinoprobe::evaluate::Epoch;
-use kinoprobe::recipe::{ClassifierKind, Classify, Task, Training};
+use kinoprobe::recipe::{ClassifierKind, Classify, Training};
 use ndarray::{Array2, s};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;

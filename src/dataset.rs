@@ -3,12 +3,23 @@
 use std::collections::{BTreeSet, HashMap};
 
 use ndarray::{Array2, ArrayView2, Axis, s};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::manifest::imbalance::{self, Resampled};
+use crate::manifest::imbalance::{self, Resample, Resampled};
 use crate::manifest::{Clip, Manifest, Split};
-use crate::recipe::{Pooling, Resample, Task};
-use crate::store::{FeatureStore, StoredClip};
+use crate::store::{FeatureStore, Pooling, StoredClip};
+
+/// The prediction task: how many labels a clip has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Exactly one label per clip; the classes are mutually exclusive.
+    #[default]
+    SingleLabel,
+    /// Any number of labels per clip; each class is a separate binary decision.
+    MultiLabel,
+}
 
 /// Clips ready for a classifier.
 ///

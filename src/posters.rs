@@ -15,7 +15,6 @@ use crate::error::{Error, Result};
 use crate::evaluate::multi_label::Thresholds;
 use crate::evaluate::predictions::THRESHOLD;
 use crate::evaluate::{Measured, Predictions};
-use crate::recipe::By;
 
 pub use heads::{Head, PosterModels, Scores};
 
@@ -25,6 +24,34 @@ pub const FILE: &str = "posters.json";
 const FORMAT: (&str, u32) = ("kinoprobe-posters", 1);
 /// The numbers that stand for a model: keys of [`Measured::numbers`].
 pub const METRICS: [&str; 6] = ["map", "binary_accuracy", "top_1", "top_3", "top_5", "r_precision"];
+
+/// Number of models that are trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    /// One model per year of the manifest, and one for all clips.
+    Year,
+    /// One model for all clips.
+    None,
+}
+
+/// Minimum number of labeled clips with features that a year needs; a year with fewer is skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MinClips {
+    /// Training clips of all years of the window.
+    pub train: usize,
+    /// Validation clips of the year.
+    pub val: usize,
+    /// Test clips of the year.
+    pub test: usize,
+}
+
+impl Default for MinClips {
+    fn default() -> Self {
+        Self { train: 20, val: 3, test: 3 }
+    }
+}
 
 /// The object of posters.json: the models of a folder, and what they read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub use classify::*;
 
 use crate::error::{Error, Result};
+use crate::extract::{CodebookSettings, ExtractionSettings, Extractor};
+use crate::media::Sampling;
 
 /// A whole recipe: how features are made and how they are classified.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,7 +24,7 @@ pub struct Recipe {
     pub extractor: Extractor,
     /// How local descriptors become histograms; for descriptor extractors only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub codebook: Option<Codebook>,
+    pub codebook: Option<CodebookSettings>,
     /// What is done with the features.
     #[serde(default)]
     pub classify: Classify,
@@ -65,122 +67,8 @@ impl RunFiles {
     }
 }
 
-/// Which frames of a clip are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Sampling {
-    /// `frames` frames, each the center of one of as many equal segments.
-    Even {
-        /// How many; a shorter clip gives each of its frames once.
-        frames: usize,
-    },
-    /// Up to `count` windows of `length` frames at `rate` frames a second, evenly placed.
-    Windows {
-        /// Frames in a window.
-        length: usize,
-        /// Frames a second of the resampled sequence.
-        rate: f64,
-        /// Windows at the most.
-        count: usize,
-    },
-    /// Every frame, or every n-th: a sequence.
-    All {
-        /// Frames from one taken to the next.
-        #[serde(default = "one")]
-        every: usize,
-        /// Where more would be taken, this many of them, evenly spread.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        most: Option<usize>,
-    },
-    /// `frames` frames of each shot, each the center of one of as many equal segments of it; the shots are those of the
-    /// list that `kinoprobe-shots` writes.
-    Shots {
-        /// How many; a shorter shot gives each of its frames once.
-        frames: usize,
-    },
-}
-
-fn one() -> usize {
-    1
-}
-
-/// What turns frames into feature rows.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Extractor {
-    /// A network run through ONNX Runtime.
-    Network {
-        /// The card in models/.
-        card: String,
-        /// Items (frames or windows) a run of the network.
-        batch: usize,
-    },
-    /// SIFT keypoints and their descriptors.
-    Sift {
-        /// The strongest this many keypoints of a frame.
-        keypoints: usize,
-    },
-}
-
-/// How local descriptors become one histogram a frame.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Codebook {
-    /// Visual words (k of k-means).
-    pub words: usize,
-    /// Lloyd iterations at the most.
-    pub max_iterations: usize,
-    /// Stop when the centers move, squared and summed, less than this times the mean variance of the features (scikit-learn's `tol`).
-    pub tolerance: f64,
-    /// Seed of k-means++.
-    pub seed: u64,
-    /// Normalization of a frame's histogram.
-    pub normalize: Normalize,
-}
-
-impl Codebook {
-    /// Checks ranges that the types do not.
-    pub fn check(&self) -> Result<(), String> {
-        positive("codebook.words", self.words)?;
-        positive("codebook.max_iterations", self.max_iterations)?;
-        if !(self.tolerance.is_finite() && self.tolerance >= 0.0) {
-            return Err("codebook.tolerance must be a number from 0".into());
-        }
-        Ok(())
-    }
-}
-
 fn positive(name: &str, value: usize) -> Result<(), String> {
     (value > 0).then_some(()).ok_or(format!("{name} must be at least 1"))
-}
-
-/// Normalization of a histogram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Normalize {
-    /// Counts.
-    None,
-    /// Divide by the sum.
-    L1,
-    /// Divide by the Euclidean norm.
-    L2,
-    /// Signed square root, then L2.
-    Power,
-}
-
-/// The part of a recipe that decides the features: what a store records and is compared by.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Extraction<'a> {
-    /// Which frames.
-    pub sampling: &'a Sampling,
-    /// What turns them into rows.
-    pub extractor: &'a Extractor,
-    /// How descriptors become histograms.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub codebook: Option<&'a Codebook>,
-    /// SHA-256 of the list of shots; for sampling kind shots only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub shots: Option<&'a str>,
 }
 
 /// Single values of `[sampling]` and `[extractor]`, as flags of the same names.
@@ -255,7 +143,7 @@ impl Recipe {
             .and_then(|()| set("keypoints", &values.keypoints, keypoints))
             .and_then(|()| set("batch", &values.batch, batch))
             .and_then(|()| set("card", &values.card, card))
-            .and_then(|()| self.check())
+            .and_then(|()| self.validate())
             .map_err(|message| Error::Config { path: path.to_path_buf(), message })
     }
 
@@ -287,49 +175,22 @@ impl Recipe {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         let wrong = |message: String| Error::Config { path: path.to_path_buf(), message };
         let recipe: Recipe = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
-        recipe.check().map_err(wrong)?;
+        recipe.validate().map_err(wrong)?;
         Ok(recipe)
     }
 
-    /// Checks ranges that the types do not.
-    pub fn check(&self) -> Result<(), String> {
-        match self.sampling {
-            Sampling::Even { frames } | Sampling::Shots { frames } => positive("sampling.frames", frames)?,
-            Sampling::All { every, most } => {
-                positive("sampling.every", every)?;
-                positive("sampling.most", most.unwrap_or(1))?;
-            }
-            Sampling::Windows { length, rate, count } => {
-                positive("sampling.length", length)?;
-                positive("sampling.count", count)?;
-                if !(rate.is_finite() && rate > 0.0) {
-                    return Err("sampling.rate must be a positive number of frames a second".into());
-                }
-            }
-        }
-        match &self.extractor {
-            Extractor::Network { batch, .. } => positive("extractor.batch", *batch)?,
-            Extractor::Sift { keypoints } => positive("extractor.keypoints", *keypoints)?,
-        }
-        match (&self.extractor, &self.codebook) {
-            (Extractor::Sift { .. }, None) => return Err("an extractor of kind sift needs a [codebook]".into()),
-            (Extractor::Network { .. }, Some(_)) => {
-                return Err("[codebook] serves an extractor of kind sift only".into());
-            }
-            (_, Some(codebook)) => codebook.check()?,
-            _ => {}
-        }
-        self.classify.check()
+    /// Checks the ranges of the values.
+    ///
+    /// # Errors
+    /// Returns a message that names the recipe key if a value is out of range.
+    pub fn validate(&self) -> Result<(), String> {
+        self.extraction().validate()?;
+        self.classify.validate()
     }
 
-    /// The part that decides the features; `shots` is the SHA-256 of the list of shots, where one is read.
-    pub fn extraction<'a>(&'a self, shots: Option<&'a str>) -> Extraction<'a> {
-        let Recipe { sampling, extractor, codebook, .. } = self;
-        Extraction { sampling, extractor, codebook: codebook.as_ref(), shots }
-    }
-
-    /// What [`Recipe::extraction`] is as JSON: the `recipe` attribute of a store.
-    pub fn extraction_json(&self, shots: Option<&str>) -> String {
-        serde_json::to_string(&self.extraction(shots)).expect("a recipe is plain data")
+    /// Returns the settings that determine the features.
+    pub fn extraction(&self) -> ExtractionSettings {
+        let Self { sampling, extractor, codebook, .. } = self.clone();
+        ExtractionSettings { sampling, extractor, codebook }
     }
 }

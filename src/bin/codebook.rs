@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use clap::Parser;
 use kinoprobe::cli::{self, EXIT_CODES, Outcome};
+use kinoprobe::extract::Normalize;
 use kinoprobe::extract::codebook::Codebook;
 use kinoprobe::manifest::{Manifest, split};
-use kinoprobe::recipe::{Normalize, Recipe};
+use kinoprobe::recipe::Recipe;
 use kinoprobe::store::DescriptorStore;
 
 /// Cluster the descriptors of the training split into visual words, and count them in every frame of every clip.
@@ -79,7 +80,7 @@ fn codebook(arguments: &Arguments) -> anyhow::Result<Outcome> {
     settings.tolerance = arguments.tolerance.unwrap_or(settings.tolerance);
     settings.seed = arguments.seed.unwrap_or(settings.seed);
     settings.normalize = arguments.normalize.unwrap_or(settings.normalize);
-    settings.check().map_err(anyhow::Error::msg)?;
+    settings.validate().map_err(anyhow::Error::msg)?;
 
     let mut manifest = Manifest::load(&arguments.manifest, arguments.root.as_deref())?;
     let drawn = split::assign(&mut manifest, split::Fractions::default(), arguments.split_seed)?;

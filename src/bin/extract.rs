@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use clap::Parser;
 use kinoprobe::cli::{self, EXIT_CODES};
 use kinoprobe::extract::progress::Show;
-use kinoprobe::extract::{self, Options};
+use kinoprobe::extract::{self, Extractor, Options};
 use kinoprobe::manifest::Manifest;
 use kinoprobe::media::Shots;
 use kinoprobe::memory;
 use kinoprobe::models::WeightsChoice;
 use kinoprobe::models::runtime::Device;
-use kinoprobe::recipe::{Extractor, Overrides, Recipe};
+use kinoprobe::recipe::{Overrides, Recipe};
 
 /// Extract features from the clips of a manifest into an HDF5 store.
 ///
@@ -88,7 +88,8 @@ fn main() -> ExitCode {
         }
         let manifest = Manifest::load(&arguments.manifest, arguments.root.as_deref())?;
         let outcome = extract::run(&Options {
-            recipe,
+            settings: recipe.extraction(),
+            method: recipe.method,
             manifest,
             shots: arguments.shots.as_deref().map(Shots::load).transpose()?,
             out: arguments.out,

@@ -10,9 +10,9 @@ use serde::Deserialize;
 
 use super::standardize::check_dim;
 use super::{Classifier, Exporter, Fitted, Fitting, Model, Tensor, Tensors};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
-use crate::recipe::{self, Task};
+use crate::recipe;
 
 /// p(class | x) ∝ p(class) · ∏ N(x_d; θ_d, σ²_d): one normal distribution per class and feature, its variance enlarged by a
 /// share of the largest variance of any feature, as scikit-learn's `GaussianNB`. For several labels, one such model each,

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::{About, Fitted, Fitting, Model, SavedModel, build, predict};
-use crate::dataset::{Dataset, Joined};
+use crate::dataset::{Dataset, Joined, Task};
 use crate::error::{Error, Result};
 use crate::evaluate::multi_label::{Averages, Sets};
 use crate::evaluate::{Epoch, Measured, Predictions, SeedResult, measure};
 use crate::manifest::Split;
-use crate::recipe::{ClassifierKind, Classify, Task};
+use crate::recipe::{ClassifierKind, Classify};
 
 /// What came of it. Predictions, curves and model are the first seed's.
 pub struct Experiment {

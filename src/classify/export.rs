@@ -3,8 +3,8 @@
 use prost::Message;
 
 use super::{Model, Tensor};
+use crate::dataset::Task;
 use crate::models::onnx::proto::{Attribute, GraphProto, ModelProto, NodeProto, OperatorSet, TensorProto, ValueInfo};
-use crate::recipe::Task;
 
 /// The first operator set in which every operator used here has its present form.
 const OPERATOR_SET: i64 = 18;

@@ -132,7 +132,8 @@ mod tests {
         let train = dataset(array![[2.0], [0.0], [9.0]], array![[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]);
         let query = dataset(array![[1.0], [8.0]], Array2::zeros((2, 2)));
         let mut ignore = |_: &crate::evaluate::Epoch| {};
-        let mut fitting = Fitting { seed: 0, task: recipe::Task::SingleLabel, threads: 1, progress: &mut ignore };
+        let mut fitting =
+            Fitting { seed: 0, task: crate::dataset::Task::SingleLabel, threads: 1, progress: &mut ignore };
         let fit = |k, fitting: &mut Fitting<'_>| {
             NearestNeighbors(recipe::Knn { neighbors: k }).fit(&train, &train, fitting).unwrap()
         };

@@ -8,9 +8,9 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use super::loss::{self, Loss};
 use super::standardize::check_dim;
 use super::{Classifier, Exporter, Fitted, Fitting, Model, Tensor, Tensors};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
-use crate::recipe::{self, Task};
+use crate::recipe;
 
 /// For one label a clip, p(class | x) = softmax(W·x + b), with W and b at the least of the summed cross-entropy + α/2·‖W‖²
 /// (scikit-learn's `LogisticRegression` with C = 1/α). For several, one such regression each, between having the label and

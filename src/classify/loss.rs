@@ -3,8 +3,9 @@
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis};
 
 use super::numeric::Real;
+use crate::dataset::Task;
 use crate::error::{Error, Result};
-use crate::recipe::{self, ClassWeights, LossKind, Task};
+use crate::recipe::{self, ClassWeights, LossKind};
 
 /// A loss between logits z (N, C) and multi-hot targets t (N, C).
 ///

@@ -43,10 +43,10 @@ pub use standardize::{Standardize, Standardized, Standardizer};
 pub use tensors::{Tensor, Tensors};
 pub use training::Trainer;
 
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Task};
 use crate::error::Result;
 use crate::evaluate::Epoch;
-use crate::recipe::{ClassifierKind, Classify, Task};
+use crate::recipe::{ClassifierKind, Classify};
 
 /// What fits a model to clips.
 pub trait Classifier {

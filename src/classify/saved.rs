@@ -8,12 +8,12 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::{Exporter, Model, Tensor, Tensors, restore};
-use crate::dataset::{Dataset, Joined};
+use crate::dataset::{Dataset, Joined, Task};
 use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 use crate::evaluate::predictions::PredictionTable;
-use crate::recipe::{ClassifierKind, Pooling, Recipe, Task};
-use crate::store::Provenance;
+use crate::recipe::{ClassifierKind, Recipe};
+use crate::store::{Pooling, Provenance};
 
 /// What a model is and where it comes from: the metadata of its file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -2,23 +2,15 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
-
+use crate::dataset::Task;
 use crate::error::{Error, Result};
+use crate::extract::{ExtractionSettings, Extractor};
+use crate::media::Sampling;
+use crate::posters::By;
 use crate::recipe::{
-    self, ClassifierKind, Classify, Compat, Extractor, LossKind, OptimizerKind, Pooling, Recipe, Sampling,
-    ScheduleKind, SequenceSample, Task,
+    self, ClassifierKind, Classify, Compat, LossKind, OptimizerKind, Recipe, ScheduleKind, SequenceSample,
 };
-use crate::store::FeatureStore;
-
-/// What of a recipe a store records: [`Recipe::extraction_json`], read back.
-#[derive(Deserialize)]
-struct Extraction {
-    sampling: Sampling,
-    extractor: Extractor,
-    #[serde(default)]
-    codebook: Option<recipe::Codebook>,
-}
+use crate::store::{FeatureStore, Pooling};
 
 /// The recipe for `store`: `file`, or else pipelines/METHOD.toml where that exists, or else the defaults; its sampling and
 /// extractor are those the store was really made with, where it says so; `values` go before all.
@@ -45,12 +37,12 @@ pub fn recipe_of(store: &FeatureStore, file: Option<&Path>, values: &Overrides) 
         },
     };
     recipe.method = method;
-    if let Ok(Extraction { sampling, extractor, codebook }) = serde_json::from_str(&provenance.recipe) {
+    if let Ok(ExtractionSettings { sampling, extractor, codebook }) = serde_json::from_str(&provenance.recipe) {
         (recipe.sampling, recipe.extractor, recipe.codebook) = (sampling, extractor, codebook);
     }
     values.apply(&mut recipe.classify);
-    recipe.classify.pooling = recipe.classify.pooling.of(recipe.classify.classifier);
-    recipe.check().map_err(|message| Error::Config { path: file.map_or(usual, Path::to_path_buf), message })?;
+    recipe.classify.pooling = recipe.classify.classifier.pooling(recipe.classify.pooling);
+    recipe.validate().map_err(|message| Error::Config { path: file.map_or(usual, Path::to_path_buf), message })?;
     Ok(recipe)
 }
 
@@ -126,7 +118,7 @@ pub struct Overrides {
     pub keep: Option<recipe::Watch>,
     /// One model a year of the manifest (and one for all), or one for all; writes a folder of models, not of one run.
     #[arg(long)]
-    pub by: Option<recipe::By>,
+    pub by: Option<By>,
     /// by year: train on this many years, as many before as after; 10 for the decade from 5 years before to 4 after.
     #[arg(long, value_name = "YEARS")]
     pub window: Option<i32>,
@@ -184,7 +176,7 @@ impl Overrides {
         set(&mut classify.training.watch, self.watch);
         classify.training.keep = self.keep.or(classify.training.keep);
         classify.by = self.by.or(classify.by);
-        classify.window = self.window.or(classify.window.filter(|_| classify.by == Some(recipe::By::Year)));
+        classify.window = self.window.or(classify.window.filter(|_| classify.by == Some(By::Year)));
         set(&mut classify.logistic.alpha, self.alpha);
         set(&mut classify.logistic.max_iterations, self.max_iterations);
         set(&mut classify.knn.neighbors, self.neighbors);

@@ -16,6 +16,7 @@ use super::optimizer::Optimizer;
 use super::schedule::Schedule;
 use super::*;
 use crate::recipe;
+use crate::store::Pooling;
 
 const MLP: &[u8] = include_bytes!("../../fixtures/mlp.safetensors");
 const BASELINES: &[u8] = include_bytes!("../../fixtures/baselines.safetensors");
@@ -255,7 +256,7 @@ fn every_model_comes_back_from_its_file_bit_for_bit() {
                 task,
                 classes: train.classes.clone(),
                 dim: train.dim(),
-                pooling: recipe::Pooling::Mean.of(kind),
+                pooling: kind.pooling(Pooling::Mean),
                 method: "golden".into(),
                 model_sha256: String::new(),
                 untrained: false,

@@ -174,8 +174,7 @@ impl Encoder {
 mod tests {
     use super::*;
     use crate::manifest::Clip;
-    use crate::media::{self, Frame, FrameSink, Window};
-    use crate::recipe::Sampling;
+    use crate::media::{self, Frame, FrameSink, Sampling, Window};
 
     /// The blue, green and red in the middle of every frame.
     struct Middles(Vec<[u8; 3]>);

@@ -8,7 +8,7 @@ use super::multi_label::{self, MultiLabel, Thresholds};
 use super::significance::{self, Interval, Intervals};
 use super::single_label::{self, SingleLabel};
 use super::{Predictions, Score};
-use crate::recipe::Task;
+use crate::dataset::Task;
 
 /// The metrics of one part; in JSON, the object of its task.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::predictions::over_common_classes;
 use super::{Predictions, multi_label, single_label};
+use crate::dataset::Task;
 use crate::error::{Error, Result};
-use crate::recipe::Task;
 
 /// Resamples of a bootstrap.
 pub const RESAMPLES: usize = 2000;

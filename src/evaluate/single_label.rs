@@ -244,8 +244,8 @@ fn calibration_error(predictions: &Predictions) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::Task;
     use crate::evaluate::assert_close;
-    use crate::recipe::Task;
     use ndarray::Array2;
     use proptest::prelude::*;
 

@@ -12,10 +12,10 @@ use ndarray::{Array2, ArrayView2};
 use sha2::{Digest, Sha256};
 
 use super::kmeans::{self, KMeans};
+use super::{CodebookSettings, Normalize};
 use crate::cli;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, Split};
-use crate::recipe::{Codebook as Settings, Normalize};
 use crate::store::{ClipRows, DescriptorStore, Payload, Provenance, Row, StoreWriter, StoredClip, Values};
 
 /// Descriptors read from a store at once.
@@ -49,7 +49,7 @@ impl Codebook {
     /// # Errors
     /// No training clip is in the store, they have fewer descriptors than there are to be words, or the store cannot be
     /// read.
-    pub fn train(store: &DescriptorStore, manifest: &Manifest, settings: &Settings) -> Result<(Self, Trained)> {
+    pub fn train(store: &DescriptorStore, manifest: &Manifest, settings: &CodebookSettings) -> Result<(Self, Trained)> {
         let layout = Layout::of(store)?;
         let unlabeled = manifest.clips.iter().all(|clip| clip.labels.is_empty());
         let trains: HashMap<&str, bool> = (manifest.clips.iter())
@@ -129,7 +129,7 @@ impl Codebook {
     ///
     /// # Errors
     /// A store cannot be read or written, or the user interrupts.
-    pub fn write(&self, store: &DescriptorStore, settings: &Settings, seconds: f64, out: &Path) -> Result<()> {
+    pub fn write(&self, store: &DescriptorStore, settings: &CodebookSettings, seconds: f64, out: &Path) -> Result<()> {
         let layout = Layout::of(store)?;
         let rows = store.rows()?;
         let provenance = self.provenance(store, settings, seconds)?;
@@ -151,7 +151,7 @@ impl Codebook {
     }
 
     /// The descriptor store's, with the codebook as the model.
-    fn provenance(&self, store: &DescriptorStore, settings: &Settings, seconds: f64) -> Result<Provenance> {
+    fn provenance(&self, store: &DescriptorStore, settings: &CodebookSettings, seconds: f64) -> Result<Provenance> {
         let wrong = |message: String| Error::Store { path: store.path().to_path_buf(), message };
         let from = store.provenance();
         let mut recipe: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&from.recipe)

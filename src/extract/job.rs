@@ -6,13 +6,13 @@ use super::pipeline::{Prepare, Prepared, Run};
 use super::plan::{Plan, plan};
 use super::progress::{Progress, Show};
 use super::sift::DescriptorSink;
+use super::{ExtractionSettings, Extractor};
 use crate::cli::Outcome;
 use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest};
-use crate::media::{self, Decoded, FrameSink, ItemSink, Shots, Wanted};
+use crate::media::{self, Decoded, FrameSink, ItemSink, Sampling, Shots, Wanted};
 use crate::models::runtime::{Device, Network, Settings};
 use crate::models::{self, Card, PreparedModel, WeightsChoice};
-use crate::recipe::{Extractor, Recipe, Sampling};
 use crate::store::{Journal, Payload, Provenance, Row, Values};
 
 /// Length of a SIFT descriptor.
@@ -21,8 +21,10 @@ const SIFT_DIM: usize = 128;
 /// What to extract, from what, into what.
 #[derive(Debug)]
 pub struct Options {
+    /// Name of the method.
+    pub method: String,
     /// Sampling and extractor.
-    pub recipe: Recipe,
+    pub settings: ExtractionSettings,
     /// The clips.
     pub manifest: Manifest,
     /// The store.
@@ -95,8 +97,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
         eprintln!("extract: {} has {dropped} clips that the manifest no longer has: their rows go", out.display());
     }
 
-    let mut progress =
-        Progress::new(options.show, &options.recipe.method, manifest.clips.len(), work.there + work.failed);
+    let mut progress = Progress::new(options.show, &options.method, manifest.clips.len(), work.there + work.failed);
     if !work.extract.is_empty() {
         // The journal is opened anew, now that it is known what runs.
         drop(journal.take());
@@ -121,23 +122,21 @@ fn outcome(failed: usize) -> Outcome {
     if failed == 0 { Outcome::Done } else { Outcome::Partly { failed } }
 }
 
-fn check_shots(Options { recipe, shots, .. }: &Options) -> Result<()> {
-    match (recipe.sampling, shots) {
+fn check_shots(Options { method, settings, shots, .. }: &Options) -> Result<()> {
+    match (settings.sampling, shots) {
         (Sampling::Shots { .. }, None) => Err(Error::Data(format!(
-            "{} samples shots: name their list with --shots FILE; kinoprobe-shots writes one",
-            recipe.method
+            "{method} samples shots: name their list with --shots FILE; kinoprobe-shots writes one"
         ))),
         (Sampling::Shots { .. }, Some(_)) | (_, None) => Ok(()),
         (_, Some(shots)) => Err(Error::Data(format!(
-            "--shots {} does not apply: {} does not sample shots (sampling kind shots)",
-            shots.path.display(),
-            recipe.method
+            "--shots {} does not apply: {method} does not sample shots (sampling kind shots)",
+            shots.path.display()
         ))),
     }
 }
 
 fn prepare_model(options: &Options) -> Result<Made> {
-    match &options.recipe.extractor {
+    match &options.settings.extractor {
         Extractor::Sift { keypoints } => Ok(Made::Sift(*keypoints)),
         Extractor::Network { card, .. } => {
             let card = Card::load(&options.models, card)?;
@@ -149,8 +148,8 @@ fn prepare_model(options: &Options) -> Result<Made> {
 
 fn describe(options: &Options, made: &Made) -> (Payload, Provenance) {
     let common = Provenance {
-        method: options.recipe.method.clone(),
-        recipe: options.recipe.extraction_json(options.shots.as_ref().map(|shots| shots.sha256.as_str())),
+        method: options.method.clone(),
+        recipe: options.settings.to_json(options.shots.as_ref().map(|shots| shots.sha256.as_str())),
         manifest_sha256: options.manifest.sha256.clone(),
         ..Provenance::default()
     };
@@ -199,7 +198,9 @@ fn extract(
             Ok(journal)
         }
         Made::Network(card, model) => {
-            let Extractor::Network { batch, .. } = options.recipe.extractor else { unreachable!("made by a network") };
+            let Extractor::Network { batch, .. } = options.settings.extractor else {
+                unreachable!("made by a network")
+            };
             let settings = Settings {
                 item: card.input.shape(1)[1..].to_vec(),
                 dim: card.output.dim,
@@ -234,12 +235,12 @@ fn descriptors(options: &Options, keypoints: usize) -> Result<Prepare<'_, Values
 
 fn prepared<S: FrameSink, T>(
     clip: &Clip,
-    Options { recipe, shots, .. }: &Options,
+    Options { settings, shots, .. }: &Options,
     sink: &mut S,
     take: impl FnOnce(&mut S, &Decoded) -> T,
 ) -> Result<Prepared<T>> {
     let shots = shots.as_ref().map(|shots| shots.of(&clip.id)).transpose()?.unwrap_or_default();
-    let decoded = media::decode(clip, Wanted { sampling: &recipe.sampling, shots }, sink)?;
+    let decoded = media::decode(clip, Wanted { sampling: &settings.sampling, shots }, sink)?;
     let content = take(sink, &decoded);
     let timeline = &decoded.timeline;
     let rows = decoded

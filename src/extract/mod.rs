@@ -10,6 +10,7 @@ mod ordered;
 pub mod pipeline;
 pub mod plan;
 pub mod progress;
+mod settings;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod shots;
 #[cfg(feature = "media")]
@@ -17,3 +18,4 @@ pub mod sift;
 
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub use job::{Options, run};
+pub use settings::{CodebookSettings, ExtractionSettings, Extractor, Normalize};

@@ -6,11 +6,10 @@ use super::ordered::ordered;
 use crate::cli::{self, Outcome};
 use crate::error::{Error, Result};
 use crate::manifest::Clip;
-use crate::media::{self, Decoded, Frame, FrameSink, Shot, Shots, Transform, Window, shots};
+use crate::media::{self, Decoded, Frame, FrameSink, Sampling, Shot, Shots, Transform, Window, shots};
 use crate::models::card::{Input, Layout};
 use crate::models::runtime::{Device, Network, Settings};
 use crate::models::{self, Card, WeightsChoice};
-use crate::recipe::Sampling;
 
 /// Whether a frame ends a shot is asked of windows, and believed only of frames this far from a window's ends.
 const CONTEXT: usize = 25;

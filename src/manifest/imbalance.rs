@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_xoshiro::Xoshiro256PlusPlus;
+use serde::{Deserialize, Serialize};
 
 /// How many times commoner the commonest class is than the rarest that occurs; 1 where none or one does.
 pub fn imbalance_ratio(counts: &[usize]) -> f64 {
@@ -72,6 +73,33 @@ pub fn class_weights(counts: &[usize], clips: usize, weighting: Weighting) -> Ve
         weights.iter_mut().for_each(|weight| *weight *= present / sum);
     }
     weights
+}
+
+/// Resampling of the training clips; the table `[classify.resample]` of a recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Resample {
+    /// Brings the share of each distinct label set between two bounds by repeating or dropping clips; see [`compose`].
+    Compose {
+        /// Minimum share of the training clips, in [0, 1].
+        low: f64,
+        /// Maximum share of the training clips, in [low, 1].
+        high: f64,
+    },
+}
+
+impl Resample {
+    /// Checks the ranges of the values.
+    ///
+    /// # Errors
+    /// Returns a message that names the recipe key if a value is out of range.
+    pub fn validate(&self) -> Result<(), String> {
+        let Self::Compose { low, high } = self;
+        if 0.0 <= *low && low <= high && *high <= 1.0 && *high > 0.0 {
+            return Ok(());
+        }
+        Err("classify.resample: low and high must be shares with 0 ≤ low ≤ high ≤ 1 and high > 0".into())
+    }
 }
 
 /// Clips drawn so that no label set is too rare or too common.

@@ -1,7 +1,7 @@
 //! From a path to frames: a video, an image or a folder of frames, decoded once, only the wanted frames looked at.
 //!
 //! ```no_run
-//! # use kinoprobe::{media, models::Card, manifest::Clip, recipe::Sampling};
+//! # use kinoprobe::{media::{self, Sampling}, models::Card, manifest::Clip};
 //! # #[cfg(feature = "media")]
 //! # fn f(clip: &Clip, sampling: &Sampling, card: &Card) -> kinoprobe::Result<()> {
 //! let mut items = media::ItemSink::new(&card.input); // one per worker thread: it keeps its buffers
@@ -37,6 +37,7 @@ pub(crate) mod libav;
 #[cfg(feature = "media")]
 mod orientation;
 pub mod sampler;
+mod sampling;
 pub mod shots;
 #[cfg(feature = "media")]
 mod still;
@@ -47,6 +48,7 @@ pub mod transform;
 mod video;
 
 pub use sampler::{Timeline, Wanted, Window};
+pub use sampling::Sampling;
 pub use shots::{Shot, Shots};
 pub use transform::{BgrImage, Transform};
 

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::recipe::Sampling;
+use super::Sampling;
 
 /// What is wanted of one clip.
 #[derive(Debug, Clone, Copy)]

@@ -1,4 +1,4 @@
-//! Shots: the list that `kinoprobe-shots` writes and [`Sampling::Shots`](crate::recipe::Sampling::Shots) reads.
+//! Shots: the list that `kinoprobe-shots` writes and [`Sampling::Shots`](super::Sampling::Shots) reads.
 //!
 //! A CSV, one line a shot, with the columns `id,shot,start_frame,end_frame,start_seconds,end_seconds,probability`. Frames
 //! are those of the clip's file from 0, `end_frame` the shot's last; seconds are when the first is shown and when the last

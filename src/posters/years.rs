@@ -3,10 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
-use super::Clips;
+use super::{Clips, MinClips};
 use crate::dataset::Joined;
 use crate::manifest::{Manifest, Split};
-use crate::recipe::Least;
 
 /// The years that get a model, and those that do not.
 #[derive(Debug, Default)]
@@ -39,7 +38,7 @@ pub fn count(data: &Joined) -> Clips {
 
 /// The clips of each year of the manifest: training clips of the year's [`span`], validation and test clips of the year
 /// itself, so that models of any window are measured on the same clips. The classes are those of all years.
-pub fn plan(data: &Joined, manifest: &Manifest, window: Option<i32>, least: Least) -> Plan {
+pub fn plan(data: &Joined, manifest: &Manifest, window: Option<i32>, min_clips: MinClips) -> Plan {
     let year_of = of(manifest);
     let years: BTreeSet<i32> = year_of.values().copied().collect();
     let mut plan = Plan::default();
@@ -51,7 +50,7 @@ pub fn plan(data: &Joined, manifest: &Manifest, window: Option<i32>, least: Leas
         });
         let Clips { train, val, test } = count(&part);
         let lacking: Vec<String> =
-            [("training", train, least.train), ("validation", val, least.val), ("test", test, least.test)]
+            [("training", train, min_clips.train), ("validation", val, min_clips.val), ("test", test, min_clips.test)]
                 .into_iter()
                 .filter(|(_, there, wanted)| there < wanted)
                 .map(|(split, there, wanted)| format!("{there} {split} clips of at least {wanted}"))
@@ -89,8 +88,9 @@ mod tests {
 
     use super::*;
     use crate::dataset::Dataset;
+    use crate::dataset::Task;
     use crate::manifest::Clip;
-    use crate::recipe::{Resample, Task};
+    use crate::manifest::imbalance::Resample;
 
     /// Two training clips, one of val and one of test in every year of 2000 to 2003, but no test clip in 2003; the label
     /// `early` is of 2000 and 2001 only.
@@ -131,25 +131,25 @@ mod tests {
         (data, manifest)
     }
 
-    const LEAST: Least = Least { train: 2, val: 1, test: 1 };
+    const MIN_CLIPS: MinClips = MinClips { train: 2, val: 1, test: 1 };
 
     #[test]
     fn a_year_has_its_own_clips_and_a_window_lends_training_clips() {
         let (data, manifest) = decade();
-        let alone = plan(&data, &manifest, None, LEAST);
+        let alone = plan(&data, &manifest, None, MIN_CLIPS);
         assert_eq!(alone.years.iter().map(|(year, _)| *year).collect::<Vec<_>>(), [2000, 2001, 2002]);
         assert_eq!(alone.skipped, ["2003 is skipped: 0 test clips of at least 1"]);
         assert_eq!(alone.years[1].1.train.ids, ["2001-0", "2001-1"]);
-        let decades = plan(&data, &manifest, Some(10), LEAST);
+        let decades = plan(&data, &manifest, Some(10), MIN_CLIPS);
         assert_eq!(count(&decades.years[2].1), Clips { train: 8, val: 1, test: 1 });
         assert_eq!(decades.years[2].1.test.ids, ["2002-3"]);
-        assert_eq!(plan(&data, &manifest, Some(10), Least { train: 9, ..LEAST }).years.len(), 0);
+        assert_eq!(plan(&data, &manifest, Some(10), MinClips { train: 9, ..MIN_CLIPS }).years.len(), 0);
     }
 
     #[test]
     fn labels_are_the_same_in_all_years_and_unseen_ones_are_named() {
         let (data, manifest) = decade();
-        let plan = plan(&data, &manifest, None, LEAST);
+        let plan = plan(&data, &manifest, None, MIN_CLIPS);
         for (year, part) in &plan.years {
             assert_eq!(part.train.classes, data.train.classes);
             let warned = part.warnings.iter().any(|warning| warning.contains("no training clip has early"));
@@ -163,7 +163,7 @@ mod tests {
         // Of 8 clips the sets {any} and {any, early} have 4 each; at most a quarter leaves 2 of each.
         let resampled = data.resample(Resample::Compose { low: 0.0, high: 0.25 }, 0);
         assert_eq!((resampled.indices.len(), data.training().len(), data.train.len()), (4, 4, 8));
-        let plan = plan(&data, &manifest, Some(10), LEAST);
+        let plan = plan(&data, &manifest, Some(10), MIN_CLIPS);
         assert_eq!((plan.years[0].1.training().len(), plan.years[0].1.train.len()), (4, 8));
     }
 

@@ -3,41 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::positive;
-
-/// How rows become the features of a clip.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Pooling {
-    /// Mean over the rows.
-    Mean,
-    /// Maximum over the rows.
-    Max,
-    /// All rows in their order: a sequence.
-    None,
-}
-
-impl Pooling {
-    /// What `classifier` reads where the recipe says `self`: a classifier of sequences always all rows, one of vectors the
-    /// mean in place of all rows.
-    pub fn of(self, classifier: ClassifierKind) -> Self {
-        match (classifier, self) {
-            (ClassifierKind::Bilstm, _) => Pooling::None,
-            (_, Pooling::None) => Pooling::Mean,
-            (_, pooling) => pooling,
-        }
-    }
-}
-
-/// How many labels a clip has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Task {
-    /// Exactly one: classes exclude each other.
-    #[default]
-    SingleLabel,
-    /// Any number: each class is a question of its own.
-    MultiLabel,
-}
+use crate::dataset::Task;
+use crate::manifest::imbalance::Resample;
+use crate::posters::{By, MinClips};
+use crate::store::Pooling;
 
 /// Which classifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -58,6 +27,16 @@ pub enum ClassifierKind {
 }
 
 impl ClassifierKind {
+    /// Returns the pooling that this classifier reads, given the pooling of a recipe: all rows for a classifier of sequences;
+    /// the mean instead of all rows for a classifier of vectors.
+    pub fn pooling(self, pooling: Pooling) -> Pooling {
+        match (self, pooling) {
+            (ClassifierKind::Bilstm, _) => Pooling::None,
+            (_, Pooling::None) => Pooling::Mean,
+            (_, pooling) => pooling,
+        }
+    }
+
     /// Whether it is trained over epochs, from weights that are drawn.
     pub fn is_trained(self) -> bool {
         matches!(self, ClassifierKind::Mlp | ClassifierKind::Bilstm)
@@ -71,7 +50,7 @@ pub struct Classify {
     /// Single-label or multi-label; where it is not given, the data decide.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
-    /// Which features are read; see [`Pooling::of`].
+    /// Which features are read; see [`ClassifierKind::pooling`].
     pub pooling: Pooling,
     /// Standardize by the mean and deviation of the training split.
     pub standardize: bool,
@@ -98,7 +77,8 @@ pub struct Classify {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<i32>,
     /// by = "year": the labeled clips that a year needs.
-    pub least: Least,
+    #[serde(alias = "least")]
+    pub min_clips: MinClips,
     /// How gradients become steps.
     pub optimizer: Optimizer,
     /// The learning rate over time.
@@ -126,7 +106,7 @@ impl Default for Classify {
             resample: None,
             by: None,
             window: None,
-            least: Least::default(),
+            min_clips: MinClips::default(),
             optimizer: Optimizer::default(),
             schedule: Schedule::default(),
             logistic: Logistic::default(),
@@ -291,48 +271,6 @@ pub enum Watch {
     BinaryAccuracy,
 }
 
-/// How the training clips are evened out before training.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Resample {
-    /// Each distinct set of labels is brought to between two shares of the training clips, by repeating or leaving out clips; see
-    /// [`crate::manifest::imbalance::compose`].
-    Compose {
-        /// The least share, in [0, 1].
-        low: f64,
-        /// The largest share, in [low, 1].
-        high: f64,
-    },
-}
-
-/// What there is one model of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum By {
-    /// Each year of the manifest, and one of all clips beside them.
-    Year,
-    /// One of all clips.
-    None,
-}
-
-/// The labeled clips with features that a year needs, or it is skipped: too few teach nothing, and measure nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Least {
-    /// In the split train, of the whole window.
-    pub train: usize,
-    /// In the split val, of the year.
-    pub val: usize,
-    /// In the split test, of the year.
-    pub test: usize,
-}
-
-impl Default for Least {
-    fn default() -> Self {
-        Self { train: 20, val: 3, test: 3 }
-    }
-}
-
 /// How gradients become steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -457,8 +395,11 @@ impl Default for Bayes {
 }
 
 impl Classify {
-    /// Checks ranges that the types do not.
-    pub fn check(&self) -> Result<(), String> {
+    /// Checks the ranges of the values.
+    ///
+    /// # Errors
+    /// Returns a message that names the recipe key if a value is out of range.
+    pub fn validate(&self) -> Result<(), String> {
         let Self { mlp, bilstm, loss, training, optimizer, schedule, .. } = self;
         for (name, value) in [
             ("classify.mlp.hidden", mlp.hidden),
@@ -478,13 +419,11 @@ impl Classify {
         if self.window.is_some() && self.by != Some(By::Year) {
             return Err("classify.window serves classify.by = \"year\" only".into());
         }
-        if self.least.train < 2 {
-            return Err("classify.least.train must be at least 2".into());
+        if self.min_clips.train < 2 {
+            return Err("classify.min_clips.train must be at least 2".into());
         }
-        if let Some(Resample::Compose { low, high }) = self.resample
-            && !(0.0 <= low && low <= high && high <= 1.0 && high > 0.0)
-        {
-            return Err("classify.resample: low and high must be shares, 0 ≤ low ≤ high ≤ 1, and high above 0".into());
+        if let Some(resample) = self.resample {
+            resample.validate()?;
         }
         if training.batch < 2 {
             return Err("classify.training.batch must be at least 2: batch normalization needs two clips".into());

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::dataset::Task;
 use crate::error::{Error, Result};
 use crate::evaluate::{Measured, SeedResult};
 use crate::manifest::Split;
-use crate::recipe::Task;
 
 /// The version of the layout below.
 const FORMAT_VERSION: u32 = 1;

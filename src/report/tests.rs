@@ -1,8 +1,11 @@
 use ndarray::Array2;
 
 use super::*;
+use crate::dataset::Task;
 use crate::evaluate::measure;
-use crate::recipe::{Classify, Extractor, Sampling, Task};
+use crate::extract::Extractor;
+use crate::media::Sampling;
+use crate::recipe::Classify;
 
 /// `n` clips over `classes`, two thirds right, with scores; unlabeled where `labeled` is false.
 pub(super) fn predictions(prefix: &str, n: usize, classes: &[String], labeled: bool) -> Predictions {

@@ -5,14 +5,15 @@ use std::path::Path;
 
 use super::{Fit, Job};
 use crate::classify::SavedModel;
-use crate::dataset::{Dataset, Joined};
+use crate::dataset::{Dataset, Joined, Task};
 use crate::error::{Error, Result};
 use crate::evaluate::{Predictions, measure};
+use crate::extract::Extractor;
 use crate::manifest::imbalance::Resampled;
 use crate::manifest::{Manifest, Split};
 use crate::posters::years::{self, Plan};
-use crate::posters::{self, Clips, OverallModel, Posters, YearModel};
-use crate::recipe::{By, Classify, Extractor, Task};
+use crate::posters::{self, By, Clips, OverallModel, Posters, YearModel};
+use crate::recipe::Classify;
 use crate::report;
 use crate::report::compare::{Part, duplicates};
 use crate::report::posters::{Example, Report, Row};
@@ -29,19 +30,19 @@ const ALL: &str = "all";
 /// # Errors
 /// The task is not multi-label; no year has enough clips; a fit fails; a file cannot be written.
 pub fn fit(job: &Job<'_>, data: &Joined, manifest: &Manifest, by: By, resampled: Option<Resampled>) -> Result<String> {
-    let Classify { window, least, .. } = job.recipe.classify;
+    let Classify { window, min_clips, .. } = job.recipe.classify;
     let out = &job.files.out;
     if data.task != Task::MultiLabel {
         return Err(Error::Data("models by year give several labels a clip: take --task multi-label".into()));
     }
     let plan = match by {
-        By::Year => years::plan(data, manifest, window, least),
+        By::Year => years::plan(data, manifest, window, min_clips),
         By::None => Plan::default(),
     };
     plan.skipped.iter().for_each(|skipped| (job.say)(skipped));
     if by == By::Year && plan.years.is_empty() {
         let why = match plan.skipped.first() {
-            Some(first) => format!("no year has enough clips ({first}); lower classify.least in the recipe"),
+            Some(first) => format!("no year has enough clips ({first}); lower classify.min_clips in the recipe"),
             None => "no clip has a year; give the manifest a column `year`".into(),
         };
         return Err(Error::Data(format!("{}: {why}, or take --by none", manifest.source.display())));

@@ -16,10 +16,9 @@ use super::Limits;
 use super::refusal::Refusal;
 use crate::extract::shots::unlisted;
 use crate::manifest::Clip;
-use crate::media::{self, ItemSink};
+use crate::media::{self, ItemSink, Sampling};
 use crate::memory;
 use crate::models::card::Input;
-use crate::recipe::Sampling;
 
 /// How long a client may send nothing.
 const STALL: Duration = Duration::from_secs(15);

@@ -20,6 +20,7 @@
 
 mod journal;
 mod layout;
+mod pooling;
 mod reader;
 mod writer;
 
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use journal::Journal;
 pub use layout::{Difference, Payload, Provenance};
+pub use pooling::Pooling;
 pub use reader::{DescriptorStore, FeatureStore, Store};
 pub use writer::StoreWriter;
 

@@ -8,9 +8,8 @@ use hdf5::{File, H5Type};
 use ndarray::{Array2, Axis, s};
 
 use super::layout::{Payload, Provenance, wrong};
-use super::{ClipRows, Failure, Row, StoredClip, Values};
+use super::{ClipRows, Failure, Pooling, Row, StoredClip, Values};
 use crate::error::{Error, Result};
-use crate::recipe::Pooling;
 
 /// A store opened for reading: who made it, its clips and its failures are in memory, its rows are read on demand.
 #[derive(Debug)]

@@ -2,7 +2,6 @@ use ndarray::{Array2, array};
 use proptest::prelude::*;
 
 use super::*;
-use crate::recipe::Pooling;
 
 fn provenance() -> Provenance {
     Provenance { method: "cnn".into(), model: "net".into(), provider: "cpu".into(), ..Provenance::default() }

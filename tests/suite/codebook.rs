@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use assert_cmd::Command;
-use kinoprobe::recipe::Pooling;
-use kinoprobe::store::{ClipRows, Failure, FeatureStore, Payload, Provenance, Row, StoreWriter, Values};
+use kinoprobe::store::{ClipRows, Failure, FeatureStore, Payload, Pooling, Provenance, Row, StoreWriter, Values};
 use ndarray::{Array2, Axis, s};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;

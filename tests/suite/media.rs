@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use kinoprobe::Result;
 use kinoprobe::manifest::Clip;
-use kinoprobe::media::{self, BgrImage, Decoded, Frame, FrameSink, ItemSink, Transform, Window};
+use kinoprobe::media::{self, BgrImage, Decoded, Frame, FrameSink, ItemSink, Sampling, Transform, Window};
 use kinoprobe::models::card::{Card, Input};
-use kinoprobe::recipe::Sampling;
 use sha2::{Digest, Sha256};
 
 const ALL: Sampling = Sampling::Even { frames: usize::MAX };

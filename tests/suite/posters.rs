@@ -58,10 +58,10 @@ impl Drawn {
     }
 
     /// A recipe with small years and short training.
-    fn recipe(&self, name: &str, least: &str) {
+    fn recipe(&self, name: &str, min_clips: &str) {
         let tiny = fs::read_to_string(fixture("pipelines/tiny.toml")).unwrap();
         let text = format!(
-            "{tiny}\n[classify]\nby = \"year\"\ntask = \"multi-label\"\n[classify.least]\n{least}\n[classify.mlp]\nhidden = 16\n\
+            "{tiny}\n[classify]\nby = \"year\"\ntask = \"multi-label\"\n[classify.min_clips]\n{min_clips}\n[classify.mlp]\nhidden = 16\n\
              [classify.resample]\nkind = \"compose\"\nlow = 0.01\nhigh = 0.08\n\
              [classify.training]\nepochs = 6\nwatch = \"loss\"\nkeep = \"score\"\n"
         );

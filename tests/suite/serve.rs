@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use kinoprobe::classify::{self, About, Fitting, SavedModel};
-use kinoprobe::dataset::Dataset;
+use kinoprobe::dataset::{Dataset, Task};
 use kinoprobe::models::fetch;
 use kinoprobe::posters::PosterModels;
-use kinoprobe::recipe::{ClassifierKind, Classify, Recipe, Task};
+use kinoprobe::recipe::{ClassifierKind, Classify, Recipe};
 use kinoprobe::store::{FeatureStore, Provenance};
 use ndarray::Array2;
 use serde_json::{Value, json};

@@ -5,8 +5,7 @@ use std::path::Path;
 use kinoprobe::Result;
 use kinoprobe::extract::sift::{DESCRIPTOR_LEN, DescriptorSink, Sift};
 use kinoprobe::manifest::Clip;
-use kinoprobe::media::{self, Frame, FrameSink, Window};
-use kinoprobe::recipe::Sampling;
+use kinoprobe::media::{self, Frame, FrameSink, Sampling, Window};
 use kinoprobe::store::Values;
 
 fn clip(name: &str) -> Clip {

@@ -9,10 +9,10 @@ use super::loss::{self, Loss};
 use super::standardize::check_dim;
 use super::training::{Learner, Streams, Trainer, measure};
 use super::{Classifier, Exporter, Fitted, Fitting, Model, Tensor, Tensors};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
 use crate::matrix::default_threads;
-use crate::recipe::{self, Task};
+use crate::recipe;
 use network::Network;
 
 /// Linear → BatchNorm1d → GELU → Dropout → Linear, and softmax for one label a clip, the sigmoid for several; trained as

@@ -184,7 +184,8 @@ fn the_bilstm_agrees_with_pytorch() {
 #[test]
 fn patience_and_the_kept_epoch_may_watch_different_numbers() {
     use crate::classify::{Fitting, build};
-    use crate::recipe::{ClassifierKind, Classify, Task, Watch};
+    use crate::dataset::Task;
+    use crate::recipe::{ClassifierKind, Classify, Watch};
     use rand::Rng;
 
     let mut random = Xoshiro256PlusPlus::seed_from_u64(5);

@@ -3,8 +3,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::dataset::Task;
 use crate::evaluate::{Measured, assert_close, measure_parts, significance};
-use crate::recipe::Task;
 
 #[derive(Deserialize)]
 struct Golden {

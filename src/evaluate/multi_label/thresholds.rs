@@ -38,7 +38,7 @@ impl Thresholds {
     pub fn tune(predictions: &Predictions) -> Option<Self> {
         let rows = predictions.labeled();
         let scores = predictions.scores.as_ref().filter(|_| !rows.is_empty())?;
-        if predictions.task != crate::recipe::Task::MultiLabel {
+        if predictions.task != crate::dataset::Task::MultiLabel {
             return None;
         }
         let truth = Sets::of(&predictions.truth, &rows, predictions.classes.len());

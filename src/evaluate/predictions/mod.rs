@@ -11,8 +11,8 @@ use ndarray::{Array2, ArrayView1, Axis, concatenate};
 
 pub use table::{PredictionTable, write_csv};
 
+use crate::dataset::Task;
 use crate::error::{Error, Result};
-use crate::recipe::Task;
 
 /// A label is predicted from this score on, where nothing else is said.
 pub const THRESHOLD: f32 = 0.5;

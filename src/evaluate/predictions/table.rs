@@ -22,9 +22,9 @@ use std::path::Path;
 use ndarray::Array2;
 
 use super::{LABEL_SEPARATOR, Predictions, decide};
+use crate::dataset::Task;
 use crate::error::{Error, Result};
 use crate::manifest::Split;
-use crate::recipe::Task;
 
 /// What a score column's name begins with.
 const SCORE: &str = "score:";

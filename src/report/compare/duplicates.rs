@@ -8,9 +8,8 @@ use serde::Serialize;
 
 use super::{Entry, Part};
 use crate::error::Result;
-use crate::recipe::Pooling;
 use crate::report::table::Table;
-use crate::store::FeatureStore;
+use crate::store::{FeatureStore, Pooling};
 
 /// Cosine from which two clips count as near-duplicates. Re-encoded or trimmed copies lie above, different clips below.
 pub const THRESHOLD: f32 = 0.9995;

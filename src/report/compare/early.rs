@@ -98,7 +98,7 @@ fn member(path: &Path, entry: &Entry, manifest: &Manifest) -> Result<Member> {
         None => return Err(Error::Data(format!("{} has no folder with a recipe", entry.name))),
     };
     let store = FeatureStore::open(path)?;
-    let data = Dataset::join(&store, manifest, recipe.classify.pooling.of(ClassifierKind::Mlp))?;
+    let data = Dataset::join(&store, manifest, ClassifierKind::Mlp.pooling(recipe.classify.pooling))?;
     Ok(Member { method: entry.method.clone(), recipe, store, data })
 }
 

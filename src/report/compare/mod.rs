@@ -20,12 +20,12 @@ pub use duplicates::Duplicates;
 pub use page::{summary, tables, write};
 
 use super::metrics::Metrics;
+use crate::dataset::Task;
 use crate::error::{Error, Result};
 use crate::evaluate::predictions::PredictionTable;
 use crate::evaluate::predictions::table::csv_error;
 use crate::evaluate::significance::{Paired, holm, paired};
 use crate::evaluate::{Measured, Predictions, measure_parts};
-use crate::recipe::Task;
 use crate::store::FeatureStore;
 
 /// Which part of the data a number is of, in the order of importance reversed: the test split is shown first.

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::{Comparison, Kind, Pair, Part, Row};
+use crate::dataset::Task;
 use crate::error::Result;
 use crate::evaluate::measured::{Measured, Number};
-use crate::recipe::Task;
 use crate::report::html;
 use crate::report::label_plots;
 use crate::report::markdown::{UNTRAINED, cell, percent};

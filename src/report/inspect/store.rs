@@ -9,10 +9,9 @@ use ndarray::Array2;
 use super::{Findings, project, write_npy};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
-use crate::recipe::Pooling;
 use crate::report::markdown::UNTRAINED;
 use crate::report::{plots, write, write_records};
-use crate::store::{FeatureStore, Payload, Store};
+use crate::store::{FeatureStore, Payload, Pooling, Store};
 
 /// Rows read at once.
 const BLOCK: usize = 4096;

@@ -1,0 +1,70 @@
+//! Sampling settings: which frames of a clip are used.
+
+use serde::{Deserialize, Serialize};
+
+/// Selects frames of a clip; the table `[sampling]` of a recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Sampling {
+    /// `frames` frames, each the center of one of `frames` equal segments.
+    Even {
+        /// Number of frames. A shorter clip yields each of its frames once.
+        frames: usize,
+    },
+    /// Up to `count` evenly spaced windows of `length` frames at `rate` frames per second.
+    Windows {
+        /// Frames per window.
+        length: usize,
+        /// Frame rate of the resampled sequence, in frames per second.
+        rate: f64,
+        /// Maximum number of windows.
+        count: usize,
+    },
+    /// Every frame, or every n-th frame: a sequence.
+    All {
+        /// Distance between selected frames, in frames.
+        #[serde(default = "one")]
+        every: usize,
+        /// Maximum number of frames; a longer selection is reduced to this many evenly spaced frames.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        most: Option<usize>,
+    },
+    /// `frames` frames of each shot, each the center of one of `frames` equal segments of the shot. Shots come from the
+    /// list that `kinoprobe-shots` writes.
+    Shots {
+        /// Frames per shot. A shorter shot yields each of its frames once.
+        frames: usize,
+    },
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Sampling {
+    /// Checks the ranges of the values.
+    ///
+    /// # Errors
+    /// Returns a message that names the recipe key if a value is out of range.
+    pub fn validate(&self) -> Result<(), String> {
+        let positive = |key: &str, value: usize| match value {
+            0 => Err(format!("sampling.{key} must be at least 1")),
+            _ => Ok(()),
+        };
+        match *self {
+            Self::Even { frames } | Self::Shots { frames } => positive("frames", frames),
+            Self::All { every, most } => {
+                positive("every", every)?;
+                positive("most", most.unwrap_or(1))
+            }
+            Self::Windows { length, rate, count } => {
+                positive("length", length)?;
+                positive("count", count)?;
+                if !(rate.is_finite() && rate > 0.0) {
+                    return Err("sampling.rate must be a positive number of frames per second".into());
+                }
+                Ok(())
+            }
+        }
+    }
+}
