@@ -10,18 +10,20 @@ use crate::error::{Error, Result};
 pub struct CancellationToken(Arc<AtomicBool>);
 
 impl CancellationToken {
-    /// Asks to stop. Returns whether that was asked before.
+    /// Sets the flag. Returns `true` if it was already set.
     pub fn cancel(&self) -> bool {
         self.0.swap(true, Ordering::SeqCst)
     }
 
-    /// Whether someone asked to stop.
+    /// Returns `true` if the flag is set.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// Returns an error if the flag is set; for use with `?` between steps.
+    ///
     /// # Errors
-    /// [`Error::Interrupted`] where someone asked to stop.
+    /// Returns [`Error::Interrupted`] if the flag is set.
     pub fn check(&self) -> Result<()> {
         if self.is_cancelled() { Err(Error::Interrupted) } else { Ok(()) }
     }

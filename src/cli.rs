@@ -1,39 +1,48 @@
-//! What the stage binaries share: exit codes and the one place where an error is printed.
+//! Code shared by the programs: exit codes, error output, signal handling and progress on the terminal.
+
+pub mod progress;
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 
+use crate::cancel::CancellationToken;
 use crate::error::Error;
 
-/// How a stage that did not fail ended.
+/// Result of a program that ran to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything asked for is done: exit code 0.
+    /// Everything succeeded: exit code 0.
     Done,
-    /// This many clips (or files) failed, are recorded and were skipped; the rest is done: exit code 3.
-    Partly {
-        /// How many failed.
+    /// Some clips or files failed, are recorded and were skipped: exit code 3.
+    Partial {
+        /// Number of failures.
         failed: usize,
     },
 }
 
-/// The `--help` text on exit codes, for clap's `after_help`.
-pub const EXIT_CODES: &str =
-    "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but some clips failed and are recorded; 130 interrupted";
+impl Outcome {
+    /// Returns the outcome of a run with this many failures.
+    pub fn from_failures(failed: usize) -> Self {
+        if failed == 0 { Outcome::Done } else { Outcome::Partial { failed } }
+    }
+}
 
-/// Runs a stage and turns its result into the exit code. An error is printed here, once, as `stage: message`.
-pub fn run(stage: &str, body: impl FnOnce() -> anyhow::Result<Outcome>) -> ExitCode {
+/// The exit codes as text for `--help`, for clap's `after_help`.
+pub const EXIT_CODES: &str =
+    "Exit codes: 0 success; 1 error; 2 wrong usage; 3 success, but some clips failed and are recorded; 130 interrupted";
+
+/// Runs the body of a program and converts its result into an exit code. Errors are printed here, once, as
+/// `program: message`.
+pub fn run(program: &str, body: impl FnOnce() -> anyhow::Result<Outcome>) -> ExitCode {
     match body() {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Partly { failed }) => {
-            eprintln!(
-                "{stage}: {failed} failed and {} recorded; the rest is done",
-                if failed == 1 { "is" } else { "are" }
-            );
+        Ok(Outcome::Partial { failed }) => {
+            let are = if failed == 1 { "is" } else { "are" };
+            eprintln!("{program}: {failed} failed and {are} recorded; the rest is complete");
             ExitCode::from(3)
         }
         Err(error) => {
-            eprintln!("{stage}: {error:#}");
+            eprintln!("{program}: {error:#}");
             match error.downcast_ref::<Error>() {
                 Some(Error::Interrupted) => ExitCode::from(130),
                 _ => ExitCode::FAILURE,
@@ -42,20 +51,24 @@ pub fn run(stage: &str, body: impl FnOnce() -> anyhow::Result<Outcome>) -> ExitC
     }
 }
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+static TOKEN: OnceLock<CancellationToken> = OnceLock::new();
 
-/// Makes Ctrl-C and SIGTERM set a flag ([`interrupted`]); a second one ends the process at once.
-pub fn catch_interrupts() {
-    let caught = ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::SeqCst) {
+/// Installs a handler for SIGINT (Ctrl-C) and SIGTERM, and returns the token that it cancels. A second signal ends the
+/// process immediately, with exit code 130.
+pub fn catch_interrupts() -> CancellationToken {
+    let token = TOKEN.get_or_init(CancellationToken::default).clone();
+    let cancelled = token.clone();
+    let handler = ctrlc::set_handler(move || {
+        if cancelled.cancel() {
             std::process::exit(130);
         }
-        eprintln!("\ninterrupted: finishing what is in flight (again to stop at once)");
+        eprintln!("\ninterrupted: finishing work in progress (interrupt again to stop immediately)");
     });
-    debug_assert!(caught.is_ok(), "catch_interrupts is called once");
+    debug_assert!(handler.is_ok(), "catch_interrupts is called once");
+    token
 }
 
-/// Whether the user asked to stop.
+/// Returns `true` if the token of [`catch_interrupts`] is cancelled.
 pub fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::Relaxed)
+    TOKEN.get().is_some_and(CancellationToken::is_cancelled)
 }

@@ -1,47 +1,51 @@
-//! What a long operation reports while it runs. The library reports; the programs decide what to show.
+//! Progress events of long operations. The library reports events; the programs decide what to show.
 
 /// What the units of a task are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// Clips of a manifest.
     Clips,
+    /// Files that are written.
+    Files,
     /// Bytes of a download.
     Bytes,
 }
 
-/// One report of a long operation.
+/// One event of a long operation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// Something the user may want to know.
+    /// Information that a quiet program hides.
     Info(&'a str),
     /// Something the user should check. The operation continues.
     Warning(&'a str),
     /// A task starts. Tasks of one sink do not overlap.
     Started {
-        /// What the task is called, such as the method or the file name.
+        /// Name of the task, such as the method or the file name.
         task: &'a str,
-        /// What `total` and `done` count.
+        /// Unit of `total` and `done`.
         unit: Unit,
-        /// Units in all, where known.
+        /// Number of units, if known.
         total: Option<u64>,
-        /// Units that an earlier run completed.
+        /// Number of units that an earlier run completed.
         done: u64,
     },
-    /// This many units of the current task are complete, including those of earlier runs.
+    /// The number of complete units of the current task, including those of earlier runs.
     Position(u64),
-    /// A clip is complete: the current task advances by one.
+    /// The current task advances by this many units.
+    Advanced(u64),
+    /// A clip is complete. The current task, if any, advances by one.
     ClipDone {
-        /// The clip.
+        /// The clip's id.
         id: &'a str,
-        /// Frames that were decoded and used.
+        /// Number of frames that were decoded and used.
         frames: usize,
     },
-    /// A clip failed and is recorded: the current task advances by one.
+    /// A clip failed and is recorded. The current task, if any, advances by one.
     ClipFailed {
-        /// The clip.
+        /// The clip's id.
         id: &'a str,
-        /// Why.
+        /// The error message.
         error: &'a str,
     },
     /// The current task ended.
@@ -50,11 +54,11 @@ pub enum Event<'a> {
 
 /// Receives the events of long operations, from any thread.
 pub trait ProgressSink: Send + Sync {
-    /// Takes one event.
+    /// Handles one event.
     fn report(&self, event: Event<'_>);
 }
 
-/// The sink that shows nothing.
+/// A sink that ignores all events.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoProgress;
 

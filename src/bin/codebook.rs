@@ -5,10 +5,13 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use kinoprobe::cancel::CancellationToken;
+use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
 use kinoprobe::cli::{self, EXIT_CODES, Outcome};
 use kinoprobe::extract::Normalize;
 use kinoprobe::extract::codebook::Codebook;
 use kinoprobe::manifest::{Manifest, split};
+use kinoprobe::progress::{Event, ProgressSink};
 use kinoprobe::recipe::Recipe;
 use kinoprobe::store::DescriptorStore;
 
@@ -64,11 +67,12 @@ Examples:
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    cli::catch_interrupts();
-    cli::run("codebook", || codebook(&arguments))
+    let cancel = cli::catch_interrupts();
+    cli::run("codebook", || codebook(&arguments, &cancel))
 }
 
-fn codebook(arguments: &Arguments) -> anyhow::Result<Outcome> {
+fn codebook(arguments: &Arguments, cancel: &CancellationToken) -> anyhow::Result<Outcome> {
+    let progress = TerminalProgress::new("codebook", ProgressMode::from_quiet(arguments.quiet));
     let store = DescriptorStore::open(&arguments.descriptors)?;
     let usual = || PathBuf::from(format!("pipelines/{}.toml", store.provenance().method));
     let path = arguments.recipe.clone().unwrap_or_else(usual);
@@ -85,26 +89,20 @@ fn codebook(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut manifest = Manifest::load(&arguments.manifest, arguments.root.as_deref())?;
     let drawn = split::assign(&mut manifest, split::Fractions::default(), arguments.split_seed)?;
     if manifest.clips.iter().all(|clip| clip.labels.is_empty()) {
-        eprintln!("codebook: no clip has a label, so no split is kept out: the words are made of all clips");
+        progress.report(Event::Warning("no clip has a label, so there is no held-out split: all clips are clustered"));
     }
     let start = Instant::now();
-    let (codebook, trained) = Codebook::train(&store, &manifest, &settings)?;
-    let clustering = start.elapsed().as_secs_f64();
+    let (codebook, training) = Codebook::train(&store, &manifest, &settings, cancel)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let split = if drawn { format!(" (split drawn with seed {})", arguments.split_seed) } else { String::new() };
+    progress.report(Event::Info(&format!(
+        "{} descriptors of {} training clips{split} → {} words in {seconds:.1} s, {} iterations",
+        training.descriptors, training.clips, settings.words, training.iterations
+    )));
+    codebook.write(&store, &settings, seconds, &arguments.out, cancel)?;
     if !arguments.quiet {
-        let split = if drawn { format!(" (split drawn with seed {})", arguments.split_seed) } else { String::new() };
-        eprintln!(
-            "codebook: {} descriptors of {} training clips{split} → {} words in {clustering:.1} s, {} iterations",
-            trained.descriptors, trained.clips, settings.words, trained.iterations
-        );
-    }
-    codebook.write(&store, &settings, clustering, &arguments.out)?;
-    if !arguments.quiet {
-        println!(
-            "{}: {} clips, {} failed earlier",
-            arguments.out.display(),
-            store.clips().len(),
-            store.failures().len()
-        );
+        let (clips, failures) = (store.clips().len(), store.failures().len());
+        println!("{}: {clips} clips, {failures} failed earlier", arguments.out.display());
     }
     Ok(Outcome::Done)
 }

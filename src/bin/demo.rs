@@ -1,40 +1,42 @@
-//! kinoprobe-demo: clips and posters to try everything on.
+//! kinoprobe-demo: creates synthetic clips and posters to try the other programs on.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
+use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
 use kinoprobe::cli::{self, EXIT_CODES, Outcome};
-use kinoprobe::demo::{self, Settings, posters};
+use kinoprobe::demo::FileCounts;
+use kinoprobe::demo::clips::{self, ClipSettings, ClipSummary};
+use kinoprobe::demo::posters::{self, PosterSettings};
 
-/// Make demo data: clips of 15 classes, 3 textures × 5 motions, or of several labels, where one frame tells the texture but
-/// not the motion; or posters of several genres and of a year.
+/// Create synthetic data: clips of 15 classes (3 textures × 5 motions), where one frame shows the texture but not the
+/// motion; multi-label clips; or posters with genres and years.
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-demo", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
-    /// Folder to write: manifest.csv, and clips/ with attributes.csv (texture and motion of each clip), or posters/
+    /// The folder to write: manifest.csv, and clips/ with attributes.csv (texture and motion of each clip), or posters/
     #[arg(long)]
     out: PathBuf,
-    /// Clips of each class
+    /// Number of clips per class
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     clips: u32,
-    /// Another seed gives other clips
+    /// Seed of the random generator
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Give each clip one to four labels (texture, motion, letterbox, flicker) instead of one class
     #[arg(long)]
     multi_label: bool,
-    /// Draw posters of several genres each, with a year, in place of clips
+    /// Create posters, with one to three genres and a year each, instead of clips
     #[arg(long, conflicts_with_all = ["multi_label", "clips"])]
     posters: bool,
-    /// Years of posters, from 2000 on
+    /// Number of years, starting in 2000
     #[arg(long, default_value_t = 10, requires = "posters", value_parser = clap::value_parser!(u32).range(1..=100))]
     years: u32,
-    /// Posters a year
+    /// Number of posters per year
     #[arg(long, default_value_t = 60, requires = "posters", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    a_year: u32,
-    /// No progress bar
+    per_year: u32,
+    /// Hide the progress bar
     #[arg(long)]
     quiet: bool,
 }
@@ -49,29 +51,28 @@ Examples:
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     cli::run("demo", || {
-        let bar = if arguments.quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
-        bar.set_style(ProgressStyle::with_template("demo [{bar:30}] {pos}/{len}, {eta} left")?.progress_chars("=> "));
+        let progress = TerminalProgress::new("demo", ProgressMode::from_quiet(arguments.quiet));
+        let manifest = arguments.out.join("manifest.csv");
         if arguments.posters {
-            let settings = posters::Settings {
+            let settings = PosterSettings {
                 out: arguments.out,
-                first: 2000,
+                first_year: 2000,
                 years: arguments.years as usize,
-                posters: arguments.a_year as usize,
+                posters_per_year: arguments.per_year as usize,
                 seed: arguments.seed,
             };
-            let made = posters::make(&settings, &bar)?;
-            println!("{}/manifest.csv: {} posters drawn, {} kept", settings.out.display(), made.clips, made.kept);
-            return Ok(Outcome::Done);
+            let FileCounts { created, kept } = posters::make(&settings, &progress)?;
+            println!("{}: {created} posters created, {kept} kept", manifest.display());
+        } else {
+            let settings = ClipSettings {
+                out: arguments.out,
+                clips: arguments.clips as usize,
+                seed: arguments.seed,
+                multi_label: arguments.multi_label,
+            };
+            let ClipSummary { files: FileCounts { created, kept }, codec } = clips::make(&settings, &progress)?;
+            println!("{}: {created} clips created, {kept} kept ({codec})", manifest.display());
         }
-        let settings = Settings {
-            out: arguments.out,
-            clips: arguments.clips as usize,
-            seed: arguments.seed,
-            multi_label: arguments.multi_label,
-        };
-        let made = demo::make(&settings, &bar)?;
-        let out = settings.out.display();
-        println!("{out}/manifest.csv: {} clips made, {} kept ({})", made.clips, made.kept, made.codec);
         Ok(Outcome::Done)
     })
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use kinoprobe::cli::{self, EXIT_CODES};
-use kinoprobe::extract::progress::Show;
+use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
+use kinoprobe::cli::{self, EXIT_CODES, Outcome};
 use kinoprobe::extract::{self, Extractor, Options};
 use kinoprobe::manifest::Manifest;
 use kinoprobe::media::Shots;
@@ -77,20 +77,24 @@ Examples:
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    cli::catch_interrupts();
+    let cancel = cli::catch_interrupts();
     cli::run("extract", || {
+        let progress = TerminalProgress::new(
+            "extract",
+            if arguments.log_json { ProgressMode::Json } else { ProgressMode::from_quiet(arguments.quiet) },
+        );
         let path = Recipe::file_of(&arguments.method, arguments.recipe)?;
         let mut recipe = Recipe::load(&path)?;
         recipe.apply(&arguments.overrides, &path)?;
-        // SIFT allocates its pyramids anew for every frame, tens of megabytes that glibc would keep in pieces.
+        // SIFT allocates its image pyramids for every frame; with one malloc arena per thread, tens of megabytes would
+        // stay fragmented.
         if matches!(recipe.extractor, Extractor::Sift { .. }) {
             memory::share_arenas();
         }
-        let manifest = Manifest::load(&arguments.manifest, arguments.root.as_deref())?;
-        let outcome = extract::run(&Options {
+        let options = Options {
             settings: recipe.extraction(),
             method: recipe.method,
-            manifest,
+            manifest: Manifest::load(&arguments.manifest, arguments.root.as_deref())?,
             shots: arguments.shots.as_deref().map(Shots::load).transpose()?,
             out: arguments.out,
             weights: arguments.weights.unwrap_or_default(),
@@ -99,12 +103,9 @@ fn main() -> ExitCode {
             workers: arguments.workers,
             retry_failed: arguments.retry_failed,
             dry_run: arguments.dry_run,
-            show: match (arguments.quiet, arguments.log_json) {
-                (true, _) => Show::Quiet,
-                (_, true) => Show::Json,
-                _ => Show::Bar,
-            },
-        })?;
-        Ok(outcome)
+        };
+        let summary = extract::run(&options, &progress, &cancel)?;
+        println!("{summary}");
+        Ok(Outcome::from_failures(summary.failed()))
     })
 }

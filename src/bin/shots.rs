@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use kinoprobe::cli::{self, EXIT_CODES};
+use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
+use kinoprobe::cli::{self, EXIT_CODES, Outcome};
 use kinoprobe::extract::shots::{self, Options};
 use kinoprobe::manifest::Manifest;
 use kinoprobe::models::WeightsChoice;
@@ -57,13 +58,14 @@ Examples:
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    cli::catch_interrupts();
+    let cancel = cli::catch_interrupts();
     cli::run("shots", || {
+        let progress = TerminalProgress::new("shots", ProgressMode::from_quiet(arguments.quiet));
         let clips = match &arguments.manifest {
             Some(manifest) => Manifest::load(manifest, arguments.root.as_deref())?.clips,
             None => arguments.videos.iter().map(|video| shots::unlisted(video)).collect(),
         };
-        let outcome = shots::run(&Options {
+        let options = Options {
             clips,
             out: arguments.out,
             card: arguments.card,
@@ -71,8 +73,9 @@ fn main() -> ExitCode {
             weights: arguments.weights.unwrap_or_default(),
             device: arguments.device,
             threshold: arguments.threshold,
-            quiet: arguments.quiet,
-        })?;
-        Ok(outcome)
+        };
+        let summary = shots::run(&options, &progress, &cancel)?;
+        println!("{summary}");
+        Ok(Outcome::from_failures(summary.failed))
     })
 }

@@ -1,4 +1,4 @@
-//! Clips in MP4, by libav: the same pictures give the same bytes.
+//! An MP4 encoder on libav. The same frames give the same bytes.
 
 use std::path::{Path, PathBuf};
 
@@ -12,18 +12,18 @@ use ffmpeg::{Dictionary, Packet, Rational, frame};
 use crate::error::{Error, Result};
 use crate::media::libav;
 
-/// How clips are encoded.
+/// The codecs that clips are encoded with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Codec {
-    /// By x264, which Debian's and Ubuntu's libavcodec have.
+    /// H.264, encoded by x264, which Debian's and Ubuntu's libavcodec include.
     H264,
-    /// By libavcodec itself.
+    /// MPEG-4 part 2, encoded by libavcodec itself.
     Mpeg4,
 }
 
 impl Codec {
-    /// The first that this machine's libavcodec can encode. `folder` is for the error.
-    pub(super) fn usable(folder: &Path) -> Result<Self> {
+    /// Returns the first codec that this machine's libavcodec can encode. `folder` is named in the error.
+    pub(super) fn available(folder: &Path) -> Result<Self> {
         let has = |codec: &Self| encoder::find_by_name(codec.encoder()).is_some();
         [Codec::H264, Codec::Mpeg4].into_iter().find(has).ok_or_else(|| Error::Media {
             path: folder.to_path_buf(),
@@ -31,7 +31,7 @@ impl Codec {
         })
     }
 
-    /// What a person calls it.
+    /// Returns the name of the codec.
     pub(super) fn name(self) -> &'static str {
         match self {
             Codec::H264 => "H.264",
@@ -39,7 +39,7 @@ impl Codec {
         }
     }
 
-    /// What libavcodec calls it.
+    /// Returns the name of the encoder in libavcodec.
     fn encoder(self) -> &'static str {
         match self {
             Codec::H264 => "libx264",
@@ -47,14 +47,14 @@ impl Codec {
         }
     }
 
-    /// Constant quality, so that there is no rate to be kept. x264's macroblock tree, which is on by default, decides by more than
-    /// the pictures: encoders that run side by side write other bytes with it, from the same frames and with one thread each.
+    /// Returns the encoder options: constant quality, without rate control. x264's macroblock tree, which is on by
+    /// default, is not deterministic: parallel encoders with one thread each write different bytes for the same frames.
     fn options(self) -> Dictionary<'static> {
         match self {
             Codec::H264 => {
                 Dictionary::from_iter([("flags", "+global_header+bitexact"), ("crf", "25"), ("mbtree", "0")])
             }
-            // In libav's unit, 118 for a quantizer of 1.
+            // In units of FF_QP2LAMBDA: 118 is a quantizer of 1.
             Codec::Mpeg4 => {
                 Dictionary::from_iter([("flags", "+global_header+bitexact+qscale"), ("global_quality", "354")])
             }
@@ -62,46 +62,46 @@ impl Codec {
     }
 }
 
-/// A clip in the making.
+/// A file that is being encoded.
 pub(super) struct Encoder {
     path: PathBuf,
     file: format::context::Output,
     encoder: encoder::Video,
     converter: scaling::Context,
-    picture: frame::Video,
+    image: frame::Video,
     converted: frame::Video,
-    /// Frames that were written.
+    /// Number of frames that were sent to the encoder.
     frames: i64,
-    tick: Rational,
+    time_base: Rational,
 }
 
 impl Encoder {
-    /// Begins a file of frames of `width` and `height`, both even, `fps` a second.
+    /// Creates a file. Width and height must be even; `fps` is the frame rate.
     ///
     /// # Errors
-    /// It cannot be written or encoded.
+    /// Returns an error if the file cannot be written or the encoder cannot be opened.
     pub(super) fn create(path: &Path, codec: Codec, (width, height): (usize, usize), fps: u32) -> Result<Self> {
-        let wrong = |message: String| Error::Media { path: path.to_path_buf(), message };
-        let cannot = |error: ffmpeg::Error| wrong(format!("cannot be encoded: {error}"));
+        let failed = |message: String| Error::Media { path: path.to_path_buf(), message };
+        let cannot = |error: ffmpeg::Error| failed(format!("cannot be encoded: {error}"));
         libav::silence();
-        // An absolute path has no `name:` in front that libav could take for a protocol.
+        // libav could interpret the start of a relative path as a protocol (`name:`).
         let absolute = std::path::absolute(path).map_err(Error::io(path))?;
-        absolute.to_str().ok_or_else(|| wrong("its path is not UTF-8".into()))?;
-        let (width, height, tick) = (width as u32, height as u32, Rational::new(1, fps as i32));
+        absolute.to_str().ok_or_else(|| failed("the path is not UTF-8".into()))?;
+        let (width, height, time_base) = (width as u32, height as u32, Rational::new(1, fps as i32));
         let mut file = format::output(&absolute).map_err(cannot)?;
         let kind = encoder::find_by_name(codec.encoder());
-        let kind = kind.ok_or_else(|| wrong(format!("cannot be encoded as {}", codec.name())))?;
+        let kind = kind.ok_or_else(|| failed(format!("cannot be encoded as {}", codec.name())))?;
         let mut context = codec::Context::new_with_codec(kind);
-        // With one thread, nothing hangs on which is first.
+        // One thread, so that the output does not depend on scheduling.
         context.set_threading(codec::threading::Config::count(1));
         let mut video = context.encoder().video().map_err(cannot)?;
         video.set_width(width);
         video.set_height(height);
         video.set_format(Pixel::YUV420P);
-        video.set_time_base(tick);
-        video.set_frame_rate(Some(tick.invert()));
+        video.set_time_base(time_base);
+        video.set_frame_rate(Some(time_base.invert()));
         let encoder = video.open_with(codec.options()).map_err(cannot)?;
-        file.add_stream_with(&encoder).map_err(cannot)?.set_time_base(tick);
+        file.add_stream_with(&encoder).map_err(cannot)?.set_time_base(time_base);
         file.write_header_with(Dictionary::from_iter([("fflags", "+bitexact")])).map_err(cannot)?;
         let flags = scaling::Flags::BICUBIC;
         let converter = scaling::Context::get(Pixel::BGR24, width, height, Pixel::YUV420P, width, height, flags);
@@ -110,62 +110,62 @@ impl Encoder {
             file,
             encoder,
             converter: converter.map_err(cannot)?,
-            picture: frame::Video::new(Pixel::BGR24, width, height),
+            image: frame::Video::new(Pixel::BGR24, width, height),
             converted: frame::Video::new(Pixel::YUV420P, width, height),
             frames: 0,
-            tick,
+            time_base,
         })
     }
 
-    /// Appends a frame of blue, green and red, rows without a gap.
+    /// Appends a frame of blue, green and red bytes, rows without padding.
     ///
     /// # Errors
-    /// It cannot be encoded or written.
+    /// Returns an error if the frame cannot be encoded or written.
     pub(super) fn write(&mut self, pixels: &[u8]) -> Result<()> {
-        let (stride, row) = (self.picture.stride(0), 3 * self.picture.width() as usize);
-        for (line, pixels) in self.picture.data_mut(0).chunks_exact_mut(stride).zip(pixels.chunks_exact(row)) {
+        let (stride, row) = (self.image.stride(0), 3 * self.image.width() as usize);
+        for (line, pixels) in self.image.data_mut(0).chunks_exact_mut(stride).zip(pixels.chunks_exact(row)) {
             line[..row].copy_from_slice(pixels);
         }
         let mut step = || {
-            // The encoder may still hold the buffers of the frame before.
-            self.converted = frame::Video::new(Pixel::YUV420P, self.picture.width(), self.picture.height());
-            self.converter.run(&self.picture, &mut self.converted)?;
+            // The encoder may still refer to the buffers of the previous frame.
+            self.converted = frame::Video::new(Pixel::YUV420P, self.image.width(), self.image.height());
+            self.converter.run(&self.image, &mut self.converted)?;
             self.converted.set_pts(Some(self.frames));
             self.frames += 1;
             self.encoder.send_frame(&self.converted)?;
             self.drain()
         };
-        step().map_err(|error| self.wrong(error))
+        step().map_err(|error| self.error(error))
     }
 
-    /// Writes what the encoder still holds, and ends the file.
+    /// Flushes the encoder and completes the file.
     ///
     /// # Errors
-    /// It cannot be encoded or written.
+    /// Returns an error if the remaining frames cannot be encoded or written.
     pub(super) fn finish(mut self) -> Result<()> {
         let mut step = || {
             self.encoder.send_eof()?;
             self.drain()?;
             self.file.write_trailer()
         };
-        step().map_err(|error| self.wrong(error))
+        step().map_err(|error| self.error(error))
     }
 
-    /// Writes the packets that are ready.
+    /// Writes the available packets.
     fn drain(&mut self) -> Result<(), ffmpeg::Error> {
-        let to = self.file.stream(0).map_or(self.tick, |stream| stream.time_base());
+        let target = self.file.stream(0).map_or(self.time_base, |stream| stream.time_base());
         let mut packet = Packet::empty();
         while self.encoder.receive_packet(&mut packet).is_ok() {
             packet.set_stream(0);
-            // Without it the last frame would be shown for no time, and not be decoded.
+            // Without a duration, the last frame would not be displayed, and not be decoded.
             packet.set_duration(1);
-            packet.rescale_ts(self.tick, to);
+            packet.rescale_ts(self.time_base, target);
             packet.write_interleaved(&mut self.file)?;
         }
         Ok(())
     }
 
-    fn wrong(&self, error: ffmpeg::Error) -> Error {
+    fn error(&self, error: ffmpeg::Error) -> Error {
         Error::Media { path: self.path.clone(), message: format!("cannot be encoded: {error}") }
     }
 }
@@ -176,10 +176,10 @@ mod tests {
     use crate::manifest::Clip;
     use crate::media::{self, Frame, FrameSink, Sampling, Window};
 
-    /// The blue, green and red in the middle of every frame.
-    struct Middles(Vec<[u8; 3]>);
+    /// The center pixel of every frame: blue, green, red.
+    struct CenterPixels(Vec<[u8; 3]>);
 
-    impl FrameSink for Middles {
+    impl FrameSink for CenterPixels {
         fn begin(&mut self, _windows: &[Window], _wanted: &[usize]) -> Result<()> {
             self.0.clear();
             Ok(())
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_is_decoded_to_the_last_frame() {
+    fn all_encoded_frames_are_decoded() {
         let folder = tempfile::tempdir().unwrap();
         for codec in [Codec::H264, Codec::Mpeg4] {
             let file = folder.path().join(codec.encoder()).with_extension("mp4");
@@ -206,11 +206,11 @@ mod tests {
             }
             encoder.finish().unwrap();
             let clip = Clip { file, ..Clip::default() };
-            let mut middles = Middles(Vec::new());
-            let decoded = media::decode(&clip, &Sampling::Even { frames: usize::MAX }, &mut middles).unwrap();
+            let mut centers = CenterPixels(Vec::new());
+            let decoded = media::decode(&clip, &Sampling::Even { frames: usize::MAX }, &mut centers).unwrap();
             assert_eq!((decoded.timeline.frame_count, decoded.timeline.fps), (8, 10.0), "{codec:?}");
             assert!(decoded.warnings.is_empty());
-            for (frame, seen) in (0..).zip(&middles.0) {
+            for (frame, seen) in (0..).zip(&centers.0) {
                 let step = seen.iter().zip(color(frame)).map(|(a, b)| a.abs_diff(b)).max();
                 assert!(step <= Some(8), "{codec:?} frame {frame}: {seen:?}");
             }

@@ -1,24 +1,23 @@
-//! One run of `kinoprobe-extract`, from a recipe to a finished store.
+//! One extraction run, from a recipe to a complete store.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::time::Instant;
 
-use super::pipeline::{Prepare, Prepared, Run};
-use super::plan::{Plan, plan};
-use super::progress::{Progress, Show};
-use super::sift::DescriptorSink;
-use super::{ExtractionSettings, Extractor};
-use crate::cli::Outcome;
+use super::pipeline::{Counts, DecodeFn, DecodedClip, Pipeline};
+use super::plan::WorkPlan;
+use super::settings::{ExtractionSettings, Extractor};
+use super::sift::{DESCRIPTOR_LEN, DescriptorSink};
+use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest};
-use crate::media::{self, Decoded, FrameSink, ItemSink, Sampling, Shots, Wanted};
+use crate::media::{self, FrameSink, ItemSink, Sampling, Shots, Wanted};
 use crate::models::runtime::{Device, Network, Settings};
 use crate::models::{self, Card, PreparedModel, WeightsChoice};
+use crate::progress::{Event, ProgressSink, Unit};
 use crate::store::{Journal, Payload, Provenance, Row, Values};
 
-/// Length of a SIFT descriptor.
-const SIFT_DIM: usize = 128;
-
-/// What to extract, from what, into what.
+/// Settings of an extraction run.
 #[derive(Debug)]
 pub struct Options {
     /// Name of the method.
@@ -27,105 +26,188 @@ pub struct Options {
     pub settings: ExtractionSettings,
     /// The clips.
     pub manifest: Manifest,
-    /// The store.
+    /// The store to write.
     pub out: PathBuf,
-    /// The shots of the clips; for sampling kind shots, which needs them.
+    /// The shots of the clips; required by sampling kind `shots`, and rejected by the others.
     pub shots: Option<Shots>,
-    /// Where a network's weights come from.
+    /// Source of the network's weights.
     pub weights: WeightsChoice,
     /// Folder of the model cards.
     pub models: PathBuf,
-    /// What runs the network.
+    /// The device that runs the network.
     pub device: Device,
-    /// Threads that decode.
+    /// Number of decode threads; by default chosen from the number of cores and the device.
     pub workers: Option<usize>,
-    /// Try clips again that failed before.
+    /// Retry clips that failed in an earlier run.
     pub retry_failed: bool,
-    /// Only say what would be done.
+    /// Plan only: write nothing.
     pub dry_run: bool,
-    /// How progress is shown.
-    pub show: Show,
 }
 
-/// What the rows are made by.
-enum Made {
-    /// A network and its card.
+/// Result of an extraction run. [`Display`](fmt::Display) formats it as one line for the terminal.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// The store.
+    pub store: PathBuf,
+    /// Number of clips in the manifest.
+    pub clips: usize,
+    /// Number of those clips that an earlier run extracted.
+    pub extracted_before: usize,
+    /// Number of those clips that failed in an earlier run and were not retried.
+    pub failed_before: usize,
+    /// What this run did.
+    pub action: Action,
+}
+
+/// What an extraction run did.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// A dry run: this number of clips would be extracted.
+    Planned(usize),
+    /// Nothing: the store is up to date.
+    UpToDate,
+    /// The store was written.
+    Extracted {
+        /// Clips and frames of this run.
+        counts: Counts,
+        /// Duration of the run.
+        seconds: f64,
+        /// The execution provider that ran the network.
+        provider: String,
+    },
+}
+
+impl Summary {
+    /// Returns the number of clips that failed, in this run or in an earlier one; 0 for a dry run.
+    pub fn failed(&self) -> usize {
+        match &self.action {
+            Action::Planned(_) => 0,
+            Action::UpToDate => self.failed_before,
+            Action::Extracted { counts, .. } => self.failed_before + counts.failed,
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Summary { store, clips, extracted_before, failed_before, action } = self;
+        write!(f, "{}: ", store.display())?;
+        match action {
+            Action::Planned(pending) => write!(
+                f,
+                "{pending} of {clips} clips to extract, {extracted_before} already extracted, {failed_before} failed \
+                 earlier"
+            ),
+            Action::UpToDate => write!(f, "up to date ({extracted_before} clips)"),
+            Action::Extracted { counts: Counts { clips, frames, .. }, seconds, provider } => {
+                let rate = |count: usize| count as f64 / seconds.max(1e-9);
+                let (clip_rate, frame_rate) = (rate(*clips), rate(*frames));
+                write!(
+                    f,
+                    "{clips} clips, {frames} frames in {seconds:.1} s ({clip_rate:.2} clips/s, {frame_rate:.1} \
+                     frames/s) on {provider}"
+                )
+            }
+        }
+    }
+}
+
+/// The source of the features, ready to run.
+enum FeatureSource {
     Network(Box<Card>, PreparedModel),
-    /// SIFT with this many keypoints a frame.
-    Sift(usize),
+    Sift { keypoints: usize },
 }
 
-/// Extracts what is missing and writes the store.
+/// Extracts the missing clips and writes the store.
 ///
 /// # Errors
-/// Weights or the device cannot be had; the store was made differently or cannot be written; every clip failed; the user
-/// interrupted. Clips that fail are recorded in the store, and counted in the outcome.
-pub fn run(options: &Options) -> Result<Outcome> {
+/// Returns an error if the weights or the device are not available, the store was made with other settings or cannot be
+/// written, every clip failed, or the run is cancelled (an interrupted run continues from its journal). Single clips that
+/// fail are recorded in the store and counted in the summary.
+pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &CancellationToken) -> Result<Summary> {
     let Options { manifest, out, .. } = options;
     for warning in &manifest.warnings {
-        eprintln!("extract: {}: {warning}", manifest.source.display());
+        progress.report(Event::Warning(&format!("{}: {warning}", manifest.source.display())));
     }
     check_shots(options)?;
-    let made = prepare_model(options)?;
-    let (payload, mut wanted) = describe(options, &made);
-    if wanted.untrained() {
-        eprintln!(
-            "extract: UNTRAINED: {} runs with seeded weights; accuracies on them say nothing of the network",
-            wanted.model
-        );
+    let source = prepare_source(options)?;
+    let (payload, mut provenance) = payload_and_provenance(options, &source);
+    if provenance.untrained() {
+        progress.report(Event::Warning(&format!(
+            "UNTRAINED: {} has seeded weights; accuracies on its features are meaningless",
+            provenance.model
+        )));
     }
-    let partial = Journal::path_for(out);
-    let mut journal = if partial.exists() { Some(Journal::open(out, payload, &wanted)?) } else { None };
-    let work = plan(manifest, out, journal.as_ref(), payload, &wanted, options.retry_failed)?;
-    let what = format!("{} of {} clips to extract", work.extract.len(), manifest.clips.len());
+    let mut journal = None;
+    if Journal::path_for(out).exists() {
+        journal = Some(Journal::open(out, payload, &provenance)?);
+    }
+    let plan = WorkPlan::new(manifest, out, journal.as_ref(), payload, &provenance, options.retry_failed)?;
+    let mut summary = Summary {
+        store: out.clone(),
+        clips: manifest.clips.len(),
+        extracted_before: plan.extracted,
+        failed_before: plan.failed,
+        action: Action::Planned(plan.pending.len()),
+    };
     if options.dry_run {
-        println!("{}: {what}, {} there, {} failed earlier", out.display(), work.there, work.failed);
-        return Ok(Outcome::Done);
+        return Ok(summary);
     }
-    if work.up_to_date && journal.is_none() {
-        println!("{}: up to date ({} clips)", out.display(), work.there);
-        return Ok(outcome(work.failed));
+    if plan.up_to_date && journal.is_none() {
+        summary.action = Action::UpToDate;
+        return Ok(summary);
     }
-    if work.there + work.failed > 0 {
-        eprintln!(
-            "extract: {what}; {} are there, {} failed earlier (--retry-failed tries them again)",
-            work.there, work.failed
-        );
+    if plan.extracted + plan.failed > 0 {
+        progress.report(Event::Info(&format!(
+            "{} of {} clips to extract; {} already extracted, {} failed earlier (--retry-failed retries them)",
+            plan.pending.len(),
+            manifest.clips.len(),
+            plan.extracted,
+            plan.failed
+        )));
     }
-    let dropped = work.dropped(manifest);
+    let dropped = plan.dropped(manifest);
     if dropped > 0 {
-        eprintln!("extract: {} has {dropped} clips that the manifest no longer has: their rows go", out.display());
+        progress.report(Event::Warning(&format!(
+            "{}: removing {dropped} clips that are no longer in the manifest",
+            out.display()
+        )));
     }
 
-    let mut progress = Progress::new(options.show, &options.method, manifest.clips.len(), work.there + work.failed);
-    if !work.extract.is_empty() {
-        // The journal is opened anew, now that it is known what runs.
+    let started = Instant::now();
+    progress.report(Event::Started {
+        task: &options.method,
+        unit: Unit::Clips,
+        total: Some(manifest.clips.len() as u64),
+        done: (plan.extracted + plan.failed) as u64,
+    });
+    let mut counts = Counts::default();
+    if !plan.pending.is_empty() {
+        // The journal is opened again once the provider is known.
         drop(journal.take());
-        journal = Some(extract(options, &made, payload, &mut wanted, &work, &mut progress)?);
+        let (extracted, filled) = extract(options, &source, payload, &mut provenance, &plan, progress, cancel)?;
+        (counts, journal) = (extracted, Some(filled));
     }
     let mut journal = match journal {
         Some(journal) => journal,
-        None => Journal::open(out, payload, &wanted)?,
+        None => Journal::open(out, payload, &provenance)?,
     };
-    progress.finish();
-    let failed = work.failed + progress.failed();
-    if work.there == 0 && failed == manifest.clips.len() {
-        return Err(Error::Data(format!("every clip failed, {failed} of them; no store is written")));
+    progress.report(Event::Finished);
+    let failed = plan.failed + counts.failed;
+    if plan.extracted == 0 && failed == manifest.clips.len() {
+        return Err(Error::Data(format!("all {failed} clips failed; no store is written")));
     }
-    work.write_store(manifest, out, payload, &mut journal)?;
+    plan.write_store(manifest, out, payload, &mut journal)?;
     journal.remove()?;
-    println!("{}: {} on {}", out.display(), progress.summary(), wanted.provider);
-    Ok(outcome(failed))
-}
-
-fn outcome(failed: usize) -> Outcome {
-    if failed == 0 { Outcome::Done } else { Outcome::Partly { failed } }
+    let (seconds, provider) = (started.elapsed().as_secs_f64(), provenance.provider);
+    summary.action = Action::Extracted { counts, seconds, provider };
+    Ok(summary)
 }
 
 fn check_shots(Options { method, settings, shots, .. }: &Options) -> Result<()> {
     match (settings.sampling, shots) {
         (Sampling::Shots { .. }, None) => Err(Error::Data(format!(
-            "{method} samples shots: name their list with --shots FILE; kinoprobe-shots writes one"
+            "{method} samples shots: pass their list with --shots FILE (kinoprobe-shots writes one)"
         ))),
         (Sampling::Shots { .. }, Some(_)) | (_, None) => Ok(()),
         (_, Some(shots)) => Err(Error::Data(format!(
@@ -135,26 +217,26 @@ fn check_shots(Options { method, settings, shots, .. }: &Options) -> Result<()> 
     }
 }
 
-fn prepare_model(options: &Options) -> Result<Made> {
+fn prepare_source(options: &Options) -> Result<FeatureSource> {
     match &options.settings.extractor {
-        Extractor::Sift { keypoints } => Ok(Made::Sift(*keypoints)),
+        Extractor::Sift { keypoints } => Ok(FeatureSource::Sift { keypoints: *keypoints }),
         Extractor::Network { card, .. } => {
             let card = Card::load(&options.models, card)?;
-            let model = models::prepare(&card, &options.weights, options.show != Show::Bar)?;
-            Ok(Made::Network(Box::new(card), model))
+            let model = models::prepare(&card, &options.weights, false)?;
+            Ok(FeatureSource::Network(Box::new(card), model))
         }
     }
 }
 
-fn describe(options: &Options, made: &Made) -> (Payload, Provenance) {
+fn payload_and_provenance(options: &Options, source: &FeatureSource) -> (Payload, Provenance) {
     let common = Provenance {
         method: options.method.clone(),
         recipe: options.settings.to_json(options.shots.as_ref().map(|shots| shots.sha256.as_str())),
         manifest_sha256: options.manifest.sha256.clone(),
         ..Provenance::default()
     };
-    match made {
-        Made::Sift(_) => {
+    match source {
+        FeatureSource::Sift { .. } => {
             let provenance = Provenance {
                 model: "sift".into(),
                 weights: "none".into(),
@@ -162,9 +244,9 @@ fn describe(options: &Options, made: &Made) -> (Payload, Provenance) {
                 provider: "opencv".into(),
                 ..common
             };
-            (Payload::Descriptors { dim: SIFT_DIM }, provenance)
+            (Payload::Descriptors { dim: DESCRIPTOR_LEN }, provenance)
         }
-        Made::Network(card, model) => {
+        FeatureSource::Network(card, model) => {
             let provenance = Provenance {
                 model: card.name.clone(),
                 weights: model.weights.clone(),
@@ -177,29 +259,31 @@ fn describe(options: &Options, made: &Made) -> (Payload, Provenance) {
     }
 }
 
-/// Extracts the planned clips into the journal; `wanted` learns what really ran.
+/// Extracts the pending clips into the journal, and sets the provider of `provenance`.
 fn extract(
     options: &Options,
-    made: &Made,
+    source: &FeatureSource,
     payload: Payload,
-    wanted: &mut Provenance,
-    work: &Plan,
-    progress: &mut Progress,
-) -> Result<Journal> {
+    provenance: &mut Provenance,
+    plan: &WorkPlan,
+    progress: &dyn ProgressSink,
+    cancel: &CancellationToken,
+) -> Result<(Counts, Journal)> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    match made {
-        Made::Sift(keypoints) => {
+    let pipeline =
+        |journal| Pipeline { manifest: &options.manifest, pending: &plan.pending, journal, progress, cancel };
+    match source {
+        FeatureSource::Sift { keypoints } => {
             let workers = (0..options.workers.unwrap_or(cores).max(1))
-                .map(|_| descriptors(options, *keypoints))
+                .map(|_| descriptor_worker(options, *keypoints))
                 .collect::<Result<Vec<_>>>()?;
-            let mut journal = Journal::open(&options.out, payload, wanted)?;
-            Run { manifest: &options.manifest, extract: &work.extract, journal: &mut journal, progress }
-                .descriptors(workers)?;
-            Ok(journal)
+            let mut journal = Journal::open(&options.out, payload, provenance)?;
+            let counts = pipeline(&mut journal).extract_descriptors(workers)?;
+            Ok((counts, journal))
         }
-        Made::Network(card, model) => {
+        FeatureSource::Network(card, model) => {
             let Extractor::Network { batch, .. } = options.settings.extractor else {
-                unreachable!("made by a network")
+                unreachable!("a network source comes from a network extractor")
             };
             let settings = Settings {
                 item: card.input.shape(1)[1..].to_vec(),
@@ -209,39 +293,37 @@ fn extract(
                 output: Some(card.output.name.clone()),
             };
             let network = Network::load(&model.onnx, options.device, settings)?;
-            wanted.provider = network.provider.clone();
-            // On the CPU the network takes nearly all the time, and the cores.
+            provenance.provider = network.provider.clone();
+            // On the CPU, the network takes most of the time and all cores.
             let workers = options.workers.unwrap_or(if network.on_cpu() { cores.div_ceil(4) } else { cores }).max(1);
-            let workers = (0..workers).map(|_| items(options, card)).collect();
-            let mut journal = Journal::open(&options.out, payload, wanted)?;
-            Run { manifest: &options.manifest, extract: &work.extract, journal: &mut journal, progress }
-                .embeddings(workers, network)?;
-            Ok(journal)
+            let workers = (0..workers).map(|_| item_worker(options, card)).collect();
+            let mut journal = Journal::open(&options.out, payload, provenance)?;
+            let counts = pipeline(&mut journal).extract_embeddings(workers, network)?;
+            Ok((counts, journal))
         }
     }
 }
 
-/// A worker that makes a network's input.
-fn items<'a>(options: &'a Options, card: &'a Card) -> Prepare<'a, Vec<f32>> {
+/// Creates a decode worker that makes the network's input.
+fn item_worker<'a>(options: &'a Options, card: &'a Card) -> DecodeFn<'a, Vec<f32>> {
     let mut sink = ItemSink::new(&card.input);
-    Box::new(move |clip| prepared(clip, options, &mut sink, |sink, _| sink.take()))
+    Box::new(move |clip| decode(clip, options, &mut sink, ItemSink::take))
 }
 
-/// A worker that describes keypoints.
-fn descriptors(options: &Options, keypoints: usize) -> Result<Prepare<'_, Values>> {
+/// Creates a decode worker that computes SIFT descriptors.
+fn descriptor_worker(options: &Options, keypoints: usize) -> Result<DecodeFn<'_, Values>> {
     let mut sink = DescriptorSink::new(keypoints)?;
-    Ok(Box::new(move |clip| prepared(clip, options, &mut sink, |sink, _| sink.take())))
+    Ok(Box::new(move |clip| decode(clip, options, &mut sink, DescriptorSink::take)))
 }
 
-fn prepared<S: FrameSink, T>(
+fn decode<S: FrameSink, T>(
     clip: &Clip,
     Options { settings, shots, .. }: &Options,
     sink: &mut S,
-    take: impl FnOnce(&mut S, &Decoded) -> T,
-) -> Result<Prepared<T>> {
+    take_content: impl FnOnce(&mut S) -> T,
+) -> Result<DecodedClip<T>> {
     let shots = shots.as_ref().map(|shots| shots.of(&clip.id)).transpose()?.unwrap_or_default();
     let decoded = media::decode(clip, Wanted { sampling: &settings.sampling, shots }, sink)?;
-    let content = take(sink, &decoded);
     let timeline = &decoded.timeline;
     let rows = decoded
         .windows
@@ -256,13 +338,13 @@ fn prepared<S: FrameSink, T>(
             }
         })
         .collect();
-    Ok(Prepared {
+    Ok(DecodedClip {
         frame_count: timeline.frame_count as u64,
         fps: timeline.fps,
         duration_seconds: timeline.duration(),
         rows,
         frames: decoded.windows.iter().map(|window| window.indices.len()).sum(),
+        content: take_content(sink),
         warnings: decoded.warnings,
-        content,
     })
 }

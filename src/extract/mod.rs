@@ -1,4 +1,4 @@
-//! Clips → features: what is left to do, decoding and running in parallel, and one store.
+//! Feature extraction: planning, parallel decoding and inference, SIFT and visual words, shot detection.
 
 pub mod codebook;
 #[cfg(all(feature = "media", feature = "onnx"))]
@@ -9,7 +9,6 @@ mod ordered;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod pipeline;
 pub mod plan;
-pub mod progress;
 mod settings;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod shots;
@@ -17,5 +16,5 @@ pub mod shots;
 pub mod sift;
 
 #[cfg(all(feature = "media", feature = "onnx"))]
-pub use job::{Options, run};
+pub use job::{Action, Options, Summary, run};
 pub use settings::{CodebookSettings, ExtractionSettings, Extractor, Normalize};

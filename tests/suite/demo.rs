@@ -25,7 +25,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 fn two_runs_make_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let clips: &[&str] = &["--clips", "1", "--multi-label"];
-    let posters: &[&str] = &["--posters", "--years", "2", "--a-year", "4"];
+    let posters: &[&str] = &["--posters", "--years", "2", "--per-year", "4"];
     for (arguments, count) in [(clips, 15 + 3), (posters, 8 + 2)] {
         // The second with another number of threads.
         let runs = ["1", "3"].map(|threads| {

@@ -24,7 +24,7 @@ impl Drawn {
         DRAWN.get_or_init(|| {
             let drawn = Drawn { folder: tempfile::tempdir().unwrap() };
             let out = drawn.path("drawn");
-            let arguments = ["--posters", "--years", "3", "--a-year", "20", "--quiet", "--out"];
+            let arguments = ["--posters", "--years", "3", "--per-year", "20", "--quiet", "--out"];
             let demo = Command::new(env!("CARGO_BIN_EXE_kinoprobe-demo")).args(arguments).arg(out).output().unwrap();
             assert_code(&demo, 0);
             assert!(printed(&demo).contains("60 posters drawn, 0 kept"), "{}", printed(&demo));
@@ -211,7 +211,7 @@ fn posters_are_drawn_once_and_look_like_posters() {
         let labels = line.split(',').nth(2).unwrap().split('|').count();
         assert!((1..=3).contains(&labels), "{line}");
     }
-    let arguments = ["--posters", "--years", "1", "--a-year", "7", "--quiet", "--out", "again-drawn"];
+    let arguments = ["--posters", "--years", "1", "--per-year", "7", "--quiet", "--out", "again-drawn"];
     let demo = env!("CARGO_BIN_EXE_kinoprobe-demo");
     assert_code(&drawn.run(demo, &arguments), 0);
     assert!(printed(&drawn.run(demo, &arguments)).contains("0 posters drawn, 7 kept"));

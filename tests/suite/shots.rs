@@ -145,5 +145,5 @@ fn videos_are_named_as_they_are_and_what_fails_is_said() {
     assert!(!bench.path("none.csv").exists());
     let output = bench.shots("none.csv", &[text(&video), "--card", "clip_vit_b32"]);
     assert_code(&output, 1);
-    assert!(printed(&output).contains("no shot detector"), "{}", printed(&output));
+    assert!(printed(&output).contains("not a shot detector"), "{}", printed(&output));
 }
