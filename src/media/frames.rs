@@ -1,4 +1,4 @@
-//! A folder of frames.
+//! Folders of frames.
 
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
@@ -6,33 +6,33 @@ use std::path::{Path, PathBuf};
 use super::image;
 use crate::error::{Error, Result};
 
-/// The image files of a folder in natural order of their names; hidden files and subfolders left out.
+/// Returns the image files of a folder in natural order of their names, without hidden files and subfolders.
 ///
 /// # Errors
-/// The folder cannot be read or has no image.
+/// Returns an error if the folder cannot be read or has no images.
 pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
         let path = entry.map_err(Error::io(folder))?.path();
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && image::is_named_like_one(&path) && path.is_file() {
+        if !hidden && image::has_image_extension(&path) && path.is_file() {
             paths.push(path);
         }
     }
     if paths.is_empty() {
-        let message = format!("the folder has no frames: no file ending in {}", image::EXTENSIONS.join(", "));
+        let message = format!("the folder has no frames: no file with extension {}", image::EXTENSIONS.join(", "));
         return Err(Error::Media { path: folder.to_path_buf(), message });
     }
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    paths.sort_by(|a, b| natural(&name(a), &name(b)).then_with(|| a.cmp(b)));
+    paths.sort_by(|a, b| natural_order(&name(a), &name(b)).then_with(|| a.cmp(b)));
     Ok(paths)
 }
 
-/// Compares names with runs of digits as whole numbers: 2 before 10, and 02 equal to 2.
-fn natural(a: &str, b: &str) -> Ordering {
+/// Compares names in natural order: runs of digits compare as integers, so 2 is before 10 and equal to 02.
+fn natural_order(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a, b);
     loop {
-        let (number_a, number_b) = (digits(a), digits(b));
+        let (number_a, number_b) = (leading_digits(a), leading_digits(b));
         if number_a.is_empty() || number_b.is_empty() {
             let (mut rest_a, mut rest_b) = (a.chars(), b.chars());
             match (rest_a.next(), rest_b.next()) {
@@ -53,8 +53,8 @@ fn natural(a: &str, b: &str) -> Ordering {
     }
 }
 
-/// The digits that a text begins with.
-fn digits(text: &str) -> &str {
+/// Returns the leading digits of a text.
+fn leading_digits(text: &str) -> &str {
     &text[..text.bytes().take_while(u8::is_ascii_digit).count()]
 }
 
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_listed_in_natural_order() {
+    fn lists_frames_in_natural_order() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["shot_10.png", "shot_2.PNG", "shot_1.jpg", ".shot_0.png", "notes.txt", "shot_02.png"] {
             std::fs::write(folder.path().join(name), "x").unwrap();
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn keyframes_come_by_shot_then_by_image() {
+    fn lists_keyframes_by_shot_and_image() {
         let folder = tempfile::tempdir().unwrap();
         let ordered = [
             "shot_0000_img_0.jpg",
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_without_images_is_refused() {
+    fn rejects_a_folder_without_images() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("clip.mp4"), "x").unwrap();
         let error = list(folder.path()).unwrap_err().to_string();

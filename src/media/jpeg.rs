@@ -1,14 +1,14 @@
-//! JPEG, by libjpeg-turbo: its decoder is what OpenCV and Pillow use, to the bit, and no decoder in Rust rounds as it does.
+//! JPEG decoding and encoding by libjpeg-turbo, which OpenCV and Pillow use too. No decoder in Rust gives the same bits.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_uchar, c_ulong, c_void};
 use std::ptr;
 
-use ::image::metadata::Orientation;
+use ::image::metadata::Orientation as ExifOrientation;
 
-use super::BgrImage;
+use super::pixels::{BgrImage, convert_to_three_channels};
 
-// The functions of turbojpeg.h that are used here; they are the same in versions 2 and 3.
+// Functions of turbojpeg.h that versions 2 and 3 have in common.
 #[link(name = "turbojpeg")]
 unsafe extern "C" {
     fn tjInitDecompress() -> *mut c_void;
@@ -59,54 +59,54 @@ const TJSAMP_420: c_int = 2;
 const TJFLAG_ACCURATEDCT: c_int = 4096;
 const TJERR_WARNING: c_int = 0;
 
-/// A decoder or an encoder.
+/// A decompressor or compressor.
 struct Handle(*mut c_void);
 
 impl Handle {
-    /// Whether a call succeeded, or ended with a warning only: stray bytes between markers, say.
-    fn went_well(&self, code: c_int) -> bool {
-        // SAFETY: the handle lives.
+    /// Returns `true` if a call succeeded, possibly with a warning (such as extraneous bytes between markers).
+    fn succeeded(&self, code: c_int) -> bool {
+        // SAFETY: the handle is valid until it is dropped.
         code == 0 || unsafe { tjGetErrorCode(self.0) } == TJERR_WARNING
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: the handle was made by the library and is not used again; a null one it ignores.
+        // SAFETY: the handle comes from the library and is not used again. The library ignores null.
         unsafe { tjDestroy(self.0) };
     }
 }
 
-/// Height, width and the pixels as blue, green, red: gray is spread, CMYK converted as OpenCV does it. None where it
-/// cannot be decoded, or has more than `most` pixels.
-pub(super) fn decode(jpeg: &[u8], most: u64) -> Option<(usize, usize, Vec<u8>)> {
-    // SAFETY: it takes nothing.
+/// Decodes an image. Returns height, width, and the pixels as blue, green, red; gray is replicated, and CMYK is converted as
+/// in OpenCV. Returns `None` if the image cannot be decoded or has more than `max_pixels` pixels.
+pub(super) fn decode(jpeg: &[u8], max_pixels: u64) -> Option<(usize, usize, Vec<u8>)> {
+    // SAFETY: the function has no preconditions.
     let handle = Handle(unsafe { tjInitDecompress() });
     let (mut width, mut height, mut subsampling, mut colors) = (0, 0, -1, -1);
     let (start, length) = (jpeg.as_ptr(), jpeg.len() as c_ulong);
-    // An unusual subsampling is an error of this function and not of decoding: the size and colors are told all the same.
-    // SAFETY: the handle is checked, `jpeg` is a slice, and the others are numbers of this function.
-    let known = !handle.0.is_null()
+    // For an unknown chroma subsampling, this function returns an error but sets size and color space; decoding succeeds.
+    // SAFETY: the handle is not null, `jpeg` is a valid slice, and the outputs are local variables.
+    let valid_header = !handle.0.is_null()
         && unsafe {
             tjDecompressHeader3(handle.0, start, length, &mut width, &mut height, &mut subsampling, &mut colors);
             width > 0 && height > 0 && colors >= 0
         };
     let (height, width) = (usize::try_from(height).ok()?, usize::try_from(width).ok()?);
-    if !known || height as u64 * width as u64 > most {
+    if !valid_header || height as u64 * width as u64 > max_pixels {
         return None;
     }
-    let four = matches!(colors, TJCS_CMYK | TJCS_YCCK);
-    let (format, channels) = if four { (TJPF_CMYK, 4) } else { (TJPF_BGR, 3) };
+    let is_cmyk = matches!(colors, TJCS_CMYK | TJCS_YCCK);
+    let (format, channels) = if is_cmyk { (TJPF_CMYK, 4) } else { (TJPF_BGR, 3) };
     let mut pixels = vec![0; height * width * channels];
-    // SAFETY: as above, and `pixels` has room for rows of `width` pixels of this format without a gap, which is what the
-    // zeros for size and pitch ask for. Both calls read the same header, so that the size is the same.
+    // SAFETY: as above. `pixels` has space for the rows without padding, which zeros for width, pitch and height request.
+    // Both calls read the same header, so the size is the same.
     let code = unsafe { tjDecompress2(handle.0, start, length, pixels.as_mut_ptr(), 0, 0, 0, format, 0) };
-    if !handle.went_well(code) {
+    if !handle.succeeded(code) {
         return None;
     }
-    if four {
-        super::image::to_three(&mut pixels, |[cyan, magenta, yellow, black]: [u8; 4]| {
-            // Adobe stores them inverted.
+    if is_cmyk {
+        convert_to_three_channels(&mut pixels, |[cyan, magenta, yellow, black]: [u8; 4]| {
+            // Adobe stores inverted values.
             let ink = |value: u8| black - (((255 - u32::from(value)) * u32::from(black)) >> 8) as u8;
             [ink(yellow), ink(magenta), ink(cyan)]
         });
@@ -114,22 +114,24 @@ pub(super) fn decode(jpeg: &[u8], most: u64) -> Option<(usize, usize, Vec<u8>)> 
     Some((height, width, pixels))
 }
 
-/// A JPEG file of a picture: chroma halved in both directions, quality in 1..=100; none where the library refuses. The picture
-/// has rows without a gap.
-pub(crate) fn encode(picture: BgrImage<'_>, quality: i32) -> Option<Vec<u8>> {
-    let (width, height) = (c_int::try_from(picture.width).ok()?, c_int::try_from(picture.height).ok()?);
-    let pitch = c_int::try_from(picture.stride).ok()?;
-    assert!(picture.data.len() >= picture.stride * picture.height, "the last row is whole");
+/// Encodes an image with 4:2:0 chroma subsampling. `quality` is in 1..=100. Returns `None` if the library fails.
+///
+/// # Panics
+/// Panics if the last row of the image is incomplete.
+pub(crate) fn encode(image: BgrImage<'_>, quality: i32) -> Option<Vec<u8>> {
+    let (width, height) = (c_int::try_from(image.width).ok()?, c_int::try_from(image.height).ok()?);
+    let pitch = c_int::try_from(image.stride).ok()?;
+    assert!(image.data.len() >= image.stride * image.height, "the last row has all its bytes");
     let (mut jpeg, mut size): (*mut c_uchar, c_ulong) = (ptr::null_mut(), 0);
-    // SAFETY: it takes nothing.
+    // SAFETY: the function has no preconditions.
     let handle = Handle(unsafe { tjInitCompress() });
     if handle.0.is_null() {
         return None;
     }
-    // SAFETY: the handle is checked, the pixels are as many as size and pitch say, and the library allocates the file,
-    // which is copied and given back to it.
+    // SAFETY: the handle is not null, and the pixels are as many as size and pitch require. The library allocates the output,
+    // which is copied and freed.
     unsafe {
-        let pixels = picture.data.as_ptr();
+        let pixels = image.data.as_ptr();
         let code = tjCompress2(
             handle.0,
             pixels,
@@ -149,13 +151,13 @@ pub(crate) fn encode(picture: BgrImage<'_>, quality: i32) -> Option<Vec<u8>> {
     }
 }
 
-/// The marker and content of each segment up to the end marker; the iteration ends early where the file does. A scan's
-/// data is passed over.
+/// Iterates over the marker and content of each segment up to the end marker (EOI) or the end of the file. Skips the
+/// entropy-coded data of scans.
 fn segments(jpeg: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
-    let mut at = Some(2);
+    let mut next = Some(2);
     std::iter::from_fn(move || {
-        let mut start = at?;
-        // Between segments only fill bytes may stand; after a scan, its data up to the next marker.
+        let mut start = next?;
+        // Segments may be preceded by fill bytes, or by the data of a scan.
         while *jpeg.get(start)? != 0xff || matches!(*jpeg.get(start + 1)?, 0x00 | 0xff | 0xd0..=0xd7) {
             start += 1;
         }
@@ -164,23 +166,23 @@ fn segments(jpeg: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
             0xd9 | 0x01 | 0xd8 => 0,
             _ => usize::from(u16::from_be_bytes([*jpeg.get(start + 2)?, *jpeg.get(start + 3)?])),
         };
-        at = (marker != 0xd9).then_some(start + 2 + length);
+        next = (marker != 0xd9).then_some(start + 2 + length);
         Some((marker, jpeg.get(start + 4..start + 2 + length).unwrap_or_default()))
     })
 }
 
-/// Whether a JPEG ends before its end marker: libjpeg would fill the rest with gray.
-pub(super) fn is_cut_off(jpeg: &[u8]) -> bool {
+/// Returns `true` if a JPEG has no end marker (EOI). libjpeg fills the missing part with gray.
+pub(super) fn is_truncated(jpeg: &[u8]) -> bool {
     !segments(jpeg).any(|(marker, _)| marker == 0xd9)
 }
 
-/// The orientation that the EXIF of a JPEG tells.
-pub(super) fn orientation(jpeg: &[u8]) -> Orientation {
+/// Returns the orientation in the EXIF metadata of a JPEG.
+pub(super) fn exif_orientation(jpeg: &[u8]) -> ExifOrientation {
     let exif = segments(jpeg).find_map(|(marker, content)| match marker {
         0xe1 => content.strip_prefix(b"Exif\0\0"),
         _ => None,
     });
-    exif.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms)
+    exif.and_then(ExifOrientation::from_exif_chunk).unwrap_or(ExifOrientation::NoTransforms)
 }
 
 #[cfg(test)]
@@ -188,23 +190,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_jpeg_is_cut_off_where_its_end_marker_is_missing() {
-        let table = b"\xff\xd8\xff\xe1\0\x06\xff\xd9\0\0".to_vec(); // an end marker within EXIF is none
+    fn a_jpeg_without_end_marker_is_truncated() {
+        let table = b"\xff\xd8\xff\xe1\0\x06\xff\xd9\0\0".to_vec(); // the end marker in the EXIF segment does not count
         let scan = [&table[..], b"\xff\xda\0\x02\x12\xff\0\x34\xff\xd0\x56"].concat();
-        assert!(is_cut_off(&table) && is_cut_off(&scan));
-        assert!(!is_cut_off(&[&scan[..], b"\xff\xd9trailing"].concat()));
+        assert!(is_truncated(&table) && is_truncated(&scan));
+        assert!(!is_truncated(&[&scan[..], b"\xff\xd9trailing"].concat()));
     }
 
     #[test]
-    fn what_is_encoded_is_decoded() {
+    fn decodes_what_it_encodes() {
         let pixels: Vec<u8> = (0..32 * 48).flat_map(|i| [(i % 48) as u8 * 5, (i / 48) as u8 * 7, 90]).collect();
         let file = encode(BgrImage::new(32, 48, &pixels), 95).unwrap();
-        assert!(!is_cut_off(&file));
+        assert!(!is_truncated(&file));
         let (height, width, decoded) = decode(&file, 1 << 20).unwrap();
         assert_eq!((height, width), (32, 48));
         let worst = decoded.iter().zip(&pixels).map(|(a, b)| a.abs_diff(*b)).max();
         assert!(worst < Some(24), "{worst:?}");
-        assert!(decode(&file, 32 * 48 - 1).is_none(), "too many pixels");
+        assert!(decode(&file, 32 * 48 - 1).is_none(), "more pixels than the limit");
         assert!(decode(b"\xff\xd8\xff\xd9", 1 << 20).is_none());
     }
 }

@@ -1,72 +1,72 @@
-//! Turns pictures upright: as the EXIF orientation of a photograph asks, or the display matrix of a video.
+//! Image orientation, from the EXIF metadata of images and the display matrix of videos.
 
-use ::image::metadata::Orientation;
+use ::image::metadata::Orientation as ExifOrientation;
 
-/// Where the pixel of an upright picture stands in the picture as it is stored.
+/// A mirroring and rotation by multiples of 90°, as a map from output pixels to stored pixels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Turn {
-    /// Rows of one are columns of the other.
+pub(super) struct Orientation {
+    /// Rows of the output are columns of the stored image.
     transposed: bool,
-    /// The stored picture is read from its last row.
-    from_below: bool,
-    /// The stored picture is read from its last column.
-    from_right: bool,
+    /// The stored image is read from its last row.
+    flip_rows: bool,
+    /// The stored image is read from its last column.
+    flip_columns: bool,
 }
 
-impl Turn {
-    /// The turn that shows a photograph upright.
-    pub(super) fn upright(orientation: Orientation) -> Self {
+impl Orientation {
+    /// Returns the transformation that an EXIF orientation requires.
+    pub(super) fn from_exif(orientation: ExifOrientation) -> Self {
         let exif = orientation.to_exif();
         Self {
             transposed: matches!(exif, 5..=8),
-            from_below: matches!(exif, 3 | 4 | 6 | 7),
-            from_right: matches!(exif, 2 | 3 | 7 | 8),
+            flip_rows: matches!(exif, 3 | 4 | 6 | 7),
+            flip_columns: matches!(exif, 2 | 3 | 7 | 8),
         }
     }
 
-    /// By the whole number of quarters of a circle, clockwise.
+    /// Returns a clockwise rotation. Angles other than multiples of 90° are ignored.
     pub(super) fn clockwise(degrees: i32) -> Self {
-        Self::upright(match degrees.rem_euclid(360) {
-            90 => Orientation::Rotate90,
-            180 => Orientation::Rotate180,
-            270 => Orientation::Rotate270,
-            _ => Orientation::NoTransforms,
+        Self::from_exif(match degrees.rem_euclid(360) {
+            90 => ExifOrientation::Rotate90,
+            180 => ExifOrientation::Rotate180,
+            270 => ExifOrientation::Rotate270,
+            _ => ExifOrientation::NoTransforms,
         })
     }
 
-    /// Whether the picture is upright as it is.
-    pub(super) fn is_none(self) -> bool {
+    /// Returns `true` if the stored image is the output.
+    pub(super) fn is_identity(self) -> bool {
         self == Self::default()
     }
 
-    /// Height and width upright, of a picture that is stored with this height and width.
-    pub(super) fn size(self, height: usize, width: usize) -> [usize; 2] {
+    /// Returns height and width of the output for an image stored with this height and width.
+    pub(super) fn output_size(self, height: usize, width: usize) -> [usize; 2] {
         if self.transposed { [width, height] } else { [height, width] }
     }
 
-    /// Writes upright the pixels that are stored as rows of `width`, three bytes each, without a gap.
-    pub(super) fn apply(self, height: usize, width: usize, stored: &[u8], upright: &mut Vec<u8>) {
+    /// Writes the transformed image to `out`. Pixels have three bytes, rows have no padding.
+    pub(super) fn apply(self, height: usize, width: usize, stored: &[u8], out: &mut Vec<u8>) {
         let (stored, _) = stored.as_chunks::<3>();
-        let [rows, columns] = self.size(height, width);
-        upright.clear();
-        upright.reserve_exact(3 * rows * columns);
+        let [rows, columns] = self.output_size(height, width);
+        out.clear();
+        out.reserve_exact(3 * rows * columns);
         for y in 0..rows {
             for x in 0..columns {
                 let (y, x) = if self.transposed { (x, y) } else { (y, x) };
-                let y = if self.from_below { height - 1 - y } else { y };
-                let x = if self.from_right { width - 1 - x } else { x };
-                upright.extend_from_slice(&stored[y * width + x]);
+                let y = if self.flip_rows { height - 1 - y } else { y };
+                let x = if self.flip_columns { width - 1 - x } else { x };
+                out.extend_from_slice(&stored[y * width + x]);
             }
         }
     }
 }
 
-/// Degrees clockwise, from 0 to 359, that a video's display matrix turns its frames by; a mirroring is not looked at. 0
-/// where it is no such matrix.
+/// Returns the clockwise rotation of a display matrix in degrees, from 0 to 359. Mirroring is ignored. Returns 0 if the
+/// matrix is invalid.
 ///
-/// The matrix is nine numbers of four bytes in the order of this machine, of which the first two rows and columns turn and
-/// scale (libavutil's `display.h`).
-pub(super) fn of_matrix(matrix: &[u8]) -> i32 {
+/// The matrix consists of nine 32-bit integers in native byte order; the upper left 2×2 part rotates and scales (libavutil's
+/// `display.h`).
+pub(super) fn display_matrix_rotation(matrix: &[u8]) -> i32 {
     let (numbers, rest) = matrix.as_chunks::<4>();
     if numbers.len() != 9 || !rest.is_empty() {
         return 0;
@@ -84,16 +84,16 @@ pub(super) fn of_matrix(matrix: &[u8]) -> i32 {
 mod tests {
     use super::*;
 
-    fn turned(turn: Turn) -> ([usize; 2], Vec<u8>) {
-        // One row of 1 2 3, one of 4 5 6.
+    fn transform(orientation: Orientation) -> ([usize; 2], Vec<u8>) {
+        // Rows 1 2 3 and 4 5 6.
         let stored: Vec<u8> = (1..=6).flat_map(|value| [value; 3]).collect();
-        let mut upright = Vec::new();
-        turn.apply(2, 3, &stored, &mut upright);
-        (turn.size(2, 3), upright.chunks(3).map(|pixel| pixel[0]).collect())
+        let mut out = Vec::new();
+        orientation.apply(2, 3, &stored, &mut out);
+        (orientation.output_size(2, 3), out.chunks(3).map(|pixel| pixel[0]).collect())
     }
 
     #[test]
-    fn all_orientations_are_shown_upright() {
+    fn applies_all_exif_orientations() {
         let expected: [([usize; 2], [u8; 6]); 8] = [
             ([2, 3], [1, 2, 3, 4, 5, 6]),
             ([2, 3], [3, 2, 1, 6, 5, 4]),
@@ -105,24 +105,24 @@ mod tests {
             ([3, 2], [3, 6, 2, 5, 1, 4]),
         ];
         for (exif, (size, pixels)) in (1..).zip(expected) {
-            let turn = Turn::upright(Orientation::from_exif(exif).unwrap());
-            assert_eq!(turned(turn), (size, pixels.to_vec()), "{exif}");
-            assert_eq!(turn.is_none(), exif == 1);
+            let orientation = Orientation::from_exif(ExifOrientation::from_exif(exif).unwrap());
+            assert_eq!(transform(orientation), (size, pixels.to_vec()), "{exif}");
+            assert_eq!(orientation.is_identity(), exif == 1);
         }
     }
 
     #[test]
-    fn a_display_matrix_tells_its_angle() {
+    fn reads_the_rotation_of_a_display_matrix() {
         let matrix = |[a, b, c, d]: [i32; 4]| {
             let numbers = [a, b, 0, c, d, 0, 0, 0, 1 << 30];
             numbers.iter().flat_map(|number| number.to_ne_bytes()).collect::<Vec<u8>>()
         };
         let one = 1 << 16;
-        assert_eq!(of_matrix(&matrix([one, 0, 0, one])), 0);
-        assert_eq!(of_matrix(&matrix([0, one, -one, 0])), 90);
-        assert_eq!(of_matrix(&matrix([-one, 0, 0, -one])), 180);
-        assert_eq!(of_matrix(&matrix([0, -one, one, 0])), 270);
-        assert_eq!(of_matrix(&matrix([0, 0, 0, 0])), 0);
-        assert_eq!(of_matrix(b"short"), 0);
+        assert_eq!(display_matrix_rotation(&matrix([one, 0, 0, one])), 0);
+        assert_eq!(display_matrix_rotation(&matrix([0, one, -one, 0])), 90);
+        assert_eq!(display_matrix_rotation(&matrix([-one, 0, 0, -one])), 180);
+        assert_eq!(display_matrix_rotation(&matrix([0, -one, one, 0])), 270);
+        assert_eq!(display_matrix_rotation(&matrix([0, 0, 0, 0])), 0);
+        assert_eq!(display_matrix_rotation(b"short"), 0);
     }
 }

@@ -1,18 +1,18 @@
-//! Which frames of a clip are looked at: index arithmetic, no decoding.
+//! Selection of frames: index arithmetic without decoding.
 //!
-//! All of it is exact: frame rates become fractions (30000/1001, not 29.97…) and every index is a floor of integers,
-//! so that no rounding mode decides which frame is taken.
+//! The arithmetic is exact: frame rates are fractions (30000/1001, not 29.97…) and every index is the floor of a quotient of
+//! integers, so results do not depend on rounding.
 
 use std::ops::Range;
 
-use super::Sampling;
+use super::sampling::Sampling;
 
-/// What is wanted of one clip.
+/// The sampling of one clip.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// Which frames.
+    /// The sampling.
     pub sampling: &'a Sampling,
-    /// The clip's shots, as frames of its file, ascending; for [`Sampling::Shots`] only.
+    /// The clip's shots as ascending ranges of frames of its file; only for [`Sampling::Shots`].
     pub shots: &'a [Range<usize>],
 }
 
@@ -22,24 +22,24 @@ impl<'a> From<&'a Sampling> for Wanted<'a> {
     }
 }
 
-/// Slack when a frame's time is compared with a wanted time, in seconds: Matroska and WebM keep whole milliseconds.
-const TIME_SLACK: f64 = 1e-3;
+/// Tolerance in seconds when timestamps are compared, since Matroska and WebM store milliseconds.
+const TIME_TOLERANCE: f64 = 1e-3;
 
-/// When the frames of a clip (or of its range from `start` to `end`) are shown.
+/// Frame count and timestamps of a clip, or of its part from `start` to `end`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Timeline {
-    /// Frames that really decode, whatever the container claims.
+    /// Number of frames that can be decoded.
     pub frame_count: usize,
-    /// Frames a second (their mean where the rate varies); 0 where there is no rate: images and folders of frames.
+    /// Frames per second (the mean if the rate is variable); 0 for images and folders of frames.
     pub fps: f64,
-    /// Seconds of each frame after the file's first, ascending; only where the rate varies.
+    /// Time of each frame in seconds after the first frame of the file, ascending; only if the rate is variable.
     pub timestamps: Option<Vec<f64>>,
-    /// Frames of the file before this clip's first one: more than 0 only for a clip with a start.
+    /// Index in the file of the clip's first frame; 0 unless the clip has a start.
     pub first_frame: usize,
 }
 
 impl Timeline {
-    /// Seconds from the beginning of the file to frame `index` of the clip; 0 where there is no rate.
+    /// Returns the time of frame `index` of the clip in seconds from the start of the file; 0 without a frame rate.
     pub fn seconds(&self, index: usize) -> f64 {
         match &self.timestamps {
             Some(times) => {
@@ -49,12 +49,12 @@ impl Timeline {
         }
     }
 
-    /// Seconds for which one frame is shown; 0 where there is no rate.
+    /// Returns the display time of one frame in seconds; 0 without a frame rate.
     pub fn interval(&self) -> f64 {
         if self.fps > 0.0 { 1.0 / self.fps } else { 0.0 }
     }
 
-    /// Seconds from the first frame to the end of the last; 0 where there is no rate.
+    /// Returns the duration in seconds from the first frame to the end of the last one; 0 without a frame rate.
     pub fn duration(&self) -> f64 {
         match (&self.timestamps, self.frame_count) {
             (_, 0) => 0.0,
@@ -64,32 +64,31 @@ impl Timeline {
     }
 }
 
-/// One row's worth of frames.
+/// The frames of one row of features.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// Frames in order, as indices into the clip; the last repeats where `padded`.
+    /// Indices of the frames in the clip, ascending.
     pub indices: Vec<usize>,
-    /// The clip is shorter than a window: its last frame was repeated.
+    /// `true` if the clip is shorter than a window, so that its last frame is repeated.
     pub padded: bool,
 }
 
-/// The windows to look at, in order of time; none for a clip without frames.
+/// Computes the windows of a clip in temporal order; none for a clip without frames.
 ///
-/// * [`Sampling::Even`]: windows of one frame, frame `floor((2i+1)·n / 2k)` for `i` in `0..k`, the centers of `k` equal
-///   segments of the `n` frames, `k` at most `n`.
-/// * [`Sampling::Windows`]: the clip is resampled to `rate` frames a second, frame `k` of that being frame
-///   `floor(k·fps/rate)` (torchvision's `VideoClips`), or, where the rate varies, the latest frame shown at `k/rate`
-///   seconds; where there is no rate, every frame. Of the `n` possible starts of a window of `length`, start
-///   `floor(w·(n-1) / (count-1))` is taken for `w` in `0..count` (torchvision's `UniformClipSampler`; a single one is
-///   the first), each once. A clip shorter than a window gives one, its last frame repeated.
-/// * [`Sampling::All`]: windows of one frame, `0, every, 2·every, …`; where these are more than `most`, the centers of
-///   `most` equal segments of their list.
-/// * [`Sampling::Shots`]: windows of one frame, in each shot as [`Sampling::Even`] in a clip. What of a shot lies outside
-///   the clip is left out; where that is everything, there are no windows.
+/// * [`Sampling::Even`]: windows of one frame. Frame `floor((2i+1)·n / 2k)` for `i` in `0..k` is the center of one of `k`
+///   equal segments of the `n` frames. If `n` is less than `k`, every frame is a window.
+/// * [`Sampling::Windows`]: the clip is resampled to `rate` frames per second. Its frame `k` is frame `floor(k·fps/rate)` of
+///   the clip (torchvision's `VideoClips`). If the rate is variable, it is the latest frame that appears by `k/rate` seconds;
+///   without a frame rate, every frame is used. Of the `n` possible starts of a window of `length` frames, the starts
+///   `floor(w·(n-1) / (count-1))` for `w` in `0..count` are used, without duplicates (torchvision's `UniformClipSampler`); a
+///   single window is the first. A clip shorter than a window has one window, in which its last frame is repeated.
+/// * [`Sampling::All`]: windows of one frame: `0, every, 2·every, …`. If there are more than `most`, the centers of `most`
+///   equal segments of this list.
+/// * [`Sampling::Shots`]: windows of one frame, for each shot as [`Sampling::Even`] for a clip. Parts of shots outside of the
+///   clip are ignored. If no shot lies within the clip, there are no windows.
 ///
 /// # Source
-/// torchvision `datasets/video_utils.py` and `datasets/samplers/clip_sampler.py`, which compute the same in 32-bit
-/// floats.
+/// torchvision `datasets/video_utils.py` and `datasets/samplers/clip_sampler.py`, which use 32-bit floats.
 pub fn plan<'a>(wanted: impl Into<Wanted<'a>>, timeline: &Timeline) -> Vec<Window> {
     let Wanted { sampling, shots } = wanted.into();
     let frame_count = timeline.frame_count;
@@ -123,7 +122,7 @@ pub fn plan<'a>(wanted: impl Into<Wanted<'a>>, timeline: &Timeline) -> Vec<Windo
     }
 }
 
-/// The distinct frames that `windows` look at, ascending: what has to be decoded.
+/// Returns the distinct frames of `windows` in ascending order.
 pub fn distinct(windows: &[Window]) -> Vec<usize> {
     let mut indices: Vec<usize> = windows.iter().flat_map(|w| w.indices.iter().copied()).collect();
     indices.sort_unstable();
@@ -131,23 +130,23 @@ pub fn distinct(windows: &[Window]) -> Vec<usize> {
     indices
 }
 
-/// A window of one frame.
+/// Returns a window of one frame.
 fn single(index: usize) -> Window {
     Window { indices: vec![index], padded: false }
 }
 
-/// The centers of `count` equal segments of a range, of as many as it is long where it is shorter.
+/// Returns the centers of `count` equal segments of a range, or every index if the range is shorter.
 fn even(range: Range<usize>, count: usize) -> impl Iterator<Item = usize> {
     let count = count.min(range.len());
     (0..count).map(move |i| range.start + center(i, count, range.len()))
 }
 
-/// Center of segment `i` of `count` equal ones over `0..n`.
+/// Returns the center of segment `i` of `count` equal segments of `0..n`.
 fn center(i: usize, count: usize, n: usize) -> usize {
     ((2 * i as u128 + 1) * n as u128 / (2 * count as u128)) as usize
 }
 
-/// Up to `count` of the `n` starts `0..n`, evenly placed, ascending and distinct.
+/// Returns up to `count` evenly spaced, distinct values of `0..n` in ascending order.
 fn starts(n: usize, count: usize) -> Vec<usize> {
     let last = (n - 1) as u128;
     let steps = count.saturating_sub(1).max(1) as u128;
@@ -156,7 +155,7 @@ fn starts(n: usize, count: usize) -> Vec<usize> {
     starts
 }
 
-/// A clip resampled to another frame rate, without ever writing the sequence down.
+/// A clip resampled to another frame rate. Indices are computed on demand.
 struct Resampled<'a> {
     len: usize,
     step: Step<'a>,
@@ -165,7 +164,7 @@ struct Resampled<'a> {
 enum Step<'a> {
     /// Frame `k` is frame `floor(k · numerator / denominator)`.
     Constant { numerator: u128, denominator: u128, last: usize },
-    /// Frame `k` is the latest shown at `k / rate` seconds.
+    /// Frame `k` is the latest frame that appears by `k / rate` seconds.
     Timestamps { times: &'a [f64], rate: f64 },
 }
 
@@ -173,7 +172,7 @@ impl<'a> Resampled<'a> {
     fn new(timeline: &'a Timeline, rate: f64) -> Self {
         let frame_count = timeline.frame_count;
         if let Some(times) = timeline.timestamps.as_deref().filter(|times| times.len() == frame_count) {
-            let len = ((timeline.duration() + TIME_SLACK) * rate).floor().max(1.0) as usize;
+            let len = ((timeline.duration() + TIME_TOLERANCE) * rate).floor().max(1.0) as usize;
             return Resampled { len, step: Step::Timestamps { times, rate } };
         }
         let last = frame_count - 1;
@@ -183,7 +182,7 @@ impl<'a> Resampled<'a> {
         let (fps, rate) = (fraction(timeline.fps), fraction(rate));
         let (numerator, denominator) = (fps.0 * rate.1, fps.1 * rate.0);
         let len = if numerator % denominator == 0 {
-            // A whole step is a slice `[::step]`, which reaches to the last frame.
+            // An integer step is a slice `[::step]`, which includes the last frame.
             (frame_count as u128).div_ceil(numerator / denominator)
         } else {
             frame_count as u128 * denominator / numerator
@@ -197,14 +196,14 @@ impl<'a> Resampled<'a> {
                 ((k as u128 * numerator / denominator) as usize).min(last)
             }
             Step::Timestamps { times, rate } => {
-                let wanted = times[0] + k as f64 / rate + TIME_SLACK;
+                let wanted = times[0] + k as f64 / rate + TIME_TOLERANCE;
                 times.partition_point(|&time| time <= wanted).max(1) - 1
             }
         }
     }
 }
 
-/// The fraction that a frame rate given as a float stands for: whole, over 1001 (NTSC), over 1000, or to the millionth.
+/// Converts a frame rate to a fraction: an integer, a multiple of 1/1001 (NTSC), of 1/1000 or of 1/1000000.
 fn fraction(rate: f64) -> (u128, u128) {
     for denominator in [1.0, 1001.0, 1000.0] {
         let numerator = (rate * denominator).round();
@@ -230,14 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn even_takes_the_centers_of_equal_segments() {
+    fn even_sampling_takes_the_centers_of_equal_segments() {
         assert_eq!(indices(Sampling::Even { frames: 4 }, &constant(100, 25.0)), [[12], [37], [62], [87]]);
         assert_eq!(indices(Sampling::Even { frames: 8 }, &constant(3, 25.0)), [[0], [1], [2]]);
         assert!(plan(&Sampling::Even { frames: 8 }, &constant(0, 25.0)).is_empty());
     }
 
     #[test]
-    fn all_takes_every_nth_frame_and_spreads_what_is_too_many() {
+    fn all_sampling_takes_every_nth_frame_up_to_a_limit() {
         let all = |every, most| indices(Sampling::All { every, most }, &constant(10, 25.0)).concat();
         assert_eq!(all(1, None), (0..10).collect::<Vec<_>>());
         assert_eq!(all(4, None), [0, 4, 8]);
@@ -249,22 +248,22 @@ mod tests {
     }
 
     #[test]
-    fn shots_give_their_centers_within_the_clip() {
+    fn shot_sampling_takes_the_centers_of_shots_within_the_clip() {
         let take = |frames, shots: &[Range<usize>], timeline: &Timeline| -> Vec<usize> {
             let wanted = Wanted { sampling: &Sampling::Shots { frames }, shots };
             plan(wanted, timeline).into_iter().flat_map(|w| w.indices).collect()
         };
-        let whole = constant(100, 25.0);
-        assert_eq!(take(1, &[0..30, 31..32, 40..100], &whole), [15, 31, 70]);
-        assert_eq!(take(2, &[0..30, 31..32, 40..100], &whole), [7, 22, 31, 55, 85]);
-        // Shots are frames of the file; the clip begins at frame 20 and has 30.
+        let clip = constant(100, 25.0);
+        assert_eq!(take(1, &[0..30, 31..32, 40..100], &clip), [15, 31, 70]);
+        assert_eq!(take(2, &[0..30, 31..32, 40..100], &clip), [7, 22, 31, 55, 85]);
+        // Shots are frames of the file. The clip starts at frame 20 and has 30 frames.
         let cut = Timeline { first_frame: 20, ..constant(30, 25.0) };
         assert_eq!(take(1, &[0..10, 10..30, 40..80], &cut), [5, 25]);
         assert!(take(3, &[0..20, 50..60], &cut).is_empty());
     }
 
     #[test]
-    fn a_short_clip_gives_one_window_that_repeats_its_last_frame() {
+    fn a_short_clip_has_one_padded_window() {
         let windows = plan(&Sampling::Windows { length: 5, rate: 15.0, count: 3 }, &constant(5, 30.0));
         assert_eq!(windows, [Window { indices: vec![0, 2, 4, 4, 4], padded: true }]);
         let windows = plan(&Sampling::Windows { length: 3, rate: 15.0, count: 3 }, &constant(1, 25.0));
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn one_window_is_the_first_and_more_reach_the_last() {
+    fn windows_are_spaced_evenly_from_the_first_to_the_last() {
         let sampling = |count| Sampling::Windows { length: 2, rate: 10.0, count };
         assert_eq!(indices(sampling(1), &constant(6, 10.0)), [[0, 1]]);
         assert_eq!(indices(sampling(3), &constant(6, 10.0)), [[0, 1], [2, 3], [4, 5]]);
@@ -280,13 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn without_a_rate_every_frame_counts() {
+    fn without_a_rate_windows_are_consecutive_frames() {
         assert_eq!(indices(Sampling::Windows { length: 3, rate: 15.0, count: 1 }, &constant(4, 0.0)), [[0, 1, 2]]);
     }
 
     #[test]
-    fn a_varying_rate_is_sampled_by_time() {
-        // Ten frames at 10 a second, then a pause of two seconds, then ten more.
+    fn a_variable_rate_is_sampled_by_time() {
+        // Ten frames at 10 per second, a pause of two seconds, and ten more.
         let times: Vec<f64> = (0..20).map(|i| i as f64 * 0.1 + if i >= 10 { 2.0 } else { 0.0 }).collect();
         let timeline = Timeline { frame_count: 20, fps: 19.0 / 3.9, timestamps: Some(times), first_frame: 0 };
         let windows = indices(Sampling::Windows { length: 8, rate: 2.0, count: 1 }, &timeline);
@@ -294,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn frame_rates_become_the_fraction_they_stand_for() {
+    fn converts_frame_rates_to_fractions() {
         assert_eq!(fraction(25.0), (25, 1));
         assert_eq!(fraction(30000.0 / 1001.0), (30000, 1001));
         assert_eq!(fraction(23.976), (23976, 1000));
@@ -313,15 +312,15 @@ mod tests {
             let timeline = constant(number("frames") as usize, number("fps"));
             let length = number("length") as usize;
             let count = number("count") as usize;
-            let got = indices(Sampling::Windows { length, rate: number("rate"), count }, &timeline);
-            let want: Vec<Vec<usize>> = serde_json::from_value(case["windows"].clone()).unwrap();
-            assert_eq!(got, want, "{case}");
+            let actual = indices(Sampling::Windows { length, rate: number("rate"), count }, &timeline);
+            let expected: Vec<Vec<usize>> = serde_json::from_value(case["windows"].clone()).unwrap();
+            assert_eq!(actual, expected, "{case}");
         }
     }
 
     proptest! {
         #[test]
-        fn even_is_ascending_distinct_and_symmetric(n in 1usize..5000, k in 1usize..200) {
+        fn even_sampling_is_ascending_distinct_and_symmetric(n in 1usize..5000, k in 1usize..200) {
             let frames: Vec<usize> = indices(Sampling::Even { frames: k }, &constant(n, 25.0)).concat();
             prop_assert_eq!(frames.len(), k.min(n));
             prop_assert!(frames.windows(2).all(|w| w[0] < w[1]));
@@ -344,12 +343,12 @@ mod tests {
         }
 
         #[test]
-        fn constant_timestamps_give_the_windows_of_their_rate(
+        fn constant_timestamps_equal_a_constant_rate(
             n in 2usize..600, fps in prop::sample::select(vec![10.0, 24.0, 25.0, 30.0, 50.0]), count in 1usize..6,
         ) {
             let times = (0..n).map(|i| i as f64 / fps).collect();
             let timeline = Timeline { timestamps: Some(times), ..constant(n, fps) };
-            // 4 frames a second divide none of the rates into a whole step, where a slice may be one longer.
+            // 7 frames per second divides none of the rates; an integer step could add a frame.
             let sampling = Sampling::Windows { length: 3, rate: 7.0, count };
             prop_assert_eq!(plan(&sampling, &timeline), plan(&sampling, &constant(n, fps)));
         }

@@ -1,56 +1,32 @@
-//! From a decoded picture to a network's input in one pass: resize, center crop, `(value / scale - mean) / std`.
+//! The transform from an image to a network's input: resize, center crop, `(value / scale - mean) / std`, in one pass.
 //!
-//! Only what the crop keeps is computed. Every source row is resized once (horizontally, into a ring of as many rows
-//! as the vertical kernel is tall), and each output row is mixed from the ring, rounded to whole eight-bit values as
-//! the reference does, normalized and written straight into the planes of the input tensor.
+//! Only pixels inside the crop are computed. Each source row is resized horizontally once, into a ring buffer with as many
+//! rows as the vertical kernel has taps. Each output row is a weighted sum of the rows in the ring buffer, rounded to
+//! integers as in the reference, normalized and written to the planes of the input tensor.
 
 use pulp::{Arch, NullaryFnOnce};
 
+use super::pixels::BgrImage;
 use crate::models::card::{Color, Input, Interpolation, Resize};
 
-/// A borrowed eight-bit picture, three interleaved channels blue, green, red: OpenCV's layout.
-#[derive(Debug, Clone, Copy)]
-pub struct BgrImage<'a> {
-    /// Rows.
-    pub height: usize,
-    /// Pixels in a row.
-    pub width: usize,
-    /// Bytes from one row to the next, at least `3 * width`.
-    pub stride: usize,
-    /// The rows; the last one may end after its pixels.
-    pub data: &'a [u8],
-}
-
-impl<'a> BgrImage<'a> {
-    /// A picture whose rows follow each other without a gap; `data` holds `3 * height * width` bytes.
-    pub fn new(height: usize, width: usize, data: &'a [u8]) -> Self {
-        assert_eq!(data.len(), 3 * height * width, "a picture of {height}x{width} has 3 bytes a pixel");
-        Self { height, width, stride: 3 * width, data }
-    }
-
-    fn row(&self, y: usize) -> &'a [u8] {
-        &self.data[y * self.stride..][..3 * self.width]
-    }
-}
-
-/// Where a network's input comes from in a picture of one size.
+/// Resize and crop for images of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Geometry {
-    /// The part of the picture that is resized: top, left, height, width.
+    /// The part of the image that is resized: top, left, height, width.
     source: [usize; 4],
     /// Height and width after the resize.
     resized: [usize; 2],
-    /// Top and left of the crop in the resized picture.
+    /// Top and left of the crop in the resized image.
     offset: [usize; 2],
 }
 
 impl Geometry {
     fn new(resize: Resize, size: [usize; 2], height: usize, width: usize) -> Self {
-        let whole = [0, 0, height, width];
+        let full = [0, 0, height, width];
         let (source, resized) = match resize {
-            Resize::Short(short) if width <= height => (whole, [short * height / width, short]),
-            Resize::Short(short) => (whole, [short, short * width / height]),
-            Resize::Size(resized) => (whole, resized),
+            Resize::Short(short) if width <= height => (full, [short * height / width, short]),
+            Resize::Short(short) => (full, [short, short * width / height]),
+            Resize::Size(resized) => (full, resized),
             Resize::CropFraction([part, of]) => {
                 let side = (height.min(width) * part / of).max(1);
                 ([(height - side).div_ceil(2), (width - side).div_ceil(2), side, side], size)
@@ -60,76 +36,80 @@ impl Geometry {
     }
 }
 
-/// `n / 2` rounded half to even, as Python's `round`.
+/// Returns `n / 2` rounded half to even, as Python's `round`.
 fn half_even(n: usize) -> usize {
     n / 2 + usize::from(n % 4 == 3)
 }
 
-/// The kernel along one axis: output `i` is `Σ weights[i * taps + k] * source[first[i] + k]`.
+/// The interpolation kernel of one axis: output `i` is `Σ weights[i * taps + k] * source[first[i] + k]`.
 #[derive(Debug)]
-struct Axis {
+struct AxisKernel {
     first: Vec<u32>,
     weights: Vec<f32>,
     taps: usize,
 }
 
-impl Axis {
-    /// Outputs `offset..offset + len` of a resize of `from` pixels (the first at `origin`) to `to` pixels.
+impl AxisKernel {
+    /// Computes the kernel for outputs `offset..offset + len` of a resize from `from` pixels (the first at `origin`) to `to`
+    /// pixels.
     ///
     /// # Source
-    /// ATen `UpSampleKernel.cpp`, in its 32-bit floats: `upsample_bilinear2d`, `upsample_bicubic2d` and their `_aa`.
+    /// ATen `UpSampleKernel.cpp` in 32-bit floats: `upsample_bilinear2d`, `upsample_bicubic2d` and their `_aa` variants.
     fn new(input: &Input, origin: usize, from: usize, to: usize, offset: usize, len: usize) -> Self {
         let scale = from as f32 / to as f32;
-        let runs: Vec<(usize, Vec<f32>)> = (offset..offset + len)
+        let kernels: Vec<(usize, Vec<f32>)> = (offset..offset + len)
             .map(|i| match (input.antialias, input.interpolation) {
                 _ if from == to => (i, vec![1.0]),
                 (true, interpolation) => antialiased(interpolation, scale, i, from),
                 (false, Interpolation::Bilinear) => {
-                    let at = (scale * (i as f32 + 0.5) - 0.5).max(0.0);
-                    let first = (at as usize).min(from - 1);
-                    let share = (at - first as f32).clamp(0.0, 1.0);
-                    if first + 1 < from { (first, vec![1.0 - share, share]) } else { (first, vec![1.0]) }
+                    let position = (scale * (i as f32 + 0.5) - 0.5).max(0.0);
+                    let first = (position as usize).min(from - 1);
+                    let t = (position - first as f32).clamp(0.0, 1.0);
+                    if first + 1 < from { (first, vec![1.0 - t, t]) } else { (first, vec![1.0]) }
                 }
                 (false, Interpolation::Bicubic) => {
-                    let at = scale * (i as f32 + 0.5) - 0.5;
-                    let below = at.floor();
-                    let share = at - below;
+                    let position = scale * (i as f32 + 0.5) - 0.5;
+                    let floor = position.floor();
+                    let t = position - floor;
                     let last = from as isize - 1;
-                    let tap = |k: isize| (below as isize + k).clamp(0, last) as usize;
-                    let mut run = vec![0.0; tap(2) - tap(-1) + 1];
-                    for (k, distance) in (-1..=2).zip([share + 1.0, share, 1.0 - share, 2.0 - share]) {
-                        run[tap(k) - tap(-1)] += cubic(distance, -0.75); // the edge pixel stands for those beyond it
+                    let tap = |k: isize| (floor as isize + k).clamp(0, last) as usize;
+                    let mut weights = vec![0.0; tap(2) - tap(-1) + 1];
+                    for (k, distance) in (-1..=2).zip([t + 1.0, t, 1.0 - t, 2.0 - t]) {
+                        // Pixels beyond the edge equal the edge pixel.
+                        weights[tap(k) - tap(-1)] += cubic(distance, -0.75);
                     }
-                    (tap(-1), run)
+                    (tap(-1), weights)
                 }
             })
-            .map(|(first, mut run)| {
-                let zeros = run.iter().take_while(|w| **w == 0.0).count().min(run.len() - 1);
-                run.drain(..zeros);
-                while run.len() > 1 && run.last() == Some(&0.0) {
-                    run.pop();
+            .map(|(first, mut weights)| {
+                let zeros = weights.iter().take_while(|w| **w == 0.0).count().min(weights.len() - 1);
+                weights.drain(..zeros);
+                while weights.len() > 1 && weights.last() == Some(&0.0) {
+                    weights.pop();
                 }
-                (first + zeros, run)
+                (first + zeros, weights)
             })
             .collect();
-        let taps = runs.iter().map(|(_, run)| run.len()).max().expect("a crop has at least one pixel");
+        let taps = kernels.iter().map(|(_, weights)| weights.len()).max().expect("a crop has at least one pixel");
         let mut axis = Self { first: Vec::with_capacity(len), weights: vec![0.0; len * taps], taps };
-        for ((first, run), weights) in runs.iter().zip(axis.weights.chunks_exact_mut(taps)) {
-            let start = (*first).min(from - taps); // room for all taps, the surplus ones of weight 0
-            weights[first - start..][..run.len()].copy_from_slice(run);
+        for ((first, weights), padded) in kernels.iter().zip(axis.weights.chunks_exact_mut(taps)) {
+            // Kernels with fewer taps are padded with zero weights.
+            let start = (*first).min(from - taps);
+            padded[first - start..][..weights.len()].copy_from_slice(weights);
             axis.first.push((origin + start) as u32);
         }
         axis
     }
 
-    /// The source pixels touched.
+    /// Returns the range of source pixels that are used.
     fn range(&self) -> std::ops::Range<usize> {
         let first = self.first.iter().min().map_or(0, |&f| f as usize);
         first..self.first.iter().max().map_or(0, |&f| f as usize) + self.taps
     }
 }
 
-/// The run of weights of output `i` for a kernel that widens with the scale; normalized to sum 1.
+/// Returns the first source pixel and the weights of output `i` for a kernel that widens with the scale. The weights sum to
+/// 1.
 fn antialiased(interpolation: Interpolation, scale: f32, i: usize, from: usize) -> (usize, Vec<f32>) {
     let radius = match interpolation {
         Interpolation::Bilinear => 1.0,
@@ -140,7 +120,7 @@ fn antialiased(interpolation: Interpolation, scale: f32, i: usize, from: usize) 
     let center = scale * (i as f32 + 0.5);
     let first = ((center - support + 0.5) as isize).max(0) as usize;
     let end = ((center + support + 0.5) as usize).min(from);
-    let mut run: Vec<f32> = (first..end)
+    let mut weights: Vec<f32> = (first..end)
         .map(|j| {
             let distance = ((j as f32 - center + 0.5) * (1.0 / stretch)).abs();
             match interpolation {
@@ -149,9 +129,9 @@ fn antialiased(interpolation: Interpolation, scale: f32, i: usize, from: usize) 
             }
         })
         .collect();
-    let sum: f32 = run.iter().sum();
-    run.iter_mut().for_each(|w| *w /= sum);
-    (first, run)
+    let sum: f32 = weights.iter().sum();
+    weights.iter_mut().for_each(|w| *w /= sum);
+    (first, weights)
 }
 
 /// Cubic convolution at a distance of at least 0 (Keys 1981, equation 4, with its free parameter `a`).
@@ -166,37 +146,37 @@ fn cubic(distance: f32, a: f32) -> f32 {
     }
 }
 
-/// What one size of picture needs.
+/// The kernels for images of one size.
 #[derive(Debug)]
-struct Plan {
+struct ResizePlan {
     height: usize,
     width: usize,
-    rows: Axis,
-    columns: Axis,
+    rows: AxisKernel,
+    columns: AxisKernel,
 }
 
-/// Turns pictures into the planes of a network's input. Keeps the plan of the last picture's size, so one `Transform`
-/// serves one thread.
+/// Converts images to the planes of a network's input. It caches the kernels of the last image size and its buffers, so each
+/// thread has its own.
 #[derive(Debug)]
 pub struct Transform {
     input: Input,
-    plan: Option<Plan>,
+    plan: Option<ResizePlan>,
     arch: Arch,
-    /// The touched part of one source row as floats, blue, green, red and one of padding.
+    /// The used part of one source row as floats: blue, green, red, padding.
     source: Vec<[f32; 4]>,
-    /// `taps` resized rows; source row `y` lies in slot `y % taps`.
+    /// Ring buffer of `taps` resized rows; source row `y` is in slot `y % taps`.
     ring: Vec<[f32; 4]>,
-    /// Which source row each slot holds.
-    held: Vec<usize>,
-    /// One output row before it goes into its planes.
+    /// The source row in each slot.
+    slot_rows: Vec<usize>,
+    /// One output row, interleaved.
     line: Vec<[f32; 4]>,
 }
 
 impl Transform {
-    /// A transform as a card's input section says.
+    /// Creates the transform of a card's input section.
     ///
     /// # Source
-    /// torchvision `transforms/_presets.py` on eight-bit tensors (resize in 32-bit floats, then rounded half to even).
+    /// torchvision `transforms/_presets.py` on eight-bit tensors (resize in 32-bit floats, then round half to even).
     pub fn new(input: &Input) -> Self {
         Self {
             input: input.clone(),
@@ -204,45 +184,45 @@ impl Transform {
             arch: Arch::new(),
             source: Vec::new(),
             ring: Vec::new(),
-            held: Vec::new(),
+            slot_rows: Vec::new(),
             line: Vec::new(),
         }
     }
 
-    /// Height and width of what [`Transform::write`] writes.
+    /// Returns height and width of the output.
     pub fn size(&self) -> [usize; 2] {
         self.input.size
     }
 
-    /// Writes the three planes of one picture: channel `c` of the card's order at `out[c * plane_stride..]`,
-    /// `height * width` floats each. `plane_stride` is `height * width` for frames `(3, H, W)` and
-    /// `frames * height * width` for clips `(3, T, H, W)`.
+    /// Writes the three planes of one image, in the card's channel order: channel `c` at `out[c * plane_stride..]`, with
+    /// `height * width` floats. `plane_stride` is `height * width` for frames, (3, H, W), and `frames * height * width` for
+    /// clips, (3, T, H, W).
     ///
     /// # Panics
-    /// The picture is empty or `out` is shorter than `2 * plane_stride + height * width`.
+    /// Panics if the image is empty or `out` is shorter than `2 * plane_stride + height * width`.
     pub fn write(&mut self, image: BgrImage<'_>, out: &mut [f32], plane_stride: usize) {
-        assert!(image.height > 0 && image.width > 0, "a picture has at least one pixel");
+        assert!(image.height > 0 && image.width > 0, "an image has at least one pixel");
         if self.plan.as_ref().is_none_or(|p| (p.height, p.width) != (image.height, image.width)) {
             self.plan = Some(self.plan(image.height, image.width));
         }
-        let plan = self.plan.as_ref().expect("made above");
+        let plan = self.plan.as_ref().expect("the plan is set above");
         let [height, width] = self.input.size;
         self.ring.resize(plan.rows.taps * width, [0.0; 4]);
-        self.held.clear();
-        self.held.resize(plan.rows.taps, usize::MAX);
+        self.slot_rows.clear();
+        self.slot_rows.resize(plan.rows.taps, usize::MAX);
         self.line.resize(width, [0.0; 4]);
         let [blue, green, red] = match self.input.color {
             Color::Rgb => [2, 1, 0],
             Color::Bgr => [0, 1, 2],
         };
-        let planes = Planes {
+        let planes = OutputPlanes {
             start: [blue * plane_stride, green * plane_stride, red * plane_stride],
             scale: self.input.scale as f32,
             mean: [blue, green, red].map(|c| self.input.mean[c] as f32),
             std: [blue, green, red].map(|c| self.input.std[c] as f32),
         };
         self.source.resize(plan.columns.range().len(), [0.0; 4]);
-        self.arch.dispatch(Pass {
+        self.arch.dispatch(TransformPass {
             image,
             plan,
             height,
@@ -250,19 +230,19 @@ impl Transform {
             bicubic: self.input.interpolation == Interpolation::Bicubic,
             source: &mut self.source,
             ring: &mut self.ring,
-            held: &mut self.held,
+            slot_rows: &mut self.slot_rows,
             line: &mut self.line,
             planes,
             out,
         });
     }
 
-    fn plan(&self, height: usize, width: usize) -> Plan {
+    fn plan(&self, height: usize, width: usize) -> ResizePlan {
         let size = self.input.size;
         let geometry = Geometry::new(self.input.resize, size, height, width);
         let [top, left, source_height, source_width] = geometry.source;
-        let axis = |origin, from, to, offset, len| Axis::new(&self.input, origin, from, to, offset, len);
-        Plan {
+        let axis = |origin, from, to, offset, len| AxisKernel::new(&self.input, origin, from, to, offset, len);
+        ResizePlan {
             height,
             width,
             rows: axis(top, source_height, geometry.resized[0], geometry.offset[0], size[0]),
@@ -271,39 +251,39 @@ impl Transform {
     }
 }
 
-/// One picture's way through; compiled for each kind of processor.
-struct Pass<'a> {
+/// The transform of one image, compiled for each instruction set.
+struct TransformPass<'a> {
     image: BgrImage<'a>,
-    plan: &'a Plan,
+    plan: &'a ResizePlan,
     height: usize,
     width: usize,
     bicubic: bool,
     source: &'a mut [[f32; 4]],
     ring: &'a mut [[f32; 4]],
-    held: &'a mut [usize],
+    slot_rows: &'a mut [usize],
     line: &'a mut [[f32; 4]],
-    planes: Planes,
+    planes: OutputPlanes,
     out: &'a mut [f32],
 }
 
-impl NullaryFnOnce for Pass<'_> {
+impl NullaryFnOnce for TransformPass<'_> {
     type Output = ();
 
     #[inline(always)]
     fn call(self) {
         let (rows, columns, width) = (&self.plan.rows, &self.plan.columns, self.width);
-        let band = columns.range();
+        let used = columns.range();
         for y in 0..self.height {
             let first = rows.first[y] as usize;
             for row in first..first + rows.taps {
                 let slot = row % rows.taps;
-                if self.held[slot] != row {
-                    self.held[slot] = row;
-                    widen(&self.image.row(row)[3 * band.start..3 * band.end], self.source);
-                    resize_row(columns, band.start, self.source, &mut self.ring[slot * width..][..width]);
+                if self.slot_rows[slot] != row {
+                    self.slot_rows[slot] = row;
+                    widen(&self.image.row(row)[3 * used.start..3 * used.end], self.source);
+                    resize_row(columns, used.start, self.source, &mut self.ring[slot * width..][..width]);
                 }
             }
-            mix_rows(rows, y, self.ring, self.line);
+            resize_column(rows, y, self.ring, self.line);
             if self.bicubic {
                 clamp(self.line);
             }
@@ -312,7 +292,7 @@ impl NullaryFnOnce for Pass<'_> {
     }
 }
 
-/// Bytes to floats, one padding float a pixel.
+/// Converts bytes to floats, with one float of padding per pixel.
 #[inline(always)]
 fn widen(bytes: &[u8], pixels: &mut [[f32; 4]]) {
     for (pixel, bytes) in pixels.iter_mut().zip(bytes.chunks_exact(3)) {
@@ -321,30 +301,35 @@ fn widen(bytes: &[u8], pixels: &mut [[f32; 4]]) {
 }
 
 #[inline(always)]
-fn resize_row(axis: &Axis, origin: usize, source: &[[f32; 4]], out: &mut [[f32; 4]]) {
+fn resize_row(axis: &AxisKernel, origin: usize, source: &[[f32; 4]], out: &mut [[f32; 4]]) {
     match axis.taps {
-        1 => resize_row_by::<1>(axis, origin, source, out),
-        2 => resize_row_by::<2>(axis, origin, source, out),
-        3 => resize_row_by::<3>(axis, origin, source, out),
-        4 => resize_row_by::<4>(axis, origin, source, out),
+        1 => resize_row_with_taps::<1>(axis, origin, source, out),
+        2 => resize_row_with_taps::<2>(axis, origin, source, out),
+        3 => resize_row_with_taps::<3>(axis, origin, source, out),
+        4 => resize_row_with_taps::<4>(axis, origin, source, out),
         taps => {
             for ((pixel, &first), weights) in out.iter_mut().zip(&axis.first).zip(axis.weights.chunks_exact(taps)) {
-                *pixel = weigh(&source[first as usize - origin..][..taps], weights);
+                *pixel = weighted_sum(&source[first as usize - origin..][..taps], weights);
             }
         }
     }
 }
 
 #[inline(always)]
-fn resize_row_by<const TAPS: usize>(axis: &Axis, origin: usize, source: &[[f32; 4]], out: &mut [[f32; 4]]) {
+fn resize_row_with_taps<const TAPS: usize>(
+    axis: &AxisKernel,
+    origin: usize,
+    source: &[[f32; 4]],
+    out: &mut [[f32; 4]],
+) {
     let (weights, _) = axis.weights.as_chunks::<TAPS>();
     for ((pixel, &first), weights) in out.iter_mut().zip(&axis.first).zip(weights) {
-        *pixel = weigh(&source[first as usize - origin..][..TAPS], weights);
+        *pixel = weighted_sum(&source[first as usize - origin..][..TAPS], weights);
     }
 }
 
 #[inline(always)]
-fn weigh(pixels: &[[f32; 4]], weights: &[f32]) -> [f32; 4] {
+fn weighted_sum(pixels: &[[f32; 4]], weights: &[f32]) -> [f32; 4] {
     let mut sum = [0.0f32; 4];
     for (pixel, weight) in pixels.iter().zip(weights) {
         for (sum, value) in sum.iter_mut().zip(pixel) {
@@ -354,9 +339,9 @@ fn weigh(pixels: &[[f32; 4]], weights: &[f32]) -> [f32; 4] {
     sum
 }
 
-/// Output row `y` from the ring, before rounding.
+/// Computes output row `y` from the ring buffer, without rounding.
 #[inline(always)]
-fn mix_rows(axis: &Axis, y: usize, ring: &[[f32; 4]], line: &mut [[f32; 4]]) {
+fn resize_column(axis: &AxisKernel, y: usize, ring: &[[f32; 4]], line: &mut [[f32; 4]]) {
     let (taps, width, first) = (axis.taps, line.len(), axis.first[y] as usize);
     let row = |k: usize| &ring[(first + k) % taps * width..][..width];
     let weights = &axis.weights[y * taps..][..taps];
@@ -380,7 +365,7 @@ fn mix_rows(axis: &Axis, y: usize, ring: &[[f32; 4]], line: &mut [[f32; 4]]) {
             }
         }
         _ => {
-            // Four rows at a time, summed in their order.
+            // Four rows at a time, in the order of summation of the reference.
             line.fill(0.0);
             let (fours, rest) = weights.as_chunks::<4>();
             for (i, &[a, b, c, d]) in fours.iter().enumerate() {
@@ -403,18 +388,18 @@ fn clamp(line: &mut [[f32; 4]]) {
     line.as_flattened_mut().iter_mut().for_each(|v| *v = v.clamp(0.0, 255.0));
 }
 
-/// Where blue, green and red go, and how they are normalized.
-struct Planes {
+/// Positions and normalization of the output planes, in the order blue, green, red.
+struct OutputPlanes {
     start: [usize; 3],
     scale: f32,
     mean: [f32; 3],
     std: [f32; 3],
 }
 
-impl Planes {
+impl OutputPlanes {
     #[inline(always)]
     fn write(&self, line: &[[f32; 4]], out: &mut [f32]) {
-        /// Added and taken away again, this rounds a float below 2²² half to even, without SSE4.1.
+        /// Adding and subtracting this number rounds a float below 2²² half to even, without SSE4.1.
         const ROUND: f32 = 12_582_912.0;
         for channel in 0..3 {
             let (mean, std) = (self.mean[channel], self.std[channel]);

@@ -1,140 +1,151 @@
-//! A video file: what is planned of it is shown to a sink, and how many frames it has is found out.
+//! Decoding of video files: one or two passes over all frames.
 
 use std::ops::Range;
 use std::path::Path;
 
 use super::libav::Video;
 use super::sampler::{self, Timeline, Wanted, Window};
-use super::{Claims, Decoded, Frame, FrameSink, timing};
+use super::sink::{Decoded, Frame, FrameSink, NO_SHOT};
+use super::timing;
 use crate::error::{Error, Result};
 
-/// Seconds that decoding goes on after a clip's end, so that frames out of place are seen.
-const AFTER_END: f64 = 1.0;
+/// Time in seconds that decoding continues after a clip's end, so that frames that are out of order are seen.
+const DECODE_AFTER_END: f64 = 1.0;
 
-/// Frames that a container may claim and be believed for a first plan.
-const PLAUSIBLE_FRAMES: Range<f64> = 1.0..1e9;
+/// Frame counts of containers that are used for the first plan.
+const PLAUSIBLE_FRAME_COUNTS: Range<f64> = 1.0..1e9;
 
-/// The least frame rate that is believed.
-const PLAUSIBLE_FPS: f64 = 0.01;
+/// Lower bound for the frame rate of a container.
+const MIN_FPS: f64 = 0.01;
 
-/// Frames to look at.
-struct Plan {
-    /// The clip's first frame in the file.
-    first: usize,
+/// The frames to pass to the sink.
+struct DecodePlan {
+    /// Index in the file of the clip's first frame.
+    first_frame: usize,
     windows: Vec<Window>,
 }
 
-impl Plan {
-    fn new(wanted: Wanted<'_>, clip: &Timeline) -> Self {
-        Self { first: clip.first_frame, windows: sampler::plan(wanted, clip) }
+impl DecodePlan {
+    fn new(wanted: Wanted<'_>, timeline: &Timeline) -> Self {
+        Self { first_frame: timeline.first_frame, windows: sampler::plan(wanted, timeline) }
     }
 }
 
-/// See [`super::decode`].
+/// Decodes the frames of a video between two times (in seconds); see [`super::decode`].
 pub(super) fn decode<S: FrameSink>(
     path: &Path,
     seconds: Range<f64>,
     wanted: Wanted<'_>,
     sink: &mut S,
 ) -> Result<Decoded> {
-    let wrong = |message: String| Error::Media { path: path.to_path_buf(), message };
+    let failed = |message: String| Error::Media { path: path.to_path_buf(), message };
     let mut video = open(path)?;
-    let claimed_fps = video.claimed_fps();
-    let claimed = video.claimed_frames();
-    let claimed = if PLAUSIBLE_FRAMES.contains(&claimed) { claimed as usize } else { 0 };
+    let container_fps = video.container_fps();
+    let container_frames = video.container_frame_count();
+    let container_frames =
+        if PLAUSIBLE_FRAME_COUNTS.contains(&container_frames) { container_frames as usize } else { 0 };
 
-    // What the container claims, to begin with.
-    let whole = Timeline { frame_count: claimed, ..timing::timeline(Vec::new(), claimed_fps) };
-    let frames = timing::frames_in(&seconds, &whole);
-    let guess = Plan::new(wanted, &timing::cut(whole, &frames));
-    let until = seconds.end + AFTER_END;
-    let times = pass(&mut video, path, &guess, sink, |time| time > until, claimed_fps)?;
+    // The first pass follows a plan from the container's metadata.
+    let timeline = Timeline { frame_count: container_frames, ..timing::timeline(Vec::new(), container_fps) };
+    let frames = timing::frames_in(&seconds, &timeline);
+    let first_plan = DecodePlan::new(wanted, &timing::cut(timeline, &frames));
+    let last_time = seconds.end + DECODE_AFTER_END;
+    let timestamps = decode_pass(&mut video, path, &first_plan, sink, |time| time > last_time, container_fps)?;
     drop(video);
 
-    let seen = times.len();
-    if seen == 0 {
-        return Err(wrong("no frame can be decoded".into()));
+    let frame_count = timestamps.len();
+    if frame_count == 0 {
+        return Err(failed("no frame can be decoded".into()));
     }
-    let whole = timing::timeline(times, claimed_fps);
-    let frames = timing::frames_in(&seconds, &whole);
+    let timeline = timing::timeline(timestamps, container_fps);
+    let frames = timing::frames_in(&seconds, &timeline);
     if frames.is_empty() {
-        let length = whole.seconds(seen - 1) + whole.interval();
-        return Err(wrong(format!("no frame from start {} s on: the video ends at {length:.2} s", seconds.start)));
+        let duration = timeline.seconds(frame_count - 1) + timeline.interval();
+        return Err(failed(format!("no frame after start {} s: the video ends at {duration:.2} s", seconds.start)));
     }
     let mut warnings = Vec::new();
-    if seconds.end.is_infinite() && seen * 10 < claimed * 9 {
-        warnings.push(format!("{}: claims {claimed} frames, {seen} can be decoded", path.display()));
+    if seconds.end.is_infinite() && frame_count * 10 < container_frames * 9 {
+        warnings.push(format!("{}: claims {container_frames} frames, {frame_count} can be decoded", path.display()));
     }
-    let timeline = timing::cut(whole, &frames);
-    let truth = Plan::new(wanted, &timeline);
-    if truth.windows.is_empty() {
-        return Err(wrong(super::NO_SHOT.into()));
+    let timeline = timing::cut(timeline, &frames);
+    let plan = DecodePlan::new(wanted, &timeline);
+    if plan.windows.is_empty() {
+        return Err(failed(NO_SHOT.into()));
     }
-    if truth.first != guess.first || truth.windows != guess.windows {
+    if plan.first_frame != first_plan.first_frame || plan.windows != first_plan.windows {
         let mut video = open(path)?;
-        let last = sampler::distinct(&truth.windows).last().copied().unwrap_or(0) + truth.first;
+        let last = sampler::distinct(&plan.windows).last().copied().unwrap_or(0) + plan.first_frame;
         let mut decoded = 0;
-        let enough = |_| {
+        let done = |_| {
             decoded += 1;
             decoded > last
         };
-        if pass(&mut video, path, &truth, sink, enough, claimed_fps)?.len() <= last {
-            return Err(wrong(format!("frame {last} was decoded once, but not again: is the file being written?")));
+        if decode_pass(&mut video, path, &plan, sink, done, container_fps)?.len() <= last {
+            return Err(failed(format!("frame {last} could not be decoded again: is the file being written?")));
         }
     }
-    Ok(Decoded { timeline, windows: truth.windows, warnings })
+    Ok(Decoded { timeline, windows: plan.windows, warnings })
 }
 
-/// Decodes from the beginning, shows the sink what is planned, and returns the seconds reported for every frame, as
-/// many as there are or until one is enough.
-fn pass<S: FrameSink>(
+/// Decodes from the beginning of the file until `done` returns `true` for the time of a frame. Passes the planned frames to
+/// the sink and returns the timestamps of all frames, in seconds.
+fn decode_pass<S: FrameSink>(
     video: &mut Video,
     path: &Path,
-    plan: &Plan,
+    plan: &DecodePlan,
     sink: &mut S,
-    mut enough: impl FnMut(f64) -> bool,
+    mut done: impl FnMut(f64) -> bool,
     fps: f64,
 ) -> Result<Vec<f64>> {
     let wanted = sampler::distinct(&plan.windows);
     sink.begin(&plan.windows, &wanted)?;
     let mut next = wanted.iter().copied().enumerate().peekable();
-    let mut times = Vec::new();
+    let mut timestamps = Vec::new();
     while video.next() {
-        let index = times.len();
-        let reported = video.seconds();
-        times.push(reported);
-        if let Some((position, wanted)) = next.next_if(|(_, wanted)| wanted + plan.first == index) {
-            let wrong = || {
+        let index = timestamps.len();
+        let time = video.seconds();
+        timestamps.push(time);
+        if let Some((position, wanted)) = next.next_if(|(_, wanted)| wanted + plan.first_frame == index) {
+            let failed = || {
                 let message = format!("frame {index} cannot be converted to color");
                 Error::Media { path: path.to_path_buf(), message }
             };
-            let image = video.picture().ok_or_else(wrong)?;
+            let image = video.image().ok_or_else(failed)?;
             sink.frame(position, &Frame::new(wanted, image))?;
         }
-        // Where the decoder knows no time (0, on the last frames often) the frame rate must do.
-        if enough(if reported > 0.0 { reported } else { index as f64 / fps.max(PLAUSIBLE_FPS) }) {
+        // If the decoder has no timestamp (0, often for the last frames), it is estimated from the frame rate.
+        if done(if time > 0.0 { time } else { index as f64 / fps.max(MIN_FPS) }) {
             break;
         }
     }
-    Ok(times)
+    Ok(timestamps)
 }
 
-/// See [`super::claims`].
-pub(super) fn claims(path: &Path) -> Result<Claims> {
+/// Metadata of a video container, which may be wrong.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ContainerInfo {
+    /// Duration in seconds; 0 if unknown.
+    pub seconds: f64,
+    /// Number of pixels per frame.
+    pub pixels: u64,
+}
+
+/// See [`super::container_info`].
+pub(super) fn container_info(path: &Path) -> Result<ContainerInfo> {
     let video = open(path)?;
-    let [width, height] = video.claimed_size();
-    Ok(Claims {
-        seconds: video.claimed_frames() / video.claimed_fps().max(PLAUSIBLE_FPS),
+    let [width, height] = video.container_size();
+    Ok(ContainerInfo {
+        seconds: video.container_frame_count() / video.container_fps().max(MIN_FPS),
         pixels: u64::from(width) * u64::from(height),
     })
 }
 
 fn open(path: &Path) -> Result<Video> {
-    let wrong = |message: &str| Error::Media { path: path.to_path_buf(), message: message.into() };
+    let failed = |message: &str| Error::Media { path: path.to_path_buf(), message: message.into() };
     let file = std::path::absolute(path).map_err(Error::io(path))?;
     if file.to_str().is_none() {
-        return Err(wrong("its path is not UTF-8: rename it"));
+        return Err(failed("the path is not UTF-8: rename the file"));
     }
-    let nothing = "no video stream that can be decoded: audio only, text, or a damaged or unknown format";
-    Video::open(&file).ok_or_else(|| wrong(nothing))
+    let message = "no video stream that can be decoded: audio only, text, or a damaged or unknown format";
+    Video::open(&file).ok_or_else(|| failed(message))
 }

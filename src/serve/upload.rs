@@ -207,20 +207,20 @@ impl Reception {
     }
 
     fn decode_picture(&self, name: &str, bytes: &[u8], sink: &mut ItemSink) -> Result<Decoded, Refusal> {
-        let Some((width, height)) = media::picture_size(bytes) else {
+        let Some((width, height)) = media::image_size(bytes) else {
             let sentence = format!("{name} cannot be decoded: its header is damaged");
             return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, sentence));
         };
         self.check_pixels(name, width.saturating_mul(height))?;
         // As a name in errors, not as a path: nothing is opened.
-        media::decode_picture(Path::new(name), bytes, sink).map_err(|error| Refusal::undecodable(name, error))?;
+        media::decode_image(Path::new(name), bytes, sink).map_err(|error| Refusal::undecodable(name, error))?;
         Ok(Decoded::Picture(sink.take()))
     }
 
     fn decode_video(&self, name: &str, path: &Path, sink: &mut ItemSink) -> Result<Decoded, Refusal> {
         let undecodable = |error| Refusal::undecodable(name, error);
         let most = self.limits.seconds as f64;
-        let claims = media::claims(path).map_err(undecodable)?;
+        let claims = media::container_info(path).map_err(undecodable)?;
         self.check_pixels(name, claims.pixels)?;
         let too_long = || Refusal::too_large(format!("{name} is longer than {most} seconds: cut it shorter"));
         if claims.seconds > most + 1.0 {

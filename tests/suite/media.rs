@@ -170,7 +170,7 @@ fn start_and_end_cut_a_clip_out() {
     let backwards = Clip { start: Some(2.0), end: Some(2.0), ..clip(fixture("plain.mp4")) };
     assert!(refusal(&backwards).contains("start 2 s is not before end 2 s"));
     let picture = Clip { start: Some(1.0), ..clip(fixture("gray.png")) };
-    assert!(refusal(&picture).contains("pictures have no clock"));
+    assert!(refusal(&picture).contains("images have no timestamps"));
 }
 
 #[test]
@@ -189,14 +189,14 @@ fn bad_files_are_refused_with_a_sentence() {
     // The index is there, the pictures are not.
     let plain = std::fs::read(fixture("short.mkv")).unwrap();
     assert!(refusal(&write("head.mkv", &plain[..700])).contains("head.mkv"));
-    assert!(refusal(&write("broken.png", b"\x89PNG\r\n\x1a\nbroken")).contains("not a picture"));
-    assert!(refusal(&write("text.jpg", b"text")).contains("not a picture"));
+    assert!(refusal(&write("broken.png", b"\x89PNG\r\n\x1a\nbroken")).contains("not an image"));
+    assert!(refusal(&write("text.jpg", b"text")).contains("not an image"));
     let frames = folder.path().join("frames");
     std::fs::create_dir(&frames).unwrap();
     assert!(refusal(&clip(&frames)).contains("no frames"));
     std::fs::write(frames.join("shot_1.png"), b"text").unwrap();
     let error = decode(&clip(&frames), ALL).err().unwrap().to_string();
-    assert!(error.contains("shot_1.png: not a picture"), "{error}");
+    assert!(error.contains("shot_1.png: not an image"), "{error}");
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn pictures_that_need_care_look_as_pillow_shows_them() {
     for (name, expected) in expected {
         let bytes = std::fs::read(fixture("pictures").join(&name)).unwrap();
         let mut seen = Collector::default();
-        media::decode_picture(Path::new(&name), &bytes, &mut seen).unwrap();
+        media::decode_image(Path::new(&name), &bytes, &mut seen).unwrap();
         let (_, height, width, data) = &seen.frames[0];
         let size = (*height as u64, *width as u64);
         assert_eq!(size, (expected["height"].as_u64().unwrap(), expected["width"].as_u64().unwrap()), "{name}");
@@ -288,7 +288,7 @@ fn a_file_and_its_bytes_are_one_picture() {
     for name in ["alpha.png", "sixteen.png", "pictures/turned_6.jpg", "pictures/palette.png"] {
         let bytes = std::fs::read(fixture(name)).unwrap();
         let mut seen = Collector::default();
-        media::decode_picture(Path::new(name), &bytes, &mut seen).unwrap();
+        media::decode_image(Path::new(name), &bytes, &mut seen).unwrap();
         assert_eq!(seen.frames, decode(&clip(fixture(name)), ALL).unwrap().1.frames, "{name}");
     }
 }
@@ -300,7 +300,7 @@ fn pictures_that_are_cut_off_are_refused() {
     {
         let bytes = std::fs::read(fixture(name)).unwrap();
         let cut = &bytes[..bytes.len() / 2];
-        let error = media::decode_picture(Path::new(name), cut, &mut Collector::default()).unwrap_err().to_string();
+        let error = media::decode_image(Path::new(name), cut, &mut Collector::default()).unwrap_err().to_string();
         assert!(error.starts_with(name), "{error}");
     }
 }
@@ -328,7 +328,7 @@ fn a_file_cannot_send_the_decoder_to_the_network() {
 
 #[test]
 fn a_container_claims_length_and_size() {
-    let claims = media::claims(&fixture("plain.mp4")).unwrap();
+    let claims = media::container_info(&fixture("plain.mp4")).unwrap();
     assert!((claims.seconds - 4.0).abs() < 0.05 && claims.pixels == 320 * 240, "{claims:?}");
-    assert!(media::claims(&fixture("audio_only.mp4")).is_err());
+    assert!(media::container_info(&fixture("audio_only.mp4")).is_err());
 }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use rayon::prelude::*;
 
 use crate::manifest::Manifest;
-use crate::media::Still;
+use crate::media::ImageStats;
 use crate::report::table::Table;
 
 /// Width over height of posters: film posters are 0.67 to 0.71, lobby cards and banners wider, some regions' narrower.
@@ -29,7 +29,7 @@ pub(super) fn look(manifest: &Manifest) -> Option<Pictures> {
     let mut table = Table::new(&["id", "width", "height", "aspect", "deviation", "remark"], 1);
     table.rows = clips
         .par_iter()
-        .map(|clip| match Still::read(&clip.file) {
+        .map(|clip| match ImageStats::read(&clip.file) {
             Ok(still) => {
                 let mut remarks = Vec::new();
                 if !ASPECT.contains(&still.aspect()) {

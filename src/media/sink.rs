@@ -1,0 +1,54 @@
+//! The interface between decoders and the consumers of frames.
+
+use super::pixels::BgrImage;
+use super::sampler::{Timeline, Window};
+use crate::error::Result;
+
+/// One decoded frame, borrowed from the decoder.
+#[derive(Debug)]
+pub struct Frame<'a> {
+    /// Index of the frame in the clip.
+    pub index: usize,
+    image: BgrImage<'a>,
+}
+
+impl<'a> Frame<'a> {
+    pub(super) fn new(index: usize, image: BgrImage<'a>) -> Self {
+        Self { index, image }
+    }
+
+    /// Returns the pixels of the frame. Rows have no padding.
+    pub fn image(&self) -> BgrImage<'a> {
+        self.image
+    }
+}
+
+/// Receives the sampled frames of a clip while it is decoded.
+pub trait FrameSink {
+    /// Starts a pass over the frames `wanted`: the distinct frames of `windows`, in ascending order. A second call
+    /// discards the frames of the first pass.
+    ///
+    /// # Errors
+    /// Returns an error if the sink does not support such windows.
+    fn begin(&mut self, windows: &[Window], wanted: &[usize]) -> Result<()>;
+
+    /// Receives frame `wanted[position]`. Positions are consecutive.
+    ///
+    /// # Errors
+    /// Returns an error if the frame cannot be used; this ends the decoding of the clip.
+    fn frame(&mut self, position: usize, frame: &Frame<'_>) -> Result<()>;
+}
+
+/// Result of decoding a clip.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    /// The actual frame count and timestamps.
+    pub timeline: Timeline,
+    /// The sampled windows, in order; never empty.
+    pub windows: Vec<Window>,
+    /// Messages for the user, such as that the container claims far more frames than can be decoded.
+    pub warnings: Vec<String>,
+}
+
+/// Error message if all shots of a clip are outside of it.
+pub(super) const NO_SHOT: &str = "none of its shots lies within the clip";
