@@ -38,7 +38,7 @@ impl Sift {
     pub fn new(keypoints: usize) -> Result<Self> {
         prepare_opencv();
         let most = i32::try_from(keypoints).map_err(|_| Error::Data(format!("{keypoints} keypoints are too many")))?;
-        let detector = SIFT::create(most, LAYERS, CONTRAST, EDGE, SIGMA).map_err(unexpected)?;
+        let detector = SIFT::create.call(most).map_err(unexpected)?;
         let (gray, descriptors) = (Mat::default(), Mat::default());
         Ok(Self { detector, keypoints, gray, found: Vector::new(), descriptors })
     }
@@ -72,6 +72,27 @@ impl Sift {
             out.extend(row.iter().map(|&value| value as u8));
         }
         Ok(order.len())
+    }
+}
+
+/// Signatures of `SIFT::create`, which the bindings generate from the installed OpenCV's headers: it has a sixth parameter,
+/// `enable_precise_upscale` (false by default), since OpenCV 4.8. The type parameter is inferred from the function.
+trait CreateSift<Arguments> {
+    /// Creates a detector of the `keypoints` strongest keypoints with OpenCV's default values.
+    fn call(self, keypoints: i32) -> opencv::Result<Ptr<SIFT>>;
+}
+
+impl<F: FnOnce(i32, i32, f64, f64, f64) -> opencv::Result<Ptr<SIFT>>> CreateSift<(i32, i32, f64, f64, f64)> for F {
+    fn call(self, keypoints: i32) -> opencv::Result<Ptr<SIFT>> {
+        self(keypoints, LAYERS, CONTRAST, EDGE, SIGMA)
+    }
+}
+
+impl<F: FnOnce(i32, i32, f64, f64, f64, bool) -> opencv::Result<Ptr<SIFT>>> CreateSift<(i32, i32, f64, f64, f64, bool)>
+    for F
+{
+    fn call(self, keypoints: i32) -> opencv::Result<Ptr<SIFT>> {
+        self(keypoints, LAYERS, CONTRAST, EDGE, SIGMA, false)
     }
 }
 

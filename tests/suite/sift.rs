@@ -7,6 +7,7 @@ use kinoprobe::extract::sift::{DESCRIPTOR_LEN, DescriptorSink, Sift};
 use kinoprobe::manifest::Clip;
 use kinoprobe::media::{self, Frame, FrameSink, Sampling, Window};
 use kinoprobe::store::Values;
+use opencv::core::CV_VERSION_MINOR;
 
 fn clip(name: &str) -> Clip {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/media").join(name);
@@ -57,9 +58,9 @@ fn descriptors_are_opencv_pythons() {
             (total, equal) = (total + 1, equal + usize::from(a == b));
         }
     }
-    println!("{equal} of {total} descriptors are equal");
-    // Versions of OpenCV differ among themselves by the last bit of an angle, and so by a step in a descriptor or two.
-    assert!(equal * 1000 >= total * 998, "{equal} of {total} descriptors are equal");
+    // Versions of OpenCV differ in the last bit of an angle, and thus by a step in a descriptor or two.
+    let allowed = if CV_VERSION_MINOR < 8 { 1 } else { 2 };
+    assert!(total - equal <= allowed, "{equal} of {total} descriptors are equal");
     assert!(rest.is_empty());
 }
 
