@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::support::{assert_code, fixture, printed, root, run_python};
+use crate::support::{assert_code, fixture, printed, root, run_python, send_signal};
 
 /// Says in one line what a store holds, times and versions left out.
 const FINGERPRINT: &str = "
@@ -151,7 +151,7 @@ fn an_interrupt_ends_cleanly_and_the_next_run_goes_on() {
     while !fs::metadata(&journal).is_ok_and(|journal| journal.len() > 2_000) {
         std::thread::yield_now();
     }
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    send_signal(&child, "-INT");
     let output = child.wait_with_output().unwrap();
     assert_code(&output, 130);
     assert!(printed(&output).contains("run the same command again"), "{}", printed(&output));

@@ -16,7 +16,7 @@ use ndarray::Array2;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{assert_code, fixture, root};
+use crate::support::{assert_code, fixture, root, send_signal};
 
 const LABELS: [&str; 4] = ["Action", "Comedy", "Drama", "Horror"];
 const YEARS: [i32; 3] = [2004, 2005, 2006];
@@ -138,8 +138,7 @@ impl Server {
     }
 
     fn signal(&self, signal: &str) {
-        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+        send_signal(&self.child, signal);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What tests of several rooms share: fixtures, binaries, Python.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 
 /// The root of the repository.
 pub fn root() -> &'static Path {
@@ -37,4 +37,12 @@ pub fn printed(output: &Output) -> String {
 #[track_caller]
 pub fn assert_code(output: &Output, code: i32) {
     assert_eq!(output.status.code(), Some(code), "{}", printed(output));
+}
+
+/// Sends a signal, such as `-INT`, to a process. Uses the shell's `kill`, because a minimal system has no `kill` executable.
+#[cfg(all(feature = "media", feature = "onnx"))]
+pub fn send_signal(process: &Child, signal: &str) {
+    let status =
+        Command::new("sh").args(["-c", "kill \"$0\" \"$1\"", signal, &process.id().to_string()]).status().unwrap();
+    assert!(status.success(), "kill {signal}: {status}");
 }
