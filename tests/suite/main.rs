@@ -7,6 +7,7 @@ mod demo;
 mod evaluate;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod extract;
+mod makefile;
 mod manifest;
 #[cfg(feature = "media")]
 mod media;

@@ -1,0 +1,140 @@
+//! The Makefile's targets and variables, through `make --dry-run` in a folder that holds only the files it reads.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+use crate::support::{assert_code, printed, root};
+
+/// A folder with the Makefile, the recipes and the cards.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(root().join("Makefile"), folder.path().join("Makefile")).unwrap();
+    for name in ["pipelines", "models"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+        for file in fs::read_dir(root().join(name)).unwrap().map(|file| file.unwrap()) {
+            if file.path().extension().is_some_and(|extension| extension == "toml") {
+                fs::copy(file.path(), folder.path().join(name).join(file.file_name())).unwrap();
+            }
+        }
+    }
+    folder
+}
+
+fn make(folder: &TempDir, arguments: &[&str]) -> Output {
+    let mut command = Command::new("make");
+    // The variables of a `make test` that runs this test.
+    for name in ["MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "MAKELEVEL", "CARGO_TARGET_DIR"] {
+        command.env_remove(name);
+    }
+    command.arg("--dry-run").arg("--directory").arg(folder.path()).args(arguments).output().unwrap()
+}
+
+/// The kinoprobe commands that make would run, without the folder of the programs and with single spaces.
+#[track_caller]
+fn commands(folder: &TempDir, arguments: &[&str]) -> Vec<String> {
+    let output = make(folder, arguments);
+    assert_code(&output, 0);
+    let commands = printed(&output);
+    let commands = commands.lines().filter_map(|line| line.strip_prefix("target/release/kinoprobe-"));
+    commands.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+#[track_caller]
+fn assert_error(folder: &TempDir, arguments: &[&str], parts: &[&str]) {
+    let output = make(folder, arguments);
+    assert_code(&output, 2);
+    let message = printed(&output);
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is not in {message}");
+    }
+}
+
+#[test]
+fn any_recipe_is_a_method() {
+    let folder = folder();
+    let pipelines = folder.path().join("pipelines");
+    fs::copy(pipelines.join("cnn.toml"), pipelines.join("mine.toml")).unwrap();
+    let commands = commands(&folder, &["classify", "METHOD=mine"]);
+    assert_eq!(
+        commands,
+        [
+            "demo --out demo",
+            "extract --method mine --manifest demo/manifest.csv --out demo/features/mine.h5 --device auto --weights seeded \
+             || { code=$?; [ $code -eq 3 ] || exit $code; }",
+            "classify --features demo/features/mine.h5 --manifest demo/manifest.csv --recipe pipelines/mine.toml \
+             --out demo/runs/mine --classifier mlp",
+        ]
+    );
+}
+
+#[test]
+fn a_sift_recipe_is_extracted_in_two_stages() {
+    let folder = folder();
+    let pipelines = folder.path().join("pipelines");
+    fs::copy(pipelines.join("sift.toml"), pipelines.join("sift-256.toml")).unwrap();
+    let arguments = ["METHOD=sift-256", "CLASSIFIER=any", "MANIFEST=clips.csv", "ROOT=clips", "OUT=out"];
+    let flags = ["EXTRACT_FLAGS=--frames 16", "CLASSIFY_FLAGS=--epochs 5", "SEEDS=3"];
+    let commands = commands(&folder, &[&["classify"][..], &arguments, &flags].concat());
+    assert_eq!(
+        commands,
+        [
+            "extract --method sift-256 --manifest clips.csv --root clips --out out/features/sift-256.descriptors.h5 \
+             --frames 16 || { code=$?; [ $code -eq 3 ] || exit $code; }",
+            "codebook --descriptors out/features/sift-256.descriptors.h5 --manifest clips.csv --root clips \
+             --recipe pipelines/sift-256.toml --out out/features/sift-256.h5",
+            "classify --features out/features/sift-256.h5 --manifest clips.csv --root clips \
+             --recipe pipelines/sift-256.toml --out out/runs/sift-256-any --classifier any --seeds 3 --epochs 5",
+        ]
+    );
+}
+
+#[test]
+fn without_a_method_the_default_ones_are_compared() {
+    let commands = commands(&folder(), &["compare", "CLASSIFIERS=mlp knn"]);
+    let runs = "demo/runs/sift demo/runs/sift-knn demo/runs/cnn demo/runs/cnn-knn demo/runs/cnn3d demo/runs/cnn3d-knn \
+                demo/runs/effnet demo/runs/effnet-knn";
+    assert_eq!(commands.last().unwrap(), &format!("compare {runs} --out demo/runs/comparison"));
+    let extracted: Vec<&String> = commands.iter().filter(|line| line.starts_with("extract")).collect();
+    assert_eq!(extracted.len(), 4, "{extracted:?}");
+    // A package registry carries the weights of EfficientNet-Lite2; the other networks are untrained in the demo.
+    let seeded = |method: &str| {
+        let method = format!("--method {method} ");
+        extracted.iter().find(|line| line.contains(&method)).unwrap().contains("--weights seeded")
+    };
+    assert_eq!(["sift", "cnn", "cnn3d", "effnet"].map(seeded), [false, true, true, false]);
+}
+
+#[test]
+fn a_file_named_like_a_run_selects_method_and_classifier() {
+    let commands = commands(&folder(), &["demo/runs/cnn3d-bayes/metrics.json", "MANIFEST=demo/manifest.csv"]);
+    assert!(commands[1].starts_with("extract --method cnn3d "), "{commands:?}");
+    assert!(commands[2].ends_with("--out demo/runs/cnn3d-bayes --classifier bayes"), "{commands:?}");
+}
+
+#[test]
+fn unknown_names_are_rejected_with_the_choices() {
+    let folder = folder();
+    let choices = "clip cnn cnn3d effnet keyframes";
+    assert_error(&folder, &["features", "METHOD=cmn"], &["unknown METHOD cmn", choices, "pipelines/cmn.toml"]);
+    assert_error(
+        &folder,
+        &["features", "MANIFSET=x"],
+        &["unknown variable MANIFSET", "did you mean MANIFEST?", "WEIGHTS"],
+    );
+    assert_error(&folder, &["features", "FLAGS=--frames 16"], &["unknown variable FLAGS", "EXTRACT_FLAGS"]);
+}
+
+#[test]
+fn help_lists_every_variable_of_the_pipeline() {
+    let folder = folder();
+    let output =
+        Command::new("make").env_remove("MAKEFLAGS").arg("--directory").arg(folder.path()).arg("help").output();
+    let output = output.unwrap();
+    assert_code(&output, 0);
+    let help = printed(&output);
+    for name in ["METHOD", "CLASSIFIER", "MANIFEST", "WEIGHTS", "EXTRACT_FLAGS", "CLASSIFY_FLAGS", "keyframes"] {
+        assert!(help.contains(name), "{name} is not in {help}");
+    }
+}
