@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Takes ONNX Runtime for browsers out of its pinned, hash-checked npm package into third_party/onnxruntime-web, for
-# `kinoprobe-serve --export`. Does nothing where that version is there already.
+# Installs ONNX Runtime Web from its npm package (pinned version and hash) into third_party/onnxruntime-web, for
+# `kinoprobe-serve --export`. Does nothing if that version is installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=1.30.0
 sha256=d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71
 folder=third_party/onnxruntime-web
-# One thread without a GPU: what every browser runs, from every host.
+# The variant without WebGPU: it runs in every browser and needs no special headers.
 files=(ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm)
 
 [ "$(cat "$folder/VERSION" 2>/dev/null)" = "$version" ] && exit 0
 command -v npm >/dev/null || { echo "setup: npm is missing: install Node.js 20 or newer, then run this again" >&2; exit 1; }
-setup/runtime.sh # its license is that of the package, which carries none
+setup/runtime.sh # provides the license, which the npm package lacks
 
 echo "setup: fetching onnxruntime-web $version into $folder" >&2
 fresh=$(mktemp -d third_party/web.XXXXXX)

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Starts the server on a free port and breaks uploads to it.
+# Starts the server on a free port and sends it corrupted uploads.
+# Arguments: the server program, the directory of the models, the time in seconds.
 #   tests/fuzz/run.sh target/release/kinoprobe-serve runs/posters 600
 set -euo pipefail
-said=$(mktemp)
-"$1" --models "$2" --addr 127.0.0.1:0 >"$said" &
+log=$(mktemp)
+"$1" --models "$2" --addr 127.0.0.1:0 >"$log" &
 server=$!
-trap 'kill $server 2>/dev/null || true; rm -f "$said"' EXIT
-until grep -q '^http' "$said"; do
+trap 'kill $server 2>/dev/null || true; rm -f "$log"' EXIT
+until grep -q '^http' "$log"; do
     kill -0 $server || exit 1
     sleep 0.1
 done
-python3 "$(dirname "$0")/upload.py" "$(head -1 "$said")" --seconds "$3"
+python3 "$(dirname "$0")/upload.py" "$(head -1 "$log")" --seconds "$3"
 kill -0 $server
