@@ -1,83 +1,87 @@
-//! The library's one error type. Every variant names the file or clip it is about.
+//! The library's error type.
 
 use std::path::{Path, PathBuf};
 
-/// What went wrong, and where. Messages are concise, lowercase and end with the remedy where there is one.
+/// Any error of this library.
+///
+/// Messages are concise and lowercase, name the file or clip, and end with the remedy if there is one. The library
+/// returns errors and never prints them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file could not be read, written, created or renamed.
+    /// A file cannot be read, written, created or renamed.
     #[error("{}: {source}", .path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A manifest, a label or a split is wrong. `line` is 1-based, the header being line 1.
+    /// A manifest, or a label or split in it, is invalid.
     #[error("{}{}: {message}", .path.display(), line_suffix(.line))]
     Manifest {
-        /// The manifest (or the folder or list read in its place).
+        /// The manifest, or the directory or list that is read as one.
         path: PathBuf,
-        /// The offending line, where one is to blame.
+        /// The invalid line, if the error concerns one; 1-based, with the header as line 1.
         line: Option<u64>,
-        /// What is wrong and what to do.
+        /// The problem and its remedy.
         message: String,
     },
-    /// A table (predictions, metrics) is wrong. `line` is 1-based, the header being line 1.
+    /// A table (predictions, metrics) is invalid.
     #[error("{}{}: {message}", .path.display(), line_suffix(.line))]
     Table {
         /// The file.
         path: PathBuf,
-        /// The offending line, where one is to blame.
+        /// The invalid line, if the error concerns one; 1-based, with the header as line 1.
         line: Option<u64>,
-        /// What is wrong and what to do.
+        /// The problem and its remedy.
         message: String,
     },
-    /// A recipe (pipelines/*.toml) or a model card (models/*.toml) is wrong.
+    /// A recipe (pipelines/*.toml) or a model card (models/*.toml) is invalid.
     #[error("{}: {message}", .path.display())]
     Config {
         /// The TOML file.
         path: PathBuf,
-        /// What is wrong and what to do.
+        /// The problem and its remedy.
         message: String,
     },
     /// A clip cannot be opened or decoded.
     #[error("{}: {message}", .path.display())]
     Media {
-        /// The video, image or folder of frames.
+        /// The video, the image or the directory of frames.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         message: String,
     },
-    /// Weights are missing, fail their hash, or do not fit their network.
+    /// Weights are missing, do not have the expected hash, or do not fit the network.
     #[error("{}: {message}", .path.display())]
     Weights {
         /// The checkpoint or ONNX file.
         path: PathBuf,
-        /// What is wrong and what to do.
+        /// The problem and its remedy.
         message: String,
     },
-    /// ONNX Runtime, or the asked-for execution provider, cannot be used.
+    /// A runtime library or the requested device cannot be used, or a network fails to run.
     #[error("{0}")]
     Runtime(String),
-    /// A feature store, descriptor store or codebook is damaged, of another format, or made differently.
+    /// A feature store, descriptor store or codebook is damaged, has another format, or was created with other
+    /// settings.
     #[error("{}: {message}", .path.display())]
     Store {
         /// The HDF5 file.
         path: PathBuf,
-        /// What is wrong and what to do.
+        /// The problem and its remedy.
         message: String,
     },
-    /// The data cannot be used as asked: no training clip, a class without clips, shapes that do not fit.
+    /// The data do not support the requested operation: no training clips, a class without clips, incompatible shapes.
     #[error("{0}")]
     Data(String),
-    /// The user pressed Ctrl-C (or sent SIGTERM); what was finished is kept.
-    #[error("interrupted; what was finished is kept, run the same command again to go on")]
+    /// The operation was cancelled by Ctrl-C or SIGTERM. Completed work is kept.
+    #[error("interrupted; completed work is kept, run the same command again to resume")]
     Interrupted,
 }
 
-/// The library's result.
+/// A `Result` with [`enum@Error`] as the default error type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 fn line_suffix(line: &Option<u64>) -> String {
@@ -85,7 +89,7 @@ fn line_suffix(line: &Option<u64>) -> String {
 }
 
 impl Error {
-    /// Wraps an I/O error with the file it is about; for `map_err(Error::io(path))`.
+    /// Returns a function that adds the file to an I/O error, for `map_err(Error::io(path))`.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.as_ref().to_path_buf();
         move |source| Error::Io { path, source }

@@ -1,35 +1,36 @@
-//! What glibc's allocator keeps for itself. Elsewhere these do nothing.
+//! Settings of glibc's allocator. On other systems these functions do nothing.
 
-/// Two arenas in place of eight a core: no more threads than that allocate much, and what one leaves free serves others.
-/// Before threads start that allocate.
-pub fn share_arenas() {
+/// Limits malloc to two arenas instead of eight per core: few threads allocate much, and memory that one thread frees
+/// can then be reused by the others. Must be called before other threads start.
+pub fn limit_malloc_arenas() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[allow(unsafe_code)]
-    // SAFETY: this changes a threshold of the allocator; documented above: no other thread allocates yet.
+    // SAFETY: mallopt sets a parameter of the allocator; as documented above, no other thread allocates yet.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
     }
 }
 
-/// Asks for little more than is used: few arenas, which keep what a poster takes, and larger pieces returned as soon as they
-/// are free. For servers, whose every thread would keep what its largest request ever took. Before threads start that
-/// allocate.
-pub fn keep_small() {
-    share_arenas();
+/// Minimizes the resident memory of servers. Calls [`limit_malloc_arenas`] and fixes the thresholds from which malloc
+/// returns memory to the system: freed allocations of at least 8 MiB, and free arena tops of at least 16 MiB. By default
+/// malloc raises these thresholds, and every thread keeps the memory of its largest request. Must be called before other
+/// threads start.
+pub fn minimize_resident_memory() {
+    limit_malloc_arenas();
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[allow(unsafe_code)]
-    // SAFETY: as above.
+    // SAFETY: as in limit_malloc_arenas.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 8 << 20);
         libc::mallopt(libc::M_TRIM_THRESHOLD, 16 << 20);
     }
 }
 
-/// Returns to the system what is free.
-pub fn give_back() {
+/// Returns free heap memory to the system.
+pub fn trim_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[allow(unsafe_code)]
-    // SAFETY: it may be called at any time, from any thread.
+    // SAFETY: malloc_trim may be called at any time and from any thread.
     unsafe {
         libc::malloc_trim(0);
     }

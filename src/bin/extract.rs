@@ -89,7 +89,7 @@ fn main() -> ExitCode {
         // SIFT allocates its image pyramids for every frame; with one malloc arena per thread, tens of megabytes would
         // stay fragmented.
         if matches!(recipe.extractor, Extractor::Sift { .. }) {
-            memory::share_arenas();
+            memory::limit_malloc_arenas();
         }
         let options = Options {
             settings: recipe.extraction(),

@@ -1,4 +1,4 @@
-//! kinoprobe-import: a manifest of a data set in the layout it is published in.
+//! kinoprobe-import: creates a manifest from a data set in its published layout.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use clap::Parser;
 use kinoprobe::cli::{self, Outcome};
 use kinoprobe::manifest::import::{self, Format, Labels, Settings};
 
-/// Makes a manifest of a data set in the layout it is published in, and says what was kept, dropped and missing.
+/// Create a manifest from a data set in its published layout, and report which clips were kept, dropped and missing.
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-import", version, after_help = format!("\
 Examples:
@@ -20,26 +20,26 @@ Examples:
 
 {}", cli::EXIT_CODES))]
 struct Arguments {
-    /// The data set's layout.
+    /// Layout of the data set
     format: Format,
-    /// Its list, or the folder in which the list lies.
+    /// Label file of the data set, or the directory that contains it
     source: PathBuf,
-    /// Manifest to write: id, path, labels, split, group, year.
+    /// Manifest to write, with the columns id, path, labels, split, group and year
     #[arg(long, value_name = "F.csv")]
     out: PathBuf,
-    /// Folder below which videos, images and folders of frames lie, where it is not the source's own.
+    /// Root directory of the videos, images and frame directories [default: the directory of the source]
     #[arg(long, value_name = "D")]
     clips: Option<PathBuf>,
-    /// Keep these labels only.
+    /// Labels to keep
     #[arg(long, value_name = "L,L", value_delimiter = ',', conflicts_with = "all_labels")]
     labels: Vec<String>,
-    /// Keep all labels, also those outside MovieNet's 21 genres, and `N/A`.
+    /// Keep all labels, including `N/A` and those that are not among MovieNet's 21 genres
     #[arg(long)]
     all_labels: bool,
-    /// Which split of trailers12k [default: 0].
+    /// Split of trailers12k [default: 0]
     #[arg(long, value_name = "0|1|2", value_parser = clap::value_parser!(u8).range(0..=2))]
     split: Option<u8>,
-    /// What stands between labels in the column `labels` of a CSV [default: |].
+    /// Separator in the column `labels` of a CSV file [default: |]
     #[arg(long, value_name = "CHARACTER")]
     separator: Option<char>,
 }
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     cli::run("import", || {
         if arguments.split.is_some() && arguments.format != Format::Trailers12k {
-            bail!("--split chooses among the splits of trailers12k; the other layouts have one or none");
+            bail!("--split applies to trailers12k only: the other layouts have at most one split");
         }
         let labels = match (arguments.all_labels, arguments.labels.is_empty()) {
             (true, _) => Labels::All,
@@ -63,7 +63,9 @@ fn main() -> ExitCode {
         };
         let imported = import::import(arguments.format, &arguments.source, &settings)?;
         print!("{}", imported.summary);
-        imported.manifest.warnings.iter().for_each(|warning| println!("  warning: {warning}"));
+        for warning in &imported.manifest.warnings {
+            println!("  warning: {warning}");
+        }
         imported.write_csv(&arguments.out)?;
         println!("import: wrote {}", arguments.out.display());
         Ok(Outcome::Done)

@@ -1,45 +1,49 @@
-//! kinoprobe-serve: the page and the API for posters and trailers.
+//! kinoprobe-serve: a web page and an HTTP API that predict the genres of posters and trailers.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
-use kinoprobe::cli::{self, EXIT_CODES};
+use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
+use kinoprobe::cli::{self, EXIT_CODES, Outcome};
 use kinoprobe::models::WeightsChoice;
 use kinoprobe::models::runtime::Device;
-use kinoprobe::serve::{self, Limits, Options};
+use kinoprobe::serve::{self, Limits, Options, Server};
+use tokio::signal::unix::{SignalKind, signal};
 
-/// Serve a page where anyone drops a poster or a trailer and sees its genres, and the API behind it.
+/// Serve a web page that predicts the genres of posters and trailers, and its HTTP API.
 ///
-/// The first line printed is the page's address. The API is described at /api/openapi.json. There is no login: put a
-/// proxy in front before you listen at an address that others reach.
+/// The first line printed is the page's address. The API is described at /api/openapi.json. There is no authentication:
+/// put a reverse proxy in front before listening on an address that others can reach.
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-serve", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
-    /// Folder of the trained poster models (it holds posters.json)
+    /// Directory of the trained poster models (contains posters.json)
     #[arg(long, default_value = "runs/posters")]
     models: PathBuf,
-    /// Where to listen; port 0 takes a free one
+    /// Address to listen on; port 0 selects a free port
     #[arg(long, default_value = "127.0.0.1:8080")]
     addr: SocketAddr,
-    /// What runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto takes the fastest that works
+    /// Device that runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto selects the fastest available
     #[arg(long, default_value = "auto")]
     device: Device,
-    /// Where the network's weights come from: published, registry, seeded or a file [default: as in training]
+    /// Origin of the network's weights: published, registry, seeded or a file [default: as in training]
     #[arg(long)]
     weights: Option<WeightsChoice>,
-    /// Folder of the model cards
+    /// Directory of the model cards
     #[arg(long, default_value = "models")]
     cards: PathBuf,
-    /// Pictures that the network runs at once [default: 1 on a processor, 8 on a GPU]
+    /// Batch size of the network [default: 1 on a CPU, 8 on a GPU]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     batch: Option<u16>,
-    /// Milliseconds that a picture waits for others, where some are on their way and the device gains by several at once
+    /// Milliseconds an image waits for a batch to fill up, on devices on which batches save time
     #[arg(long, default_value_t = 3)]
     delay: u64,
-    /// Write a static site into this folder, and serve nothing: the page with the models to run in visitors' browsers
-    #[arg(long, value_name = "FOLDER")]
+    /// Write a static site that runs the models in the visitor's browser to this directory, and exit
+    #[arg(long, value_name = "DIR")]
     export: Option<PathBuf>,
     #[command(flatten)]
     limits: Limits,
@@ -54,7 +58,7 @@ Examples:
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    kinoprobe::memory::keep_small();
+    kinoprobe::memory::minimize_resident_memory();
     cli::run("serve", || {
         let options = Options {
             models: arguments.models,
@@ -66,9 +70,39 @@ fn main() -> ExitCode {
             delay: arguments.delay,
             limits: arguments.limits,
         };
-        Ok(match &arguments.export {
-            Some(folder) => serve::export(&options, folder)?,
-            None => serve::run(&options)?,
-        })
+        match &arguments.export {
+            Some(dir) => {
+                serve::export(&options, dir)?;
+                println!("{}", dir.display());
+            }
+            None => {
+                let progress = Arc::new(TerminalProgress::new("serve", ProgressMode::Bar));
+                let server = Server::bind(&options, progress)?;
+                let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+                runtime.block_on(run(server))?;
+            }
+        }
+        Ok(Outcome::Done)
+    })
+}
+
+async fn run(server: Server) -> anyhow::Result<()> {
+    let shutdown = shutdown_signal()?;
+    println!("http://{}/", server.address());
+    let _ = std::io::stdout().flush(); // the reader of the address may have closed the pipe
+    Ok(server.run(shutdown).await?)
+}
+
+/// Returns a future that completes on the first SIGINT or SIGTERM. A second signal ends the process.
+fn shutdown_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        eprintln!("serve: finishing the requests in progress (repeat to stop at once)");
+        tokio::spawn(async move {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            std::process::exit(130);
+        });
     })
 }

@@ -12,100 +12,102 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::Limits;
-use super::answer::{self, Prediction};
+use super::api_error::ApiError;
 use super::metrics::Metrics;
 use super::page;
-use super::queue::{Place, Queue};
-use super::refusal::Refusal;
-use super::upload::{Decoded, Reception, Room, Upload, patiently, unreadable};
+use super::prediction::{self, Prediction};
+use super::queue::{InferenceQueue, Slot};
+use super::upload::{ByteBudget, Decoded, Upload, UploadReader, invalid_multipart, with_stall_timeout};
 use crate::error::Result as KinoprobeResult;
 use crate::posters::{PosterModels, Scores};
+use crate::progress::{Event, ProgressSink};
 
-/// How long the rest of a refused request is read, so that its client comes to read the refusal.
-const DRAIN: Duration = Duration::from_secs(5);
+/// How long the remaining body of a rejected request is read. Many clients read the response only after they have sent
+/// the body.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Fields of a request that are ignored, at the most.
-const MOST_OTHERS: usize = 16;
+/// Maximum number of form fields other than `file`, which are ignored.
+const MAX_IGNORED_FIELDS: usize = 16;
 
-/// The description of the API.
+/// OpenAPI description of the API.
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// The answer to a request for predictions.
+/// Response to a prediction request.
 #[derive(Serialize)]
 struct Predictions<'a> {
     results: Vec<Prediction>,
     model: &'a Value,
 }
 
-/// What the handlers share.
-pub struct App {
+/// State shared by the handlers.
+pub struct AppState {
     models: Arc<PosterModels>,
-    queue: Queue<Scores>,
-    reception: Arc<Reception>,
+    queue: InferenceQueue<Scores>,
+    uploads: Arc<UploadReader>,
     metrics: Arc<Metrics>,
     limits: Limits,
-    /// Said of the models with every prediction.
-    model: Value,
-    /// Said of the models when asked.
-    described: Value,
+    progress: Arc<dyn ProgressSink>,
+    /// Summary of the models in every prediction response.
+    model_summary: Value,
+    /// Response to `GET /api/models`.
+    models_response: Value,
 }
 
-impl App {
-    /// A server of these models, its network behind `queue`, run by `provider`.
+impl AppState {
+    /// Creates the state of a server whose network runs behind `queue` on `provider`. Internal errors go to `progress`.
     pub fn new(
         models: Arc<PosterModels>,
-        queue: Queue<Scores>,
-        reception: Arc<Reception>,
+        queue: InferenceQueue<Scores>,
+        uploads: Arc<UploadReader>,
         metrics: Arc<Metrics>,
         limits: Limits,
-        provider: String,
+        provider: &str,
+        progress: Arc<dyn ProgressSink>,
     ) -> Self {
-        let model = answer::model(&models, &provider);
-        let described = json!({ "models": [answer::described(&models, &provider)], "limits": limits });
-        Self { models, queue, reception, metrics, limits, model, described }
+        let model_summary = prediction::model_summary(&models, provider);
+        let models_response = json!({ "models": [prediction::model_description(&models, provider)], "limits": limits });
+        Self { models, queue, uploads, metrics, limits, progress, model_summary, models_response }
     }
 
-    /// Decodes a file, sends its pictures to the network and puts the answer together.
-    async fn predict(&self, upload: Upload, place: Place) -> Result<Prediction, Refusal> {
-        let (name, decoded) = self.reception.decode(upload).await?;
+    /// Decodes a file, runs the network on its images and assembles the prediction.
+    async fn predict_file(&self, upload: Upload, slot: Slot) -> Result<Prediction, ApiError> {
+        let (name, decoded) = self.uploads.decode(upload).await?;
         match decoded {
-            Decoded::Picture(item) => {
-                let scores = scores(self.queue.submit(place, item).await)?;
-                Ok(answer::of_picture(&self.models, name, &scores))
+            Decoded::Image(item) => {
+                let scores = receive_scores(self.queue.submit(slot, item)).await?;
+                Ok(Prediction::for_image(&self.models, name, &scores))
             }
             Decoded::Video { seconds, items } => {
-                let mut answers = Vec::with_capacity(seconds.len());
-                let mut place = Some(place);
+                let mut receivers = Vec::with_capacity(seconds.len());
+                let mut first_slot = Some(slot);
                 for item in items.chunks_exact(items.len() / seconds.len()) {
-                    let place = match place.take() {
-                        Some(place) => place,
-                        None => self.queue.wait_for_place().await,
+                    let slot = match first_slot.take() {
+                        Some(slot) => slot,
+                        None => self.queue.acquire_slot().await,
                     };
-                    answers.push(self.queue.submit(place, item.to_vec()));
+                    receivers.push(self.queue.submit(slot, item.to_vec()));
                 }
-                let mut frames = Vec::with_capacity(answers.len());
-                for answer in answers {
-                    frames.push(scores(answer.await)?);
+                let mut frames = Vec::with_capacity(receivers.len());
+                for receiver in receivers {
+                    frames.push(receive_scores(receiver).await?);
                 }
-                Ok(answer::of_video(&self.models, name, &seconds, &frames))
+                Ok(Prediction::for_video(&self.models, name, &seconds, &frames))
             }
         }
     }
 }
 
-fn scores<E: std::fmt::Display>(answer: Result<KinoprobeResult<Scores>, E>) -> Result<Scores, Refusal> {
-    match answer {
-        Ok(Ok(scores)) => Ok(scores),
-        Ok(Err(error)) => Err(Refusal::failed(&error)),
-        Err(error) => Err(Refusal::failed(&error)),
-    }
+async fn receive_scores(receiver: oneshot::Receiver<KinoprobeResult<Scores>>) -> Result<Scores, ApiError> {
+    let result = receiver.await.map_err(|error| ApiError::internal(&error))?;
+    result.map_err(|error| ApiError::internal(&error))
 }
 
-/// All routes.
-pub fn router(app: Arc<App>) -> Router {
+/// Returns the router with all routes.
+pub fn router(state: Arc<AppState>) -> Router {
     let mut router = Router::new()
         .route("/api/predict", post(predict))
         .route("/api/models", get(models))
@@ -116,19 +118,19 @@ pub fn router(app: Arc<App>) -> Router {
         router = router.route(asset.path, get(move || async { asset.response() }));
     }
     router
-        .fallback(unknown)
-        .method_not_allowed_fallback(not_allowed)
-        .layer(DefaultBodyLimit::disable()) // predictions count for themselves; nothing else reads a body
-        .layer(middleware::from_fn_with_state(app.clone(), around))
-        .with_state(app)
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::disable()) // ByteBudget limits predictions; no other handler reads a body
+        .layer(middleware::from_fn_with_state(state.clone(), count_and_add_headers))
+        .with_state(state)
 }
 
-/// Counts the answer and gives it the headers that keep browsers safe.
-async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// Counts the response and sets its security and caching headers.
+async fn count_and_add_headers(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
     let mut response = next.run(request).await;
-    app.metrics.answered(&route, response.status().as_u16());
-    for (name, value) in page::SECURITY {
+    state.metrics.count_response(&route, response.status().as_u16());
+    for (name, value) in page::SECURITY_HEADERS {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     let caching = if route.starts_with("/api") || route == "/metrics" { "no-store" } else { "no-cache" };
@@ -137,68 +139,72 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
 }
 
 async fn predict(
-    State(app): State<Arc<App>>,
+    State(state): State<Arc<AppState>>,
     multipart: Result<Multipart, MultipartRejection>,
-) -> Result<Response, Refusal> {
-    let began = Instant::now();
-    let mut multipart = multipart.map_err(|_| no_file())?;
-    let results = match predictions(&app, &mut multipart).await {
+) -> Result<Response, ApiError> {
+    let start = Instant::now();
+    let mut multipart = multipart.map_err(|_| missing_file())?;
+    let results = match predict_files(&state, &mut multipart).await {
         Ok(results) => results,
-        Err(refusal) => {
-            let rest = async { while let Ok(Some(_)) = multipart.next_field().await {} };
-            let _ = tokio::time::timeout(DRAIN, rest).await;
-            return Err(refusal);
+        Err(error) => {
+            if let Some(cause) = &error.cause {
+                state.progress.report(Event::Warning(cause));
+            }
+            let drain = async { while let Ok(Some(_)) = multipart.next_field().await {} };
+            let _ = tokio::time::timeout(DRAIN_TIMEOUT, drain).await;
+            return Err(error);
         }
     };
-    app.metrics.predicted(began.elapsed());
-    Ok(Json(Predictions { results, model: &app.model }).into_response())
+    state.metrics.observe_prediction(start.elapsed());
+    Ok(Json(Predictions { results, model: &state.model_summary }).into_response())
 }
 
-/// A prediction for each file, in their order. Where this is dropped, because the client has gone, so is all its work.
-async fn predictions(app: &Arc<App>, multipart: &mut Multipart) -> Result<Vec<Prediction>, Refusal> {
-    let mut first =
-        Some(app.queue.place().ok_or_else(|| Refusal::busy("the server has all the pictures it can take"))?);
-    let mut room = Room::new(&app.limits);
-    let mut work = JoinSet::new();
-    let (mut files, mut others) = (0, 0);
-    while let Some(field) = patiently(multipart.next_field()).await?.map_err(unreadable)? {
+/// Returns one prediction per file, in the order of the files. If the client disconnects, this future is dropped and
+/// with it all work on the request.
+async fn predict_files(state: &Arc<AppState>, multipart: &mut Multipart) -> Result<Vec<Prediction>, ApiError> {
+    let slot = state.queue.try_acquire_slot().ok_or_else(|| ApiError::busy("the server is at capacity"))?;
+    let mut first_slot = Some(slot);
+    let mut budget = ByteBudget::new(&state.limits);
+    let mut tasks = JoinSet::new();
+    let (mut files, mut ignored) = (0, 0);
+    while let Some(field) = with_stall_timeout(multipart.next_field()).await?.map_err(invalid_multipart)? {
         if field.name() != Some("file") {
-            others += 1;
-            if others > MOST_OTHERS {
-                return Err(Refusal::new(StatusCode::BAD_REQUEST, "too many fields that are not called file"));
+            ignored += 1;
+            if ignored > MAX_IGNORED_FIELDS {
+                return Err(ApiError::new(StatusCode::BAD_REQUEST, "too many form fields other than `file`"));
             }
             continue;
         }
-        if files == app.limits.files {
-            return Err(Refusal::too_large(format!("at most {files} files a request")));
+        if files == state.limits.files {
+            return Err(ApiError::too_large(format!("too many files: the limit is {files} per request")));
         }
-        let upload = app.reception.receive(field, &mut room).await?;
-        let place = match first.take() {
-            Some(place) => place,
-            None => app.queue.wait_for_place().await,
+        let upload = state.uploads.read(field, &mut budget).await?;
+        let slot = match first_slot.take() {
+            Some(slot) => slot,
+            None => state.queue.acquire_slot().await,
         };
-        let (app, index) = (app.clone(), files);
-        work.spawn(async move { app.predict(upload, place).await.map(|prediction| (index, prediction)) });
+        let (state, index) = (state.clone(), files);
+        tasks.spawn(async move { state.predict_file(upload, slot).await.map(|prediction| (index, prediction)) });
         files += 1;
     }
     if files == 0 {
-        return Err(no_file());
+        return Err(missing_file());
     }
     let mut results = Vec::with_capacity(files);
-    while let Some(result) = work.join_next().await {
-        results.push(result.map_err(|error| Refusal::failed(&error))??);
+    while let Some(result) = tasks.join_next().await {
+        results.push(result.map_err(|error| ApiError::internal(&error))??);
     }
     results.sort_by_key(|(index, _)| *index);
     Ok(results.into_iter().map(|(_, prediction)| prediction).collect())
 }
 
-fn no_file() -> Refusal {
-    let sentence = "send one or several files as multipart/form-data, each in a field called file";
-    Refusal::new(StatusCode::BAD_REQUEST, sentence)
+fn missing_file() -> ApiError {
+    let message = "send one or more files as multipart/form-data, each in a field named `file`";
+    ApiError::new(StatusCode::BAD_REQUEST, message)
 }
 
-async fn models(State(app): State<Arc<App>>) -> Json<Value> {
-    Json(app.described.clone())
+async fn models(State(state): State<Arc<AppState>>) -> Json<Value> {
+    Json(state.models_response.clone())
 }
 
 async fn openapi() -> Response {
@@ -209,15 +215,15 @@ async fn healthz() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], app.metrics.text(app.queue.free())).into_response()
+async fn metrics(State(state): State<Arc<AppState>>) -> Response {
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], state.metrics.encode(state.queue.free_slots())).into_response()
 }
 
-async fn unknown(uri: Uri) -> Refusal {
-    Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {}; see /api/openapi.json", uri.path()))
+async fn not_found(uri: Uri) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, format!("no resource at {}; see /api/openapi.json", uri.path()))
 }
 
-async fn not_allowed() -> Refusal {
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method; see /api/openapi.json")
+async fn method_not_allowed() -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed; see /api/openapi.json")
 }

@@ -1,4 +1,4 @@
-//! What a request is refused with: a status, and a sentence as JSON.
+//! Error responses of the API: a status and a message as JSON.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -7,56 +7,58 @@ use serde_json::json;
 
 use crate::error::Error;
 
-/// Seconds after which a client may try again.
+/// Seconds after which a rejected client may retry.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
-/// Why a request gets no answer.
+/// Why a request fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// The status.
+pub struct ApiError {
+    /// HTTP status.
     pub status: StatusCode,
-    /// What is wrong and what to do. Names files only as the client does.
-    pub sentence: String,
+    /// The problem and its remedy, for the client. Names files only as the client does.
+    pub message: String,
+    /// The cause of an internal error, for the server's log. Not sent to the client.
+    pub cause: Option<String>,
 }
 
-impl Refusal {
-    /// A refusal.
-    pub fn new(status: StatusCode, sentence: impl Into<String>) -> Self {
-        Self { status, sentence: sentence.into() }
+impl ApiError {
+    /// Creates an error that the client can correct.
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), cause: None }
     }
 
-    /// Too much at once.
-    pub fn busy(sentence: &str) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{sentence}; try again in a moment"))
+    /// 503: the server is at capacity.
+    pub fn busy(message: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{message}; try again in a moment"))
     }
 
-    /// Beyond a limit.
-    pub fn too_large(sentence: impl Into<String>) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, sentence)
+    /// 413: a limit is exceeded.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     }
 
-    /// A picture or a video of a known format that cannot be decoded. The error's path is the server's: it is left out.
+    /// 422 if an image or a video of a supported format cannot be decoded, 500 for other errors. Omits the error's
+    /// path, which is a path on the server.
     pub fn undecodable(name: &str, error: Error) -> Self {
         match error {
             Error::Media { message, .. } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, format!("{name} cannot be decoded: {message}"))
             }
-            other => Self::failed(&other),
+            other => Self::internal(&other),
         }
     }
 
-    /// The server's own fault: told to its operator, not to the client.
-    pub fn failed(error: &dyn std::fmt::Display) -> Self {
-        eprintln!("serve: {error}");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed; its log says why")
+    /// 500: the server failed.
+    pub fn internal(cause: &dyn std::fmt::Display) -> Self {
+        let message = "internal server error; see the server's log".into();
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, message, cause: Some(cause.to_string()) }
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let again = self.status == StatusCode::SERVICE_UNAVAILABLE;
-        let mut response = (self.status, Json(json!({ "error": self.sentence }))).into_response();
-        if again {
+        let mut response = (self.status, Json(json!({ "error": self.message }))).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         }
         response
@@ -68,18 +70,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_of_the_server_is_told_to_nobody() {
+    fn messages_do_not_contain_server_paths() {
         let message = "no frame can be decoded".into();
-        let refusal = Refusal::undecodable("a.mp4", Error::Media { path: "/tmp/secret".into(), message });
-        assert_eq!(refusal.sentence, "a.mp4 cannot be decoded: no frame can be decoded");
-        let refusal = Refusal::undecodable("a.mp4", Error::io("/tmp/secret")(std::io::ErrorKind::Other.into()));
-        assert!(!refusal.sentence.contains("secret"));
+        let error = ApiError::undecodable("a.mp4", Error::Media { path: "/tmp/secret".into(), message });
+        assert_eq!(error.message, "a.mp4 cannot be decoded: no frame can be decoded");
+        let error = ApiError::undecodable("a.mp4", Error::io("/tmp/secret")(std::io::ErrorKind::Other.into()));
+        assert!(!error.message.contains("secret"));
+        assert!(error.cause.unwrap().contains("secret"));
     }
 
     #[test]
-    fn busy_says_when_to_try_again() {
-        let response = Refusal::busy("the server is busy").into_response();
+    fn busy_sets_retry_after() {
+        let response = ApiError::busy("the server is busy").into_response();
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
-        assert!(!Refusal::too_large("x").into_response().headers().contains_key(header::RETRY_AFTER));
+        assert!(!ApiError::too_large("x").into_response().headers().contains_key(header::RETRY_AFTER));
     }
 }

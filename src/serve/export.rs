@@ -1,115 +1,109 @@
-//! The page as a static site that runs the models in the visitor's browser: `kinoprobe-serve --export`.
+//! Exports the page as a static site that runs the models in the visitor's browser: `kinoprobe-serve --export`.
 //!
-//! The site holds the page's files with another `predict.js`, ONNX Runtime for browsers, the network, the heads, and
-//! `models.json`: what the API says of the models, and what the browser must know to run them. Any static host serves it,
-//! from any folder; nothing is loaded from elsewhere and no picture is sent anywhere.
+//! The site consists of the page's files with another `predict.js`, ONNX Runtime Web, the network, the classifier
+//! heads, and `models.json`: the response of `GET /api/models` with the parameters that the browser needs to run the
+//! models. It works on any static host and in any directory. It loads nothing from other hosts and sends no images.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::page::{ASSETS, Asset};
-use super::{Chosen, Options, answer};
-use crate::cli::Outcome;
+use super::{Options, ServedModels, prediction};
 use crate::error::{Error, Result};
 
-/// The file that tells the browser of the models, and a folder that it is an exported site.
+/// Describes the models to the browser, and marks a directory as an exported site.
 const MODELS: &str = "models.json";
-/// Where ONNX Runtime for browsers lies, beside the working directory or in the sources.
-const RUNTIME: &str = "third_party/onnxruntime-web";
-/// Its files, and what they are called in a site: some hosts do not know the ending `.mjs`.
+/// Directory of ONNX Runtime Web, relative to the working directory or to the sources.
+const RUNTIME_DIR: &str = "third_party/onnxruntime-web";
+/// Files of ONNX Runtime Web and their names in the site. Some hosts do not serve `.mjs` as JavaScript.
 const RUNTIME_FILES: [(&str, &str); 4] = [
     ("ort.wasm.min.mjs", "ort.js"),
     ("ort-wasm-simd-threaded.mjs", "ort-wasm.js"),
     ("ort-wasm-simd-threaded.wasm", "ort-wasm.wasm"),
     ("LICENSE", "LICENSE"),
 ];
-/// The file of [`RUNTIME`] that says its version.
-const VERSION: &str = "VERSION";
+/// File in [`RUNTIME_DIR`] that contains the version.
+const RUNTIME_VERSION: &str = "VERSION";
 
-/// What a site has that the page does not, or has otherwise.
+/// Scripts that replace or extend those of the page.
 const SCRIPTS: [(&str, &str); 5] = [
     ("predict.js", include_str!("site/predict.js")),
-    ("answer.js", include_str!("site/answer.js")),
-    ("picture.js", include_str!("site/picture.js")),
+    ("prediction.js", include_str!("site/prediction.js")),
+    ("image.js", include_str!("site/image.js")),
     ("transform.js", include_str!("site/transform.js")),
     ("worker.js", include_str!("site/worker.js")),
 ];
 
-/// What the server's headers say, as far as a page itself can say it. WebAssembly must be compiled.
-const POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob: data:; \
-                      connect-src 'self'; worker-src 'self'; form-action 'none'; base-uri 'none'";
+/// The server's Content-Security-Policy without the directives that are invalid in a `<meta>` element, and with
+/// permission to compile WebAssembly.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; \
+     img-src 'self' blob: data:; connect-src 'self'; worker-src 'self'; form-action 'none'; base-uri 'none'";
 
-/// Writes the site into the folder `dir`, which is made where it is missing; a site that is there is made anew.
+/// Writes the site into the directory `dir`, which is created if it does not exist. An existing site is overwritten.
 ///
 /// # Errors
-/// The models, the card or the weights cannot be had, or do not fit each other; ONNX Runtime for browsers is missing;
-/// `dir` holds something else; a file cannot be written.
-pub fn export(options: &Options, dir: &Path) -> Result<Outcome> {
-    let Chosen { models, card, prepared } = Chosen::load(options)?;
-    let runtime = runtime()?;
-    make_room(dir)?;
+/// Returns an error if the models, the card or the weights are not available or do not fit each other, if ONNX Runtime
+/// Web is missing, if `dir` contains other files, or if a file cannot be written.
+pub fn export(options: &Options, dir: &Path) -> Result<()> {
+    let ServedModels { models, card, prepared } = ServedModels::load(options)?;
+    let runtime = find_runtime()?;
+    prepare_directory(dir)?;
 
     for Asset { path, content, .. } in &ASSETS {
         match *path {
-            "/" => write(&dir.join("index.html"), guarded(content).as_bytes())?,
+            "/" => write(&dir.join("index.html"), with_security_policy(content).as_bytes())?,
             path => write(&dir.join(&path[1..]), content.as_bytes())?,
         }
     }
     for (name, content) in SCRIPTS {
         write(&dir.join(name), content.as_bytes())?;
     }
-    for (name, here) in RUNTIME_FILES {
-        copy(&runtime.join(name), &dir.join("onnxruntime").join(here))?;
+    for (name, site_name) in RUNTIME_FILES {
+        copy(&runtime.join(name), &dir.join("onnxruntime").join(site_name))?;
     }
-    let network = copy(&prepared.onnx, &dir.join("network.onnx"))?;
+    let network_bytes = copy(&prepared.onnx, &dir.join("network.onnx"))?;
     let mut heads = Vec::new();
     let posters = &models.posters;
     let years = posters.years.iter().map(|year| &year.folder);
-    for folder in years.chain(posters.overall.iter().map(|all| &all.folder)) {
+    for folder in years.chain(posters.overall.iter().map(|overall| &overall.folder)) {
         let file = format!("heads/{folder}.onnx");
         let bytes = copy(&options.models.join(folder).join("model.onnx"), &dir.join(&file))?;
         heads.push(json!({ "file": file, "bytes": bytes }));
     }
 
-    let version = std::fs::read_to_string(runtime.join(VERSION)).map_err(Error::io(runtime.join(VERSION)))?;
+    let version_file = runtime.join(RUNTIME_VERSION);
+    let version = std::fs::read_to_string(&version_file).map_err(Error::io(&version_file))?;
     let provider = format!("ONNX Runtime {} in the browser", version.trim());
-    let mut said = answer::described(&models, &provider);
-    said["untrained"] = json!(posters.untrained || prepared.untrained);
-    let known = json!({
-        "models": [said],
+    let mut description = prediction::model_description(&models, &provider);
+    description["untrained"] = json!(posters.untrained || prepared.untrained);
+    let site = json!({
+        "models": [description],
         "limits": { "picture_megabytes": options.limits.picture_megabytes, "megapixels": options.limits.megapixels },
-        "network": { "file": "network.onnx", "bytes": network, "input": card.input, "output": card.output.name },
+        "network": { "file": "network.onnx", "bytes": network_bytes, "input": card.input, "output": card.output.name },
         "heads": heads,
     });
-    // Last: what tells of the models is there only where they are.
-    write(&dir.join(MODELS), compact(&known).as_bytes())?;
-    println!("{}", dir.display());
-    Ok(Outcome::Done)
+    // Last, so that it exists only if all models are in place.
+    write(&dir.join(MODELS), format!("{site}\n").as_bytes())
 }
 
-fn compact(value: &Value) -> String {
-    format!("{value}\n")
-}
-
-/// The folder of ONNX Runtime for browsers.
-fn runtime() -> Result<PathBuf> {
-    let places = [PathBuf::from(RUNTIME), Path::new(env!("CARGO_MANIFEST_DIR")).join(RUNTIME)];
-    let is_whole = |place: &PathBuf| place.join(VERSION).is_file();
-    places.into_iter().find(is_whole).ok_or_else(|| Error::Config {
-        path: RUNTIME.into(),
-        message: "ONNX Runtime for browsers is missing: run setup/web.sh".into(),
+/// Returns the directory of ONNX Runtime Web.
+fn find_runtime() -> Result<PathBuf> {
+    let candidates = [PathBuf::from(RUNTIME_DIR), Path::new(env!("CARGO_MANIFEST_DIR")).join(RUNTIME_DIR)];
+    let is_installed = |dir: &PathBuf| dir.join(RUNTIME_VERSION).is_file();
+    candidates.into_iter().find(is_installed).ok_or_else(|| Error::Config {
+        path: RUNTIME_DIR.into(),
+        message: "ONNX Runtime Web is missing: run setup/web.sh".into(),
     })
 }
 
-/// Makes the folder; what an earlier site left of its models goes.
-fn make_room(dir: &Path) -> Result<()> {
+/// Creates the directory, or removes the heads of an earlier export, whose names may differ.
+fn prepare_directory(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
     let is_site = dir.join(MODELS).is_file();
     let is_empty = std::fs::read_dir(dir).map_err(Error::io(dir))?.next().is_none();
     if !is_site && !is_empty {
-        let message = "is not empty, and no exported site: name a new folder".into();
+        let message = "the directory is not empty and not an exported site: choose another one".into();
         return Err(Error::Config { path: dir.to_path_buf(), message });
     }
     let heads = dir.join("heads");
@@ -119,24 +113,20 @@ fn make_room(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The page, kept to its own files by itself, where no server's header does it.
-fn guarded(html: &str) -> String {
-    html.replacen(
-        "<head>\n",
-        &format!("<head>\n<meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n"),
-        1,
-    )
+/// Adds the Content-Security-Policy to the page, because static hosts do not send the header.
+fn with_security_policy(html: &str) -> String {
+    let meta = format!("<meta http-equiv=\"Content-Security-Policy\" content=\"{CONTENT_SECURITY_POLICY}\">");
+    html.replacen("<head>\n", &format!("<head>\n{meta}\n"), 1)
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
     }
-    let mut file = std::fs::File::create(path).map_err(Error::io(path))?;
-    file.write_all(content).map_err(Error::io(path))
+    std::fs::write(path, content).map_err(Error::io(path))
 }
 
-/// Copies a file and gives its length in bytes.
+/// Copies a file and returns its length in bytes.
 fn copy(from: &Path, to: &Path) -> Result<u64> {
     let content = std::fs::read(from).map_err(Error::io(from))?;
     write(to, &content)?;
@@ -148,26 +138,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_site_keeps_to_its_own_files() {
-        let html = guarded(ASSETS.iter().find(|asset| asset.path == "/").unwrap().content);
-        assert_eq!(html.matches(POLICY).count(), 1);
+    fn site_loads_nothing_from_other_hosts() {
+        let html = with_security_policy(ASSETS.iter().find(|asset| asset.path == "/").unwrap().content);
+        assert_eq!(html.matches(CONTENT_SECURITY_POLICY).count(), 1);
         let scripts = SCRIPTS.iter().map(|(_, content)| *content).chain(ASSETS.iter().map(|asset| asset.content));
         for content in scripts.chain([html.as_str()]) {
-            let elsewhere = content.replace("http://www.w3.org/2000/svg", ""); // a name space, never fetched
-            assert!(!elsewhere.contains("://"), "{content}");
+            let content = content.replace("http://www.w3.org/2000/svg", ""); // an XML namespace, which is never fetched
+            assert!(!content.contains("://"), "{content}");
         }
     }
 
     #[test]
-    fn a_folder_with_other_things_is_left_alone() {
+    fn directories_with_other_files_are_rejected() {
         let dir = tempfile::tempdir().unwrap();
-        make_room(dir.path()).unwrap();
-        write(&dir.path().join("thesis.txt"), b"years of work").unwrap();
-        let error = make_room(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("is not empty, and no exported site"), "{error}");
+        prepare_directory(dir.path()).unwrap();
+        write(&dir.path().join("thesis.txt"), b"text").unwrap();
+        let error = prepare_directory(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("not empty and not an exported site"), "{error}");
         write(&dir.path().join(MODELS), b"{}").unwrap();
         write(&dir.path().join("heads/1999.onnx"), b"old").unwrap();
-        make_room(dir.path()).unwrap();
+        prepare_directory(dir.path()).unwrap();
         assert!(!dir.path().join("heads").exists());
     }
 }

@@ -1,153 +1,216 @@
-//! A page, and an API, where anyone drops a poster or a trailer: `kinoprobe-serve`.
+//! A web page and an HTTP API that predict the genres of posters and trailers: `kinoprobe-serve`.
 //!
 //! ```text
-//! request ─upload→ sniff, decode ─item→ queue ─batches→ lanes of one network ─embeddings→ poster models → answer
+//! request ─upload→ sniff, decode ─item→ queue ─batches→ lanes of one network ─embeddings→ poster models → response
 //! ```
 //!
-//! Pictures are decoded, transformed and embedded by the very functions that extraction uses, so that a poster gets the
-//! features its row in a store has. Everything is bounded: bytes and pixels of a file, files of a request, seconds of a
-//! video, pictures in flight; what is beyond is refused with a status and a sentence.
+//! Images are decoded, transformed and embedded by the functions that extraction uses, so that a poster has the same
+//! features as in a store. All resources are bounded: bytes and pixels per file, files per request, seconds per video,
+//! images in flight. A request that exceeds a limit is rejected with an HTTP status and a message.
 
-mod answer;
 mod api;
+mod api_error;
 mod export;
 mod metrics;
 mod page;
+mod prediction;
 mod queue;
-mod refusal;
 mod upload;
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
-use self::api::App;
+use self::api::AppState;
 pub use self::export::export;
 use self::metrics::Metrics;
-use self::queue::Queue;
-use self::upload::Reception;
-use crate::cli::Outcome;
+use self::queue::InferenceQueue;
+use self::upload::UploadReader;
 use crate::error::{Error, Result};
 use crate::models::card::Layout;
 use crate::models::runtime::{Device, Network, Settings};
 use crate::models::{self, Card, PreparedModel, WeightsChoice};
 use crate::posters::{self, PosterModels};
+use crate::progress::{Event, ProgressSink};
 
-/// How long requests that have begun may take to finish after the signal to stop.
-const GRACE: Duration = Duration::from_secs(30);
+/// Maximum time for requests in progress to finish after the shutdown signal.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What to serve, and how.
+/// Options of the server and of the exported site.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Folder of the trained poster models.
+    /// Directory of the trained poster models.
     pub models: PathBuf,
-    /// Where to listen; port 0 takes a free one.
+    /// Address to listen on; port 0 selects a free port.
     pub address: SocketAddr,
-    /// What runs the network.
+    /// Device that runs the network.
     pub device: Device,
-    /// Where the network's weights come from; by default where the models say.
+    /// Origin of the network's weights; by default the one listed in posters.json.
     pub weights: Option<WeightsChoice>,
-    /// Folder of the model cards.
+    /// Directory of the model cards.
     pub cards: PathBuf,
-    /// Pictures the network runs at once; by default one on a processor (several cost memory and gain nothing there) and
-    /// eight on a GPU.
+    /// Batch size of the network; by default 1 on a CPU, where batches cost memory and save no time, and 8 on a GPU.
     pub batch: Option<usize>,
-    /// How long a picture waits for others where the device gains by that, in milliseconds.
+    /// How long an image waits for a batch to fill up, in milliseconds. Ignored on devices on which batches save no
+    /// time.
     pub delay: u64,
-    /// What is refused.
+    /// Limits of requests.
     pub limits: Limits,
 }
 
-/// What is too much.
+/// Limits of requests. A request that exceeds one is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, clap::Args)]
 #[command(next_help_heading = "Limits")]
 pub struct Limits {
-    /// Files of a request
+    /// Files per request
     #[arg(long, default_value_t = 16)]
     pub files: usize,
-    /// Mebibytes of a request, its videos included
+    /// Mebibytes per request, including videos
     #[arg(long, default_value_t = 64)]
     pub request_megabytes: usize,
-    /// Mebibytes of a picture's file
+    /// Mebibytes per image file
     #[arg(long, default_value_t = 16)]
     pub picture_megabytes: usize,
-    /// Million pixels of a picture or of a video's frame
+    /// Million pixels per image or video frame
     #[arg(long, default_value_t = 40)]
     pub megapixels: u64,
-    /// Seconds of a video
+    /// Seconds per video
     #[arg(long, default_value_t = 240)]
     pub seconds: u64,
-    /// Frames of a video that are looked at: one a second, fewer where it is longer
+    /// Frames per video: sampled at one per second, less often in longer videos
     #[arg(long, default_value_t = 60)]
     pub frames: usize,
-    /// Pictures in flight; beyond, requests are refused with 503
+    /// Images in flight; further requests are rejected with status 503
     #[arg(long, default_value_t = 128)]
     pub queue: usize,
 }
 
-/// Serves until SIGINT or SIGTERM; then finishes what it began. Prints the page's address first.
-///
-/// # Errors
-/// The models, the card, the weights or the device cannot be had, or do not fit each other; the address is taken.
-pub fn run(options: &Options) -> Result<Outcome> {
-    let app = prepare(options)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Error::Data(format!("threads cannot be started: {error}")))?;
-    runtime.block_on(listen(app, options.address))?;
-    Ok(Outcome::Done)
+/// A server that is bound to its address.
+pub struct Server {
+    state: Arc<AppState>,
+    listener: std::net::TcpListener,
+    address: SocketAddr,
+    progress: Arc<dyn ProgressSink>,
 }
 
-/// The models and the network that made their features, found and checked.
-struct Chosen {
+impl Server {
+    /// Loads the models and the network and binds the address. Clients can connect from then on; [`Server::run`]
+    /// answers them. Warnings and internal errors of requests go to `progress`.
+    ///
+    /// # Errors
+    /// Returns an error if the models, the card, the weights or the device are not available or do not fit each other,
+    /// or if the address is in use.
+    pub fn bind(options: &Options, progress: Arc<dyn ProgressSink>) -> Result<Self> {
+        let state = load_state(options, &progress)?;
+        let bind = || {
+            let listener = std::net::TcpListener::bind(options.address)?;
+            listener.set_nonblocking(true)?;
+            let address = listener.local_addr()?;
+            Ok((listener, address))
+        };
+        let (listener, address) = bind().map_err(listen_error(options.address))?;
+        if !address.ip().is_loopback() {
+            let warning = format!("anyone who can reach {address} can use the server: there is no authentication");
+            progress.report(Event::Warning(&warning));
+        }
+        Ok(Self { state, listener, address, progress })
+    }
+
+    /// Returns the address the server is bound to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers requests until `shutdown` completes, then finishes the requests in progress.
+    ///
+    /// # Errors
+    /// Returns an error if connections cannot be accepted.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+        let listener = tokio::net::TcpListener::from_std(self.listener).map_err(listen_error(self.address))?;
+        let listener = listener.tap_io(|stream| {
+            let _ = stream.set_nodelay(true); // a response is a single write: Nagle's algorithm would only delay it
+        });
+        let (sender, receiver) = oneshot::channel();
+        let shutdown = async move {
+            shutdown.await;
+            let _ = sender.send(()); // fails only if the server has ended
+        };
+        let timeout = async {
+            let _ = receiver.await;
+            tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
+        };
+        tokio::select! {
+            result = axum::serve(listener, api::router(self.state)).with_graceful_shutdown(shutdown) => {
+                result.map_err(listen_error(self.address))
+            }
+            () = timeout => {
+                let warning = format!("some requests did not finish within {} s", SHUTDOWN_TIMEOUT.as_secs());
+                self.progress.report(Event::Warning(&warning));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn listen_error(address: SocketAddr) -> impl FnOnce(std::io::Error) -> Error {
+    move |error| Error::Data(format!("cannot listen on {address}: {error}"))
+}
+
+/// The poster models and the network that computes their features.
+struct ServedModels {
     models: PosterModels,
     card: Card,
     prepared: PreparedModel,
 }
 
-impl Chosen {
+impl ServedModels {
+    /// Loads the models and prepares the network.
+    ///
+    /// # Errors
+    /// Returns an error if the models, the card or the weights are not available or do not fit each other.
     fn load(options: &Options) -> Result<Self> {
         let models = PosterModels::load(&options.models)?;
-        let listed = options.models.join(posters::FILE);
-        let wrong = |message: String| Error::Config { path: listed.clone(), message };
+        let config_error = |message| Error::Config { path: options.models.join(posters::FILE), message };
         let posters = &models.posters;
         let card = Card::load(&options.cards, &posters.card)?;
-        if card.input.layout != Layout::Frames || card.output.dim != models.dim() {
+        if card.input.layout != Layout::Frames {
+            return Err(config_error(format!("the card {} takes windows of several frames, not images", card.name)));
+        }
+        if card.output.dim != models.dim() {
             let (dim, card_dim) = (models.dim(), card.output.dim);
-            return Err(wrong(format!(
-                "its models read {dim} features of a picture, and its card {} gives {card_dim} a {}",
-                card.name,
-                if card.input.layout == Layout::Frames { "picture" } else { "window of pictures" }
+            return Err(config_error(format!(
+                "the models take {dim} features per image, but the card {} yields {card_dim}",
+                card.name
             )));
         }
         let weights = match (&options.weights, posters.weights.as_str()) {
             (Some(choice), _) => choice.clone(),
-            // The card's own file, or one that must be named: its hash tells.
+            // Either the card's file or one that the user must name with --weights: the hash below tells them apart.
             (None, "file") => WeightsChoice::Default,
-            (None, named) => named.parse().expect("every text is a choice"),
+            (None, origin) => origin.parse().expect("parsing a WeightsChoice does not fail"),
         };
         let prepared = models::prepare(&card, &weights, false)?;
         if prepared.sha256 != posters.model_sha256 {
-            return Err(wrong(format!(
-                "was trained on another network (SHA-256 {}…) than these weights give ({}…): name the right ones with --weights",
-                start(&posters.model_sha256),
-                start(&prepared.sha256)
+            return Err(config_error(format!(
+                "the models were trained with another network (SHA-256 {}…) than the selected weights yield ({}…): select \
+                 the original weights with --weights",
+                hash_prefix(&posters.model_sha256),
+                hash_prefix(&prepared.sha256)
             )));
         }
         Ok(Self { models, card, prepared })
     }
 }
 
-/// Loads the models and the network.
-fn prepare(options: &Options) -> Result<Arc<App>> {
-    let Options { limits, .. } = *options;
-    let Chosen { models, card, prepared } = Chosen::load(options)?;
-    let load = |batch| {
+/// Loads the models and the network and starts the queue.
+fn load_state(options: &Options, progress: &Arc<dyn ProgressSink>) -> Result<Arc<AppState>> {
+    let limits = options.limits;
+    let ServedModels { models, card, prepared } = ServedModels::load(options)?;
+    let load_network = |batch| {
         let settings = Settings {
             item: card.input.shape(1)[1..].to_vec(),
             dim: card.output.dim,
@@ -157,63 +220,25 @@ fn prepare(options: &Options) -> Result<Arc<App>> {
         };
         Network::load(&prepared.onnx, options.device, settings)
     };
-    let single = load(1)?;
+    let single = load_network(1)?;
     let provider = single.provider.clone();
     let batch = options.batch.unwrap_or(if single.on_cpu() { 1 } else { 8 });
-    let batched = if batch > 1 && single.gains_by_batches() { Some(load(batch)?) } else { None };
+    let batched = if batch > 1 && single.gains_by_batches() { Some(load_network(batch)?) } else { None };
 
     if models.posters.untrained || prepared.untrained {
-        eprintln!("serve: UNTRAINED: {} runs with seeded weights; its genres say nothing", card.name);
+        let warning = format!("UNTRAINED: {} has seeded weights; the predicted genres are meaningless", card.name);
+        progress.report(Event::Warning(&warning));
     }
     let models = Arc::new(models);
     let metrics = Metrics::new();
-    let scored = models.clone();
-    let finish = Arc::new(move |embeddings: ndarray::ArrayView2<'_, f32>| scored.scores(embeddings));
-    // Where a batch gains nothing, no picture waits for others.
-    let delay = Duration::from_millis(if batched.is_some() { options.delay } else { 0 });
-    let queue = Queue::start(single, batched, batch, limits.queue, delay, finish, metrics.clone());
-    let reception = Arc::new(Reception::new(card.input, limits));
-    Ok(Arc::new(App::new(models, queue, reception, metrics, limits, provider)))
+    let heads = models.clone();
+    let postprocess = Arc::new(move |embeddings: ndarray::ArrayView2<'_, f32>| heads.scores(embeddings));
+    let max_delay = Duration::from_millis(if batched.is_some() { options.delay } else { 0 });
+    let queue = InferenceQueue::start(single, batched, batch, limits.queue, max_delay, postprocess, metrics.clone());
+    let uploads = Arc::new(UploadReader::new(card.input, limits));
+    Ok(Arc::new(AppState::new(models, queue, uploads, metrics, limits, &provider, progress.clone())))
 }
 
-fn start(hash: &str) -> &str {
+fn hash_prefix(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
-}
-
-async fn listen(app: Arc<App>, address: SocketAddr) -> Result<()> {
-    let wrong = |error: std::io::Error| Error::Data(format!("{address} cannot be listened at: {error}"));
-    let listener = TcpListener::bind(address).await.map_err(wrong)?;
-    let bound = listener.local_addr().map_err(wrong)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(wrong)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(wrong)?;
-    println!("http://{bound}/");
-    let _ = std::io::stdout().flush(); // whoever reads the address may have closed it
-    if !bound.ip().is_loopback() {
-        eprintln!("serve: everyone who reaches {bound} can use it: there is no login");
-    }
-
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let told = |mut stopped: tokio::sync::watch::Receiver<bool>| async move {
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
-    let graceful = told(stopped.clone());
-    let patience = told(stopped);
-    tokio::spawn(async move {
-        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-        eprintln!("serve: finishing what has begun (again to stop at once)");
-        let _ = stop.send(true);
-        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-        std::process::exit(130);
-    });
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true); // an answer is one write: waiting to fill a packet only delays it
-    });
-    let serving = axum::serve(listener, api::router(app)).with_graceful_shutdown(graceful);
-    tokio::select! {
-        served = serving => served.map_err(wrong),
-        () = async { patience.await; tokio::time::sleep(GRACE).await } => {
-            eprintln!("serve: some requests did not finish within {} s", GRACE.as_secs());
-            Ok(())
-        }
-    }
 }

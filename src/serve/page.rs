@@ -1,21 +1,21 @@
-//! The page: files compiled into the program, and the headers that keep a browser to them.
+//! The web page's files, compiled into the program, and the security headers of every response.
 
 use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
 
 /// A file of the page.
 pub struct Asset {
-    /// Where it is served.
+    /// URL path.
     pub path: &'static str,
-    kind: &'static str,
-    /// What is in it.
+    content_type: &'static str,
+    /// The content.
     pub content: &'static str,
 }
 
 impl Asset {
-    /// The file as an answer.
+    /// Returns the file as a response with its content type.
     pub fn response(&self) -> Response {
-        ([(header::CONTENT_TYPE, self.kind)], self.content).into_response()
+        ([(header::CONTENT_TYPE, self.content_type)], self.content).into_response()
     }
 }
 
@@ -25,17 +25,17 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// All files of the page.
 pub static ASSETS: [Asset; 7] = [
-    Asset { path: "/", kind: HTML, content: include_str!("page/index.html") },
-    Asset { path: "/style.css", kind: CSS, content: include_str!("page/style.css") },
-    Asset { path: "/app.js", kind: SCRIPT, content: include_str!("page/app.js") },
-    Asset { path: "/predict.js", kind: SCRIPT, content: include_str!("page/predict.js") },
-    Asset { path: "/view.js", kind: SCRIPT, content: include_str!("page/view.js") },
-    Asset { path: "/download.js", kind: SCRIPT, content: include_str!("page/download.js") },
-    Asset { path: "/icon.svg", kind: "image/svg+xml", content: include_str!("page/icon.svg") },
+    Asset { path: "/", content_type: HTML, content: include_str!("page/index.html") },
+    Asset { path: "/style.css", content_type: CSS, content: include_str!("page/style.css") },
+    Asset { path: "/app.js", content_type: SCRIPT, content: include_str!("page/app.js") },
+    Asset { path: "/predict.js", content_type: SCRIPT, content: include_str!("page/predict.js") },
+    Asset { path: "/view.js", content_type: SCRIPT, content: include_str!("page/view.js") },
+    Asset { path: "/download.js", content_type: SCRIPT, content: include_str!("page/download.js") },
+    Asset { path: "/icon.svg", content_type: "image/svg+xml", content: include_str!("page/icon.svg") },
 ];
 
-/// Nothing but what the page itself brings: no other host, no inline script or style, in nobody's frame.
-pub const SECURITY: [(HeaderName, &str); 5] = [
+/// Security headers: no resources of other hosts, no inline scripts or styles, no embedding in frames.
+pub const SECURITY_HEADERS: [(HeaderName, &str); 5] = [
     (
         header::CONTENT_SECURITY_POLICY,
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src blob:; \

@@ -1,8 +1,12 @@
-//! Pictures of all requests into batches for the lanes of one network.
+//! The bounded queue that batches the images of all requests for the lanes of one network.
 //!
-//! A request first takes a [`Place`]; there are only so many, so that memory is bounded and a server that cannot keep up
-//! says so at once. Each lane has a thread: it takes a picture, waits up to a delay for more where requests are on
-//! their way, leaves out those that nobody waits for any more, and runs.
+//! A request acquires a [`Slot`] before its upload, and one for each further image. The number of slots is fixed, so that
+//! memory is bounded and an overloaded server rejects requests immediately. Each lane has a thread that blocks until a
+//! job arrives, waits for further jobs up to a delay while images are pending, drops the jobs of disconnected clients
+//! and runs the rest.
+//!
+//! Batches save time on GPUs. On a CPU, the default batch size is 1: lanes run single images in parallel, and no job
+//! waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,34 +19,42 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use crate::error::{Error, Result};
 use crate::models::runtime::{Lane, Network};
 
-/// What is made of the embeddings (N, D) of a batch: one value a picture.
-pub type Finish<T> = dyn Fn(ArrayView2<'_, f32>) -> Result<Vec<T>> + Send + Sync;
+/// Computes one result per image from the embeddings (N, D) of a batch.
+pub type Postprocess<T> = dyn Fn(ArrayView2<'_, f32>) -> Result<Vec<T>> + Send + Sync;
 
-/// What the queue counts.
-pub trait Observer: Send + Sync + 'static {
-    /// A batch of this many pictures was run.
-    fn ran(&self, pictures: usize);
-    /// A picture was left out because nobody waits for it.
-    fn abandoned(&self);
+/// Receives the events that [`super::metrics`] counts.
+pub trait QueueObserver: Send + Sync + 'static {
+    /// A batch of this many images is about to run.
+    fn batch_started(&self, images: usize);
+    /// An image was dropped because its client has disconnected.
+    fn job_abandoned(&self);
 }
 
-/// The way to the network.
-pub struct Queue<T> {
+/// The queue in front of a network.
+pub struct InferenceQueue<T> {
     jobs: Sender<Job<T>>,
-    places: Arc<Semaphore>,
-    coming: Arc<AtomicUsize>,
+    slots: Arc<Semaphore>,
+    /// Number of slots whose image is not in the queue yet.
+    pending: Arc<AtomicUsize>,
 }
 
-/// Room for one picture: held from before its upload until its scores are there.
-pub struct Place {
+/// The right to submit one image. The capacity is occupied from before the upload until the result is available.
+pub struct Slot {
     permit: OwnedSemaphorePermit,
-    coming: Coming,
+    pending: PendingGuard,
 }
 
-/// Counts a picture that is on its way to the queue.
-struct Coming(Arc<AtomicUsize>);
+/// Counts an image as pending until it is dropped.
+struct PendingGuard(Arc<AtomicUsize>);
 
-impl Drop for Coming {
+impl PendingGuard {
+    fn new(pending: &Arc<AtomicUsize>) -> Self {
+        pending.fetch_add(1, Ordering::Relaxed);
+        Self(pending.clone())
+    }
+}
+
+impl Drop for PendingGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -50,144 +62,152 @@ impl Drop for Coming {
 
 struct Job<T> {
     item: Vec<f32>,
-    answer: oneshot::Sender<Result<T>>,
+    result: oneshot::Sender<Result<T>>,
     permit: OwnedSemaphorePermit,
 }
 
 impl<T> Job<T> {
-    /// Frees the place, then answers: who has the answer finds the place free.
-    fn finish(self, value: Result<T>) {
+    /// Frees the slot, then sends the result, so that a client that has its result finds a free slot.
+    fn complete(self, result: Result<T>) {
         drop(self.permit);
-        let _ = self.answer.send(value); // who left meanwhile gets nothing
+        let _ = self.result.send(result); // the client may have disconnected
     }
 }
 
-impl<T: Send + 'static> Queue<T> {
-    /// Starts a thread a lane, which takes up to `size` pictures together. `single` runs one picture at a time; `batched` is
-    /// the same network and runs `size`, where that gains time.
+impl<T: Send + 'static> InferenceQueue<T> {
+    /// Starts one thread per lane of `single`, the network with batch size 1. `batched` is the same network with batch
+    /// size `batch_size`, if batches are faster on its device. `slots` is the maximum number of images in flight;
+    /// `max_delay` is how long an image waits for a batch to fill up.
     pub fn start(
         single: Network,
         batched: Option<Network>,
-        size: usize,
-        places: usize,
-        delay: Duration,
-        finish: Arc<Finish<T>>,
-        observer: Arc<impl Observer>,
+        batch_size: usize,
+        slots: usize,
+        max_delay: Duration,
+        postprocess: Arc<Postprocess<T>>,
+        observer: Arc<impl QueueObserver>,
     ) -> Self {
-        let (jobs, taken) = unbounded();
-        let coming = Arc::new(AtomicUsize::new(0));
-        let mut several = batched.map_or_else(Vec::new, |network| network.lanes).into_iter();
+        let (sender, receiver) = unbounded();
+        let pending = Arc::new(AtomicUsize::new(0));
+        let mut batched = batched.map_or_else(Vec::new, |network| network.lanes).into_iter();
         for single in single.lanes {
-            let mut runner = Runner { single, several: several.next(), size };
-            let taken: Receiver<Job<T>> = taken.clone();
-            let (coming, finish, observer) = (coming.clone(), finish.clone(), observer.clone());
+            let mut runner = LaneRunner { single, batched: batched.next(), batch_size };
+            let receiver: Receiver<Job<T>> = receiver.clone();
+            let (pending, postprocess, observer) = (pending.clone(), postprocess.clone(), observer.clone());
             std::thread::spawn(move || {
-                while let Some(jobs) = gather(&taken, runner.size, delay, &coming) {
-                    let jobs: Vec<Job<T>> = jobs.into_iter().filter(|job| is_awaited(job, observer.as_ref())).collect();
-                    if jobs.is_empty() {
+                while let Some(mut batch) = next_batch(&receiver, batch_size, max_delay, &pending) {
+                    drop_abandoned(&mut batch, observer.as_ref());
+                    if batch.is_empty() {
                         continue;
                     }
-                    observer.ran(jobs.len());
-                    let others = coming.load(Ordering::Relaxed) > 0 || !taken.is_empty();
-                    runner.single.share(jobs.len() == 1 && !others);
-                    answer(jobs, &mut runner, finish.as_ref());
+                    observer.batch_started(batch.len());
+                    // A lane may use the threads of the other lanes only if those have nothing to do.
+                    let is_alone = pending.load(Ordering::Relaxed) == 0 && receiver.is_empty();
+                    runner.single.share(batch.len() == 1 && is_alone);
+                    run_batch(batch, &mut runner, postprocess.as_ref());
                 }
             });
         }
-        Self { jobs, places: Arc::new(Semaphore::new(places)), coming }
+        Self { jobs: sender, slots: Arc::new(Semaphore::new(slots)), pending }
     }
 
-    /// A place, or none where all are taken.
-    pub fn place(&self) -> Option<Place> {
-        self.places.clone().try_acquire_owned().ok().map(|permit| self.taken(permit))
+    /// Returns a slot, or `None` if all are occupied.
+    pub fn try_acquire_slot(&self) -> Option<Slot> {
+        self.slots.clone().try_acquire_owned().ok().map(|permit| self.slot(permit))
     }
 
-    /// A place, as soon as one is free: for the further pictures of a request that has been let in.
-    pub async fn wait_for_place(&self) -> Place {
-        let permit = self.places.clone().acquire_owned().await.expect("the places are never closed");
-        self.taken(permit)
+    /// Waits for a slot: for the further images of a request that was accepted.
+    pub async fn acquire_slot(&self) -> Slot {
+        let permit = self.slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+        self.slot(permit)
     }
 
-    fn taken(&self, permit: OwnedSemaphorePermit) -> Place {
-        self.coming.fetch_add(1, Ordering::Relaxed);
-        Place { permit, coming: Coming(self.coming.clone()) }
+    fn slot(&self, permit: OwnedSemaphorePermit) -> Slot {
+        Slot { permit, pending: PendingGuard::new(&self.pending) }
     }
 
-    /// Free places.
-    pub fn free(&self) -> usize {
-        self.places.available_permits()
+    /// Number of free slots.
+    pub fn free_slots(&self) -> usize {
+        self.slots.available_permits()
     }
 
-    /// Sends a picture to the network. Dropping the receiver takes it out again, where it has not run.
-    pub fn submit(&self, place: Place, item: Vec<f32>) -> oneshot::Receiver<Result<T>> {
-        let (answer, answered) = oneshot::channel();
-        // First: a lane that takes it should not wait for it.
-        drop(place.coming);
-        // Where every lane's thread has ended the answer is dropped, and the receiver learns it.
-        let _ = self.jobs.send(Job { item, answer, permit: place.permit });
-        answered
+    /// Queues an image. Dropping the receiver cancels the job unless it has started.
+    pub fn submit(&self, slot: Slot, item: Vec<f32>) -> oneshot::Receiver<Result<T>> {
+        let (sender, receiver) = oneshot::channel();
+        // Before the job is sent: the lane that takes it must not wait for it.
+        drop(slot.pending);
+        // If all lane threads have ended, the job is dropped and the receiver reports it.
+        let _ = self.jobs.send(Job { item, result: sender, permit: slot.permit });
+        receiver
     }
 }
 
-/// The next jobs, at least one and `most` at the most; none when the queue has ended.
-fn gather<T>(jobs: &Receiver<Job<T>>, most: usize, delay: Duration, coming: &AtomicUsize) -> Option<Vec<Job<T>>> {
-    let mut gathered = vec![jobs.recv().ok()?];
-    let deadline = Instant::now() + delay;
-    while gathered.len() < most {
-        let next = match coming.load(Ordering::Relaxed) {
+/// Waits for the next job and returns it with up to `batch_size - 1` further ones. Returns `None` if the queue was
+/// dropped.
+fn next_batch<T>(
+    jobs: &Receiver<Job<T>>,
+    batch_size: usize,
+    max_delay: Duration,
+    pending: &AtomicUsize,
+) -> Option<Vec<Job<T>>> {
+    let mut batch = vec![jobs.recv().ok()?];
+    let deadline = Instant::now() + max_delay;
+    while batch.len() < batch_size {
+        let next = match pending.load(Ordering::Relaxed) {
             0 => jobs.try_recv().ok(),
             _ => jobs.recv_deadline(deadline).ok(),
         };
         match next {
-            Some(job) => gathered.push(job),
+            Some(job) => batch.push(job),
             None => break,
         }
     }
-    Some(gathered)
+    Some(batch)
 }
 
-fn is_awaited<T>(job: &Job<T>, observer: &impl Observer) -> bool {
-    let awaited = !job.answer.is_closed();
-    if !awaited {
-        observer.abandoned();
-    }
-    awaited
+fn drop_abandoned<T>(batch: &mut Vec<Job<T>>, observer: &impl QueueObserver) {
+    batch.retain(|job| {
+        let is_abandoned = job.result.is_closed();
+        if is_abandoned {
+            observer.job_abandoned();
+        }
+        !is_abandoned
+    });
 }
 
-fn answer<T>(jobs: Vec<Job<T>>, runner: &mut Runner, finish: &Finish<T>) {
-    let items: Vec<&[f32]> = jobs.iter().map(|job| job.item.as_slice()).collect();
-    let finished = runner.run(&items).and_then(|embeddings| finish(embeddings.view()));
-    match finished {
-        Ok(values) => {
-            for (job, value) in jobs.into_iter().zip(values) {
-                job.finish(Ok(value));
+fn run_batch<T>(batch: Vec<Job<T>>, runner: &mut LaneRunner, postprocess: &Postprocess<T>) {
+    let items: Vec<&[f32]> = batch.iter().map(|job| job.item.as_slice()).collect();
+    match runner.run(&items).and_then(|embeddings| postprocess(embeddings.view())) {
+        Ok(results) => {
+            for (job, result) in batch.into_iter().zip(results) {
+                job.complete(Ok(result));
             }
         }
         Err(error) => {
             let message = error.to_string();
-            for job in jobs {
-                job.finish(Err(Error::Runtime(message.clone())));
+            for job in batch {
+                job.complete(Err(Error::Runtime(message.clone())));
             }
         }
     }
 }
 
-/// One lane, for one picture and for several.
-struct Runner {
+/// One lane, with batch size 1 and, if batches are faster, with the full batch size.
+struct LaneRunner {
     single: Box<dyn Lane>,
-    several: Option<Box<dyn Lane>>,
-    /// Pictures that are taken together, and that `several` runs.
-    size: usize,
+    batched: Option<Box<dyn Lane>>,
+    /// Batch size of `batched`.
+    batch_size: usize,
 }
 
-impl Runner {
-    /// Embeddings (N, D) of N items.
+impl LaneRunner {
+    /// Returns the embeddings (N, D) of N items; N is at most the batch size.
     fn run(&mut self, items: &[&[f32]]) -> Result<Array2<f32>> {
-        match &mut self.several {
-            // More than half full, a padded batch is faster than one by one.
-            Some(lane) if items.len() * 2 > self.size => {
+        match &mut self.batched {
+            // A padded batch is faster than single runs if it is more than half full.
+            Some(lane) if items.len() * 2 > self.batch_size => {
                 let mut batch = items.concat();
-                batch.resize(items[0].len() * self.size, 0.0);
+                batch.resize(items[0].len() * self.batch_size, 0.0);
                 let embeddings = lane.run(&batch)?;
                 Ok(embeddings.slice_axis(Axis(0), (0..items.len()).into()).to_owned())
             }
@@ -207,105 +227,114 @@ mod tests {
     use super::*;
     use crate::models::runtime::Settings;
 
-    /// Tells what it runs, and waits for leave.
-    struct Slow {
+    /// Reports the batch size of each run, then blocks until the test releases it.
+    struct BlockingLane {
         batch: usize,
-        began: Sender<usize>,
-        leave: Receiver<()>,
+        started: Sender<usize>,
+        release: Receiver<()>,
     }
 
-    impl Lane for Slow {
+    impl Lane for BlockingLane {
         fn run(&mut self, items: &[f32]) -> Result<Array2<f32>> {
-            self.began.send(self.batch).unwrap();
-            self.leave.recv().unwrap();
+            self.started.send(self.batch).unwrap();
+            self.release.recv().unwrap();
             Ok(Array2::from_shape_fn((self.batch, 1), |(i, _)| items[i] * 10.0))
         }
     }
 
     #[derive(Default)]
-    struct Seen(Mutex<(Vec<usize>, usize)>);
+    struct Counts {
+        batches: Mutex<Vec<usize>>,
+        abandoned: AtomicUsize,
+    }
 
-    impl Observer for Seen {
-        fn ran(&self, pictures: usize) {
-            self.0.lock().unwrap().0.push(pictures);
+    impl QueueObserver for Counts {
+        fn batch_started(&self, images: usize) {
+            self.batches.lock().unwrap().push(images);
         }
 
-        fn abandoned(&self) {
-            self.0.lock().unwrap().1 += 1;
+        fn job_abandoned(&self) {
+            self.abandoned.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    struct Bench {
-        queue: Queue<f32>,
-        began: Receiver<usize>,
-        leave: Sender<()>,
-        seen: Arc<Seen>,
+    struct Fixture {
+        queue: InferenceQueue<f32>,
+        started: Receiver<usize>,
+        release: Sender<()>,
+        counts: Arc<Counts>,
     }
 
-    fn bench(places: usize, delay: Duration) -> Bench {
-        let (told, began) = unbounded();
-        let (leave, given) = unbounded();
+    fn fixture(slots: usize, max_delay: Duration) -> Fixture {
+        let (started_sender, started) = unbounded();
+        let (release, release_receiver) = unbounded();
         let network = |batch| Network {
             provider: "test".into(),
-            lanes: vec![Box::new(Slow { batch, began: told.clone(), leave: given.clone() })],
+            lanes: vec![Box::new(BlockingLane {
+                batch,
+                started: started_sender.clone(),
+                release: release_receiver.clone(),
+            })],
             settings: Settings { item: vec![1], dim: 1, batch, threads: 1, output: None },
         };
-        let finish: Arc<Finish<f32>> = Arc::new(|embeddings| Ok(embeddings.iter().copied().collect()));
-        let seen = Arc::new(Seen::default());
-        let queue = Queue::start(network(1), Some(network(4)), 4, places, delay, finish, seen.clone());
-        Bench { queue, began, leave, seen }
+        let postprocess: Arc<Postprocess<f32>> = Arc::new(|embeddings| Ok(embeddings.iter().copied().collect()));
+        let counts = Arc::new(Counts::default());
+        let queue =
+            InferenceQueue::start(network(1), Some(network(4)), 4, slots, max_delay, postprocess, counts.clone());
+        Fixture { queue, started, release, counts }
     }
 
     #[test]
-    fn pictures_that_wait_become_one_batch_and_keep_their_order() {
-        let Bench { queue, began, leave, seen } = bench(8, Duration::ZERO);
-        let first = queue.submit(queue.place().unwrap(), vec![1.0]);
-        assert_eq!(began.recv().unwrap(), 1);
-        let rest: Vec<_> = (2..5).map(|i| queue.submit(queue.place().unwrap(), vec![i as f32])).collect();
-        leave.send(()).unwrap();
+    fn queued_images_form_one_batch_and_keep_their_order() {
+        let Fixture { queue, started, release, counts } = fixture(8, Duration::ZERO);
+        let first = queue.submit(queue.try_acquire_slot().unwrap(), vec![1.0]);
+        assert_eq!(started.recv().unwrap(), 1);
+        let rest: Vec<_> = (2..5).map(|i| queue.submit(queue.try_acquire_slot().unwrap(), vec![i as f32])).collect();
+        release.send(()).unwrap();
         assert_eq!(first.blocking_recv().unwrap().unwrap(), 10.0);
-        assert_eq!(began.recv().unwrap(), 4); // three in a padded batch of four
-        leave.send(()).unwrap();
-        let values: Vec<f32> = rest.into_iter().map(|answer| answer.blocking_recv().unwrap().unwrap()).collect();
+        assert_eq!(started.recv().unwrap(), 4); // three in a padded batch of four
+        release.send(()).unwrap();
+        let values: Vec<f32> = rest.into_iter().map(|result| result.blocking_recv().unwrap().unwrap()).collect();
         assert_eq!(values, [20.0, 30.0, 40.0]);
-        assert_eq!(seen.0.lock().unwrap().0, [1, 3]);
+        assert_eq!(*counts.batches.lock().unwrap(), [1, 3]);
     }
 
     #[test]
-    fn a_batch_is_waited_for_only_while_a_picture_is_coming() {
-        // With so long a delay the test would not end where nothing is coming.
-        let Bench { queue, began, leave, .. } = bench(8, Duration::from_secs(3600));
-        let answer = queue.submit(queue.place().unwrap(), vec![1.0]);
-        assert_eq!(began.recv().unwrap(), 1);
-        leave.send(()).unwrap();
-        answer.blocking_recv().unwrap().unwrap();
+    fn a_batch_is_delayed_only_while_images_are_pending() {
+        // If the queue waited without pending images, the test would take an hour.
+        let Fixture { queue, started, release, .. } = fixture(8, Duration::from_secs(3600));
+        let result = queue.submit(queue.try_acquire_slot().unwrap(), vec![1.0]);
+        assert_eq!(started.recv().unwrap(), 1);
+        release.send(()).unwrap();
+        result.blocking_recv().unwrap().unwrap();
     }
 
     #[test]
-    fn places_are_few_and_come_back() {
-        let Bench { queue, began, leave, .. } = bench(2, Duration::ZERO);
-        let answer = queue.submit(queue.place().unwrap(), vec![1.0]);
-        let held = queue.place().unwrap();
-        assert!(queue.place().is_none() && queue.free() == 0);
-        drop(held);
-        assert_eq!(queue.free(), 1);
-        began.recv().unwrap();
-        leave.send(()).unwrap();
-        answer.blocking_recv().unwrap().unwrap();
+    fn slots_are_limited_and_released() {
+        let Fixture { queue, started, release, .. } = fixture(2, Duration::ZERO);
+        let result = queue.submit(queue.try_acquire_slot().unwrap(), vec![1.0]);
+        let unused = queue.try_acquire_slot().unwrap();
+        assert!(queue.try_acquire_slot().is_none() && queue.free_slots() == 0);
+        drop(unused);
+        assert_eq!(queue.free_slots(), 1);
+        started.recv().unwrap();
+        release.send(()).unwrap();
+        result.blocking_recv().unwrap().unwrap();
     }
 
     #[test]
-    fn what_nobody_waits_for_does_not_run() {
-        let Bench { queue, began, leave, seen } = bench(8, Duration::ZERO);
-        let first = queue.submit(queue.place().unwrap(), vec![1.0]);
-        began.recv().unwrap();
-        drop(queue.submit(queue.place().unwrap(), vec![2.0]));
-        let third = queue.submit(queue.place().unwrap(), vec![3.0]);
-        leave.send(()).unwrap();
-        leave.send(()).unwrap();
+    fn abandoned_jobs_do_not_run() {
+        let Fixture { queue, started, release, counts } = fixture(8, Duration::ZERO);
+        let first = queue.submit(queue.try_acquire_slot().unwrap(), vec![1.0]);
+        started.recv().unwrap();
+        drop(queue.submit(queue.try_acquire_slot().unwrap(), vec![2.0]));
+        let third = queue.submit(queue.try_acquire_slot().unwrap(), vec![3.0]);
+        release.send(()).unwrap();
+        release.send(()).unwrap();
         first.blocking_recv().unwrap().unwrap();
         assert_eq!(third.blocking_recv().unwrap().unwrap(), 30.0);
-        assert_eq!(*seen.0.lock().unwrap(), (vec![1, 1], 1));
-        assert_eq!(began.try_iter().count(), 1);
+        assert_eq!(*counts.batches.lock().unwrap(), [1, 1]);
+        assert_eq!(counts.abandoned.load(Ordering::Relaxed), 1);
+        assert_eq!(started.try_iter().count(), 1);
     }
 }

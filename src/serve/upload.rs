@@ -1,4 +1,4 @@
-//! From the bytes of a request to pictures and videos: named, sniffed, within limits, decoded.
+//! Reads uploaded files, detects their format, enforces the limits and decodes images and videos into network inputs.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -13,27 +13,27 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::Limits;
-use super::refusal::Refusal;
+use super::api_error::ApiError;
 use crate::extract::shots::unlisted;
 use crate::manifest::Clip;
 use crate::media::{self, ItemSink, Sampling};
 use crate::memory;
 use crate::models::card::Input;
 
-/// How long a client may send nothing.
-const STALL: Duration = Duration::from_secs(15);
-/// How long a file may take.
-const WHOLE: Duration = Duration::from_secs(120);
-/// Bytes that a file's format is told by.
-const HEAD: usize = 4096;
-/// Mebibytes of pictures, as files, that are held at once.
-const HELD: usize = 512;
-/// Videos that are taken in and decoded at once.
-const VIDEOS: usize = 2;
-/// Characters of a name that are kept.
-const NAME_LENGTH: usize = 120;
+/// Maximum time between two chunks of a request.
+const STALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Maximum time for the upload of a file.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// Number of leading bytes from which the format is detected.
+const SNIFF_BYTES: usize = 4096;
+/// Maximum size of all encoded images in memory, in mebibytes.
+const MAX_BUFFERED_MEBIBYTES: usize = 512;
+/// Maximum number of videos that are uploaded or decoded at the same time.
+const MAX_CONCURRENT_VIDEOS: usize = 2;
+/// Maximum length of a file name; longer names are truncated.
+const MAX_NAME_CHARS: usize = 120;
 
-const PICTURES: [&str; 6] = ["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff"];
+const IMAGE_TYPES: [&str; 6] = ["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff"];
 const VIDEO_TYPES: [&str; 8] = [
     "video/mp4",
     "video/x-m4v",
@@ -45,264 +45,268 @@ const VIDEO_TYPES: [&str; 8] = [
     "video/x-flv",
 ];
 
-/// A file of a request, as it was sent.
+/// An uploaded file, still encoded.
 pub struct Upload {
-    /// The client's name for it, without folders.
+    /// File name sent by the client, without directories.
     pub name: String,
     content: Content,
-    /// Given back when the upload is decoded.
-    _held: Vec<OwnedSemaphorePermit>,
+    /// Capacity that is released when the file is decoded.
+    _permits: Vec<OwnedSemaphorePermit>,
 }
 
 enum Content {
-    Picture(Vec<u8>),
+    Image(Vec<u8>),
     Video(NamedTempFile),
 }
 
-/// A decoded upload: items for the network.
+/// A decoded upload: items of the network's input.
 pub enum Decoded {
     /// One item.
-    Picture(Vec<f32>),
-    /// Items one after another, and the seconds at which each is shown.
+    Image(Vec<f32>),
+    /// One item per sampled frame.
     Video {
-        /// Seconds from the beginning, ascending.
+        /// Presentation time of each frame from the start of the video, ascending.
         seconds: Vec<f64>,
-        /// As many items.
+        /// The items, concatenated.
         items: Vec<f32>,
     },
 }
 
-/// What takes uploads in.
-pub struct Reception {
+/// Reads and decodes the files of all requests.
+pub struct UploadReader {
     limits: Limits,
     input: Input,
-    /// Mebibytes.
-    held: Arc<Semaphore>,
-    videos: Arc<Semaphore>,
-    decoders: Arc<Semaphore>,
-    /// Sinks keep their buffers: used again.
+    /// One permit per mebibyte of encoded images.
+    buffer_permits: Arc<Semaphore>,
+    video_permits: Arc<Semaphore>,
+    decoder_permits: Arc<Semaphore>,
+    /// Idle sinks. They are reused because they keep their buffers.
     sinks: Mutex<Vec<ItemSink>>,
 }
 
-impl Reception {
-    /// For items of `input`.
+impl UploadReader {
+    /// Creates a reader that transforms images for the network input `input`.
     pub fn new(input: Input, limits: Limits) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             limits,
             input,
-            held: Arc::new(Semaphore::new(HELD)),
-            videos: Arc::new(Semaphore::new(VIDEOS)),
-            decoders: Arc::new(Semaphore::new(cores)),
+            buffer_permits: Arc::new(Semaphore::new(MAX_BUFFERED_MEBIBYTES)),
+            video_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_VIDEOS)),
+            decoder_permits: Arc::new(Semaphore::new(cores)),
             sinks: Mutex::new(Vec::new()),
         }
     }
 
-    /// Reads a file of a request.
+    /// Reads a file of a request. Its bytes are subtracted from the request's `budget`.
     ///
     /// # Errors
-    /// Empty (422), neither picture nor video (415), beyond a limit (413), the client stalls (408), too much at once (503).
-    pub async fn receive(&self, field: Field<'_>, room: &mut Room) -> Result<Upload, Refusal> {
-        match timeout(WHOLE, self.read(field, room)).await {
+    /// Returns an error if the file is empty (422), is neither an image nor a video (415) or exceeds a limit (413), if
+    /// the client stalls (408), or if the server is at capacity (503).
+    pub async fn read(&self, field: Field<'_>, budget: &mut ByteBudget) -> Result<Upload, ApiError> {
+        match timeout(UPLOAD_TIMEOUT, self.read_file(field, budget)).await {
             Ok(upload) => upload,
-            Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the upload takes too long")),
+            Err(_) => {
+                let message = format!("the upload took longer than {} seconds", UPLOAD_TIMEOUT.as_secs());
+                Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, message))
+            }
         }
     }
 
-    async fn read(&self, mut field: Field<'_>, room: &mut Room) -> Result<Upload, Refusal> {
-        let name = plain_name(field.file_name());
+    async fn read_file(&self, mut field: Field<'_>, budget: &mut ByteBudget) -> Result<Upload, ApiError> {
+        let name = sanitize_file_name(field.file_name());
         let mut head = Vec::new();
-        while head.len() < HEAD
-            && let Some(chunk) = room.chunk(&mut field).await?
+        while head.len() < SNIFF_BYTES
+            && let Some(chunk) = budget.next_chunk(&mut field).await?
         {
             head.extend_from_slice(&chunk);
         }
-        let (content, held) = match sniffed(&head) {
-            _ if head.is_empty() => {
-                return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, format!("{name} is empty")));
-            }
-            Some(Kind::Picture) => self.picture(&name, head, field, room).await?,
-            Some(Kind::Video) => self.video(head, field, room).await?,
+        if head.is_empty() {
+            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, format!("{name} is empty")));
+        }
+        let (content, permits) = match sniff(&head) {
+            Some(MediaKind::Image) => self.read_image(&name, head, field, budget).await?,
+            Some(MediaKind::Video) => self.read_video(head, field, budget).await?,
             None => {
-                let sentence = format!(
-                    "{name} is neither a picture (JPEG, PNG, WebP, GIF, BMP, TIFF) nor a video (MP4, MOV, WebM, MKV, AVI, \
-                     MPEG, FLV), whatever its name says"
+                let message = format!(
+                    "{name} is not a supported image (JPEG, PNG, WebP, GIF, BMP, TIFF) or video (MP4, MOV, WebM, MKV, AVI, \
+                     MPEG, FLV); the format is detected from the content, not the file name"
                 );
-                return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence));
+                return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
             }
         };
-        Ok(Upload { name, content, _held: held })
+        Ok(Upload { name, content, _permits: permits })
     }
 
-    async fn picture(
+    async fn read_image(
         &self,
         name: &str,
         head: Vec<u8>,
         mut field: Field<'_>,
-        room: &mut Room,
-    ) -> Result<(Content, Vec<OwnedSemaphorePermit>), Refusal> {
-        let most = self.limits.picture_megabytes << 20;
+        budget: &mut ByteBudget,
+    ) -> Result<(Content, Vec<OwnedSemaphorePermit>), ApiError> {
+        let megabytes = self.limits.picture_megabytes;
         let mut bytes = head;
-        let mut permits = vec![self.hold()?];
-        while let Some(chunk) = room.chunk(&mut field).await? {
+        let mut permits = vec![self.buffer_permit()?];
+        while let Some(chunk) = budget.next_chunk(&mut field).await? {
             bytes.extend_from_slice(&chunk);
-            if bytes.len() > most {
-                let sentence =
-                    format!("{name} has more than {} MB: send a smaller picture", self.limits.picture_megabytes);
-                return Err(Refusal::too_large(sentence));
+            if bytes.len() > megabytes << 20 {
+                return Err(ApiError::too_large(format!("{name} is larger than {megabytes} MB: send a smaller image")));
             }
             while permits.len() << 20 < bytes.len() {
-                permits.push(self.hold()?);
+                permits.push(self.buffer_permit()?);
             }
         }
-        Ok((Content::Picture(bytes), permits))
+        Ok((Content::Image(bytes), permits))
     }
 
-    /// A mebibyte of memory.
-    fn hold(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        let permit = self.held.clone().try_acquire_owned();
-        permit.map_err(|_| Refusal::busy("the server holds as many files as it can"))
+    /// Reserves a mebibyte for an encoded image.
+    fn buffer_permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let permit = self.buffer_permits.clone().try_acquire_owned();
+        permit.map_err(|_| ApiError::busy("the server has no memory left for further images"))
     }
 
-    async fn video(
+    async fn read_video(
         &self,
         head: Vec<u8>,
         mut field: Field<'_>,
-        room: &mut Room,
-    ) -> Result<(Content, Vec<OwnedSemaphorePermit>), Refusal> {
-        let permit = self.videos.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| Refusal::busy("the server is at work on other videos"))?;
-        let mut file = tempfile::Builder::new().prefix("kinoprobe-").tempfile().map_err(|e| Refusal::failed(&e))?;
-        // The request's limit bounds the file.
-        file.write_all(&head).map_err(|e| Refusal::failed(&e))?;
-        while let Some(chunk) = room.chunk(&mut field).await? {
-            file.write_all(&chunk).map_err(|e| Refusal::failed(&e))?;
+        budget: &mut ByteBudget,
+    ) -> Result<(Content, Vec<OwnedSemaphorePermit>), ApiError> {
+        let permit = self.video_permits.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| ApiError::busy("the server is processing other videos"))?;
+        let file = tempfile::Builder::new().prefix("kinoprobe-").tempfile();
+        let mut file = file.map_err(|error| ApiError::internal(&error))?;
+        // The budget of the request limits the size of the file.
+        file.write_all(&head).map_err(|error| ApiError::internal(&error))?;
+        while let Some(chunk) = budget.next_chunk(&mut field).await? {
+            file.write_all(&chunk).map_err(|error| ApiError::internal(&error))?;
         }
         Ok((Content::Video(file), vec![permit]))
     }
 
-    /// Decodes an upload on one of a few threads.
+    /// Decodes an upload on a blocking thread, on at most one thread per core. Returns the file's name and content.
     ///
     /// # Errors
-    /// Damaged (422), beyond a limit (413).
-    pub async fn decode(self: &Arc<Self>, upload: Upload) -> Result<(String, Decoded), Refusal> {
-        let permit = self.decoders.clone().acquire_owned().await.expect("it is never closed");
+    /// Returns an error if the file is damaged (422) or exceeds a limit (413).
+    pub async fn decode(self: &Arc<Self>, upload: Upload) -> Result<(String, Decoded), ApiError> {
+        let permit = self.decoder_permits.clone().acquire_owned().await.expect("the semaphore is never closed");
         let this = self.clone();
-        let decoding = tokio::task::spawn_blocking(move || {
+        let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let sink = this.sinks.lock().expect("no thread panics with it").pop();
-            let mut sink = sink.unwrap_or_else(|| ItemSink::new(&this.input));
+            let idle = this.sinks.lock().expect("the lock is not held during a panic").pop();
+            let mut sink = idle.unwrap_or_else(|| ItemSink::new(&this.input));
             let decoded = match &upload.content {
-                Content::Picture(bytes) => this.decode_picture(&upload.name, bytes, &mut sink),
+                Content::Image(bytes) => this.decode_image(&upload.name, bytes, &mut sink),
                 Content::Video(file) => {
                     let decoded = this.decode_video(&upload.name, file.path(), &mut sink);
-                    memory::give_back(); // a decoder takes much, in small pieces
+                    memory::trim_heap(); // video decoders make many small allocations
                     decoded
                 }
             }?;
-            this.sinks.lock().expect("no thread panics with it").push(sink);
+            this.sinks.lock().expect("the lock is not held during a panic").push(sink);
             Ok((upload.name, decoded))
         });
-        decoding.await.map_err(|error| Refusal::failed(&error))?
+        task.await.map_err(|error| ApiError::internal(&error))?
     }
 
-    fn decode_picture(&self, name: &str, bytes: &[u8], sink: &mut ItemSink) -> Result<Decoded, Refusal> {
+    fn decode_image(&self, name: &str, bytes: &[u8], sink: &mut ItemSink) -> Result<Decoded, ApiError> {
         let Some((width, height)) = media::image_size(bytes) else {
-            let sentence = format!("{name} cannot be decoded: its header is damaged");
-            return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, sentence));
+            let message = format!("{name} cannot be decoded: its header is damaged");
+            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message));
         };
         self.check_pixels(name, width.saturating_mul(height))?;
-        // As a name in errors, not as a path: nothing is opened.
-        media::decode_image(Path::new(name), bytes, sink).map_err(|error| Refusal::undecodable(name, error))?;
-        Ok(Decoded::Picture(sink.take()))
+        // The path is used in error messages only; no file is opened.
+        media::decode_image(Path::new(name), bytes, sink).map_err(|error| ApiError::undecodable(name, error))?;
+        Ok(Decoded::Image(sink.take()))
     }
 
-    fn decode_video(&self, name: &str, path: &Path, sink: &mut ItemSink) -> Result<Decoded, Refusal> {
-        let undecodable = |error| Refusal::undecodable(name, error);
-        let most = self.limits.seconds as f64;
-        let claims = media::container_info(path).map_err(undecodable)?;
-        self.check_pixels(name, claims.pixels)?;
-        let too_long = || Refusal::too_large(format!("{name} is longer than {most} seconds: cut it shorter"));
-        if claims.seconds > most + 1.0 {
+    fn decode_video(&self, name: &str, path: &Path, sink: &mut ItemSink) -> Result<Decoded, ApiError> {
+        let undecodable = |error| ApiError::undecodable(name, error);
+        let max_seconds = self.limits.seconds as f64;
+        let too_long = || ApiError::too_large(format!("{name} is longer than {max_seconds} seconds: shorten it"));
+        let info = media::container_info(path).map_err(undecodable)?;
+        self.check_pixels(name, info.pixels)?;
+        if info.seconds > max_seconds + 1.0 {
             return Err(too_long());
         }
-        // Containers lie: beyond the limit nothing is decoded, whatever they claim.
-        let clip = Clip { end: Some(most + 1.0), ..unlisted(path) };
+        // The container's duration may be wrong, so decoding stops at the limit in any case.
+        let clip = Clip { end: Some(max_seconds + 1.0), ..unlisted(path) };
         let sampling = Sampling::Windows { length: 1, rate: 1.0, count: self.limits.frames };
         let decoded = media::decode(&clip, &sampling, sink).map_err(undecodable)?;
-        if decoded.timeline.duration() > most + 0.5 {
+        if decoded.timeline.duration() > max_seconds + 0.5 {
             return Err(too_long());
         }
         let seconds = decoded.windows.iter().map(|window| decoded.timeline.seconds(window.indices[0])).collect();
         Ok(Decoded::Video { seconds, items: sink.take() })
     }
 
-    fn check_pixels(&self, name: &str, pixels: u64) -> Result<(), Refusal> {
-        let most = self.limits.megapixels;
-        if pixels > most * 1_000_000 {
-            let sentence = format!("{name} claims {pixels} pixels: at most {most} million are decoded");
-            return Err(Refusal::too_large(sentence));
+    fn check_pixels(&self, name: &str, pixels: u64) -> Result<(), ApiError> {
+        let megapixels = self.limits.megapixels;
+        if pixels > megapixels * 1_000_000 {
+            let message = format!("{name} has {pixels} pixels: the limit is {megapixels} million");
+            return Err(ApiError::too_large(message));
         }
         Ok(())
     }
 }
 
-/// Bytes that a request may still send.
-pub struct Room(usize);
+/// Number of bytes that a request may still send.
+pub struct ByteBudget(usize);
 
-impl Room {
-    /// For a request as large as the limits allow.
+impl ByteBudget {
+    /// Creates the budget of a new request.
     pub fn new(limits: &Limits) -> Self {
         Self(limits.request_megabytes << 20)
     }
 
-    /// The next bytes of a file.
-    async fn chunk(&mut self, field: &mut Field<'_>) -> Result<Option<Bytes>, Refusal> {
-        let chunk = patiently(field.chunk()).await?.map_err(unreadable)?;
+    /// Returns the next chunk of a file, or `None` at its end.
+    async fn next_chunk(&mut self, field: &mut Field<'_>) -> Result<Option<Bytes>, ApiError> {
+        let chunk = with_stall_timeout(field.chunk()).await?.map_err(invalid_multipart)?;
         let length = chunk.as_ref().map_or(0, Bytes::len);
         self.0 = self
             .0
             .checked_sub(length)
-            .ok_or_else(|| Refusal::too_large("the request is too large: send fewer or smaller files"))?;
+            .ok_or_else(|| ApiError::too_large("the request is too large: send fewer or smaller files"))?;
         Ok(chunk)
     }
 }
 
-/// A request whose parts cannot be read.
-pub fn unreadable(_: MultipartError) -> Refusal {
-    Refusal::new(StatusCode::BAD_REQUEST, "the request is no whole multipart/form-data")
+/// 400: the body is malformed or truncated.
+pub fn invalid_multipart(_: MultipartError) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, "the request body is not valid multipart/form-data")
 }
 
-/// Waits for something of a request, as long as a client may be silent.
+/// Awaits data of a request.
 ///
 /// # Errors
-/// 408.
-pub async fn patiently<T>(future: impl Future<Output = T>) -> Result<T, Refusal> {
-    let sentence = || format!("nothing came for {} seconds", STALL.as_secs());
-    timeout(STALL, future).await.map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, sentence()))
+/// Returns an error (408) if `future` does not complete within the stall timeout.
+pub async fn with_stall_timeout<T>(future: impl Future<Output = T>) -> Result<T, ApiError> {
+    let message = || format!("no data received for {} seconds", STALL_TIMEOUT.as_secs());
+    timeout(STALL_TIMEOUT, future).await.map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, message()))
 }
 
-enum Kind {
-    Picture,
+enum MediaKind {
+    Image,
     Video,
 }
 
-/// What a file is by its first bytes.
-fn sniffed(head: &[u8]) -> Option<Kind> {
-    let kind = infer::get(head)?.mime_type();
-    if PICTURES.contains(&kind) {
-        Some(Kind::Picture)
-    } else if VIDEO_TYPES.contains(&kind) {
-        Some(Kind::Video)
+/// Detects the format from the first bytes of a file. Returns `None` if it is not supported.
+fn sniff(head: &[u8]) -> Option<MediaKind> {
+    let mime_type = infer::get(head)?.mime_type();
+    if IMAGE_TYPES.contains(&mime_type) {
+        Some(MediaKind::Image)
+    } else if VIDEO_TYPES.contains(&mime_type) {
+        Some(MediaKind::Video)
     } else {
         None
     }
 }
 
-/// A client's name for a file, without folders and control characters.
-fn plain_name(name: Option<&str>) -> String {
+/// Removes directories and control characters from a client's file name and truncates it. Returns `file` if nothing is
+/// left.
+fn sanitize_file_name(name: Option<&str>) -> String {
     let name = name.unwrap_or_default().rsplit(['/', '\\']).next().unwrap_or_default();
-    let name: String = name.chars().filter(|c| !c.is_control()).take(NAME_LENGTH).collect();
+    let name: String = name.chars().filter(|c| !c.is_control()).take(MAX_NAME_CHARS).collect();
     if name.is_empty() { "file".into() } else { name }
 }
 
@@ -311,25 +315,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_lose_their_folders() {
-        assert_eq!(plain_name(Some("C:\\posters\\a b.png")), "a b.png");
-        assert_eq!(plain_name(Some("../../etc/passwd")), "passwd");
-        assert_eq!(plain_name(Some("a\nb")), "ab");
-        assert_eq!(plain_name(Some("x/")), "file");
-        assert_eq!(plain_name(None), "file");
+    fn file_names_lose_directories_and_control_characters() {
+        assert_eq!(sanitize_file_name(Some("C:\\posters\\a b.png")), "a b.png");
+        assert_eq!(sanitize_file_name(Some("../../etc/passwd")), "passwd");
+        assert_eq!(sanitize_file_name(Some("a\nb")), "ab");
+        assert_eq!(sanitize_file_name(Some("x/")), "file");
+        assert_eq!(sanitize_file_name(None), "file");
     }
 
     #[test]
-    fn formats_are_told_by_content() {
+    fn formats_are_detected_from_content() {
         let read = |name: &str| std::fs::read(format!("{}/fixtures/media/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
         for name in ["gray.png", "pixel.png", "sixteen.png"] {
-            assert!(matches!(sniffed(&read(name)), Some(Kind::Picture)), "{name}");
+            assert!(matches!(sniff(&read(name)), Some(MediaKind::Image)), "{name}");
         }
         for name in ["plain.mp4", "short.mkv", "vp9.webm", "mjpeg.avi", "mpeg4.avi", "audio_only.mp4"] {
-            assert!(matches!(sniffed(&read(name)), Some(Kind::Video)), "{name}");
+            assert!(matches!(sniff(&read(name)), Some(MediaKind::Video)), "{name}");
         }
-        assert!(sniffed(b"#EXTM3U\nfile:///etc/passwd").is_none());
-        assert!(sniffed(b"<svg xmlns='http://www.w3.org/2000/svg'/>").is_none());
-        assert!(sniffed(b"just text").is_none());
+        assert!(sniff(b"#EXTM3U\nfile:///etc/passwd").is_none());
+        assert!(sniff(b"<svg xmlns='http://www.w3.org/2000/svg'/>").is_none());
+        assert!(sniff(b"just text").is_none());
     }
 }

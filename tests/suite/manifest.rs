@@ -193,6 +193,6 @@ fn a_data_set_is_imported_and_its_manifest_read() {
     assert!(message.contains("import: posters.csv:3: `War` is `yes` where others are 0 or 1"), "{message}");
     let output = import(&folder, &["posters", "posters.csv", "--split", "1", "--out", "clips.csv"]);
     assert_code(&output, 1);
-    assert!(printed(&output).contains("--split chooses among the splits of trailers12k"));
+    assert!(printed(&output).contains("--split applies to trailers12k only"));
     assert_code(&import(&folder, &["imagenet", ".", "--out", "clips.csv"]), 2);
 }

@@ -1,4 +1,4 @@
-//! The server: the real program, over real HTTP, with the tiny network and models fitted to noise.
+//! kinoprobe-serve over HTTP, with the tiny network and classifiers trained on noise.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -21,7 +21,7 @@ use crate::support::{assert_code, fixture, root, send_signal};
 const LABELS: [&str; 4] = ["Action", "Comedy", "Drama", "Horror"];
 const YEARS: [i32; 3] = [2004, 2005, 2006];
 
-/// Fits a small network to noise and saves it as `dir`.
+/// Trains a small classifier on noise and saves it in `dir`.
 fn save_head(dir: &Path, seed: u64, labels: &[&str], sha256: &str) {
     let noise = |i: usize, k: usize| ((i * 7919 + k * 104_729 + seed as usize * 31) % 1000) as f32 / 500.0 - 1.0;
     let count = 48;
@@ -46,11 +46,11 @@ fn save_head(dir: &Path, seed: u64, labels: &[&str], sha256: &str) {
     SavedModel { about, model: fitted.model }.save(dir).unwrap();
 }
 
-/// A trained set of poster models, as `posters.json` lists it.
+/// Writes poster models and their posters.json, modified by `change`.
 fn save_models(dir: &Path, change: impl FnOnce(&mut Value)) {
     let sha256 = fetch::sha256_of(&fixture("models/tiny.onnx")).unwrap();
     for (seed, year) in YEARS.iter().enumerate() {
-        // The last year knows one genre less.
+        // The model of the last year lacks one genre.
         save_head(&dir.join(year.to_string()), seed as u64, &LABELS[..4 - seed / 2], &sha256);
     }
     save_head(&dir.join("all"), 9, &LABELS, &sha256);
@@ -75,22 +75,22 @@ struct Server {
     agent: ureq::Agent,
 }
 
-struct Answer {
+struct HttpResponse {
     status: u16,
     headers: ureq::http::HeaderMap,
     text: String,
 }
 
-impl Answer {
+impl HttpResponse {
     fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
 
-    /// The sentence of a refusal.
+    /// Asserts that this is an error response with the status, and returns its message.
     #[track_caller]
-    fn refusal(&self, status: u16) -> String {
+    fn error(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{}", self.text);
-        conforms("Error", &self.json());
+        assert_schema("Error", &self.json());
         self.json()["error"].as_str().unwrap().to_owned()
     }
 }
@@ -108,7 +108,7 @@ impl Server {
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let address =
-            line.trim().strip_prefix("http://").expect("the address comes first").trim_end_matches('/').into();
+            line.trim().strip_prefix("http://").expect("the first line is the URL").trim_end_matches('/').into();
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         Self { child, address, models, agent }
     }
@@ -117,21 +117,21 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
-    fn get(&self, path: &str) -> Answer {
-        answer(self.agent.get(self.url(path)).call().unwrap())
+    fn get(&self, path: &str) -> HttpResponse {
+        read_response(self.agent.get(self.url(path)).call().unwrap())
     }
 
-    fn predict(&self, files: &[(&str, &[u8])]) -> Answer {
+    fn predict(&self, files: &[(&str, &[u8])]) -> HttpResponse {
         let parts: Vec<_> = files.iter().map(|(name, bytes)| ("file", *name, *bytes)).collect();
         self.send(&parts)
     }
 
-    fn send(&self, parts: &[(&str, &str, &[u8])]) -> Answer {
+    fn send(&self, parts: &[(&str, &str, &[u8])]) -> HttpResponse {
         let request = self.agent.post(self.url("/api/predict")).content_type("multipart/form-data; boundary=cut");
-        answer(request.send(form(parts)).unwrap())
+        read_response(request.send(form(parts)).unwrap())
     }
 
-    /// Sends a signal and gives the exit code.
+    /// Sends a signal, waits for the server to end, and returns its exit code.
     fn stop(&mut self, signal: &str) -> Option<i32> {
         self.signal(signal);
         self.child.wait().unwrap().code()
@@ -156,12 +156,12 @@ fn command(models: &Path) -> Command {
     command
 }
 
-fn answer(mut response: ureq::http::Response<ureq::Body>) -> Answer {
+fn read_response(mut response: ureq::http::Response<ureq::Body>) -> HttpResponse {
     let text = response.body_mut().read_to_string().unwrap();
-    Answer { status: response.status().as_u16(), headers: response.headers().clone(), text }
+    HttpResponse { status: response.status().as_u16(), headers: response.headers().clone(), text }
 }
 
-/// A multipart body with boundary `cut`.
+/// Returns a multipart body with the boundary `cut`.
 fn form(parts: &[(&str, &str, &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
     for (field, name, bytes) in parts {
@@ -176,12 +176,12 @@ fn openapi() -> Value {
     serde_json::from_str(include_str!("../../src/serve/openapi.json")).unwrap()
 }
 
-/// Asserts that `value` is what the API's description calls `schema`.
+/// Asserts that `value` matches the schema of this name in the OpenAPI description.
 #[track_caller]
-fn conforms(schema: &str, value: &Value) {
-    let mut whole = openapi();
-    whole["$ref"] = json!(format!("#/components/schemas/{schema}"));
-    let validator = jsonschema::draft202012::new(&whole).unwrap();
+fn assert_schema(schema: &str, value: &Value) {
+    let mut root = openapi();
+    root["$ref"] = json!(format!("#/components/schemas/{schema}"));
+    let validator = jsonschema::draft202012::new(&root).unwrap();
     let errors: Vec<String> = validator.iter_errors(value).map(|e| format!("{}: {e}", e.instance_path())).collect();
     assert!(errors.is_empty(), "{schema}: {errors:?}\n{value:#}");
 }
@@ -190,8 +190,8 @@ fn media(name: &str) -> Vec<u8> {
     fs::read(fixture("media").join(name)).unwrap()
 }
 
-/// A PNG's header that claims a size, and nothing after it.
-fn png_claiming(width: u32, height: u32) -> Vec<u8> {
+/// Returns the header of a PNG of this size, without image data.
+fn png_header(width: u32, height: u32) -> Vec<u8> {
     let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
     png.extend([width.to_be_bytes(), height.to_be_bytes()].concat());
     png.extend([8, 2, 0, 0, 0, 0, 0, 0, 0]);
@@ -199,38 +199,38 @@ fn png_claiming(width: u32, height: u32) -> Vec<u8> {
 }
 
 #[test]
-fn pictures_get_the_scores_of_their_features_in_a_store() {
+fn image_scores_match_those_of_extracted_features() {
     let server = Server::start(&["--batch", "4"]);
-    let pictures = ["alpha.png", "gray.png", "pixel.png", "sixteen.png", "pictures/turned_6.jpg", "pictures/cmyk.jpg"];
-    let folder = tempfile::tempdir().unwrap();
+    let images = ["alpha.png", "gray.png", "pixel.png", "sixteen.png", "pictures/turned_6.jpg", "pictures/cmyk.jpg"];
+    let dir = tempfile::tempdir().unwrap();
     let mut manifest = String::from("id,path\n");
-    for name in pictures {
+    for name in images {
         manifest += &format!("{name},{}\n", fixture("media").join(name).display());
     }
-    fs::write(folder.path().join("manifest.csv"), manifest).unwrap();
-    let store = folder.path().join("tiny.h5");
+    fs::write(dir.path().join("manifest.csv"), manifest).unwrap();
+    let store = dir.path().join("tiny.h5");
     let mut extract = Command::new(env!("CARGO_BIN_EXE_kinoprobe-extract"));
     extract.current_dir(root()).args(["--method", "tiny", "--recipe"]).arg(fixture("pipelines/tiny.toml"));
-    extract.arg("--models").arg(fixture("models")).arg("--manifest").arg(folder.path().join("manifest.csv"));
+    extract.arg("--models").arg(fixture("models")).arg("--manifest").arg(dir.path().join("manifest.csv"));
     assert_code(&extract.arg("--out").arg(&store).output().unwrap(), 0);
-    let features = FeatureStore::open(&store).unwrap().features(0..pictures.len()).unwrap();
+    let features = FeatureStore::open(&store).unwrap().features(0..images.len()).unwrap();
     let models = PosterModels::load(server.models.path()).unwrap();
-    let wanted = models.scores(features.view()).unwrap();
+    let expected = models.scores(features.view()).unwrap();
 
-    let bytes: Vec<Vec<u8>> = pictures.iter().map(|name| media(name)).collect();
-    let files: Vec<(&str, &[u8])> =
-        pictures.iter().zip(&bytes).map(|(name, bytes)| (*name, bytes.as_slice())).collect();
-    let several = server.predict(&files);
-    assert_eq!(several.status, 200, "{}", several.text);
-    let several = several.json();
-    conforms("Predictions", &several);
-    assert_eq!(several["model"]["demo"], true);
-    for (i, wanted) in wanted.iter().enumerate() {
-        let result = &several["results"][i];
-        assert_eq!((&result["name"], &result["kind"]), (&json!(pictures[i].rsplit('/').next()), &json!("image")));
-        let heads = models.years.iter().zip(&wanted.years).zip(result["years"].as_array().unwrap());
+    let bytes: Vec<Vec<u8>> = images.iter().map(|name| media(name)).collect();
+    let files: Vec<(&str, &[u8])> = images.iter().zip(&bytes).map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+    let batch = server.predict(&files);
+    assert_eq!(batch.status, 200, "{}", batch.text);
+    let batch = batch.json();
+    assert_schema("Predictions", &batch);
+    assert_eq!(batch["model"]["demo"], true);
+    for (i, expected) in expected.iter().enumerate() {
+        let result = &batch["results"][i];
+        assert_eq!((&result["name"], &result["kind"]), (&json!(images[i].rsplit('/').next()), &json!("image")));
+        let heads = models.years.iter().zip(&expected.years).zip(result["years"].as_array().unwrap());
         let years = heads.map(|((head, scores), got)| (&head.labels, scores, &got["genres"]));
-        let overall = (&models.overall.as_ref().unwrap().labels, wanted.overall.as_ref().unwrap(), &result["overall"]);
+        let overall =
+            (&models.overall.as_ref().unwrap().labels, expected.overall.as_ref().unwrap(), &result["overall"]);
         for (labels, scores, got) in years.chain([overall]) {
             let got = got.as_array().unwrap();
             assert_eq!(got.len(), scores.len());
@@ -238,28 +238,28 @@ fn pictures_get_the_scores_of_their_features_in_a_store() {
             for (&label, &score) in labels.iter().zip(scores) {
                 let genre = got.iter().find(|genre| genre["label"] == LABELS[label]).unwrap();
                 let distance = (genre["score"].as_f64().unwrap() - f64::from(score)).abs();
-                assert!(distance < 1e-6, "{}: {genre} against {score}", pictures[i]);
+                assert!(distance < 1e-6, "{}: {genre} against {score}", images[i]);
             }
         }
-        // One by one or together: the same.
-        let alone = server.predict(&files[i..=i]).json();
-        for (ours, theirs) in
-            alone["results"][0]["overall"].as_array().unwrap().iter().zip(result["overall"].as_array().unwrap())
+        // A request with a single file has the same scores.
+        let single = server.predict(&files[i..=i]).json();
+        for (a, b) in
+            single["results"][0]["overall"].as_array().unwrap().iter().zip(result["overall"].as_array().unwrap())
         {
-            assert!((ours["score"].as_f64().unwrap() - theirs["score"].as_f64().unwrap()).abs() < 1e-6);
+            assert!((a["score"].as_f64().unwrap() - b["score"].as_f64().unwrap()).abs() < 1e-6);
         }
     }
-    assert_ne!(several["results"][0]["overall"], several["results"][1]["overall"]);
+    assert_ne!(batch["results"][0]["overall"], batch["results"][1]["overall"]);
 }
 
 #[test]
-fn a_video_gives_genres_over_time() {
+fn videos_have_scores_per_frame() {
     let server = Server::start(&["--frames", "3"]);
-    let answer = server.predict(&[("a trailer.mp4", &media("plain.mp4"))]);
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    let answer = answer.json();
-    conforms("Predictions", &answer);
-    let result = &answer["results"][0];
+    let response = server.predict(&[("a trailer.mp4", &media("plain.mp4"))]);
+    assert_eq!(response.status, 200, "{}", response.text);
+    let response = response.json();
+    assert_schema("Predictions", &response);
+    let result = &response["results"][0];
     assert_eq!((&result["name"], &result["kind"]), (&json!("a trailer.mp4"), &json!("video")));
     let frames = result["frames"].as_array().unwrap();
     let seconds: Vec<f64> = frames.iter().map(|frame| frame["seconds"].as_f64().unwrap()).collect();
@@ -275,12 +275,12 @@ fn a_video_gives_genres_over_time() {
 }
 
 #[test]
-fn without_a_model_for_all_overall_is_the_mean_of_the_years() {
+fn overall_is_the_mean_over_the_years_without_an_overall_model() {
     let server = Server::start_with(&[], |listed| listed["overall"] = Value::Null);
-    let answer = server.predict(&[("a.png", &media("gray.png"))]).json();
-    conforms("Predictions", &answer);
-    conforms("Models", &server.get("/api/models").json());
-    let result = &answer["results"][0];
+    let response = server.predict(&[("a.png", &media("gray.png"))]).json();
+    assert_schema("Predictions", &response);
+    assert_schema("Models", &server.get("/api/models").json());
+    let result = &response["results"][0];
     for genre in result["overall"].as_array().unwrap() {
         let years = result["years"].as_array().unwrap().iter();
         let scores: Vec<f64> = years
@@ -294,55 +294,70 @@ fn without_a_model_for_all_overall_is_the_mean_of_the_years() {
 }
 
 #[test]
-fn bad_files_are_refused_with_their_status_and_a_sentence() {
+fn invalid_files_are_rejected_with_status_and_message() {
     let server =
         Server::start(&["--files", "2", "--picture-megabytes", "1", "--request-megabytes", "2", "--seconds", "2"]);
     let jpeg = media("pictures/turned_3.jpg");
     let good = media("gray.png");
-    let says = |files: &[(&str, &[u8])], status: u16, sentence: &str| {
-        let said = server.predict(files).refusal(status);
-        assert!(said.contains(sentence), "{said}");
+    let assert_rejected = |files: &[(&str, &[u8])], status: u16, expected: &str| {
+        let message = server.predict(files).error(status);
+        assert!(message.contains(expected), "{message}");
         let temporary = std::env::temp_dir();
-        let (ours, theirs) = (root().to_str().unwrap(), temporary.to_str().unwrap());
-        assert!(!said.contains(ours) && !said.contains(theirs), "a path of the server: {said}");
+        for path in [root().to_str().unwrap(), temporary.to_str().unwrap()] {
+            assert!(!message.contains(path), "a path of the server: {message}");
+        }
     };
-    says(&[("text.jpg", b"no picture at all")], 415, "text.jpg is neither a picture");
-    says(&[("list.mp4", b"#EXTM3U\nfile:///etc/passwd\n")], 415, "list.mp4 is neither");
-    says(&[("drawing.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>")], 415, "neither a picture");
-    says(&[("empty.png", b"")], 422, "empty.png is empty");
-    says(&[("half.jpg", &jpeg[..jpeg.len() / 2])], 422, "half.jpg cannot be decoded: the picture is cut off");
-    says(&[("half.png", &good[..good.len() - 20])], 422, "half.png cannot be decoded");
-    says(&[("noise.jpg", &[&b"\xff\xd8\xff\xe0"[..], &[7; 600]].concat())], 422, "noise.jpg cannot be decoded");
-    says(&[("head.mp4", &media("plain.mp4")[..900])], 422, "head.mp4 cannot be decoded");
-    says(&[("sound.mp4", &media("audio_only.mp4"))], 422, "no video stream");
-    says(&[("bomb.png", &png_claiming(60_000, 60_000))], 413, "bomb.png claims 3600000000 pixels");
-    says(&[("long.mp4", &media("plain.mp4"))], 413, "long.mp4 is longer than 2 seconds");
-    says(&[("large.png", &[&good[..], &[0; 1 << 20]].concat())], 413, "large.png has more than 1 MB");
-    says(&[("large.mp4", &[&media("ten.mp4")[..], &vec![0; 2 << 20]].concat())], 413, "the request is too large");
-    says(&[("a.png", &good), ("b.png", &good), ("c.png", &good)], 413, "at most 2 files");
-    says(&[("a.png", &good), ("b.txt", b"text")], 415, "b.txt is neither");
-    says(&[], 400, "in a field called file");
-    assert!(server.send(&[("picture", "a.png", &good)]).refusal(400).contains("in a field called file"));
+    assert_rejected(&[("text.jpg", b"not an image")], 415, "text.jpg is not a supported image");
+    assert_rejected(&[("list.mp4", b"#EXTM3U\nfile:///etc/passwd\n")], 415, "list.mp4 is not a supported image");
+    assert_rejected(&[("drawing.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>")], 415, "not a supported image");
+    assert_rejected(&[("empty.png", b"")], 422, "empty.png is empty");
+    assert_rejected(
+        &[("half.jpg", &jpeg[..jpeg.len() / 2])],
+        422,
+        "half.jpg cannot be decoded: the image is truncated",
+    );
+    assert_rejected(&[("half.png", &good[..good.len() - 20])], 422, "half.png cannot be decoded");
+    assert_rejected(
+        &[("noise.jpg", &[&b"\xff\xd8\xff\xe0"[..], &[7; 600]].concat())],
+        422,
+        "noise.jpg cannot be decoded",
+    );
+    assert_rejected(&[("head.mp4", &media("plain.mp4")[..900])], 422, "head.mp4 cannot be decoded");
+    assert_rejected(&[("sound.mp4", &media("audio_only.mp4"))], 422, "no video stream");
+    assert_rejected(&[("bomb.png", &png_header(60_000, 60_000))], 413, "bomb.png has 3600000000 pixels");
+    assert_rejected(&[("long.mp4", &media("plain.mp4"))], 413, "long.mp4 is longer than 2 seconds");
+    assert_rejected(&[("large.png", &[&good[..], &[0; 1 << 20]].concat())], 413, "large.png is larger than 1 MB");
+    assert_rejected(
+        &[("large.mp4", &[&media("ten.mp4")[..], &vec![0; 2 << 20]].concat())],
+        413,
+        "the request is too large",
+    );
+    assert_rejected(&[("a.png", &good), ("b.png", &good), ("c.png", &good)], 413, "the limit is 2 per request");
+    assert_rejected(&[("a.png", &good), ("b.txt", b"text")], 415, "b.txt is not a supported image");
+    assert_rejected(&[], 400, "in a field named `file`");
+    assert!(server.send(&[("image", "a.png", &good)]).error(400).contains("in a field named `file`"));
     let plain = server.agent.post(server.url("/api/predict")).content_type("text/plain").send("x").unwrap();
-    answer(plain).refusal(400);
+    read_response(plain).error(400);
     let cut = server.agent.post(server.url("/api/predict")).content_type("multipart/form-data; boundary=cut");
-    answer(cut.send(&form(&[("file", "a.png", &good)])[..80]).unwrap()).refusal(400);
-    // After all that it works as before.
+    read_response(cut.send(&form(&[("file", "a.png", &good)])[..80]).unwrap()).error(400);
+    // The server still works.
     assert_eq!(server.predict(&[("../a/b.png", &good)]).json()["results"][0]["name"], "b.png");
 }
 
 #[test]
-fn every_route_and_status_is_described_and_safe() {
+fn routes_match_the_openapi_description_and_have_security_headers() {
     let server = Server::start(&[]);
     let mut described: Vec<String> = openapi()["paths"].as_object().unwrap().keys().cloned().collect();
     described.sort();
     let mut served = vec!["/api/predict".to_string()];
     for path in described.iter().filter(|path| *path != "/api/predict") {
-        let answer = server.get(path);
-        assert_eq!(answer.status, 200, "{path}");
-        let kinds = &openapi()["paths"][path]["get"]["responses"]["200"]["content"];
-        let kind = answer.headers["content-type"].to_str().unwrap();
-        assert!(kinds.as_object().unwrap().keys().any(|known| kind.starts_with(known)), "{path}: {kind}");
+        let response = server.get(path);
+        assert_eq!(response.status, 200, "{path}");
+        let content_types = &openapi()["paths"][path]["get"]["responses"]["200"]["content"];
+        let content_type = response.headers["content-type"].to_str().unwrap();
+        let is_described =
+            content_types.as_object().unwrap().keys().any(|described| content_type.starts_with(described));
+        assert!(is_described, "{path}: {content_type}");
         served.push(path.clone());
     }
     served.sort();
@@ -351,13 +366,16 @@ fn every_route_and_status_is_described_and_safe() {
     let page = server.get("/").text;
     for attribute in ["src=\"", "href=\""] {
         for link in page.split(attribute).skip(1).map(|rest| rest.split('"').next().unwrap()) {
-            assert!(described.contains(&format!("/{link}")), "the page asks for {link}");
+            assert!(described.contains(&format!("/{link}")), "the page links to {link}");
         }
     }
-    assert!(!page.contains("style=") && !page.contains("onclick") && !page.contains("http"), "inline or elsewhere");
+    assert!(
+        !page.contains("style=") && !page.contains("onclick") && !page.contains("http"),
+        "inline styles or scripts, or resources of other hosts"
+    );
     let api = openapi();
-    for source in ["api.rs", "upload.rs", "refusal.rs"] {
-        // Each status that the code can give stands in the description.
+    for source in ["api.rs", "upload.rs", "api_error.rs"] {
+        // Every status in the code is described.
         let code = fs::read_to_string(root().join("src/serve").join(source)).unwrap();
         for (name, status) in [
             ("BAD_REQUEST", "400"),
@@ -374,11 +392,11 @@ fn every_route_and_status_is_described_and_safe() {
         }
     }
 
-    assert!(server.get("/nowhere").refusal(404).contains("/nowhere"));
-    assert!(server.get("/../Cargo.toml").refusal(404).contains("nothing at"));
-    server.get("/api/predict").refusal(405);
-    answer(server.agent.post(server.url("/healthz")).send_empty().unwrap()).refusal(405);
-    conforms("Models", &server.get("/api/models").json());
+    assert!(server.get("/nowhere").error(404).contains("/nowhere"));
+    assert!(server.get("/../Cargo.toml").error(404).contains("no resource at"));
+    server.get("/api/predict").error(405);
+    read_response(server.agent.post(server.url("/healthz")).send_empty().unwrap()).error(405);
+    assert_schema("Models", &server.get("/api/models").json());
     assert_eq!(server.get("/api/openapi.json").json(), openapi());
     assert_eq!(server.get("/healthz").json(), json!({"status": "ok"}));
 
@@ -396,7 +414,7 @@ fn every_route_and_status_is_described_and_safe() {
 }
 
 #[test]
-fn prometheus_reads_what_was_counted() {
+fn metrics_count_requests_and_images() {
     let server = Server::start(&[]);
     server.predict(&[("a.png", &media("gray.png"))]);
     server.predict(&[("a.txt", b"text")]);
@@ -409,26 +427,26 @@ fn prometheus_reads_what_was_counted() {
         "kinoprobe_free_places 128",
         "# EOF",
     ] {
-        assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");
+        assert!(text.lines().any(|other| other == line), "missing {line} in\n{text}");
     }
     assert!(text.contains("kinoprobe_resident_memory_bytes "), "{text}");
 }
 
 #[test]
-fn under_load_some_are_refused_and_told_when_to_come_back() {
+fn requests_beyond_capacity_are_rejected_with_retry_after() {
     let server = Server::start(&["--queue", "2"]);
     let poster = media("pictures/turned_3.jpg");
-    // Two requests that have begun hold both places.
-    let held: Vec<TcpStream> = (0..2).map(|_| begin(&server.address)).collect();
+    // Two incomplete requests occupy both slots.
+    let incomplete: Vec<TcpStream> = (0..2).map(|_| start_request(&server.address)).collect();
     while !server.get("/metrics").text.contains("kinoprobe_free_places 0") {
         std::thread::yield_now();
     }
-    let refused = server.predict(&[("a.jpg", &poster)]);
-    assert_eq!(refused.headers["retry-after"], "1");
-    assert!(refused.refusal(503).contains("try again"));
+    let rejected = server.predict(&[("a.jpg", &poster)]);
+    assert_eq!(rejected.headers["retry-after"], "1");
+    assert!(rejected.error(503).contains("try again"));
     assert_eq!(server.get("/healthz").status, 200);
-    // Clients that vanish give their places back.
-    drop(held);
+    // The slots of disconnected clients are released.
+    drop(incomplete);
     while !server.get("/metrics").text.contains("kinoprobe_free_places 2") {
         std::thread::yield_now();
     }
@@ -441,29 +459,29 @@ fn under_load_some_are_refused_and_told_when_to_come_back() {
     assert!(statuses.contains(&200), "{statuses:?}");
 }
 
-const WHOLE: &str =
+const REQUEST_HEAD: &str =
     "POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=cut\r\n";
 
-/// Begins a request and does not end it.
-fn begin(address: &str) -> TcpStream {
+/// Sends the head of a request and the start of its body.
+fn start_request(address: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "{WHOLE}Content-Length: 1000\r\n\r\n--cut\r\n").unwrap();
+    write!(stream, "{REQUEST_HEAD}Content-Length: 1000\r\n\r\n--cut\r\n").unwrap();
     stream
 }
 
 #[test]
-fn a_signal_lets_requests_finish_that_have_begun() {
+fn shutdown_finishes_requests_in_progress() {
     for signal in ["-TERM", "-INT"] {
         let mut server = Server::start(&[]);
         let body = form(&[("file", "a.png", &media("gray.png"))]);
         let mut stream = TcpStream::connect(&server.address).unwrap();
-        write!(stream, "{WHOLE}Connection: close\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();
+        write!(stream, "{REQUEST_HEAD}Connection: close\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();
         stream.write_all(&body[..50]).unwrap();
         while !server.get("/metrics").text.contains("kinoprobe_free_places 127") {
             std::thread::yield_now();
         }
         server.signal(signal);
-        // The door is closed before the guests have left.
+        // New connections are rejected while the request is in progress.
         while TcpStream::connect(&server.address).is_ok() {
             std::thread::yield_now();
         }
@@ -473,50 +491,50 @@ fn a_signal_lets_requests_finish_that_have_begun() {
         assert!(text.starts_with("HTTP/1.1 200"), "{text}");
         assert_eq!(server.child.wait().unwrap().code(), Some(0));
     }
-    // With nothing to do it ends at once.
+    // An idle server ends at once.
     let mut server = Server::start(&[]);
     assert_eq!(server.get("/healthz").status, 200);
     assert_eq!(server.stop("-TERM"), Some(0));
 }
 
 #[test]
-fn models_that_do_not_fit_are_refused_with_a_sentence() {
-    let refused = |change: &dyn Fn(&mut Value), expected: &str| {
-        let folder = tempfile::tempdir().unwrap();
-        save_models(folder.path(), change);
-        let output = command(folder.path()).output().unwrap();
+fn inconsistent_models_are_rejected() {
+    let assert_rejected = |change: &dyn Fn(&mut Value), expected: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        save_models(dir.path(), change);
+        let output = command(dir.path()).output().unwrap();
         assert_code(&output, 1);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(said.contains(expected), "{said}");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(message.contains(expected), "{message}");
     };
-    refused(&|listed| listed["model_sha256"] = json!("00ff"), "was fitted to features of another network");
-    refused(&|listed| listed["years"][0]["thresholds"] = json!([0.5]), "knows 4 genres");
-    refused(&|listed| listed["labels"] = json!(["Action", "Comedy"]), "knows a genre \"Drama\"");
-    refused(&|listed| listed["card"] = json!("huge"), "no such model card; there are tiny");
-    refused(&|listed| listed["years"][1]["folder"] = json!("1999"), "1999");
+    assert_rejected(&|listed| listed["model_sha256"] = json!("00ff"), "was fitted to features of another network");
+    assert_rejected(&|listed| listed["years"][0]["thresholds"] = json!([0.5]), "knows 4 genres");
+    assert_rejected(&|listed| listed["labels"] = json!(["Action", "Comedy"]), "knows a genre \"Drama\"");
+    assert_rejected(&|listed| listed["card"] = json!("huge"), "no such model card; there are tiny");
+    assert_rejected(&|listed| listed["years"][1]["folder"] = json!("1999"), "1999");
     let empty = tempfile::tempdir().unwrap();
     let output = command(&PathBuf::from(empty.path())).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("posters.json: No such file"));
 }
 
-/// A folder to export from, with something in the place of ONNX Runtime for browsers.
-fn with_runtime() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let runtime = folder.path().join("third_party/onnxruntime-web");
+/// Returns a working directory with placeholder files of ONNX Runtime Web.
+fn dir_with_runtime() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = dir.path().join("third_party/onnxruntime-web");
     fs::create_dir_all(&runtime).unwrap();
     for name in ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm", "LICENSE"] {
         fs::write(runtime.join(name), name).unwrap();
     }
     fs::write(runtime.join("VERSION"), "1.2.3\n").unwrap();
-    folder
+    dir
 }
 
 #[test]
-fn a_static_site_has_the_page_and_all_that_its_browser_needs() {
+fn exported_site_contains_page_runtime_and_models() {
     let server = Server::start(&[]);
-    let folder = with_runtime();
-    let site = folder.path().join("a/site");
-    let export = || command(server.models.path()).current_dir(&folder).arg("--export").arg(&site).output().unwrap();
+    let dir = dir_with_runtime();
+    let site = dir.path().join("a/site");
+    let export = || command(server.models.path()).current_dir(&dir).arg("--export").arg(&site).output().unwrap();
     assert_code(&export(), 0);
 
     let read = |name: &str| fs::read_to_string(site.join(name)).unwrap();
@@ -528,24 +546,24 @@ fn a_static_site_has_the_page_and_all_that_its_browser_needs() {
     assert!(read("predict.js").contains("worker.js") && !read("predict.js").contains("api/predict"));
     assert_eq!(read("onnxruntime/ort-wasm.js"), "ort-wasm-simd-threaded.mjs");
 
-    let known: Value = serde_json::from_str(&read("models.json")).unwrap();
-    let mut said = server.get("/api/models").json()["models"][0].take();
-    said["provider"] = json!("ONNX Runtime 1.2.3 in the browser");
-    assert_eq!(known["models"][0], said);
-    let resize = &known["network"]["input"]["resize"];
-    assert_eq!((resize, &known["network"]["output"]), (&json!({"size": [64, 64]}), &json!("code")));
-    let heads = known["heads"].as_array().unwrap();
+    let site_models: Value = serde_json::from_str(&read("models.json")).unwrap();
+    let mut description = server.get("/api/models").json()["models"][0].take();
+    description["provider"] = json!("ONNX Runtime 1.2.3 in the browser");
+    assert_eq!(site_models["models"][0], description);
+    let resize = &site_models["network"]["input"]["resize"];
+    assert_eq!((resize, &site_models["network"]["output"]), (&json!({"size": [64, 64]}), &json!("code")));
+    let heads = site_models["heads"].as_array().unwrap();
     let files: Vec<&str> = heads.iter().map(|head| head["file"].as_str().unwrap()).collect();
     assert_eq!(files, ["heads/2004.onnx", "heads/2005.onnx", "heads/2006.onnx", "heads/all.onnx"]);
-    for part in heads.iter().chain([&known["network"]]) {
+    for part in heads.iter().chain([&site_models["network"]]) {
         let length = fs::metadata(site.join(part["file"].as_str().unwrap())).unwrap().len();
         assert_eq!(part["bytes"], json!(length));
     }
 
-    // Once more over it, but not over a folder of something else.
+    // An existing site is overwritten, but not a directory with other files.
     assert_code(&export(), 0);
     fs::remove_file(site.join("models.json")).unwrap();
-    let refused = export();
-    assert_code(&refused, 1);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("no exported site: name a new folder"));
+    let rejected = export();
+    assert_code(&rejected, 1);
+    assert!(String::from_utf8_lossy(&rejected.stderr).contains("not an exported site: choose another one"));
 }

@@ -1,86 +1,86 @@
-// What a visitor does with the page, and what must come of it.
+// Checks of the page in a browser, with the actions of a user.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import axe from 'axe-core';
 
-const TEXT = { name: 'notes.png', mimeType: 'image/png', buffer: Buffer.from('Not a picture, whatever its name says.\n') };
-const CUT = (picture) => ({ ...picture, name: 'cut.jpg', buffer: picture.buffer.subarray(0, picture.buffer.length / 2) });
-/** What browsers do not read, or each in its own way: of these the site says so. */
-const SERVER_ALONE = { 'cmyk.jpg': 'is in print colors (CMYK): save it in RGB.', 'deflate.tiff': 'is not a picture that this page can look at (JPEG, PNG, WebP, GIF, BMP), whatever its name says.' };
-/** How long the network may take to load and to run, on a machine with other work. */
-const PATIENCE = 300_000;
+const TEXT_FILE = { name: 'notes.png', mimeType: 'image/png', buffer: Buffer.from('Text in a file named like an image.\n') };
+const truncate = (image) => ({ ...image, name: 'truncated.jpg', buffer: image.buffer.subarray(0, image.buffer.length / 2) });
+/** Messages of the site for images that browsers do not decode, or decode differently. */
+const UNSUPPORTED_BY_SITE = { 'cmyk.jpg': 'has CMYK colors: save it as RGB.', 'deflate.tiff': 'is not a supported image (JPEG, PNG, WebP, GIF, BMP); the format is detected from the content, not the file name.' };
+/** Time for the network to load and run on a busy machine, in milliseconds. */
+const TIMEOUT = 300_000;
 
-/** A fresh page in a window of its own, with what went wrong on it. */
+/** Opens the page in a new browser context. `problems` collects its errors and its requests to other hosts. */
 async function open(browser, address, width, colorScheme = 'light') {
   const context = await browser.newContext({ viewport: { width, height: width < 600 ? 740 : 900 }, colorScheme, acceptDownloads: true });
-  context.setDefaultTimeout(PATIENCE);
+  context.setDefaultTimeout(TIMEOUT);
   const page = await context.newPage();
   const problems = [];
   page.on('pageerror', (error) => problems.push(error.message));
   page.on('console', (message) => {
-    // A browser says by itself that the server refused a file.
+    // The browser itself logs responses with an error status.
     if (message.type() === 'error' && !/status of 4(15|22)/.test(message.text())) problems.push(message.text());
   });
   context.on('request', (request) => {
     const url = request.url();
-    if (!url.startsWith(address) && !/^(blob|data):/.test(url)) problems.push(`asks ${url}`);
+    if (!url.startsWith(address) && !/^(blob|data):/.test(url)) problems.push(`requests ${url}`);
   });
   await page.goto(address);
   await page.locator('#year option').nth(1).waitFor({ state: 'attached' });
   return { context, page, problems };
 }
 
-/** Waits until there are so many cards and each has its answer. By the clock: a busy machine may draw no frame for long. */
-async function settled(page, count) {
-  const is = (count) => document.querySelectorAll('.card').length === count && !document.querySelector('.waiting');
-  await page.waitForFunction(is, count, { polling: 100 });
+/** Waits for `count` cards with results. Polls by time because a busy machine may render no frames for a while. */
+async function waitForResults(page, count) {
+  const isComplete = (count) => document.querySelectorAll('.card').length === count && !document.querySelector('.pending');
+  await page.waitForFunction(isComplete, count, { polling: 100 });
 }
 
-/** Chooses files and waits until each has its answer; gives the cards of these files. */
+/** Uploads files and waits for their results. Returns the cards of the files. */
 async function upload(page, files) {
   const before = await page.locator('.card').count();
   await page.locator('#files').setInputFiles(files);
-  await settled(page, before + files.length);
+  await waitForResults(page, before + files.length);
   return files.map((_, i) => page.locator('.card').nth(i));
 }
 
 const texts = async (locator) => (await locator.allInnerTexts()).map((text) => text.trim());
 
-/** Presses a button and reads what it downloads. */
-async function downloaded(page, button, folder) {
-  const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: button }).click()]);
-  const file = path.join(folder, download.suggestedFilename());
-  await download.saveAs(file);
+/** Clicks a button and returns the content of the file it downloads. */
+async function download(page, button, dir) {
+  const [event] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: button }).click()]);
+  const file = path.join(dir, event.suggestedFilename());
+  await event.saveAs(file);
   return readFile(file, 'utf8');
 }
 
-/** Fails on serious and critical accessibility faults. */
-async function accessible(page) {
-  await page.evaluate(axe.source); // not a script of the page: its policy would refuse it
+/** Fails on serious and critical accessibility violations. */
+async function checkAccessibility(page) {
+  await page.evaluate(axe.source); // addScriptTag would violate the page's Content-Security-Policy
   const { violations, passes } = await page.evaluate(() => axe.run(document, { resultTypes: ['violations', 'passes'] }));
-  const grave = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
-  const said = grave.map(({ id, help, nodes }) => `${id}: ${help}\n  ${nodes.slice(0, 4).map(({ html }) => html).join('\n  ')}`);
-  assert.equal(grave.length, 0, said.join('\n'));
-  return `${passes.length} rules hold${violations.length ? `; lesser faults: ${violations.map(({ id }) => id).join(', ')}` : ''}`;
+  const serious = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
+  const report = serious.map(({ id, help, nodes }) => `${id}: ${help}\n  ${nodes.slice(0, 4).map(({ html }) => html).join('\n  ')}`);
+  assert.equal(serious.length, 0, report.join('\n'));
+  return `${passes.length} rules pass${violations.length ? `; minor violations: ${violations.map(({ id }) => id).join(', ')}` : ''}`;
 }
 
-/** One visit at one width. */
-export async function checkPage({ browser, check, place, address, width, pictures, out }) {
-  const title = `${place} ${width}`;
-  const shoot = (page, name) => page.screenshot({ path: path.join(out, `${place}-${width}-${name}.png`), fullPage: true });
+/** Checks the page at one window width. */
+export async function checkPage({ browser, check, variant, address, width, images, out }) {
+  const title = `${variant} ${width}`;
+  const screenshot = (page, name) => page.screenshot({ path: path.join(out, `${variant}-${width}-${name}.png`), fullPage: true });
   const { context, page, problems } = await open(browser, address, width);
-  const [poster, second, third] = pictures;
+  const [poster, second, third] = images;
 
-  await check(`${title}: opens`, async () => {
+  await check(`${title}: page loads`, async () => {
     assert.equal(await page.locator('h1').count(), 1);
     assert.match(await page.locator('#badge').innerText(), /demo/);
     assert.deepEqual(await texts(page.locator('#year option')), ['all', '1994', '2004', '2014']);
-    await shoot(page, 'empty');
+    await screenshot(page, 'empty');
   });
 
-  await check(`${title}: by keyboard`, async () => {
+  await check(`${title}: keyboard navigation`, async () => {
     await page.locator('body').press('Tab');
     const focused = await page.evaluate(() => document.activeElement.id);
     assert.equal(focused, 'files');
@@ -93,30 +93,30 @@ export async function checkPage({ browser, check, place, address, width, picture
     assert.equal(await page.evaluate(() => document.activeElement.id), 'files');
   });
 
-  await check(`${title}: a poster gives its six likeliest genres, and a row a year`, async () => {
+  await check(`${title}: a poster shows six genres and a row per year`, async () => {
     const [card] = await upload(page, [poster]);
     assert.equal(await card.locator('.bars li').count(), 6);
     const scores = (await texts(card.locator('.bars .number'))).map(parseFloat);
     assert.deepEqual(scores, scores.toSorted((a, b) => b - a));
     assert.equal(await card.locator('.years tbody tr').count(), 3);
-    assert.equal(await card.locator('.map tbody tr').count(), 8);
-    assert.equal(await card.locator('.map tbody td').count(), 24);
+    assert.equal(await card.locator('.heatmap tbody tr').count(), 8);
+    assert.equal(await card.locator('.heatmap tbody td').count(), 24);
     assert.ok(await card.locator('img.thumbnail').evaluate((image) => image.naturalWidth > 0));
     assert.match(await page.locator('#status').innerText(), /^horror\.jpg: /);
-    await shoot(page, 'one');
+    await screenshot(page, 'one');
   });
 
-  await check(`${title}: a text file and a cut picture give sentences`, async () => {
-    const cards = await upload(page, [TEXT, CUT(poster)]);
-    const said = await texts(page.locator('.problem'));
+  await check(`${title}: a text file and a truncated image show errors`, async () => {
+    const cards = await upload(page, [TEXT_FILE, truncate(poster)]);
+    const messages = await texts(page.locator('.error'));
     assert.equal(cards.length, 2);
-    assert.match(said[0], /^notes\.png is (neither|not) a picture.*whatever its name says\.$/);
-    assert.match(said[1], /^cut\.jpg.*cut off.*\.$/);
-    await shoot(page, 'refused');
-    return said.join(' | ');
+    assert.match(messages[0], /^notes\.png is not a supported image.*not the file name\.$/);
+    assert.match(messages[1], /^truncated\.jpg cannot be decoded: .*truncated.*\.$/);
+    await screenshot(page, 'rejected');
+    return messages.join(' | ');
   });
 
-  await check(`${title}: several at once, the switch of the year, numbers in the maps`, async () => {
+  await check(`${title}: several files, year selection, scores in heatmaps`, async () => {
     const [card] = await upload(page, [second, third]);
     const before = await texts(card.locator('.bars li'));
     await page.locator('#year').selectOption('2014');
@@ -126,25 +126,25 @@ export async function checkPage({ browser, check, place, address, width, picture
     const shown = await texts(card.locator('.bars .label'));
     assert.deepEqual(row.map((text) => text.replace(/ [\d.]+$/, '')), shown);
     await page.locator('#numbers').check();
-    await shoot(page, 'several');
+    await screenshot(page, 'several');
   });
 
-  await check(`${title}: CSV and JSON say what the page shows`, async () => {
-    const lines = (await downloaded(page, 'Download CSV', out)).trimEnd().split('\r\n');
+  await check(`${title}: CSV and JSON match the page`, async () => {
+    const lines = (await download(page, 'Download CSV', out)).trimEnd().split('\r\n');
     assert.equal(lines[0], 'file,kind,year,seconds,rank,genre,score,likely');
-    assert.equal(lines.length, 1 + 3 * (8 + 3 * 8)); // three posters: overall and three years of eight genres
-    const { results } = JSON.parse(await downloaded(page, 'Download JSON', out));
+    assert.equal(lines.length, 1 + 3 * (8 + 3 * 8)); // three posters, each with overall scores and three years of eight genres
+    const { results } = JSON.parse(await download(page, 'Download JSON', out));
     assert.equal(results.length, 3);
     const best = results[0].overall[0];
     assert.ok(lines.some((line) => line.startsWith(`horror.jpg,image,,,1,${best.label},${best.score},`)));
   });
 
-  await check(`${title}: nothing is wider than the window`, async () => {
+  await check(`${title}: no horizontal scrolling`, async () => {
     const [content, window] = await page.evaluate(() => [document.scrollingElement.scrollWidth, innerWidth]);
-    assert.ok(content <= window, `${content} pixels in ${window}`);
+    assert.ok(content <= window, `content is ${content} pixels wide, the window ${window}`);
   });
 
-  await check(`${title}: drop and paste`, async () => {
+  await check(`${title}: drag and drop, paste`, async () => {
     for (const kind of ['drop', 'paste']) {
       const before = await page.locator('.card').count();
       await page.evaluate(([kind, bytes]) => {
@@ -153,19 +153,19 @@ export async function checkPage({ browser, check, place, address, width, picture
         const event = kind === 'drop' ? new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true }) : new ClipboardEvent('paste', { clipboardData: data, bubbles: true });
         document.body.dispatchEvent(event);
       }, [kind, [...second.buffer]]);
-      await settled(page, before + 1);
+      await waitForResults(page, before + 1);
       assert.equal(await page.locator('.card').first().locator('.bars li').count(), 6);
     }
   });
 
-  await check(`${title}: no accessibility fault in the light`, () => accessible(page));
-  await check(`${title}: no accessibility fault in the dark`, async () => {
+  await check(`${title}: accessibility, light color scheme`, () => checkAccessibility(page));
+  await check(`${title}: accessibility, dark color scheme`, async () => {
     await page.emulateMedia({ colorScheme: 'dark' });
-    await shoot(page, 'dark');
-    return accessible(page);
+    await screenshot(page, 'dark');
+    return checkAccessibility(page);
   });
 
-  await check(`${title}: clears; no error in the console, nothing asked of other hosts`, async () => {
+  await check(`${title}: clear; no console errors, no requests to other hosts`, async () => {
     await page.getByRole('button', { name: 'Clear' }).click();
     assert.equal(await page.locator('.card').count(), 0);
     assert.ok(await page.locator('#results').isHidden());
@@ -174,39 +174,39 @@ export async function checkPage({ browser, check, place, address, width, picture
   await context.close();
 }
 
-/** The scores of both pages for the same pictures, at most 1e-3 apart. */
-export async function checkSame({ browser, check, places, pictures }) {
-  const answers = [];
-  for (const [place, address] of places) {
+/** Checks that server and site give the same scores for the same images, with a tolerance of 1e-3. */
+export async function compareScores({ browser, check, variants, images }) {
+  const predictions = [];
+  for (const [variant, address] of variants) {
     const { context, page } = await open(browser, address, 1280);
-    const refused = new Map();
-    for (const picture of pictures) {
-      const [card] = await upload(page, [picture]);
-      for (const sentence of await texts(card.locator('.problem'))) refused.set(picture.name, sentence);
+    const errors = new Map();
+    for (const image of images) {
+      const [card] = await upload(page, [image]);
+      for (const message of await texts(card.locator('.error'))) errors.set(image.name, message);
     }
-    await check(`${place}: every picture it can read gets its scores`, () => {
-      const expected = place === 'site' ? Object.entries(SERVER_ALONE).map(([name, said]) => [name, `${name} ${said}`]) : [];
-      assert.deepEqual([...refused], expected);
+    await check(`${variant}: all supported images have scores`, () => {
+      const expected = variant === 'site' ? Object.entries(UNSUPPORTED_BY_SITE).map(([name, message]) => [name, `${name} ${message}`]) : [];
+      assert.deepEqual([...errors], expected);
     });
-    const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'Download JSON' }).click()]);
-    const { results } = JSON.parse(await readFile(await download.path(), 'utf8'));
-    answers.push(new Map(results.map((result) => [result.name, result])));
+    const [event] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'Download JSON' }).click()]);
+    const { results } = JSON.parse(await readFile(await event.path(), 'utf8'));
+    predictions.push(new Map(results.map((result) => [result.name, result])));
     await context.close();
   }
-  const [served, inBrowser] = answers;
-  for (const name of inBrowser.keys()) {
+  const [server, site] = predictions;
+  for (const name of site.keys()) {
     await check(`server and site agree on ${name}`, () => {
-      const [a, b] = [served.get(name), inBrowser.get(name)].map(scoresOf);
+      const [a, b] = [server.get(name), site.get(name)].map(scoresByKey);
       assert.deepEqual([...a.keys()].toSorted(), [...b.keys()].toSorted());
-      const most = Math.max(...[...a].map(([key, score]) => Math.abs(score - b.get(key))));
-      assert.ok(most <= 1e-3, `scores differ by ${most}`);
-      return `${a.size} scores, ${most.toExponential(1)} apart at most`;
+      const difference = Math.max(...[...a].map(([key, score]) => Math.abs(score - b.get(key))));
+      assert.ok(difference <= 1e-3, `scores differ by ${difference}`);
+      return `${a.size} scores, maximum difference ${difference.toExponential(1)}`;
     });
   }
 }
 
-/** Every score of a prediction by year (or `all`) and genre. */
-function scoresOf({ years, overall }) {
-  const each = (key) => ({ label, score }) => [`${key} ${label}`, score];
-  return new Map([...overall.map(each('all')), ...years.flatMap(({ year, genres }) => genres.map(each(year)))]);
+/** Returns a Map from year (or `all`) and genre to score. */
+function scoresByKey({ years, overall }) {
+  const entry = (key) => ({ label, score }) => [`${key} ${label}`, score];
+  return new Map([...overall.map(entry('all')), ...years.flatMap(({ year, genres }) => genres.map(entry(year)))]);
 }

@@ -1,4 +1,4 @@
-// The script's transform against torchvision's presets: the goldens of tests/suite/transform.rs.
+// Compares the site's transform with torchvision's, using the goldens of tests/suite/transform.rs.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -6,14 +6,14 @@ import { transform } from '../../src/serve/site/transform.js';
 
 const root = new URL('../../', import.meta.url);
 
-/** Every golden case of every card: eight-bit values off by one step at most, and in one of a thousand. */
+/** Checks all golden cases of all cards: at most one 8-bit value in a thousand differs, and by at most 1. */
 export async function transformMatchesTorchvision() {
   const { cases } = JSON.parse(await readFile(new URL('fixtures/media/transform.json', root)));
   const pixels = await readFile(new URL('fixtures/media/transform.bin', root));
   for (const { card, height, width, offset, shape, row } of cases) {
-    const input = await inputOf(card);
+    const input = await readInput(card);
     const [rows, columns] = input.size;
-    const planes = transform(input, picture(height, width));
+    const planes = transform(input, testImage(height, width));
     const count = shape.reduce((product, n) => product * n);
     let different = 0;
     for (let i = 0; i < count; i += 1) {
@@ -21,20 +21,20 @@ export async function transformMatchesTorchvision() {
       const y = (Math.trunc(i / shape[2]) % shape[1]) * 5;
       const x = (i % shape[2]) * 5;
       const value = (planes[(c * rows + y) * columns + x] * input.std[c] + input.mean[c]) * input.scale;
-      const step = Math.abs(value - pixels[offset + i]);
-      assert.ok(step < 1.001, `${card} ${height}x${width}: channel ${c}, row ${y}, column ${x}: ${value}, not ${pixels[offset + i]}`);
-      if (step > 0.001) different += 1;
+      const difference = Math.abs(value - pixels[offset + i]);
+      assert.ok(difference < 1.001, `${card} ${height}x${width}: channel ${c}, row ${y}, column ${x}: ${value}, expected ${pixels[offset + i]}`);
+      if (difference > 0.001) different += 1;
     }
     assert.ok(different * 1000 <= count, `${card} ${height}x${width}: ${different} of ${count} differ`);
-    const got = planes.subarray((rows + 30) * columns).subarray(0, row.length);
-    const same = row.filter((value, i) => Math.fround(value) === got[i]).length;
-    assert.ok(same >= row.length - 1, `${card} ${height}x${width}: ${got}, not ${row}`);
+    const actual = planes.subarray((rows + 30) * columns).subarray(0, row.length);
+    const same = row.filter((value, i) => Math.fround(value) === actual[i]).length;
+    assert.ok(same >= row.length - 1, `${card} ${height}x${width}: ${actual}, expected ${row}`);
   }
   return `${cases.length} cases`;
 }
 
-/** The `[input]` of a card: its lines are TOML that differs from JSON in the key's place alone. */
-async function inputOf(card) {
+/** Returns the `[input]` section of a card. Apart from `key = `, its TOML values are valid JSON. */
+async function readInput(card) {
   const text = await readFile(new URL(`models/${card}.toml`, root), 'utf8');
   const section = text.split(/^\[/m).find((part) => part.startsWith('input]'));
   const input = { scale: 255, color: 'rgb' };
@@ -44,8 +44,8 @@ async function inputOf(card) {
   return input;
 }
 
-/** The picture of tests/goldens/transform.py. */
-function picture(height, width) {
+/** The image of tests/goldens/transform.py. */
+function testImage(height, width) {
   const value = (y, x, c) => {
     if ((Math.trunc(x / 8) + Math.trunc(y / 8)) % 3 === 0) {
       const seed = Math.imul(x, 73856093) ^ Math.imul(y, 19349663) ^ Math.imul(c, 83492791);

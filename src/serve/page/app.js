@@ -1,182 +1,186 @@
-// The page: takes files in, asks for predictions, shows them.
+// The page: accepts files, requests predictions and shows them.
 
 import { csv, download } from './download.js';
 import { describe, predict, privacy } from './predict.js';
-import { bars, clock, element, map, number, thresholds, thumbnail, years } from './view.js';
+import { bars, element, formatScore, formatTime, heatmap, thresholds, thumbnail, yearTable } from './view.js';
 
-/** Requests at once. */
-const AT_ONCE = 3;
+/** Maximum number of concurrent requests. */
+const MAX_REQUESTS = 3;
 
-const find = (id) => document.getElementById(id);
-const status = (text) => { find('status').textContent = text; };
+const byId = (id) => document.getElementById(id);
+const setStatus = (text) => { byId('status').textContent = text; };
 
-/** What is known of the models, once the server has said. */
+/** Description of the models, or null while it loads. */
 let model = null;
-/** Files shown, newest first: `{file, url, card, body, result, abort}`. */
+/** Files on the page, newest first: `{file, name, url, card, body, result, abort}`. */
 let entries = [];
-const waiting = [];
+/** Entries whose request has not started. */
+const queue = [];
+/** Number of requests in progress. */
 let running = 0;
 
-/** The chosen year, or null for all. */
-const chosenYear = () => (find('year').value === '' ? null : Number(find('year').value));
+/** The selected year, or null for all years. */
+const selectedYear = () => (byId('year').value === '' ? null : Number(byId('year').value));
 
 async function start() {
-  find('privacy').textContent = privacy;
-  let described;
+  byId('privacy').textContent = privacy;
+  let description;
   try {
-    described = await describe();
+    description = await describe();
   } catch (error) {
-    status(error.message);
+    setStatus(error.message);
     return;
   }
-  [model] = described.models;
-  const notes = [model.untrained && 'untrained network: its genres say nothing', model.demo && 'trained on drawn demo posters'];
-  const said = notes.filter(Boolean).join('; ');
-  if (said) {
-    find('badge').textContent = `${said[0].toUpperCase()}${said.slice(1)}`;
-    find('badge').hidden = false;
+  [model] = description.models;
+  const warnings = [model.untrained && 'untrained network: the genres are meaningless', model.demo && 'trained on generated demo posters'];
+  const warning = warnings.filter(Boolean).join('; ');
+  if (warning) {
+    byId('badge').textContent = `${warning[0].toUpperCase()}${warning.slice(1)}`;
+    byId('badge').hidden = false;
   }
   const span = model.years.length ? `${model.years.length} years, ${model.years[0].year} to ${model.years.at(-1).year}` : 'one model for all years';
-  find('model').textContent = `${model.labels.length} genres; ${span}; features of ${model.card} (${model.weights} weights), on ${model.provider}; kinoprobe ${model.version}.`;
-  if (described.limits) {
-    const { picture_megabytes: megabytes, seconds } = described.limits;
+  byId('model').textContent = `${model.labels.length} genres; ${span}; features of ${model.card} (${model.weights} weights) on ${model.provider}; kinoprobe ${model.version}.`;
+  if (description.limits) {
+    const { picture_megabytes: megabytes, seconds } = description.limits;
     const videos = seconds ? `, videos up to ${Number((seconds / 60).toFixed(1))} minutes` : '';
-    find('limits').textContent = `Pictures up to ${megabytes} MB${videos}.`;
-    find('videos').hidden = !seconds;
-    find('files').accept = seconds ? 'image/*,video/*' : 'image/*';
+    byId('limits').textContent = `Images up to ${megabytes} MB${videos}.`;
+    byId('videos').hidden = !seconds;
+    byId('files').accept = seconds ? 'image/*,video/*' : 'image/*';
   }
-  find('year').append(element('option', { value: '' }, 'all'), ...model.years.map(({ year }) => element('option', { value: String(year) }, String(year))));
-  find('year-field').hidden = model.years.length === 0;
-  next();
+  byId('year').append(element('option', { value: '' }, 'all'), ...model.years.map(({ year }) => element('option', { value: String(year) }, String(year))));
+  byId('year-field').hidden = model.years.length === 0;
+  startRequests();
 }
 
-/** Takes files in: a card each at once, predictions as they come. */
-function take(files) {
+/** Adds a card for each file and queues its request. */
+function addFiles(files) {
   const added = [...files].map((file) => {
-    const name = file.name || 'pasted picture';
+    const name = file.name || 'pasted image';
     const url = URL.createObjectURL(file);
-    const body = element('div', {}, element('p', { class: 'waiting' }, 'Looking at it…'));
+    const body = element('div', {}, element('p', { class: 'pending' }, 'Processing…'));
     const remove = element('button', { type: 'button', class: 'quiet' }, 'Remove', element('span', { class: 'visually-hidden' }, ` ${name}`));
     const card = element('article', { class: 'card' },
       element('header', {}, element('h3', {}, name), remove),
       element('div', { class: 'top' }, element('div', {}, thumbnail(file, url)), body));
     const entry = { file, name, url, card, body, result: null, abort: new AbortController() };
-    remove.addEventListener('click', () => { drop(entry); find('files').focus(); });
+    remove.addEventListener('click', () => { removeEntry(entry); byId('files').focus(); });
     return entry;
   });
   if (!added.length) return;
   entries = [...added, ...entries];
-  find('cards').prepend(...added.map(({ card }) => card));
-  find('results').hidden = false;
-  waiting.push(...added);
-  status(added.length === 1 ? `Looking at ${added[0].name}…` : `Looking at ${added.length} files…`);
-  next();
+  byId('cards').prepend(...added.map(({ card }) => card));
+  byId('results').hidden = false;
+  queue.push(...added);
+  setStatus(added.length === 1 ? `Processing ${added[0].name}…` : `Processing ${added.length} files…`);
+  startRequests();
 }
 
-function drop(entry) {
+function removeEntry(entry) {
   entry.abort.abort();
   entry.card.remove();
   URL.revokeObjectURL(entry.url);
   entries = entries.filter((other) => other !== entry);
-  find('results').hidden = entries.length === 0;
+  byId('results').hidden = entries.length === 0;
 }
 
-/** Begins the next requests, where there is room. */
-function next() {
-  while (model && running < AT_ONCE && waiting.length) {
-    const entry = waiting.shift();
+/** Starts queued requests up to the limit. */
+function startRequests() {
+  while (model && running < MAX_REQUESTS && queue.length) {
+    const entry = queue.shift();
     if (entry.abort.signal.aborted) continue;
     running += 1;
-    ask(entry).finally(() => { running -= 1; next(); });
+    request(entry).finally(() => { running -= 1; startRequests(); });
   }
 }
 
-async function ask(entry) {
+async function request(entry) {
   try {
-    const progress = (text) => entry.body.replaceChildren(element('p', { class: 'waiting' }, text));
+    const progress = (text) => entry.body.replaceChildren(element('p', { class: 'pending' }, text));
     const { results: [result] } = await predict([entry.file], { signal: entry.abort.signal, progress });
     entry.result = result;
-    show(entry);
-    const likeliest = result.overall.slice(0, 3).map(({ label, score }) => `${label} ${number(score)}`).join(', ');
-    status(`${entry.name}: ${likeliest}.${left()}`);
+    showResult(entry);
+    const top = result.overall.slice(0, 3).map(({ label, score }) => `${label} ${formatScore(score)}`).join(', ');
+    setStatus(`${entry.name}: ${top}.${remaining()}`);
   } catch (error) {
     if (entry.abort.signal.aborted) return;
-    entry.body.replaceChildren(element('p', { class: 'problem' }, error.message));
-    status(`${error.message}${left()}`);
+    entry.body.replaceChildren(element('p', { class: 'error' }, error.message));
+    setStatus(`${error.message}${remaining()}`);
   }
 }
 
-function left() {
-  const open = waiting.length + running - 1;
-  return open > 0 ? ` ${open} to go.` : '';
+function remaining() {
+  const count = queue.length + running - 1;
+  return count > 0 ? ` ${count} remaining.` : '';
 }
 
-/** Fills the card of an entry that has its result. */
-function show(entry) {
+/** Shows the result of an entry in its card. */
+function showResult(entry) {
   const { result, card, body } = entry;
   const heading = element('h4', { class: 'visually-hidden' }, 'Likeliest genres');
-  body.replaceChildren(heading, chosenBars(result));
-  const order = result.overall.map(({ label }) => label);
+  body.replaceChildren(heading, selectedBars(result));
+  const labels = result.overall.map(({ label }) => label);
   const parts = [];
   if (result.years.length) {
     const columns = result.years.map(({ year, genres }) => ({ title: String(year), genres }));
-    parts.push(element('h4', {}, 'Year by year'), map('Genres by year.', 'Genre', order, columns), years(result.years));
+    parts.push(element('h4', {}, 'Year by year'), heatmap('Genres by year.', 'Genre', labels, columns), yearTable(result.years));
   }
   if (result.frames) {
-    const columns = result.frames.map(({ seconds, genres }) => ({ title: clock(seconds), genres }));
-    parts.unshift(element('h4', {}, 'Over time'), map('Genres by minute and second.', 'Genre', order, columns));
+    const columns = result.frames.map(({ seconds, genres }) => ({ title: formatTime(seconds), genres }));
+    parts.unshift(element('h4', {}, 'Over time'), heatmap('Genres by time (minutes and seconds).', 'Genre', labels, columns));
   }
   card.querySelector('.details')?.remove();
   card.append(element('div', { class: 'details' }, ...parts));
-  markYear(card);
+  highlightYear(card);
 }
 
-/** The bars of the chosen year. */
-function chosenBars(result) {
-  const year = chosenYear();
+/** The bars of the selected year. */
+function selectedBars(result) {
+  const year = selectedYear();
   const genres = year === null ? result.overall : result.years.find((entry) => entry.year === year).genres;
   return bars(genres, thresholds(model, year));
 }
 
-function markYear(root) {
-  for (const head of root.querySelectorAll('.map th[data-column]')) {
-    head.classList.toggle('chosen', head.dataset.column === find('year').value);
+function highlightYear(root) {
+  for (const head of root.querySelectorAll('.heatmap th[data-column]')) {
+    head.classList.toggle('selected', head.dataset.column === byId('year').value);
   }
 }
 
-find('files').addEventListener('change', ({ target }) => { take(target.files); target.value = ''; });
-find('year').addEventListener('change', () => {
-  for (const { result, body } of entries) if (result) body.querySelector('.bars').replaceWith(chosenBars(result));
-  markYear(document);
-  status(chosenYear() === null ? 'Bars of all years.' : `Bars of ${chosenYear()}.`);
+byId('files').addEventListener('change', ({ target }) => { addFiles(target.files); target.value = ''; });
+byId('year').addEventListener('change', () => {
+  for (const { result, body } of entries) if (result) body.querySelector('.bars').replaceWith(selectedBars(result));
+  highlightYear(document);
+  setStatus(selectedYear() === null ? 'Showing all years.' : `Showing ${selectedYear()}.`);
 });
-find('numbers').addEventListener('change', ({ target }) => find('cards').classList.toggle('numbers', target.checked));
-find('clear').addEventListener('click', () => {
-  [...entries].forEach(drop);
-  status('Cleared.');
-  find('files').focus();
+byId('numbers').addEventListener('change', ({ target }) => byId('cards').classList.toggle('numbers', target.checked));
+byId('clear').addEventListener('click', () => {
+  [...entries].forEach(removeEntry);
+  setStatus('Cleared.');
+  byId('files').focus();
 });
+/** All results, in the order in which the files were added. */
 const results = () => [...entries].reverse().map(({ result }) => result).filter(Boolean);
-find('csv').addEventListener('click', () => download('genres.csv', 'text/csv', csv(results())));
-find('json').addEventListener('click', () => {
+byId('csv').addEventListener('click', () => download('genres.csv', 'text/csv', csv(results())));
+byId('json').addEventListener('click', () => {
   const text = JSON.stringify({ results: results(), model }, null, 2);
   download('genres.json', 'application/json', text);
 });
 
-// Files may be dropped anywhere on the page.
-let depth = 0;
-const over = (by) => {
-  depth = Math.max(0, by === 0 ? 0 : depth + by);
-  find('drop').classList.toggle('over', depth > 0);
+// Files can be dropped anywhere on the page. dragenter and dragleave also fire for child elements, so their depth is
+// counted.
+let dragDepth = 0;
+const setDragDepth = (depth) => {
+  dragDepth = Math.max(0, depth);
+  byId('drop').classList.toggle('over', dragDepth > 0);
 };
-addEventListener('dragenter', (event) => { event.preventDefault(); over(1); });
-addEventListener('dragleave', () => over(-1));
+addEventListener('dragenter', (event) => { event.preventDefault(); setDragDepth(dragDepth + 1); });
+addEventListener('dragleave', () => setDragDepth(dragDepth - 1));
 addEventListener('dragover', (event) => event.preventDefault());
 addEventListener('drop', (event) => {
   event.preventDefault();
-  over(0);
-  take(event.dataTransfer.files);
+  setDragDepth(0);
+  addFiles(event.dataTransfer.files);
 });
-addEventListener('paste', ({ clipboardData }) => take(clipboardData.files));
+addEventListener('paste', ({ clipboardData }) => addFiles(clipboardData.files));
 
 start();

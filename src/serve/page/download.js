@@ -1,8 +1,8 @@
-// Results as files.
+// Exports results as files.
 
 const COLUMNS = ['file', 'kind', 'year', 'seconds', 'rank', 'genre', 'score', 'likely'];
 
-/** Comma-separated values: a row for each file, year (or second) and genre; the overall scores have neither. */
+/** Returns results as CSV: one row per file, year (or frame time) and genre. Overall scores have neither year nor time. */
 export function csv(results) {
   const rows = [COLUMNS];
   for (const { name, kind, overall, years, frames = [] } of results) {
@@ -13,17 +13,17 @@ export function csv(results) {
     for (const { year, genres } of years) add(year, '', genres);
     for (const { seconds, genres } of frames) add('', seconds, genres);
   }
-  return rows.map((row) => `${row.map(cell).join(',')}\r\n`).join('');
+  return rows.map((row) => `${row.map(csvCell).join(',')}\r\n`).join('');
 }
 
-/** Quoted where it must be; what a spreadsheet would run as a formula gets an apostrophe. */
-function cell(value) {
+/** Quotes a value if necessary. Text that a spreadsheet would evaluate as a formula is prefixed with an apostrophe. */
+function csvCell(value) {
   let text = String(value);
   if (typeof value === 'string' && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** Offers `text` as the file `name`. */
+/** Downloads `text` as a file. */
 export function download(name, type, text) {
   const url = URL.createObjectURL(new Blob([text], { type }));
   const link = document.createElement('a');

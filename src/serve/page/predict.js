@@ -1,18 +1,18 @@
-// Where scores come from. The page knows only `describe` and `predict`: another module with the same two functions can
-// compute them elsewhere, in the browser for one.
+// Gets predictions from the server. The page uses only `describe`, `predict` and `privacy`: the exported site replaces
+// this module with one that runs the models in the browser.
 
-/** What the page says of where files go. */
-export const privacy = 'Files are sent to this server, looked at in memory, and not kept.';
+/** What happens to the files, as shown on the page. */
+export const privacy = 'Files are sent to this server, processed in memory, and not stored.';
 
-/** The models and their limits, as `GET api/models` answers. */
+/** Returns the models and their limits: the response of `GET api/models`. */
 export async function describe() {
-  return answer(await fetch('api/models'));
+  return parseResponse(await fetch('api/models'));
 }
 
 /**
- * Predicts the genres of files (pictures or videos), as `POST api/predict` answers: `{results, model}`.
- * Another module may say through `progress`, in words, what a file waits for.
- * Throws an Error whose message is a sentence for people. A busy server is asked again, three times.
+ * Predicts the genres of images and videos. Returns the response of `POST api/predict`: `{results, model}`.
+ * A busy server is retried three times. This module ignores the option `progress`, a callback for status messages.
+ * Throws an Error whose message can be shown to users.
  */
 export async function predict(files, { signal } = {}) {
   for (let attempt = 0; ; attempt += 1) {
@@ -25,24 +25,25 @@ export async function predict(files, { signal } = {}) {
       if (error.name === 'AbortError') throw error;
       throw new Error('The server cannot be reached.');
     }
-    if (response.status !== 503 || attempt === 3) return answer(response);
+    if (response.status !== 503 || attempt === 3) return parseResponse(response);
     const seconds = Number(response.headers.get('Retry-After')) || 1;
     await new Promise((resolve) => { setTimeout(resolve, seconds * 1000 * (attempt + 1)); });
   }
 }
 
-async function answer(response) {
+async function parseResponse(response) {
   let value;
   try {
     value = await response.json();
   } catch {
-    throw new Error(`The server answered ${response.status}, and nothing that can be read.`);
+    throw new Error(`The server sent an invalid response (status ${response.status}).`);
   }
-  if (!response.ok) throw new Error(sentence(value.error));
+  if (!response.ok) throw new Error(formatMessage(value.error));
   return value;
 }
 
-/** A sentence of the API with a capital and a full stop. File names keep their case. */
-function sentence(text = 'the server refused') {
-  return /^(the|send|at|nothing|there|this) /.test(text) ? `${text[0].toUpperCase()}${text.slice(1)}.` : `${text}.`;
+/** Adds a capital and a period to a message of the API. Messages that start with a file name keep their case. */
+function formatMessage(message = 'the request failed') {
+  const text = /^(the|send|no|too|method|internal) /.test(message) ? `${message[0].toUpperCase()}${message.slice(1)}` : message;
+  return `${text}.`;
 }

@@ -1,27 +1,30 @@
-// What is shown of one file: bars, a row a year, maps.
+// Builds the elements that show the prediction for a file: bars, table of years, heatmaps.
 
-/** Genres shown where not all are. */
+/** Maximum number of genres in bars and in the table of years. */
 const TOP = 6;
-/** Score from which a cell of a map has the other color of writing: there both have a contrast of 4.5. */
+/** Score from which heatmap cells use the other text color. At this score both colors have a contrast ratio of 4.5. */
 const STRONG = 0.635;
 
-/** An element with properties, classes and children; text is never taken for markup. */
+/** Creates an element with properties, classes and children. Strings become text nodes, never markup. */
 export function element(name, { class: classes, data = {}, style = {}, ...properties } = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  if (classes) made.className = classes;
-  Object.assign(made.dataset, data);
-  for (const [key, value] of Object.entries(style)) made.style.setProperty(key, value);
-  made.append(...children.filter((child) => child !== null && child !== undefined));
-  return made;
+  const created = Object.assign(document.createElement(name), properties);
+  if (classes) created.className = classes;
+  Object.assign(created.dataset, data);
+  for (const [key, value] of Object.entries(style)) created.style.setProperty(key, value);
+  created.append(...children.filter((child) => child !== null && child !== undefined));
+  return created;
 }
 
-export const number = (score) => score.toFixed(2);
+export const formatScore = (score) => score.toFixed(2);
 
-/** Threshold by label: of a year's model, or (year null) of the model of all posters, or the mean over the years. */
+/**
+ * Returns a Map from label to threshold: of a year's model, or if `year` is null, of the model of all posters or else
+ * the mean over the years.
+ */
 export function thresholds(model, year) {
-  const listed = (entry) => new Map(entry.thresholds.map(({ label, threshold }) => [label, threshold]));
-  if (year !== null) return listed(model.years.find((entry) => entry.year === year));
-  if (model.overall) return listed(model.overall);
+  const toMap = (entry) => new Map(entry.thresholds.map(({ label, threshold }) => [label, threshold]));
+  if (year !== null) return toMap(model.years.find((entry) => entry.year === year));
+  if (model.overall) return toMap(model.overall);
   const sums = new Map();
   for (const { thresholds: list } of model.years) {
     for (const { label, threshold } of list) {
@@ -32,7 +35,7 @@ export function thresholds(model, year) {
   return new Map([...sums].map(([label, [sum, count]]) => [label, sum / count]));
 }
 
-/** The likeliest genres as bars, with a line at each threshold. */
+/** The likeliest genres as bars with a line at each threshold. `limits` is the result of `thresholds`. */
 export function bars(genres, limits) {
   const items = genres.slice(0, TOP).map(({ label, score, likely }) => {
     const limit = limits.get(label);
@@ -43,65 +46,66 @@ export function bars(genres, limits) {
     return element('li', { class: likely ? 'likely' : '', title },
       element('span', { class: 'label' }, label),
       bar,
-      element('span', { class: 'number' }, number(score),
+      element('span', { class: 'number' }, formatScore(score),
         element('span', { class: 'visually-hidden' }, likely ? ', likely' : '')));
   });
   return element('ul', { class: 'bars' }, ...items);
 }
 
-/** A row for every year: its likeliest genres. */
-export function years(list) {
-  const rows = list.map(({ year, genres }) => {
+/** A table with the likeliest genres of each year. */
+export function yearTable(years) {
+  const rows = years.map(({ year, genres }) => {
     const items = genres.slice(0, TOP).map(({ label, score, likely }) =>
       element('li', { class: likely ? 'likely' : '', title: `${label}: ${score.toFixed(4)}` },
-        `${label} `, element('small', {}, number(score))));
+        `${label} `, element('small', {}, formatScore(score))));
     return element('tr', {},
       element('th', { scope: 'row' }, String(year)),
       element('td', {}, element('ol', {}, ...items)));
   });
   return element('table', { class: 'years' },
-    element('caption', {}, `The ${TOP} likeliest genres of each year’s model; bold where the score reaches its threshold.`),
+    element('caption', {}, `The ${TOP} likeliest genres of each year’s model; scores that reach the threshold are bold.`),
     element('thead', { class: 'visually-hidden' }, element('tr', {},
       element('th', { scope: 'col' }, 'Year'), element('th', { scope: 'col' }, 'Genres'))),
     element('tbody', {}, ...rows));
 }
 
 /**
- * Genres × columns as a colored table. `columns` are `{title, genres}`; `name` says what the map shows. A line below
- * tells the cell under the pointer; the numbers stand in the cells, visible on demand and always for screen readers.
+ * A table of genres × columns, colored by score. `columns` are `{title, genres}`; `corner` is the header of the labels.
+ * The line below shows the score under the pointer. The cells contain the scores too, hidden by default except for
+ * screen readers.
  */
-export function map(name, corner, labels, columns) {
-  const told = columns.map(({ genres }) => new Map(genres.map((genre) => [genre.label, genre])));
+export function heatmap(caption, corner, labels, columns) {
+  const byLabel = columns.map(({ genres }) => new Map(genres.map((genre) => [genre.label, genre])));
   const head = columns.map(({ title }) => element('th', { scope: 'col', data: { column: title } }, title));
   const rows = labels.map((label) => {
-    const cells = told.map((genres, i) => {
+    const cells = byLabel.map((genres, i) => {
       const genre = genres.get(label);
-      if (!genre) return element('td', { class: 'unknown', data: { says: `${label}, ${columns[i].title}: not known to this model` } });
+      if (!genre) return element('td', { class: 'unknown', data: { readout: `${label}, ${columns[i].title}: not a genre of this model` } });
       const classes = [genre.likely ? 'likely' : '', genre.score >= STRONG ? 'strong' : ''].join(' ');
-      const says = `${label}, ${columns[i].title}: ${genre.score.toFixed(4)}${genre.likely ? ', likely' : ''}`;
-      return element('td', { class: classes, title: says, data: { says }, style: { '--score': genre.score } },
-        element('span', {}, number(genre.score)));
+      const readout = `${label}, ${columns[i].title}: ${genre.score.toFixed(4)}${genre.likely ? ', likely' : ''}`;
+      return element('td', { class: classes, title: readout, data: { readout }, style: { '--score': genre.score } },
+        element('span', {}, formatScore(genre.score)));
     });
     return element('tr', {}, element('th', { scope: 'row' }, label), ...cells);
   });
-  const table = element('table', { class: 'map' },
-    element('caption', { class: 'visually-hidden' }, name),
+  const table = element('table', { class: 'heatmap' },
+    element('caption', { class: 'visually-hidden' }, caption),
     element('thead', {}, element('tr', {}, element('th', { scope: 'col' }, corner), ...head)),
     element('tbody', {}, ...rows));
-  const readout = element('p', { class: 'readout' }, 'Point at a cell for its score.');
+  const readout = element('p', { class: 'readout' }, 'Point at a cell to see its score.');
   readout.setAttribute('aria-hidden', 'true');
   table.addEventListener('pointerover', ({ target }) => {
-    const says = target.closest('td')?.dataset.says;
-    if (says) readout.textContent = says;
+    const text = target.closest('td')?.dataset.readout;
+    if (text) readout.textContent = text;
   });
   const scroll = element('div', { class: 'scroll', tabIndex: 0 }, table);
   scroll.setAttribute('role', 'group');
-  scroll.setAttribute('aria-label', name);
-  const note = element('p', { class: 'note' }, `${name} Stronger color is a higher score; framed cells reach the threshold.`);
+  scroll.setAttribute('aria-label', caption);
+  const note = element('p', { class: 'note' }, `${caption} Stronger colors are higher scores; framed cells reach the threshold.`);
   return element('div', {}, note, scroll, readout);
 }
 
-/** The thumbnail of a file, or nothing where the browser cannot show it. */
+/** The thumbnail of a file. It removes itself if the browser cannot decode the file. */
 export function thumbnail(file, url) {
   if (file.type.startsWith('video/')) {
     const video = element('video', { class: 'thumbnail', src: url, muted: true, preload: 'metadata', playsInline: true });
@@ -114,8 +118,8 @@ export function thumbnail(file, url) {
   return image;
 }
 
-/** Seconds as m:ss. */
-export function clock(seconds) {
+/** Formats seconds as m:ss. */
+export function formatTime(seconds) {
   const whole = Math.floor(seconds);
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, '0')}`;
 }

@@ -1,72 +1,72 @@
-// Where scores come from on the exported page: the models run in the browser. Takes the place of the page's own predict.js,
-// which asks the server.
+// Gets predictions from models that run in the browser. The exported site contains this module instead of the page's
+// predict.js, which sends files to the server.
 
-import { ofPicture } from './answer.js';
+import { predictionForImage } from './prediction.js';
 
-/** What the page says of where files go. */
+/** What happens to the files, as shown on the page. */
 export const privacy = 'Files never leave this device: the models run in your browser.';
 
-/** What is known of the models, from `models.json`. */
-let described = null;
+/** Content of `models.json`. */
+let description = null;
 let worker = null;
-/** Why the worker does not work, where it does not. */
-let broken = null;
-let count = 0;
-/** Files in the worker by number: `{resolve, reject, progress}`. */
-const open = new Map();
+/** The error that made the worker unusable, if any. */
+let workerError = null;
+let lastId = 0;
+/** Requests in the worker by ID: `{resolve, reject, progress}`. */
+const requests = new Map();
 
-/** The models and their limits. */
+/** Returns the models and their limits, and starts the worker. */
 export async function describe() {
   const response = await fetch('models.json').catch(() => ({ ok: false }));
-  if (!response.ok) throw new Error('The models cannot be loaded: models.json is missing beside this page.');
-  described = await response.json();
+  if (!response.ok) throw new Error('The models cannot be loaded: models.json is missing next to this page.');
+  description = await response.json();
   worker = new Worker(new URL('worker.js', import.meta.url), { type: 'module' });
-  worker.addEventListener('message', ({ data }) => heard(data));
+  worker.addEventListener('message', ({ data }) => handleMessage(data));
   worker.addEventListener('error', () => {
-    broken = new Error('The networks cannot run in this browser: try a newer one.');
-    for (const { reject } of open.values()) reject(broken);
-    open.clear();
+    workerError = new Error('The networks cannot run in this browser: try a newer one.');
+    for (const { reject } of requests.values()) reject(workerError);
+    requests.clear();
   });
-  return described;
+  return description;
 }
 
 /**
- * Predicts the genres of pictures: `{results, model}`, as the server answers. `progress` is told, in words, what a file waits for.
- * Throws an Error whose message is a sentence for people.
+ * Predicts the genres of images. Returns `{results, model}`, like the server. `progress` is called with status
+ * messages. Throws an Error whose message can be shown to users.
  */
 export async function predict(files, { signal, progress } = {}) {
-  const [model] = described.models;
+  const [model] = description.models;
   const results = await Promise.all([...files].map(async (file) => {
-    const name = file.name || 'pasted picture';
-    return ofPicture(model, name, await scores(file, name, signal, progress));
+    const name = file.name || 'pasted image';
+    return predictionForImage(model, name, await requestScores(file, name, signal, progress));
   }));
   return { results, model };
 }
 
-async function scores(file, name, signal, progress) {
-  if (broken) throw broken;
-  count += 1;
-  const id = count;
+async function requestScores(file, name, signal, progress) {
+  if (workerError) throw workerError;
+  lastId += 1;
+  const id = lastId;
   return new Promise((resolve, reject) => {
-    open.set(id, { resolve, reject, progress });
+    requests.set(id, { resolve, reject, progress });
     signal?.addEventListener('abort', () => {
-      open.delete(id);
-      worker.postMessage({ drop: id });
+      requests.delete(id);
+      worker.postMessage({ cancel: id });
       reject(signal.reason);
     });
     worker.postMessage({ id, file, name });
   });
 }
 
-function heard({ id, loaded, scores: list, problem }) {
+function handleMessage({ id, loaded, scores, error }) {
   if (loaded) {
-    const [done, of] = loaded.map((bytes) => Math.round(bytes / 1e6));
-    const text = loaded[0] < loaded[1] ? `Loading the networks, once: ${done} of ${of} MB…` : 'Looking at it…';
-    for (const { progress } of open.values()) progress?.(text);
+    const [done, total] = loaded.map((bytes) => Math.round(bytes / 1e6));
+    const text = loaded[0] < loaded[1] ? `Loading the networks (once): ${done} of ${total} MB…` : 'Processing…';
+    for (const { progress } of requests.values()) progress?.(text);
     return;
   }
-  const asked = open.get(id);
-  open.delete(id);
-  if (problem) asked?.reject(new Error(problem));
-  else asked?.resolve(list);
+  const request = requests.get(id);
+  requests.delete(id);
+  if (error) request?.reject(new Error(error));
+  else request?.resolve(scores);
 }

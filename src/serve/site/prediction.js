@@ -1,21 +1,20 @@
-// From scores to what the page shows, as the server answers it (src/serve/answer.rs).
+// Builds predictions from scores, with the same results as the server (src/serve/prediction.rs).
 
 /**
- * The prediction for a picture. `model` is what `describe` gives of the models; `scores` holds a list of
- * scores for each year's model and, where there is one, for the model of all posters, each in the order of its thresholds.
+ * Returns the prediction for an image. `model` is the result of `describe`. `scores` holds one array per year's model
+ * and, if there is one, the array of the model of all posters; each is in the order of the model's thresholds.
  */
-export function ofPicture(model, name, scores) {
-  const heads = model.years.map(({ thresholds }, i) => said(thresholds, scores[i]));
-  const overall = model.overall ? said(model.overall.thresholds, scores[model.years.length]) : means(model.labels, heads.flat());
-  const rank = (genres) => ranked(model.labels, genres);
-  const years = model.years.map(({ year }, i) => ({ year, genres: rank(heads[i]) }));
-  return { name, kind: 'image', years, overall: rank(overall) };
+export function predictionForImage(model, name, scores) {
+  const heads = model.years.map(({ thresholds }, i) => labeledScores(thresholds, scores[i]));
+  const overall = model.overall ? labeledScores(model.overall.thresholds, scores[model.years.length]) : means(model.labels, heads.flat());
+  const years = model.years.map(({ year }, i) => ({ year, genres: rank(model.labels, heads[i]) }));
+  return { name, kind: 'image', years, overall: rank(model.labels, overall) };
 }
 
-/** Label, score and threshold of each of a model's genres. */
-const said = (thresholds, scores) => thresholds.map(({ label, threshold }, i) => ({ label, score: scores[i], threshold }));
+/** Returns label, score and threshold of each genre of a model. */
+const labeledScores = (thresholds, scores) => thresholds.map(({ label, threshold }, i) => ({ label, score: scores[i], threshold }));
 
-/** For each label the mean score and the mean threshold of the years that know it. */
+/** Returns the mean score and mean threshold of each label, over the years whose model knows the label. */
 function means(labels, genres) {
   return labels.flatMap((label) => {
     const known = genres.filter((genre) => genre.label === label);
@@ -24,10 +23,10 @@ function means(labels, genres) {
   });
 }
 
-/** Highest score first; equal scores in the order of the labels. */
-function ranked(labels, genres) {
-  const place = new Map(labels.map((label, i) => [label, i]));
+/** Sorts genres by descending score; ties keep the order of the labels. */
+function rank(labels, genres) {
+  const index = new Map(labels.map((label, i) => [label, i]));
   return [...genres]
-    .sort((a, b) => b.score - a.score || place.get(a.label) - place.get(b.label))
+    .sort((a, b) => b.score - a.score || index.get(a.label) - index.get(b.label))
     .map(({ label, score, threshold }) => ({ label, score, likely: score >= threshold }));
 }

@@ -1,96 +1,97 @@
-// The networks, off the page's thread. Takes `{id, file, name}` and `{drop: id}`; answers `{loaded: [bytes, of]}` while the
-// networks come, then for each file `{id, scores}` (a list for each head) or `{id, problem}`.
+// Web worker that runs the networks. Receives `{id, file, name}` and `{cancel: id}`. Sends `{loaded: [bytes, total]}`
+// while the networks load, then for each file `{id, scores}` (one array per head) or `{id, error}`.
 
 import * as ort from './onnxruntime/ort.js';
-import { decode } from './picture.js';
+import { decode } from './image.js';
 import { transform } from './transform.js';
 
-const here = (file) => new URL(file, import.meta.url).href;
-// One thread: several would need headers that few static hosts send.
+const siteUrl = (file) => new URL(file, import.meta.url).href;
+// Threads need cross-origin isolation headers, which most static hosts do not send.
 ort.env.wasm.numThreads = 1;
-ort.env.wasm.wasmPaths = { mjs: here('onnxruntime/ort-wasm.js'), wasm: here('onnxruntime/ort-wasm.wasm') };
+ort.env.wasm.wasmPaths = { mjs: siteUrl('onnxruntime/ort-wasm.js'), wasm: siteUrl('onnxruntime/ort-wasm.wasm') };
 
-let asked = null;
-const dropped = new Set();
-/** Files one after another: the network runs one at a time. */
-let last = Promise.resolve();
+/** Promise of the loaded networks. */
+let networks = null;
+const cancelled = new Set();
+/** Completion of the previous file: the network runs one file at a time. */
+let previous = Promise.resolve();
 
 addEventListener('message', ({ data }) => {
-  if (data.drop !== undefined) {
-    dropped.add(data.drop);
+  if (data.cancel !== undefined) {
+    cancelled.add(data.cancel);
     return;
   }
-  last = last.then(async () => {
-    if (dropped.delete(data.id)) return;
+  previous = previous.then(async () => {
+    if (cancelled.delete(data.id)) return;
     try {
-      postMessage({ id: data.id, scores: await scores(data) });
+      postMessage({ id: data.id, scores: await score(data) });
     } catch (error) {
-      postMessage({ id: data.id, problem: error.message });
+      postMessage({ id: data.id, error: error.message });
     }
   });
 });
 
-/** For each head its scores of a picture. */
-async function scores({ file, name }) {
-  const { limits, network, backbone, heads } = await networks();
-  const picture = await decode(file, name, limits);
-  const planes = transform(network.input, picture);
-  picture.close();
+/** Returns the scores of each head for an image. */
+async function score({ file, name }) {
+  const { limits, network, backbone, heads } = await getNetworks();
+  const image = await decode(file, name, limits);
+  const planes = transform(network.input, image);
+  image.close();
   const item = new ort.Tensor('float32', planes, [1, 3, ...network.input.size]);
   const { [network.output]: features } = await backbone.run({ [network.input.name]: item });
-  const all = [];
-  for (const head of heads) all.push([...(await head.run({ features })).probabilities.data]);
-  return all;
+  const scores = [];
+  for (const head of heads) scores.push([...(await head.run({ features })).probabilities.data]);
+  return scores;
 }
 
-/** The networks: loaded once, and asked for again after a failure. */
-function networks() {
-  asked ??= load().catch((error) => {
-    asked = null;
+/** Loads the networks on the first call, and again after a failure. */
+function getNetworks() {
+  networks ??= load().catch((error) => {
+    networks = null;
     throw error;
   });
-  return asked;
+  return networks;
 }
 
 async function load() {
   const { limits, network, heads } = await (await get('models.json')).json();
   const total = [network, ...heads].reduce((sum, { bytes }) => sum + bytes, 0);
   let loaded = 0;
-  const session = async ({ file, bytes }) => {
-    const model = await whole(file, bytes, (count) => postMessage({ loaded: [loaded += count, total] }));
+  const createSession = async ({ file, bytes }) => {
+    const model = await download(file, bytes, (count) => postMessage({ loaded: [loaded += count, total] }));
     return ort.InferenceSession.create(model, { executionProviders: ['wasm'] }).catch((error) => {
       throw new Error(`The networks cannot run in this browser: ${error.message}`);
     });
   };
-  const backbone = await session(network);
+  const backbone = await createSession(network);
   const sessions = [];
-  for (const head of heads) sessions.push(await session(head));
+  for (const head of heads) sessions.push(await createSession(head));
   return { limits, network, backbone, heads: sessions };
 }
 
-/** A file of the site, which has so many bytes. */
-async function whole(file, bytes, progress) {
+/** Downloads a file of the site and checks its length. `progress` is called with the length of each chunk. */
+async function download(file, bytes, progress) {
   const content = new Uint8Array(bytes);
   const reader = (await get(file)).body.getReader();
-  let at = 0;
-  for (let part = await reader.read(); !part.done && at + part.value.length <= bytes; part = await reader.read()) {
-    content.set(part.value, at);
-    at += part.value.length;
-    progress(part.value.length);
+  let offset = 0;
+  for (let chunk = await reader.read(); !chunk.done && offset + chunk.value.length <= bytes; chunk = await reader.read()) {
+    content.set(chunk.value, offset);
+    offset += chunk.value.length;
+    progress(chunk.value.length);
   }
-  if (at !== bytes) throw new Error(`${file} did not come as it was exported: load the page again.`);
+  if (offset !== bytes) throw new Error(`${file} has an unexpected length: reload the page.`);
   return content;
 }
 
 async function get(file) {
   let response;
   try {
-    response = await fetch(here(file));
+    response = await fetch(siteUrl(file));
   } catch {
-    throw new Error(`${file} cannot be loaded: is the network there?`);
+    throw new Error(`${file} cannot be loaded: check the network connection.`);
   }
-  if (!response.ok) throw new Error(`${file} cannot be loaded: the host answered ${response.status}.`);
+  if (!response.ok) throw new Error(`${file} cannot be loaded: the host sent status ${response.status}.`);
   return response;
 }
 
-networks().catch(() => {}); // begun before the first file; a failure is told with it
+getNetworks().catch(() => {}); // start loading before the first file; a failure is reported with that file

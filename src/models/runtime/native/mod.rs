@@ -118,7 +118,7 @@ pub(super) fn load(onnx: &Path, settings: &Settings) -> Result<(String, Vec<Box<
         })?;
     let plan = Arc::new(plan);
     // What reading the weights left free is a tenth of the network's size.
-    memory::give_back();
+    memory::trim_heap();
     let lanes = settings.threads.clamp(1, MOST_LANES);
     let running = Arc::new(AtomicUsize::new(0));
     let helpers = Arc::new(OnceLock::new());
