@@ -90,7 +90,7 @@ impl Joined {
     /// Evens out the training clips by their label sets; `seed` draws those that are left out or repeated.
     pub fn resample(&mut self, rule: Resample, seed: u64) -> Resampled {
         let Resample::Compose { low, high } = rule;
-        let resampled = imbalance::compose(&self.train.label_sets(), low, high, seed);
+        let resampled = imbalance::resample_by_label_set(&self.train.label_sets(), low, high, seed);
         self.resampled = Some(self.train.select(&resampled.indices));
         let (before, after) = (self.train.len(), resampled.indices.len());
         self.warnings.push(format!("resampled by label set: {before} training clips became {after}"));

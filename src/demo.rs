@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::manifest::DEMO_STAMP;
+use crate::manifest::DEMO_MARKER;
 use crate::progress::{Event, ProgressSink, Unit};
 
 /// Numbers of files of a run.
@@ -27,7 +27,7 @@ pub struct FileCounts {
 /// Creates `folder`, and empties it if the stamp file in `out` differs from `stamp`, which describes the settings.
 fn prepare_folder(out: &Path, folder: &Path, stamp: &str) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let stamp_file = out.join(DEMO_STAMP);
+    let stamp_file = out.join(DEMO_MARKER);
     if std::fs::read_to_string(&stamp_file).unwrap_or_default() != stamp {
         std::fs::remove_dir_all(folder).map_err(Error::io(folder))?;
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;

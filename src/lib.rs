@@ -30,5 +30,6 @@ pub mod runs;
 #[cfg(feature = "serve")]
 pub mod serve;
 pub mod store;
+pub mod suggest;
 
 pub use error::{Error, Result};

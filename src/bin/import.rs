@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Parser;
 use kinoprobe::cli::{self, Outcome};
-use kinoprobe::manifest::import::{self, Format, Labels, Settings};
+use kinoprobe::manifest::import::{self, Format, ImportOptions, LabelFilter};
 
 /// Create a manifest from a data set in its published layout, and report which clips were kept, dropped and missing.
 #[derive(Debug, Parser)]
@@ -51,17 +51,17 @@ fn main() -> ExitCode {
             bail!("--split applies to trailers12k only: the other layouts have at most one split");
         }
         let labels = match (arguments.all_labels, arguments.labels.is_empty()) {
-            (true, _) => Labels::All,
-            (false, false) => Labels::Only(arguments.labels),
-            (false, true) => Labels::Usual,
+            (true, _) => LabelFilter::All,
+            (false, false) => LabelFilter::Only(arguments.labels),
+            (false, true) => LabelFilter::FormatDefault,
         };
-        let settings = Settings {
+        let options = ImportOptions {
             clips: arguments.clips,
             labels,
             split: arguments.split.unwrap_or(0),
             separator: arguments.separator,
         };
-        let imported = import::import(arguments.format, &arguments.source, &settings)?;
+        let imported = import::import(arguments.format, &arguments.source, &options)?;
         print!("{}", imported.summary);
         for warning in &imported.manifest.warnings {
             println!("  warning: {warning}");

@@ -1,13 +1,13 @@
-//! Problems of a manifest, gathered so that one run names several.
+//! Collects the problems of a manifest, so that one error reports several of them.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// How many are told; the rest is counted.
-const SHOWN: usize = 10;
+/// Number of problems that are printed; the others are only counted.
+const MAX_SHOWN: usize = 10;
 
-/// What is wrong with a manifest.
+/// The problems of one manifest.
 pub(super) struct Problems {
     path: PathBuf,
     shown: Vec<(Option<u64>, String)>,
@@ -21,7 +21,7 @@ impl Problems {
 
     /// Adds a problem; `line` is 1-based.
     pub(super) fn add(&mut self, line: Option<u64>, message: impl Into<String>) {
-        if self.shown.len() < SHOWN {
+        if self.shown.len() < MAX_SHOWN {
             self.shown.push((line, message.into()));
         } else {
             self.more += 1;
@@ -32,7 +32,10 @@ impl Problems {
         self.shown.is_empty()
     }
 
-    /// Fails with all of them where there is one.
+    /// Converts the problems into one error.
+    ///
+    /// # Errors
+    /// Returns an error if there is a problem.
     pub(super) fn finish(mut self) -> Result<()> {
         match self.shown.len() {
             0 => Ok(()),
@@ -55,7 +58,7 @@ impl Problems {
     }
 }
 
-/// `1 clip`, `2 clips`.
-pub(super) fn several(count: usize, noun: &str) -> String {
+/// Formats a count with its noun: `1 clip`, `2 clips`.
+pub(super) fn count_of(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

@@ -1,53 +1,54 @@
-//! Seeded, stratified, group-aware splits.
+//! Seeded, stratified and group-aware splits.
 //!
-//! Which clip goes where depends on the seed, the ids, the labels and the groups, not on the order of the rows: clips
-//! (or groups) are ordered by a hash of the seed and their name, so that the same data always splits the same way and
-//! a clip that is added moves few of the others.
+//! The assignment depends on the seed, the ids, the labels and the groups, not on the order of the clips: clips (or
+//! groups) are ordered by a hash of the seed and their name. Adding a clip therefore moves few others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::{Clip, Manifest, Split, stratify};
+use super::stratify::{self, ClipGroup};
+use super::{Clip, Manifest, Split};
 use crate::error::{Error, Result};
 
-/// Which shares of the labeled clips are held out; the rest trains.
+/// Fractions of the labeled clips in the validation and test splits; the remainder is the training split.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fractions {
-    /// Share of the validation split, at least 0 and below 1.
+    /// Fraction of the validation split, in [0, 1).
     pub val: f64,
-    /// Share of the test split, at least 0 and below 1; 0 for none.
+    /// Fraction of the test split, in [0, 1); 0 for no test split.
     pub test: f64,
 }
 
 impl Default for Fractions {
-    /// 80/20 without a test split.
+    /// 80 % training, 20 % validation, no test split.
     fn default() -> Self {
         Self { val: 0.2, test: 0.0 }
     }
 }
 
-/// Draws a split for the labeled clips that want one, and says whether it did.
+/// Assigns splits to the labeled clips if the manifest lacks them. Returns `true` if it assigned any.
 ///
-/// - No labeled clip has a split: train and val (and test) are drawn.
-/// - There are training clips but none of val: val is carved out of train (`fractions.val` of it), test stays.
-/// - Otherwise nothing is changed. Unlabeled clips never get a split, and clips without one, where others have one,
-///   stay out.
+/// - No labeled clip has a split: all splits are drawn.
+/// - There are training clips, but no validation clips: `fractions.val` of the training clips become validation clips;
+///   the test split is unchanged.
+/// - Otherwise nothing changes. Unlabeled clips never get a split, and clips without a split are left out if others have
+///   one.
 ///
-/// With one label and no groups the numbers are exact: every class gives `fraction · clips` of it, rounded by largest
-/// remainder so that the whole does too, and keeps at least one clip for training. Otherwise whole groups (clips that
-/// share a file count as a group even if the manifest does not say so) are divided by iterative stratification, the
-/// rarest label first (Sechidis et al. 2011), and are then moved one at a time as long as that brings the labels closer
-/// to their shares; every label keeps a training clip where it can.
+/// Without groups and with one label per clip, the split is exact: every class contributes `fraction · clips`, rounded by
+/// the largest-remainder method so that the total is exact too, and keeps at least one training clip. Otherwise groups are
+/// kept together (clips that share a file are a group even if the manifest has none) and distributed by iterative
+/// stratification ([`stratify::iterative`]) and local search ([`stratify::improve`]); every label keeps a training clip
+/// if possible.
 ///
 /// # Errors
-/// A fraction is out of range; or there are too few clips or groups to hold any out.
+/// Returns an error if a fraction is out of range, or if there are too few clips or groups to fill a split.
 pub fn assign(manifest: &mut Manifest, fractions: Fractions, seed: u64) -> Result<bool> {
-    let in_range = |share: f64| (0.0..1.0).contains(&share);
+    let in_range = |fraction: f64| (0.0..1.0).contains(&fraction);
     if !in_range(fractions.val) || !in_range(fractions.test) || fractions.val + fractions.test >= 1.0 {
         return Err(Error::Data(format!(
-            "the shares of val ({}) and test ({}) must be at least 0 and leave something to train on",
+            "invalid fractions of val ({}) and test ({}): each must be at least 0 and their sum below 1",
             fractions.val, fractions.test
         )));
     }
@@ -65,26 +66,26 @@ pub fn assign(manifest: &mut Manifest, fractions: Fractions, seed: u64) -> Resul
         return Ok(false);
     }
     let clips: Vec<&Clip> = pool.iter().map(|&i| &manifest.clips[i]).collect();
-    let units = units(&clips, seed);
-    let single = units.iter().all(|unit| unit.members.len() == 1) && clips.iter().all(|clip| clip.labels.len() == 1);
-    let parts = if single { stratified(&units, fractions) } else { balanced(&units, fractions) };
-    for (share, split) in [(fractions.val, Split::Val), (fractions.test, Split::Test)] {
-        if share > 0.0 && !parts.contains(&split) {
+    let groups = group_clips(&clips, seed);
+    let exact = groups.iter().all(|group| group.clips.len() == 1) && clips.iter().all(|clip| clip.labels.len() == 1);
+    let splits = if exact { split_exactly(&groups, fractions) } else { split_groups(&groups, fractions) };
+    for (fraction, split) in [(fractions.val, Split::Val), (fractions.test, Split::Test)] {
+        if fraction > 0.0 && !splits.contains(&split) {
             return Err(Error::Manifest {
                 path: manifest.source.clone(),
                 line: None,
                 message: format!(
-                    "cannot hold {split} clips out of {} labeled clips in {} groups; add clips, or say in the column split which to use",
+                    "cannot draw a {split} split from {} labeled clips in {} groups; add clips, or set the column split",
                     clips.len(),
-                    units.len()
+                    groups.len()
                 ),
             });
         }
     }
-    let assigned: Vec<(usize, Split)> = units
+    let assigned: Vec<(usize, Split)> = groups
         .iter()
-        .zip(&parts)
-        .flat_map(|(unit, &part)| unit.members.iter().map(|&member| (pool[member], part)).collect::<Vec<_>>())
+        .zip(&splits)
+        .flat_map(|(group, &split)| group.clips.iter().map(|&clip| (pool[clip], split)).collect::<Vec<_>>())
         .collect();
     for (index, split) in assigned {
         manifest.clips[index].split = Some(split);
@@ -92,102 +93,98 @@ pub fn assign(manifest: &mut Manifest, fractions: Fractions, seed: u64) -> Resul
     Ok(true)
 }
 
-/// What goes into a split as a whole: a group, or a clip without one.
-pub(super) struct Unit {
-    /// Indices of its clips.
-    pub(super) members: Vec<usize>,
-    /// How many of its clips have each label (label index, count).
-    pub(super) labels: Vec<(usize, usize)>,
-}
-
-/// The units, in the order of their hashes; labels are numbered in alphabetical order.
-fn units(clips: &[&Clip], seed: u64) -> Vec<Unit> {
-    let names: BTreeSet<&str> = clips.iter().flat_map(|clip| clip.labels.iter().map(String::as_str)).collect();
-    let index: BTreeMap<&str, usize> = names.into_iter().zip(0..).collect();
-    let mut group_of: BTreeMap<&Path, &str> = BTreeMap::new();
+/// Collects clips into groups, in the order of their hashes. Labels are numbered in alphabetical order.
+fn group_clips(clips: &[&Clip], seed: u64) -> Vec<ClipGroup> {
+    let labels: BTreeSet<&str> = clips.iter().flat_map(|clip| clip.labels.iter().map(String::as_str)).collect();
+    let label_index: BTreeMap<&str, usize> = labels.into_iter().zip(0..).collect();
+    let mut group_of_file: BTreeMap<&Path, &str> = BTreeMap::new();
     for clip in clips {
         if let Some(group) = clip.group.as_deref() {
-            let known = group_of.entry(&clip.file).or_insert(group);
-            *known = group.min(*known);
+            let first = group_of_file.entry(&clip.file).or_insert(group);
+            *first = group.min(*first);
         }
     }
     let mut members: BTreeMap<(Option<&str>, Option<&Path>), Vec<usize>> = BTreeMap::new();
     for (i, clip) in clips.iter().enumerate() {
-        let group = clip.group.as_deref().or_else(|| group_of.get(clip.file.as_path()).copied());
+        let group = clip.group.as_deref().or_else(|| group_of_file.get(clip.file.as_path()).copied());
         members.entry((group, group.is_none().then_some(clip.file.as_path()))).or_default().push(i);
     }
-    let mut units: Vec<([u8; 32], Unit)> = members
+    let mut groups: Vec<([u8; 32], ClipGroup)> = members
         .into_iter()
         .map(|((group, _), members)| {
             let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
             for label in members.iter().flat_map(|&member| &clips[member].labels) {
-                *counts.entry(index[label.as_str()]).or_default() += 1;
+                *counts.entry(label_index[label.as_str()]).or_default() += 1;
             }
-            let first = members.iter().map(|&member| clips[member].id.as_str()).min().expect("a unit has a clip");
+            let first_id = members.iter().map(|&member| clips[member].id.as_str()).min().expect("groups are not empty");
             let hash = Sha256::new()
                 .chain_update(seed.to_le_bytes())
                 .chain_update([u8::from(group.is_some())])
-                .chain_update(group.unwrap_or(first))
+                .chain_update(group.unwrap_or(first_id))
                 .finalize();
-            (hash.into(), Unit { members, labels: counts.into_iter().collect() })
+            (hash.into(), ClipGroup { clips: members, label_counts: counts.into_iter().collect() })
         })
         .collect();
-    units.sort_by_key(|unit| unit.0);
-    units.into_iter().map(|(_, unit)| unit).collect()
+    groups.sort_by_key(|group| group.0);
+    groups.into_iter().map(|(_, group)| group).collect()
 }
 
-/// Exact stratification of clips with one label each: the part of every unit.
-fn stratified(units: &[Unit], fractions: Fractions) -> Vec<Split> {
+/// Stratifies groups of one clip with one label exactly. Returns the split of every group.
+fn split_exactly(groups: &[ClipGroup], fractions: Fractions) -> Vec<Split> {
     let mut classes: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (i, unit) in units.iter().enumerate() {
-        classes.entry(unit.labels[0].0).or_default().push(i);
+    for (i, group) in groups.iter().enumerate() {
+        classes.entry(group.label_counts[0].0).or_default().push(i);
     }
     let sizes: Vec<usize> = classes.values().map(Vec::len).collect();
-    let test = quotas(&sizes, &sizes, fractions.test);
-    let free: Vec<usize> = sizes.iter().zip(&test).map(|(size, taken)| size - taken).collect();
-    let val = quotas(&sizes, &free, fractions.val);
-    let mut parts = vec![Split::Train; units.len()];
+    let test = class_quotas(&sizes, &sizes, fractions.test);
+    let available: Vec<usize> = sizes.iter().zip(&test).map(|(size, taken)| size - taken).collect();
+    let val = class_quotas(&sizes, &available, fractions.val);
+    let mut splits = vec![Split::Train; groups.len()];
     for (members, (test, val)) in classes.values().zip(test.into_iter().zip(val)) {
-        for (place, &unit) in members.iter().enumerate() {
-            parts[unit] = match place {
-                _ if place < test => Split::Test,
-                _ if place < test + val => Split::Val,
+        for (rank, &group) in members.iter().enumerate() {
+            splits[group] = match rank {
+                _ if rank < test => Split::Test,
+                _ if rank < test + val => Split::Val,
                 _ => Split::Train,
             };
         }
     }
-    parts
+    splits
 }
 
-/// How many clips each class gives: `share · size`, rounded down, then one more to those with the largest remainder
-/// (the larger class, then the first, on a tie) until the sum is `share` of all, rounded; at least one in all. Of its
-/// `free` clips a class keeps one.
-fn quotas(sizes: &[usize], free: &[usize], share: f64) -> Vec<usize> {
-    // A hair above, so that 0.2 · 15 is 3 and not a rounding error below.
-    let exact: Vec<f64> = sizes.iter().map(|&size| size as f64 * share + 1e-9).collect();
-    let most: Vec<usize> = free.iter().map(|free| free.saturating_sub(1)).collect();
-    let mut quotas: Vec<usize> = exact.iter().zip(&most).map(|(exact, &most)| (*exact as usize).min(most)).collect();
-    let total = sizes.iter().sum::<usize>() as f64 * share;
-    let total = if share > 0.0 { (total.round() as usize).max(1) } else { 0 };
+/// Computes the number of clips that each class contributes to a split, by the largest-remainder method.
+///
+/// A class contributes `fraction · size`, rounded down. The classes with the largest remainders (ties: the larger class,
+/// then the lower index) contribute one more until the sum is `fraction` of all clips, rounded, and at least one. A class
+/// keeps at least one of its `available` clips.
+fn class_quotas(sizes: &[usize], available: &[usize], fraction: f64) -> Vec<usize> {
+    // The offset compensates rounding: 0.2 · 15 is 3.
+    let exact: Vec<f64> = sizes.iter().map(|&size| size as f64 * fraction + 1e-9).collect();
+    let limits: Vec<usize> = available.iter().map(|available| available.saturating_sub(1)).collect();
+    let mut quotas: Vec<usize> =
+        exact.iter().zip(&limits).map(|(exact, &limit)| (*exact as usize).min(limit)).collect();
+    let total = sizes.iter().sum::<usize>() as f64 * fraction;
+    let total = if fraction > 0.0 { (total.round() as usize).max(1) } else { 0 };
     let mut order: Vec<usize> = (0..sizes.len()).collect();
     order.sort_by(|&a, &b| exact[b].fract().total_cmp(&exact[a].fract()).then(sizes[b].cmp(&sizes[a])).then(a.cmp(&b)));
-    let mut wanting = total.saturating_sub(quotas.iter().sum());
+    let mut remaining = total.saturating_sub(quotas.iter().sum());
     for class in order {
-        if wanting > 0 && quotas[class] < most[class] {
+        if remaining > 0 && quotas[class] < limits[class] {
             quotas[class] += 1;
-            wanting -= 1;
+            remaining -= 1;
         }
     }
     quotas
 }
 
-/// Groups, or clips with several labels: the part of every unit, by iterative stratification and then single moves.
-fn balanced(units: &[Unit], fractions: Fractions) -> Vec<Split> {
+/// Distributes groups, or clips with several labels, by iterative stratification and local search. Returns the split of
+/// every group.
+fn split_groups(groups: &[ClipGroup], fractions: Fractions) -> Vec<Split> {
     let train = 1.0 - fractions.val - fractions.test;
-    let parts = [(Split::Train, train), (Split::Val, fractions.val), (Split::Test, fractions.test)];
-    let parts: Vec<(Split, f64)> = parts.into_iter().filter(|(_, share)| *share > 0.0).collect();
-    let shares: Vec<f64> = parts.iter().map(|part| part.1).collect();
-    let mut part_of = stratify::iterative(units, &shares);
-    stratify::improve(units, &shares, &mut part_of);
-    part_of.into_iter().map(|part| parts[part].0).collect()
+    let splits = [(Split::Train, train), (Split::Val, fractions.val), (Split::Test, fractions.test)];
+    let splits: Vec<(Split, f64)> = splits.into_iter().filter(|(_, fraction)| *fraction > 0.0).collect();
+    let fractions: Vec<f64> = splits.iter().map(|split| split.1).collect();
+    let mut subset_of = stratify::iterative(groups, &fractions);
+    stratify::improve(groups, &fractions, &mut subset_of);
+    subset_of.into_iter().map(|subset| splits[subset].0).collect()
 }

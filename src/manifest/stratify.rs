@@ -1,79 +1,101 @@
-//! Units of clips with any number of labels, divided into parts of given shares.
+//! Distributes groups of clips with any number of labels over subsets of given fractions.
 
-use super::split::Unit;
-
-/// Iterative stratification: the part of every unit, `shares` adding up to 1.
-///
-/// Again and again the label with the fewest clips left is taken, and its units go one by one to the part that still
-/// wants most clips of this label; on a tie to the one that wants most clips at all, then to the first. A unit is one
-/// clip, or a group that stays whole: it counts with the sum of its clips' labels, and the units with most of the label
-/// go first, so that small ones even things out. Ties between labels go to the first, between units to the order given,
-/// which is that of a seeded hash.
-///
-/// Source: Sechidis, Tsoumakas, Vlahavas, "On the Stratification of Multi-Label Data" (2011), algorithm 1, which draws
-/// ties at random and knows no groups.
-pub(super) fn iterative(units: &[Unit], shares: &[f64]) -> Vec<usize> {
-    let labels = label_count(units);
-    let mut left = vec![0.0; labels + 1];
-    for (label, count) in units.iter().flat_map(|unit| unit.weights(labels)) {
-        left[label] += count;
-    }
-    // wanted[part][label]; the last label is that of all clips.
-    let mut wanted: Vec<Vec<f64>> = shares.iter().map(|share| left.iter().map(|all| all * share).collect()).collect();
-    let mut with: Vec<Vec<usize>> = vec![Vec::new(); labels];
-    for (i, unit) in units.iter().enumerate() {
-        unit.labels.iter().for_each(|&(label, _)| with[label].push(i));
-    }
-    let mut part_of: Vec<Option<usize>> = vec![None; units.len()];
-    let rarest =
-        |left: &[f64]| (0..labels).filter(|&label| left[label] > 0.5).min_by(|&a, &b| left[a].total_cmp(&left[b]));
-    while let Some(label) = rarest(&left) {
-        let mut open: Vec<usize> = with[label].iter().copied().filter(|&unit| part_of[unit].is_none()).collect();
-        open.sort_by_key(|&unit| std::cmp::Reverse((units[unit].count(label), units[unit].members.len())));
-        for unit in open {
-            let mut best = 0;
-            for part in 1..shares.len() {
-                let more = |label: usize| {
-                    let (here, there) = (wanted[part][label], wanted[best][label]);
-                    // Sums of counts and shares differ by rounding only where they should be equal.
-                    if (here - there).abs() < 1e-9 { None } else { Some(here > there) }
-                };
-                if more(label).or_else(|| more(labels)).unwrap_or(false) {
-                    best = part;
-                }
-            }
-            for (label, count) in units[unit].weights(labels) {
-                wanted[best][label] -= count;
-                left[label] -= count;
-            }
-            part_of[unit] = Some(best);
-        }
-    }
-    part_of.into_iter().map(|part| part.expect("every unit has a label")).collect()
+/// Clips that must stay in the same subset: the clips of a group, or a single clip.
+pub(super) struct ClipGroup {
+    /// Indices of the clips.
+    pub(super) clips: Vec<usize>,
+    /// Number of clips with each label that occurs, as (label index, count).
+    pub(super) label_counts: Vec<(usize, usize)>,
 }
 
-/// Moves one unit at a time to another part as long as that lowers the imbalance, or gives a label its training clip;
-/// part 0 trains. `part_of` is the part of every unit.
-pub(super) fn improve(units: &[Unit], shares: &[f64], part_of: &mut [usize]) {
-    let mut balance = Balance::new(units, shares);
-    for (unit, &part) in units.iter().zip(part_of.iter()) {
-        balance.put(unit, part, 1.0);
+impl ClipGroup {
+    /// Returns the number of clips that have a label.
+    fn count(&self, label: usize) -> usize {
+        self.label_counts.iter().find(|(other, _)| *other == label).map_or(0, |&(_, count)| count)
     }
-    // The largest first; the sort keeps the order of the hashes among equals.
-    let mut order: Vec<usize> = (0..units.len()).collect();
-    order.sort_by_key(|&unit| std::cmp::Reverse(units[unit].members.len()));
-    for _ in 0..MOVE_ROUNDS {
+
+    /// Iterates over the labels and their counts, followed by the pseudo-label `size_label` with the number of clips.
+    fn weights(&self, size_label: usize) -> impl Iterator<Item = (usize, f64)> + '_ {
+        let labels = self.label_counts.iter().map(|&(label, count)| (label, count as f64));
+        labels.chain([(size_label, self.clips.len() as f64)])
+    }
+}
+
+/// Iterative stratification. Returns the subset index of every group; `fractions` sum to 1.
+///
+/// Repeats: take the label with the fewest remaining clips and assign its groups one by one to the subset with the largest
+/// demand for this label (ties: the largest demand for clips, then the lower index). A group counts with the sum of its
+/// clips' labels. Groups with most clips of the label come first, so that small groups balance the subsets. Ties between
+/// labels go to the lower index; ties between groups to the given order, which is that of a seeded hash.
+///
+/// Source: Sechidis, Tsoumakas, Vlahavas, "On the Stratification of Multi-Label Data" (2011), algorithm 1, which breaks
+/// ties at random and has no groups.
+pub(super) fn iterative(groups: &[ClipGroup], fractions: &[f64]) -> Vec<usize> {
+    let labels = label_count(groups);
+    let mut remaining = vec![0.0; labels + 1];
+    for (label, count) in groups.iter().flat_map(|group| group.weights(labels)) {
+        remaining[label] += count;
+    }
+    // demand[subset][label]; the last label counts all clips.
+    let mut demand: Vec<Vec<f64>> =
+        fractions.iter().map(|fraction| remaining.iter().map(|total| total * fraction).collect()).collect();
+    let mut groups_of_label: Vec<Vec<usize>> = vec![Vec::new(); labels];
+    for (i, group) in groups.iter().enumerate() {
+        group.label_counts.iter().for_each(|&(label, _)| groups_of_label[label].push(i));
+    }
+    let mut subset_of: Vec<Option<usize>> = vec![None; groups.len()];
+    let rarest_label = |remaining: &[f64]| {
+        let present = (0..labels).filter(|&label| remaining[label] > 0.5);
+        present.min_by(|&a, &b| remaining[a].total_cmp(&remaining[b]))
+    };
+    while let Some(label) = rarest_label(&remaining) {
+        let mut unassigned: Vec<usize> =
+            groups_of_label[label].iter().copied().filter(|&group| subset_of[group].is_none()).collect();
+        unassigned.sort_by_key(|&group| std::cmp::Reverse((groups[group].count(label), groups[group].clips.len())));
+        for group in unassigned {
+            let mut best = 0;
+            for subset in 1..fractions.len() {
+                let exceeds = |label: usize| {
+                    let difference = demand[subset][label] - demand[best][label];
+                    // Demands that should be equal differ by rounding errors.
+                    if difference.abs() < 1e-9 { None } else { Some(difference > 0.0) }
+                };
+                if exceeds(label).or_else(|| exceeds(labels)).unwrap_or(false) {
+                    best = subset;
+                }
+            }
+            for (label, count) in groups[group].weights(labels) {
+                demand[best][label] -= count;
+                remaining[label] -= count;
+            }
+            subset_of[group] = Some(best);
+        }
+    }
+    subset_of.into_iter().map(|subset| subset.expect("every group has a label")).collect()
+}
+
+/// Improves an assignment by local search: moves single groups to another subset as long as that lowers the imbalance or
+/// gives a label its first training clip. Subset 0 is the training split; `subset_of` is the subset index of every group.
+pub(super) fn improve(groups: &[ClipGroup], fractions: &[f64], subset_of: &mut [usize]) {
+    let mut imbalance = Imbalance::new(groups, fractions);
+    for (group, &subset) in groups.iter().zip(subset_of.iter()) {
+        imbalance.add(group, subset, 1.0);
+    }
+    // Largest groups first; the stable sort keeps the order of the hashes among equal ones.
+    let mut order: Vec<usize> = (0..groups.len()).collect();
+    order.sort_by_key(|&group| std::cmp::Reverse(groups[group].clips.len()));
+    for _ in 0..MAX_ROUNDS {
         let mut moved = false;
-        for &unit in &order {
-            let from = part_of[unit];
-            balance.put(&units[unit], from, -1.0);
-            let stay = balance.change(&units[unit], from, 1.0);
-            let costs = (0..shares.len()).map(|part| balance.change(&units[unit], part, 1.0));
-            let (best, cost) = costs.enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).expect("there is a part");
-            let to = if cost < stay - 1e-9 { best } else { from };
-            balance.put(&units[unit], to, 1.0);
+        for &group in &order {
+            let from = subset_of[group];
+            imbalance.add(&groups[group], from, -1.0);
+            let current_cost = imbalance.added_cost(&groups[group], from);
+            let costs = (0..fractions.len()).map(|subset| imbalance.added_cost(&groups[group], subset));
+            let (best, cost) = costs.enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).expect("there is a subset");
+            let to = if cost < current_cost - 1e-9 { best } else { from };
+            imbalance.add(&groups[group], to, 1.0);
             moved |= to != from;
-            part_of[unit] = to;
+            subset_of[group] = to;
         }
         if !moved {
             break;
@@ -81,71 +103,61 @@ pub(super) fn improve(units: &[Unit], shares: &[f64], part_of: &mut [usize]) {
     }
 }
 
-fn label_count(units: &[Unit]) -> usize {
-    units.iter().flat_map(|unit| &unit.labels).map(|(label, _)| label + 1).max().unwrap_or(0)
+fn label_count(groups: &[ClipGroup]) -> usize {
+    groups.iter().flat_map(|group| &group.label_counts).map(|(label, _)| label + 1).max().unwrap_or(0)
 }
 
-/// Rounds of single moves; each only ever lowers the imbalance, and few are ever needed.
-const MOVE_ROUNDS: usize = 20;
-/// The cost of a label without a training clip, and of a part without a clip: more than any imbalance.
-const ABSENT: f64 = 1e6;
+/// Maximum number of rounds of the local search. Every move lowers the imbalance; a few rounds suffice.
+const MAX_ROUNDS: usize = 20;
+/// Cost of a label without a training clip, and of a subset without clips; larger than any imbalance.
+const ABSENCE_COST: f64 = 1e6;
 
-/// How far each part is from its share of each label: Σ over labels and parts of (count − share · total)² / total, the
-/// number of clips counting as one more label.
-struct Balance {
-    /// (labels + 1) totals; the last is that of all clips.
+/// Deviation of the subsets from their fractions: Σ over labels and subsets of (count − fraction · total)² / total. The
+/// number of clips counts as one more label.
+struct Imbalance {
+    /// Totals of the labels; the last element counts all clips.
     totals: Vec<f64>,
-    shares: Vec<f64>,
-    /// counts[part][label].
+    fractions: Vec<f64>,
+    /// counts[subset][label].
     counts: Vec<Vec<f64>>,
 }
 
-impl Balance {
-    fn new(units: &[Unit], shares: &[f64]) -> Self {
-        let labels = label_count(units);
+impl Imbalance {
+    /// Starts with empty subsets.
+    fn new(groups: &[ClipGroup], fractions: &[f64]) -> Self {
+        let labels = label_count(groups);
         let mut totals = vec![0.0; labels + 1];
-        for unit in units {
-            for (label, count) in unit.weights(labels) {
+        for group in groups {
+            for (label, count) in group.weights(labels) {
                 totals[label] += count;
             }
         }
-        Self { counts: vec![vec![0.0; labels + 1]; shares.len()], totals, shares: shares.to_vec() }
+        Self { counts: vec![vec![0.0; labels + 1]; fractions.len()], totals, fractions: fractions.to_vec() }
     }
 
-    /// What putting (`sign` 1) a unit into a part adds to the cost.
-    fn change(&self, unit: &Unit, part: usize, sign: f64) -> f64 {
-        let all = self.totals.len() - 1;
+    /// Returns the change of the cost if a group is added to a subset.
+    fn added_cost(&self, group: &ClipGroup, subset: usize) -> f64 {
+        let size_label = self.totals.len() - 1;
         let cost = |label: usize, count: f64| {
-            let deviation = count - self.shares[part] * self.totals[label];
-            // Part 0 is train: each label wants to be in it. Any part wants a clip.
-            let absent = count < 0.5 && (part == 0 || label == all);
-            deviation * deviation / self.totals[label] + if absent { ABSENT } else { 0.0 }
+            let deviation = count - self.fractions[subset] * self.totals[label];
+            // Every label must occur in subset 0, the training split, and no subset may be empty.
+            let absent = count < 0.5 && (subset == 0 || label == size_label);
+            deviation * deviation / self.totals[label] + if absent { ABSENCE_COST } else { 0.0 }
         };
-        unit.weights(all)
+        group
+            .weights(size_label)
             .map(|(label, weight)| {
-                let before = self.counts[part][label];
-                cost(label, before + sign * weight) - cost(label, before)
+                let count = self.counts[subset][label];
+                cost(label, count + weight) - cost(label, count)
             })
             .sum()
     }
 
-    fn put(&mut self, unit: &Unit, part: usize, sign: f64) {
-        for (label, weight) in unit.weights(self.totals.len() - 1) {
-            self.counts[part][label] += sign * weight;
+    /// Adds a group to a subset (`sign` 1) or removes it (`sign` −1).
+    fn add(&mut self, group: &ClipGroup, subset: usize, sign: f64) {
+        for (label, weight) in group.weights(self.totals.len() - 1) {
+            self.counts[subset][label] += sign * weight;
         }
-    }
-}
-
-impl Unit {
-    /// How many of its clips have a label.
-    fn count(&self, label: usize) -> usize {
-        self.labels.iter().find(|(other, _)| *other == label).map_or(0, |&(_, count)| count)
-    }
-
-    /// The labels with their counts, and the number of clips as the label numbered `all`.
-    fn weights(&self, all: usize) -> impl Iterator<Item = (usize, f64)> + '_ {
-        let labels = self.labels.iter().map(|&(label, count)| (label, count as f64));
-        labels.chain([(all, self.members.len() as f64)])
     }
 }
 
@@ -155,55 +167,55 @@ mod tests {
 
     use super::*;
 
-    /// A unit with this many clips of each label, of `size` clips.
-    fn unit(size: usize, labels: &[(usize, usize)]) -> Unit {
-        Unit { members: vec![0; size], labels: labels.to_vec() }
+    /// Returns a group of `size` clips with these (label, count) pairs.
+    fn group(size: usize, label_counts: &[(usize, usize)]) -> ClipGroup {
+        ClipGroup { clips: vec![0; size], label_counts: label_counts.to_vec() }
     }
 
     #[test]
-    fn the_rarest_label_goes_first_and_the_rest_follows() {
-        // Label 1 is the rarer: its two units go apart before the units of label 0 fill up what is left.
-        let units = [
-            unit(1, &[(0, 1)]),
-            unit(1, &[(0, 1), (1, 1)]),
-            unit(1, &[(0, 1)]),
-            unit(1, &[(0, 1), (1, 1)]),
-            unit(1, &[(0, 1)]),
-            unit(1, &[(0, 1)]),
+    fn rarest_label_is_assigned_first() {
+        // Label 1 is the rarest: its two groups are separated before those of label 0 fill the subsets.
+        let groups = [
+            group(1, &[(0, 1)]),
+            group(1, &[(0, 1), (1, 1)]),
+            group(1, &[(0, 1)]),
+            group(1, &[(0, 1), (1, 1)]),
+            group(1, &[(0, 1)]),
+            group(1, &[(0, 1)]),
         ];
-        assert_eq!(iterative(&units, &[0.5, 0.5]), [0, 0, 1, 1, 0, 1]);
+        assert_eq!(iterative(&groups, &[0.5, 0.5]), [0, 0, 1, 1, 0, 1]);
     }
 
     #[test]
-    fn a_large_group_is_weighed_by_its_clips() {
-        let units = [unit(1, &[(0, 1)]), unit(4, &[(0, 4)]), unit(1, &[(0, 1)]), unit(2, &[(0, 2)])];
-        assert_eq!(iterative(&units, &[0.5, 0.5]), [1, 0, 1, 1]);
+    fn groups_count_with_the_number_of_their_clips() {
+        let groups = [group(1, &[(0, 1)]), group(4, &[(0, 4)]), group(1, &[(0, 1)]), group(2, &[(0, 2)])];
+        assert_eq!(iterative(&groups, &[0.5, 0.5]), [1, 0, 1, 1]);
     }
 
     #[test]
-    fn a_label_without_a_training_clip_is_moved_to_train() {
-        let units = [unit(1, &[(0, 1)]), unit(1, &[(0, 1)]), unit(1, &[(1, 1)]), unit(1, &[(0, 1)])];
-        let mut part_of = vec![0, 0, 1, 0];
-        improve(&units, &[0.7, 0.3], &mut part_of);
-        assert_eq!(part_of[2], 0);
-        assert!(part_of.contains(&1), "{part_of:?}");
+    fn label_without_training_clip_is_moved_to_train() {
+        let groups = [group(1, &[(0, 1)]), group(1, &[(0, 1)]), group(1, &[(1, 1)]), group(1, &[(0, 1)])];
+        let mut subset_of = vec![0, 0, 1, 0];
+        improve(&groups, &[0.7, 0.3], &mut subset_of);
+        assert_eq!(subset_of[2], 0);
+        assert!(subset_of.contains(&1), "{subset_of:?}");
     }
 
     proptest! {
-        /// Before any improvement every label is within two clips of its share for each other label it may come with.
+        /// Before the local search, the count of every label is within 8 clips of its target.
         #[test]
-        fn every_label_is_near_its_share(sets in prop::collection::vec(1u8..16, 40..200), val in 0.1f64..0.4) {
-            let units: Vec<Unit> = sets
+        fn every_label_is_near_its_target(sets in prop::collection::vec(1u8..16, 40..200), val in 0.1f64..0.4) {
+            let groups: Vec<ClipGroup> = sets
                 .iter()
-                .map(|set| unit(1, &(0..4).filter(|bit| set & (1 << bit) != 0).map(|bit| (bit, 1)).collect::<Vec<_>>()))
+                .map(|set| group(1, &(0..4).filter(|bit| set & (1 << bit) != 0).map(|bit| (bit, 1)).collect::<Vec<_>>()))
                 .collect();
-            let shares = [1.0 - val, val];
-            let part_of = iterative(&units, &shares);
+            let fractions = [1.0 - val, val];
+            let subset_of = iterative(&groups, &fractions);
             for label in 0..4 {
-                let of = |part: usize| {
-                    units.iter().zip(&part_of).filter(|(unit, p)| **p == part && unit.count(label) > 0).count() as f64
+                let count = |subset: usize| {
+                    groups.iter().zip(&subset_of).filter(|(group, s)| **s == subset && group.count(label) > 0).count() as f64
                 };
-                prop_assert!((of(1) - val * (of(0) + of(1))).abs() <= 8.0, "label {}: {} of {}", label, of(1), of(0));
+                prop_assert!((count(1) - val * (count(0) + count(1))).abs() <= 8.0, "label {}: {} of {}", label, count(1), count(0));
             }
         }
     }

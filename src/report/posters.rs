@@ -201,7 +201,7 @@ fn chapters(report: &Report<'_>) -> Vec<Chapter> {
     chapters.extend(report.example.as_ref().map(|example| chapter_of_example(report, example)));
     if let Some(resampled) = &report.resampled {
         let (before, after): (usize, usize) = resampled
-            .classes
+            .label_sets
             .iter()
             .fold((0, 0), |(before, after), class| (before + class.before, after + class.after));
         let labels = &report.posters.labels;

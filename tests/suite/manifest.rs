@@ -1,4 +1,4 @@
-//! Manifests through the real programs: what is refused and how, what is accepted in a manifest's place, what is imported.
+//! Manifests in the programs: errors, accepted formats and imported data sets.
 
 use std::fs;
 use std::path::Path;
@@ -10,125 +10,138 @@ use tempfile::TempDir;
 
 use crate::support::{assert_code, printed};
 
-/// A folder with empty files: manifests look at names only.
-fn folder(files: &[&str]) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    files.iter().for_each(|file| put(&folder, file, ""));
-    folder
+/// Creates a directory with empty files; manifests do not open clips.
+fn directory(files: &[&str]) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    files.iter().for_each(|file| write(&directory, file, ""));
+    directory
 }
 
-fn put(folder: &TempDir, name: &str, text: &str) {
-    let path = folder.path().join(name);
+fn write(directory: &TempDir, name: &str, text: &str) {
+    let path = directory.path().join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
 }
 
-fn run(program: &str, folder: &Path, arguments: &[&str]) -> Output {
-    // As in the other tests: a store that is written meanwhile may be locked.
-    Command::new(program).args(arguments).env("HDF5_USE_FILE_LOCKING", "FALSE").current_dir(folder).output().unwrap()
+fn run(program: &str, directory: &Path, arguments: &[&str]) -> Output {
+    // File locks would fail if another test writes a store.
+    Command::new(program).args(arguments).env("HDF5_USE_FILE_LOCKING", "FALSE").current_dir(directory).output().unwrap()
 }
 
-fn inspect(folder: &TempDir, arguments: &[&str]) -> Output {
-    run(env!("CARGO_BIN_EXE_kinoprobe-inspect"), folder.path(), arguments)
+fn inspect(directory: &TempDir, arguments: &[&str]) -> Output {
+    run(env!("CARGO_BIN_EXE_kinoprobe-inspect"), directory.path(), arguments)
 }
 
-/// Inspects the text as a manifest beside a.mp4, b.mp4 and c.mp4, and expects exit code 1, one line `inspect: …` and these
-/// words.
+/// Inspects a manifest in a directory with a.mp4, b.mp4 and c.mp4, and expects exit code 1 and a message with these texts.
 #[track_caller]
-fn refused(text: &str, said: &[&str]) {
-    let folder = folder(&["a.mp4", "b.mp4", "c.mp4"]);
-    put(&folder, "clips.csv", text);
-    let output = inspect(&folder, &["clips.csv"]);
+fn assert_error(text: &str, expected: &[&str]) {
+    let directory = directory(&["a.mp4", "b.mp4", "c.mp4"]);
+    write(&directory, "clips.csv", text);
+    let output = inspect(&directory, &["clips.csv"]);
     assert_code(&output, 1);
     assert!(output.stdout.is_empty(), "{}", printed(&output));
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.starts_with("inspect: clips.csv"), "{message}");
-    for words in said {
-        assert!(message.contains(words), "`{words}` is not in: {message}");
+    for words in expected {
+        assert!(message.contains(words), "`{words}` not in: {message}");
     }
 }
 
 #[track_caller]
-fn accepted(output: &Output, said: &[&str]) {
+fn assert_success(output: &Output, expected: &[&str]) {
     assert_code(output, 0);
     let message = printed(output);
-    for words in said {
-        assert!(message.contains(words), "`{words}` is not in: {message}");
+    for words in expected {
+        assert!(message.contains(words), "`{words}` not in: {message}");
     }
 }
 
 #[test]
-fn a_missing_manifest_is_named() {
-    let output = inspect(&folder(&[]), &["clips.csv"]);
+fn missing_manifest_is_an_error() {
+    let output = inspect(&directory(&[]), &["clips.csv"]);
     assert_code(&output, 1);
-    assert_eq!(printed(&output), "inspect: clips.csv: there is no such manifest, list or folder\n");
+    assert_eq!(printed(&output), "inspect: clips.csv: no such manifest, list or directory\n");
 }
 
 #[test]
-fn mistakes_are_refused_with_line_and_remedy() {
-    refused("id,path,lable\n1,a.mp4,x\n", &["clips.csv:1", "`lable`", "did you mean `label`?"]);
-    refused("id,path,label\n1,a.mp4,x\n2,b.mp4,x\n1,c.mp4,x\n", &["clips.csv:4", "`1` stands twice (first on line 2)"]);
-    refused("id,path,label,split\n1,a.mp4,x,trian\n", &["clips.csv:2", "unknown split `trian`", "train, val or test"]);
-    refused("id,path,label\n1,a.mp4,x\n2,b.mp4,\n", &["clips.csv:3", "clip `2` has an empty label", "fill it in"]);
-    refused("id,path,labels\n1,a.mp4,x||y\n", &["clips.csv:2", "empty label"]);
-    refused(
+fn errors_have_line_and_remedy() {
+    assert_error("id,path,lable\n1,a.mp4,x\n", &["clips.csv:1", "`lable`", "did you mean `label`?"]);
+    assert_error(
+        "id,path,label\n1,a.mp4,x\n2,b.mp4,x\n1,c.mp4,x\n",
+        &["clips.csv:4", "duplicate id `1` (first on line 2)"],
+    );
+    assert_error(
+        "id,path,label,split\n1,a.mp4,x,trian\n",
+        &["clips.csv:2", "unknown split `trian`", "did you mean `train`?"],
+    );
+    assert_error("id,path,label\n1,a.mp4,x\n2,b.mp4,\n", &["clips.csv:3", "empty label of clip `2`", "fill it in"]);
+    assert_error("id,path,labels\n1,a.mp4,x||y\n", &["clips.csv:2", "empty label"]);
+    assert_error(
         "id,path,label,group,split\n1,a.mp4,x,film,train\n2,b.mp4,x,film,val\n",
-        &["the group `film` stands in more than one split", "(line 2)", "(line 3)"],
+        &["group `film` is in more than one split", "(line 2)", "(line 3)"],
     );
-    refused(
+    assert_error(
         "id,path,label,split\n1,a.mp4,x,train\n2,b.mp4,y,val\n",
-        &["the label `y` has no training clip", "first `2`", "move one to train"],
+        &["label `y` has no training clip", "first `2`", "move one to train"],
     );
-    refused("id,path,label\n1,gone.mp4,x\n", &["clips.csv:2", "`gone.mp4`", "--root"]);
-    refused("id,path,label,year\n1,a.mp4,x,MCMXCVII\n", &["clips.csv:2", "year is `MCMXCVII`", "such as 1997"]);
-    refused(
+    assert_error("id,path,label\n1,gone.mp4,x\n", &["clips.csv:2", "`gone.mp4`", "--root"]);
+    assert_error(
+        "id,path,label,year\n1,a.mp4,x,MCMXCVII\n",
+        &["clips.csv:2", "invalid year `MCMXCVII`", "such as 1997"],
+    );
+    assert_error(
         "id,path,label,split\n1,a.mp4,,trian\n1,b.mp4,x,\n",
-        &["3 problems", "line 2: unknown split", "line 2: clip `1` has an empty label", "line 3: the id `1`"],
+        &["3 problems", "line 2: unknown split", "line 2: empty label of clip `1`", "line 3: duplicate id `1`"],
     );
 }
 
 #[test]
-fn homework_lists_are_read() {
-    let folder = folder(&["videos/1.mp4", "videos/2.avi", "videos/3.mp4"]);
-    put(&folder, "train.csv", "Id,Category\n1,7\n2,0\n");
-    put(&folder, "test.csv", "Id\n3\n");
-    accepted(&inspect(&folder, &["train.csv"]), &["train.csv: 2 clips", "classes: 2, of 1 to 1 clips"]);
-    accepted(&inspect(&folder, &["."]), &[".: 3 clips", "1 clip without a label: predicted only"]);
-    put(&folder, "train.csv", "Id,Category\n1,7\n9,0\n");
-    let output = inspect(&folder, &["train.csv"]);
+fn id_lists_are_read() {
+    let directory = directory(&["videos/1.mp4", "videos/2.avi", "videos/3.mp4"]);
+    write(&directory, "train.csv", "Id,Category\n1,7\n2,0\n");
+    write(&directory, "test.csv", "Id\n3\n");
+    assert_success(&inspect(&directory, &["train.csv"]), &["train.csv: 2 clips", "classes: 2, of 1 to 1 clips"]);
+    assert_success(&inspect(&directory, &["."]), &[".: 3 clips", "1 clip without a label: predicted, not evaluated"]);
+    write(&directory, "train.csv", "Id,Category\n1,7\n9,0\n");
+    let output = inspect(&directory, &["train.csv"]);
     assert_code(&output, 1);
-    assert!(printed(&output).contains("no file or folder for 1 id below .: `9` (line 3)"), "{}", printed(&output));
+    assert!(printed(&output).contains("no file or directory for 1 id below .: `9` (line 3)"), "{}", printed(&output));
 }
 
 #[test]
-fn a_folder_per_class_and_a_plain_list_are_read() {
-    let folder = folder(&["clips/cat/1.mp4", "clips/cat/2.mp4", "clips/dog/shots/1.jpg", "clips/dog/shots/2.jpg"]);
-    let said = ["clips: 3 clips", "folders of frames: 1, of 2 to 2 frames"];
-    accepted(&inspect(&folder, &["clips"]), &said);
-    put(&folder, "list.txt", "# two clips\nclips/cat/1.mp4\nclips/dog/shots\n");
-    accepted(&inspect(&folder, &["list.txt"]), &["list.txt: 2 clips", "no clip has a label"]);
-    put(&folder, "list.txt", "clips/cat/9.mp4\n");
-    let output = inspect(&folder, &["list.txt"]);
+fn class_directories_and_path_lists_are_read() {
+    let directory =
+        directory(&["clips/cat/1.mp4", "clips/cat/2.mp4", "clips/dog/shots/1.jpg", "clips/dog/shots/2.jpg"]);
+    let expected = ["clips: 3 clips", "folders of frames: 1, of 2 to 2 frames"];
+    assert_success(&inspect(&directory, &["clips"]), &expected);
+    write(&directory, "list.txt", "# two clips\nclips/cat/1.mp4\nclips/dog/shots\n");
+    assert_success(&inspect(&directory, &["list.txt"]), &["list.txt: 2 clips", "no clip has a label"]);
+    write(&directory, "list.txt", "clips/cat/9.mp4\n");
+    let output = inspect(&directory, &["list.txt"]);
     assert_code(&output, 1);
     assert!(printed(&output).contains("list.txt:1"), "{}", printed(&output));
 }
 
 #[test]
-fn several_labels_are_analyzed_and_drawn() {
-    let folder = folder(&["a.mp4", "b.mp4", "c.mp4"]);
-    put(&folder, "clips.csv", "id,path,labels,year\n1,a.mp4,war|drama,1998\n2,b.mp4,drama,1942\n3,c.mp4,drama|war,\n");
-    let output = inspect(&folder, &["clips.csv", "--out", "out"]);
-    accepted(&output, &["labels a clip: 1 in 1 clips, 2 in 2 clips", "drama + war: 2 clips, 1.00 × chance"]);
+fn label_statistics_are_written() {
+    let directory = directory(&["a.mp4", "b.mp4", "c.mp4"]);
+    write(
+        &directory,
+        "clips.csv",
+        "id,path,labels,year\n1,a.mp4,war|drama,1998\n2,b.mp4,drama,1942\n3,c.mp4,drama|war,\n",
+    );
+    let output = inspect(&directory, &["clips.csv", "--out", "out"]);
+    assert_success(&output, &["labels a clip: 1 in 1 clips, 2 in 2 clips", "drama + war: 2 clips, 1.00 × chance"]);
     for file in ["classes.csv", "balance.csv", "weights.csv", "cooccurrence.csv", "cooccurrence.svg", "compose.csv"] {
         assert!(printed(&output).contains(&format!("inspect: wrote out/{file}")), "{}", printed(&output));
-        assert!(folder.path().join("out").join(file).is_file());
+        assert!(directory.path().join("out").join(file).is_file());
     }
 }
 
-/// kinoprobe-classify says the same as kinoprobe-inspect, and draws a split that keeps groups whole.
+/// kinoprobe-classify reports the same errors as kinoprobe-inspect, and draws a split that keeps groups together.
 #[test]
-fn classify_refuses_the_same_and_splits_by_group() {
-    let folder = tempfile::tempdir().unwrap();
+fn classify_reports_manifest_errors_and_splits_by_group() {
+    let directory = tempfile::tempdir().unwrap();
     let provenance = Provenance {
         method: "made".into(),
         model: "numbers".into(),
@@ -139,10 +152,10 @@ fn classify_refuses_the_same_and_splits_by_group() {
         ..Provenance::default()
     };
     let mut writer =
-        StoreWriter::create(&folder.path().join("made.h5"), Payload::Features { dim: 2 }, &provenance).unwrap();
+        StoreWriter::create(&directory.path().join("made.h5"), Payload::Features { dim: 2 }, &provenance).unwrap();
     let mut text = String::from("id,path,label,group\n");
     for i in 0..20 {
-        put(&folder, &format!("{i}.mp4"), "");
+        write(&directory, &format!("{i}.mp4"), "");
         text += &format!("{i},{i}.mp4,{},film{}\n", ["x", "y"][i % 2], i / 2);
         writer
             .push(ClipRows {
@@ -159,40 +172,44 @@ fn classify_refuses_the_same_and_splits_by_group() {
     writer.finish().unwrap();
     let classify = || {
         let arguments = ["--features", "made.h5", "--manifest", "clips.csv", "--out", "run", "--dry-run"];
-        run(env!("CARGO_BIN_EXE_kinoprobe-classify"), folder.path(), &arguments)
+        run(env!("CARGO_BIN_EXE_kinoprobe-classify"), directory.path(), &arguments)
     };
-    put(&folder, "clips.csv", &text);
-    accepted(&classify(), &["2 classes, 16 train, 4 val, 0 test, 0 unlabeled clips"]);
-    put(&folder, "clips.csv", &text.replace("\n5,", "\n4,"));
+    write(&directory, "clips.csv", &text);
+    assert_success(&classify(), &["2 classes, 16 train, 4 val, 0 test, 0 unlabeled clips"]);
+    write(&directory, "clips.csv", &text.replace("\n5,", "\n4,"));
     let output = classify();
     assert_code(&output, 1);
     let message = printed(&output);
-    assert!(message.contains("classify: clips.csv:7: the id `4` stands twice (first on line 6)"), "{message}");
+    assert!(message.contains("classify: clips.csv:7: duplicate id `4` (first on line 6)"), "{message}");
 }
 
 #[test]
-fn a_data_set_is_imported_and_its_manifest_read() {
-    let import =
-        |folder: &TempDir, arguments: &[&str]| run(env!("CARGO_BIN_EXE_kinoprobe-import"), folder.path(), arguments);
-    let folder = folder(&["images/Images/tt1.jpg", "images/Images/tt2.jpg"]);
+fn imported_manifest_is_read() {
+    let import = |directory: &TempDir, arguments: &[&str]| {
+        run(env!("CARGO_BIN_EXE_kinoprobe-import"), directory.path(), arguments)
+    };
+    let directory = directory(&["images/Images/tt1.jpg", "images/Images/tt2.jpg"]);
     let text = "Id,Genre,Action,War\ntt1,\"['Action', 'War']\",1,1\ntt2,['War'],0,1\ntt3,['War'],0,1\n";
-    put(&folder, "posters.csv", text);
-    let output = import(&folder, &["posters", "posters.csv", "--clips", "images", "--out", "made/clips.csv"]);
-    let said = ["2 clips kept of 3 titles", "titles without files, left out: 1 (tt3)", "import: wrote made/clips.csv"];
-    accepted(&output, &said);
-    // Beside the images the manifest speaks of them by relative paths and can be moved with them; elsewhere it cannot.
-    assert!(fs::read_to_string(folder.path().join("made/clips.csv")).unwrap().contains(",/"));
-    accepted(&inspect(&folder, &["made/clips.csv"]), &["2 clips", "Action + War: 1 clips"]);
-    accepted(&import(&folder, &["posters", ".", "--out", "clips.csv"]), &["2 clips kept"]);
-    let manifest = fs::read_to_string(folder.path().join("clips.csv")).unwrap();
+    write(&directory, "posters.csv", text);
+    let output = import(&directory, &["posters", "posters.csv", "--clips", "images", "--out", "made/clips.csv"]);
+    let expected = ["kept 2 clips of 3 titles", "left out, no file: 1 title (tt3)", "import: wrote made/clips.csv"];
+    assert_success(&output, &expected);
+    // Paths are relative if the images are below the directory of the manifest, otherwise absolute.
+    assert!(fs::read_to_string(directory.path().join("made/clips.csv")).unwrap().contains(",/"));
+    assert_success(&inspect(&directory, &["made/clips.csv"]), &["2 clips", "Action + War: 1 clips"]);
+    assert_success(&import(&directory, &["posters", ".", "--out", "clips.csv"]), &["kept 2 clips"]);
+    let manifest = fs::read_to_string(directory.path().join("clips.csv")).unwrap();
     assert!(manifest.contains("tt1,images/Images/tt1.jpg,Action|War,,tt1"), "{manifest}");
-    put(&folder, "posters.csv", &text.replace(",0,1\ntt3", ",0,yes\ntt3"));
-    let output = import(&folder, &["posters", "posters.csv", "--out", "clips.csv"]);
+    write(&directory, "posters.csv", &text.replace(",0,1\ntt3", ",0,yes\ntt3"));
+    let output = import(&directory, &["posters", "posters.csv", "--out", "clips.csv"]);
     assert_code(&output, 1);
     let message = printed(&output);
-    assert!(message.contains("import: posters.csv:3: `War` is `yes` where others are 0 or 1"), "{message}");
-    let output = import(&folder, &["posters", "posters.csv", "--split", "1", "--out", "clips.csv"]);
+    assert!(
+        message.contains("import: posters.csv:3: invalid value `yes` in column `War`; expected 0 or 1"),
+        "{message}"
+    );
+    let output = import(&directory, &["posters", "posters.csv", "--split", "1", "--out", "clips.csv"]);
     assert_code(&output, 1);
     assert!(printed(&output).contains("--split applies to trailers12k only"));
-    assert_code(&import(&folder, &["imagenet", ".", "--out", "clips.csv"]), 2);
+    assert_code(&import(&directory, &["imagenet", ".", "--out", "clips.csv"]), 2);
 }

@@ -1,228 +1,245 @@
-//! Data sets in the layout they are published in, made into a manifest.
+//! Converts published data sets into manifests.
 //!
-//! A reader of one layout ([`movienet`], [`trailers85`], [`table`]) lists titles with their labels. What is common
-//! follows here: labels outside the wanted ones are dropped, the files of each title are looked for by its id, titles
-//! without files or labels are left out, and all of it is counted ([`Summary`]).
+//! The reader of a format ([`movienet`], [`trailers85`], [`table`]) lists titles with their labels. [`import`] then applies
+//! the label filter, finds the files of each title by its id, leaves out titles without files or labels, and counts all of
+//! that ([`Summary`]).
 
+mod json;
 mod movienet;
 mod summary;
 mod table;
 #[cfg(test)]
 mod tests;
+mod title;
 mod trailers85;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::problems::{Problems, several};
-use super::{Clip, Entry, Manifest, Split, check, digest, folder_of, lists};
+use super::clip::{Clip, Split, count_frames};
+use super::directory::{find_by_id, parent_directory, resolve, select_candidates};
+use super::parsed::ParsedClip;
+use super::problems::{Problems, count_of};
+use super::{Manifest, validate};
 use crate::error::{Error, Result};
+use crate::suggest::did_you_mean;
 pub use movienet::GENRES;
 pub use summary::Summary;
+use title::{Title, TitleList};
 
-/// A layout that can be imported.
+/// A format that can be imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// MovieNet: a folder `meta` of one JSON a title, and a folder of keyframes `shot_0000_img_0.jpg` per title
+    /// MovieNet: a directory `meta` with one JSON file per title, and keyframes `shot_0000_img_0.jpg` in one directory per title
     Movienet,
-    /// 85 labels: `train_test_split_dict.json`, and a folder of PNG frames per title
+    /// 85 labels: `train_test_split_dict.json`, and a directory of PNG frames per title
     Trailers85,
-    /// Trailers12k: `mtgc.csv` with 0/1 columns and `split0` to `split2`, and a video or a folder of frames per title
+    /// Trailers12k: `mtgc.csv` with 0/1 columns and `split0` to `split2`, and a video or a directory of frames per title
     Trailers12k,
     /// Posters: a CSV with `Id,Genre` and 0/1 columns, and `Images/ID.jpg`
     Posters,
-    /// Any CSV with an id or a path, and `labels` or 0/1 columns
+    /// CSV with an id or a path, and `labels` or 0/1 columns
     Csv,
 }
 
-/// Which labels become labels of the manifest.
+/// The labels to keep.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Labels {
-    /// Those of the layout: MovieNet's 21 genres ([`GENRES`]); elsewhere all but `N/A`.
+pub enum LabelFilter {
+    /// The default of the format: the 21 genres of MovieNet ([`GENRES`]); for other formats all labels except `N/A`.
     #[default]
-    Usual,
-    /// All.
+    FormatDefault,
+    /// All labels.
     All,
-    /// These.
+    /// Only these labels.
     Only(Vec<String>),
 }
 
-/// How to import.
+/// Options of [`import`].
 #[derive(Debug, Clone, Default)]
-pub struct Settings {
-    /// The folder below which videos, images and folders of frames lie; `None` for the source's own folder.
+pub struct ImportOptions {
+    /// Directory of the videos, images and directories of frames; `None` for the directory of the source.
     pub clips: Option<PathBuf>,
-    /// Which labels to keep.
-    pub labels: Labels,
-    /// Which of the three splits of Trailers12k.
+    /// The labels to keep.
+    pub labels: LabelFilter,
+    /// Index of the split of Trailers12k, 0 to 2.
     pub split: u8,
-    /// What stands between the labels of a column `labels`, other than `|`.
+    /// Separator of the labels in a column `labels`; `None` for `|`.
     pub separator: Option<char>,
 }
 
-/// A manifest, and what became of the data set.
+/// The result of [`import`].
 #[derive(Debug)]
 pub struct Imported {
-    /// The clips; their paths are absolute until written.
+    /// The manifest. [`Imported::write_csv`] makes its paths relative.
     pub manifest: Manifest,
-    /// What was kept, dropped and missing.
+    /// Counts of kept, dropped and missing titles and labels.
     pub summary: Summary,
 }
 
-/// A title as its data set lists it.
-#[derive(Debug, Default)]
-struct Title {
-    id: String,
-    /// The file, where the list names it; else it is found by the id.
-    path: Option<String>,
-    labels: Vec<String>,
-    split: Option<Split>,
-    group: Option<String>,
-    year: Option<i32>,
-    line: Option<u64>,
-}
-
-/// What the reader of a layout found.
-#[derive(Debug, Default)]
-struct Listed {
-    titles: Vec<Title>,
-    warnings: Vec<String>,
-    /// How many frames a title is published with, least and most.
-    frames: Option<(usize, usize)>,
-}
-
-/// Reads a data set in its published layout. `source` is its list, or the folder in which the list lies.
+/// Imports a published data set. `source` is its list, or the directory of the list.
 ///
-/// A title becomes a clip whose group is itself, unless the list names another; several titles of one film want a column
-/// `group`. A title is left out, and counted, where its files are missing or none of its labels is kept; titles of the
-/// test split that are listed without any label stay, to be predicted. A label that no training clip has is dropped from
-/// the other splits.
+/// A title becomes a clip. The group of a clip is its title, unless the list has a column `group`; use that column for
+/// several titles of one film. A title is left out, and counted, if its files are missing or if none of its labels is
+/// kept. Test titles that are listed without labels are kept for prediction. Labels without a training clip are dropped
+/// from the other splits.
 ///
 /// # Errors
-/// The list is missing or malformed (file and line are named), an id stands twice, a title has files at two places, a
-/// group stands in two splits, or nothing is left.
-pub fn import(format: Format, source: &Path, settings: &Settings) -> Result<Imported> {
-    let list = list_of(format, source)?;
+/// Returns an error with file and line if the list is missing or malformed, an id is not unique, a title has several
+/// files, a group is in two splits, or no clip remains.
+pub fn import(format: Format, source: &Path, options: &ImportOptions) -> Result<Imported> {
+    let list = find_list(format, source)?;
     let mut problems = Problems::new(&list);
-    let listed = match format {
+    let TitleList { mut titles, mut warnings, frame_range } = match format {
         Format::Movienet => movienet::read(&list, &mut problems)?,
         Format::Trailers85 => trailers85::read(&list, &mut problems)?,
-        Format::Trailers12k => table::read(&list, table::Layout::trailers12k(settings.split), &mut problems)?,
-        Format::Posters => table::read(&list, table::Layout::posters(), &mut problems)?,
-        Format::Csv => table::read(&list, table::Layout::any(settings.separator), &mut problems)?,
+        Format::Trailers12k => table::read(&list, table::Schema::trailers12k(options.split), &mut problems)?,
+        Format::Posters => table::read(&list, table::Schema::posters(), &mut problems)?,
+        Format::Csv => table::read(&list, table::Schema::csv(options.separator), &mut problems)?,
     };
-    // MovieNet's list is the folder `meta`, or its parent where the user named that.
-    let beside = if source.is_dir() { source.to_path_buf() } else { folder_of(source) };
-    let root = settings.clips.clone().unwrap_or(beside);
+    let default_root = || if source.is_dir() { source.to_path_buf() } else { parent_directory(source) };
+    let root = options.clips.clone().unwrap_or_else(default_root);
     if !root.is_dir() {
-        let message = "no such folder; --clips names the one below which videos, images and frames lie".into();
+        let message = "no such directory; set the directory of the videos, images and frames with --clips".into();
         return Err(Error::Manifest { path: root, line: None, message });
     }
-    let Listed { mut titles, mut warnings, frames } = listed;
     let mut summary =
         Summary { format: format!("{format:?}").to_lowercase(), listed: titles.len(), ..Summary::default() };
     if titles.is_empty() && problems.is_empty() {
-        problems.add(None, "it lists no title");
+        problems.add(None, "the list has no titles");
     }
-    choose_labels(&mut titles, format, &settings.labels, &mut summary);
-    let mut entries = locate(titles, &root, &mut summary, &mut problems)?;
-    check(&entries, &root, &mut problems, &mut warnings);
+    let unknown_labels = unknown_labels(&titles, &options.labels);
+    warnings.extend(unknown_labels.iter().cloned());
+    filter_labels(&mut titles, format, &options.labels, &mut summary);
+    let mut clips = find_clips(titles, &root, &mut summary, &mut problems)?;
+    if clips.is_empty() && problems.is_empty() {
+        problems.add(None, nothing_left(&summary, &root, &unknown_labels));
+    }
+    validate::validate(&clips, &root, &mut problems, &mut warnings);
     problems.finish()?;
-    drop_untrained(&mut entries, &mut summary);
-    summary.count(&entries, frames);
-    let clips: Vec<Clip> = entries.into_iter().map(|entry| entry.clip).collect();
-    Ok(Imported { manifest: Manifest { sha256: digest(&clips), source: list, clips, warnings }, summary })
+    drop_untrained_labels(&mut clips, &mut summary);
+    summary.count(&clips, frame_range);
+    let clips: Vec<Clip> = clips.into_iter().map(|parsed| parsed.clip).collect();
+    let sha256 = validate::extraction_sha256(&clips);
+    Ok(Imported { manifest: Manifest { source: list, clips, warnings, sha256 }, summary })
 }
 
 impl Imported {
-    /// Writes the manifest. Paths below its folder are written relative to it, others absolute, so that it is read
+    /// Writes the manifest. Paths below its directory are written relative to it, other paths absolute, so that it loads
     /// without `--root`.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn write_csv(mut self, path: &Path) -> Result<()> {
-        let folder = folder_of(path);
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        let folder = folder.canonicalize().map_err(Error::io(&folder))?;
+        let directory = parent_directory(path);
+        std::fs::create_dir_all(&directory).map_err(Error::io(&directory))?;
+        let directory = directory.canonicalize().map_err(Error::io(&directory))?;
         for clip in &mut self.manifest.clips {
             let file = clip.file.canonicalize().map_err(Error::io(&clip.file))?;
-            clip.path = file.strip_prefix(&folder).unwrap_or(&file).to_string_lossy().into_owned();
+            clip.path = file.strip_prefix(&directory).unwrap_or(&file).to_string_lossy().into_owned();
         }
         self.manifest.write_csv(path)
     }
 }
 
-/// The list itself: `source`, or what a folder calls it.
-fn list_of(format: Format, source: &Path) -> Result<PathBuf> {
-    let wrong = |message: String| Err(Error::Manifest { path: source.to_path_buf(), line: None, message });
+/// Returns the path of the list: `source`, or the list in the directory `source`.
+fn find_list(format: Format, source: &Path) -> Result<PathBuf> {
+    let error = |message: String| Err(Error::Manifest { path: source.to_path_buf(), line: None, message });
     if !source.exists() {
-        return wrong("there is no such file or folder".into());
+        return error("no such file or directory".into());
     }
     if !source.is_dir() || format == Format::Movienet {
         return Ok(source.to_path_buf());
     }
-    let names: &[&str] = match format {
-        Format::Trailers85 => &["train_test_split_dict.json"],
-        Format::Trailers12k => &["mtgc.csv"],
-        _ => &[],
+    let fixed_name = match format {
+        Format::Trailers85 => Some("train_test_split_dict.json"),
+        Format::Trailers12k => Some("mtgc.csv"),
+        _ => None,
     };
-    if let Some(list) = names.iter().map(|name| source.join(name)).find(|list| list.is_file()) {
-        return Ok(list);
+    if let Some(name) = fixed_name {
+        let list = source.join(name);
+        return if list.is_file() {
+            Ok(list)
+        } else {
+            error(format!("no {name} in this directory; pass the list itself"))
+        };
     }
-    // Posters and other tables go by any name: a folder with one CSV leaves no doubt.
-    let children = std::fs::read_dir(source).map_err(Error::io(source))?.flatten().map(|child| child.path());
+    // The other formats have no fixed name: the list is the only CSV file.
+    let entries = std::fs::read_dir(source).map_err(Error::io(source))?.flatten().map(|entry| entry.path());
     let mut tables: Vec<PathBuf> =
-        children.filter(|path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"))).collect();
-    match (names, tables.len()) {
-        ([], 1) => Ok(tables.remove(0)),
-        ([], count) => wrong(format!("{} in this folder; name the one to import", several(count, "CSV file"))),
-        ([name, ..], _) => wrong(format!("no {name} in this folder; name the list itself if it is called otherwise")),
+        entries.filter(|path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"))).collect();
+    match tables.len() {
+        1 => Ok(tables.remove(0)),
+        count => error(format!("{} in this directory; pass the list itself", count_of(count, "CSV file"))),
     }
 }
 
-/// Keeps the labels asked for and counts the others.
-fn choose_labels(titles: &mut [Title], format: Format, wanted: &Labels, summary: &mut Summary) {
-    let keeps = |label: &str| match wanted {
-        Labels::All => true,
-        Labels::Only(labels) => labels.iter().any(|kept| kept == label),
-        Labels::Usual if format == Format::Movienet => GENRES.contains(&label),
-        Labels::Usual => label != "N/A",
+/// Describes the labels of the filter that no title has, each with the closest label.
+fn unknown_labels(titles: &[Title], filter: &LabelFilter) -> Vec<String> {
+    let LabelFilter::Only(requested) = filter else { return Vec::new() };
+    let labels: BTreeSet<&str> = titles.iter().flat_map(|title| title.labels.iter().map(String::as_str)).collect();
+    let choices = labels.iter().copied().collect::<Vec<_>>().join(", ");
+    let unknown = requested.iter().filter(|label| !labels.contains(label.as_str()));
+    unknown
+        .map(|label| {
+            let hint = did_you_mean(label, labels.iter().copied());
+            format!("no title has the label `{label}`{hint}; the labels are {choices}")
+        })
+        .collect()
+}
+
+/// Applies the label filter and counts the dropped labels.
+fn filter_labels(titles: &mut [Title], format: Format, filter: &LabelFilter, summary: &mut Summary) {
+    let keep = |label: &str| match filter {
+        LabelFilter::All => true,
+        LabelFilter::Only(labels) => labels.iter().any(|kept| kept == label),
+        LabelFilter::FormatDefault if format == Format::Movienet => GENRES.contains(&label),
+        LabelFilter::FormatDefault => label != "N/A",
     };
     for title in titles {
         let labels = std::mem::take(&mut title.labels);
-        let listed = !labels.is_empty();
+        let was_labeled = !labels.is_empty();
         for label in labels {
-            if !keeps(&label) {
+            if !keep(&label) {
                 *summary.dropped_labels.entry(label).or_default() += 1;
             } else if !title.labels.contains(&label) {
                 title.labels.push(label);
             }
         }
-        if title.labels.is_empty() && (listed || title.split != Some(Split::Test)) {
+        if title.labels.is_empty() && (was_labeled || title.split != Some(Split::Test)) {
             summary.without_label.push(title.id.clone());
         }
     }
 }
 
-/// Finds the files of the titles that kept a label.
-fn locate(titles: Vec<Title>, root: &Path, summary: &mut Summary, problems: &mut Problems) -> Result<Vec<Entry>> {
+/// Finds the files of the titles that are not left out.
+fn find_clips(
+    titles: Vec<Title>,
+    root: &Path,
+    summary: &mut Summary,
+    problems: &mut Problems,
+) -> Result<Vec<ParsedClip>> {
     let left_out: HashSet<String> = summary.without_label.iter().cloned().collect();
     let titles: Vec<Title> = titles.into_iter().filter(|title| !left_out.contains(&title.id)).collect();
-    let wanted: HashSet<&str> = titles.iter().filter(|t| t.path.is_none()).map(|title| title.id.as_str()).collect();
-    let found = if wanted.is_empty() { BTreeMap::new() } else { lists::search(root, &wanted)? };
-    let mut entries = Vec::new();
+    let ids: HashSet<&str> = titles.iter().filter(|t| t.path.is_none()).map(|title| title.id.as_str()).collect();
+    let candidates = if ids.is_empty() { BTreeMap::new() } else { find_by_id(root, &ids)? };
+    let mut clips = Vec::new();
     for title in titles {
         let files = match &title.path {
-            Some(path) => vec![lists::resolve(root, path)],
-            None => found.get(&title.id).map(|files| lists::nearest(files, None)).unwrap_or_default(),
+            Some(path) => vec![resolve(root, path)],
+            None => candidates.get(&title.id).map(|files| select_candidates(files, None)).unwrap_or_default(),
         };
         if let [first, second, ..] = files.as_slice() {
-            let message = format!("title `{}` is found twice: {} and {}", title.id, first.display(), second.display());
-            problems.add(title.line, message + "; name the folder of the right ones with --clips");
+            let message = format!(
+                "several files for title `{}`: {} and {}; select their directory with --clips",
+                title.id,
+                first.display(),
+                second.display()
+            );
+            problems.add(title.line, message);
             continue;
         }
         let file = files.into_iter().next().filter(|file| file.exists());
-        let Some(file) = file.filter(|file| !file.is_dir() || super::frames_in(file) > 0) else {
+        let Some(file) = file.filter(|file| !file.is_dir() || count_frames(file) > 0) else {
             summary.missing.push(title.id);
             continue;
         };
@@ -236,45 +253,48 @@ fn locate(titles: Vec<Title>, root: &Path, summary: &mut Summary, problems: &mut
             year: title.year,
             ..Clip::default()
         };
-        entries.push(Entry { clip, line: title.line });
+        clips.push(ParsedClip { clip, line: title.line });
     }
-    if entries.is_empty() && problems.is_empty() {
-        let mut message = format!("nothing is left of {}", several(summary.listed, "title"));
-        if let Some(first) = summary.without_label.first() {
-            message += &format!("; {} without a wanted label, such as `{first}`", summary.without_label.len());
-        }
-        if let Some(first) = summary.missing.first() {
-            let below = root.display();
-            message += &format!(
-                "; {} without files below {below}, such as `{first}`: name their folder with --clips",
-                summary.missing.len()
-            );
-        }
-        problems.add(None, message);
-    }
-    Ok(entries)
+    Ok(clips)
 }
 
-/// Where there is a training split: drops the labels that no training clip has, which nothing could learn.
-fn drop_untrained(entries: &mut Vec<Entry>, summary: &mut Summary) {
-    let training = |entry: &&Entry| entry.clip.split == Some(Split::Train);
-    let trained: BTreeSet<String> = entries.iter().filter(training).flat_map(|e| e.clip.labels.clone()).collect();
+/// Describes why no clip remains.
+fn nothing_left(summary: &Summary, root: &Path, unknown_labels: &[String]) -> String {
+    let mut message = format!("no clip remains of {}", count_of(summary.listed, "title"));
+    if let Some(first) = summary.without_label.first() {
+        message += &format!("; {} without a kept label, such as `{first}`", summary.without_label.len());
+    }
+    if let Some(first) = summary.missing.first() {
+        let (missing, root) = (summary.missing.len(), root.display());
+        message +=
+            &format!("; {missing} without files below {root}, such as `{first}`: set their directory with --clips");
+    }
+    for unknown in unknown_labels {
+        message += &format!("; {unknown}");
+    }
+    message
+}
+
+/// Drops the labels without a training clip, if there is a training split, and the clips that have no other label.
+fn drop_untrained_labels(clips: &mut Vec<ParsedClip>, summary: &mut Summary) {
+    let training = clips.iter().map(|parsed| &parsed.clip).filter(|clip| clip.split == Some(Split::Train));
+    let trained: BTreeSet<String> = training.flat_map(|clip| clip.labels.iter().cloned()).collect();
     if trained.is_empty() {
         return;
     }
-    entries.retain_mut(|entry| {
-        let labeled = !entry.clip.labels.is_empty();
-        entry.clip.labels.retain(|label| {
-            let kept = trained.contains(label) || entry.clip.split.is_none();
-            if !kept {
+    clips.retain_mut(|ParsedClip { clip, .. }| {
+        let was_labeled = !clip.labels.is_empty();
+        clip.labels.retain(|label| {
+            let keep = trained.contains(label) || clip.split.is_none();
+            if !keep {
                 *summary.untrained_labels.entry(label.clone()).or_default() += 1;
             }
-            kept
+            keep
         });
-        let kept = !labeled || !entry.clip.labels.is_empty();
-        if !kept {
-            summary.without_label.push(entry.clip.id.clone());
+        let keep = !was_labeled || !clip.labels.is_empty();
+        if !keep {
+            summary.without_label.push(clip.id.clone());
         }
-        kept
+        keep
     });
 }

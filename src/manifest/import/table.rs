@@ -1,54 +1,56 @@
-//! Tables of titles: Trailers12k, posters, and any CSV with labels in a column or as 0/1 columns.
+//! Tables of titles: Trailers12k, posters, and other CSV files with a column of labels or one 0/1 column per label.
 
 use std::path::Path;
 
-use super::{Listed, Title};
+use super::title::{Title, TitleList};
 use crate::error::Result;
-use crate::manifest::Split;
-use crate::manifest::csv::{Table, read_split, read_text, read_year};
+use crate::manifest::clip::Split;
+use crate::manifest::csv::{parse_split, parse_year};
 use crate::manifest::problems::Problems;
+use crate::manifest::table::{Table, read_text};
+use crate::suggest::did_you_mean;
 
-/// Where a table says what. Names of columns are lower case; capitals do not matter.
-pub(super) struct Layout {
+/// The columns of a format. Names are lowercase and match regardless of case; of several names, the first that occurs.
+pub(super) struct Schema {
     id: &'static [&'static str],
     path: &'static [&'static str],
-    /// The column with all labels of a title, between `separator` or as a Python list.
+    /// Column with all labels of a title, separated by `separator` or written as a Python list.
     labels: &'static [&'static str],
     separator: char,
-    /// Whether 0/1 columns are read before a column of labels, where there are both.
-    indicators_first: bool,
+    /// If both exist: read the 0/1 columns, not the column of labels.
+    prefer_indicators: bool,
     split: String,
-    /// Whether splits are written 0, 1 and 2 for train, val and test.
-    numbered: bool,
+    /// Splits are written as 0 (train), 1 (val) and 2 (test).
+    numbered_splits: bool,
 }
 
-impl Layout {
-    /// Trailers12k: `id`, a 0/1 column a genre, and `split0` to `split2`, of which one is read.
-    pub(super) fn trailers12k(split: u8) -> Layout {
+impl Schema {
+    /// Trailers12k: `id`, a 0/1 column per genre, and `split0` to `split2`, of which one is read.
+    pub(super) fn trailers12k(split: u8) -> Schema {
         let split = format!("split{split}");
-        Layout { id: &["id", "mid"], labels: &[], split, numbered: true, ..Layout::any(None) }
+        Schema { id: &["id", "mid"], labels: &[], split, numbered_splits: true, ..Schema::csv(None) }
     }
 
     /// Posters: `Id,Genre,Action,Adventure,…`.
-    pub(super) fn posters() -> Layout {
-        Layout { id: &["id"], path: &[], labels: &["genre", "genres"], indicators_first: true, ..Layout::any(None) }
+    pub(super) fn posters() -> Schema {
+        Schema { id: &["id"], path: &[], labels: &["genre", "genres"], prefer_indicators: true, ..Schema::csv(None) }
     }
 
     /// Any CSV: `id` or `path` (or both), `labels` or 0/1 columns, `split`, `group`, `year`.
-    pub(super) fn any(separator: Option<char>) -> Layout {
-        Layout {
+    pub(super) fn csv(separator: Option<char>) -> Schema {
+        Schema {
             id: &["id", "imdb_id", "imdbid", "name"],
             path: &["path", "file", "filename"],
             labels: &["labels", "label", "genres", "genre"],
             separator: separator.unwrap_or('|'),
-            indicators_first: false,
+            prefer_indicators: false,
             split: "split".into(),
-            numbered: false,
+            numbered_splits: false,
         }
     }
 }
 
-/// Where things stand in one table.
+/// Indices of the columns of one table.
 struct Columns {
     id: Option<usize>,
     path: Option<usize>,
@@ -60,139 +62,155 @@ struct Columns {
     indicators: Vec<usize>,
 }
 
-/// Reads a table. A column of unknown name counts as the 0/1 column of a label where most of its values are 0 or 1; then
-/// all of them must be.
-pub(super) fn read(list: &Path, layout: Layout, problems: &mut Problems) -> Result<Listed> {
+/// Reads a table. A column with an unknown name is the 0/1 column of a label if more than half of its values are 0 or 1;
+/// its other values are then problems.
+///
+/// # Errors
+/// Returns an error if the file cannot be read or is not valid CSV.
+pub(super) fn read(list: &Path, schema: Schema, problems: &mut Problems) -> Result<TitleList> {
     let table = Table::parse(&read_text(list)?, list)?;
-    let mut listed = Listed::default();
-    let columns = columns(&table, &layout, &mut listed.warnings);
-    let header = || table.header.join(",");
-    if columns.id.is_none() && columns.path.is_none() {
-        problems.add(Some(table.header_line), format!("no column `{}` in the header ({})", layout.id[0], header()));
-    }
-    if layout.numbered && columns.split.is_none() {
-        problems.add(Some(table.header_line), format!("no column `{}` in the header ({})", layout.split, header()));
-    }
-    if columns.labels.is_none() && columns.indicators.is_empty() {
-        let wanted = layout.labels.first().map(|name| format!("a column `{name}` or ")).unwrap_or_default();
-        problems
-            .add(Some(table.header_line), format!("no labels: wanted are {wanted}columns of 0 and 1 ({})", header()));
-    }
+    let mut result = TitleList::default();
+    let columns = find_columns(&table, &schema, &mut result.warnings);
+    check_columns(&table, &schema, &columns, problems);
     if !problems.is_empty() {
-        return Ok(listed);
+        return Ok(result);
     }
-    let from_indicators = columns.labels.is_none() || (layout.indicators_first && !columns.indicators.is_empty());
-    let mut differing: Vec<u64> = Vec::new();
+    let read_indicators = columns.labels.is_none() || (schema.prefer_indicators && !columns.indicators.is_empty());
+    let mut inconsistent_lines: Vec<u64> = Vec::new();
     for (line, fields) in &table.rows {
         let line = *line;
-        if fields.len() != table.header.len() {
-            let (found, wanted) = (fields.len(), table.header.len());
-            problems.add(
-                Some(line),
-                format!("{found} fields where the header has {wanted}; a value with a comma in it wants double quotes"),
-            );
+        if let Some(problem) = table.field_count_problem(fields) {
+            problems.add(Some(line), problem);
             continue;
         }
         let field = |column: Option<usize>| column.map_or("", |column| fields[column].trim());
         let path = field(columns.path);
         let id = match field(columns.id) {
-            "" if !path.is_empty() => stem(path),
+            "" if !path.is_empty() => without_extension(path),
             id => id.to_string(),
         };
         if id.is_empty() {
-            problems.add(Some(line), "the id is empty");
+            problems.add(Some(line), "empty id");
             continue;
         }
-        let written = columns.labels.and_then(|column| {
-            let labels = split_labels(&fields[column], layout.separator);
+        let listed_labels = columns.labels.and_then(|column| {
+            let labels = split_labels(&fields[column], schema.separator);
             if labels.is_none() {
-                problems.add(Some(line), format!("`{}` is not a list such as ['Comedy', 'Drama']", fields[column]));
+                problems.add(
+                    Some(line),
+                    format!("invalid list `{}`; expected ['Comedy', 'Drama'] or similar", fields[column]),
+                );
             }
             labels
         });
-        let indicated: Vec<String> = columns
-            .indicators
-            .iter()
-            .filter(|&&column| match indicator(&fields[column]) {
-                Some(on) => on,
+        let mut indicated_labels: Vec<String> = Vec::new();
+        for &column in &columns.indicators {
+            let (name, value) = (&table.header[column], &fields[column]);
+            match parse_indicator(value) {
+                Some(true) => indicated_labels.push(name.clone()),
+                Some(false) => {}
                 None => {
-                    let (name, value) = (&table.header[column], &fields[column]);
-                    problems.add(Some(line), format!("`{name}` is `{value}` where others are 0 or 1; correct it"));
-                    false
+                    problems.add(Some(line), format!("invalid value `{value}` in column `{name}`; expected 0 or 1"))
                 }
-            })
-            .map(|&column| table.header[column].clone())
-            .collect();
-        let labels = if from_indicators {
-            let same = |written: Vec<String>| {
-                written.len() == indicated.len() && written.iter().all(|l| indicated.contains(l))
-            };
-            if written.is_some_and(|written| !same(written)) {
-                differing.push(line);
             }
-            indicated
+        }
+        let labels = if read_indicators {
+            let is_consistent = |listed: Vec<String>| {
+                listed.len() == indicated_labels.len() && listed.iter().all(|l| indicated_labels.contains(l))
+            };
+            if listed_labels.is_some_and(|listed| !is_consistent(listed)) {
+                inconsistent_lines.push(line);
+            }
+            indicated_labels
         } else {
-            written.unwrap_or_default()
+            listed_labels.unwrap_or_default()
         };
-        listed.titles.push(Title {
+        let split = field(columns.split);
+        result.titles.push(Title {
             id,
             path: (!path.is_empty()).then(|| path.to_string()),
             labels,
-            split: read_part(field(columns.split), layout.numbered, line, problems),
+            split: if schema.numbered_splits {
+                parse_numbered_split(split, line, problems)
+            } else {
+                parse_split(split, line, problems)
+            },
             group: Some(field(columns.group).to_string()).filter(|group| !group.is_empty()),
-            // A table that went through floats says 1997.0.
-            year: read_year(field(columns.year).trim_end_matches(".0"), line, problems),
+            // Tables that were processed as floats have years such as 1997.0.
+            year: parse_year(field(columns.year).trim_end_matches(".0"), line, problems),
             line: Some(line),
         });
     }
-    if let Some(first) = differing.first() {
+    if let Some(first) = inconsistent_lines.first() {
         let name = columns.labels.map_or("", |column| &table.header[column]);
-        listed.warnings.push(format!(
-            "`{name}` says other than the 0/1 columns in {} of {} rows, the first on line {first}: the columns are read",
-            differing.len(),
+        result.warnings.push(format!(
+            "`{name}` contradicts the 0/1 columns in {} of {} rows (first on line {first}); using the 0/1 columns",
+            inconsistent_lines.len(),
             table.rows.len()
         ));
     }
-    Ok(listed)
+    Ok(result)
 }
 
-fn columns(table: &Table, layout: &Layout, warnings: &mut Vec<String>) -> Columns {
+/// Reports required columns that are missing.
+fn check_columns(table: &Table, schema: &Schema, columns: &Columns, problems: &mut Problems) {
+    let header = table.header.join(",");
+    let mut missing_column = |name: &str| {
+        let hint = did_you_mean(name, table.header.iter().map(String::as_str));
+        problems.add(Some(table.header_line), format!("missing column `{name}` in the header ({header}){hint}"));
+    };
+    if columns.id.is_none() && columns.path.is_none() {
+        missing_column(schema.id[0]);
+    }
+    if schema.numbered_splits && columns.split.is_none() {
+        missing_column(&schema.split);
+    }
+    if columns.labels.is_none() && columns.indicators.is_empty() {
+        let expected = schema.labels.first().map(|name| format!("a column `{name}` or ")).unwrap_or_default();
+        problems.add(
+            Some(table.header_line),
+            format!("no labels: expected {expected}columns of 0 and 1 (header: {header})"),
+        );
+    }
+}
+
+fn find_columns(table: &Table, schema: &Schema, warnings: &mut Vec<String>) -> Columns {
     let names: Vec<String> = table.header.iter().map(|name| name.to_lowercase()).collect();
-    let named = |wanted: &[&str]| wanted.iter().find_map(|wanted| names.iter().position(|name| name == wanted));
+    let find = |wanted: &[&str]| wanted.iter().find_map(|wanted| names.iter().position(|name| name == wanted));
     let mut columns = Columns {
-        id: named(layout.id),
-        path: named(layout.path),
-        labels: named(layout.labels),
-        split: named(&[layout.split.as_str()]),
-        group: named(&["group"]),
-        year: named(&["year"]),
+        id: find(schema.id),
+        path: find(schema.path),
+        labels: find(schema.labels),
+        split: find(&[schema.split.as_str()]),
+        group: find(&["group"]),
+        year: find(&["year"]),
         indicators: Vec::new(),
     };
-    let taken = [columns.id, columns.path, columns.labels, columns.split, columns.group, columns.year];
-    let mut passed_over = Vec::new();
+    let known = [columns.id, columns.path, columns.labels, columns.split, columns.group, columns.year];
+    let mut ignored = Vec::new();
     for (column, name) in names.iter().enumerate() {
         let other_split = name.strip_prefix("split").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
-        if taken.contains(&Some(column)) || other_split || name.is_empty() {
+        if known.contains(&Some(column)) || other_split || name.is_empty() {
             continue;
         }
         let values = || table.rows.iter().filter_map(|(_, fields)| fields.get(column));
-        if 2 * values().filter(|value| indicator(value).is_some()).count() > values().count() {
+        if 2 * values().filter(|value| parse_indicator(value).is_some()).count() > values().count() {
             columns.indicators.push(column);
         } else {
-            passed_over.push(format!("`{}`", table.header[column]));
+            ignored.push(format!("`{}`", table.header[column]));
         }
     }
-    // A table with a column of labels may have 0/1 columns of another meaning.
-    if columns.labels.is_some() && !layout.indicators_first {
-        passed_over.extend(columns.indicators.drain(..).map(|column| format!("`{}`", table.header[column])));
+    // Next to a column of labels, 0/1 columns may have another meaning.
+    if columns.labels.is_some() && !schema.prefer_indicators {
+        ignored.extend(columns.indicators.drain(..).map(|column| format!("`{}`", table.header[column])));
     }
-    if !passed_over.is_empty() {
-        warnings.push(format!("columns passed over: {}", passed_over.join(", ")));
+    if !ignored.is_empty() {
+        warnings.push(format!("ignored columns: {}", ignored.join(", ")));
     }
     columns
 }
 
-fn indicator(value: &str) -> Option<bool> {
+fn parse_indicator(value: &str) -> Option<bool> {
     match value.trim() {
         "1" | "1.0" | "True" | "true" => Some(true),
         "0" | "0.0" | "False" | "false" => Some(false),
@@ -200,33 +218,30 @@ fn indicator(value: &str) -> Option<bool> {
     }
 }
 
-fn read_part(value: &str, numbered: bool, line: u64, problems: &mut Problems) -> Option<Split> {
-    if !numbered {
-        return read_split(value, line, problems);
-    }
+fn parse_numbered_split(value: &str, line: u64, problems: &mut Problems) -> Option<Split> {
     match value {
         "0" => Some(Split::Train),
         "1" => Some(Split::Val),
         "2" => Some(Split::Test),
         other => {
-            problems.add(Some(line), format!("unknown split `{other}`; known are 0 (train), 1 (val) and 2 (test)"));
+            problems.add(Some(line), format!("unknown split `{other}`; expected 0 (train), 1 (val) or 2 (test)"));
             None
         }
     }
 }
 
-/// Labels between separators, or a Python list of strings; `None` where such a list is malformed.
+/// Parses labels with separators, or a Python list of strings; `None` if such a list is malformed.
 fn split_labels(value: &str, separator: char) -> Option<Vec<String>> {
     let value = value.trim();
     let labels = match value.strip_prefix('[') {
-        Some(rest) => python_list(rest.strip_suffix(']')?)?,
+        Some(rest) => parse_python_list(rest.strip_suffix(']')?)?,
         None => value.split(separator).map(|label| label.trim().to_string()).collect(),
     };
     Some(labels.into_iter().filter(|label| !label.is_empty()).collect())
 }
 
-/// The inside of a Python list of strings, in single or double quotes, a backslash before a quote.
-fn python_list(text: &str) -> Option<Vec<String>> {
+/// Parses the items of a Python list of strings: single or double quotes, a backslash escapes the next character.
+fn parse_python_list(text: &str) -> Option<Vec<String>> {
     let mut items = Vec::new();
     let mut rest = text.trim_start();
     while let Some(quote) = rest.chars().next() {
@@ -238,7 +253,7 @@ fn python_list(text: &str) -> Option<Vec<String>> {
         let end = loop {
             match characters.next()? {
                 (_, '\\') => item.push(characters.next()?.1),
-                (at, character) if character == quote => break at + 2,
+                (index, character) if character == quote => break index + 2,
                 (_, character) => item.push(character),
             }
         };
@@ -253,6 +268,6 @@ fn python_list(text: &str) -> Option<Vec<String>> {
     Some(items)
 }
 
-fn stem(path: &str) -> String {
+fn without_extension(path: &str) -> String {
     Path::new(path).with_extension("").to_string_lossy().into_owned()
 }

@@ -124,16 +124,16 @@ pub(super) fn commonest_pairs(classes: &[String], counts: &[Vec<usize>], clips: 
 
 /// What compose-label resampling would make of the training clips.
 pub(super) fn compose_preview(training: &LabelSets) -> Resampled {
-    imbalance::compose(&training.sets, COMPOSE.0, COMPOSE.1, 0)
+    imbalance::resample_by_label_set(&training.sets, COMPOSE.0, COMPOSE.1, 0)
 }
 
 /// The compose classes before and after resampling, the commonest first.
 pub fn compose_table(resampled: &Resampled, classes: &[String]) -> Table {
-    let all = |of: fn(&imbalance::ComposeClass) -> usize| resampled.classes.iter().map(of).sum::<usize>();
+    let all = |of: fn(&imbalance::LabelSetSize) -> usize| resampled.label_sets.iter().map(of).sum::<usize>();
     let (before, after) = (all(|class| class.before), all(|class| class.after));
     let share = |part: usize, whole: usize| format!("{:.2} %", 100.0 * part as f64 / whole.max(1) as f64);
     let mut table = Table::new(&["labels", "before", "share", "after", "share"], 1);
-    for class in &resampled.classes {
+    for class in &resampled.label_sets {
         let names: Vec<&str> = class.labels.iter().map(|&label| classes[label].as_str()).collect();
         table.rows.push(vec![
             names.join("|"),

@@ -1,0 +1,139 @@
+//! Checks that all manifest formats share, and the hash of a manifest.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::clip::{Clip, Split};
+use super::parsed::ParsedClip;
+use super::problems::{Problems, count_of};
+
+/// Number of missing files that are printed.
+const MAX_SHOWN: usize = 5;
+
+/// Checks ids, files and groups, and warns about missing labels and splits.
+pub(super) fn validate(clips: &[ParsedClip], root: &Path, problems: &mut Problems, warnings: &mut Vec<String>) {
+    check_ids(clips, problems);
+    check_files(clips, root, problems);
+    check_groups(clips, problems);
+    warn_of_missing_labels(clips, warnings);
+    warn_of_label_case(clips, warnings);
+    warn_of_shared_files(clips, warnings);
+}
+
+fn check_ids(clips: &[ParsedClip], problems: &mut Problems) {
+    let mut first_lines: HashMap<&str, Option<u64>> = HashMap::new();
+    for parsed in clips {
+        let id = &parsed.clip.id;
+        match first_lines.get(id.as_str()) {
+            Some(line) => {
+                let first = line.map(|line| format!(" (first on line {line})")).unwrap_or_default();
+                problems.add(parsed.line, format!("duplicate id `{id}`{first}; ids must be unique"));
+            }
+            None => {
+                first_lines.insert(id, parsed.line);
+            }
+        }
+    }
+}
+
+fn check_files(clips: &[ParsedClip], root: &Path, problems: &mut Problems) {
+    let missing: Vec<&ParsedClip> = clips.iter().filter(|parsed| !parsed.clip.file.exists()).collect();
+    let Some(first) = missing.first() else { return };
+    let shown: Vec<String> = missing.iter().take(MAX_SHOWN).map(|parsed| path_and_line(parsed)).collect();
+    problems.add(
+        if missing.len() == 1 { first.line } else { None },
+        format!(
+            "{} of {} missing below {}: {}{}; correct the paths, or set their directory with --root",
+            count_of(missing.len(), "file"),
+            clips.len(),
+            root.display(),
+            shown.join(", "),
+            if missing.len() > shown.len() { ", …" } else { "" }
+        ),
+    );
+}
+
+fn check_groups(clips: &[ParsedClip], problems: &mut Problems) {
+    let mut groups: BTreeMap<&str, BTreeMap<Split, &ParsedClip>> = BTreeMap::new();
+    for parsed in clips {
+        if let (Some(group), Some(split)) = (&parsed.clip.group, parsed.clip.split) {
+            groups.entry(group).or_default().entry(split).or_insert(parsed);
+        }
+    }
+    for (group, splits) in groups.iter().filter(|(_, splits)| splits.len() > 1) {
+        let splits: Vec<String> =
+            splits.iter().map(|(split, parsed)| format!("{split} ({})", path_and_line(parsed))).collect();
+        problems.add(
+            None,
+            format!(
+                "group `{group}` is in more than one split: {}; assign its clips to one split to avoid leakage",
+                splits.join(", ")
+            ),
+        );
+    }
+}
+
+fn warn_of_missing_labels(clips: &[ParsedClip], warnings: &mut Vec<String>) {
+    let unlabeled = clips.iter().filter(|parsed| parsed.clip.labels.is_empty()).count();
+    if unlabeled == clips.len() && unlabeled > 0 {
+        warnings.push("no clip has a label: usable for feature extraction, not for training".into());
+    } else if unlabeled > 0 {
+        warnings.push(format!("{} without a label: predicted, not evaluated", count_of(unlabeled, "clip")));
+    }
+    let labeled = || clips.iter().filter(|parsed| !parsed.clip.labels.is_empty());
+    let without_split = labeled().filter(|parsed| parsed.clip.split.is_none()).count();
+    if without_split > 0 && labeled().any(|parsed| parsed.clip.split.is_some()) {
+        warnings.push(format!(
+            "ignored {} without a split, because other labeled clips have one",
+            count_of(without_split, "labeled clip")
+        ));
+    }
+}
+
+fn warn_of_label_case(clips: &[ParsedClip], warnings: &mut Vec<String>) {
+    let mut spellings: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for label in clips.iter().flat_map(|parsed| &parsed.clip.labels) {
+        spellings.entry(label.to_lowercase()).or_default().insert(label);
+    }
+    for labels in spellings.values().filter(|labels| labels.len() > 1) {
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        warnings.push(format!("labels differ only in case and count as different classes: {}", labels.join(", ")));
+    }
+}
+
+fn warn_of_shared_files(clips: &[ParsedClip], warnings: &mut Vec<String>) {
+    let untrimmed = clips.iter().filter(|parsed| parsed.clip.start.is_none() && parsed.clip.end.is_none());
+    let mut first_ids: HashMap<&Path, &str> = HashMap::new();
+    let repeated: Vec<&str> = untrimmed
+        .filter_map(|parsed| first_ids.insert(&parsed.clip.file, &parsed.clip.id).map(|_| parsed.clip.id.as_str()))
+        .collect();
+    if let Some(id) = repeated.first() {
+        warnings.push(format!("{} listed under more than one id, such as `{id}`", count_of(repeated.len(), "file")));
+    }
+}
+
+fn path_and_line(parsed: &ParsedClip) -> String {
+    match parsed.line {
+        Some(line) => format!("`{}` (line {line})", parsed.clip.path),
+        None => format!("`{}`", parsed.clip.path),
+    }
+}
+
+/// Computes the SHA-256 of the fields that determine extraction: id, path, start and end.
+pub(super) fn extraction_sha256(clips: &[Clip]) -> String {
+    let mut hasher = Sha256::new();
+    for clip in clips {
+        for text in [&clip.id, &clip.path] {
+            // The length prevents that two fields are confused with their concatenation.
+            hasher.update((text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        }
+        for seconds in [clip.start, clip.end] {
+            // -1 is not a valid start or end.
+            hasher.update(seconds.unwrap_or(-1.0).to_le_bytes());
+        }
+    }
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
