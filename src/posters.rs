@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::evaluate::multi_label::Thresholds;
-use crate::evaluate::predictions::THRESHOLD;
-use crate::evaluate::{Measured, Predictions};
+use crate::evaluate::predictions::DEFAULT_THRESHOLD;
+use crate::evaluate::{Predictions, SplitMetrics};
 
 pub use heads::{Head, PosterModels, Scores};
 
@@ -22,7 +22,7 @@ pub use heads::{Head, PosterModels, Scores};
 pub const FILE: &str = "posters.json";
 /// Its format, and the version of its layout.
 const FORMAT: (&str, u32) = ("kinoprobe-posters", 1);
-/// The numbers that stand for a model: keys of [`Measured::numbers`].
+/// The numbers that stand for a model: keys of [`SplitMetrics::values`].
 pub const METRICS: [&str; 6] = ["map", "binary_accuracy", "top_1", "top_3", "top_5", "r_precision"];
 
 /// Number of models that are trained.
@@ -180,12 +180,13 @@ impl Default for Posters {
 /// all where there are no predictions.
 pub fn thresholds(val: Option<&Predictions>, classes: usize) -> Vec<f32> {
     let tuned = val.and_then(Thresholds::tune);
-    tuned.map_or(vec![THRESHOLD; classes], |tuned| tuned.per_label.iter().map(|label| label.threshold).collect())
+    tuned
+        .map_or(vec![DEFAULT_THRESHOLD; classes], |tuned| tuned.per_label.iter().map(|label| label.threshold).collect())
 }
 
 /// The [`METRICS`] of a part that have a value.
-pub fn metrics(measured: &Measured) -> BTreeMap<String, f64> {
-    METRICS.into_iter().filter_map(|key| Some((key.to_string(), measured.number(key)?))).collect()
+pub fn metrics(measured: &SplitMetrics) -> BTreeMap<String, f64> {
+    METRICS.into_iter().filter_map(|key| Some((key.to_string(), measured.value(key)?))).collect()
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::{About, Fitted, Fitting, Model, SavedModel, build, predict};
 use crate::dataset::{Dataset, Joined, Task};
 use crate::error::{Error, Result};
-use crate::evaluate::multi_label::{Averages, Sets};
-use crate::evaluate::{Epoch, Measured, Predictions, SeedResult, measure};
+use crate::evaluate::multi_label::{Averages, LabelMatrix};
+use crate::evaluate::{Epoch, Predictions, SeedResult, SplitMetrics, compute_metrics};
 use crate::manifest::Split;
 use crate::recipe::{ClassifierKind, Classify};
 
@@ -20,7 +20,7 @@ pub struct Experiment {
     /// Predictions for the clips without a label, where there are any.
     pub unlabeled: Option<Predictions>,
     /// What the constant predictor gets on the same splits.
-    pub constant: BTreeMap<Split, Measured>,
+    pub constant: BTreeMap<Split, SplitMetrics>,
     /// What it predicts there.
     pub constant_predictions: BTreeMap<Split, Predictions>,
     /// Learning curves; empty for classifiers without epochs.
@@ -74,7 +74,10 @@ pub fn run(
         let fitted = classifier.fit(data.training(), &data.val, &mut fitting)?;
         let seconds = began.elapsed().as_secs_f64();
         let predictions = predict_splits(fitted.model.as_ref())?;
-        let splits = predictions.iter().map(|(split, predictions)| (*split, measure(predictions).score())).collect();
+        let splits = predictions
+            .iter()
+            .map(|(split, predictions)| (*split, compute_metrics(predictions).headline_map()))
+            .collect();
         seeds.push(SeedResult { seed, splits, seconds });
         for note in &fitted.notes {
             if !notes.contains(note) {
@@ -96,7 +99,7 @@ pub fn run(
         constant.values_mut().for_each(|part| part.predicted.fill(labels.clone()));
     }
     let constant_predictions = constant;
-    let constant = constant_predictions.iter().map(|(split, part)| (*split, measure(part))).collect();
+    let constant = constant_predictions.iter().map(|(split, part)| (*split, compute_metrics(part))).collect();
     let unlabeled = match data.unlabeled.is_empty() {
         true => None,
         false => Some(predict(data.task, fitted.model.as_ref(), &data.train.classes, &data.unlabeled)?),
@@ -134,8 +137,10 @@ fn commonest(train: &Dataset) -> Vec<usize> {
     let rows: Vec<usize> = (0..clips).collect();
     let truth: Vec<Vec<usize>> =
         rows.iter().map(|&i| (0..classes).filter(|&class| train.targets[(i, class)] > 0.0).collect()).collect();
-    let truth = Sets::of(&truth, &rows, classes);
-    let f1 = |k: usize| Averages::of(&truth, &Sets::of(&vec![order[..k].to_vec(); clips], &rows, classes)).micro.f1;
+    let truth = LabelMatrix::from_sets(&truth, &rows, classes);
+    let f1 = |k: usize| {
+        Averages::compute(&truth, &LabelMatrix::from_sets(&vec![order[..k].to_vec(); clips], &rows, classes)).micro.f1
+    };
     let mut best = (0.0, 1);
     for k in 1..=classes {
         let f1 = f1(k);

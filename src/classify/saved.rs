@@ -155,7 +155,7 @@ impl SavedModel {
         for (split, part) in labeled.into_iter().chain([(None, &data.unlabeled)]) {
             let part = self.predict(part)?;
             splits.resize(splits.len() + part.len(), split);
-            all = all.followed_by(part);
+            all = all.concat(part);
         }
         Ok(PredictionTable { predictions: all, splits, warnings: data.warnings.clone() })
     }

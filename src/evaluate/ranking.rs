@@ -1,122 +1,161 @@
-//! How well the scores of one label order the clips.
+//! Metrics of the ranking of N clips by the scores of one label.
 //!
-//! Each function takes the truth of N clips (whether they have the label) and their N scores, in any order; higher scores
-//! say yes. Clips of equal score count as one step, whatever their order. Scores must not be NaN.
+//! Each function takes the N truth values (`true` if the clip has the label) and the N scores, in any order; a higher score
+//! ranks first. Clips with equal scores share one threshold, so their order does not matter. Scores must not be NaN.
 
 use ndarray::{ArrayView2, Axis};
 
-/// The clips of one label in falling order of score, for draws of them: the order is found once, whatever is drawn.
+/// The clips of one label sorted by descending score. Metrics of resamples reuse the order.
 #[derive(Debug, Clone)]
 pub struct Ranking {
-    /// Clips in falling order of score, each with whether it has the label and whether a step ends with it.
-    order: Vec<(usize, bool, bool)>,
+    clips: Vec<RankedClip>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct RankedClip {
+    index: usize,
+    has_label: bool,
+    /// `true` for the last clip of several with the same score.
+    ends_threshold: bool,
 }
 
 impl Ranking {
-    /// Ranks N clips.
+    /// Sorts N clips by score.
+    ///
+    /// # Panics
+    /// Panics if `truth` and `scores` differ in length.
     pub fn new(truth: &[bool], scores: &[f32]) -> Self {
-        assert_eq!(truth.len(), scores.len(), "one score a clip");
+        assert_eq!(truth.len(), scores.len(), "one score per clip");
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-        let ends = |place: usize, i: usize| {
-            // `==` and not the total order: 0.0 and -0.0 are one score.
-            order.get(place + 1).is_none_or(|&next: &usize| scores[next] != scores[i])
+        let clip = |(rank, &index): (usize, &usize)| RankedClip {
+            index,
+            has_label: truth[index],
+            // `!=` instead of the total order: 0.0 and -0.0 are equal scores.
+            ends_threshold: order.get(rank + 1).is_none_or(|&next| scores[next] != scores[index]),
         };
-        Self { order: order.iter().enumerate().map(|(place, &i)| (i, truth[i], ends(place, i))).collect() }
+        Self { clips: order.iter().enumerate().map(clip).collect() }
     }
 
-    /// [`average_precision`] where clip `i` stands `times[i]` times.
-    pub fn average_precision(&self, times: &[u32]) -> Option<f64> {
-        let (mut step, mut before, mut area) = (Step { hits: 0, misses: 0 }, 0, 0.0);
-        for &(i, hit, ends) in &self.order {
-            *(if hit { &mut step.hits } else { &mut step.misses }) += times[i] as usize;
-            if ends && step.hits > before {
-                area += (step.hits - before) as f64 * step.precision();
-                before = step.hits;
+    /// Computes [`average_precision`] of a resample that contains clip `i` `counts[i]` times.
+    pub fn average_precision(&self, counts: &[u32]) -> Option<f64> {
+        let (mut current, mut previous_tp, mut area) = (Threshold::default(), 0, 0.0);
+        for clip in &self.clips {
+            current.add(clip.has_label, counts[clip.index] as usize);
+            if clip.ends_threshold && current.tp > previous_tp {
+                area += (current.tp - previous_tp) as f64 * current.precision();
+                previous_tp = current.tp;
             }
         }
-        (before > 0).then(|| area / before as f64)
+        (previous_tp > 0).then(|| area / previous_tp as f64)
     }
 
-    /// The steps of falling score; the last one holds all clips.
-    fn steps(&self) -> Vec<Step> {
-        let mut step = Step { hits: 0, misses: 0 };
-        let mut steps = Vec::new();
-        for &(_, hit, ends) in &self.order {
-            *(if hit { &mut step.hits } else { &mut step.misses }) += 1;
-            if ends {
-                steps.push(step);
+    /// Returns the thresholds by descending score; the last includes all clips.
+    fn thresholds(&self) -> Vec<Threshold> {
+        let mut current = Threshold::default();
+        let mut thresholds = Vec::new();
+        for clip in &self.clips {
+            current.add(clip.has_label, 1);
+            if clip.ends_threshold {
+                thresholds.push(current);
             }
         }
-        steps
+        thresholds
     }
 }
 
-/// One step down the ranking: how many clips with and without the label score at least so high.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Step {
-    hits: usize,
-    misses: usize,
+/// Counts of the clips whose score is at least a threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+struct Threshold {
+    /// Clips with the label.
+    tp: usize,
+    /// Clips without the label.
+    fp: usize,
 }
 
-impl Step {
+impl Threshold {
+    fn add(&mut self, has_label: bool, count: usize) {
+        *(if has_label { &mut self.tp } else { &mut self.fp }) += count;
+    }
+
     fn precision(self) -> f64 {
-        self.hits as f64 / (self.hits + self.misses) as f64
+        self.tp as f64 / (self.tp + self.fp) as f64
     }
 }
 
-/// The precision-recall curve as (recall, precision), from recall 0 with precision 1 to recall 1, as
-/// `sklearn.metrics.precision_recall_curve` turned around; empty where no clip has the label.
+/// Returns the indices of the `k` highest scores in descending order (ties: the lower index). Scores must not be NaN.
+pub fn top_k_indices(scores: &[f32], k: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    // The sort is stable. `partial_cmp` instead of the total order: 0.0 and -0.0 are equal scores.
+    order.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).expect("scores are not NaN"));
+    order.truncate(k);
+    order
+}
+
+/// Computes the precision-recall curve as (recall, precision) pairs, from recall 0 with precision 1 to recall 1; empty if no
+/// clip has the label.
+///
+/// Source: `sklearn.metrics.precision_recall_curve`, in reverse order.
 pub fn precision_recall_curve(truth: &[bool], scores: &[f32]) -> Vec<(f64, f64)> {
-    let steps = Ranking::new(truth, scores).steps();
-    let total = match steps.last() {
-        Some(last) if last.hits > 0 => last.hits as f64,
+    let thresholds = Ranking::new(truth, scores).thresholds();
+    let positives = match thresholds.last() {
+        Some(last) if last.tp > 0 => last.tp as f64,
         _ => return Vec::new(),
     };
-    let points = steps.into_iter().map(|step| (step.hits as f64 / total, step.precision()));
+    let points = thresholds.into_iter().map(|threshold| (threshold.tp as f64 / positives, threshold.precision()));
     std::iter::once((0.0, 1.0)).chain(points).collect()
 }
 
-/// Average precision, Σ (Rₙ − Rₙ₋₁)·Pₙ over the steps of falling score, in [0, 1], as
-/// `sklearn.metrics.average_precision_score`; `None` where no clip has the label.
+/// Computes average precision, Σ (Rₙ − Rₙ₋₁)·Pₙ over thresholds n by descending score, in [0, 1]; `None` if no clip has the
+/// label.
+///
+/// Source: `sklearn.metrics.average_precision_score`.
 pub fn average_precision(truth: &[bool], scores: &[f32]) -> Option<f64> {
     Ranking::new(truth, scores).average_precision(&vec![1; truth.len()])
 }
 
-/// Area under the precision-recall curve by trapezoids, in [0, 1], as `sklearn.metrics.auc` over
-/// `precision_recall_curve` (which begins at recall 0 with precision 1); more flattering than [`average_precision`], and
-/// what the published tables of Trailers12k state. `None` where no clip has the label.
+/// Computes the area under the precision-recall curve by the trapezoidal rule, in [0, 1]; `None` if no clip has the label.
+///
+/// Linear interpolation is more optimistic than [`average_precision`]; the published tables of Trailers12k use it.
+///
+/// Source: `sklearn.metrics.auc` of `precision_recall_curve`.
 pub fn pr_auc_trapezoid(truth: &[bool], scores: &[f32]) -> Option<f64> {
-    let steps = Ranking::new(truth, scores).steps();
-    let total = steps.last().map_or(0, |last| last.hits);
-    let (mut before, mut precision) = (0, 1.0);
+    let thresholds = Ranking::new(truth, scores).thresholds();
+    let positives = thresholds.last().map_or(0, |last| last.tp);
+    let (mut previous_tp, mut previous_precision) = (0, 1.0);
     let mut area = 0.0;
-    for step in steps {
-        area += (step.hits - before) as f64 * (step.precision() + precision) / 2.0;
-        (before, precision) = (step.hits, step.precision());
+    for threshold in thresholds {
+        area += (threshold.tp - previous_tp) as f64 * (threshold.precision() + previous_precision) / 2.0;
+        (previous_tp, previous_precision) = (threshold.tp, threshold.precision());
     }
-    (total > 0).then(|| area / total as f64)
+    (positives > 0).then(|| area / positives as f64)
 }
 
-/// Area under the ROC curve, in [0, 1]: the probability that a clip with the label scores higher than one without, ties
-/// counting half, as `sklearn.metrics.roc_auc_score`. `None` where all clips have the label, or none.
+/// Computes the area under the ROC curve, in [0, 1]: the probability that a clip with the label has a higher score than a
+/// clip without it; ties count half. `None` if all clips or no clips have the label.
+///
+/// Source: `sklearn.metrics.roc_auc_score`.
 pub fn roc_auc(truth: &[bool], scores: &[f32]) -> Option<f64> {
-    let steps = Ranking::new(truth, scores).steps();
-    let last = *steps.last()?;
-    let mut before = Step { hits: 0, misses: 0 };
+    let thresholds = Ranking::new(truth, scores).thresholds();
+    let last = *thresholds.last()?;
+    let mut previous = Threshold::default();
     let mut area = 0.0;
-    for step in steps {
-        area += (step.misses - before.misses) as f64 * (step.hits + before.hits) as f64 / 2.0;
-        before = step;
+    for threshold in thresholds {
+        area += (threshold.fp - previous.fp) as f64 * (threshold.tp + previous.tp) as f64 / 2.0;
+        previous = threshold;
     }
-    (last.hits > 0 && last.misses > 0).then(|| area / (last.hits as f64 * last.misses as f64))
+    (last.tp > 0 && last.fp > 0).then(|| area / (last.tp as f64 * last.fp as f64))
 }
 
-/// Macro mean of the labels' [`average_precision`] for targets (N, C), 0 or 1, and scores (N, C). Labels that no clip has
-/// are left out; `None` where that is all of them.
+/// Computes mAP, the mean of [`average_precision`] over the labels that a clip has; `None` if there are none.
+///
+/// `targets` is (N, C) with values 0 or 1, `scores` is (N, C).
+///
+/// # Panics
+/// Panics if the shapes differ.
 pub fn mean_average_precision(targets: ArrayView2<'_, f32>, scores: ArrayView2<'_, f32>) -> Option<f64> {
-    assert_eq!(targets.dim(), scores.dim(), "one score a target");
-    let each: Vec<f64> = targets
+    assert_eq!(targets.dim(), scores.dim(), "one score per target");
+    let values: Vec<f64> = targets
         .axis_iter(Axis(1))
         .zip(scores.axis_iter(Axis(1)))
         .filter_map(|(truth, scores)| {
@@ -124,28 +163,28 @@ pub fn mean_average_precision(targets: ArrayView2<'_, f32>, scores: ArrayView2<'
             average_precision(&truth, &scores.to_vec())
         })
         .collect();
-    (!each.is_empty()).then(|| each.iter().sum::<f64>() / each.len() as f64)
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    // scikit-learn 1.7: average_precision_score, auc(*precision_recall_curve()[1::-1]), roc_auc_score on these.
+    // Expected values: average_precision_score, auc(*precision_recall_curve()[1::-1]), roc_auc_score of scikit-learn 1.7.
     const TRUTH: [bool; 8] = [true, false, true, true, false, false, true, false];
     const SCORES: [f32; 8] = [0.9, 0.8, 0.7, 0.7, 0.7, 0.3, 0.2, 0.2];
 
     #[test]
-    fn ties_are_one_step() {
+    fn tied_scores_are_one_threshold() {
         let close = |value: Option<f64>, expected: f64| assert!((value.unwrap() - expected).abs() < 1e-12, "{value:?}");
-        // Steps (hits, misses): (1,0) (1,1) (3,2) (3,3) (4,4).
+        // (true positives, false positives) at the thresholds: (1,0) (1,1) (3,2) (3,3) (4,4).
         close(average_precision(&TRUTH, &SCORES), (1.0 + 2.0 * 0.6 + 0.5) / 4.0);
         close(pr_auc_trapezoid(&TRUTH, &SCORES), (1.0 + 2.0 * (0.5 + 0.6) / 2.0 + 0.5) / 4.0);
         close(roc_auc(&TRUTH, &SCORES), (1.0 + 2.0 + 3.0 + 3.5) / 16.0);
     }
 
     #[test]
-    fn labels_of_no_clip_have_no_value() {
+    fn metrics_of_absent_labels_are_undefined() {
         assert_eq!(average_precision(&[false, false], &[0.1, 0.2]), None);
         assert_eq!(roc_auc(&[true, true], &[0.1, 0.2]), None);
         assert_eq!(roc_auc(&[], &[]), None);

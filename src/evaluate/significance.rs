@@ -1,104 +1,54 @@
 //! Bootstrap intervals, McNemar's exact test and Holm's correction.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 
-use super::predictions::over_common_classes;
-use super::{Predictions, multi_label, single_label};
+use super::intervals::{Interval, Intervals, ResamplingUnit, Statistics};
+use super::predictions::{Predictions, align_classes};
+use super::{multi_label, single_label};
 use crate::dataset::Task;
 use crate::error::{Error, Result};
 
-/// Resamples of a bootstrap.
+/// Number of resamples of a bootstrap.
 pub const RESAMPLES: usize = 2000;
-/// What share of the resampled values an interval holds.
+/// Confidence level of intervals.
 pub const LEVEL: f64 = 0.95;
 /// Seed of every bootstrap: the same predictions give the same interval.
 const SEED: u64 = 0;
 
-/// Lower and upper end of an interval.
-pub type Interval = [f64; 2];
-
-/// What a bootstrap draws.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Unit {
-    /// Single clips.
-    Clips,
-    /// Whole groups: clips of one film are no independent evidence.
-    Groups,
-}
-
-/// Percentile bootstrap intervals of a split's metrics.
+/// Comparison of two classifiers on the same clips by one metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Intervals {
-    /// Of each headline number: `accuracy` and `macro_f1`, or `map` and `micro_f1`. A resample's mean over classes leaves
-    /// out those that only the resample lacks.
-    #[serde(flatten)]
-    pub of: BTreeMap<String, Interval>,
-    /// What share of the resampled values they hold, 0.95.
-    pub level: f64,
-    /// How many resamples.
-    pub resamples: usize,
-    /// What was drawn.
-    pub unit: Unit,
-    /// How many there are to draw from.
-    pub units: usize,
-}
-
-/// Computes numbers of rows.
-pub type Statistic = Box<dyn Fn(&[usize]) -> Vec<f64> + Send + Sync>;
-
-/// Numbers that can be computed of any draw of a part's clips.
-pub struct Statistics {
-    /// What they are called, K of them.
-    pub keys: Vec<&'static str>,
-    /// Their K values for rows of the part, labeled ones, each any number of times.
-    pub of: Statistic,
-}
-
-impl Statistics {
-    /// The headline numbers of these predictions.
-    pub fn of(predictions: &Predictions) -> Self {
-        match predictions.task {
-            Task::SingleLabel => single_label::statistics(predictions),
-            Task::MultiLabel => multi_label::statistics(predictions),
-        }
-    }
-}
-
-/// Two classifiers on the same clips, by one number.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Paired {
-    /// The number: `accuracy`, `map` or `micro_f1`.
+pub struct PairedComparison {
+    /// Key of the metric: `accuracy`, `map` or `micro_f1`.
     pub measure: String,
-    /// Clips that both predicted.
+    /// Number of labeled clips that both classifiers predicted.
     pub n: usize,
-    /// Clips that only the first has right; only with one label a clip.
+    /// Number of clips that only the first classifier predicts correctly; `None` for multi-label tasks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub only_first: Option<u64>,
-    /// Clips that only the second has right; only with one label a clip.
+    /// Number of clips that only the second classifier predicts correctly; `None` for multi-label tasks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub only_second: Option<u64>,
-    /// The first's number less the second's.
+    /// Metric of the first classifier minus that of the second.
     pub difference: f64,
-    /// Bootstrap interval of the difference, groups drawn whole; absent with fewer than two units.
+    /// Bootstrap interval of the difference, resampling groups; `None` with fewer than two units.
     pub difference_interval: Option<Interval>,
-    /// Two-sided p-value: McNemar's exact one for accuracy, else the bootstrap's (see [`bootstrap_p`]). 1 with fewer than
-    /// two units.
+    /// Two-sided p-value: [`mcnemar`] for accuracy, otherwise [`bootstrap_p`]. 1 with fewer than two units.
     pub p: f64,
 }
 
-/// Rows (labeled clips) of each unit: the groups where there are any (a clip without is one by itself), else the clips.
-pub fn units(predictions: &Predictions) -> (Unit, Vec<Vec<usize>>) {
+/// Returns the resampling unit and the rows of each unit: the groups if there are any (a clip without a group is its own
+/// unit), otherwise the clips. Unlabeled clips are left out.
+pub fn resampling_units(predictions: &Predictions) -> (ResamplingUnit, Vec<Vec<usize>>) {
     let mut units: Vec<Vec<usize>> = Vec::new();
-    let mut of_group: HashMap<&str, usize> = HashMap::new();
-    for row in (0..predictions.len()).filter(|&row| !predictions.truth[row].is_empty()) {
+    let mut unit_of_group: HashMap<&str, usize> = HashMap::new();
+    for row in predictions.labeled_rows() {
         match &predictions.groups[row] {
             Some(group) => {
-                let unit = *of_group.entry(group).or_insert_with(|| {
+                let unit = *unit_of_group.entry(group).or_insert_with(|| {
                     units.push(Vec::new());
                     units.len() - 1
                 });
@@ -107,43 +57,50 @@ pub fn units(predictions: &Predictions) -> (Unit, Vec<Vec<usize>>) {
             None => units.push(vec![row]),
         }
     }
-    (if of_group.is_empty() { Unit::Clips } else { Unit::Groups }, units)
+    (if unit_of_group.is_empty() { ResamplingUnit::Clips } else { ResamplingUnit::Groups }, units)
 }
 
-/// Draws as many units as there are, with replacement, [`RESAMPLES`] times, and returns the sorted values of each of the K
-/// statistics of the drawn rows. `None` with fewer than two units.
+/// Bootstrap: resamples units with replacement [`RESAMPLES`] times and returns the sorted values of each of the K statistics
+/// of the resampled rows. `None` with fewer than two units.
 ///
-/// Source: Efron, Tibshirani, "An Introduction to the Bootstrap" (1993), ch. 13; the cluster bootstrap where units are
-/// groups (Field, Welsh 2007).
+/// Source: Efron, Tibshirani, "An Introduction to the Bootstrap" (1993), ch. 13; for groups the cluster bootstrap of Field,
+/// Welsh, "Bootstrapping clustered data" (2007).
 pub fn bootstrap(units: &[Vec<usize>], statistics: impl Fn(&[usize]) -> Vec<f64>) -> Option<Vec<Vec<f64>>> {
     if units.len() < 2 {
         return None;
     }
-    let mut random = Xoshiro256PlusPlus::seed_from_u64(SEED);
-    let mut drawn = Vec::new();
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(SEED);
+    let mut rows = Vec::new();
     let mut values: Vec<Vec<f64>> = Vec::new();
     for _ in 0..RESAMPLES {
-        drawn.clear();
+        rows.clear();
         for _ in 0..units.len() {
-            drawn.extend_from_slice(&units[random.gen_range(0..units.len())]);
+            rows.extend_from_slice(&units[rng.gen_range(0..units.len())]);
         }
-        let drawn = statistics(&drawn);
-        values.resize_with(drawn.len(), Vec::new);
-        values.iter_mut().zip(drawn).for_each(|(values, value)| values.push(value));
+        let resampled = statistics(&rows);
+        values.resize_with(resampled.len(), Vec::new);
+        values.iter_mut().zip(resampled).for_each(|(values, value)| values.push(value));
     }
     values.iter_mut().for_each(|values| values.sort_by(f64::total_cmp));
     Some(values)
 }
 
-/// The percentile interval: the middle [`LEVEL`] of sorted values. Quantiles interpolate linearly (NumPy's default).
-fn percentile(sorted: &[f64]) -> Interval {
+/// Returns the percentile interval of sorted values at [`LEVEL`].
+fn percentile_interval(sorted: &[f64]) -> Interval {
     [quantile(sorted, (1.0 - LEVEL) / 2.0), quantile(sorted, (1.0 + LEVEL) / 2.0)]
 }
 
-/// Two-sided bootstrap p-value of a difference being 0: twice the smaller share of the B resampled differences on either
-/// side of 0 (0 itself counts on both), as min(1, 2 (1 + count) / (1 + B)), which is never 0.
+/// Returns the quantile `q` in [0, 1] of sorted values with linear interpolation (NumPy's default).
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let position = q * (sorted.len() - 1) as f64;
+    let (low, high) = (sorted[position.floor() as usize], sorted[position.ceil() as usize]);
+    low + (high - low) * position.fract()
+}
+
+/// Computes the two-sided bootstrap p-value of a difference of 0, in (0, 1]: min(1, 2 (1 + count) / (1 + B)), with the
+/// smaller count of the B resampled differences on either side of 0 (ties with 0 count on both sides).
 ///
-/// Source: the inverted percentile interval (Efron, Tibshirani 1993, ch. 15), with the added one of Davison, Hinkley,
+/// Source: the inverted percentile interval (Efron, Tibshirani 1993, ch. 15), with the added 1 of Davison, Hinkley,
 /// "Bootstrap Methods and their Application" (1997), eq. 4.11.
 pub fn bootstrap_p(differences: &[f64]) -> f64 {
     let below = differences.iter().filter(|&&difference| difference <= 0.0).count();
@@ -151,121 +108,133 @@ pub fn bootstrap_p(differences: &[f64]) -> f64 {
     (2.0 * (1 + below.min(above)) as f64 / (1 + differences.len()) as f64).min(1.0)
 }
 
-/// The quantile of sorted values, linear between neighbors.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let place = share * (sorted.len() - 1) as f64;
-    let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
-    low + (high - low) * place.fract()
-}
-
-/// Intervals of the headline numbers; `None` with fewer than two units.
+/// Computes the bootstrap intervals of the headline metrics; `None` with fewer than two units.
 pub fn intervals(predictions: &Predictions) -> Option<Intervals> {
-    let (unit, units) = units(predictions);
-    let Statistics { keys, of } = Statistics::of(predictions);
-    let values = bootstrap(&units, of)?;
-    let of = keys.iter().zip(&values).map(|(key, values)| (key.to_string(), percentile(values))).collect();
-    Some(Intervals { of, level: LEVEL, resamples: RESAMPLES, unit, units: units.len() })
+    let (unit, units) = resampling_units(predictions);
+    let Statistics { keys, compute } = statistics(predictions);
+    let values = bootstrap(&units, compute)?;
+    let by_metric =
+        keys.iter().zip(&values).map(|(key, values)| (key.to_string(), percentile_interval(values))).collect();
+    Some(Intervals { by_metric, level: LEVEL, resamples: RESAMPLES, unit, units: units.len() })
 }
 
-/// McNemar's exact two-sided p-value for `b` and `c` discordant pairs: with n = b + c and k = min(b, c),
-/// min(1, 2 Σ_{i ≤ k} C(n, i) / 2ⁿ).
+fn statistics(predictions: &Predictions) -> Statistics {
+    match predictions.task {
+        Task::SingleLabel => single_label::statistics(predictions),
+        Task::MultiLabel => multi_label::statistics(predictions),
+    }
+}
+
+/// Computes McNemar's exact two-sided p-value for `b` and `c` discordant pairs, in (0, 1]: with n = b + c and
+/// k = min(b, c), min(1, 2 Σ_{i ≤ k} C(n, i) / 2ⁿ).
 ///
-/// Source: McNemar 1947, in the exact binomial form (as `scipy.stats.binomtest(b, b + c, 0.5)`).
+/// Source: McNemar (1947), in the exact binomial form; equal to `scipy.stats.binomtest(b, b + c, 0.5)`.
 pub fn mcnemar(b: u64, c: u64) -> f64 {
     let (n, k) = (b + c, b.min(c));
     if b == c {
         return 1.0;
     }
-    // ln C(n, k) / 2ⁿ, then the terms below it by their ratio i / (n - i + 1): nothing overflows.
-    let log_top: f64 =
+    // ln(C(n, k) / 2ⁿ), then the smaller terms by their ratios i / (n − i + 1): nothing overflows.
+    let log_largest: f64 =
         (1..=k).map(|j| ((n - k + j) as f64 / j as f64).ln()).sum::<f64>() - n as f64 * std::f64::consts::LN_2;
     let (mut term, mut sum) = (1.0, 1.0);
     for i in (1..=k).rev() {
         term *= i as f64 / (n - i + 1) as f64;
         sum += term;
     }
-    (2.0 * log_top.exp() * sum).min(1.0)
+    (2.0 * log_largest.exp() * sum).min(1.0)
 }
 
-/// Holm's step-down correction of p-values (Holm 1979), in the given order.
+/// Corrects p-values by Holm's step-down method. Returns adjusted p-values in [0, 1], in the given order.
+///
+/// Source: Holm, "A Simple Sequentially Rejective Multiple Test Procedure" (1979).
 pub fn holm(p_values: &[f64]) -> Vec<f64> {
     let m = p_values.len();
     let mut order: Vec<usize> = (0..m).collect();
     order.sort_by(|&a, &b| p_values[a].total_cmp(&p_values[b]));
-    let mut corrected = vec![0.0; m];
+    let mut adjusted = vec![0.0; m];
     let mut highest: f64 = 0.0;
     for (rank, &i) in order.iter().enumerate() {
         highest = highest.max(((m - rank) as f64 * p_values[i]).min(1.0));
-        corrected[i] = highest;
+        adjusted[i] = highest;
     }
-    corrected
+    adjusted
 }
 
-/// Compares two classifiers on the labeled clips that both predicted; classes go by name. With one label a clip there is
-/// one comparison, of accuracy; with several, one of each headline number that both have.
+/// Compares two classifiers on the labeled clips that both predicted; classes are matched by name. Returns one comparison of
+/// accuracy for single-label tasks, and one comparison per common headline metric for multi-label tasks.
 ///
-/// McNemar's test takes clips as independent; where there are groups, the interval of the difference, which draws whole
-/// groups, is the safer reading.
+/// McNemar's test assumes independent clips. With groups, prefer the interval of the difference, which resamples groups.
 ///
 /// # Errors
-/// No labeled clip is in both, the two disagree on a clip's true classes, or their tasks differ.
-pub fn paired(first: &Predictions, second: &Predictions) -> Result<Vec<Paired>> {
+/// Returns an error if there is no common labeled clip, the true classes of a clip differ, or the tasks differ.
+pub fn compare_paired(first: &Predictions, second: &Predictions) -> Result<Vec<PairedComparison>> {
     if first.task != second.task {
-        return Err(Error::Data("one has one label a clip and the other several: they cannot be compared".into()));
+        return Err(Error::Data("cannot compare single-label with multi-label predictions".into()));
     }
-    let of_id: HashMap<&str, usize> = second.ids.iter().enumerate().map(|(i, id)| (id.as_str(), i)).collect();
-    let in_both = |&i: &usize| Some((i, *of_id.get(first.ids[i].as_str())?));
-    let labeled = first.labeled();
-    let common = labeled.iter().filter_map(in_both).filter(|&(_, j)| !second.truth[j].is_empty());
-    let (ours, theirs): (Vec<usize>, Vec<usize>) = common.unzip();
-    if ours.is_empty() {
-        return Err(Error::Data("the two have no labeled clip in common".into()));
-    }
-    let aligned = over_common_classes(&[&first.select(&ours), &second.select(&theirs)])?;
-    let [first, second] = &aligned[..] else { unreachable!("two went in") };
-    if let Some(i) = (0..first.len()).find(|&i| first.truth[i] != second.truth[i]) {
-        return Err(Error::Data(format!(
-            "clip `{}` is `{}` in one run and `{}` in another: they were made from different labels",
-            first.ids[i],
-            first.names(&first.truth[i]),
-            second.names(&second.truth[i])
-        )));
-    }
-    let (ours, theirs) = (Statistics::of(first), Statistics::of(second));
-    let both: Vec<(usize, usize, &str)> = (0..ours.keys.len())
-        .filter_map(|k| Some((k, theirs.keys.iter().position(|key| *key == ours.keys[k])?, ours.keys[k])))
+    let (first, second) = common_clips(first, second)?;
+    let (first_statistics, second_statistics) = (statistics(&first), statistics(&second));
+    let metrics: Vec<(usize, usize, &str)> = first_statistics
+        .keys
+        .iter()
+        .enumerate()
+        .filter_map(|(i, &key)| Some((i, second_statistics.keys.iter().position(|&other| other == key)?, key)))
         .filter(|(.., key)| first.task == Task::MultiLabel || *key == "accuracy")
         .collect();
     let differences = |rows: &[usize]| -> Vec<f64> {
-        let (ours, theirs) = ((ours.of)(rows), (theirs.of)(rows));
-        both.iter().map(|&(k, l, _)| ours[k] - theirs[l]).collect()
+        let (first, second) = ((first_statistics.compute)(rows), (second_statistics.compute)(rows));
+        metrics.iter().map(|&(i, j, _)| first[i] - second[j]).collect()
     };
-    let all: Vec<usize> = (0..first.len()).collect();
-    let resampled = bootstrap(&units(first).1, differences);
-    let single = (first.task == Task::SingleLabel).then(|| discordant(first, second));
-    let pair = |(k, (&(.., key), difference)): (usize, (&(usize, usize, &str), f64))| {
+    let all_rows: Vec<usize> = (0..first.len()).collect();
+    let resampled = bootstrap(&resampling_units(&first).1, differences);
+    let discordant = (first.task == Task::SingleLabel).then(|| discordant_pairs(&first, &second));
+    let comparison = |(k, (&(.., key), difference)): (usize, (&(usize, usize, &str), f64))| {
         let resampled = resampled.as_ref().map(|values| &values[k]);
-        Paired {
+        PairedComparison {
             measure: key.into(),
             n: first.len(),
-            only_first: single.map(|(only_first, _)| only_first),
-            only_second: single.map(|(_, only_second)| only_second),
+            only_first: discordant.map(|(only_first, _)| only_first),
+            only_second: discordant.map(|(_, only_second)| only_second),
             difference,
-            difference_interval: resampled.map(|values| percentile(values)),
-            p: match (single, resampled) {
+            difference_interval: resampled.map(|values| percentile_interval(values)),
+            p: match (discordant, resampled) {
                 (Some((only_first, only_second)), _) => mcnemar(only_first, only_second),
                 (None, resampled) => resampled.map_or(1.0, |values| bootstrap_p(values)),
             },
         }
     };
-    Ok(both.iter().zip(differences(&all)).enumerate().map(pair).collect())
+    Ok(metrics.iter().zip(differences(&all_rows)).enumerate().map(comparison).collect())
 }
 
-/// Clips that only the first has right, and clips that only the second has right; the clips are the same.
-fn discordant(first: &Predictions, second: &Predictions) -> (u64, u64) {
-    let right = |predictions: &Predictions, i: usize| predictions.predicted[i] == predictions.truth[i];
-    let count =
-        |a: bool, b: bool| (0..first.len()).filter(|&i| right(first, i) == a && right(second, i) == b).count() as u64;
+/// Selects the labeled clips that both classifiers predicted, over the union of their classes.
+fn common_clips(first: &Predictions, second: &Predictions) -> Result<(Predictions, Predictions)> {
+    let row_of_id: HashMap<&str, usize> = second.ids.iter().enumerate().map(|(i, id)| (id.as_str(), i)).collect();
+    let labeled = first.labeled_rows();
+    let in_both = |&i: &usize| Some((i, *row_of_id.get(first.ids[i].as_str())?));
+    let common = labeled.iter().filter_map(in_both).filter(|&(_, j)| !second.truth[j].is_empty());
+    let (first_rows, second_rows): (Vec<usize>, Vec<usize>) = common.unzip();
+    if first_rows.is_empty() {
+        return Err(Error::Data("no labeled clip is in both sets of predictions".into()));
+    }
+    let mut aligned = align_classes(&[&first.select(&first_rows), &second.select(&second_rows)])?.into_iter();
+    let (Some(first), Some(second)) = (aligned.next(), aligned.next()) else { unreachable!("one result per input") };
+    if let Some(i) = (0..first.len()).find(|&i| first.truth[i] != second.truth[i]) {
+        return Err(Error::Data(format!(
+            "clip `{}` has the label `{}` in one run and `{}` in another; compare runs of the same manifest",
+            first.ids[i],
+            first.label_names(&first.truth[i]),
+            second.label_names(&second.truth[i])
+        )));
+    }
+    Ok((first, second))
+}
+
+/// Counts the clips that only the first, and only the second classifier predicts correctly; both have the same clips.
+fn discordant_pairs(first: &Predictions, second: &Predictions) -> (u64, u64) {
+    let correct = |predictions: &Predictions, i: usize| predictions.predicted[i] == predictions.truth[i];
+    let count = |a: bool, b: bool| {
+        (0..first.len()).filter(|&i| correct(first, i) == a && correct(second, i) == b).count() as u64
+    };
     (count(true, false), count(false, true))
 }
 
@@ -292,7 +261,7 @@ mod tests {
         serde_json::from_str(include_str!("../../fixtures/significance.json")).unwrap()
     }
 
-    fn binary(right: &[u8], group: impl Fn(usize) -> Option<String>) -> Predictions {
+    fn binary_predictions(right: &[u8], group: impl Fn(usize) -> Option<String>) -> Predictions {
         Predictions {
             task: Task::SingleLabel,
             ids: (0..right.len()).map(|i| i.to_string()).collect(),
@@ -305,56 +274,61 @@ mod tests {
     }
 
     #[test]
-    fn p_values_are_scipys() {
+    fn p_values_equal_scipy() {
         for (b, c, p) in goldens().mcnemar {
-            let ours = mcnemar(b, c);
-            assert!((ours - p).abs() <= 1e-10 * p, "mcnemar({b}, {c}) = {ours}, not {p}");
+            let actual = mcnemar(b, c);
+            assert!((actual - p).abs() <= 1e-10 * p, "mcnemar({b}, {c}): {actual} != {p}");
         }
-        for (p_values, corrected) in goldens().holm {
-            for (ours, theirs) in holm(&p_values).iter().zip(&corrected) {
-                assert!((ours - theirs).abs() < 1e-12, "{ours} is not {theirs}");
+        for (p_values, adjusted) in goldens().holm {
+            for (actual, expected) in holm(&p_values).iter().zip(&adjusted) {
+                assert!((actual - expected).abs() < 1e-12, "{actual} != {expected}");
             }
         }
     }
 
     #[test]
-    fn intervals_are_scipys_up_to_chance() {
+    fn intervals_equal_scipy_within_resampling_error() {
         for golden in goldens().bootstrap {
-            let ours = intervals(&binary(&golden.right, |_| None)).unwrap();
-            assert_eq!((ours.unit, ours.units), (Unit::Clips, golden.right.len()));
-            for (ours, theirs) in ours.of["accuracy"].iter().zip(golden.interval) {
-                assert!((ours - theirs).abs() <= golden.tolerance, "{ours} is not {theirs}");
+            let actual = intervals(&binary_predictions(&golden.right, |_| None)).unwrap();
+            assert_eq!((actual.unit, actual.units), (ResamplingUnit::Clips, golden.right.len()));
+            for (actual, expected) in actual.by_metric["accuracy"].iter().zip(golden.interval) {
+                assert!((actual - expected).abs() <= golden.tolerance, "{actual} != {expected}");
             }
         }
     }
 
     #[test]
-    fn groups_are_drawn_whole() {
-        // Ten groups of eight clips, each right or wrong as a whole: as wide as ten clips' interval, not eighty's.
+    fn bootstrap_resamples_groups() {
+        // Ten groups of eight clips, all correct or all wrong: the interval is that of ten clips, not of eighty.
         let right: Vec<u8> = (0..80).map(|i| u8::from(i / 8 < 6)).collect();
-        let grouped = intervals(&binary(&right, |i| Some((i / 8).to_string()))).unwrap();
-        let ten = intervals(&binary(&[1, 1, 1, 1, 1, 1, 0, 0, 0, 0], |_| None)).unwrap();
-        let eighty = intervals(&binary(&right, |_| None)).unwrap();
-        assert_eq!((grouped.unit, grouped.units), (Unit::Groups, 10));
-        assert_eq!(grouped.of["accuracy"], ten.of["accuracy"]);
-        let width = |intervals: &Intervals| intervals.of["accuracy"][1] - intervals.of["accuracy"][0];
+        let grouped = intervals(&binary_predictions(&right, |i| Some((i / 8).to_string()))).unwrap();
+        let ten = intervals(&binary_predictions(&[1, 1, 1, 1, 1, 1, 0, 0, 0, 0], |_| None)).unwrap();
+        let eighty = intervals(&binary_predictions(&right, |_| None)).unwrap();
+        assert_eq!((grouped.unit, grouped.units), (ResamplingUnit::Groups, 10));
+        assert_eq!(grouped.by_metric["accuracy"], ten.by_metric["accuracy"]);
+        let width = |intervals: &Intervals| intervals.by_metric["accuracy"][1] - intervals.by_metric["accuracy"][0];
         assert!(width(&eighty) < 0.5 * width(&grouped));
-        assert_eq!(intervals(&binary(&[1, 0], |_| Some("one".into()))), None);
+        assert_eq!(intervals(&binary_predictions(&[1, 0], |_| Some("one".into()))), None);
     }
 
     #[test]
-    fn pairs_are_counted_on_common_ids_by_class_name() {
-        let first = binary(&[1, 1, 1, 0, 0], |_| None);
-        let mut second = binary(&[1, 0, 0, 1, 0], |_| None);
+    fn paired_comparison_matches_ids_and_class_names() {
+        let first = binary_predictions(&[1, 1, 1, 0, 0], |_| None);
+        let mut second = binary_predictions(&[1, 0, 0, 1, 0], |_| None);
         second.classes.reverse();
         second.truth = vec![vec![1]; 5];
         second.predicted = second.predicted.iter().map(|class| vec![1 - class[0]]).collect();
         second.ids[4] = "another".into();
-        let pair = &paired(&first, &second).unwrap()[0];
-        assert_eq!((pair.n, pair.only_first, pair.only_second), (4, Some(2), Some(1)));
-        assert_eq!((pair.difference, pair.p), (0.25, 1.0));
+        let comparison = &compare_paired(&first, &second).unwrap()[0];
+        assert_eq!((comparison.n, comparison.only_first, comparison.only_second), (4, Some(2), Some(1)));
+        assert_eq!((comparison.difference, comparison.p), (0.25, 1.0));
         second.classes.reverse();
-        assert!(paired(&first, &second).unwrap_err().to_string().contains("clip `0` is `a` in one run and `b`"));
+        assert!(
+            compare_paired(&first, &second)
+                .unwrap_err()
+                .to_string()
+                .contains("clip `0` has the label `a` in one run and `b`")
+        );
     }
 
     proptest! {
@@ -366,10 +340,10 @@ mod tests {
         }
 
         #[test]
-        fn intervals_hold_the_accuracy(right in prop::collection::vec(0u8..2, 2..60)) {
-            let predictions = binary(&right, |_| None);
+        fn intervals_contain_the_accuracy(right in prop::collection::vec(0u8..2, 2..60)) {
+            let predictions = binary_predictions(&right, |_| None);
             let accuracy = right.iter().map(|&r| f64::from(r)).sum::<f64>() / right.len() as f64;
-            let [low, high] = intervals(&predictions).unwrap().of["accuracy"];
+            let [low, high] = intervals(&predictions).unwrap().by_metric["accuracy"];
             prop_assert!(low <= accuracy && accuracy <= high);
         }
     }

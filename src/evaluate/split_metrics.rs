@@ -1,193 +1,197 @@
-//! The metrics of a part of the data, whatever the task: what tables, plots and comparisons read.
+//! The metrics of a split, independent of the task: the input of tables, plots and comparisons.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
-use super::multi_label::{self, MultiLabel, Thresholds};
-use super::significance::{self, Interval, Intervals};
-use super::single_label::{self, SingleLabel};
-use super::{Predictions, Score};
+use super::intervals::{Interval, Intervals};
+use super::multi_label::{self, MultiLabelMetrics, Thresholds};
+use super::predictions::Predictions;
+use super::significance;
+use super::single_label::{self, SingleLabelMetrics};
 use crate::dataset::Task;
 
-/// The metrics of one part; in JSON, the object of its task.
+/// Headline metrics of a split by key: `accuracy` and `macro_f1`, or `map` and `micro_f1`.
+pub type HeadlineMetrics = BTreeMap<String, f64>;
+
+/// The metrics of a split; serialized as the object of its task.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
-pub enum Measured {
-    /// One label a clip.
-    Single(Box<SingleLabel>),
-    /// Any number of labels a clip.
-    Multi(Box<MultiLabel>),
+pub enum SplitMetrics {
+    /// One label per clip.
+    SingleLabel(Box<SingleLabelMetrics>),
+    /// Any number of labels per clip.
+    MultiLabel(Box<MultiLabelMetrics>),
 }
 
-/// How a number is to be read.
+/// Display format of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scale {
-    /// In [0, 1], shown as a percentage.
-    Share,
-    /// Shown as it is.
-    Plain,
+pub enum MetricFormat {
+    /// A fraction in [0, 1], shown as a percentage.
+    Percentage,
+    /// A decimal number.
+    Decimal,
 }
 
-/// One number of a part, with its names.
+/// A metric of a split.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Number {
-    /// Its name in CSV files and intervals.
+pub struct MetricValue {
+    /// Key in CSV files and intervals.
     pub key: String,
-    /// Its name in tables.
+    /// Name in tables.
     pub name: String,
-    /// How it is to be read.
-    pub scale: Scale,
-    /// The number; absent where it has no meaning, such as a ranking without scores.
+    /// Display format.
+    pub format: MetricFormat,
+    /// The value; `None` if it is undefined, such as a ranking metric without scores.
     pub value: Option<f64>,
-    /// Its bootstrap interval, where it has one.
+    /// Bootstrap interval, if one was computed.
     pub interval: Option<Interval>,
 }
 
-/// One class of a part.
+/// The metrics of a class in a split.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ClassScores<'a> {
-    /// Its name.
+pub struct ClassMetrics<'a> {
+    /// Name of the class.
     pub label: &'a str,
-    /// Precision, where it has a meaning.
+    /// Precision in [0, 1]; `None` if it is undefined.
     pub precision: Option<f64>,
-    /// Recall, likewise.
+    /// Recall in [0, 1]; `None` if it is undefined.
     pub recall: Option<f64>,
-    /// F1, likewise.
+    /// F1 in [0, 1]; `None` if it is undefined.
     pub f1: Option<f64>,
-    /// Average precision, where there are scores to rank by.
+    /// Average precision in [0, 1]; `None` without scores.
     pub average_precision: Option<f64>,
-    /// Clips of the class.
+    /// Number of clips of the class.
     pub support: u64,
 }
 
-/// Measures one part of the data.
-pub fn measure(predictions: &Predictions) -> Measured {
+/// Computes the metrics of a split, without intervals and thresholds.
+pub fn compute_metrics(predictions: &Predictions) -> SplitMetrics {
     match predictions.task {
-        Task::SingleLabel => Measured::Single(Box::new(single_label::measure(predictions))),
-        Task::MultiLabel => Measured::Multi(Box::new(multi_label::measure(predictions))),
+        Task::SingleLabel => SplitMetrics::SingleLabel(Box::new(single_label::compute_metrics(predictions))),
+        Task::MultiLabel => SplitMetrics::MultiLabel(Box::new(multi_label::compute_metrics(predictions))),
     }
 }
 
-/// Measures all parts, with intervals. The thresholds of multi-label predictions are tuned on the part `val` and then
-/// applied to every other part; without it, there are none.
-pub fn measure_parts<P: Ord + Copy>(parts: &BTreeMap<P, Predictions>, val: P) -> BTreeMap<P, Measured> {
-    let tuned = parts.get(&val).and_then(Thresholds::tune);
-    let measure_part = |(&part, predictions): (&P, &Predictions)| {
-        let mut measured = measure(predictions);
-        let interval = significance::intervals(predictions);
-        match &mut measured {
-            Measured::Single(metrics) => metrics.interval = interval,
-            Measured::Multi(metrics) => {
-                metrics.interval = interval;
-                let others = tuned.as_ref().filter(|_| part != val);
-                metrics.thresholds = others.and_then(|tuned| tuned.apply(predictions));
+/// Computes the metrics of all splits, with intervals. The thresholds of multi-label predictions are tuned on the split
+/// `val` and applied to the other splits; without that split there are none.
+pub fn evaluate_splits<S: Ord + Copy>(splits: &BTreeMap<S, Predictions>, val: S) -> BTreeMap<S, SplitMetrics> {
+    let tuned = splits.get(&val).and_then(Thresholds::tune);
+    let evaluate = |(&split, predictions): (&S, &Predictions)| {
+        let mut metrics = compute_metrics(predictions);
+        let intervals = significance::intervals(predictions);
+        match &mut metrics {
+            SplitMetrics::SingleLabel(metrics) => metrics.interval = intervals,
+            SplitMetrics::MultiLabel(metrics) => {
+                metrics.interval = intervals;
+                let thresholds = tuned.as_ref().filter(|_| split != val);
+                metrics.thresholds = thresholds.and_then(|tuned| tuned.apply(predictions));
             }
         }
-        (part, measured)
+        (split, metrics)
     };
-    parts.iter().map(measure_part).collect()
+    splits.iter().map(evaluate).collect()
 }
 
-impl Measured {
-    /// Labeled clips.
+impl SplitMetrics {
+    /// Returns the number of labeled clips.
     pub fn n(&self) -> usize {
         match self {
-            Self::Single(metrics) => metrics.n,
-            Self::Multi(metrics) => metrics.n,
+            Self::SingleLabel(metrics) => metrics.n,
+            Self::MultiLabel(metrics) => metrics.n,
         }
     }
 
-    /// Class names, C of them.
+    /// Returns the class names, C of them.
     pub fn labels(&self) -> Vec<&str> {
         self.classes().iter().map(|class| class.label).collect()
     }
 
-    /// The bootstrap intervals, and how they were drawn, where there are any.
+    /// Returns the bootstrap intervals, if they were computed.
     pub fn intervals(&self) -> Option<&Intervals> {
         match self {
-            Self::Single(metrics) => metrics.interval.as_ref(),
-            Self::Multi(metrics) => metrics.interval.as_ref(),
+            Self::SingleLabel(metrics) => metrics.interval.as_ref(),
+            Self::MultiLabel(metrics) => metrics.interval.as_ref(),
         }
     }
 
-    /// The numbers of a row, those that stand for the rest first (see [`Measured::headlines`]).
-    pub fn numbers(&self) -> Vec<Number> {
-        let number = |(key, name, scale, value): (&str, &str, Scale, Option<f64>)| Number {
+    /// Returns the metrics in the order of tables, the headline metrics first (see [`SplitMetrics::headlines`]).
+    pub fn values(&self) -> Vec<MetricValue> {
+        let value = |(key, name, format, value): (&str, &str, MetricFormat, Option<f64>)| MetricValue {
             key: key.into(),
             name: name.into(),
-            scale,
+            format,
             value,
-            interval: self.intervals().and_then(|intervals| intervals.of.get(key)).copied(),
+            interval: self.intervals().and_then(|intervals| intervals.by_metric.get(key)).copied(),
         };
-        use Scale::{Plain, Share};
+        use MetricFormat::{Decimal, Percentage};
         match self {
-            Self::Single(m) => [
-                ("accuracy", "accuracy", Share, Some(m.accuracy)),
-                ("macro_f1", "macro F1", Share, Some(m.macro_.f1)),
-                ("macro_precision", "macro precision", Share, Some(m.macro_.precision)),
-                ("macro_recall", "macro recall", Share, Some(m.macro_.recall)),
-                ("weighted_f1", "weighted F1", Share, Some(m.weighted.f1)),
-                ("top_3", "top-3", Share, m.top_k.get(&3).copied()),
-                ("top_5", "top-5", Share, m.top_k.get(&5).copied()),
-                ("expected_calibration_error", "calibration error", Plain, m.expected_calibration_error),
+            Self::SingleLabel(m) => [
+                ("accuracy", "accuracy", Percentage, Some(m.accuracy)),
+                ("macro_f1", "macro F1", Percentage, Some(m.macro_.f1)),
+                ("macro_precision", "macro precision", Percentage, Some(m.macro_.precision)),
+                ("macro_recall", "macro recall", Percentage, Some(m.macro_.recall)),
+                ("weighted_f1", "weighted F1", Percentage, Some(m.weighted.f1)),
+                ("top_3", "top-3", Percentage, m.top_k.get(&3).copied()),
+                ("top_5", "top-5", Percentage, m.top_k.get(&5).copied()),
+                ("expected_calibration_error", "calibration error", Decimal, m.expected_calibration_error),
             ]
-            .map(number)
+            .map(value)
             .to_vec(),
-            Self::Multi(m) => [
-                ("map", "mAP", Share, m.map.macro_),
-                ("micro_f1", "micro F1", Share, Some(m.averages.micro.f1)),
-                ("macro_f1", "macro F1", Share, Some(m.averages.macro_.f1)),
-                ("weighted_f1", "weighted F1", Share, Some(m.averages.weighted.f1)),
-                ("samples_f1", "samples F1", Share, Some(m.averages.samples.f1)),
-                ("map_micro", "mAP micro", Share, m.map.micro),
-                ("map_weighted", "mAP weighted", Share, m.map.weighted),
-                ("map_samples", "mAP samples", Share, m.map.samples),
-                ("r_precision", "R-precision", Share, m.r_precision),
-                ("top_1", "top-1", Share, m.top_k.get(&1).copied()),
-                ("top_3", "top-3", Share, m.top_k.get(&3).copied()),
-                ("top_5", "top-5", Share, m.top_k.get(&5).copied()),
-                ("exact_match", "exact match", Share, Some(m.exact_match)),
-                ("binary_accuracy", "binary accuracy", Share, Some(m.binary_accuracy)),
-                ("hamming_loss", "Hamming loss", Plain, Some(m.hamming_loss)),
-                ("ranking_loss", "ranking loss", Plain, m.ranking_loss),
-                ("coverage_error", "coverage error", Plain, m.coverage_error),
-                ("label_ranking_average_precision", "label-ranking AP", Share, m.label_ranking_average_precision),
+            Self::MultiLabel(m) => [
+                ("map", "mAP", Percentage, m.map.macro_),
+                ("micro_f1", "micro F1", Percentage, Some(m.averages.micro.f1)),
+                ("macro_f1", "macro F1", Percentage, Some(m.averages.macro_.f1)),
+                ("weighted_f1", "weighted F1", Percentage, Some(m.averages.weighted.f1)),
+                ("samples_f1", "samples F1", Percentage, Some(m.averages.samples.f1)),
+                ("map_micro", "mAP micro", Percentage, m.map.micro),
+                ("map_weighted", "mAP weighted", Percentage, m.map.weighted),
+                ("map_samples", "mAP samples", Percentage, m.map.samples),
+                ("r_precision", "R-precision", Percentage, m.r_precision),
+                ("top_1", "top-1", Percentage, m.top_k.get(&1).copied()),
+                ("top_3", "top-3", Percentage, m.top_k.get(&3).copied()),
+                ("top_5", "top-5", Percentage, m.top_k.get(&5).copied()),
+                ("exact_match", "exact match", Percentage, Some(m.exact_match)),
+                ("binary_accuracy", "binary accuracy", Percentage, Some(m.binary_accuracy)),
+                ("hamming_loss", "Hamming loss", Decimal, Some(m.hamming_loss)),
+                ("ranking_loss", "ranking loss", Decimal, m.ranking_loss),
+                ("coverage_error", "coverage error", Decimal, m.coverage_error),
+                ("label_ranking_average_precision", "label-ranking AP", Percentage, m.label_ranking_average_precision),
             ]
-            .map(number)
+            .map(value)
             .to_vec(),
         }
     }
 
-    /// The number called `key`, where it has a value.
-    pub fn number(&self, key: &str) -> Option<f64> {
-        self.numbers().into_iter().find(|number| number.key == key)?.value
+    /// Returns the value of the metric `key`, if it is defined.
+    pub fn value(&self, key: &str) -> Option<f64> {
+        self.values().into_iter().find(|metric| metric.key == key)?.value
     }
 
-    /// The two numbers that stand for the rest: accuracy and macro F1, or mAP (where there are scores) and micro F1.
-    pub fn headlines(&self) -> Vec<Number> {
-        self.numbers().into_iter().take(2).filter(|number| number.value.is_some()).collect()
+    /// Returns the headline metrics: accuracy and macro F1, or mAP (if there are scores) and micro F1.
+    pub fn headlines(&self) -> Vec<MetricValue> {
+        self.values().into_iter().take(2).filter(|metric| metric.value.is_some()).collect()
     }
 
-    /// The number that runs are ranked by, and its value.
-    pub fn headline(&self) -> (Number, f64) {
+    /// Returns the metric by which runs are ranked (the first headline metric), and its value.
+    pub fn primary(&self) -> (MetricValue, f64) {
         let first = self.headlines().remove(0);
-        let value = first.value.expect("headlines have values");
+        let value = first.value.expect("headline metrics have values");
         (first, value)
     }
 
-    /// The headlines by their keys.
-    pub fn score(&self) -> Score {
-        self.headlines().into_iter().filter_map(|number| Some((number.key, number.value?))).collect()
+    /// Returns the headline metrics by key.
+    pub fn headline_map(&self) -> HeadlineMetrics {
+        self.headlines().into_iter().filter_map(|metric| Some((metric.key, metric.value?))).collect()
     }
 
-    /// Every class.
-    pub fn classes(&self) -> Vec<ClassScores<'_>> {
+    /// Returns the metrics of every class.
+    pub fn classes(&self) -> Vec<ClassMetrics<'_>> {
         match self {
-            Self::Single(metrics) => metrics
+            Self::SingleLabel(metrics) => metrics
                 .per_class
                 .iter()
-                .map(|class| ClassScores {
+                .map(|class| ClassMetrics {
                     label: &class.label,
                     precision: Some(class.precision),
                     recall: Some(class.recall),
@@ -196,10 +200,10 @@ impl Measured {
                     support: class.support,
                 })
                 .collect(),
-            Self::Multi(metrics) => metrics
+            Self::MultiLabel(metrics) => metrics
                 .per_label
                 .iter()
-                .map(|label| ClassScores {
+                .map(|label| ClassMetrics {
                     label: &label.label,
                     precision: label.precision,
                     recall: label.recall,
@@ -211,45 +215,41 @@ impl Measured {
         }
     }
 
-    /// The class that is told worst: by average precision where there is one, else by F1.
+    /// Returns the class with the lowest average precision, or the lowest F1 if there is no average precision.
     pub fn hardest(&self) -> Option<&str> {
         match self {
-            Self::Single(metrics) => metrics.hardest.as_deref(),
-            Self::Multi(metrics) => metrics.hardest.as_deref(),
+            Self::SingleLabel(metrics) => metrics.hardest.as_deref(),
+            Self::MultiLabel(metrics) => metrics.hardest.as_deref(),
         }
     }
 
-    /// In words, where every clip gets the same answer.
+    /// Returns a description if every clip has the same prediction.
     pub fn collapsed(&self) -> Option<String> {
         match self {
-            Self::Single(metrics) => metrics.collapsed(),
-            Self::Multi(metrics) => metrics.collapsed.clone(),
+            Self::SingleLabel(metrics) => metrics.collapsed(),
+            Self::MultiLabel(metrics) => metrics.collapsed.clone(),
         }
     }
 
-    /// In words, classes that no clip of the part has and what becomes of them.
+    /// Describes the classes without clips in this split and how averages treat them; `None` if there are none.
     pub fn absent(&self) -> Option<String> {
         let classes = self.classes();
-        let absent: Vec<&str> = classes.iter().filter(|class| class.support == 0).map(|class| class.label).collect();
-        let what = match self {
-            Self::Single(_) => "have no clip here and count as 0 in the macro averages, as scikit-learn has it",
-            Self::Multi(_) => "have no clip here: they show n/a and are left out of the macro averages",
+        let absent = classes.iter().filter(|class| class.support == 0).count();
+        let (noun, treatment) = match self {
+            Self::SingleLabel(_) => ("classes", "they count as 0 in macro averages, as in scikit-learn"),
+            Self::MultiLabel(_) => ("labels", "they are n/a and left out of macro averages"),
         };
-        let noun = match self {
-            Self::Single(_) => "classes",
-            Self::Multi(_) => "labels",
-        };
-        (!absent.is_empty()).then(|| format!("{} of {} {noun} {what}", absent.len(), classes.len()))
+        (absent > 0).then(|| format!("{absent} of {} {noun} have no clips in this split: {treatment}", classes.len()))
     }
 }
 
-impl<'de> Deserialize<'de> for Measured {
-    /// Not serde's `untagged`, which cannot read the numbers that are keys in JSON.
+impl<'de> Deserialize<'de> for SplitMetrics {
+    /// Distinguishes the tasks by the key `map`. Serde's `untagged` cannot read the integer keys of `top_k`.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = serde_json::Value::deserialize(deserializer)?;
         match value.get("map") {
-            Some(_) => serde_json::from_value(value).map(|metrics| Self::Multi(Box::new(metrics))),
-            None => serde_json::from_value(value).map(|metrics| Self::Single(Box::new(metrics))),
+            Some(_) => serde_json::from_value(value).map(|metrics| Self::MultiLabel(Box::new(metrics))),
+            None => serde_json::from_value(value).map(|metrics| Self::SingleLabel(Box::new(metrics))),
         }
         .map_err(D::Error::custom)
     }

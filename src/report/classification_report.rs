@@ -1,16 +1,16 @@
 //! classification_report.txt: the classic table, `label precision recall f1-score support` and averages.
 
-use crate::evaluate::{Average, Measured};
+use crate::evaluate::{PrecisionRecallF1, SplitMetrics};
 
 /// Digits after the point.
 const DIGITS: usize = 4;
 
 /// The table in the layout of `sklearn.metrics.classification_report(digits=4)`. Labels that no clip has show n/a where
 /// the task leaves them out of the averages.
-pub fn text(measured: &Measured) -> String {
-    let averages: Vec<(&str, Average)> = match measured {
-        Measured::Single(m) => vec![("macro avg", m.macro_), ("weighted avg", m.weighted)],
-        Measured::Multi(m) => {
+pub fn text(measured: &SplitMetrics) -> String {
+    let averages: Vec<(&str, PrecisionRecallF1)> = match measured {
+        SplitMetrics::SingleLabel(m) => vec![("macro avg", m.macro_), ("weighted avg", m.weighted)],
+        SplitMetrics::MultiLabel(m) => {
             let a = &m.averages;
             vec![
                 ("micro avg", a.micro),
@@ -34,7 +34,7 @@ pub fn text(measured: &Measured) -> String {
         text += &line(class.label, [class.precision, class.recall, class.f1].map(cell), &class.support.to_string());
     }
     text.push('\n');
-    if let Measured::Single(m) = measured {
+    if let SplitMetrics::SingleLabel(m) = measured {
         text += &line("accuracy", [String::new(), String::new(), cell(Some(m.accuracy))], &support.to_string());
     }
     for (name, average) in averages {

@@ -5,9 +5,9 @@ use std::fmt::Write;
 use super::metrics::Metrics;
 use super::table::Table;
 use super::{Block, Section, Shown};
-use crate::evaluate::Measured;
-use crate::evaluate::measured::{Number, Scale};
-use crate::evaluate::significance::{Interval, Unit};
+use crate::evaluate::SplitMetrics;
+use crate::evaluate::intervals::{Interval, ResamplingUnit};
+use crate::evaluate::split_metrics::{MetricFormat, MetricValue};
 use crate::manifest::Split;
 
 /// What every report of untrained features begins with.
@@ -36,11 +36,11 @@ pub fn percent(share: f64) -> String {
 }
 
 /// A number as tables show it, with its interval.
-pub fn cell(number: &Number) -> String {
-    match (number.value, number.scale) {
+pub fn cell(number: &MetricValue) -> String {
+    match (number.value, number.format) {
         (None, _) => "–".into(),
-        (Some(value), Scale::Share) => with_interval(value, number.interval),
-        (Some(value), Scale::Plain) => format!("{value:.3}"),
+        (Some(value), MetricFormat::Percentage) => with_interval(value, number.interval),
+        (Some(value), MetricFormat::Decimal) => format!("{value:.3}"),
     }
 }
 
@@ -53,10 +53,10 @@ pub fn with_interval(share: f64, interval: Option<Interval>) -> String {
 }
 
 /// What stands out of a split's numbers, in words; empty where nothing does.
-pub fn remarks(metrics: &Measured, constant: Option<&Measured>) -> Vec<String> {
+pub fn remarks(metrics: &SplitMetrics, constant: Option<&SplitMetrics>) -> Vec<String> {
     let mut remarks: Vec<String> = metrics.collapsed().into_iter().collect();
-    let (headline, value) = metrics.headline();
-    if let Some(constant) = constant.and_then(|constant| constant.number(&headline.key)) {
+    let (headline, value) = metrics.primary();
+    if let Some(constant) = constant.and_then(|constant| constant.value(&headline.key)) {
         if value < constant {
             remarks.push(format!("worse than the constant predictor, which gets {}", percent(constant)));
         } else if headline.interval.is_some_and(|[low, _]| low <= constant) {
@@ -146,13 +146,13 @@ fn what_was_run(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metric
 
 fn results(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics, sections: &[Section<'_>]) {
     line(format_args!("## Results\n"));
-    let numbers = sections.first().map(|section| section.metrics.numbers()).unwrap_or_default();
+    let numbers = sections.first().map(|section| section.metrics.values()).unwrap_or_default();
     let names = numbers.iter().map(|number| number.name.clone());
     let header = ["split", "predictor", "clips"].map(String::from).into_iter().chain(names).collect();
     let mut table = Table { header, left: 2, rows: Vec::new(), best: None };
-    let mut row = |split: &str, name: &str, metrics: &Measured| {
+    let mut row = |split: &str, name: &str, metrics: &SplitMetrics| {
         let mut row = vec![split.to_string(), name.to_string(), metrics.n().to_string()];
-        row.extend(metrics.numbers().iter().map(cell));
+        row.extend(metrics.values().iter().map(cell));
         table.rows.push(row);
     };
     let name = if metrics.classifier.is_empty() { "predictions" } else { &metrics.classifier };
@@ -165,8 +165,8 @@ fn results(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics, se
     line(format_args!("{}", table.without_empty_columns().markdown()));
     if let Some(interval) = sections.iter().find_map(|section| section.metrics.intervals()) {
         let what = match interval.unit {
-            Unit::Clips => "single clips",
-            Unit::Groups => "whole groups",
+            ResamplingUnit::Clips => "single clips",
+            ResamplingUnit::Groups => "whole groups",
         };
         line(format_args!(
             "In brackets: {:.0} % percentile bootstrap intervals, {} resamples of {what}.\n",
@@ -232,7 +232,7 @@ pub fn summary(metrics: &Metrics) -> String {
         let Some(part) = part else { continue };
         let headlines = part.headlines();
         let numbers = headlines.iter().map(|number| format!("  {} {}", number.name, cell(number)));
-        let beside = constant.and_then(|constant| constant.number(&headlines[0].key));
+        let beside = constant.and_then(|constant| constant.value(&headlines[0].key));
         let beside = beside.map(|value| format!("  constant {}", percent(value))).unwrap_or_default();
         text.push_str(&format!("{name:<5} {} clips{}{beside}\n", part.n(), numbers.collect::<String>()));
         for remark in remarks(part, constant) {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Task;
 use crate::error::{Error, Result};
-use crate::evaluate::{Measured, SeedResult};
+use crate::evaluate::{SeedResult, SplitMetrics};
 use crate::manifest::Split;
 
 /// The version of the layout below.
@@ -54,21 +54,21 @@ pub struct Metrics {
     /// Spread over the seeds.
     pub seeds: Option<Seeds>,
     /// What the constant predictor gets on each split.
-    pub constant: BTreeMap<Split, Measured>,
+    pub constant: BTreeMap<Split, SplitMetrics>,
     /// What the user should know.
     pub warnings: Vec<String>,
     /// The training split, where it was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub train: Option<Measured>,
+    pub train: Option<SplitMetrics>,
     /// The validation split.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub val: Option<Measured>,
+    pub val: Option<SplitMetrics>,
     /// The test split.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub test: Option<Measured>,
+    pub test: Option<SplitMetrics>,
     /// Everything, where predictions were evaluated by themselves.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub all: Option<Measured>,
+    pub all: Option<SplitMetrics>,
 }
 
 /// What the seeds gave.
@@ -127,7 +127,7 @@ impl Metrics {
     }
 
     /// Where a split's metrics stand.
-    pub fn split_mut(&mut self, split: Split) -> &mut Option<Measured> {
+    pub fn split_mut(&mut self, split: Split) -> &mut Option<SplitMetrics> {
         match split {
             Split::Train => &mut self.train,
             Split::Val => &mut self.val,

@@ -30,7 +30,7 @@ pub use metrics::Metrics;
 use crate::error::{Error, Result};
 use crate::evaluate::predictions::table::csv_error;
 use crate::evaluate::predictions::{PredictionTable, write_csv};
-use crate::evaluate::{Epoch, Measured, Predictions, SeedResult, measure_parts};
+use crate::evaluate::{Epoch, Predictions, SeedResult, SplitMetrics, evaluate_splits};
 use crate::manifest::Split;
 use crate::recipe::Recipe;
 use crate::store::Provenance;
@@ -53,7 +53,7 @@ pub struct Run {
     /// Predictions for the clips without a label.
     pub unlabeled: Option<Predictions>,
     /// What the constant predictor gets on each of the splits.
-    pub constant: BTreeMap<Split, Measured>,
+    pub constant: BTreeMap<Split, SplitMetrics>,
     /// Learning curves of the first seed; empty for classifiers without epochs.
     pub curves: Vec<Epoch>,
     /// What the scores of the curves are: `accuracy` or `mAP`.
@@ -90,8 +90,8 @@ struct Section<'a> {
     /// `train`, `val`, `test` or `all`: part of file names.
     name: String,
     predictions: &'a Predictions,
-    metrics: &'a Measured,
-    constant: Option<&'a Measured>,
+    metrics: &'a SplitMetrics,
+    constant: Option<&'a SplitMetrics>,
 }
 
 /// What a report shows of a section beyond its row in the table of results; each task makes its own.
@@ -126,8 +126,8 @@ struct Picture {
 
 fn show(title: &str, section: &Section<'_>) -> Shown {
     match section.metrics {
-        Measured::Single(metrics) => single_label::show(title, section, metrics),
-        Measured::Multi(metrics) => multi_label::show(title, section, metrics),
+        SplitMetrics::SingleLabel(metrics) => single_label::show(title, section, metrics),
+        SplitMetrics::MultiLabel(metrics) => multi_label::show(title, section, metrics),
     }
 }
 
@@ -164,7 +164,7 @@ pub fn write_run(dir: &Path, run: &Run) -> Result<()> {
         warnings: run.warnings.clone(),
         ..Metrics::new()
     };
-    let measured = measure_parts(&run.splits, Split::Val);
+    let measured = evaluate_splits(&run.splits, Split::Val);
     let sections: Vec<Section<'_>> = measured
         .iter()
         .map(|(split, metrics)| Section {
@@ -210,10 +210,10 @@ pub fn write_evaluation(dir: &Path, evaluation: &Evaluation) -> Result<Metrics> 
     metrics.warnings.extend(table.warnings.iter().cloned());
     metrics.task = table.predictions.task;
     // The whole is no part that thresholds may be applied to: it holds the clips they were tuned on.
-    let all = measure_parts(&BTreeMap::from([((), table.predictions.clone())]), ()).remove(&()).expect("one part");
+    let all = evaluate_splits(&BTreeMap::from([((), table.predictions.clone())]), ()).remove(&()).expect("one part");
     let parts: BTreeMap<Split, Predictions> =
-        table.splits_present().into_iter().map(|split| (split, table.part(split))).collect();
-    let measured = measure_parts(&parts, Split::Val);
+        table.splits_present().into_iter().map(|split| (split, table.select_split(split))).collect();
+    let measured = evaluate_splits(&parts, Split::Val);
     let mut sections =
         vec![Section { name: "all".into(), predictions: &table.predictions, metrics: &all, constant: None }];
     sections.extend(measured.iter().map(|(split, measured)| Section {
@@ -289,7 +289,7 @@ fn write_records(path: &Path, records: impl IntoIterator<Item = Vec<String>>) ->
 
 fn write_submission(path: &Path, predictions: &Predictions) -> Result<()> {
     let rows = predictions.ids.iter().zip(&predictions.predicted);
-    let rows = rows.map(|(id, set)| vec![id.clone(), predictions.names(set)]);
+    let rows = rows.map(|(id, set)| vec![id.clone(), predictions.label_names(set)]);
     write_records(path, [vec!["Id".into(), "Category".into()]].into_iter().chain(rows))
 }
 

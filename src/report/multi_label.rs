@@ -3,12 +3,12 @@
 use super::markdown::percent;
 use super::table::Table;
 use super::{Block, Picture, Section, Shown, label_plots};
-use crate::evaluate::multi_label::{Averages, Sets};
+use crate::evaluate::multi_label::{Averages, LabelMatrix};
 use crate::evaluate::ranking::precision_recall_curve;
-use crate::evaluate::{Measured, MultiLabel};
+use crate::evaluate::{MultiLabelMetrics, SplitMetrics};
 
 /// Everything about one part, beyond its row in the table of results.
-pub(super) fn show(title: &str, section: &Section<'_>, metrics: &MultiLabel) -> Shown {
+pub(super) fn show(title: &str, section: &Section<'_>, metrics: &MultiLabelMetrics) -> Shown {
     let name = &section.name;
     let mut blocks = vec![
         Block::Table("Every label, predicted from 0.5 on:".into(), labels(metrics)),
@@ -27,7 +27,7 @@ pub(super) fn show(title: &str, section: &Section<'_>, metrics: &MultiLabel) -> 
         let caption = format!("Average precision of every label, {name}");
         let own: Vec<Option<f64>> = metrics.per_label.iter().map(|label| label.average_precision).collect();
         let mut series = vec![("average precision".to_string(), own)];
-        if let Some(Measured::Multi(constant)) = section.constant {
+        if let Some(SplitMetrics::MultiLabel(constant)) = section.constant {
             let values = constant.per_label.iter().map(|label| label.average_precision).collect();
             series.push(("constant predictor".into(), values));
         }
@@ -40,7 +40,7 @@ pub(super) fn show(title: &str, section: &Section<'_>, metrics: &MultiLabel) -> 
     Shown { sentences: extremes(metrics), blocks, files: vec![], classes: label_records(name, metrics) }
 }
 
-fn extremes(metrics: &MultiLabel) -> Vec<String> {
+fn extremes(metrics: &MultiLabelMetrics) -> Vec<String> {
     [("hardest", &metrics.hardest), ("easiest", &metrics.easiest)]
         .into_iter()
         .filter_map(|(what, name)| {
@@ -61,7 +61,7 @@ fn share(value: Option<f64>) -> String {
     value.map_or("n/a".into(), percent)
 }
 
-fn labels(metrics: &MultiLabel) -> Table {
+fn labels(metrics: &MultiLabelMetrics) -> Table {
     let header = [
         "label",
         "precision",
@@ -95,7 +95,7 @@ fn labels(metrics: &MultiLabel) -> Table {
     table.without_empty_columns()
 }
 
-fn decisions(metrics: &MultiLabel, constant: Option<&Measured>) -> Table {
+fn decisions(metrics: &MultiLabelMetrics, constant: Option<&SplitMetrics>) -> Table {
     let averages = ["micro", "macro", "weighted", "samples"];
     let columns = averages.iter().flat_map(|name| ["P", "R", "F1"].map(|what| format!("{name} {what}")));
     let header: Vec<String> = std::iter::once("predicted".into()).chain(columns).collect();
@@ -113,13 +113,13 @@ fn decisions(metrics: &MultiLabel, constant: Option<&Measured>) -> Table {
         let what = if top.k == 1 { "the highest".to_string() } else { format!("the {} highest", top.k) };
         row(what, &top.averages);
     }
-    if let Some(Measured::Multi(constant)) = constant {
+    if let Some(SplitMetrics::MultiLabel(constant)) = constant {
         row("constant: the commonest training labels".into(), &constant.averages);
     }
     table
 }
 
-fn confusions(metrics: &MultiLabel) -> Table {
+fn confusions(metrics: &MultiLabelMetrics) -> Table {
     let mut table = Table::new(&["missed", "given wrongly", "clips", "of those with the label"], 2);
     table.rows = metrics
         .largest_confusions
@@ -130,10 +130,10 @@ fn confusions(metrics: &MultiLabel) -> Table {
 }
 
 /// Each label's curve that has one, the commonest first.
-fn curves(section: &Section<'_>, metrics: &MultiLabel) -> Vec<label_plots::Curve> {
+fn curves(section: &Section<'_>, metrics: &MultiLabelMetrics) -> Vec<label_plots::Curve> {
     let Some(scores) = &section.predictions.scores else { return Vec::new() };
-    let rows = section.predictions.labeled();
-    let truth = Sets::of(&section.predictions.truth, &rows, metrics.labels.len());
+    let rows = section.predictions.labeled_rows();
+    let truth = LabelMatrix::from_sets(&section.predictions.truth, &rows, metrics.labels.len());
     let mut order: Vec<usize> = (0..metrics.labels.len()).filter(|&i| metrics.per_label[i].support > 0).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(metrics.per_label[i].support));
     let curve = |&i: &usize| {
@@ -146,7 +146,7 @@ fn curves(section: &Section<'_>, metrics: &MultiLabel) -> Vec<label_plots::Curve
     order.iter().map(curve).collect()
 }
 
-fn label_records(name: &str, metrics: &MultiLabel) -> Vec<Vec<String>> {
+fn label_records(name: &str, metrics: &MultiLabelMetrics) -> Vec<Vec<String>> {
     let header =
         "split,label,precision,recall,f1,support,average_precision,pr_auc_trapezoid,roc_auc,threshold,f1_tuned";
     let text = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();

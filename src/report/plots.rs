@@ -2,7 +2,7 @@
 
 use super::svg::{Anchor, Drawing, PALETTE, number, shorten, ticks, viridis, width};
 use crate::evaluate::Epoch;
-use crate::evaluate::measured::Number;
+use crate::evaluate::split_metrics::MetricValue;
 
 /// Characters of a class name before it is cut; the whole name stands in the tables.
 const NAME: usize = 22;
@@ -124,7 +124,7 @@ pub struct Bar {
     /// What stands left of it.
     pub name: String,
     /// Shares with their intervals, the same ones in every bar.
-    pub values: Vec<Number>,
+    pub values: Vec<MetricValue>,
 }
 
 /// Shares with their intervals, one row per bar, and what the constant predictor gets of the first as a dashed line.

@@ -10,7 +10,7 @@ use super::table::Table;
 use super::year_plots::{self, Panel};
 use super::{Picture, html, svg, write as write_text, write_records};
 use crate::error::{Error, Result};
-use crate::evaluate::Measured;
+use crate::evaluate::SplitMetrics;
 use crate::manifest::imbalance::Resampled;
 use crate::posters::{Clips, METRICS, Posters};
 
@@ -29,11 +29,11 @@ pub struct Row {
     /// Its labeled clips.
     pub clips: Clips,
     /// Its numbers.
-    pub model: Measured,
+    pub model: SplitMetrics,
     /// The constant predictor's on the same clips.
-    pub constant: Option<Measured>,
+    pub constant: Option<SplitMetrics>,
     /// The numbers of the model of all clips on the same clips.
-    pub all: Option<Measured>,
+    pub all: Option<SplitMetrics>,
 }
 
 /// What all models say of one poster.
@@ -119,12 +119,12 @@ fn duplicates<'a>(report: &'a Report<'_>) -> impl Iterator<Item = String> + 'a {
 
 /// The name of one of [`METRICS`] in tables.
 fn name_of(report: &Report<'_>, key: &str) -> String {
-    let numbers = report.rows.first().map(|row| row.model.numbers()).unwrap_or_default();
+    let numbers = report.rows.first().map(|row| row.model.values()).unwrap_or_default();
     numbers.into_iter().find(|number| number.key == key).map_or(key.to_string(), |number| number.name)
 }
 
-fn share(measured: Option<&Measured>, key: &str) -> String {
-    measured.and_then(|measured| measured.number(key)).map_or("–".into(), percent)
+fn share(measured: Option<&SplitMetrics>, key: &str) -> String {
+    measured.and_then(|measured| measured.value(key)).map_or("–".into(), percent)
 }
 
 /// Every model's numbers of `keys`, each beside the constant predictor's.
@@ -248,8 +248,8 @@ fn over_years(report: &Report<'_>, caption: &str, years: &[(i32, &Row)]) -> Stri
     let panels: Vec<Panel> = METRICS
         .into_iter()
         .map(|key| {
-            let line = |of: fn(&Row) -> Option<&Measured>| {
-                years.iter().map(|(_, row)| of(row).and_then(|measured| measured.number(key))).collect()
+            let line = |of: fn(&Row) -> Option<&SplitMetrics>| {
+                years.iter().map(|(_, row)| of(row).and_then(|measured| measured.value(key))).collect()
             };
             let all: [Vec<Option<f64>>; 3] =
                 [line(|row| Some(&row.model)), line(|row| row.constant.as_ref()), line(|row| row.all.as_ref())];
@@ -281,8 +281,8 @@ fn chapter_of_example(report: &Report<'_>, example: &Example) -> Chapter {
 fn records(report: &Report<'_>) -> Vec<Vec<String>> {
     let header = ["model", "train", "val", "test"].map(String::from).into_iter();
     let keys = METRICS.iter().flat_map(|key| [key.to_string(), format!("constant:{key}"), format!("all:{key}")]);
-    let text = |measured: Option<&Measured>, key: &str| {
-        measured.and_then(|measured| measured.number(key)).map(|value| value.to_string()).unwrap_or_default()
+    let text = |measured: Option<&SplitMetrics>, key: &str| {
+        measured.and_then(|measured| measured.value(key)).map(|value| value.to_string()).unwrap_or_default()
     };
     let rows = report.rows.iter().map(|row| {
         let Clips { train, val, test } = row.clips;

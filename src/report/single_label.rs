@@ -3,10 +3,10 @@
 use super::markdown::percent;
 use super::table::Table;
 use super::{Block, Picture, Section, Shown, plots};
-use crate::evaluate::SingleLabel;
+use crate::evaluate::SingleLabelMetrics;
 
 /// Everything about one part, beyond its row in the table of results.
-pub(super) fn show(title: &str, section: &Section<'_>, metrics: &SingleLabel) -> Shown {
+pub(super) fn show(title: &str, section: &Section<'_>, metrics: &SingleLabelMetrics) -> Shown {
     let name = &section.name;
     let caption = format!("{title}, {name}: accuracy {}", percent(metrics.accuracy));
     let matrix = Picture {
@@ -27,7 +27,7 @@ pub(super) fn show(title: &str, section: &Section<'_>, metrics: &SingleLabel) ->
     }
 }
 
-fn extremes(metrics: &SingleLabel) -> Vec<String> {
+fn extremes(metrics: &SingleLabelMetrics) -> Vec<String> {
     [("hardest", &metrics.hardest), ("easiest", &metrics.easiest)]
         .into_iter()
         .filter_map(|(what, label)| {
@@ -43,7 +43,7 @@ fn extremes(metrics: &SingleLabel) -> Vec<String> {
         .collect()
 }
 
-fn confusions(metrics: &SingleLabel) -> Table {
+fn confusions(metrics: &SingleLabelMetrics) -> Table {
     let mut table = Table::new(&["true class", "predicted as", "clips", "of the class"], 2);
     table.rows = metrics
         .largest_confusions
@@ -53,7 +53,7 @@ fn confusions(metrics: &SingleLabel) -> Table {
     table
 }
 
-fn classes(metrics: &SingleLabel) -> Table {
+fn classes(metrics: &SingleLabelMetrics) -> Table {
     let header =
         ["class", "TP", "FP", "FN", "TN", "accuracy, one against the rest", "precision", "recall", "F1", "clips"];
     let mut table = Table::new(&header, 1);
@@ -76,7 +76,7 @@ fn classes(metrics: &SingleLabel) -> Table {
 }
 
 /// The matrix with the class names as its header and first column.
-fn matrix_records(metrics: &SingleLabel) -> Vec<Vec<String>> {
+fn matrix_records(metrics: &SingleLabelMetrics) -> Vec<Vec<String>> {
     let header = std::iter::once("true \\ predicted".to_string()).chain(metrics.labels.iter().cloned()).collect();
     let rows = metrics.labels.iter().zip(&metrics.confusion).map(|(label, counts)| {
         std::iter::once(label.clone()).chain(counts.iter().map(u64::to_string)).collect::<Vec<_>>()
@@ -84,7 +84,7 @@ fn matrix_records(metrics: &SingleLabel) -> Vec<Vec<String>> {
     std::iter::once(header).chain(rows).collect()
 }
 
-fn class_records(name: &str, metrics: &SingleLabel) -> Vec<Vec<String>> {
+fn class_records(name: &str, metrics: &SingleLabelMetrics) -> Vec<Vec<String>> {
     let header = ["split", "label", "tp", "fp", "fn", "tn", "accuracy", "precision", "recall", "f1", "support"];
     let rows = metrics.per_class.iter().map(|class| {
         let mut record = vec![name.to_string(), class.label.clone()];

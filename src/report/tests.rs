@@ -2,7 +2,7 @@ use ndarray::Array2;
 
 use super::*;
 use crate::dataset::Task;
-use crate::evaluate::measure;
+use crate::evaluate::compute_metrics;
 use crate::extract::Extractor;
 use crate::media::Sampling;
 use crate::recipe::Classify;
@@ -36,7 +36,7 @@ pub(super) fn run(classes: &[&str]) -> Run {
         .map(|(&split, predictions)| {
             let all_first =
                 Predictions { predicted: vec![vec![0]; predictions.len()], scores: None, ..predictions.clone() };
-            (split, measure(&all_first))
+            (split, compute_metrics(&all_first))
         })
         .collect();
     let curves = (1..=37)
@@ -115,8 +115,8 @@ fn a_run_tells_everything_and_reads_back() {
     assert_eq!(serde_json::to_value(&back).unwrap(), metrics);
 
     let table = PredictionTable::read_csv(&folder.path().join("predictions.csv"), None).unwrap();
-    assert_eq!(table.part(Split::Val), run.splits[&Split::Val]);
-    assert_eq!(table.part(Split::Test), run.splits[&Split::Test]);
+    assert_eq!(table.select_split(Split::Val), run.splits[&Split::Val]);
+    assert_eq!(table.select_split(Split::Test), run.splits[&Split::Test]);
 
     assert!(read("submission.csv").starts_with("Id,Category\nu000,"));
     assert_eq!(read("curves.csv").lines().count(), 38);
@@ -173,7 +173,7 @@ fn a_run_of_several_labels_tells_everything_and_reads_back() {
         .iter()
         .map(|(&split, part)| {
             let scores = Some(Array2::from_elem((part.len(), 4), 0.4));
-            (split, measure(&Predictions { predicted: vec![vec![0, 2]; part.len()], scores, ..part.clone() }))
+            (split, compute_metrics(&Predictions { predicted: vec![vec![0, 2]; part.len()], scores, ..part.clone() }))
         })
         .collect();
     let folder = tempfile::tempdir().unwrap();
@@ -192,7 +192,7 @@ fn a_run_of_several_labels_tells_everything_and_reads_back() {
         &"test: 1 of 4 labels have no clip here: they show n/a and are left out of the macro averages".into()
     ));
     let table = PredictionTable::read_csv(&folder.path().join("predictions.csv"), None).unwrap();
-    assert_eq!(table.part(Split::Test), run.splits[&Split::Test]);
+    assert_eq!(table.select_split(Split::Test), run.splits[&Split::Test]);
     assert!(read("submission.csv").starts_with("Id,Category\nu000,"));
     let report = read("REPORT.md");
     for part in ["| test | constant |", "constant: the commonest training labels", "a&lt;b&gt;", "| never | n/a |"] {

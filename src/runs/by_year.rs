@@ -7,7 +7,7 @@ use super::{Fit, Job};
 use crate::classify::SavedModel;
 use crate::dataset::{Dataset, Joined, Task};
 use crate::error::{Error, Result};
-use crate::evaluate::{Predictions, measure};
+use crate::evaluate::{Predictions, compute_metrics};
 use crate::extract::Extractor;
 use crate::manifest::imbalance::Resampled;
 use crate::manifest::{Manifest, Split};
@@ -54,7 +54,7 @@ pub fn fit(job: &Job<'_>, data: &Joined, manifest: &Manifest, by: By, resampled:
         let folder = year.to_string();
         fits.push((*year, job.run(part, &out.join(&folder))?));
         let (_, fit) = &fits[fits.len() - 1];
-        let measured = measured_part(&fit.model).map(|split| measure(&fit.model[&split]));
+        let measured = measured_part(&fit.model).map(|split| compute_metrics(&fit.model[&split]));
         set.years.push(YearModel {
             year: *year,
             folder,
@@ -122,7 +122,7 @@ fn measured_part(parts: &BTreeMap<Split, Predictions>) -> Option<Split> {
 fn rows(fits: &[(i32, Fit)], all: Option<&Fit>, part: Split) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut together: Option<(Predictions, Option<Predictions>, Clips)> = None;
-    let of_all = |ids: &[String]| Some(measure(&chosen(all?.model.get(&part)?, ids)));
+    let of_all = |ids: &[String]| Some(compute_metrics(&chosen(all?.model.get(&part)?, ids)));
     for (year, fit) in fits {
         let (Some(model), constant, clips) = (fit.model.get(&part), fit.constant.get(&part), fit.clips) else {
             continue;
@@ -132,15 +132,15 @@ fn rows(fits: &[(i32, Fit)], all: Option<&Fit>, part: Split) -> Vec<Row> {
             name: year.to_string(),
             folder: Some(year.to_string()),
             clips,
-            model: measure(model),
-            constant: constant.map(measure),
+            model: compute_metrics(model),
+            constant: constant.map(compute_metrics),
             all: of_all(&model.ids),
         });
         together = Some(match together {
             None => (model.clone(), constant.cloned(), clips),
             Some((above, under, sum)) => (
-                above.followed_by(model.clone()),
-                under.zip(constant).map(|(under, constant)| under.followed_by(constant.clone())),
+                above.concat(model.clone()),
+                under.zip(constant).map(|(under, constant)| under.concat(constant.clone())),
                 // Windows overlap: the training clips of a sum would count some of them several times.
                 Clips { train: 0, val: sum.val + clips.val, test: sum.test + clips.test },
             ),
@@ -153,8 +153,8 @@ fn rows(fits: &[(i32, Fit)], all: Option<&Fit>, part: Split) -> Vec<Row> {
             folder: None,
             clips: Clips { train: all.map_or(0, |all| all.clips.train), ..clips },
             all: of_all(&model.ids),
-            model: measure(&model),
-            constant: constant.as_ref().map(measure),
+            model: compute_metrics(&model),
+            constant: constant.as_ref().map(compute_metrics),
         });
     }
     if let Some((all, model)) = all.and_then(|all| Some((all, all.model.get(&part)?))) {
@@ -163,8 +163,8 @@ fn rows(fits: &[(i32, Fit)], all: Option<&Fit>, part: Split) -> Vec<Row> {
             name: "one model of all".into(),
             folder: Some(ALL.into()),
             clips: all.clips,
-            model: measure(model),
-            constant: all.constant.get(&part).map(measure),
+            model: compute_metrics(model),
+            constant: all.constant.get(&part).map(compute_metrics),
             all: None,
         });
     }

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::dataset::Task;
-use crate::evaluate::{Measured, assert_close, measure_parts, significance};
+use crate::evaluate::counts::assert_close;
+use crate::evaluate::{SplitMetrics, evaluate_splits, significance};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -15,12 +16,12 @@ struct Golden {
     scores: Option<Vec<Vec<f32>>>,
     expected: Value,
     thresholds: Option<Value>,
-    draw: Option<Draw>,
+    draw: Option<Resample>,
     report: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Draw {
+struct Resample {
     rows: Vec<usize>,
     map: f64,
     micro_f1: f64,
@@ -35,14 +36,13 @@ fn goldens() -> Vec<(Golden, Predictions)> {
             .scores
             .as_ref()
             .map(|rows| Array2::from_shape_fn((rows.len(), classes), |(i, class)| rows[i][class]));
-        let mut ours = sets(classes, &golden.truth, &golden.predicted);
-        ours.classes = golden.classes.clone();
+        let mut predictions = sets(classes, &golden.truth, &golden.predicted);
         if let Some(scores) = scores {
-            ours = from_scores(&golden.truth, scores);
-            ours.classes = golden.classes.clone();
-            assert_eq!(ours.predicted, golden.predicted, "{}", golden.name);
+            predictions = from_scores(&golden.truth, scores);
+            assert_eq!(predictions.predicted, golden.predicted, "{}", golden.name);
         }
-        (golden, ours)
+        predictions.classes = golden.classes.clone();
+        (golden, predictions)
     };
     goldens.into_iter().map(with_predictions).collect()
 }
@@ -65,50 +65,54 @@ fn from_scores(truth: &[Vec<usize>], scores: Array2<f32>) -> Predictions {
 }
 
 #[test]
-fn every_number_is_scikit_learns() {
-    for (golden, ours) in goldens() {
-        assert_close(&golden.name, &serde_json::to_value(measure(&ours)).unwrap(), &golden.expected);
+fn metrics_equal_scikit_learn() {
+    for (golden, predictions) in goldens() {
+        assert_close(&golden.name, &serde_json::to_value(compute_metrics(&predictions)).unwrap(), &golden.expected);
     }
 }
 
 #[test]
-fn thresholds_are_the_best_of_all_scores() {
-    for (golden, ours) in goldens() {
-        let tuned = Thresholds::tune(&ours);
+fn thresholds_maximize_f1() {
+    for (golden, predictions) in goldens() {
+        let tuned = Thresholds::tune(&predictions);
         assert_eq!(tuned.is_some(), golden.thresholds.is_some(), "{}", golden.name);
         if let (Some(tuned), Some(expected)) = (tuned, golden.thresholds) {
             assert_close(&golden.name, &serde_json::to_value(&tuned).unwrap(), &expected);
-            assert_eq!(tuned.apply(&ours), Some(tuned), "applied where they were tuned they give the same");
+            assert_eq!(tuned.apply(&predictions), Some(tuned), "same metrics on the clips they were tuned on");
         }
     }
 }
 
 #[test]
-fn draws_are_measured_as_if_they_were_clips() {
-    for (golden, ours) in goldens() {
-        let statistics = statistics(&ours);
-        let Some(draw) = golden.draw else {
-            assert_eq!(statistics.keys, ["micro_f1"], "without scores there is no mAP");
+fn statistics_of_a_resample_equal_its_metrics() {
+    for (golden, predictions) in goldens() {
+        let statistics = statistics(&predictions);
+        let Some(resample) = golden.draw else {
+            assert_eq!(statistics.keys, ["micro_f1"], "no mAP without scores");
             continue;
         };
         assert_eq!(statistics.keys, ["map", "micro_f1"]);
-        let found = (statistics.of)(&draw.rows);
-        assert!((found[0] - draw.map).abs() < 1e-12 && (found[1] - draw.micro_f1).abs() < 1e-12, "{}", golden.name);
-        let measured = measure(&ours);
-        let whole = (statistics.of)(&ours.labeled());
-        assert!((whole[0] - measured.map.macro_.unwrap()).abs() < 1e-12);
-        assert!((whole[1] - measured.averages.micro.f1).abs() < 1e-12);
+        let values = (statistics.compute)(&resample.rows);
+        assert!(
+            (values[0] - resample.map).abs() < 1e-12 && (values[1] - resample.micro_f1).abs() < 1e-12,
+            "{}",
+            golden.name
+        );
+        let metrics = compute_metrics(&predictions);
+        let all = (statistics.compute)(&predictions.labeled_rows());
+        assert!((all[0] - metrics.map.macro_.unwrap()).abs() < 1e-12);
+        assert!((all[1] - metrics.averages.micro.f1).abs() < 1e-12);
     }
 }
 
 #[test]
-fn the_classic_report_is_scikit_learns() {
+fn classification_report_equals_scikit_learn() {
     let mut compared = 0;
-    for (golden, ours) in goldens() {
-        if let Some(theirs) = golden.report {
-            let ours = crate::report::classification_report::text(&crate::evaluate::measure(&ours));
+    for (golden, predictions) in goldens() {
+        if let Some(expected) = golden.report {
+            let actual = crate::report::classification_report::text(&crate::evaluate::compute_metrics(&predictions));
             let lines = |text: &str| text.lines().map(|line| line.trim_end().to_string()).collect::<Vec<_>>();
-            assert_eq!(lines(&ours), lines(&theirs), "{}", golden.name);
+            assert_eq!(lines(&actual), lines(&expected), "{}", golden.name);
             compared += 1;
         }
     }
@@ -116,47 +120,47 @@ fn the_classic_report_is_scikit_learns() {
 }
 
 #[test]
-fn unlabeled_clips_are_left_out_and_nothing_is_no_number() {
+fn unlabeled_clips_are_ignored() {
     let scores = array![[0.9, 0.1], [0.2, 0.8], [0.9, 0.9]];
-    let with = from_scores(&[vec![0], vec![1], vec![]], scores.clone());
-    let metrics = measure(&with);
+    let one_unlabeled = from_scores(&[vec![0], vec![1], vec![]], scores.clone());
+    let metrics = compute_metrics(&one_unlabeled);
     assert_eq!((metrics.n, metrics.exact_match, metrics.map.macro_), (2, 1.0, Some(1.0)));
-    let nothing = measure(&from_scores(&[vec![], vec![], vec![]], scores));
-    assert_eq!((nothing.n, nothing.exact_match, nothing.map.macro_, nothing.ranking_loss), (0, 0.0, None, None));
-    assert_eq!(nothing.hardest, None);
+    let empty = compute_metrics(&from_scores(&[vec![], vec![], vec![]], scores));
+    assert_eq!((empty.n, empty.exact_match, empty.map.macro_, empty.ranking_loss), (0, 0.0, None, None));
+    assert_eq!(empty.hardest, None);
 }
 
 #[test]
-fn collapse_is_called_so() {
+fn collapse_is_described() {
     let truth = [vec![0], vec![0, 1], vec![1]];
-    let same = measure(&sets(3, &truth, &[vec![0, 2], vec![0, 2], vec![0, 2]]));
+    let same = compute_metrics(&sets(3, &truth, &[vec![0, 2], vec![0, 2], vec![0, 2]]));
     assert_eq!(same.collapsed.as_deref(), Some("collapsed: every clip is predicted as label 0|label 2"));
-    let silent = measure(&from_scores(&truth, array![[0.1, 0.2], [0.3, 0.1], [0.2, 0.4]]));
+    let silent = compute_metrics(&from_scores(&truth, array![[0.1, 0.2], [0.3, 0.1], [0.2, 0.4]]));
     assert_eq!(silent.collapsed.as_deref(), Some("collapsed: every clip is predicted as no label"));
-    // Around the threshold sets differ though the scores do not.
-    let flat = measure(&from_scores(&truth, array![[0.50001, 0.2], [0.49999, 0.2], [0.5, 0.2]]));
+    // Near the threshold, label sets differ although the scores are nearly equal.
+    let flat = compute_metrics(&from_scores(&truth, array![[0.50001, 0.2], [0.49999, 0.2], [0.5, 0.2]]));
     assert!(flat.collapsed.unwrap().contains("the same scores"));
-    let alive = measure(&from_scores(&truth, array![[0.6, 0.2], [0.3, 0.1], [0.2, 0.4]]));
+    let alive = compute_metrics(&from_scores(&truth, array![[0.6, 0.2], [0.3, 0.1], [0.2, 0.4]]));
     assert_eq!(alive.collapsed, None);
 }
 
 #[test]
-fn missed_labels_stand_beside_what_was_given_instead() {
-    let metrics = measure(&sets(3, &[vec![0], vec![0, 1], vec![0, 1]], &[vec![2], vec![1, 2], vec![0, 1]]));
+fn confusions_pair_missed_with_wrong_labels() {
+    let metrics = compute_metrics(&sets(3, &[vec![0], vec![0, 1], vec![0, 1]], &[vec![2], vec![1, 2], vec![0, 1]]));
     let cells: Vec<_> =
         metrics.largest_confusions.iter().map(|c| (&*c.label, &*c.predicted, c.count, c.share)).collect();
     assert_eq!(cells, [("label 0", "label 2", 2, 2.0 / 3.0)]);
 }
 
 #[test]
-fn thresholds_come_from_validation_only() {
-    // On validation 0.3 parts the clips; on test it does not.
+fn thresholds_are_tuned_on_the_validation_split() {
+    // The threshold 0.3 separates the validation clips, but not the test clips.
     let val = from_scores(&[vec![0], vec![0], vec![1]], array![[0.4, 0.1], [0.3, 0.2], [0.1, 0.9]]);
     let test = from_scores(&[vec![0], vec![1], vec![1]], array![[0.2, 0.1], [0.4, 0.95], [0.1, 0.9]]);
-    let parts = measure_parts(&BTreeMap::from([("test", test), ("val", val)]), "val");
-    let thresholds = |part: &str| match &parts[part] {
-        Measured::Multi(metrics) => metrics.thresholds.clone(),
-        Measured::Single(_) => unreachable!("several labels went in"),
+    let splits = evaluate_splits(&BTreeMap::from([("test", test), ("val", val)]), "val");
+    let thresholds = |split: &str| match &splits[split] {
+        SplitMetrics::MultiLabel(metrics) => metrics.thresholds.clone(),
+        SplitMetrics::SingleLabel(_) => unreachable!("the task is multi-label"),
     };
     assert_eq!(thresholds("val"), None);
     let tuned = thresholds("test").unwrap();
@@ -165,7 +169,7 @@ fn thresholds_come_from_validation_only() {
 }
 
 #[test]
-fn pairs_are_compared_by_map_and_micro_f1() {
+fn paired_comparison_uses_map_and_micro_f1() {
     let truth: Vec<Vec<usize>> = (0..60).map(|i| vec![i % 3]).collect();
     let scores = |right: f32| {
         Array2::from_shape_fn((60, 3), |(i, c)| {
@@ -174,41 +178,43 @@ fn pairs_are_compared_by_map_and_micro_f1() {
         })
     };
     let (good, poor) = (from_scores(&truth, scores(0.9)), from_scores(&truth, scores(0.1)));
-    let pairs = significance::paired(&good, &poor).unwrap();
+    let pairs = significance::compare_paired(&good, &poor).unwrap();
     assert_eq!(pairs.iter().map(|pair| pair.measure.as_str()).collect::<Vec<_>>(), ["map", "micro_f1"]);
     for pair in &pairs {
         assert!(pair.difference > 0.05 && pair.p < 0.01 && pair.difference_interval.unwrap()[0] > 0.0, "{pair:?}");
         assert_eq!((pair.only_first, pair.n), (None, 60));
     }
-    let expected = measure(&good).map.macro_.unwrap() - measure(&poor).map.macro_.unwrap();
+    let expected = compute_metrics(&good).map.macro_.unwrap() - compute_metrics(&poor).map.macro_.unwrap();
     assert!((pairs[0].difference - expected).abs() < 1e-12);
-    for (same, back) in
-        significance::paired(&good, &good).unwrap().iter().zip(significance::paired(&poor, &good).unwrap())
+    for (same, back) in significance::compare_paired(&good, &good)
+        .unwrap()
+        .iter()
+        .zip(significance::compare_paired(&poor, &good).unwrap())
     {
         assert_eq!((same.difference, same.p), (0.0, 1.0));
         assert!(back.difference < 0.0);
     }
     let mut single = good.clone();
     single.task = Task::SingleLabel;
-    assert!(significance::paired(&good, &single).is_err());
+    assert!(significance::compare_paired(&good, &single).is_err());
 }
 
 proptest! {
     #[test]
-    fn numbers_stay_in_range_and_do_not_depend_on_the_order(
+    fn metrics_are_in_range_and_independent_of_the_order(
         clips in prop::collection::vec((prop::collection::btree_set(0usize..5, 1..4), prop::array::uniform5(0u8..8)), 1..30),
     ) {
         let truth: Vec<Vec<usize>> = clips.iter().map(|(set, _)| set.iter().copied().collect()).collect();
         let scores = Array2::from_shape_fn((clips.len(), 5), |(i, c)| f32::from(clips[i].1[c]) / 8.0);
         let predictions = from_scores(&truth, scores);
-        let metrics = crate::evaluate::measure(&predictions);
-        for number in metrics.numbers() {
-            let value = number.value.unwrap();
-            prop_assert!(value >= 0.0 && (value <= 1.0 || number.key == "coverage_error"), "{number:?}");
+        let metrics = crate::evaluate::compute_metrics(&predictions);
+        for metric in metrics.values() {
+            let value = metric.value.unwrap();
+            prop_assert!(value >= 0.0 && (value <= 1.0 || metric.key == "coverage_error"), "{metric:?}");
         }
         let backwards: Vec<usize> = (0..clips.len()).rev().collect();
-        let turned = crate::evaluate::measure(&predictions.select(&backwards));
-        for (a, b) in metrics.numbers().iter().zip(turned.numbers()) {
+        let reversed = crate::evaluate::compute_metrics(&predictions.select(&backwards));
+        for (a, b) in metrics.values().iter().zip(reversed.values()) {
             prop_assert!((a.value.unwrap() - b.value.unwrap()).abs() < 1e-12, "{a:?} {b:?}");
         }
     }

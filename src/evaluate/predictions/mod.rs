@@ -1,7 +1,7 @@
-//! What was predicted for which clip.
+//! Predictions of clips.
 //!
-//! Truth and predictions are sets of classes, whatever the task: with one label a clip each set holds exactly one class.
-//! [`table`] is their CSV form.
+//! Truth and predictions are sets of class indices for every task: for single-label tasks each set has exactly one class.
+//! [`table`] reads and writes their CSV format.
 
 pub mod table;
 
@@ -14,36 +14,36 @@ pub use table::{PredictionTable, write_csv};
 use crate::dataset::Task;
 use crate::error::{Error, Result};
 
-/// A label is predicted from this score on, where nothing else is said.
-pub const THRESHOLD: f32 = 0.5;
+/// A label is predicted if its score is at least this, unless thresholds were tuned.
+pub const DEFAULT_THRESHOLD: f32 = 0.5;
 
-/// The predictions for N clips over C classes.
+/// Predictions of N clips over C classes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Predictions {
-    /// Whether classes exclude each other.
+    /// Single-label (classes are mutually exclusive) or multi-label.
     pub task: Task,
-    /// Clip ids, N of them, unique.
+    /// Unique ids of the clips (N).
     pub ids: Vec<String>,
-    /// Clip groups, N of them; bootstrap intervals draw whole groups.
+    /// Groups of the clips (N); bootstrap intervals resample groups.
     pub groups: Vec<Option<String>>,
-    /// True classes of N clips, each below C and rising; empty for an unlabeled clip.
+    /// True classes of the clips (N), ascending and below C; empty for an unlabeled clip.
     pub truth: Vec<Vec<usize>>,
-    /// Predicted classes of N clips, each below C and rising. Single-label: exactly one each. Multi-label: may be empty.
+    /// Predicted classes of the clips (N), ascending and below C. Single-label: exactly one. Multi-label: may be empty.
     pub predicted: Vec<Vec<usize>>,
-    /// Scores, (N, C); probabilities where the classifier gives them.
+    /// Scores, (N, C), if known; probabilities if the classifier computes them.
     pub scores: Option<Array2<f32>>,
-    /// Class names, C of them.
+    /// Class names (C).
     pub classes: Vec<String>,
 }
 
 impl Predictions {
-    /// Predicts from scores. Single-label: the class of the highest score; of equal scores, the lower class index.
-    /// Multi-label: every class that scores at least [`THRESHOLD`].
+    /// Predicts classes from scores. Single-label: the class with the highest score (ties: the lower class index).
+    /// Multi-label: every class with a score of at least [`DEFAULT_THRESHOLD`].
     ///
     /// `scores` is (N, C), where N is the length of `ids`, `groups` and `truth`, and C that of `classes`.
     ///
     /// # Panics
-    /// If the lengths do not agree.
+    /// Panics if the lengths differ.
     pub fn from_scores(
         task: Task,
         ids: Vec<String>,
@@ -54,26 +54,26 @@ impl Predictions {
     ) -> Self {
         assert_eq!(scores.dim(), (ids.len(), classes.len()), "one row of scores per clip, one column per class");
         assert_eq!((groups.len(), truth.len()), (ids.len(), ids.len()), "one group and one truth per clip");
-        let predicted = scores.outer_iter().map(|row| decide(task, row)).collect();
+        let predicted = scores.outer_iter().map(|row| predict_classes(task, row)).collect();
         Self { task, ids, groups, truth, predicted, scores: Some(scores), classes }
     }
 
-    /// Number of clips N.
+    /// Returns the number of clips, N.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Whether there is no clip.
+    /// Returns `true` if there are no clips.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 
-    /// The indices of the clips that have a label.
-    pub fn labeled(&self) -> Vec<usize> {
+    /// Returns the indices of the labeled clips.
+    pub fn labeled_rows(&self) -> Vec<usize> {
         (0..self.len()).filter(|&i| !self.truth[i].is_empty()).collect()
     }
 
-    /// The clips at `rows`, in that order.
+    /// Selects the clips at `rows`, in that order.
     pub fn select(&self, rows: &[usize]) -> Self {
         Self {
             task: self.task,
@@ -86,9 +86,12 @@ impl Predictions {
         }
     }
 
-    /// These predictions and then `others`, which are over the same classes; scores where both have them.
-    pub fn followed_by(mut self, others: Self) -> Self {
-        assert_eq!(self.classes, others.classes, "predictions over the same classes");
+    /// Appends `others`. Scores are kept if both have them.
+    ///
+    /// # Panics
+    /// Panics if the classes differ.
+    pub fn concat(mut self, others: Self) -> Self {
+        assert_eq!(self.classes, others.classes, "predictions over different classes");
         self.ids.extend(others.ids);
         self.groups.extend(others.groups);
         self.truth.extend(others.truth);
@@ -97,59 +100,59 @@ impl Predictions {
         self
     }
 
-    /// The same predictions over `classes`, which must hold every class that occurs; a class that was unknown scores 0.
+    /// Converts the predictions to other classes, matched by name. A class without a score gets score 0.
     ///
     /// # Errors
-    /// A true or predicted class is not among `classes`.
-    pub fn over(&self, classes: &[String]) -> Result<Self> {
+    /// Returns an error if a true or predicted class is not in `classes`.
+    pub fn with_classes(&self, classes: &[String]) -> Result<Self> {
         let index: HashMap<&str, usize> = classes.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
-        let to: Vec<Option<usize>> = self.classes.iter().map(|name| index.get(name.as_str()).copied()).collect();
-        let place = |set: &Vec<usize>| -> Result<Vec<usize>> {
+        let new_index: Vec<Option<usize>> = self.classes.iter().map(|name| index.get(name.as_str()).copied()).collect();
+        let convert = |set: &Vec<usize>| -> Result<Vec<usize>> {
             let unknown =
-                |class: usize| Error::Data(format!("class `{}` is not among the classes", self.classes[class]));
+                |class: usize| Error::Data(format!("class `{}` is not in the target classes", self.classes[class]));
             let mut set =
-                set.iter().map(|&class| to[class].ok_or_else(|| unknown(class))).collect::<Result<Vec<_>>>()?;
+                set.iter().map(|&class| new_index[class].ok_or_else(|| unknown(class))).collect::<Result<Vec<_>>>()?;
             set.sort_unstable();
             Ok(set)
         };
         let scores = self.scores.as_ref().map(|scores| {
-            let mut moved = Array2::zeros((self.len(), classes.len()));
-            for (from, to) in to.iter().enumerate() {
-                if let Some(to) = to {
-                    moved.column_mut(*to).assign(&scores.column(from));
+            let mut converted = Array2::zeros((self.len(), classes.len()));
+            for (old, new) in new_index.iter().enumerate() {
+                if let Some(new) = new {
+                    converted.column_mut(*new).assign(&scores.column(old));
                 }
             }
-            moved
+            converted
         });
         Ok(Self {
             task: self.task,
             ids: self.ids.clone(),
             groups: self.groups.clone(),
-            truth: self.truth.iter().map(place).collect::<Result<_>>()?,
-            predicted: self.predicted.iter().map(place).collect::<Result<_>>()?,
+            truth: self.truth.iter().map(convert).collect::<Result<_>>()?,
+            predicted: self.predicted.iter().map(convert).collect::<Result<_>>()?,
             scores,
             classes: classes.to_vec(),
         })
     }
 
-    /// The names of a set of classes, as files have them: joined by `|`.
-    pub fn names(&self, set: &[usize]) -> String {
+    /// Joins the names of a set of classes with `|`, as in CSV files.
+    pub fn label_names(&self, set: &[usize]) -> String {
         set.iter().map(|&class| self.classes[class].as_str()).collect::<Vec<_>>().join(LABEL_SEPARATOR)
     }
 }
 
-/// What stands between the labels of one clip.
+/// Separator of the labels of a clip.
 const LABEL_SEPARATOR: &str = "|";
 
-/// The classes that a clip's scores predict.
-fn decide(task: Task, scores: ArrayView1<'_, f32>) -> Vec<usize> {
+/// Predicts the classes of a clip from its scores (see [`Predictions::from_scores`]).
+fn predict_classes(task: Task, scores: ArrayView1<'_, f32>) -> Vec<usize> {
     match task {
         Task::SingleLabel => vec![argmax(scores.iter().copied())],
-        Task::MultiLabel => (0..scores.len()).filter(|&class| scores[class] >= THRESHOLD).collect(),
+        Task::MultiLabel => (0..scores.len()).filter(|&class| scores[class] >= DEFAULT_THRESHOLD).collect(),
     }
 }
 
-/// The index of the highest value; of equal ones the first. Not-a-number is never the highest.
+/// Returns the index of the highest value (ties: the first), ignoring NaN; 0 if there is no other value.
 pub fn argmax(values: impl IntoIterator<Item = f32>) -> usize {
     let mut best = (0, f32::NEG_INFINITY);
     for (index, value) in values.into_iter().enumerate() {
@@ -160,15 +163,15 @@ pub fn argmax(values: impl IntoIterator<Item = f32>) -> usize {
     best.0
 }
 
-/// The two of several classes over the classes of both, in natural order, so that their numbers can be compared.
+/// Converts predictions to the union of their classes in natural order, so that they can be compared.
 ///
 /// # Errors
-/// As [`Predictions::over`]; not where every set is within its own classes.
-pub fn over_common_classes(members: &[&Predictions]) -> Result<Vec<Predictions>> {
-    let mut classes: Vec<String> = members.iter().flat_map(|member| member.classes.iter().cloned()).collect();
+/// Returns an error as [`Predictions::with_classes`] does, which requires a set with an invalid class.
+pub fn align_classes(predictions: &[&Predictions]) -> Result<Vec<Predictions>> {
+    let mut classes: Vec<String> = predictions.iter().flat_map(|member| member.classes.iter().cloned()).collect();
     classes.sort_by(|a, b| natord::compare(a, b).then_with(|| a.cmp(b)));
     classes.dedup();
-    members.iter().map(|member| member.over(&classes)).collect()
+    predictions.iter().map(|member| member.with_classes(&classes)).collect()
 }
 
 #[cfg(test)]

@@ -1,96 +1,100 @@
 //! Predictions as CSV.
 //!
-//! Columns, in any order, with a header:
+//! The columns may be in any order; the first row is the header:
 //!
-//! | column | meaning |
+//! | column | value |
 //! |-|-|
-//! | `id` | the clip; unique in the file |
-//! | `label` | its true class; empty for an unlabeled clip |
-//! | `labels` | in place of `label` where a clip may have several: the true classes, `|` between them |
-//! | `predicted` | the predicted class, or classes with `|` between; may be missing where there are scores |
+//! | `id` | id of the clip, unique in the file |
+//! | `label` | true class; empty for an unlabeled clip |
+//! | `labels` | for multi-label tasks, instead of `label`: the true classes, separated by `\|` |
+//! | `predicted` | predicted class, or classes separated by `\|`; optional if there are scores |
 //! | `split` | optional: `train`, `val` or `test` |
-//! | `group` | optional: clips that belong together |
-//! | `score:CLASS` | optional: one column per class, probabilities where the classifier gives them |
+//! | `group` | optional: group of the clip |
+//! | `score:CLASS` | optional: the score of a class; probabilities if the classifier computes them |
 //!
-//! With score columns, the classes are theirs, in their order; without, the classes are the sorted labels and
-//! predictions. Scores may also stand in columns named by the classes alone, where at least one true or predicted label
-//! has such a column. Where `predicted` is missing, scores decide as in [`Predictions::from_scores`].
+//! With score columns, the classes are those of the columns, in their order; otherwise, the sorted labels and predictions.
+//! The prefix `score:` may be missing if a column is named like a true or predicted class. Without `predicted`, the classes
+//! are predicted from the scores ([`Predictions::from_scores`]).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use ndarray::Array2;
 
-use super::{LABEL_SEPARATOR, Predictions, decide};
+use super::{LABEL_SEPARATOR, Predictions, predict_classes};
 use crate::dataset::Task;
 use crate::error::{Error, Result};
 use crate::manifest::Split;
+use crate::suggest::did_you_mean;
 
-/// What a score column's name begins with.
-const SCORE: &str = "score:";
+/// Prefix of score columns.
+const SCORE_PREFIX: &str = "score:";
+/// Number of classes that messages list.
+const MAX_SHOWN: usize = 8;
 
-/// A file of predictions.
+/// The predictions of a CSV file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PredictionTable {
-    /// All of them, in the file's order.
+    /// All predictions, in the order of the file.
     pub predictions: Predictions,
-    /// The split of each, where the file says it.
+    /// The split of each clip, if the file has it.
     pub splits: Vec<Option<Split>>,
-    /// What the user should know: unknown columns, unlabeled clips, labels that only occur as predictions.
+    /// Warnings for the user: ignored columns, unlabeled clips, labels that occur only as predictions.
     pub warnings: Vec<String>,
 }
 
 impl PredictionTable {
-    /// Reads a file of predictions (see the module's head for the columns). Where `task` is not given, a column `label`
-    /// means one label a clip, and a column `labels` several.
+    /// Reads a CSV file with the columns of [this module](self). Without `task`, a column `label` means single-label and a
+    /// column `labels` multi-label.
     ///
     /// # Errors
-    /// The file cannot be read; a column is missing, or doubled; an id is empty or doubled; a label or prediction has no
-    /// score column where there are score columns; a score is no finite number; a split is unknown; a clip has several
-    /// labels where the task allows one; there is no clip, or none with a label.
+    /// Returns an error with the line if the file cannot be read, a column is missing or duplicate, an id is empty or not
+    /// unique, a label or prediction has no score column although there are score columns, a score is not finite, a split
+    /// is unknown, a clip of a single-label task has several labels, or no clip has a label.
     pub fn read_csv(path: &Path, task: Option<Task>) -> Result<Self> {
         Reader::open(path, task)?.read()
     }
 
-    /// The clips of one split.
-    pub fn part(&self, split: Split) -> Predictions {
+    /// Selects the clips of a split.
+    pub fn select_split(&self, split: Split) -> Predictions {
         let rows: Vec<usize> = (0..self.splits.len()).filter(|&i| self.splits[i] == Some(split)).collect();
         self.predictions.select(&rows)
     }
 
-    /// The splits that occur.
+    /// Returns the splits that occur.
     pub fn splits_present(&self) -> BTreeSet<Split> {
         self.splits.iter().flatten().copied().collect()
     }
 }
 
-/// Writes predictions as CSV, one part after the other; the parts have the same classes.
+/// Writes predictions as CSV, one split after the other; all have the same classes.
 ///
-/// `split` and `group` are written where a part, or a clip, has one; scores where all parts have them.
+/// The columns `split` and `group` are written if a split or group is known, scores if all predictions have them.
 ///
 /// # Errors
-/// The file cannot be written.
-pub fn write_csv(path: &Path, parts: &[(Option<Split>, &Predictions)]) -> Result<()> {
-    let with_split = parts.iter().any(|(split, _)| split.is_some());
-    let with_group = parts.iter().any(|(_, part)| part.groups.iter().any(Option::is_some));
-    let with_scores = !parts.is_empty() && parts.iter().all(|(_, part)| part.scores.is_some());
+/// Returns an error if the file cannot be written.
+pub fn write_csv(path: &Path, splits: &[(Option<Split>, &Predictions)]) -> Result<()> {
+    let with_split = splits.iter().any(|(split, _)| split.is_some());
+    let with_group = splits.iter().any(|(_, predictions)| predictions.groups.iter().any(Option::is_some));
+    let with_scores = !splits.is_empty() && splits.iter().all(|(_, predictions)| predictions.scores.is_some());
     let mut header = vec!["id".to_string()];
     header.extend(with_split.then(|| "split".into()));
     header.extend(with_group.then(|| "group".into()));
-    let task = parts.first().map_or(Task::SingleLabel, |(_, part)| part.task);
+    let task = splits.first().map_or(Task::SingleLabel, |(_, predictions)| predictions.task);
     header.extend([label_column(task).into(), "predicted".into()]);
     if with_scores {
-        header.extend(parts[0].1.classes.iter().map(|class| format!("{SCORE}{class}")));
+        header.extend(splits[0].1.classes.iter().map(|class| format!("{SCORE_PREFIX}{class}")));
     }
     let mut writer = csv::Writer::from_path(path).map_err(csv_error(path))?;
     writer.write_record(&header).map_err(csv_error(path))?;
-    for (split, part) in parts {
-        for i in 0..part.len() {
-            let mut record = vec![part.ids[i].clone()];
+    for (split, predictions) in splits {
+        for i in 0..predictions.len() {
+            let mut record = vec![predictions.ids[i].clone()];
             record.extend(with_split.then(|| split.map(Split::name).unwrap_or_default().into()));
-            record.extend(with_group.then(|| part.groups[i].clone().unwrap_or_default()));
-            record.extend([part.names(&part.truth[i]), part.names(&part.predicted[i])]);
-            if let Some(scores) = part.scores.as_ref().filter(|_| with_scores) {
+            record.extend(with_group.then(|| predictions.groups[i].clone().unwrap_or_default()));
+            let names = [&predictions.truth[i], &predictions.predicted[i]].map(|set| predictions.label_names(set));
+            record.extend(names);
+            if let Some(scores) = predictions.scores.as_ref().filter(|_| with_scores) {
                 record.extend(scores.row(i).iter().map(|score| score.to_string()));
             }
             writer.write_record(&record).map_err(csv_error(path))?;
@@ -99,7 +103,7 @@ pub fn write_csv(path: &Path, parts: &[(Option<Split>, &Predictions)]) -> Result
     writer.flush().map_err(Error::io(path))
 }
 
-/// The column that holds the truth.
+/// Returns the name of the column with the true classes.
 fn label_column(task: Task) -> &'static str {
     match task {
         Task::SingleLabel => "label",
@@ -107,46 +111,43 @@ fn label_column(task: Task) -> &'static str {
     }
 }
 
-/// A CSV error as an error about the file (and line).
+/// Converts a CSV error into an error with the file and the line.
 pub(crate) fn csv_error(path: &Path) -> impl Fn(csv::Error) -> Error {
     let path = path.to_path_buf();
     move |error| {
         let line = error.position().map(|position| position.line());
+        let table_error = |message: String| Error::Table { path: path.clone(), line, message };
         match error.into_kind() {
             csv::ErrorKind::Io(source) => Error::Io { path: path.clone(), source },
-            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => Error::Table {
-                path: path.clone(),
-                line,
-                message: format!("{len} fields where the header has {expected_len}"),
-            },
-            csv::ErrorKind::Utf8 { .. } => {
-                Error::Table { path: path.clone(), line, message: "not UTF-8 text; save it as UTF-8".into() }
+            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                table_error(format!("{len} fields, but the header has {expected_len}"))
             }
-            kind => Error::Table { path: path.clone(), line, message: format!("no readable CSV: {kind:?}") },
+            csv::ErrorKind::Utf8 { .. } => table_error("not UTF-8; save the file as UTF-8".into()),
+            kind => table_error(format!("invalid CSV: {kind:?}")),
         }
     }
 }
 
-/// One file being read: which column is which.
+/// An open file: its records and the indices of its columns.
 struct Reader<'a> {
     path: &'a Path,
     task: Task,
     records: Vec<(u64, csv::StringRecord)>,
     id: usize,
     label: usize,
-    /// Whether the column of labels is the one for several.
-    sets: bool,
+    /// `true` if the true classes are in a column `labels`.
+    label_column_is_multi: bool,
     predicted: Option<usize>,
     split: Option<usize>,
     group: Option<usize>,
-    /// Class and column.
+    /// Class and column of each score.
     scores: Vec<(String, usize)>,
     warnings: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
     fn open(path: &'a Path, task: Option<Task>) -> Result<Self> {
-        let wrong = |line: Option<u64>, message: String| Error::Table { path: path.to_path_buf(), line, message };
+        let header_error = |message: String| Error::Table { path: path.to_path_buf(), line: Some(1), message };
         let mut csv = csv::Reader::from_path(path).map_err(csv_error(path))?;
         let header: Vec<String> = csv
             .headers()
@@ -162,77 +163,76 @@ impl<'a> Reader<'a> {
             .collect::<Result<Vec<_>>>()?;
         let mut seen = HashSet::new();
         if let Some(name) = header.iter().find(|name| !seen.insert(name.as_str())) {
-            return Err(wrong(Some(1), format!("column `{name}` stands twice")));
+            return Err(header_error(format!("duplicate column `{name}`")));
         }
         let column = |name: &str| header.iter().position(|h| h.eq_ignore_ascii_case(name));
-        let needed = |name: &str| {
+        let required = |name: &str| {
             column(name).ok_or_else(|| {
-                let found = if header.iter().all(String::is_empty) { "nothing".into() } else { header.join(", ") };
-                wrong(Some(1), format!("column `{name}` is missing; the header has {found}"))
+                let hint = did_you_mean(name, header.iter().map(String::as_str));
+                let columns = if header.iter().all(String::is_empty) { "empty".into() } else { header.join(", ") };
+                header_error(format!("missing column `{name}`; the header is {columns}{hint}"))
             })
         };
-        let id = needed("id")?;
+        let id = required("id")?;
         let task = task.unwrap_or(match (column("label"), column("labels")) {
             (None, Some(_)) => Task::MultiLabel,
             _ => Task::SingleLabel,
         });
-        // The task's own column first; a task that was asked for reads the other one too.
+        // If the caller sets the task, the column of the other task is accepted too.
         let label = match task {
             Task::SingleLabel => column("label").or(column("labels")),
             Task::MultiLabel => column("labels").or(column("label")),
         };
-        let label = label.map_or_else(|| needed(label_column(task)), Ok)?;
+        let label = label.map_or_else(|| required(label_column(task)), Ok)?;
         let (predicted, split, group) = (column("predicted"), column("split"), column("group"));
         let known: HashSet<usize> = [Some(id), Some(label), predicted, split, group].into_iter().flatten().collect();
         let (mut scores, mut others) = (Vec::new(), Vec::new());
         for (i, name) in header.iter().enumerate().filter(|(i, _)| !known.contains(i)) {
-            match name.strip_prefix(SCORE) {
+            match name.strip_prefix(SCORE_PREFIX) {
                 Some(class) => scores.push((class.to_string(), i)),
                 None => others.push((name.clone(), i)),
             }
         }
         if scores.is_empty() {
-            let named = |column: usize| {
+            let names_a_column = |column: usize| {
                 let names: HashSet<&str> =
-                    records.iter().flat_map(|(_, record)| names(task, &record[column])).collect();
+                    records.iter().flat_map(|(_, record)| parse_labels(task, &record[column])).collect();
                 others.iter().any(|(name, _)| names.contains(name.as_str()))
             };
-            if named(label) || predicted.is_some_and(named) {
+            if names_a_column(label) || predicted.is_some_and(names_a_column) {
                 scores = std::mem::take(&mut others);
             }
         }
         if predicted.is_none() && scores.is_empty() {
-            return Err(wrong(
-                Some(1),
-                "column `predicted` is missing and there are no scores (`score:CLASS`) to take it from".into(),
-            ));
+            return Err(header_error("missing column `predicted`; add it, or score columns (`score:CLASS`)".into()));
         }
         let mut warnings = Vec::new();
         if !others.is_empty() {
             let names: Vec<String> = others.iter().map(|(name, _)| format!("`{name}`")).collect();
-            warnings.push(format!("columns not read: {}", names.join(", ")));
+            warnings.push(format!("ignored columns: {}", names.join(", ")));
         }
-        let sets = Some(label) == column(label_column(Task::MultiLabel));
-        Ok(Self { path, task, records, id, label, sets, predicted, split, group, scores, warnings })
+        let label_column_is_multi = Some(label) == column(label_column(Task::MultiLabel));
+        Ok(Self { path, task, records, id, label, label_column_is_multi, predicted, split, group, scores, warnings })
     }
 
-    fn wrong(&self, line: Option<u64>, message: impl Into<String>) -> Error {
+    fn error(&self, line: Option<u64>, message: impl Into<String>) -> Error {
         Error::Table { path: self.path.to_path_buf(), line, message: message.into() }
     }
 
+    /// Returns the class names, and warns of classes that are only predicted.
     fn classes(&mut self) -> Vec<String> {
         if !self.scores.is_empty() {
             return self.scores.iter().map(|(class, _)| class.clone()).collect();
         }
-        let occurring = |column: usize| -> BTreeSet<&str> {
-            self.records.iter().flat_map(|(_, record)| names(self.task, &record[column])).collect()
+        let distinct = |column: usize| -> BTreeSet<&str> {
+            self.records.iter().flat_map(|(_, record)| parse_labels(self.task, &record[column])).collect()
         };
-        let (labels, predictions) = (occurring(self.label), self.predicted.map(occurring).unwrap_or_default());
+        let (labels, predictions) = (distinct(self.label), self.predicted.map(distinct).unwrap_or_default());
         let only_predicted: Vec<String> = predictions.difference(&labels).map(|name| format!("`{name}`")).collect();
         let classes = labels.union(&predictions).map(|name| name.to_string()).collect();
         if !only_predicted.is_empty() {
             self.warnings.push(format!(
-                "predicted, but no clip's label: {} (counted as classes without clips; check the spelling)",
+                "predicted classes without a labeled clip: {}; check the spelling",
                 only_predicted.join(", ")
             ));
         }
@@ -241,10 +241,11 @@ impl<'a> Reader<'a> {
 
     fn read(mut self) -> Result<PredictionTable> {
         if self.records.is_empty() {
-            return Err(self.wrong(None, "no predictions: the file has no line below its header"));
+            return Err(self.error(None, "no predictions: the file has only a header"));
         }
         let classes = self.classes();
-        let index: HashMap<&str, usize> = classes.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
+        let class_index: HashMap<&str, usize> =
+            classes.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
         let n = self.records.len();
         let mut scores = Array2::<f32>::zeros((n, self.scores.len()));
         let mut predictions = Predictions {
@@ -257,51 +258,51 @@ impl<'a> Reader<'a> {
             classes: classes.clone(),
         };
         let mut splits = Vec::with_capacity(n);
-        let mut lines: HashMap<&str, u64> = HashMap::with_capacity(n);
+        let mut line_of_id: HashMap<&str, u64> = HashMap::with_capacity(n);
         for (row, (line, record)) in self.records.iter().enumerate() {
             let line = *line;
             let id = record[self.id].trim();
             if id.is_empty() {
-                return Err(self.wrong(Some(line), "the id is empty"));
+                return Err(self.error(Some(line), "empty id"));
             }
-            if let Some(first) = lines.insert(id, line) {
-                return Err(self.wrong(Some(line), format!("id `{id}` stands already in line {first}")));
+            if let Some(first) = line_of_id.insert(id, line) {
+                return Err(self.error(Some(line), format!("duplicate id `{id}` (first on line {first})")));
             }
-            let set = |what: &str, text: &str| -> Result<Vec<usize>> {
+            let parse_set = |kind: &str, text: &str| -> Result<Vec<usize>> {
                 let class = |name: &str| {
-                    index.get(name).copied().ok_or_else(|| {
-                        self.wrong(
-                            Some(line),
-                            format!("{what} `{name}` has no score column; the classes are {}", listed(&classes)),
-                        )
+                    class_index.get(name).copied().ok_or_else(|| {
+                        let hint = did_you_mean(name, classes.iter().map(String::as_str));
+                        let message = format!(
+                            "no score column for the {kind} `{name}`; the classes are {}{hint}",
+                            first_names(&classes)
+                        );
+                        self.error(Some(line), message)
                     })
                 };
-                names(self.task, text).into_iter().map(class).collect::<Result<BTreeSet<_>>>().map(Vec::from_iter)
+                let set = parse_labels(self.task, text).into_iter().map(class).collect::<Result<BTreeSet<_>>>();
+                set.map(Vec::from_iter)
             };
             for (k, (name, column)) in self.scores.iter().enumerate() {
                 let text = record[*column].trim();
                 scores[[row, k]] = text.parse().ok().filter(|score: &f32| score.is_finite()).ok_or_else(|| {
-                    self.wrong(Some(line), format!("the score of `{name}` is `{text}`, not a finite number"))
+                    self.error(Some(line), format!("invalid score `{text}` of `{name}`; expected a finite number"))
                 })?;
             }
-            if self.task == Task::SingleLabel && self.sets && record[self.label].contains(LABEL_SEPARATOR) {
-                let message = format!("several labels ({}) where one is asked for", &record[self.label]);
-                return Err(self.wrong(Some(line), message));
+            let label = &record[self.label];
+            if self.task == Task::SingleLabel && self.label_column_is_multi && label.contains(LABEL_SEPARATOR) {
+                return Err(self.error(Some(line), format!("several labels ({label}) in a single-label task")));
             }
-            let truth = set("label", &record[self.label])?;
+            let truth = parse_set("label", label)?;
             let predicted = match self.predicted.map(|column| record[column].trim()) {
-                None => decide(self.task, scores.row(row)),
+                None => predict_classes(self.task, scores.row(row)),
                 Some("") if self.task == Task::SingleLabel => {
-                    return Err(self.wrong(Some(line), "the prediction is empty"));
+                    return Err(self.error(Some(line), "empty prediction"));
                 }
-                Some(text) => set("prediction", text)?,
+                Some(text) => parse_set("prediction", text)?,
             };
             let split = match self.split.map(|column| record[column].trim()).unwrap_or_default() {
                 "" => None,
-                name => Some(
-                    Split::parse(name)
-                        .ok_or_else(|| self.wrong(Some(line), format!("split `{name}` is not train, val or test")))?,
-                ),
+                name => Some(Split::parse(name).ok_or_else(|| self.error(Some(line), Split::unknown(name)))?),
             };
             let group = self.group.map(|column| record[column].trim()).filter(|group| !group.is_empty());
             predictions.ids.push(id.to_string());
@@ -312,30 +313,30 @@ impl<'a> Reader<'a> {
         }
         let unlabeled = predictions.truth.iter().filter(|truth| truth.is_empty()).count();
         if unlabeled == n {
-            return Err(self.wrong(None, "no clip has a label to compare its prediction with"));
+            return Err(self.error(None, "no clip has a label"));
         }
         let mut warnings = self.warnings;
         if unlabeled > 0 {
-            warnings.push(format!("{unlabeled} of {n} clips have no label and are not measured"));
+            warnings.push(format!("{unlabeled} of {n} clips have no label and are not evaluated"));
         }
         predictions.scores = (!self.scores.is_empty()).then_some(scores);
         Ok(PredictionTable { predictions, splits, warnings })
     }
 }
 
-/// The names in a cell: none where it is empty, several only where the task allows several.
-fn names(task: Task, cell: &str) -> Vec<&str> {
-    let parts: Vec<&str> = match task {
-        Task::SingleLabel => vec![cell],
-        Task::MultiLabel => cell.split(LABEL_SEPARATOR).collect(),
+/// Splits a field into class names: at most one for single-label tasks, none if the field is empty.
+fn parse_labels(task: Task, field: &str) -> Vec<&str> {
+    let names: Vec<&str> = match task {
+        Task::SingleLabel => vec![field],
+        Task::MultiLabel => field.split(LABEL_SEPARATOR).collect(),
     };
-    parts.into_iter().map(str::trim).filter(|name| !name.is_empty()).collect()
+    names.into_iter().map(str::trim).filter(|name| !name.is_empty()).collect()
 }
 
-/// Up to eight names, and how many more there are.
-fn listed(names: &[String]) -> String {
-    let shown = names.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(8) {
+/// Joins the first names and the number of the others.
+fn first_names(names: &[String]) -> String {
+    let shown = names.iter().take(MAX_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MAX_SHOWN) {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }

@@ -71,7 +71,7 @@ pub fn fuse(entries: &[Entry], threads: usize) -> Result<Option<Entry>> {
         extract_seconds: extract_seconds.sum(),
         training_seconds: Some(experiment.train_seconds),
         parts: experiment.splits.into_iter().map(|(split, part)| (part_of(split), part)).collect(),
-        constant: experiment.constant.iter().map(|(&split, metrics)| (part_of(split), metrics.headline().1)).collect(),
+        constant: experiment.constant.iter().map(|(&split, metrics)| (part_of(split), metrics.primary().1)).collect(),
         unlabeled: HashSet::new(),
     }))
 }

@@ -6,8 +6,8 @@ use ndarray::Array2;
 
 use super::{Entry, Kind, Part};
 use crate::error::{Error, Result};
-use crate::evaluate::predictions::over_common_classes;
-use crate::evaluate::{Predictions, measure};
+use crate::evaluate::predictions::align_classes;
+use crate::evaluate::{Predictions, compute_metrics};
 
 /// Fuses all runs that can be fused, and where there are three or more also the pair that is best on the validation split.
 /// Returns the fusions and what to tell of runs left out.
@@ -41,7 +41,7 @@ pub fn fuse(entries: &[Entry]) -> Result<(Vec<Entry>, Vec<String>)> {
             for &second in &usable[i + 1..] {
                 let Some(pair) = together(&[first, second])? else { continue };
                 let Some(val) = pair.parts.get(&Part::Val) else { continue };
-                let (_, value) = measure(val).headline();
+                let (_, value) = compute_metrics(val).primary();
                 if best.as_ref().is_none_or(|(highest, _)| value > *highest) {
                     best = Some((value, pair));
                 }
@@ -116,7 +116,7 @@ pub fn mean(members: &[&Predictions]) -> Result<Predictions> {
         .zip(&rows)
         .map(|(member, rows)| member.select(&common.iter().map(|id| rows[id.as_str()]).collect::<Vec<_>>()))
         .collect();
-    let aligned = over_common_classes(&selected.iter().collect::<Vec<_>>())?;
+    let aligned = align_classes(&selected.iter().collect::<Vec<_>>())?;
     for member in &aligned[1..] {
         if let Some(row) = (0..common.len()).find(|&row| member.truth[row] != aligned[0].truth[row]) {
             return Err(Error::Data(format!(

@@ -24,8 +24,8 @@ use crate::dataset::Task;
 use crate::error::{Error, Result};
 use crate::evaluate::predictions::PredictionTable;
 use crate::evaluate::predictions::table::csv_error;
-use crate::evaluate::significance::{Paired, holm, paired};
-use crate::evaluate::{Measured, Predictions, measure_parts};
+use crate::evaluate::significance::{PairedComparison, compare_paired, holm};
+use crate::evaluate::{Predictions, SplitMetrics, evaluate_splits};
 use crate::store::FeatureStore;
 
 /// Which part of the data a number is of, in the order of importance reversed: the test split is shown first.
@@ -138,7 +138,7 @@ pub struct Row {
     /// Seconds of training.
     pub training_seconds: Option<f64>,
     /// Metrics of each part.
-    pub parts: BTreeMap<Part, Measured>,
+    pub parts: BTreeMap<Part, SplitMetrics>,
     /// The constant predictor's accuracy, or mAP, on each part.
     pub constant: BTreeMap<Part, f64>,
 }
@@ -165,7 +165,7 @@ pub struct Pair {
     pub second: String,
     /// The number compared, counts, difference and p.
     #[serde(flatten)]
-    pub paired: Paired,
+    pub paired: PairedComparison,
     /// p after Holm's correction over the part's pairs by the same number.
     pub p_holm: f64,
 }
@@ -187,7 +187,7 @@ pub fn load(folder: &Path) -> Result<Entry> {
     let metrics = Metrics::read(&path)?;
     let table = PredictionTable::read_csv(&folder.join("predictions.csv"), Some(metrics.task))?;
     let mut parts: BTreeMap<Part, Predictions> =
-        table.splits_present().into_iter().map(|split| (part_of(split), table.part(split))).collect();
+        table.splits_present().into_iter().map(|split| (part_of(split), table.select_split(split))).collect();
     if parts.is_empty() {
         parts.insert(Part::All, table.predictions.clone());
     }
@@ -209,7 +209,7 @@ pub fn load(folder: &Path) -> Result<Entry> {
         extract_seconds: metrics.extract_seconds,
         training_seconds: metrics.training_seconds,
         parts,
-        constant: metrics.constant.iter().map(|(&split, metrics)| (part_of(split), metrics.headline().1)).collect(),
+        constant: metrics.constant.iter().map(|(&split, metrics)| (part_of(split), metrics.primary().1)).collect(),
         unlabeled: unlabeled(&folder.join("submission.csv"))?,
     })
 }
@@ -245,7 +245,8 @@ fn one_task(entries: &[Entry]) -> Result<Task> {
 
 /// What is to be said of a part: rows that give every clip the same, and classes that it lacks.
 fn standing_out(rows: &[Row], part: Part) -> Vec<String> {
-    let measured: Vec<(&Row, &Measured)> = rows.iter().filter_map(|row| Some((row, row.parts.get(&part)?))).collect();
+    let measured: Vec<(&Row, &SplitMetrics)> =
+        rows.iter().filter_map(|row| Some((row, row.parts.get(&part)?))).collect();
     let collapsed = measured.iter().filter(|(row, _)| row.classifier != "constant");
     let collapsed = collapsed.filter_map(|(row, m)| Some(format!("{}, {}: {}", row.name, part.name(), m.collapsed()?)));
     let absent = measured.iter().find_map(|(_, m)| m.absent()).map(|absent| format!("{}: {absent}", part.name()));
@@ -363,7 +364,7 @@ fn row(entry: &Entry, store: Option<&FeatureStore>) -> Row {
             video_seconds: store.map(|store| store.clips().iter().map(|clip| clip.duration_seconds).sum()),
         }),
         training_seconds: entry.training_seconds,
-        parts: measure_parts(&entry.parts, Part::Val),
+        parts: evaluate_splits(&entry.parts, Part::Val),
         constant: entry.constant.clone(),
     }
 }
@@ -390,7 +391,7 @@ fn pairs_of(entries: &[Entry], part: Part) -> Result<Vec<Pair>> {
     let compared: Vec<Vec<Pair>> = chosen
         .par_iter()
         .map(|((first, a), (second, b))| {
-            let compared = paired(a, b).map_err(|error| {
+            let compared = compare_paired(a, b).map_err(|error| {
                 Error::Data(format!("{} and {}, {}: {error}", first.name, second.name, part.name()))
             })?;
             let pair =

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Comparison, Kind, Pair, Part, Row};
 use crate::dataset::Task;
 use crate::error::Result;
-use crate::evaluate::measured::{Measured, Number};
+use crate::evaluate::split_metrics::{MetricValue, SplitMetrics};
 use crate::report::html;
 use crate::report::label_plots;
 use crate::report::markdown::{UNTRAINED, cell, percent};
@@ -84,15 +84,15 @@ fn name(row: &Row) -> String {
 }
 
 /// The rows that have a part, and what was measured on it.
-fn of_part(comparison: &Comparison, part: Part) -> Vec<(&Row, &Measured)> {
+fn of_part(comparison: &Comparison, part: Part) -> Vec<(&Row, &SplitMetrics)> {
     comparison.rows.iter().filter_map(|row| Some((row, row.parts.get(&part)?))).collect()
 }
 
 /// The row with the highest headline number, the first of equals, and its place.
-fn best<'a>(rows: &[(&'a Row, &Measured)]) -> Option<(&'a Row, usize)> {
+fn best<'a>(rows: &[(&'a Row, &SplitMetrics)]) -> Option<(&'a Row, usize)> {
     let mut best: Option<(f64, usize)> = None;
     for (at, (_, measured)) in rows.iter().enumerate() {
-        let (_, value) = measured.headline();
+        let (_, value) = measured.primary();
         if best.is_none_or(|(highest, _)| value > highest) {
             best = Some((value, at));
         }
@@ -103,7 +103,7 @@ fn best<'a>(rows: &[(&'a Row, &Measured)]) -> Option<(&'a Row, usize)> {
 /// One part's results, with at most so many `numbers` a row.
 fn results(comparison: &Comparison, part: Part, numbers: usize) -> Table {
     let rows = of_part(comparison, part);
-    let names = rows.first().map(|(_, measured)| measured.numbers()).unwrap_or_default();
+    let names = rows.first().map(|(_, measured)| measured.values()).unwrap_or_default();
     let mut header: Vec<String> = vec!["method · classifier".into(), "clips".into()];
     header.extend(names.into_iter().take(numbers).map(|number| number.name));
     header.extend(["hardest class".into(), "constant".into()]);
@@ -111,7 +111,7 @@ fn results(comparison: &Comparison, part: Part, numbers: usize) -> Table {
     let mut table = Table { header, left: 1, rows: Vec::new(), best };
     for (row, measured) in rows {
         let mut cells = vec![name(row), measured.n().to_string()];
-        cells.extend(measured.numbers().iter().take(numbers).map(cell));
+        cells.extend(measured.values().iter().take(numbers).map(cell));
         cells.push(measured.hardest().unwrap_or("–").into());
         cells.push(row.constant.get(&part).map_or("–".into(), |&value| percent(value)));
         table.rows.push(cells);
@@ -186,7 +186,7 @@ fn measure_name(key: &str) -> &str {
 
 /// Precision, recall and average precision (where there is none, F1) of every class, the rows side by side.
 fn classes(comparison: &Comparison, part: Part) -> Table {
-    let rows: Vec<(&Row, &Measured)> =
+    let rows: Vec<(&Row, &SplitMetrics)> =
         comparison.rows.iter().filter_map(|row| Some((row, row.parts.get(&part)?))).take(DRAWN).collect();
     let ranked = rows.iter().any(|(_, measured)| measured.classes().iter().any(|c| c.average_precision.is_some()));
     let last = if ranked { "AP" } else { "F1" };
@@ -195,7 +195,7 @@ fn classes(comparison: &Comparison, part: Part) -> Table {
     let mut table = Table { header, left: 1, rows: Vec::new(), best: None };
     let text = |value: Option<f64>| value.map_or("n/a".into(), |value| format!("{value:.3}"));
     for name in class_names(&rows) {
-        let of = |measured: &Measured| {
+        let of = |measured: &SplitMetrics| {
             measured
                 .classes()
                 .into_iter()
@@ -211,7 +211,7 @@ fn classes(comparison: &Comparison, part: Part) -> Table {
 }
 
 /// The classes of all rows, each once, in the order of the first that has them.
-fn class_names<'a>(rows: &[(&'a Row, &'a Measured)]) -> Vec<&'a str> {
+fn class_names<'a>(rows: &[(&'a Row, &'a SplitMetrics)]) -> Vec<&'a str> {
     let mut names: Vec<&str> = Vec::new();
     for name in rows.iter().flat_map(|(_, measured)| measured.labels()) {
         if !names.contains(&name) {
@@ -246,19 +246,19 @@ fn pictures(comparison: &Comparison) -> (Vec<Picture>, Vec<Picture>) {
 /// The classes on the part that matters most: a confusion matrix a row, or average precision by label, rows side by side.
 fn class_pictures(comparison: &Comparison) -> Vec<Picture> {
     let Some(&part) = parts(comparison).first() else { return Vec::new() };
-    let rows: Vec<(&Row, &Measured)> =
+    let rows: Vec<(&Row, &SplitMetrics)> =
         comparison.rows.iter().filter_map(|row| Some((row, row.parts.get(&part)?))).take(DRAWN).collect();
     let mut pictures = Vec::new();
     let mut series: Vec<(String, Vec<Option<f64>>)> = Vec::new();
     let labels: Vec<String> = class_names(&rows).into_iter().map(String::from).collect();
     for (i, (row, measured)) in rows.iter().enumerate() {
         match measured {
-            Measured::Single(metrics) => {
+            SplitMetrics::SingleLabel(metrics) => {
                 let caption = format!("{}, {}: accuracy {}", name(row), part.name(), percent(metrics.accuracy));
                 let svg = plots::confusion(&caption, &metrics.labels, &metrics.confusion);
                 pictures.push(Picture { file: format!("confusion_{:02}.svg", i + 1), caption, svg });
             }
-            Measured::Multi(_) => {
+            SplitMetrics::MultiLabel(_) => {
                 let classes = measured.classes();
                 let of = |label: &String| classes.iter().find(|class| class.label == label)?.average_precision;
                 series.push((name(row), labels.iter().map(of).collect()));
@@ -277,16 +277,16 @@ fn class_pictures(comparison: &Comparison) -> Vec<Picture> {
 fn records(comparison: &Comparison) -> Vec<Vec<String>> {
     let text = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
     // The headlines stand first, each with the ends of its interval.
-    let cells = |numbers: &[Number], cell: &dyn Fn(&Number) -> [String; 3]| -> Vec<String> {
+    let cells = |numbers: &[MetricValue], cell: &dyn Fn(&MetricValue) -> [String; 3]| -> Vec<String> {
         let wide = |i: usize| if i < 2 { 3 } else { 1 };
         numbers.iter().enumerate().flat_map(|(i, number)| cell(number).into_iter().take(wide(i))).collect()
     };
     let first = comparison.rows.iter().flat_map(|row| row.parts.values()).next();
-    let numbers = first.map(Measured::numbers).unwrap_or_default();
+    let numbers = first.map(SplitMetrics::values).unwrap_or_default();
     let mut header: Vec<String> =
         "name,kind,method,classifier,untrained,split,clips".split(',').map(String::from).collect();
     header.extend(cells(&numbers, &|number| ["", "_low", "_high"].map(|end| format!("{}{end}", number.key))));
-    header.extend(first.map(|first| format!("constant_{}", first.headline().0.key)));
+    header.extend(first.map(|first| format!("constant_{}", first.primary().0.key)));
     header.extend(["extract_seconds", "training_seconds"].map(String::from));
     let mut records = vec![header];
     for row in &comparison.rows {
@@ -298,7 +298,7 @@ fn records(comparison: &Comparison) -> Vec<Vec<String>> {
             };
             let mut record = vec![row.name.clone(), kind.into(), row.method.clone(), row.classifier.clone()];
             record.extend([row.untrained.to_string(), part.name().into(), measured.n().to_string()]);
-            record.extend(cells(&measured.numbers(), &|number| {
+            record.extend(cells(&measured.values(), &|number| {
                 let [low, high] = [0, 1].map(|end| text(number.interval.map(|interval| interval[end])));
                 [text(number.value), low, high]
             }));

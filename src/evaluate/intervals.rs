@@ -1,0 +1,46 @@
+//! Bootstrap intervals and the statistics they are computed from.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Lower and upper bound of an interval.
+pub type Interval = [f64; 2];
+
+/// The unit that a bootstrap resamples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResamplingUnit {
+    /// Single clips.
+    Clips,
+    /// Groups of clips, because the clips of a group (a film) are not independent.
+    Groups,
+}
+
+/// Percentile bootstrap intervals of the headline metrics of a split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Intervals {
+    /// Interval of each headline metric: `accuracy` and `macro_f1`, or `map` and `micro_f1`. Macro averages of a resample
+    /// leave out the classes that only the resample lacks.
+    #[serde(flatten)]
+    pub by_metric: BTreeMap<String, Interval>,
+    /// Confidence level, 0.95.
+    pub level: f64,
+    /// Number of resamples.
+    pub resamples: usize,
+    /// The unit that is resampled.
+    pub unit: ResamplingUnit,
+    /// Number of units.
+    pub units: usize,
+}
+
+/// Computes K metrics of the rows of a split; a row may be repeated.
+pub(super) type Statistic = Box<dyn Fn(&[usize]) -> Vec<f64> + Send + Sync>;
+
+/// The headline metrics of a split as functions of its rows.
+pub(super) struct Statistics {
+    /// Keys of the metrics, K of them.
+    pub keys: Vec<&'static str>,
+    /// Computes the K metrics of labeled rows.
+    pub compute: Statistic,
+}
