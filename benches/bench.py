@@ -1,8 +1,8 @@
-"""Speed against the Python peer: both sides interleaved on the same clips and the same ONNX files.
+"""Measures kinoprobe against an equivalent Python implementation (the peer), in alternation, on the same clips and ONNX files.
 
-Run by benches/run.sh (`make bench`). Prints per stage wall and CPU seconds, peak memory of the process tree, throughput,
-the ratio with its spread (above 1: ours is faster) and the share of the sgemm ceiling; writes target/bench/latest.json
-and BENCHMARKS.md. A speed is only believed after the two sides' features agree.
+Run by benches/run.sh (`make bench`). Prints for each stage the wall and CPU time, the peak memory of the process tree, the
+throughput, the speedup over the peer with its range, and the share of the peak sgemm throughput. Writes target/bench/latest.json
+and BENCHMARKS.md. Fails if the features of the two sides disagree.
 """
 import argparse
 import csv
@@ -25,60 +25,60 @@ TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 WORK = TARGET / "bench"
 PEER = ROOT / "benches" / "peer"
 CARDS = {"cnn": "convnext_base", "cnn3d": "r2plus1d_18"}
-# 2 FLOP a multiply-accumulate, as torchvision counts them: 15.355 and 40.519 GMAC.
+# Two FLOPs per multiply-accumulate; torchvision documents 15.355 and 40.519 GMACs.
 GFLOP = {"cnn": 30.71, "cnn3d": 81.04}
 BATCH = {"cnn": 2, "cnn3d": 1}
 STAGES = ["sift", "cnn", "cnn3d", "kmeans", "mlp", "bilstm"]
-COSINE = 0.999
+MIN_COSINE = 0.999
 
 
-class Run:
-    """One finished process: wall and CPU seconds, peak memory of its tree in MiB, and the JSON it printed."""
+class Process:
+    """A finished process: wall and CPU time in seconds, peak memory of its process tree in MiB, and the JSON object it printed."""
 
     def __init__(self, command):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         environment = os.environ | {"HDF5_USE_FILE_LOCKING": "FALSE"}
         process = subprocess.Popen(
             [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment
         )
         self.memory = 0.0
         done = threading.Event()
-        watch = threading.Thread(target=self._watch, args=(process.pid, done))
-        watch.start()
+        sampler = threading.Thread(target=self._sample_memory, args=(process.pid, done))
+        sampler.start()
         errors = []
         drain = threading.Thread(target=lambda: errors.append(process.stderr.read()))
         drain.start()
         out = process.stdout.read()
         drain.join()
         _, status, usage = os.wait4(process.pid, 0)
-        self.wall = time.perf_counter() - begun
+        self.wall = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         done.set()
-        watch.join()
+        sampler.join()
         self.cpu = usage.ru_utime + usage.ru_stime
         if process.returncode != 0:
-            shown = b"".join(errors).decode(errors="replace")[-2000:]
-            raise SystemExit(f"bench: {' '.join(map(str, command))} ended with {process.returncode}\n{shown}")
+            message = b"".join(errors).decode(errors="replace")[-2000:]
+            raise SystemExit(f"bench: {' '.join(map(str, command))} failed with exit code {process.returncode}\n{message}")
         lines = [line for line in out.decode(errors="replace").splitlines() if line.startswith("{")]
-        self.said = json.loads(lines[-1]) if lines else {}
+        self.output = json.loads(lines[-1]) if lines else {}
 
-    def _watch(self, pid, done):
+    def _sample_memory(self, pid, done):
         while not done.wait(0.2):
             self.memory = max(self.memory, sum(pss(member) for member in tree(pid)) / 1024)
 
 
 def tree(pid):
-    """A process and its descendants."""
+    """The process and its descendants."""
     try:
         children = pathlib.Path(f"/proc/{pid}/task").glob("*/children")
-        below = [int(child) for file in children for child in file.read_text().split()]
+        descendants = [int(child) for file in children for child in file.read_text().split()]
     except OSError:
-        below = []
-    return [pid] + [member for child in below for member in tree(child)]
+        descendants = []
+    return [pid] + [member for child in descendants for member in tree(child)]
 
 
 def pss(pid):
-    """Memory in KiB, pages that several processes share counted once between them."""
+    """Proportional set size in KiB: each shared page is divided among the processes that share it."""
     try:
         for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -88,14 +88,14 @@ def pss(pid):
     return 0
 
 
-def sgemm_ceiling(size=2048, repeats=4):
-    """GFLOP/s of numpy's f32 matrix product on all cores, the best of a few."""
+def peak_sgemm(size=2048, repeats=4):
+    """GFLOP/s of NumPy's f32 matrix product on all cores, the maximum over the repeats."""
     a, b = (np.random.default_rng(0).standard_normal((size, size), np.float32) for _ in range(2))
     best = 0.0
     for _ in range(repeats):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         a @ b
-        best = max(best, 2e-9 * size**3 / (time.perf_counter() - begun))
+        best = max(best, 2e-9 * size**3 / (time.perf_counter() - start))
     return best
 
 
@@ -106,8 +106,8 @@ def cosine(a, b):
 
 
 def agreement(stage, ours, peer):
-    """The least cosine of corresponding embeddings; of descriptors, summed over each frame, the mean cosine: the two sides
-    link different builds of OpenCV and FFmpeg, and which keypoint is the 32nd strongest may hang on a bit."""
+    """The minimum cosine similarity of corresponding embeddings. For SIFT, the mean cosine similarity of the descriptors summed over
+    each frame: the two sides link different builds of OpenCV and FFmpeg, whose rounding may decide which keypoint is the 32nd."""
     with h5py.File(ours) as a, h5py.File(peer) as b:
         if stage == "sift":
             sums = []
@@ -119,7 +119,7 @@ def agreement(stage, ours, peer):
         else:
             a_rows, b_rows = a["features"][:], b["features"][:]
         if a_rows.shape != b_rows.shape:
-            raise SystemExit(f"bench: {stage}: ours has {a_rows.shape} rows, the peer {b_rows.shape}")
+            raise SystemExit(f"bench: {stage}: kinoprobe's features have shape {a_rows.shape}, the peer's {b_rows.shape}")
         rows = cosine(a_rows, b_rows)
         return float(rows.mean() if stage == "sift" else rows.min())
 
@@ -129,35 +129,35 @@ class Bench:
         self.arguments = arguments
         self.binaries = pathlib.Path(arguments.binaries or TARGET / "release")
         self.fastest = json.loads((PEER / "fastest.json").read_text())
-        self.ceilings = []
+        self.peaks = []
         self.results = []
         WORK.mkdir(parents=True, exist_ok=True)
 
-    def say(self, text):
+    def log(self, text):
         print(text, flush=True)
 
     def manifest(self):
-        """The first clips of each class in turn."""
+        """Writes a manifest with the first clips of each class, round-robin, and returns its path and number of clips."""
         source = pathlib.Path(self.arguments.clips_from).resolve()
         with open(source / "manifest.csv", newline="") as file:
             clips = list(csv.DictReader(file))
         classes = {}
         for clip in clips:
             classes.setdefault(clip["label"], []).append(clip)
-        turns = max(map(len, classes.values()))
-        ordered = [members[turn] for turn in range(turns) for members in classes.values() if turn < len(members)]
-        chosen = ordered[: self.arguments.clips]
-        path = source / f"bench-{len(chosen)}.csv"
+        longest = max(map(len, classes.values()))
+        ordered = [members[i] for i in range(longest) for members in classes.values() if i < len(members)]
+        selected = ordered[: self.arguments.clips]
+        path = source / f"bench-{len(selected)}.csv"
         with open(path, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["id", "path", "label"])
-            writer.writerows([clip["id"], clip["path"], clip["label"]] for clip in chosen)
-        return path, len(chosen)
+            writer.writerows([clip["id"], clip["path"], clip["label"]] for clip in selected)
+        return path, len(selected)
 
     def model(self, stage):
-        """The ONNX file that kinoprobe made of seeded weights: the one file that both sides run."""
+        """The ONNX file with seeded weights that both sides run."""
         card = CARDS[stage]
-        Run([self.binaries / "kinoprobe-models", "fetch", card, "--weights", "seeded", "--quiet"])
+        Process([self.binaries / "kinoprobe-models", "fetch", card, "--weights", "seeded", "--quiet"])
         files = sorted((ROOT / "models").glob(f"{card}-seeded-*.onnx"), key=lambda file: file.stat().st_mtime)
         return files[-1]
 
@@ -166,7 +166,7 @@ class Bench:
         sampling = {"cnn": ["--frames", self.arguments.frames], "cnn3d": ["--count", self.arguments.windows]}
         weights = ["--weights", "seeded"] if stage in CARDS else []
         command = [self.binaries / "kinoprobe-extract", "--method", stage, "--manifest", manifest, "--out", out, "--quiet"]
-        return Run(command + weights + sampling.get(stage, []))
+        return Process(command + weights + sampling.get(stage, []))
 
     def peer(self, stage, manifest, out, model, configuration):
         out.unlink(missing_ok=True)
@@ -176,7 +176,7 @@ class Bench:
         if stage in CARDS:
             command += ["--model", model, "--engine", configuration["engine"], "--batch", BATCH[stage]]
             command += ["--torchvision"] if self.arguments.torchvision else []
-        return Run(command)
+        return Process(command)
 
     def extraction(self, stage):
         manifest, clips = self.manifest()
@@ -184,8 +184,8 @@ class Bench:
         out = {side: WORK / f"{stage}.{side}.h5" for side in ("ours", "peer")}
         rounds = []
         for number in range(self.arguments.rounds):
-            self.ceilings.append(sgemm_ceiling())
-            # Who goes first changes from round to round.
+            self.peaks.append(peak_sgemm())
+            # Alternate the order of the two sides.
             pair = {}
             for side in ("ours", "peer") if number % 2 == 0 else ("peer", "ours"):
                 if side == "ours":
@@ -193,24 +193,24 @@ class Bench:
                 else:
                     pair[side] = self.peer(stage, manifest, out[side], model, self.fastest[stage])
             agree = agreement(stage, out["ours"], out["peer"])
-            if agree < COSINE:
-                raise SystemExit(f"bench: {stage}: the features differ (cosine {agree:.5f}): no speed is believed")
+            if agree < MIN_COSINE:
+                raise SystemExit(f"bench: {stage}: the features of the two sides differ (cosine similarity {agree:.5f})")
             if model is not None:
                 with h5py.File(out["ours"]) as file:
-                    ran, provider = file.attrs["model_sha256"], file.attrs["provider"]
-                if ran != hashlib.sha256(model.read_bytes()).hexdigest():
-                    raise SystemExit(f"bench: {stage}: ours ran another model than {model.name}")
+                    model_sha256, provider = file.attrs["model_sha256"], file.attrs["provider"]
+                if model_sha256 != hashlib.sha256(model.read_bytes()).hexdigest():
+                    raise SystemExit(f"bench: {stage}: kinoprobe ran another model than {model.name}")
             else:
                 provider = "opencv"
             rounds.append((pair["ours"], pair["peer"], agree))
-        items = rounds[0][1].said["items"]
+        items = rounds[0][1].output["items"]
         notes = {
             "clips": clips,
             "items": items,
             "peer_configuration": self.fastest[stage],
             "provider": provider,
-            "peer_imports": statistics.median(run.said["imports"] for _, run, _ in rounds),
-            "peer_loading": statistics.median(run.said["loading"] for _, run, _ in rounds),
+            "peer_imports": statistics.median(run.output["imports"] for _, run, _ in rounds),
+            "peer_loading": statistics.median(run.output["loading"] for _, run, _ in rounds),
         }
         self.record(stage, "clips/s", rounds, lambda run: clips / run.wall, higher=True, notes=notes)
 
@@ -222,15 +222,15 @@ class Bench:
         return [m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == name][-1]
 
     def descriptors(self):
-        """Up to 200,000 SIFT descriptors of the clips, raw bytes."""
+        """The file of up to 200,000 SIFT descriptors of the clips, as raw bytes."""
         file = WORK / "descriptors.u8"
         if not file.exists():
             source = pathlib.Path(self.arguments.clips_from).resolve() / "manifest.csv"
             store = WORK / "descriptors.h5"
-            Run([sys.executable, PEER / "features.py", "--method", "sift", "--manifest", source, "--out", store,
+            Process([sys.executable, PEER / "features.py", "--method", "sift", "--manifest", source, "--out", store,
                  "--workers", os.cpu_count(), "--frames", 16, "--keypoints", 300])
-            with h5py.File(store) as made:
-                values = made["descriptors"][:]
+            with h5py.File(store) as stored:
+                values = stored["descriptors"][:]
             keep = np.sort(np.random.default_rng(0).permutation(len(values))[:200_000])
             values[keep].tofile(file)
         return file
@@ -241,28 +241,28 @@ class Bench:
         rounds = []
         for number in range(self.arguments.rounds):
             seed = ["--seed", number]
-            ours, peer = Run([executable, data, *seed]), Run([sys.executable, PEER / "kmeans.py", data, *seed])
+            ours, peer = Process([executable, data, *seed]), Process([sys.executable, PEER / "kmeans.py", data, *seed])
             rounds.append((ours, peer, None))
-        inertia = [statistics.mean(run.said["inertia"] for run in side) for side in list(zip(*rounds))[:2]]
+        inertia = [statistics.mean(run.output["inertia"] for run in side) for side in list(zip(*rounds))[:2]]
         if inertia[0] > 1.005 * inertia[1]:
-            raise SystemExit(f"bench: kmeans: our inertia is {inertia[0]:.4g}, the peer's {inertia[1]:.4g}")
-        notes = {"rows": rounds[0][0].said["rows"], "inertia_ratio": inertia[0] / inertia[1],
-                 "iterations": [[run.said["iterations"] for run in pair[:2]] for pair in rounds]}
-        self.record("kmeans", "s", rounds, lambda run: run.said["seconds"], higher=False, notes=notes)
+            raise SystemExit(f"bench: kmeans: the inertia is {inertia[0]:.4g}, that of the peer {inertia[1]:.4g}")
+        notes = {"rows": rounds[0][0].output["rows"], "inertia_ratio": inertia[0] / inertia[1],
+                 "iterations": [[run.output["iterations"] for run in pair[:2]] for pair in rounds]}
+        self.record("kmeans", "s", rounds, lambda run: run.output["seconds"], higher=False, notes=notes)
 
     def training(self, stage):
-        """An epoch, or a step, on one thread: benches/STAGE.rs against PyTorch in benches/peer/STAGE.py."""
+        """An epoch or a training step on one thread: benches/STAGE.rs against benches/peer/STAGE.py."""
         if not self.arguments.torch:
-            self.say(f"{stage}: skipped, the peer needs PyTorch: run with PEER=torch")
+            self.log(f"{stage}: skipped because it needs PyTorch: set PEER=torch")
             return
         unit = {"mlp": "epoch", "bilstm": "step"}[stage]
         executable = self.executable(stage)
         commands = ([executable, "--threads", 1], [sys.executable, PEER / f"{stage}.py", "--threads", 1])
-        rounds = [(*map(Run, commands), None) for _ in range(self.arguments.rounds)]
-        notes = {"cpu_ratio": statistics.median(p.said[f"{unit}_cpu"] / o.said[f"{unit}_cpu"] for o, p, _ in rounds)}
+        rounds = [(*map(Process, commands), None) for _ in range(self.arguments.rounds)]
+        notes = {"cpu_ratio": statistics.median(p.output[f"{unit}_cpu"] / o.output[f"{unit}_cpu"] for o, p, _ in rounds)}
         if stage == "mlp":
-            notes["val_accuracy"] = [min(run.said["val_accuracy"] for run in side) for side in list(zip(*rounds))[:2]]
-        self.record(stage, f"s/{unit}", rounds, lambda run: run.said[f"{unit}_wall"], higher=False, notes=notes)
+            notes["val_accuracy"] = [min(run.output["val_accuracy"] for run in side) for side in list(zip(*rounds))[:2]]
+        self.record(stage, f"s/{unit}", rounds, lambda run: run.output[f"{unit}_wall"], higher=False, notes=notes)
 
     def record(self, name, unit, rounds, measure, higher, notes):
         ours, peer = ([measure(pair[side]) for pair in rounds] for side in (0, 1))
@@ -283,28 +283,28 @@ class Bench:
             "peak_mib": median(lambda run: run.memory),
         }
         if name in GFLOP:
-            ceiling = max(self.ceilings)
-            result["ceiling_share"] = [GFLOP[name] * notes["items"] / wall / ceiling for wall in result["wall_seconds"]]
+            peak = max(self.peaks)
+            result["peak_share"] = [GFLOP[name] * notes["items"] / wall / peak for wall in result["wall_seconds"]]
         result |= notes
         self.results.append(result)
-        self.say(line(result))
+        self.log(line(result))
 
     def calibrate(self):
-        """Finds the peer's fastest configuration of each method."""
+        """Writes the fastest configuration of the peer for each method to benches/peer/fastest.json."""
         manifest, _ = self.manifest()
         fastest = {}
         for stage in [stage for stage in self.arguments.stages if stage in ("sift", *CARDS)]:
             model = self.model(stage) if stage in CARDS else None
             engines = ["ort", "openvino"] if stage in CARDS else [None]
-            tried = [{"engine": engine, "workers": workers} for engine in engines for workers in (1, 2)]
-            walls = {number: [] for number in range(len(tried))}
+            configurations = [{"engine": engine, "workers": workers} for engine in engines for workers in (1, 2)]
+            walls = {number: [] for number in range(len(configurations))}
             for _ in range(self.arguments.rounds):
-                for number, configuration in enumerate(tried):
+                for number, configuration in enumerate(configurations):
                     run = self.peer(stage, manifest, WORK / f"{stage}.peer.h5", model, configuration)
                     walls[number].append(run.wall)
-            for number, configuration in enumerate(tried):
-                self.say(f"{stage}: {configuration}: {statistics.median(walls[number]):.2f} s")
-            fastest[stage] = tried[min(walls, key=lambda number: statistics.median(walls[number]))]
+            for number, configuration in enumerate(configurations):
+                self.log(f"{stage}: {configuration}: {statistics.median(walls[number]):.2f} s")
+            fastest[stage] = configurations[min(walls, key=lambda number: statistics.median(walls[number]))]
         known = self.fastest | fastest
         (PEER / "fastest.json").write_text(json.dumps(known, indent=2) + "\n")
 
@@ -316,10 +316,10 @@ class Bench:
                 self.kmeans()
             else:
                 self.training(stage)
-            # After each stage: a run that is cut short keeps what it measured.
+            # Written after each stage, so that an interrupted run keeps its results.
             (WORK / "latest.json").write_text(json.dumps(self.results, indent=2) + "\n")
             (ROOT / "BENCHMARKS.md").write_text(self.report())
-        self.say(f"{WORK / 'latest.json'}\n{ROOT / 'BENCHMARKS.md'}")
+        self.log(f"{WORK / 'latest.json'}\n{ROOT / 'BENCHMARKS.md'}")
 
     def report(self):
         cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())
@@ -329,21 +329,21 @@ class Bench:
             "",
             f"`make bench` on {time.strftime('%Y-%m-%d')}: {cpu}, {os.cpu_count()} cores, {memory:.0f} GiB; {platform.system()}"
             f" {platform.release()}, Python {platform.python_version()}."
-            + (f" sgemm ceiling {max(self.ceilings):.0f} GFLOP/s (numpy, all cores)." if self.ceilings else ""),
-            "Whole processes, start to end, ours and the Python peer's (`benches/peer/`) in turn on the same clips and ONNX",
-            "files; medians over rounds. A ratio above 1 means that ours is faster; its spread is over the rounds.",
+            + (f" Peak sgemm throughput {max(self.peaks):.0f} GFLOP/s (NumPy, all cores)." if self.peaks else ""),
+            "Complete processes of kinoprobe and of an equivalent Python implementation, the peer (`benches/peer/`), in alternation on the",
+            "same clips and ONNX files; medians over the rounds. A speedup above 1 means that kinoprobe is faster; its range is over the rounds.",
             "",
-            "| stage | unit | ours | peer | ratio (spread) | wall s | CPU s | peak MiB | memory ratio | share of ceiling | cosine |",
+            "| stage | unit | kinoprobe | peer | speedup (range) | wall s | CPU s | peak MiB | memory ratio | share of peak sgemm | cosine |",
             "|-|-|-:|-:|-:|-:|-:|-:|-:|-:|-:|",
         ]
         pair = lambda values, digits: " / ".join(f"{value:.{digits}f}" for value in values)
         rows = [
             f"| {r['name']} | {r['unit']} | {r['ours']:.3g} | {r['peer']:.3g} | {r['ratio']:.2f} ({r['ratio_min']:.2f}–{r['ratio_max']:.2f})"
             f" | {pair(r['wall_seconds'], 1)} | {pair(r['cpu_seconds'], 1)} | {pair(r['peak_mib'], 0)} | {r['peak_mib'][0] / max(r['peak_mib'][1], 1):.2f}"
-            f" | {pair([100 * s for s in r['ceiling_share']], 0) + ' %' if 'ceiling_share' in r else ''} | {'' if r['cosine'] is None else format(r['cosine'], '.5f')} |"
+            f" | {pair([100 * s for s in r['peak_share']], 0) + ' %' if 'peak_share' in r else ''} | {'' if r['cosine'] is None else format(r['cosine'], '.5f')} |"
             for r in self.results
         ]
-        tail = ["", "Pairs are ours / peer. What was run:", ""]
+        tail = ["", "Pairs are kinoprobe / peer. Configurations:", ""]
         keys = ("clips", "items", "rows", "provider", "peer_configuration", "peer_imports", "peer_loading", "inertia_ratio", "iterations", "cpu_ratio", "val_accuracy")
         for r in self.results:
             facts = ", ".join(f"{key} {round(r[key], 3) if isinstance(r[key], float) else r[key]}" for key in keys if key in r)
@@ -352,9 +352,9 @@ class Bench:
 
 
 def line(r):
-    share = f", {100 * r['ceiling_share'][0]:.0f} / {100 * r['ceiling_share'][1]:.0f} % of sgemm" if "ceiling_share" in r else ""
+    share = f", {100 * r['peak_share'][0]:.0f} / {100 * r['peak_share'][1]:.0f} % of sgemm" if "peak_share" in r else ""
     return (
-        f"{r['name']:7} ours {r['ours']:8.3f} peer {r['peer']:8.3f} {r['unit']}: ratio {r['ratio']:.2f} ({r['ratio_min']:.2f}-{r['ratio_max']:.2f}); "
+        f"{r['name']:7} kinoprobe {r['ours']:8.3f}, peer {r['peer']:8.3f} {r['unit']}: speedup {r['ratio']:.2f} ({r['ratio_min']:.2f}-{r['ratio_max']:.2f}); "
         f"wall {r['wall_seconds'][0]:.1f} / {r['wall_seconds'][1]:.1f} s, CPU {r['cpu_seconds'][0]:.1f} / {r['cpu_seconds'][1]:.1f} s, "
         f"peak {r['peak_mib'][0]:.0f} / {r['peak_mib'][1]:.0f} MiB{share}"
         + (f", cosine {r['cosine']:.5f}" if r["cosine"] is not None else "")
@@ -363,21 +363,21 @@ def line(r):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clips-from", required=True, help="folder with manifest.csv, as kinoprobe-demo makes it")
-    parser.add_argument("--stages", default=",".join(STAGES), help="some of " + " ".join(STAGES))
+    parser.add_argument("--clips-from", required=True, help="folder with manifest.csv, as written by kinoprobe-demo")
+    parser.add_argument("--stages", default=",".join(STAGES), help="comma-separated subset of " + " ".join(STAGES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clips", type=int, default=24)
-    parser.add_argument("--frames", type=int, default=4, help="frames a clip of the stage cnn")
-    parser.add_argument("--windows", type=int, default=1, help="windows a clip of the stage cnn3d")
-    parser.add_argument("--calibrate", action="store_true", help="find the peer's fastest configuration and stop")
-    parser.add_argument("--torch", action="store_true", help="PyTorch is there: the stages mlp and bilstm too")
-    parser.add_argument("--torchvision", action="store_true", help="the peer prepares frames by torchvision's transforms, which are slower than its own")
+    parser.add_argument("--frames", type=int, default=4, help="frames per clip in the stage cnn")
+    parser.add_argument("--windows", type=int, default=1, help="windows per clip in the stage cnn3d")
+    parser.add_argument("--calibrate", action="store_true", help="only measure which configuration of the peer is the fastest")
+    parser.add_argument("--torch", action="store_true", help="PyTorch is installed: run the stages mlp and bilstm")
+    parser.add_argument("--torchvision", action="store_true", help="the peer transforms frames with torchvision, which is slower than its own transforms")
     parser.add_argument("--binaries", help="folder of the kinoprobe binaries")
     arguments = parser.parse_args()
     arguments.stages = arguments.stages.replace(",", " ").split()
     unknown = set(arguments.stages) - set(STAGES)
     if unknown:
-        parser.error(f"unknown stages: {', '.join(sorted(unknown))}; there are {' '.join(STAGES)}")
+        parser.error(f"unknown stages: {', '.join(sorted(unknown))}; choose from {' '.join(STAGES)}")
     bench = Bench(arguments)
     bench.calibrate() if arguments.calibrate else bench.run()
 

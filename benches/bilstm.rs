@@ -1,8 +1,8 @@
-//! Seconds a training step of the BiLSTM takes: batch 32, T = 128, 512 → 2 × 256, 21 labels, binary cross-entropy, AdamW, as
-//! benches/peer times PyTorch.
+//! Benchmark of one training step of the BiLSTM: batch 32, 128 time steps, 512 inputs, 2 × 256 hidden units, 21 labels, binary
+//! cross-entropy, AdamW. `benches/peer/bilstm.py` is the same step in PyTorch.
 //!
-//! `cargo bench --bench bilstm -- [--threads N] [--steps N]` prints one line of JSON: `step_wall` is the median over the
-//! steps, `step_cpu` the mean (both in seconds; `null` where /proc does not tell).
+//! `cargo bench --bench bilstm -- [--threads N] [--steps N]` prints one line of JSON: `step_wall` (median over the steps) and
+//! `step_cpu` (mean), both in seconds. `step_cpu` is `null` without /proc.
 
 use std::time::Instant;
 
@@ -25,30 +25,30 @@ const LABELS: usize = 21;
 
 fn main() {
     let argument = |name: &str, default: usize| {
-        let mut arguments = std::env::args().skip_while(|argument| argument != name).skip(1);
-        arguments.next().map_or(default, |value| value.parse().expect("a number"))
+        let mut values = std::env::args().skip_while(|argument| argument != name).skip(1);
+        values.next().map_or(default, |value| value.parse().expect("the value is a number"))
     };
     let (threads, steps) = (argument("--threads", 1), argument("--steps", 20));
 
-    let mut random = Xoshiro256PlusPlus::seed_from_u64(0);
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(0);
     let data = Dataset {
         ids: (0..CLIPS).map(|i| i.to_string()).collect(),
         groups: vec![None; CLIPS],
-        rows: Array2::from_shape_simple_fn((CLIPS * LENGTH, INPUTS), || random.gen_range(-1.7f32..1.7)),
+        rows: Array2::from_shape_simple_fn((CLIPS * LENGTH, INPUTS), || rng.gen_range(-1.7f32..1.7)),
         offsets: (0..=CLIPS).map(|i| i * LENGTH).collect(),
         targets: Array2::from_shape_fn((CLIPS, LABELS), |(i, c)| f32::from((i * 7 + c * 3) % 5 == 0)),
         classes: (0..LABELS).map(|c| c.to_string()).collect(),
     };
     let window = Window { length: LENGTH, sample: SequenceSample::Truncate, pad: false };
-    let chosen: Vec<usize> = (0..CLIPS).collect();
+    let clips: Vec<usize> = (0..CLIPS).collect();
     let mut network =
-        Network::<f32>::new((INPUTS, HIDDEN, LABELS), false, Pool::MaxOverTime, &mut random.clone(), threads);
+        Network::<f32>::new((INPUTS, HIDDEN, LABELS), false, Pool::MaxOverTime, &mut rng.clone(), threads);
     let mut optimizer = Optimizer::new(&recipe::Optimizer::default());
-    let mut dropout = Dropout::new(0.5, random);
+    let mut dropout = Dropout::new(0.5, rng);
     let loss = Loss::BinaryCrossEntropy { positive: None };
     let mut logits = Array2::zeros((CLIPS, LABELS));
     let mut step = || {
-        let batch = Packed::new(&data, &chosen, window, None);
+        let batch = Packed::new(&data, &clips, window, None);
         let value = network.learn(&batch, data.targets.view(), &loss, &mut dropout, logits.view_mut());
         optimizer.step(&mut network.parameters(), 1e-3, threads);
         value
@@ -56,24 +56,24 @@ fn main() {
     for _ in 0..3 {
         step();
     }
-    let (mut walls, cpu, mut value) = (Vec::new(), cpu_seconds(), 0.0);
+    let (mut wall, cpu, mut value) = (Vec::new(), cpu_seconds(), 0.0);
     for _ in 0..steps {
-        let begun = Instant::now();
+        let start = Instant::now();
         value = step();
-        walls.push(begun.elapsed().as_secs_f64());
+        wall.push(start.elapsed().as_secs_f64());
     }
     let cpu = cpu.zip(cpu_seconds()).map(|(before, after)| (after - before) / steps as f64);
-    walls.sort_by(f64::total_cmp);
+    wall.sort_by(f64::total_cmp);
     println!(
         "{}",
-        serde_json::json!({ "step_wall": walls[walls.len() / 2], "step_cpu": cpu, "loss": value, "threads": threads })
+        serde_json::json!({ "step_wall": wall[wall.len() / 2], "step_cpu": cpu, "loss": value, "threads": threads })
     );
 }
 
-/// User and system time of this process so far, in seconds.
+/// Returns the user and system time of this process in seconds, or `None` without /proc.
 fn cpu_seconds() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |i: usize| fields.get(i)?.parse::<f64>().ok();
-    Some((ticks(11)? + ticks(12)?) / 100.0) // a tick is 10 ms on every Linux
+    Some((ticks(11)? + ticks(12)?) / 100.0) // USER_HZ is 100 on Linux
 }

@@ -1,4 +1,4 @@
-//! Times k-means for `benches/bench.py`: raw bytes (rows of 128) in, one line of JSON out.
+//! Benchmark of k-means for `benches/bench.py`: reads raw bytes (rows of 128 columns) and prints one line of JSON.
 //!
 //! `kmeans FILE [--words 128] [--seed 0] [--max-iterations 300] [--tolerance 1e-4]`
 
@@ -11,7 +11,7 @@ use ndarray::Array2;
 
 #[derive(Parser)]
 struct Arguments {
-    /// Descriptors, one byte a value, row after row.
+    /// Descriptors of one byte per element, row-major.
     file: std::path::PathBuf,
     #[arg(long, default_value_t = 128)]
     columns: usize,
@@ -36,13 +36,13 @@ fn main() -> anyhow::Result<()> {
         seed: arguments.seed,
     };
     let start = Instant::now();
-    let found = kmeans.fit(data.view())?;
+    let clustering = kmeans.fit(data.view())?;
     println!(
         "{}",
         serde_json::json!({
             "seconds": start.elapsed().as_secs_f64(),
-            "inertia": found.inertia,
-            "iterations": found.iterations,
+            "inertia": clustering.inertia,
+            "iterations": clustering.iterations,
             "rows": data.nrows(),
         })
     );

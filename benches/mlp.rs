@@ -1,8 +1,8 @@
-//! Seconds an epoch of the perceptron takes: 6000 × 1024 features, hidden 512, 15 classes, batch 256, and a validation
-//! pass over 1500 clips, as benches/peer times PyTorch.
+//! Benchmark of one epoch of the MLP: 6000 × 1024 features, 512 hidden units, 15 classes, batch 256, and validation on 1500 clips.
+//! `benches/peer/mlp.py` is the same epoch in PyTorch.
 //!
-//! `cargo bench --bench mlp -- [--threads N] [--epochs N] [--batch N]` prints one line of JSON: `epoch_wall` is the median
-//! over the epochs, `epoch_cpu` the mean (both in seconds; `null` where /proc does not tell), `val_accuracy` the best.
+//! `cargo bench --bench mlp -- [--threads N] [--epochs N] [--batch N]` prints one line of JSON: `epoch_wall` (median over the
+//! epochs) and `epoch_cpu` (mean), both in seconds, and `val_accuracy` (maximum). `epoch_cpu` is `null` without /proc.
 
 use std::time::Instant;
 
@@ -21,14 +21,14 @@ const CLASSES: usize = 15;
 
 fn main() {
     let argument = |name: &str, default: usize| {
-        let mut arguments = std::env::args().skip_while(|argument| argument != name).skip(1);
-        arguments.next().map_or(default, |value| value.parse().expect("a number"))
+        let mut values = std::env::args().skip_while(|argument| argument != name).skip(1);
+        values.next().map_or(default, |value| value.parse().expect("the value is a number"))
     };
     let (threads, epochs, batch) = (argument("--threads", 1), argument("--epochs", 12), argument("--batch", 256));
 
-    let mut random = Xoshiro256PlusPlus::seed_from_u64(0);
-    // Sums of four uniform numbers are near enough to normal ones.
-    let mut normal = || (0..4).map(|_| random.gen_range(-0.5f32..0.5)).sum::<f32>() * 1.732;
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(0);
+    // The sum of four uniform variables approximates a normal distribution.
+    let mut normal = || (0..4).map(|_| rng.gen_range(-0.5f32..0.5)).sum::<f32>() * 1.732;
     let centers = Array2::from_shape_simple_fn((CLASSES, INPUTS), || normal() * 0.12);
     let classes: Vec<usize> = (0..CLIPS + VALID).map(|i| i * 7 % CLASSES).collect();
     let features = Array2::from_shape_fn((CLIPS + VALID, INPUTS), |(i, d)| centers[(classes[i], d)] + normal());
@@ -48,27 +48,27 @@ fn main() {
         ..Classify::default()
     };
     let (train, valid) = (part(0, CLIPS), part(CLIPS, CLIPS + VALID));
-    let mut walls = Vec::new();
+    let mut wall = Vec::new();
     let (mut last, cpu) = (Instant::now(), cpu_seconds());
     let mut progress = |_: &Epoch| {
-        walls.push(last.elapsed().as_secs_f64());
+        wall.push(last.elapsed().as_secs_f64());
         last = Instant::now();
     };
     let mut fitting = Fitting { seed: 0, task: Task::SingleLabel, threads, progress: &mut progress };
-    let fitted = build(&classify, ClassifierKind::Mlp).fit(&train, &valid, &mut fitting).expect("it trains");
+    let fitted = build(&classify, ClassifierKind::Mlp).fit(&train, &valid, &mut fitting).expect("training succeeds");
     let cpu = cpu.zip(cpu_seconds()).map(|(before, after)| (after - before) / epochs as f64);
-    walls.sort_by(f64::total_cmp);
+    wall.sort_by(f64::total_cmp);
     let best = fitted.curves.iter().map(|epoch| epoch.val_score).fold(0.0, f64::max);
     println!(
         "{}",
-        serde_json::json!({ "epoch_wall": walls[walls.len() / 2], "epoch_cpu": cpu, "val_accuracy": best, "threads": threads })
+        serde_json::json!({ "epoch_wall": wall[wall.len() / 2], "epoch_cpu": cpu, "val_accuracy": best, "threads": threads })
     );
 }
 
-/// User and system time of this process so far, in seconds.
+/// Returns the user and system time of this process in seconds, or `None` without /proc.
 fn cpu_seconds() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |i: usize| fields.get(i)?.parse::<f64>().ok();
-    Some((ticks(11)? + ticks(12)?) / 100.0) // a tick is 10 ms on every Linux
+    Some((ticks(11)? + ticks(12)?) / 100.0) // USER_HZ is 100 on Linux
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Speed against the Python peer: sets up .venv-bench, makes the clips and the ONNX files, runs benches/bench.py.
-#   PEER=torch benches/run.sh        with PyTorch too: the stages mlp and bilstm
-#   benches/run.sh --calibrate       find the peer's fastest configuration again (benches/peer/fastest.json)
+# Measures speed against an equivalent Python implementation, the peer: sets up .venv-bench, generates clips and ONNX files, runs
+# benches/bench.py.
+#   PEER=torch benches/run.sh        also the stages mlp and bilstm, which need PyTorch
+#   benches/run.sh --calibrate       measure which configuration of the peer is the fastest (benches/peer/fastest.json)
 #   benches/run.sh --stages cnn3d --rounds 5 --clips 16
 set -euo pipefail
 cd "$(dirname "$0")/.."

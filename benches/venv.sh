@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the peer's packages into .venv-bench, where they are missing: benches/venv.sh REQUIREMENTS…
+# Installs missing Python packages of the benchmarks into .venv-bench: benches/venv.sh REQUIREMENTS…
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=.venv-bench
@@ -9,7 +9,7 @@ for file in "$@"; do
     echo "bench: installing $file into $venv" >&2
     [ -d $venv ] || python3 -m venv $venv
     $venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary=:all: --requirement "$file" || {
-        echo "bench: these packages want Python 3.11 to 3.13 on Linux x86-64 or arm64, and a package index" >&2
+        echo "bench: installing failed: Python 3.11 to 3.13 on Linux (x86-64 or arm64) and access to a package index are needed" >&2
         exit 1
     }
     cp "$file" "$stamp"

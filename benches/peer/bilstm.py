@@ -1,4 +1,4 @@
-"""PyTorch's training step of the BiLSTM that benches/bilstm.rs times: batch 32, T 128, 512 -> 2 x 256, 21 labels; one line of JSON."""
+"""The training step of benches/bilstm.rs in PyTorch: batch 32, 128 time steps, 512 -> 2 x 256, 21 labels. Prints one line of JSON."""
 import argparse
 import json
 import statistics
@@ -33,10 +33,10 @@ def step():
 
 for _ in range(3):
     step()
-walls, cpu = [], time.process_time()
+wall, cpu = [], time.process_time()
 for _ in range(arguments.steps):
-    begun = time.perf_counter()
+    start = time.perf_counter()
     value = step()
-    walls.append(time.perf_counter() - begun)
+    wall.append(time.perf_counter() - start)
 cpu = (time.process_time() - cpu) / arguments.steps
-print(json.dumps({"step_wall": statistics.median(walls), "step_cpu": cpu, "loss": value, "threads": arguments.threads}))
+print(json.dumps({"step_wall": statistics.median(wall), "step_cpu": cpu, "loss": value, "threads": arguments.threads}))

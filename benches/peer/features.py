@@ -1,12 +1,12 @@
-"""The peer: clips -> features in HDF5, as one would write it in Python.
+"""The peer of kinoprobe-extract: an idiomatic Python implementation that extracts features of clips into HDF5.
 
-Worker processes decode and transform; the main process runs the network in batches of one size that cross clip borders,
-and writes HDF5. `features.py --method sift|cnn|cnn3d --manifest M --out F.h5 [--model FILE.onnx] …` prints one line of
-JSON: seconds of imports and of loading the model, clips, items.
+Worker processes decode and transform; the main process runs the network in batches of constant size, which span clips, and writes
+HDF5. `features.py --method sift|cnn|cnn3d --manifest M --out F.h5 [--model FILE.onnx] …` prints one line of JSON: seconds for the
+imports and for loading the model, number of clips, number of items.
 """
 import time
 
-BEGUN = time.perf_counter()
+START = time.perf_counter()
 import argparse
 import csv
 import json
@@ -27,7 +27,7 @@ def plan_of(arguments):
 
 
 def prepare(path):
-    """In a worker: a clip to what the main process needs of it."""
+    """Runs in a worker: returns the descriptors of a clip's frames, or the network's input of its windows."""
     arguments = prepare.arguments
     windows = media.decode(path, plan_of(arguments))
     if arguments.method == "sift":
@@ -35,7 +35,7 @@ def prepare(path):
     return np.stack([media.transform(window, arguments.method, arguments.torchvision) for window in windows])
 
 
-def begin_worker(arguments):
+def initialize_worker(arguments):
     prepare.arguments = arguments
 
 
@@ -74,20 +74,20 @@ def write_descriptors(out, clips, results):
 
 
 def write_embeddings(out, clips, results, engine, batch):
-    """Runs full batches whatever clip an item is of, the last one as it is; keeps rows and their mean over each clip."""
-    rows, lengths, waiting = [], [], []
+    """Runs batches that span clips (the last one may be smaller); stores the rows and their mean over each clip."""
+    rows, lengths, pending = [], [], []
 
     def run():
-        rows.append(engine(np.stack(waiting)))
-        waiting.clear()
+        rows.append(engine(np.stack(pending)))
+        pending.clear()
 
     for items in results:
         lengths.append(len(items))
         for item in items:
-            waiting.append(item)
-            if len(waiting) == batch:
+            pending.append(item)
+            if len(pending) == batch:
                 run()
-    if waiting:
+    if pending:
         run()
     rows = np.concatenate(rows)
     ends = np.cumsum(lengths)
@@ -118,17 +118,17 @@ def main():
     with open(manifest, newline="") as file:
         clips = list(csv.DictReader(file))
     paths = [str(manifest.parent / clip["path"]) for clip in clips]
-    imports = time.perf_counter() - BEGUN
-    # Forked before any engine starts threads; results come in the order of the clips, a few ahead of what is used.
-    with multiprocessing.get_context("fork").Pool(arguments.workers, begin_worker, (arguments,)) as pool:
+    imports = time.perf_counter() - START
+    # Fork before an engine starts threads. imap returns the results in the order of the clips.
+    with multiprocessing.get_context("fork").Pool(arguments.workers, initialize_worker, (arguments,)) as pool:
         results = pool.imap(prepare, paths)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         if arguments.method == "sift":
             loading = 0.0
             items = write_descriptors(arguments.out, clips, results)
         else:
             engine = ENGINES[arguments.engine](arguments.model, arguments.threads)
-            loading = time.perf_counter() - begun
+            loading = time.perf_counter() - start
             items = write_embeddings(arguments.out, clips, results, engine, arguments.batch)
         pool.close()
         pool.join()
