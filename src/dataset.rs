@@ -1,4 +1,4 @@
-//! Feature store ⨝ manifest → rows, targets and splits.
+//! Joins a feature store with a manifest: features, targets and splits for classifiers.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -21,111 +21,114 @@ pub enum Task {
     MultiLabel,
 }
 
-/// Clips ready for a classifier.
+/// Features and targets of N clips over C classes.
 ///
-/// Clip `i` owns the rows `offsets[i]..offsets[i + 1]` of `rows`: one row for pooled features, several for a sequence.
-/// Targets are multi-hot, so that single-label and multi-label data take one path.
+/// The features of clip `i` are the rows `offsets[i]..offsets[i + 1]`: one row if features are pooled, several for a
+/// sequence. Targets are multi-hot for single-label and multi-label tasks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
-    /// Clip ids, N of them.
+    /// Ids of the clips (N).
     pub ids: Vec<String>,
-    /// Clip groups; bootstrap intervals draw whole groups.
+    /// Groups of the clips (N); bootstrap intervals resample groups.
     pub groups: Vec<Option<String>>,
-    /// Features, (rows, D).
+    /// Features, (R, D).
     pub rows: Array2<f32>,
-    /// N + 1 row offsets.
+    /// Row offsets (N + 1).
     pub offsets: Vec<usize>,
-    /// Targets, (N, C), 0 or 1; a row of zeros is an unlabeled clip.
+    /// Targets, (N, C), 0 or 1; all zeros for an unlabeled clip.
     pub targets: Array2<f32>,
-    /// Class names in natural order (`2` before `10`), C of them.
+    /// Class names in natural order (`2` before `10`), (C).
     pub classes: Vec<String>,
 }
 
-/// The clips of a manifest that have features, by what they are for. All parts have the same classes and D.
+/// The clips of a manifest that have features, by split. All datasets have the same classes and feature dimension.
 #[derive(Debug, Clone)]
-pub struct Joined {
-    /// Multi-label where a clip that has a split has several labels; a recipe may say otherwise.
+pub struct DatasetSplits {
+    /// Multi-label if a clip with a split has several labels, otherwise single-label; a recipe may override it.
     pub task: Task,
     /// Labeled clips of the training split.
     pub train: Dataset,
-    /// What is trained on in place of `train`, where [`Joined::resample`] made it: clips left out, clips that stand several times.
+    /// Training clips after [`DatasetSplits::resample`], with omitted and repeated clips.
     pub resampled: Option<Dataset>,
     /// Labeled clips of the validation split; may be empty.
     pub val: Dataset,
     /// Labeled clips of the test split; may be empty.
     pub test: Dataset,
-    /// Clips without a label, whatever their split.
+    /// Unlabeled clips of all splits.
     pub unlabeled: Dataset,
-    /// What the user should know: clips left out, and why.
+    /// Warnings for the user: clips that are left out, and why.
     pub warnings: Vec<String>,
 }
 
-impl Joined {
-    /// The labeled parts with their splits.
+impl DatasetSplits {
+    /// Returns the labeled splits.
     pub fn splits(&self) -> [(Split, &Dataset); 3] {
         [(Split::Train, &self.train), (Split::Val, &self.val), (Split::Test, &self.test)]
     }
 
-    /// What is trained on.
-    pub fn training(&self) -> &Dataset {
+    /// Returns the clips to train on: the resampled ones, if any.
+    pub fn training_set(&self) -> &Dataset {
         self.resampled.as_ref().unwrap_or(&self.train)
     }
 
-    /// The clips of each part that `wanted` takes, by split (`None`: the unlabeled ones) and id; the classes stay.
-    pub fn filter(&self, wanted: impl Fn(Option<Split>, &str) -> bool) -> Joined {
-        let part = |split: Option<Split>, part: &Dataset| {
-            part.select(&(0..part.len()).filter(|&i| wanted(split, &part.ids[i])).collect::<Vec<_>>())
+    /// Selects clips by split (`None` for unlabeled clips) and id. The classes do not change.
+    pub fn filter(&self, keep: impl Fn(Option<Split>, &str) -> bool) -> DatasetSplits {
+        let select = |split: Option<Split>, clips: &Dataset| {
+            clips.select(&(0..clips.len()).filter(|&i| keep(split, &clips.ids[i])).collect::<Vec<_>>())
         };
-        Joined {
+        DatasetSplits {
             task: self.task,
-            train: part(Some(Split::Train), &self.train),
-            resampled: self.resampled.as_ref().map(|clips| part(Some(Split::Train), clips)),
-            val: part(Some(Split::Val), &self.val),
-            test: part(Some(Split::Test), &self.test),
-            unlabeled: part(None, &self.unlabeled),
+            train: select(Some(Split::Train), &self.train),
+            resampled: self.resampled.as_ref().map(|clips| select(Some(Split::Train), clips)),
+            val: select(Some(Split::Val), &self.val),
+            test: select(Some(Split::Test), &self.test),
+            unlabeled: select(None, &self.unlabeled),
             warnings: self.warnings.clone(),
         }
     }
 
-    /// Evens out the training clips by their label sets; `seed` draws those that are left out or repeated.
+    /// Resamples the training clips by label set (see [`imbalance::resample_by_label_set`]).
     pub fn resample(&mut self, rule: Resample, seed: u64) -> Resampled {
         let Resample::Compose { low, high } = rule;
         let resampled = imbalance::resample_by_label_set(&self.train.label_sets(), low, high, seed);
         self.resampled = Some(self.train.select(&resampled.indices));
         let (before, after) = (self.train.len(), resampled.indices.len());
-        self.warnings.push(format!("resampled by label set: {before} training clips became {after}"));
+        self.warnings.push(format!("resampled {before} training clips to {after} by label set"));
         resampled
     }
 }
 
 impl Dataset {
-    /// Number of clips.
+    /// Returns the number of clips, N.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Whether there is no clip.
+    /// Returns `true` if there are no clips.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 
-    /// The rows of clip `i`, (length, D).
+    /// Returns the features of clip `i`, (length, D).
     pub fn clip(&self, i: usize) -> ArrayView2<'_, f32> {
         self.rows.slice(s![self.offsets[i]..self.offsets[i + 1], ..])
     }
 
-    /// Features a row, D.
+    /// Returns the feature dimension, D.
     pub fn dim(&self) -> usize {
         self.rows.ncols()
     }
 
-    /// The same clips with other features, one row for one.
+    /// Replaces the features, (R, D').
+    ///
+    /// # Panics
+    /// Panics if the number of rows differs.
     pub fn with_rows(&self, rows: Array2<f32>) -> Dataset {
-        assert_eq!(rows.nrows(), self.rows.nrows(), "every row is replaced");
+        assert_eq!(rows.nrows(), self.rows.nrows(), "one new row per row");
         Dataset { rows, ..self.clone_without_rows() }
     }
 
-    /// The clips at `indices`, in that order; a clip may stand there several times.
+    /// Selects the clips at `indices`, in that order, with repetitions.
     pub fn select(&self, indices: &[usize]) -> Dataset {
         let mut offsets = vec![0];
         let mut rows = Vec::new();
@@ -143,10 +146,13 @@ impl Dataset {
         }
     }
 
-    /// The labels of every clip, as rising indices below C.
+    /// Returns the classes of every clip as ascending indices.
     pub fn label_sets(&self) -> Vec<Vec<usize>> {
-        let has = |i: usize| (0..self.classes.len()).filter(move |&class| self.targets[(i, class)] > 0.0).collect();
-        (0..self.len()).map(has).collect()
+        (0..self.len()).map(|i| self.label_set(i)).collect()
+    }
+
+    fn label_set(&self, i: usize) -> Vec<usize> {
+        (0..self.classes.len()).filter(|&class| self.targets[(i, class)] > 0.0).collect()
     }
 
     fn clone_without_rows(&self) -> Dataset {
@@ -160,34 +166,34 @@ impl Dataset {
         }
     }
 
-    /// The features as one vector a clip, (N, D).
+    /// Returns the features as one vector per clip, (N, D).
     ///
     /// # Errors
-    /// A clip has no row, or several: it is a sequence.
+    /// Returns an error if the features of a clip are a sequence (not exactly one row).
     pub fn vectors(&self) -> Result<ArrayView2<'_, f32>> {
         match self.offsets.windows(2).position(|pair| pair[1] - pair[0] != 1) {
             None => Ok(self.rows.view()),
             Some(i) => Err(Error::Data(format!(
-                "clip {} has {} rows of features where the classifier reads one vector a clip",
+                "clip {} has {} feature rows, but the classifier needs one vector per clip; set a pooling",
                 self.ids[i],
                 self.offsets[i + 1] - self.offsets[i]
             ))),
         }
     }
 
-    /// The one class of every clip, an index below C.
+    /// Returns the class index of every clip, (N).
     ///
     /// # Errors
-    /// A clip has no label, or several.
+    /// Returns an error if a clip does not have exactly one label.
     pub fn single_labels(&self) -> Result<Vec<usize>> {
         (0..self.len())
             .map(|i| {
-                let labels: Vec<usize> = (0..self.classes.len()).filter(|&c| self.targets[(i, c)] > 0.0).collect();
+                let labels = self.label_set(i);
                 match labels[..] {
                     [class] => Ok(class),
                     [] => Err(Error::Data(format!("clip {} has no label", self.ids[i]))),
                     _ => Err(Error::Data(format!(
-                        "clip {} has {} labels ({}), and this classifier takes one a clip; keep one in the manifest",
+                        "clip {} has {} labels ({}), but this classifier needs one per clip; keep one in the manifest",
                         self.ids[i],
                         labels.len(),
                         labels.iter().map(|&c| self.classes[c].as_str()).collect::<Vec<_>>().join(", ")
@@ -197,100 +203,48 @@ impl Dataset {
             .collect()
     }
 
-    /// Joins the features of `store`, pooled or as sequences (of which only those of the manifest's clips are read), to the clips of `manifest` by id, in the manifest's order.
+    /// Joins the features of `store` to the clips of `manifest` by id, in the order of the manifest.
     ///
-    /// Classes are the labels of all clips with a split, in natural order. Clips without features are left out with a warning that
-    /// gives the store's reason where it has one, and so are labeled clips without a split where others have one.
+    /// Features are pooled, or sequences with [`Pooling::None`]; of sequences, only those of the manifest's clips are read.
+    /// The classes are the labels of all clips with a split, in natural order. Clips without features (with the reason from
+    /// the store, if known) and labeled clips without a split (if other clips have one) are left out with a warning.
     ///
     /// # Errors
-    /// No training clip; a split that has clips in the manifest has none with features; a class has no training clip with
-    /// features; a feature is not finite.
-    pub fn join(store: &FeatureStore, manifest: &Manifest, pooling: Pooling) -> Result<Joined> {
-        let (joined, missing) = Self::gather(store, manifest, pooling)?;
-        joined.check(store, manifest, &missing)?;
-        Ok(joined)
+    /// Returns an error if there is no training clip, a split of the manifest has no clip with features, a class has no
+    /// training clip with features, or a feature is not finite.
+    pub fn join(store: &FeatureStore, manifest: &Manifest, pooling: Pooling) -> Result<DatasetSplits> {
+        let (splits, missing) = Self::collect(store, manifest, pooling)?;
+        splits.check(store, manifest, &missing)?;
+        Ok(splits)
     }
 
-    /// As [`Dataset::join`] for a model that is already fitted: the manifest needs no training clip. Where no clip has a
-    /// split, all labeled ones count as test, which is what they are to the model.
+    /// Joins as [`Dataset::join`] for a fitted model: training clips are not required. If no labeled clip has a split, all
+    /// labeled clips are test clips.
     ///
     /// # Errors
-    /// No clip has features; a feature is not finite.
-    pub fn join_fitted(store: &FeatureStore, manifest: &Manifest, pooling: Pooling) -> Result<Joined> {
+    /// Returns an error if no clip has features, or a feature is not finite.
+    pub fn join_for_evaluation(store: &FeatureStore, manifest: &Manifest, pooling: Pooling) -> Result<DatasetSplits> {
         let mut manifest = manifest.clone();
         if manifest.clips.iter().all(|clip| clip.split.is_none() || clip.labels.is_empty()) {
             manifest.clips.iter_mut().for_each(|clip| clip.split = Some(Split::Test));
         }
-        let (joined, missing) = Self::gather(store, &manifest, pooling)?;
-        if joined.splits().iter().all(|(_, part)| part.is_empty()) && joined.unlabeled.is_empty() {
-            let clips = if missing.is_empty() { String::new() } else { format!(": {}", first_few(&missing)) };
+        let (splits, missing) = Self::collect(store, &manifest, pooling)?;
+        if splits.splits().iter().all(|(_, clips)| clips.is_empty()) && splits.unlabeled.is_empty() {
+            let clips = if missing.is_empty() { String::new() } else { format!(": {}", first_names(&missing)) };
             return Err(Error::Data(format!(
                 "{}: no clip has features in {}{clips}",
                 manifest.source.display(),
                 store.path().display()
             )));
         }
-        Ok(joined)
+        Ok(splits)
     }
 
-    /// The parts, and the ids (with the reason) of the clips that have no features.
-    fn gather(store: &FeatureStore, manifest: &Manifest, pooling: Pooling) -> Result<(Joined, Vec<String>)> {
-        let pooled = match pooling {
-            Pooling::None => None,
-            pooling => Some(store.pooled(pooling)?),
-        };
-        let stored: HashMap<&str, usize> =
-            store.clips().iter().zip(0..).map(|(clip, i)| (clip.id.as_str(), i)).collect();
-        let failures: HashMap<&str, String> = store
-            .failures()
-            .iter()
-            .map(|failure| (failure.id.as_str(), format!("{}: {}", failure.stage, failure.error)))
-            .collect();
-        let mut warnings = Vec::new();
-
-        let missing: Vec<String> = manifest
-            .clips
-            .iter()
-            .filter(|clip| !stored.contains_key(clip.id.as_str()))
-            .map(|clip| match failures.get(clip.id.as_str()) {
-                Some(why) => format!("{} ({why})", clip.id),
-                None => clip.id.clone(),
-            })
-            .collect();
-        if !missing.is_empty() {
-            warnings.push(format!(
-                "{} of {} clips of the manifest have no features in {} and are left out: {}",
-                missing.len(),
-                manifest.clips.len(),
-                store.path().display(),
-                first_few(&missing)
-            ));
-        }
-        let known: BTreeSet<&str> = manifest.clips.iter().map(|clip| clip.id.as_str()).collect();
-        let surplus: Vec<String> =
-            store.clips().iter().filter(|clip| !known.contains(clip.id.as_str())).map(|clip| clip.id.clone()).collect();
-        if !surplus.is_empty() {
-            warnings.push(format!(
-                "{} clips of {} are not in the manifest and are left out: {}",
-                surplus.len(),
-                store.path().display(),
-                first_few(&surplus)
-            ));
-        }
-        let adrift: Vec<String> = manifest
-            .clips
-            .iter()
-            .filter(|clip| !clip.labels.is_empty() && clip.split.is_none())
-            .map(|clip| clip.id.clone())
-            .collect();
-        if !adrift.is_empty() {
-            warnings.push(format!(
-                "{} labeled clips have no split and are left out: {}",
-                adrift.len(),
-                first_few(&adrift)
-            ));
-        }
-
+    /// Returns the splits, and the ids (with the reason) of the clips without features.
+    fn collect(store: &FeatureStore, manifest: &Manifest, pooling: Pooling) -> Result<(DatasetSplits, Vec<String>)> {
+        let features = StoredFeatures::open(store, pooling)?;
+        let missing = missing_features(store, manifest, &features);
+        let warnings = left_out_warnings(store, manifest, &missing);
         let used: BTreeSet<&str> = manifest
             .clips
             .iter()
@@ -299,93 +253,167 @@ impl Dataset {
             .collect();
         let classes: Vec<String> =
             manifest.classes().into_iter().filter(|class| used.contains(class.as_str())).collect();
-        let index: HashMap<&str, usize> = classes.iter().map(String::as_str).zip(0..).collect();
-        let gather = |wanted: &dyn Fn(&Clip) -> bool| -> Result<Dataset> {
-            let chosen: Vec<(&Clip, usize)> = manifest
-                .clips
-                .iter()
-                .filter(|clip| wanted(clip))
-                .filter_map(|clip| stored.get(clip.id.as_str()).map(|&row| (clip, row)))
-                .collect();
-            let mut offsets = vec![0];
-            for (_, stored) in &chosen {
-                let length = if pooled.is_some() { 1 } else { store.clips()[*stored].length };
-                offsets.push(offsets[offsets.len() - 1] + length);
-            }
-            let mut rows = Array2::zeros((offsets[chosen.len()], store.dim()));
-            let mut targets = Array2::zeros((chosen.len(), classes.len()));
-            for (i, (clip, stored)) in chosen.iter().enumerate() {
-                let features = match &pooled {
-                    Some(pooled) => pooled.slice(s![*stored..*stored + 1, ..]).to_owned(),
-                    None => {
-                        let StoredClip { offset, length, .. } = store.clips()[*stored];
-                        store.features(offset..offset + length)?
-                    }
-                };
-                if let Some(((row, column), value)) = features.indexed_iter().find(|(_, value)| !value.is_finite()) {
-                    let of_row = if pooled.is_some() { String::new() } else { format!(" of row {row}") };
-                    return Err(Error::Store {
-                        path: store.path().to_path_buf(),
-                        message: format!(
-                            "feature {column}{of_row} of clip {} is {value}; extract the clip anew",
-                            clip.id
-                        ),
-                    });
-                }
-                rows.slice_mut(s![offsets[i]..offsets[i + 1], ..]).assign(&features);
-                for label in &clip.labels {
-                    if let Some(class) = index.get(label.as_str()) {
-                        targets[(i, *class)] = 1.0;
-                    }
-                }
-            }
-            Ok(Dataset {
-                ids: chosen.iter().map(|(clip, _)| clip.id.clone()).collect(),
-                groups: chosen.iter().map(|(clip, _)| clip.group.clone()).collect(),
-                rows,
-                offsets,
-                targets,
-                classes: classes.clone(),
-            })
+        let select = |keep: &dyn Fn(&Clip) -> bool| -> Result<Dataset> {
+            features.dataset(manifest.clips.iter().filter(|clip| keep(clip)), &classes)
         };
-        let of_split = |split: Split| gather(&|clip| clip.split == Some(split) && !clip.labels.is_empty());
-        let several = manifest.clips.iter().any(|clip| clip.split.is_some() && clip.labels.len() > 1);
-        let joined = Joined {
-            task: if several { Task::MultiLabel } else { Task::SingleLabel },
-            train: of_split(Split::Train)?,
+        let labeled = |split: Split| select(&|clip| clip.split == Some(split) && !clip.labels.is_empty());
+        let is_multi_label = manifest.clips.iter().any(|clip| clip.split.is_some() && clip.labels.len() > 1);
+        let splits = DatasetSplits {
+            task: if is_multi_label { Task::MultiLabel } else { Task::SingleLabel },
+            train: labeled(Split::Train)?,
             resampled: None,
-            val: of_split(Split::Val)?,
-            test: of_split(Split::Test)?,
-            unlabeled: gather(&|clip| clip.labels.is_empty())?,
+            val: labeled(Split::Val)?,
+            test: labeled(Split::Test)?,
+            unlabeled: select(&|clip| clip.labels.is_empty())?,
             warnings,
         };
-        Ok((joined, missing))
+        Ok((splits, missing))
     }
 }
 
-impl Joined {
+/// The features of a store: pooled, or sequences that are read on demand.
+struct StoredFeatures<'a> {
+    store: &'a FeatureStore,
+    /// Pooled features, (clips of the store, D); `None` for sequences.
+    pooled: Option<Array2<f32>>,
+    /// Index of each clip in the store.
+    index: HashMap<&'a str, usize>,
+}
+
+impl<'a> StoredFeatures<'a> {
+    fn open(store: &'a FeatureStore, pooling: Pooling) -> Result<Self> {
+        let pooled = match pooling {
+            Pooling::None => None,
+            pooling => Some(store.pooled(pooling)?),
+        };
+        let index = store.clips().iter().zip(0..).map(|(clip, i)| (clip.id.as_str(), i)).collect();
+        Ok(Self { store, pooled, index })
+    }
+
+    /// Builds the dataset of the clips that have features.
+    fn dataset<'c>(&self, clips: impl Iterator<Item = &'c Clip>, classes: &[String]) -> Result<Dataset> {
+        let class_index: HashMap<&str, usize> = classes.iter().map(String::as_str).zip(0..).collect();
+        let clips: Vec<(&Clip, usize)> =
+            clips.filter_map(|clip| self.index.get(clip.id.as_str()).map(|&stored| (clip, stored))).collect();
+        let mut offsets = vec![0];
+        for &(_, stored) in &clips {
+            let length = if self.pooled.is_some() { 1 } else { self.store.clips()[stored].length };
+            offsets.push(offsets[offsets.len() - 1] + length);
+        }
+        let mut rows = Array2::zeros((offsets[clips.len()], self.store.dim()));
+        let mut targets = Array2::zeros((clips.len(), classes.len()));
+        for (i, &(clip, stored)) in clips.iter().enumerate() {
+            rows.slice_mut(s![offsets[i]..offsets[i + 1], ..]).assign(&self.clip_rows(clip, stored)?);
+            for label in &clip.labels {
+                if let Some(&class) = class_index.get(label.as_str()) {
+                    targets[(i, class)] = 1.0;
+                }
+            }
+        }
+        Ok(Dataset {
+            ids: clips.iter().map(|(clip, _)| clip.id.clone()).collect(),
+            groups: clips.iter().map(|(clip, _)| clip.group.clone()).collect(),
+            rows,
+            offsets,
+            targets,
+            classes: classes.to_vec(),
+        })
+    }
+
+    /// Reads the features of the clip with index `stored`, (length, D), and checks that they are finite.
+    fn clip_rows(&self, clip: &Clip, stored: usize) -> Result<Array2<f32>> {
+        let features = match &self.pooled {
+            Some(pooled) => pooled.slice(s![stored..stored + 1, ..]).to_owned(),
+            None => {
+                let StoredClip { offset, length, .. } = self.store.clips()[stored];
+                self.store.features(offset..offset + length)?
+            }
+        };
+        if let Some(((row, column), value)) = features.indexed_iter().find(|(_, value)| !value.is_finite()) {
+            let row = if self.pooled.is_some() { String::new() } else { format!(" of row {row}") };
+            return Err(Error::Store {
+                path: self.store.path().to_path_buf(),
+                message: format!("feature {column}{row} of clip {} is {value}; extract the clip again", clip.id),
+            });
+        }
+        Ok(features)
+    }
+}
+
+/// Returns the ids of the manifest's clips without features, with the reason if the store recorded a failure.
+fn missing_features(store: &FeatureStore, manifest: &Manifest, features: &StoredFeatures) -> Vec<String> {
+    let failures: HashMap<&str, String> = store
+        .failures()
+        .iter()
+        .map(|failure| (failure.id.as_str(), format!("{}: {}", failure.stage, failure.error)))
+        .collect();
+    let missing = manifest.clips.iter().filter(|clip| !features.index.contains_key(clip.id.as_str()));
+    missing
+        .map(|clip| match failures.get(clip.id.as_str()) {
+            Some(reason) => format!("{} ({reason})", clip.id),
+            None => clip.id.clone(),
+        })
+        .collect()
+}
+
+/// Describes the clips that are left out of the join.
+fn left_out_warnings(store: &FeatureStore, manifest: &Manifest, missing: &[String]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !missing.is_empty() {
+        warnings.push(format!(
+            "left out {} of {} clips of the manifest without features in {}: {}",
+            missing.len(),
+            manifest.clips.len(),
+            store.path().display(),
+            first_names(missing)
+        ));
+    }
+    let manifest_ids: BTreeSet<&str> = manifest.clips.iter().map(|clip| clip.id.as_str()).collect();
+    let not_in_manifest = store.clips().iter().filter(|clip| !manifest_ids.contains(clip.id.as_str()));
+    let not_in_manifest: Vec<String> = not_in_manifest.map(|clip| clip.id.clone()).collect();
+    if !not_in_manifest.is_empty() {
+        warnings.push(format!(
+            "left out {} clips of {} that are not in the manifest: {}",
+            not_in_manifest.len(),
+            store.path().display(),
+            first_names(&not_in_manifest)
+        ));
+    }
+    let without_split = manifest.clips.iter().filter(|clip| !clip.labels.is_empty() && clip.split.is_none());
+    let without_split: Vec<String> = without_split.map(|clip| clip.id.clone()).collect();
+    if !without_split.is_empty() {
+        warnings.push(format!(
+            "left out {} labeled clips without a split: {}",
+            without_split.len(),
+            first_names(&without_split)
+        ));
+    }
+    warnings
+}
+
+impl DatasetSplits {
     fn check(&self, store: &FeatureStore, manifest: &Manifest, missing: &[String]) -> Result<()> {
-        let because = |message: String| {
+        let data_error = |message: String| {
+            let source = manifest.source.display();
             Error::Data(if missing.is_empty() {
-                format!("{}: {message}", manifest.source.display())
+                format!("{source}: {message}")
             } else {
                 format!(
-                    "{}: {message}; {} clips have no features in {}: {}",
-                    manifest.source.display(),
+                    "{source}: {message}; {} clips have no features in {}: {}",
                     missing.len(),
                     store.path().display(),
-                    first_few(missing)
+                    first_names(missing)
                 )
             })
         };
-        for (split, part) in self.splits() {
+        for (split, clips) in self.splits() {
             let planned = manifest.clips.iter().filter(|c| c.split == Some(split) && !c.labels.is_empty()).count();
-            if part.is_empty() && planned > 0 {
-                return Err(because(format!("none of the {planned} clips of the split {} has features", split.name())));
+            if clips.is_empty() && planned > 0 {
+                return Err(data_error(format!("none of the {planned} clips of the split {split} has features")));
             }
         }
         if self.train.is_empty() {
-            return Err(because("no labeled clip is in the split train".into()));
+            return Err(data_error("no labeled clip in the split train".into()));
         }
         let columns = self.train.targets.columns();
         let empty: Vec<String> = columns
@@ -395,17 +423,24 @@ impl Joined {
             .map(|(_, class)| class.clone())
             .collect();
         if !empty.is_empty() {
-            return Err(because(format!(
-                "no training clip with features for {}; add clips, or take the clips so labeled out of the manifest",
-                if empty.len() == 1 { format!("class {}", empty[0]) } else { format!("classes {}", first_few(&empty)) }
+            let noun = if empty.len() == 1 { "class" } else { "classes" };
+            return Err(data_error(format!(
+                "no training clip with features for {noun} {}; add clips, or remove the clips with these labels from the manifest",
+                first_names(&empty)
             )));
         }
         Ok(())
     }
 }
 
-/// The first five, and how many more there are.
-fn first_few(names: &[String]) -> String {
-    let shown = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-    if names.len() > 5 { format!("{shown} and {} more", names.len() - 5) } else { shown }
+/// Number of names that messages list.
+const MAX_SHOWN: usize = 5;
+
+/// Joins the first names and the number of the others.
+fn first_names(names: &[String]) -> String {
+    let shown = names.iter().take(MAX_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MAX_SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::classify::{self, About, SavedModel, experiment};
-use crate::dataset::Joined;
+use crate::dataset::DatasetSplits;
 use crate::error::Result;
 use crate::evaluate::{Epoch, Predictions};
 use crate::manifest::{Manifest, Split};
@@ -47,7 +47,7 @@ impl Job<'_> {
     ///
     /// # Errors
     /// The classifier cannot be fitted to the data, or a file cannot be written.
-    pub fn run(&self, data: &Joined, out: &Path) -> Result<Fit> {
+    pub fn run(&self, data: &DatasetSplits, out: &Path) -> Result<Fit> {
         let Job { recipe, files, .. } = self;
         let provenance = self.store.provenance().clone();
         let about = About::of(&provenance, recipe);
@@ -93,7 +93,7 @@ pub fn evaluation(
     source: &Path,
     store: &FeatureStore,
     manifest: &Manifest,
-    data: &Joined,
+    data: &DatasetSplits,
 ) -> Result<Evaluation> {
     let about = &saved.about;
     let mut table = saved.predict_all(data)?;

@@ -9,7 +9,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use kinoprobe::classify::{self, Overrides};
 use kinoprobe::cli::{self, Outcome};
-use kinoprobe::dataset::{Dataset, Joined, Task};
+use kinoprobe::dataset::{Dataset, DatasetSplits, Task};
 use kinoprobe::manifest::{Manifest, split};
 use kinoprobe::matrix::default_threads;
 use kinoprobe::recipe::{Recipe, RunFiles};
@@ -164,7 +164,7 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
 }
 
 /// How much there is of what.
-fn sizes(data: &Joined) -> String {
+fn sizes(data: &DatasetSplits) -> String {
     let [train, val, test] = data.splits().map(|(_, part)| part.len());
     let (dim, classes, unlabeled) = (data.train.dim(), data.train.classes.len(), data.unlabeled.len());
     format!("{dim} features, {classes} classes, {train} train, {val} val, {test} test, {unlabeled} unlabeled clips")

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::{About, Fitted, Fitting, Model, SavedModel, build, predict};
-use crate::dataset::{Dataset, Joined, Task};
+use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
 use crate::evaluate::multi_label::{Averages, LabelMatrix};
 use crate::evaluate::{Epoch, Predictions, SeedResult, SplitMetrics, compute_metrics};
@@ -38,14 +38,14 @@ pub struct Experiment {
 }
 
 /// Fits the classifier of `settings` with the seeds 0, 1, … as many as `settings.seeds`; `about` is completed by what is
-/// found out here. It is trained on [`Joined::training`]; the constant predictor knows the clips as they were before
+/// found out here. It is trained on [`DatasetSplits::training`]; the constant predictor knows the clips as they were before
 /// resampling. `progress` is told the seed with every epoch. The classifiers that draw nothing (all but the networks)
 /// give the same with every seed, and are fitted once.
 ///
 /// # Errors
 /// There is only one class, or the classifier cannot be fitted to the data.
 pub fn run(
-    data: &Joined,
+    data: &DatasetSplits,
     settings: &Classify,
     about: About,
     threads: usize,
@@ -71,7 +71,7 @@ pub fn run(
         let began = Instant::now();
         let mut tell = |epoch: &Epoch| progress(seed, epoch);
         let mut fitting = Fitting { seed, task: data.task, threads, progress: &mut tell };
-        let fitted = classifier.fit(data.training(), &data.val, &mut fitting)?;
+        let fitted = classifier.fit(data.training_set(), &data.val, &mut fitting)?;
         let seconds = began.elapsed().as_secs_f64();
         let predictions = predict_splits(fitted.model.as_ref())?;
         let splits = predictions

@@ -8,7 +8,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::{Exporter, Model, Tensor, Tensors, restore};
-use crate::dataset::{Dataset, Joined, Task};
+use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 use crate::evaluate::predictions::PredictionTable;
@@ -146,7 +146,7 @@ impl SavedModel {
     ///
     /// # Errors
     /// As [`SavedModel::predict`].
-    pub fn predict_all(&self, data: &Joined) -> Result<PredictionTable> {
+    pub fn predict_all(&self, data: &DatasetSplits) -> Result<PredictionTable> {
         let classes = self.about.classes.clone();
         let none = Array2::zeros((0, classes.len()));
         let mut all = Predictions::from_scores(self.about.task, vec![], vec![], vec![], none, classes);

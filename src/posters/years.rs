@@ -4,14 +4,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
 use super::{Clips, MinClips};
-use crate::dataset::Joined;
+use crate::dataset::DatasetSplits;
 use crate::manifest::{Manifest, Split};
 
 /// The years that get a model, and those that do not.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// The years with enough clips, rising, each with its clips.
-    pub years: Vec<(i32, Joined)>,
+    pub years: Vec<(i32, DatasetSplits)>,
     /// The years without, in words.
     pub skipped: Vec<String>,
     /// What else the user should know.
@@ -32,13 +32,13 @@ pub fn span(year: i32, window: Option<i32>) -> RangeInclusive<i32> {
 }
 
 /// Labeled clips of each split.
-pub fn count(data: &Joined) -> Clips {
+pub fn count(data: &DatasetSplits) -> Clips {
     Clips { train: data.train.len(), val: data.val.len(), test: data.test.len() }
 }
 
 /// The clips of each year of the manifest: training clips of the year's [`span`], validation and test clips of the year
 /// itself, so that models of any window are measured on the same clips. The classes are those of all years.
-pub fn plan(data: &Joined, manifest: &Manifest, window: Option<i32>, min_clips: MinClips) -> Plan {
+pub fn plan(data: &DatasetSplits, manifest: &Manifest, window: Option<i32>, min_clips: MinClips) -> Plan {
     let year_of = of(manifest);
     let years: BTreeSet<i32> = year_of.values().copied().collect();
     let mut plan = Plan::default();
@@ -55,7 +55,7 @@ pub fn plan(data: &Joined, manifest: &Manifest, window: Option<i32>, min_clips: 
                 .filter(|(_, there, wanted)| there < wanted)
                 .map(|(split, there, wanted)| format!("{there} {split} clips of at least {wanted}"))
                 .collect();
-        let training = part.training();
+        let training = part.training_set();
         let why = match (lacking.is_empty(), training.len()) {
             (false, _) => Some(lacking.join(", ")),
             (true, left @ 0..2) => Some(format!("resampling left {left} of its {train} training clips")),
@@ -94,7 +94,7 @@ mod tests {
 
     /// Two training clips, one of val and one of test in every year of 2000 to 2003, but no test clip in 2003; the label
     /// `early` is of 2000 and 2001 only.
-    fn decade() -> (Joined, Manifest) {
+    fn decade() -> (DatasetSplits, Manifest) {
         let mut clips = Vec::new();
         for year in 2000..=2003 {
             for (i, split) in [Split::Train, Split::Train, Split::Val, Split::Test].into_iter().enumerate() {
@@ -125,8 +125,15 @@ mod tests {
         };
         let [train, val, test] = [Split::Train, Split::Val, Split::Test].map(part);
         let unlabeled = test.select(&[]);
-        let data =
-            Joined { task: Task::MultiLabel, train, resampled: None, val, test, unlabeled, warnings: Vec::new() };
+        let data = DatasetSplits {
+            task: Task::MultiLabel,
+            train,
+            resampled: None,
+            val,
+            test,
+            unlabeled,
+            warnings: Vec::new(),
+        };
         let manifest = Manifest { source: "posters.csv".into(), clips, warnings: vec![], sha256: String::new() };
         (data, manifest)
     }
@@ -162,9 +169,9 @@ mod tests {
         let (mut data, manifest) = decade();
         // Of 8 clips the sets {any} and {any, early} have 4 each; at most a quarter leaves 2 of each.
         let resampled = data.resample(Resample::Compose { low: 0.0, high: 0.25 }, 0);
-        assert_eq!((resampled.indices.len(), data.training().len(), data.train.len()), (4, 4, 8));
+        assert_eq!((resampled.indices.len(), data.training_set().len(), data.train.len()), (4, 4, 8));
         let plan = plan(&data, &manifest, Some(10), MIN_CLIPS);
-        assert_eq!((plan.years[0].1.training().len(), plan.years[0].1.train.len()), (4, 8));
+        assert_eq!((plan.years[0].1.training_set().len(), plan.years[0].1.train.len()), (4, 8));
     }
 
     #[test]

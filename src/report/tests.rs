@@ -189,7 +189,7 @@ fn a_run_of_several_labels_tells_everything_and_reads_back() {
     let again: serde_json::Value = serde_json::from_str(&serde_json::to_string(&back).unwrap()).unwrap();
     assert_eq!(again, metrics);
     assert!(back.warnings.contains(
-        &"test: 1 of 4 labels have no clip here: they show n/a and are left out of the macro averages".into()
+        &"test: 1 of 4 labels have no clips in this split: they are n/a and left out of macro averages".into()
     ));
     let table = PredictionTable::read_csv(&folder.path().join("predictions.csv"), None).unwrap();
     assert_eq!(table.select_split(Split::Test), run.splits[&Split::Test]);

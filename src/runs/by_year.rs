@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Fit, Job};
 use crate::classify::SavedModel;
-use crate::dataset::{Dataset, Joined, Task};
+use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
 use crate::evaluate::{Predictions, compute_metrics};
 use crate::extract::Extractor;
@@ -29,7 +29,13 @@ const ALL: &str = "all";
 ///
 /// # Errors
 /// The task is not multi-label; no year has enough clips; a fit fails; a file cannot be written.
-pub fn fit(job: &Job<'_>, data: &Joined, manifest: &Manifest, by: By, resampled: Option<Resampled>) -> Result<String> {
+pub fn fit(
+    job: &Job<'_>,
+    data: &DatasetSplits,
+    manifest: &Manifest,
+    by: By,
+    resampled: Option<Resampled>,
+) -> Result<String> {
     let Classify { window, min_clips, .. } = job.recipe.classify;
     let out = &job.files.out;
     if data.task != Task::MultiLabel {
@@ -50,7 +56,7 @@ pub fn fit(job: &Job<'_>, data: &Joined, manifest: &Manifest, by: By, resampled:
     let mut set = describe(job, data, manifest, by);
     let mut fits: Vec<(i32, Fit)> = Vec::new();
     for (year, part) in &plan.years {
-        (job.say)(&format!("{year}: {} training clips", part.training().len()));
+        (job.say)(&format!("{year}: {} training clips", part.training_set().len()));
         let folder = year.to_string();
         fits.push((*year, job.run(part, &out.join(&folder))?));
         let (_, fit) = &fits[fits.len() - 1];
@@ -63,7 +69,7 @@ pub fn fit(job: &Job<'_>, data: &Joined, manifest: &Manifest, by: By, resampled:
             metrics: measured.as_ref().map(posters::metrics).unwrap_or_default(),
         });
     }
-    (job.say)(&format!("all: {} training clips", data.training().len()));
+    (job.say)(&format!("all: {} training clips", data.training_set().len()));
     let all = job.run(data, &out.join(ALL))?;
     set.overall = Some(OverallModel {
         folder: ALL.into(),
@@ -94,7 +100,7 @@ pub fn fit(job: &Job<'_>, data: &Joined, manifest: &Manifest, by: By, resampled:
 }
 
 /// What is known before the fits.
-fn describe(job: &Job<'_>, data: &Joined, manifest: &Manifest, by: By) -> Posters {
+fn describe(job: &Job<'_>, data: &DatasetSplits, manifest: &Manifest, by: By) -> Posters {
     let provenance = job.store.provenance();
     Posters {
         method: job.recipe.method.clone(),
@@ -178,7 +184,13 @@ fn chosen(predictions: &Predictions, ids: &[String]) -> Predictions {
 }
 
 /// The first poster of a split, of a year that has a model (where one has), of those with most labels, by every model.
-fn example(set: &Posters, out: &Path, data: &Joined, manifest: &Manifest, part: Split) -> Result<Option<Example>> {
+fn example(
+    set: &Posters,
+    out: &Path,
+    data: &DatasetSplits,
+    manifest: &Manifest,
+    part: Split,
+) -> Result<Option<Example>> {
     let year_of = years::of(manifest);
     let clips = if part == Split::Test { &data.test } else { &data.val };
     let sets = clips.label_sets();
@@ -213,14 +225,14 @@ pub fn evaluate(models: &Path, store: &FeatureStore, manifest: &Manifest, out: &
     let year_of = years::of(manifest);
     let of_years = set.years.iter().map(|model| (Some(model.year), &model.folder));
     let of_all = set.overall.iter().map(|model| (None, &model.folder));
-    let mut joined: Option<Joined> = None;
+    let mut joined: Option<DatasetSplits> = None;
     let (mut fits, mut all) = (Vec::new(), None);
     for (year, folder) in of_years.chain(of_all) {
         let source = models.join(folder);
         let saved = SavedModel::load(&source)?;
         let data = match &joined {
             Some(data) => data,
-            None => joined.insert(Dataset::join_fitted(store, manifest, saved.about.pooling)?),
+            None => joined.insert(Dataset::join_for_evaluation(store, manifest, saved.about.pooling)?),
         };
         let data = data.filter(|_, id| year.is_none() || year_of.get(id) == year.as_ref());
         let parts = data.splits().into_iter().filter(|(_, part)| !part.is_empty());

@@ -247,7 +247,11 @@ fn clips_without_features_are_told_of_with_the_reason() {
     bench.manifest(&clips[1..]);
     let output = bench.classify("out", &QUICK);
     assert_code(&output, 0);
-    assert!(printed(&output).contains("1 clips of made.h5 are not in the manifest"), "{}", printed(&output));
+    assert!(
+        printed(&output).contains("left out 1 clips of made.h5 that are not in the manifest"),
+        "{}",
+        printed(&output)
+    );
 }
 
 #[test]

@@ -137,11 +137,11 @@ fn scores_alone_are_enough_and_splits_are_measured_apart() {
 fn wrong_predictions_get_a_sentence_and_write_nothing() {
     let folder = tempfile::tempdir().unwrap();
     for (text, expected) in [
-        ("id,label\n1,cat\n", "p.csv:1: column `predicted` is missing"),
-        ("id,label,predicted,score:cat\n1,cat,dog,1\n", "p.csv:2: prediction `dog` has no score column"),
-        ("", "p.csv:1: column `id` is missing"),
+        ("id,label\n1,cat\n", "p.csv:1: missing column `predicted`"),
+        ("id,label,predicted,score:cat\n1,cat,dog,1\n", "p.csv:2: no score column for the prediction `dog`"),
+        ("", "p.csv:1: missing column `id`"),
         ("id,label,predicted\n", "p.csv: no predictions"),
-        ("id,label,score:cat\n1,cat,very\n", "p.csv:2: the score of `cat` is `very`"),
+        ("id,label,score:cat\n1,cat,very\n", "p.csv:2: invalid score `very` of `cat`"),
     ] {
         fs::write(folder.path().join("p.csv"), text).unwrap();
         let output = evaluate(folder.path(), &["--predictions", "p.csv", "--out", "out"]);
@@ -302,7 +302,7 @@ fn several_labels_are_measured_and_read_back() {
     let output = evaluate(at, &["--predictions", "p.csv", "--out", "out"]);
     assert_code(&output, 0);
     let text = printed(&output);
-    for part in ["test  100 clips  mAP ", "micro F1 ", "warning: test: 1 of 5 labels have no clip here"] {
+    for part in ["test  100 clips  mAP ", "micro F1 ", "warning: test: 1 of 5 labels have no clips in this split"] {
         assert!(text.contains(part), "no {part:?} in\n{text}");
     }
     let metrics = json(&at.join("out/metrics.json"));

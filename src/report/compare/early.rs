@@ -7,7 +7,7 @@ use ndarray::{Array2, Axis, concatenate};
 
 use super::{Entry, Kind, part_of};
 use crate::classify::{About, experiment};
-use crate::dataset::{Dataset, Joined};
+use crate::dataset::{Dataset, DatasetSplits};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::recipe::{ClassifierKind, Recipe};
@@ -18,7 +18,7 @@ struct Member {
     method: String,
     recipe: Recipe,
     store: FeatureStore,
-    data: Joined,
+    data: DatasetSplits,
 }
 
 /// Trains the multi-layer perceptron of the first run's recipe on the features of all runs' stores side by side, each
@@ -106,8 +106,8 @@ fn member(path: &Path, entry: &Entry, manifest: &Manifest) -> Result<Member> {
 ///
 /// # Errors
 /// A part loses all its clips.
-pub fn side_by_side(members: &[&Joined]) -> Result<Joined> {
-    let part = |name: &str, of: fn(&Joined) -> &Dataset| {
+pub fn side_by_side(members: &[&DatasetSplits]) -> Result<DatasetSplits> {
+    let part = |name: &str, of: fn(&DatasetSplits) -> &Dataset| {
         let parts: Vec<&Dataset> = members.iter().map(|member| of(member)).collect();
         let joined = concat(&parts)?;
         if joined.is_empty() && parts.iter().any(|part| !part.is_empty()) {
@@ -115,7 +115,7 @@ pub fn side_by_side(members: &[&Joined]) -> Result<Joined> {
         }
         Ok(joined)
     };
-    Ok(Joined {
+    Ok(DatasetSplits {
         task: members[0].task,
         train: part("training", |joined| &joined.train)?,
         resampled: None,
