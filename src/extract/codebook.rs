@@ -16,7 +16,7 @@ use super::settings::{CodebookSettings, Normalize};
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, Split};
-use crate::store::{ClipRows, DescriptorStore, Payload, Provenance, Row, StoreWriter, StoredClip, Values};
+use crate::store::{ClipRows, DescriptorStore, Payload, Provenance, RowSource, StoreWriter, StoredClip, Values};
 
 /// Number of descriptors that are read from a store at once.
 const READ_DESCRIPTORS: usize = 1 << 16;
@@ -177,7 +177,7 @@ impl Codebook {
     }
 }
 
-fn clip_rows(clip: &StoredClip, rows: Vec<Row>, histograms: Array2<f32>) -> ClipRows {
+fn clip_rows(clip: &StoredClip, rows: Vec<RowSource>, histograms: Array2<f32>) -> ClipRows {
     ClipRows {
         id: clip.id.clone(),
         path: clip.path.clone(),
@@ -199,7 +199,7 @@ struct DescriptorIndex {
 
 impl DescriptorIndex {
     fn new(store: &DescriptorStore) -> Result<Self> {
-        let counts = store.row_lengths()?;
+        let counts = store.descriptor_counts()?;
         let mut starts = Vec::with_capacity(counts.len() + 1);
         let mut next = 0;
         starts.push(0);

@@ -15,7 +15,7 @@ use crate::media::{self, FrameSink, ItemSink, Sampling, Shots, Wanted};
 use crate::models::runtime::{Device, Network, Settings};
 use crate::models::{self, Card, PreparedModel, WeightsChoice};
 use crate::progress::{Event, ProgressSink, Unit};
-use crate::store::{Journal, Payload, Provenance, Row, Values};
+use crate::store::{Journal, Payload, Provenance, RowSource, Values};
 
 /// Settings of an extraction run.
 #[derive(Debug)]
@@ -330,7 +330,7 @@ fn decode<S: FrameSink, T>(
         .iter()
         .map(|window| {
             let (first, last) = (window.indices[0], *window.indices.last().expect("a window has frames"));
-            Row {
+            RowSource {
                 start_frame: (timeline.first_frame + first) as u64,
                 start_seconds: timeline.seconds(first),
                 end_seconds: timeline.seconds(last) + timeline.interval(),

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest};
 use crate::models::runtime::Network;
 use crate::progress::{Event, ProgressSink};
-use crate::store::{ClipRows, Failure, Journal, Row, Values};
+use crate::store::{ClipRows, Failure, Journal, RowSource, Values};
 
 /// Minimum time between two writes of the journal to disk.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
@@ -34,7 +34,7 @@ pub struct DecodedClip<T> {
     /// Duration of the clip in seconds.
     pub duration_seconds: f64,
     /// Source frames of each row.
-    pub rows: Vec<Row>,
+    pub rows: Vec<RowSource>,
     /// Number of frames that were used.
     pub frames: usize,
     /// Messages for the user.

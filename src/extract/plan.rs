@@ -38,13 +38,14 @@ impl WorkPlan {
     ) -> Result<Self> {
         let previous = out.exists().then(|| Store::open(out)).transpose()?;
         if let Some(store) = &previous {
-            store.provenance().refuse_if_different(out, provenance)?;
-            store.refuse_payload(payload)?;
+            store.provenance().check_compatible(out, provenance)?;
+            store.check_payload(payload)?;
         }
         let mut plan = Self { previous: None, pending: Vec::new(), extracted: 0, failed: 0, up_to_date: false };
         let index = StoreIndex::new(previous.as_ref());
         for (position, clip) in manifest.clips.iter().enumerate() {
-            if index.clips.contains_key(&key(clip)) || journal.is_some_and(|journal| journal.has(&clip.id, &clip.path))
+            if index.clips.contains_key(&key(clip))
+                || journal.is_some_and(|journal| journal.contains(&clip.id, &clip.path))
             {
                 plan.extracted += 1;
             } else if !retry_failed && index.failure(clip, journal).is_some() {
@@ -77,7 +78,7 @@ impl WorkPlan {
         let mut writer = StoreWriter::create(out, payload, &provenance)?;
         let index = StoreIndex::new(self.previous.as_ref());
         for clip in &manifest.clips {
-            if journal.has(&clip.id, &clip.path) {
+            if journal.contains(&clip.id, &clip.path) {
                 writer.push(journal.read(&clip.id, &clip.path)?)?;
             } else if let (Some(&position), Some(store)) = (index.clips.get(&key(clip)), &self.previous) {
                 writer.push(store.read_clip(position)?)?;

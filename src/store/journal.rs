@@ -1,119 +1,129 @@
-//! Clips that are extracted but not yet in a store: append-only, so that a kill at any moment loses only the last record.
+//! The journal: an append-only file of extracted clips that are not in a store yet. If the process is killed, only the last
+//! record is lost.
+//!
+//! A journal starts with 8 magic bytes. Each record consists of the length of its body (u64, little endian), the body, and
+//! the CRC-32 of the body (u32). The body consists of the length of the JSON (u32), the JSON of a [`Record`], and for clips the
+//! values as little-endian numbers.
 
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use super::layout::{Payload, Provenance};
-use super::{ClipRows, Failure, Row, Values};
+use super::clip::{ClipRows, Failure, RowSource, Values};
+use super::provenance::{Payload, Provenance};
 use crate::error::{Error, Result};
 
-/// The first bytes of a journal.
+/// The magic bytes.
 const MAGIC: &[u8; 8] = b"kinojnl1";
-/// A record longer than this is damage, not data.
-const LONGEST_RECORD: u64 = 1 << 36;
-/// How often records are made safe against a power cut, at the most.
-const SYNC_EVERY: Duration = Duration::from_secs(5);
+/// Maximum length of a record's body in bytes.
+const MAX_BODY_LEN: u64 = 1 << 36;
+/// Bytes of a record besides its body: length and checksum.
+const RECORD_OVERHEAD: u64 = 8 + 4;
+/// Minimum time between two `fsync`s, which protect the records from a power failure.
+const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 
-/// One record. On disk: length of the body (u64, little endian), body, CRC-32 of the body (u32). The body is the
-/// length of the JSON (u32), the JSON of this, and for clips the values as little-endian numbers.
+/// The JSON part of a record.
 #[derive(Debug, Serialize, Deserialize)]
 enum Record {
-    /// The first record.
+    /// The first record of a journal.
     Begin { payload: Payload, provenance: Provenance },
-    /// A clip with its values.
-    Clip(ClipHead),
+    /// A clip, followed by its values.
+    Clip(ClipHeader),
     /// A clip that failed.
     Failure(Failure),
-    /// More seconds of extraction.
+    /// Duration of extraction since the previous such record, in seconds.
     Seconds(f64),
-    /// Another provider went on.
+    /// An execution provider that continued the extraction.
     Provider(String),
 }
 
+/// A clip without its values.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct ClipHead {
+struct ClipHeader {
     id: String,
     path: String,
     frame_count: u64,
     fps: f64,
     duration_seconds: f64,
-    rows: Vec<Row>,
-    /// Descriptors of each row; none for features.
+    rows: Vec<RowSource>,
+    /// Number of descriptors of each row; `None` for features.
     counts: Option<Vec<u32>>,
 }
 
-/// `NAME.h5.partial`: what was extracted so far.
+/// The journal `NAME.h5.partial` of a store `NAME.h5`.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
     file: BufWriter<File>,
+    /// Length of the valid part in bytes.
     end: u64,
     payload: Payload,
     provenance: Provenance,
+    /// Position of each clip's record, by id and path.
     clips: HashMap<(String, String), u64>,
+    /// Failures by clip id.
     failures: HashMap<String, Failure>,
-    synced: Instant,
+    last_sync: Instant,
 }
 
 impl Journal {
-    /// `NAME.h5.partial` for `NAME.h5`.
+    /// Returns the path of a store's journal.
     pub fn path_for(store: &Path) -> PathBuf {
         let mut name = store.as_os_str().to_owned();
         name.push(".partial");
         PathBuf::from(name)
     }
 
-    /// Begins the journal of `store`, or goes on with the one that an interrupted run left, cut back to its last whole
-    /// record.
+    /// Opens the journal of a store, or creates it. A damaged or incomplete record and everything after it are removed.
     ///
     /// # Errors
-    /// The file cannot be made, another process works on it, or it was made differently than `wanted`.
-    pub fn open(store: &Path, payload: Payload, wanted: &Provenance) -> Result<Self> {
+    /// Returns an error if the file cannot be created, is not a journal, is locked by another process, or was made with other
+    /// settings than those in `provenance`.
+    pub fn open(store: &Path, payload: Payload, provenance: &Provenance) -> Result<Self> {
         let path = Self::path_for(store);
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         }
-        let options = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = options.map_err(Error::io(&path))?;
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = file.map_err(Error::io(&path))?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::Store { path, message: "another process is extracting into it".into() });
             }
-            // Some network file systems cannot lock: then nobody is kept out.
+            // Some network file systems have no locks; then the file is not protected.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
-        let found = scan(&mut file, &path)?;
+        let contents = JournalContents::read(&mut file, &path)?;
         let mut journal = Self {
             file: BufWriter::new(file),
-            end: found.end,
+            end: contents.end,
             payload,
-            provenance: wanted.clone(),
-            clips: found.clips,
-            failures: found.failures,
-            synced: Instant::now(),
+            provenance: provenance.clone(),
+            clips: contents.clips,
+            failures: contents.failures,
+            last_sync: Instant::now(),
             path,
         };
-        journal.file.get_ref().set_len(found.end).map_err(Error::io(&journal.path))?;
-        journal.file.seek(SeekFrom::Start(found.end)).map_err(Error::io(&journal.path))?;
-        match found.begin {
-            Some((had, provenance)) => {
-                if had != payload {
-                    let message = format!("it holds {had:?}, not {payload:?}; remove it to start over");
+        journal.file.get_ref().set_len(contents.end).map_err(Error::io(&journal.path))?;
+        journal.file.seek(SeekFrom::Start(contents.end)).map_err(Error::io(&journal.path))?;
+        match contents.begin {
+            Some((stored_payload, stored)) => {
+                if stored_payload != payload {
+                    let message = format!("it has {stored_payload:?}, not {payload:?}; remove it to start over");
                     return Err(Error::Store { path: journal.path, message });
                 }
-                provenance.refuse_if_different(&journal.path, wanted)?;
-                journal.provenance = provenance;
-                if journal.provenance.provider != wanted.provider {
-                    journal.provenance.add_provider(&wanted.provider);
-                    journal.append(&Record::Provider(wanted.provider.clone()), &[])?;
+                stored.check_compatible(&journal.path, provenance)?;
+                journal.provenance = stored;
+                if journal.provenance.provider != provenance.provider {
+                    journal.provenance.add_provider(&provenance.provider);
+                    journal.append(&Record::Provider(provenance.provider.clone()), &[])?;
                 }
-                journal.provenance.manifest_sha256 = wanted.manifest_sha256.clone();
+                journal.provenance.manifest_sha256 = provenance.manifest_sha256.clone();
             }
             None => {
                 journal.provenance.stamp();
@@ -127,17 +137,17 @@ impl Journal {
         Ok(journal)
     }
 
-    /// How the clips are made.
+    /// Returns the provenance of the clips.
     pub fn provenance(&self) -> &Provenance {
         &self.provenance
     }
 
-    /// Whether it has the rows of this clip.
-    pub fn has(&self, id: &str, path: &str) -> bool {
+    /// Returns `true` if the journal has the rows of this clip.
+    pub fn contains(&self, id: &str, path: &str) -> bool {
         self.clips.contains_key(&(id.to_string(), path.to_string()))
     }
 
-    /// The failure of this clip, where it failed.
+    /// Returns the failure of this clip, if it failed.
     pub fn failure(&self, id: &str) -> Option<&Failure> {
         self.failures.get(id)
     }
@@ -145,13 +155,13 @@ impl Journal {
     /// Appends a clip.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn push(&mut self, clip: &ClipRows) -> Result<()> {
         let (counts, values) = match &clip.values {
             Values::Features(values) => (None, values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()),
             Values::Descriptors { counts, values } => (Some(counts.clone()), values.iter().copied().collect()),
         };
-        let head = ClipHead {
+        let header = ClipHeader {
             id: clip.id.clone(),
             path: clip.path.clone(),
             frame_count: clip.frame_count,
@@ -162,15 +172,15 @@ impl Journal {
         };
         self.failures.remove(&clip.id);
         let position = self.end;
-        self.append(&Record::Clip(head), &values)?;
+        self.append(&Record::Clip(header), &values)?;
         self.clips.insert((clip.id.clone(), clip.path.clone()), position);
         Ok(())
     }
 
-    /// Appends a clip that failed.
+    /// Appends a failure.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn push_failure(&mut self, failure: Failure) -> Result<()> {
         let id = failure.id.clone();
         let record = Record::Failure(failure.clone());
@@ -179,49 +189,49 @@ impl Journal {
         Ok(())
     }
 
-    /// Adds to the seconds of extraction and hands everything to the operating system.
+    /// Adds to the duration of extraction and writes all buffered records.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn checkpoint(&mut self, seconds: f64) -> Result<()> {
         self.provenance.extract_seconds += seconds;
         self.append(&Record::Seconds(seconds), &[])?;
         self.flush()
     }
 
-    /// Reads a clip back.
+    /// Reads a clip.
     ///
     /// # Errors
-    /// The file cannot be read, or the record is damaged.
+    /// Returns an error if the journal does not contain the clip, the file cannot be read or the record is damaged.
     pub fn read(&mut self, id: &str, path: &str) -> Result<ClipRows> {
         self.flush()?;
-        let wrong = |message: &str| Error::Store { path: self.path.clone(), message: message.into() };
+        let error = |message: &str| Error::Store { path: self.path.clone(), message: message.into() };
         let position = *self
             .clips
             .get(&(id.to_string(), path.to_string()))
-            .ok_or_else(|| wrong(&format!("it does not hold clip {id}")))?;
+            .ok_or_else(|| error(&format!("clip {id} is missing")))?;
         let file = self.file.get_mut();
         file.seek(SeekFrom::Start(position)).map_err(Error::io(&self.path))?;
-        let body = read_body(file, u64::MAX).map_err(Error::io(&self.path))?;
+        let body = read_body(file, self.end.saturating_sub(position)).map_err(Error::io(&self.path))?;
         file.seek(SeekFrom::Start(self.end)).map_err(Error::io(&self.path))?;
-        match body.and_then(|body| parse(&body)) {
-            Some((Record::Clip(head), values)) => {
-                clip_rows(head, &values, self.payload).ok_or_else(|| wrong("damaged: a clip has too few numbers"))
-            }
-            _ => Err(wrong("damaged: a record that was whole no longer is")),
+        match body.as_deref().and_then(parse) {
+            Some((Record::Clip(header), values)) => clip_rows(header, &values, self.payload)
+                .ok_or_else(|| error("damaged: a clip has a wrong number of values")),
+            _ => Err(error("damaged while it was in use")),
         }
     }
 
-    /// Removes the journal: the store has it all.
+    /// Removes the file, after the store is written.
     ///
     /// # Errors
-    /// The file cannot be removed.
+    /// Returns an error if the file cannot be removed.
     pub fn remove(self) -> Result<()> {
         std::fs::remove_file(&self.path).map_err(Error::io(&self.path))
     }
 
+    /// Appends a record to the buffer.
     fn append(&mut self, record: &Record, values: &[u8]) -> Result<()> {
-        let json = serde_json::to_vec(record).expect("a record is plain data");
+        let json = serde_json::to_vec(record).expect("a record serializes to JSON");
         let mut hash = crc32fast::Hasher::new();
         let json_length = (json.len() as u32).to_le_bytes();
         for part in [&json_length[..], &json, values] {
@@ -236,81 +246,92 @@ impl Journal {
         Ok(())
     }
 
+    /// Writes the buffer, and syncs the file if the last sync is some time ago.
     fn flush(&mut self) -> Result<()> {
         self.file.flush().map_err(Error::io(&self.path))?;
-        if self.synced.elapsed() >= SYNC_EVERY {
+        if self.last_sync.elapsed() >= SYNC_INTERVAL {
             self.file.get_ref().sync_data().map_err(Error::io(&self.path))?;
-            self.synced = Instant::now();
+            self.last_sync = Instant::now();
         }
         Ok(())
     }
 }
 
-/// What a journal holds up to its last whole record.
+/// Contents of a journal up to its last valid record.
 #[derive(Default)]
-struct Found {
+struct JournalContents {
     begin: Option<(Payload, Provenance)>,
     clips: HashMap<(String, String), u64>,
     failures: HashMap<String, Failure>,
+    /// End of the last valid record; 0 if there is no valid [`Record::Begin`].
     end: u64,
 }
 
-fn scan(file: &mut File, path: &Path) -> Result<Found> {
-    let size = file.metadata().map_err(Error::io(path))?.len();
-    let mut reader = BufReader::with_capacity(1 << 20, file);
-    let mut found = Found::default();
-    let mut magic = Vec::new();
-    (&mut reader).take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(Error::io(path))?;
-    if magic != MAGIC {
-        // A run killed at its very beginning may have left the first bytes only.
-        if MAGIC.starts_with(&magic) {
-            return Ok(found);
+impl JournalContents {
+    fn read(file: &mut File, path: &Path) -> Result<Self> {
+        let size = file.metadata().map_err(Error::io(path))?.len();
+        let mut reader = BufReader::with_capacity(1 << 20, file);
+        let mut magic = Vec::new();
+        (&mut reader).take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(Error::io(path))?;
+        if magic != MAGIC {
+            // A run that was killed at its start may have written a part of the magic bytes.
+            if MAGIC.starts_with(&magic) {
+                return Ok(Self::default());
+            }
+            let message = "not a journal of kinoprobe: move it away to start over".into();
+            return Err(Error::Store { path: path.to_path_buf(), message });
         }
-        let message = "not a partial store of kinoprobe: move it away to start over".into();
-        return Err(Error::Store { path: path.to_path_buf(), message });
+        let mut contents = Self { end: MAGIC.len() as u64, ..Self::default() };
+        while let Some(body) = read_body(&mut reader, size - contents.end).map_err(Error::io(path))? {
+            let Some((record, _)) = parse(&body) else { break };
+            contents.add(record);
+            contents.end += RECORD_OVERHEAD + body.len() as u64;
+        }
+        if contents.begin.is_none() {
+            return Ok(Self::default());
+        }
+        Ok(contents)
     }
-    let mut end = MAGIC.len() as u64;
-    while let Some(body) = read_body(&mut reader, size - end).map_err(Error::io(path))? {
-        match parse(&body) {
-            Some((Record::Begin { payload, provenance }, _)) => found.begin = Some((payload, provenance)),
-            Some((Record::Clip(head), _)) => {
-                found.failures.remove(&head.id);
-                found.clips.insert((head.id, head.path), end);
+
+    /// Adds the record at `self.end`.
+    fn add(&mut self, record: Record) {
+        match record {
+            Record::Begin { payload, provenance } => self.begin = Some((payload, provenance)),
+            Record::Clip(header) => {
+                self.failures.remove(&header.id);
+                self.clips.insert((header.id, header.path), self.end);
             }
-            Some((Record::Failure(failure), _)) => {
-                found.failures.insert(failure.id.clone(), failure);
+            Record::Failure(failure) => {
+                self.failures.insert(failure.id.clone(), failure);
             }
-            Some((Record::Seconds(seconds), _)) => {
-                if let Some((_, provenance)) = &mut found.begin {
+            Record::Seconds(seconds) => {
+                if let Some((_, provenance)) = &mut self.begin {
                     provenance.extract_seconds += seconds;
                 }
             }
-            Some((Record::Provider(provider), _)) => {
-                if let Some((_, provenance)) = &mut found.begin {
+            Record::Provider(provider) => {
+                if let Some((_, provenance)) = &mut self.begin {
                     provenance.add_provider(&provider);
                 }
             }
-            None => break,
         }
-        end += 8 + body.len() as u64 + 4;
     }
-    found.end = if found.begin.is_some() { end } else { 0 };
-    Ok(found)
 }
 
-/// The next record's body, or nothing where it is cut off or its checksum is wrong.
+/// Reads the body of the next record. `available` is the number of bytes up to the end of the file. Returns `None` if the
+/// record is incomplete or its checksum is wrong.
 fn read_body(reader: &mut impl Read, available: u64) -> std::io::Result<Option<Vec<u8>>> {
-    let mut word = [0; 8];
     let mut read = |buffer: &mut [u8]| match reader.read_exact(buffer) {
         Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),
     };
-    if !read(&mut word)? {
+    let mut length = [0; 8];
+    if !read(&mut length)? {
         return Ok(None);
     }
-    let length = u64::from_le_bytes(word);
-    if length > LONGEST_RECORD || length.saturating_add(12) > available {
+    let length = u64::from_le_bytes(length);
+    if length > MAX_BODY_LEN || length + RECORD_OVERHEAD > available {
         return Ok(None);
     }
     let mut body = vec![0; length as usize];
@@ -321,33 +342,35 @@ fn read_body(reader: &mut impl Read, available: u64) -> std::io::Result<Option<V
     Ok(Some(body))
 }
 
-/// A body's record and values.
-fn parse(body: &[u8]) -> Option<(Record, Vec<u8>)> {
-    let (length, rest) = body.split_first_chunk::<4>()?;
-    let (json, values) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-    Some((serde_json::from_slice(json).ok()?, values.to_vec()))
+/// Splits a body into its record and its values.
+fn parse(body: &[u8]) -> Option<(Record, &[u8])> {
+    let (json_len, rest) = body.split_first_chunk::<4>()?;
+    let (json, values) = rest.split_at_checked(u32::from_le_bytes(*json_len) as usize)?;
+    Some((serde_json::from_slice(json).ok()?, values))
 }
 
-fn clip_rows(head: ClipHead, values: &[u8], payload: Payload) -> Option<ClipRows> {
-    let dim = payload.dim();
-    let values = match (payload, head.counts) {
-        (Payload::Features { .. }, _) => {
-            let numbers = values.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-            Values::Features(Array2::from_shape_vec((head.rows.len(), dim), numbers).ok()?)
+/// Returns the clip, or `None` if the number of values does not match the number of rows.
+fn clip_rows(header: ClipHeader, values: &[u8], payload: Payload) -> Option<ClipRows> {
+    let (rows, dim) = (header.rows.len(), payload.dim());
+    let values = match (payload, header.counts) {
+        (Payload::Features { .. }, None) => {
+            let (values, []) = values.as_chunks::<4>() else { return None };
+            let values = values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            Values::Features(Array2::from_shape_vec((rows, dim), values).ok()?)
         }
-        (Payload::Descriptors { .. }, Some(counts)) => {
-            let total = counts.iter().map(|&n| n as usize).sum();
+        (Payload::Descriptors { .. }, Some(counts)) if counts.len() == rows => {
+            let total = counts.iter().map(|&count| count as usize).sum();
             Values::Descriptors { counts, values: Array2::from_shape_vec((total, dim), values.to_vec()).ok()? }
         }
-        (Payload::Descriptors { .. }, None) => return None,
+        _ => return None,
     };
-    Some(ClipRows {
-        id: head.id,
-        path: head.path,
-        frame_count: head.frame_count,
-        fps: head.fps,
-        duration_seconds: head.duration_seconds,
-        rows: head.rows,
+    (rows > 0).then_some(ClipRows {
+        id: header.id,
+        path: header.path,
+        frame_count: header.frame_count,
+        fps: header.fps,
+        duration_seconds: header.duration_seconds,
+        rows: header.rows,
         values,
     })
 }

@@ -1,4 +1,4 @@
-//! Reading a store.
+//! Reading of stores.
 
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
@@ -7,11 +7,13 @@ use hdf5::types::{FixedAscii, VarLenAscii, VarLenUnicode};
 use hdf5::{File, H5Type};
 use ndarray::{Array2, Axis, s};
 
-use super::layout::{Payload, Provenance, wrong};
-use super::{ClipRows, Failure, Pooling, Row, StoredClip, Values};
+use super::attributes::store_error;
+use super::clip::{ClipRows, Failure, RowSource, StoredClip, Values};
+use super::pooling::Pooling;
+use super::provenance::{Payload, Provenance};
 use crate::error::{Error, Result};
 
-/// A store opened for reading: who made it, its clips and its failures are in memory, its rows are read on demand.
+/// A store that is open for reading. Provenance, clips and failures are in memory; rows are read on demand.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
@@ -23,13 +25,13 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens a store of either kind.
+    /// Opens a feature store or descriptor store.
     ///
     /// # Errors
-    /// The file is missing, is not HDF5, is not a store, or lacks a dataset.
+    /// Returns an error if the file is missing, is not an HDF5 file, is not a store or is damaged.
     pub fn open(path: &Path) -> Result<Self> {
         std::fs::metadata(path).map_err(Error::io(path))?;
-        let file = File::open(path).map_err(wrong(path))?;
+        let file = File::open(path).map_err(store_error(path))?;
         let (provenance, payload) = Provenance::read(&file, path)?;
         let mut store =
             Self { path: path.to_path_buf(), file, payload, provenance, clips: Vec::new(), failures: Vec::new() };
@@ -38,60 +40,69 @@ impl Store {
         Ok(store)
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How the store was made.
+    /// Returns the provenance.
     pub fn provenance(&self) -> &Provenance {
         &self.provenance
     }
 
-    /// What its rows hold.
+    /// Returns the kind of data.
     pub fn payload(&self) -> Payload {
         self.payload
     }
 
-    /// Its clips, in the manifest's order.
+    /// Returns the clips, in the order of the manifest.
     pub fn clips(&self) -> &[StoredClip] {
         &self.clips
     }
 
-    /// Clips that failed.
+    /// Returns the clips that failed.
     pub fn failures(&self) -> &[Failure] {
         &self.failures
     }
 
-    /// Number of rows R.
+    /// Returns the number of rows R.
     pub fn row_count(&self) -> usize {
         self.clips.last().map_or(0, |clip| clip.offset + clip.length)
     }
 
-    /// Where every row comes from, R of them.
-    pub fn rows(&self) -> Result<Vec<Row>> {
-        self.rows_of(0..self.row_count())
-    }
-
-    /// Fails where the store holds something else.
+    /// Reads the source frames of all R rows.
     ///
     /// # Errors
-    /// The kind or the length of its rows differs from `wanted`.
-    pub fn refuse_payload(&self, wanted: Payload) -> Result<()> {
-        if self.payload == wanted {
-            return Ok(());
-        }
-        Err(self.wrong(format!("it holds {:?}, not {wanted:?}; write to another file with --out", self.payload)))
+    /// Returns an error if a dataset cannot be read.
+    pub fn rows(&self) -> Result<Vec<RowSource>> {
+        self.row_sources(0..self.row_count())
     }
 
-    /// A clip with its rows, as a writer takes it.
+    /// Checks the kind of data.
+    ///
+    /// # Errors
+    /// Returns an error if kind or length of the vectors differ from `requested`.
+    pub fn check_payload(&self, requested: Payload) -> Result<()> {
+        if self.payload == requested {
+            return Ok(());
+        }
+        Err(self.error(format!("it has {:?}, not {requested:?}; write to another file with --out", self.payload)))
+    }
+
+    /// Reads a clip with its rows.
+    ///
+    /// # Errors
+    /// Returns an error if a dataset cannot be read.
+    ///
+    /// # Panics
+    /// Panics if `index` is not less than the number of clips.
     pub fn read_clip(&self, index: usize) -> Result<ClipRows> {
         let clip = self.clips[index].clone();
         let range = clip.offset..clip.offset + clip.length;
         let values = match self.payload {
             Payload::Features { .. } => Values::Features(self.matrix("features", range.clone())?),
             Payload::Descriptors { .. } => {
-                let start = self.value_offset(range.start)?;
+                let start = self.descriptor_offset(range.start)?;
                 let counts = self.vector::<u32>("rows/descriptors", range.clone())?;
                 let total: usize = counts.iter().map(|&n| n as usize).sum();
                 Values::Descriptors { counts, values: self.matrix("descriptors", start..start + total)? }
@@ -103,28 +114,23 @@ impl Store {
             frame_count: clip.frame_count,
             fps: clip.fps,
             duration_seconds: clip.duration_seconds,
-            rows: self.rows_of(range)?,
+            rows: self.row_sources(range)?,
             values,
         })
     }
 
-    /// The first descriptor of row `row`; 0 for feature stores.
-    fn value_offset(&self, row: usize) -> Result<usize> {
-        match self.payload {
-            Payload::Features { .. } => Ok(0),
-            Payload::Descriptors { .. } => {
-                Ok(self.vector::<u32>("rows/descriptors", 0..row)?.iter().map(|&n| n as usize).sum())
-            }
-        }
+    /// Returns the index of the first descriptor of a row.
+    fn descriptor_offset(&self, row: usize) -> Result<usize> {
+        Ok(self.vector::<u32>("rows/descriptors", 0..row)?.iter().map(|&count| count as usize).sum())
     }
 
-    fn rows_of(&self, range: Range<usize>) -> Result<Vec<Row>> {
+    fn row_sources(&self, range: Range<usize>) -> Result<Vec<RowSource>> {
         let start_frame = self.vector::<u64>("rows/start_frame", range.clone())?;
         let start_seconds = self.vector::<f64>("rows/start_seconds", range.clone())?;
         let end_seconds = self.vector::<f64>("rows/end_seconds", range.clone())?;
         let padded = self.vector::<u8>("rows/padded", range.clone())?;
         Ok((0..range.len())
-            .map(|i| Row {
+            .map(|i| RowSource {
                 start_frame: start_frame[i],
                 start_seconds: start_seconds[i],
                 end_seconds: end_seconds[i],
@@ -133,31 +139,35 @@ impl Store {
             .collect())
     }
 
-    /// The clips. Ids, offsets and lengths are required; paths and times are empty and 0 where another program left them
-    /// out.
+    /// Reads the clips. Ids, offsets and lengths are required. Missing paths and times, which other programs may omit, are
+    /// empty and 0.
     fn read_clips(&self) -> Result<Vec<StoredClip>> {
         let id = self.texts("clips/id")?;
-        let offset = self.all::<u64>("clips/offset")?;
-        let length = self.all::<u64>("clips/length")?;
+        let offset = self.values::<u64>("clips/offset")?;
+        let length = self.values::<u64>("clips/length")?;
         let count = id.len();
-        let path = if self.has("clips/path") { self.texts("clips/path")? } else { vec![String::new(); count] };
-        let times = |name: &str| if self.has(name) { self.all::<f64>(name) } else { Ok(vec![0.0; count]) };
+        let path = if self.has_dataset("clips/path") { self.texts("clips/path")? } else { vec![String::new(); count] };
+        let times = |name: &str| if self.has_dataset(name) { self.values::<f64>(name) } else { Ok(vec![0.0; count]) };
         let (fps, duration_seconds) = (times("clips/fps")?, times("clips/duration_seconds")?);
-        let frame_count = match self.has("clips/frame_count") {
-            true => self.all::<u64>("clips/frame_count")?,
+        let frame_count = match self.has_dataset("clips/frame_count") {
+            true => self.values::<u64>("clips/frame_count")?,
             false => vec![0; count],
         };
         let lengths = [path.len(), offset.len(), length.len(), frame_count.len(), fps.len(), duration_seconds.len()];
         if lengths.iter().any(|&n| n != count) {
-            return Err(self.wrong("damaged: the datasets below /clips differ in length".into()));
+            return Err(self.error("damaged: the datasets of /clips differ in length".into()));
         }
         let mut next = 0;
         let mut clips = Vec::with_capacity(count);
         for (i, (id, path)) in id.into_iter().zip(path).enumerate() {
             if offset[i] != next {
-                return Err(self.wrong(format!("damaged: clip {id} begins at row {}, not {next}", offset[i])));
+                return Err(self.error(format!("damaged: clip {id} starts at row {}, not {next}", offset[i])));
             }
-            next += length[i];
+            if length[i] == 0 {
+                return Err(self.error(format!("damaged: clip {id} has no rows")));
+            }
+            next = (next.checked_add(length[i]))
+                .ok_or_else(|| self.error(format!("damaged: clip {id} has {} rows", length[i])))?;
             clips.push(StoredClip {
                 id,
                 path,
@@ -169,11 +179,11 @@ impl Store {
             });
         }
         let rows = match self.payload {
-            Payload::Features { .. } => self.length("features")?,
-            Payload::Descriptors { .. } => self.length("rows/descriptors")?,
+            Payload::Features { .. } => self.len_of("features")?,
+            Payload::Descriptors { .. } => self.len_of("rows/descriptors")?,
         };
         if rows as u64 != next {
-            return Err(self.wrong(format!("damaged: its clips have {next} rows, but {rows} are there")));
+            return Err(self.error(format!("damaged: the clips have {next} rows, but the store has {rows}")));
         }
         Ok(clips)
     }
@@ -188,48 +198,64 @@ impl Store {
         Ok(id.into_iter().zip(stage).zip(error).map(|((id, stage), error)| Failure { id, stage, error }).collect())
     }
 
-    fn has(&self, name: &str) -> bool {
+    fn has_dataset(&self, name: &str) -> bool {
         self.file.dataset(name).is_ok()
     }
 
     fn dataset(&self, name: &str) -> Result<hdf5::Dataset> {
-        self.file.dataset(name).map_err(|_| self.wrong(format!("damaged: the dataset /{name} is missing")))
+        self.file.dataset(name).map_err(|_| self.error(format!("damaged: dataset /{name} is missing")))
     }
 
-    fn length(&self, name: &str) -> Result<usize> {
+    /// Returns the size of the first dimension of a dataset.
+    fn len_of(&self, name: &str) -> Result<usize> {
         Ok(self.dataset(name)?.shape().first().copied().unwrap_or(0))
     }
 
-    fn all<T: H5Type>(&self, name: &str) -> Result<Vec<T>> {
-        self.dataset(name)?.read_raw::<T>().map_err(wrong(&self.path))
+    /// Reads all values of a dataset.
+    fn values<T: H5Type>(&self, name: &str) -> Result<Vec<T>> {
+        self.dataset(name)?.read_raw::<T>().map_err(store_error(&self.path))
     }
 
+    /// Reads all strings of a dataset.
     fn texts(&self, name: &str) -> Result<Vec<String>> {
-        let of_length =
-            self.all::<VarLenUnicode>(name).map(|texts| texts.iter().map(|text| text.to_string()).collect());
-        // h5py writes `bytes` as ASCII, of variable or of fixed length.
-        let texts = of_length
-            .or_else(|_| self.all::<VarLenAscii>(name).map(|texts| texts.iter().map(|text| text.to_string()).collect()))
+        let utf8 = self.values::<VarLenUnicode>(name).map(|texts| texts.iter().map(|text| text.to_string()).collect());
+        // h5py writes `bytes` as ASCII, of variable or fixed length.
+        let texts = utf8
             .or_else(|_| {
-                self.all::<FixedAscii<256>>(name).map(|texts| texts.iter().map(|text| text.to_string()).collect())
+                self.values::<VarLenAscii>(name).map(|texts| texts.iter().map(|text| text.to_string()).collect())
+            })
+            .or_else(|_| {
+                self.values::<FixedAscii<256>>(name).map(|texts| texts.iter().map(|text| text.to_string()).collect())
             });
-        texts.map_err(|_: Error| self.wrong(format!("the dataset /{name} holds no text that can be read")))
+        texts.map_err(|_: Error| self.error(format!("damaged: dataset /{name} does not contain strings")))
     }
 
+    /// Reads a range of a one-dimensional dataset.
     fn vector<T: H5Type>(&self, name: &str, range: Range<usize>) -> Result<Vec<T>> {
-        let values = self.dataset(name)?.read_slice_1d::<T, _>(s![range]).map_err(wrong(&self.path))?;
+        let dataset = self.dataset(name)?;
+        if dataset.ndim() != 1 || dataset.shape()[0] < range.end {
+            let shape = dataset.shape();
+            return Err(self.error(format!("damaged: dataset /{name} has shape {shape:?}, not [{}]", range.end)));
+        }
+        let values = dataset.read_slice_1d::<T, _>(s![range]).map_err(store_error(&self.path))?;
         Ok(values.into_raw_vec_and_offset().0)
     }
 
+    /// Reads a range of rows of a two-dimensional dataset with D columns.
     fn matrix<T: H5Type>(&self, name: &str, range: Range<usize>) -> Result<Array2<T>> {
-        let dataset = self.dataset(name)?;
+        let (dataset, dim) = (self.dataset(name)?, self.payload.dim());
         if range.is_empty() {
-            return Ok(Array2::from_shape_fn((0, self.payload.dim()), |_| unreachable!("no element")));
+            return Ok(Array2::from_shape_fn((0, dim), |_| unreachable!("the array is empty")));
         }
-        dataset.read_slice_2d::<T, _>(s![range, ..]).map_err(wrong(&self.path))
+        let shape = dataset.shape();
+        if shape.len() != 2 || shape[0] < range.end || shape[1] != dim {
+            let expected = [range.end, dim];
+            return Err(self.error(format!("damaged: dataset /{name} has shape {shape:?}, not {expected:?}")));
+        }
+        dataset.read_slice_2d::<T, _>(s![range, ..]).map_err(store_error(&self.path))
     }
 
-    fn wrong(&self, message: String) -> Error {
+    fn error(&self, message: String) -> Error {
         Error::Store { path: self.path.clone(), message }
     }
 }
@@ -242,55 +268,55 @@ impl FeatureStore {
     /// Opens a feature store.
     ///
     /// # Errors
-    /// As [`Store::open`]; or it is a descriptor store.
+    /// Returns an error as [`Store::open`], or if the file is a descriptor store.
     pub fn open(path: &Path) -> Result<Self> {
         let store = Store::open(path)?;
         match store.payload {
             Payload::Features { .. } => Ok(Self(store)),
             Payload::Descriptors { .. } => {
-                Err(store.wrong("a descriptor store: make a feature store of it with kinoprobe-codebook".into()))
+                Err(store.error("a descriptor store: convert it to a feature store with kinoprobe-codebook".into()))
             }
         }
     }
 
-    /// Features a row, D.
+    /// Returns the number of features per row, D.
     pub fn dim(&self) -> usize {
         self.payload.dim()
     }
 
-    /// The rows `range` of the features, (rows, D).
+    /// Reads a range of rows, (rows, D).
+    ///
+    /// # Errors
+    /// Returns an error if the range exceeds the dataset, or it cannot be read.
     pub fn features(&self, range: Range<usize>) -> Result<Array2<f32>> {
         self.matrix("features", range)
     }
 
-    /// One vector a clip, (N, D): as stored, or else made of the rows here.
+    /// Reads one vector per clip, (N, D). If the store has no pooled features, they are computed from the rows.
     ///
     /// # Errors
-    /// The rows are to be a sequence; or they cannot be read.
+    /// Returns an error for [`Pooling::None`], or if the features cannot be read.
     pub fn pooled(&self, pooling: Pooling) -> Result<Array2<f32>> {
         let name = match pooling {
             Pooling::Mean => "pooled/mean",
             Pooling::Max => "pooled/max",
-            Pooling::None => return Err(self.wrong("a sequence of rows is no one vector a clip".into())),
+            Pooling::None => return Err(self.error("pooling none yields sequences, not one vector per clip".into())),
         };
-        if self.has(name) {
+        if self.has_dataset(name) {
             return self.matrix(name, 0..self.clips.len());
         }
         let mut pooled = Array2::zeros((self.clips.len(), self.dim()));
         for (clip, mut vector) in self.clips.iter().zip(pooled.rows_mut()) {
             let rows = self.features(clip.offset..clip.offset + clip.length)?;
-            if rows.is_empty() {
-                return Err(self.wrong(format!("clip {} has no row", clip.id)));
-            }
             match pooling {
-                Pooling::Max => vector.assign(&rows.fold_axis(Axis(0), f32::NEG_INFINITY, |most, &x| most.max(x))),
+                Pooling::Max => vector.assign(&rows.fold_axis(Axis(0), f32::NEG_INFINITY, |max, &x| max.max(x))),
                 _ => vector.assign(&(rows.mapv(f64::from).sum_axis(Axis(0)) / rows.nrows() as f64).mapv(|x| x as f32)),
             }
         }
         Ok(pooled)
     }
 
-    /// Whether the features come from untrained (seeded) weights.
+    /// Returns `true` if the features come from untrained (seeded) weights.
     pub fn untrained(&self) -> bool {
         self.provenance.untrained()
     }
@@ -311,21 +337,27 @@ impl DescriptorStore {
     /// Opens a descriptor store.
     ///
     /// # Errors
-    /// As [`Store::open`]; or it is a feature store.
+    /// Returns an error as [`Store::open`], or if the file is a feature store.
     pub fn open(path: &Path) -> Result<Self> {
         let store = Store::open(path)?;
         match store.payload {
             Payload::Descriptors { .. } => Ok(Self(store)),
-            Payload::Features { .. } => Err(store.wrong("a feature store, not a descriptor store".into())),
+            Payload::Features { .. } => Err(store.error("a feature store, not a descriptor store".into())),
         }
     }
 
-    /// How many descriptors each row (frame) has, R of them.
-    pub fn row_lengths(&self) -> Result<Vec<u32>> {
+    /// Reads the number of descriptors of each of the R rows.
+    ///
+    /// # Errors
+    /// Returns an error if the dataset cannot be read.
+    pub fn descriptor_counts(&self) -> Result<Vec<u32>> {
         self.vector("rows/descriptors", 0..self.row_count())
     }
 
-    /// The descriptors `range`, (descriptors, D).
+    /// Reads a range of descriptors, (descriptors, D).
+    ///
+    /// # Errors
+    /// Returns an error if the range exceeds the dataset, or it cannot be read.
     pub fn descriptors(&self, range: Range<usize>) -> Result<Array2<u8>> {
         self.matrix("descriptors", range)
     }

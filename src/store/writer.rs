@@ -1,4 +1,4 @@
-//! Writing a whole store in one pass.
+//! Writing of stores in one pass.
 
 use std::path::{Path, PathBuf};
 
@@ -6,77 +6,81 @@ use hdf5::types::VarLenUnicode;
 use hdf5::{Dataset, File, H5Type};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
-use super::layout::{Payload, Provenance, text, wrong};
-use super::{ClipRows, Failure, Values};
+use super::attributes::{hdf5_text, store_error};
+use super::clip::{ClipRows, Failure, Values};
+use super::provenance::{Payload, Provenance};
 use crate::error::{Error, Result};
 
-/// Rows a chunk of `/features`.
+/// Rows per chunk of `/features`.
 const CHUNK_ROWS: usize = 64;
-/// Entries a chunk of the one-dimensional datasets.
-const CHUNK_ENTRIES: usize = 1024;
-/// gzip's fastest level: embeddings hardly compress, and every reader has gzip.
+/// Elements per chunk of one-dimensional datasets.
+const CHUNK_LEN: usize = 1024;
+/// gzip's fastest level, since embeddings hardly compress. All readers support gzip.
 const GZIP_LEVEL: u8 = 1;
 
-/// Rows that are collected before they are written: whole chunks, so that nothing is compressed twice.
-const ROWS_AT_ONCE: usize = 16 * CHUNK_ROWS;
+/// Number of rows that are buffered. Complete chunks are written, so that none is compressed twice.
+const BUFFER_ROWS: usize = 16 * CHUNK_ROWS;
 
-/// Writes `NAME.h5.new`; [`StoreWriter::finish`] renames it to `NAME.h5`. Clips stand in the order in which they come.
+/// Writes `NAME.h5.new`, which [`StoreWriter::finish`] renames to `NAME.h5`. Clips keep the order in which they are pushed.
 pub struct StoreWriter {
     path: PathBuf,
-    unfinished: PathBuf,
+    partial_path: PathBuf,
     file: File,
     payload: Payload,
     provenance: Provenance,
+    /// Number of clips in the file.
     clips: usize,
+    /// Number of rows in the file.
     rows: usize,
-    values: usize,
+    /// Number of descriptors in the file.
+    descriptors: usize,
     pending: Vec<ClipRows>,
     pending_rows: usize,
     failures: Vec<Failure>,
 }
 
 impl StoreWriter {
-    /// Begins a store.
+    /// Creates a store.
     ///
     /// # Errors
-    /// The folder cannot be made or the file cannot be created.
+    /// Returns an error if the folder or the file cannot be created.
     pub fn create(path: &Path, payload: Payload, provenance: &Provenance) -> Result<Self> {
-        let mut unfinished = path.as_os_str().to_owned();
-        unfinished.push(".new");
-        let unfinished = PathBuf::from(unfinished);
+        let mut partial_path = path.as_os_str().to_owned();
+        partial_path.push(".new");
+        let partial_path = PathBuf::from(partial_path);
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         }
         let mut provenance = provenance.clone();
         provenance.stamp();
-        let file = File::create(&unfinished).map_err(wrong(&unfinished))?;
-        lay_out(&file, payload).map_err(wrong(&unfinished))?;
+        let file = File::create(&partial_path).map_err(store_error(&partial_path))?;
+        create_datasets(&file, payload).map_err(store_error(&partial_path))?;
         Ok(Self {
             path: path.to_path_buf(),
-            unfinished,
+            partial_path,
             file,
             payload,
             provenance,
             clips: 0,
             rows: 0,
-            values: 0,
+            descriptors: 0,
             pending: Vec::new(),
             pending_rows: 0,
             failures: Vec::new(),
         })
     }
 
-    /// Takes the next clip.
+    /// Appends a clip.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn push(&mut self, clip: ClipRows) -> Result<()> {
         self.pending_rows += clip.rows.len();
         self.pending.push(clip);
-        if self.pending_rows >= ROWS_AT_ONCE { self.write_pending() } else { Ok(()) }
+        if self.pending_rows >= BUFFER_ROWS { self.write_pending() } else { Ok(()) }
     }
 
-    /// Takes a clip that failed.
+    /// Appends a failure.
     pub fn push_failure(&mut self, failure: Failure) {
         self.failures.push(failure);
     }
@@ -87,7 +91,7 @@ impl StoreWriter {
         if clips.is_empty() {
             return Ok(());
         }
-        self.write_rows(&clips).and_then(|()| self.write_clips(&clips)).map_err(wrong(&self.unfinished))
+        self.write_rows(&clips).and_then(|()| self.write_clips(&clips)).map_err(store_error(&self.partial_path))
     }
 
     fn write_failures(&self) -> hdf5::Result<()> {
@@ -98,16 +102,16 @@ impl StoreWriter {
 
     fn write_rows(&mut self, clips: &[ClipRows]) -> hdf5::Result<()> {
         let rows: Vec<_> = clips.iter().flat_map(|clip| &clip.rows).collect();
-        let owner = clips.iter().enumerate().flat_map(|(i, clip)| {
+        let clip_indices = clips.iter().enumerate().flat_map(|(i, clip)| {
             let clip_index = (self.clips + i) as u32;
             clip.rows.iter().map(move |_| clip_index)
         });
-        let at = self.rows;
-        self.append("rows/clip", at, owner)?;
-        self.append("rows/start_frame", at, rows.iter().map(|row| row.start_frame))?;
-        self.append("rows/start_seconds", at, rows.iter().map(|row| row.start_seconds))?;
-        self.append("rows/end_seconds", at, rows.iter().map(|row| row.end_seconds))?;
-        self.append("rows/padded", at, rows.iter().map(|row| row.padded as u8))?;
+        let start = self.rows;
+        self.append("rows/clip", start, clip_indices)?;
+        self.append("rows/start_frame", start, rows.iter().map(|row| row.start_frame))?;
+        self.append("rows/start_seconds", start, rows.iter().map(|row| row.start_seconds))?;
+        self.append("rows/end_seconds", start, rows.iter().map(|row| row.end_seconds))?;
+        self.append("rows/padded", start, rows.iter().map(|row| row.padded as u8))?;
         match self.payload {
             Payload::Features { dim } => {
                 let blocks: Vec<ArrayView2<f32>> = clips.iter().map(|clip| features(&clip.values)).collect();
@@ -120,17 +124,17 @@ impl StoreWriter {
             }
             Payload::Descriptors { dim } => {
                 let (counts, blocks): (Vec<_>, Vec<_>) = clips.iter().map(|clip| descriptors(&clip.values)).unzip();
-                self.append("rows/descriptors", at, counts.iter().copied().flatten().copied())?;
+                self.append("rows/descriptors", start, counts.iter().copied().flatten().copied())?;
                 let block = stack(&blocks, dim);
-                append_matrix(&self.file.dataset("descriptors")?, self.values, block.view())?;
-                self.values += block.nrows();
+                append_matrix(&self.file.dataset("descriptors")?, self.descriptors, block.view())?;
+                self.descriptors += block.nrows();
             }
         }
         Ok(())
     }
 
     fn write_clips(&mut self, clips: &[ClipRows]) -> hdf5::Result<()> {
-        let at = self.clips;
+        let start = self.clips;
         let mut next = self.rows;
         let offsets: Vec<u64> = clips
             .iter()
@@ -140,103 +144,113 @@ impl StoreWriter {
                 offset as u64
             })
             .collect();
-        self.append("clips/offset", at, offsets)?;
-        self.append("clips/length", at, clips.iter().map(|clip| clip.rows.len() as u32))?;
-        self.append("clips/frame_count", at, clips.iter().map(|clip| clip.frame_count))?;
-        self.append("clips/fps", at, clips.iter().map(|clip| clip.fps))?;
-        self.append("clips/duration_seconds", at, clips.iter().map(|clip| clip.duration_seconds))?;
-        self.append_text("clips/path", at, clips.iter().map(|clip| clip.path.as_str()))?;
-        self.append_text("clips/id", at, clips.iter().map(|clip| clip.id.as_str()))?;
+        self.append("clips/offset", start, offsets)?;
+        self.append("clips/length", start, clips.iter().map(|clip| clip.rows.len() as u32))?;
+        self.append("clips/frame_count", start, clips.iter().map(|clip| clip.frame_count))?;
+        self.append("clips/fps", start, clips.iter().map(|clip| clip.fps))?;
+        self.append("clips/duration_seconds", start, clips.iter().map(|clip| clip.duration_seconds))?;
+        self.append_text("clips/path", start, clips.iter().map(|clip| clip.path.as_str()))?;
+        self.append_text("clips/id", start, clips.iter().map(|clip| clip.id.as_str()))?;
         self.rows = next;
         self.clips += clips.len();
         Ok(())
     }
 
-    /// Adds a dataset beside the contract's (the codebook's centroids).
-    pub fn write_matrix(&mut self, name: &str, values: ArrayView2<'_, f32>) -> Result<()> {
-        self.file.new_dataset_builder().with_data(values).create(name).map(|_| ()).map_err(wrong(&self.unfinished))
-    }
-
-    /// Writes what is pending, closes the file, makes it durable and gives it its name.
+    /// Adds a dataset that is not part of the format, such as the codebook's centroids.
     ///
     /// # Errors
-    /// The file cannot be written or renamed.
+    /// Returns an error if the file cannot be written.
+    pub fn write_matrix(&mut self, name: &str, values: ArrayView2<'_, f32>) -> Result<()> {
+        self.file
+            .new_dataset_builder()
+            .with_data(values)
+            .create(name)
+            .map(|_| ())
+            .map_err(store_error(&self.partial_path))
+    }
+
+    /// Writes the buffered rows, the failures and the provenance, syncs the file and renames it.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be written or renamed.
     pub fn finish(mut self) -> Result<()> {
         self.write_pending()?;
         self.write_failures()
             .and_then(|()| self.provenance.write(&self.file, self.payload))
             .and_then(|()| self.file.close())
-            .map_err(wrong(&self.unfinished))?;
-        let durable = std::fs::File::open(&self.unfinished).and_then(|file| file.sync_all());
-        durable.and_then(|()| std::fs::rename(&self.unfinished, &self.path)).map_err(Error::io(&self.path))
+            .map_err(store_error(&self.partial_path))?;
+        let synced = std::fs::File::open(&self.partial_path).and_then(|file| file.sync_all());
+        synced.and_then(|()| std::fs::rename(&self.partial_path, &self.path)).map_err(Error::io(&self.path))
     }
 
-    fn append<T: H5Type>(&self, name: &str, at: usize, values: impl IntoIterator<Item = T>) -> hdf5::Result<()> {
+    /// Appends values to a one-dimensional dataset at position `start`.
+    fn append<T: H5Type>(&self, name: &str, start: usize, values: impl IntoIterator<Item = T>) -> hdf5::Result<()> {
         let values = Array1::from_iter(values);
-        append_vector(&self.file.dataset(name)?, at, values.view())
+        append_vector(&self.file.dataset(name)?, start, values.view())
     }
 
-    fn append_text<'a>(&self, name: &str, at: usize, values: impl Iterator<Item = &'a str>) -> hdf5::Result<()> {
-        self.append::<VarLenUnicode>(name, at, values.map(text))
+    fn append_text<'a>(&self, name: &str, start: usize, values: impl Iterator<Item = &'a str>) -> hdf5::Result<()> {
+        self.append::<VarLenUnicode>(name, start, values.map(hdf5_text))
     }
 }
 
-/// Creates the empty datasets.
-fn lay_out(file: &File, payload: Payload) -> hdf5::Result<()> {
+/// Creates the datasets, without elements.
+fn create_datasets(file: &File, payload: Payload) -> hdf5::Result<()> {
     let rows = file.create_group("rows")?;
-    vector::<u32>(&rows, "clip")?;
-    vector::<u64>(&rows, "start_frame")?;
-    vector::<f64>(&rows, "start_seconds")?;
-    vector::<f64>(&rows, "end_seconds")?;
-    vector::<u8>(&rows, "padded")?;
+    create_vector::<u32>(&rows, "clip")?;
+    create_vector::<u64>(&rows, "start_frame")?;
+    create_vector::<f64>(&rows, "start_seconds")?;
+    create_vector::<f64>(&rows, "end_seconds")?;
+    create_vector::<u8>(&rows, "padded")?;
     let clips = file.create_group("clips")?;
-    vector::<VarLenUnicode>(&clips, "id")?;
-    vector::<VarLenUnicode>(&clips, "path")?;
-    vector::<u64>(&clips, "offset")?;
-    vector::<u32>(&clips, "length")?;
-    vector::<u64>(&clips, "frame_count")?;
-    vector::<f64>(&clips, "fps")?;
-    vector::<f64>(&clips, "duration_seconds")?;
+    create_vector::<VarLenUnicode>(&clips, "id")?;
+    create_vector::<VarLenUnicode>(&clips, "path")?;
+    create_vector::<u64>(&clips, "offset")?;
+    create_vector::<u32>(&clips, "length")?;
+    create_vector::<u64>(&clips, "frame_count")?;
+    create_vector::<f64>(&clips, "fps")?;
+    create_vector::<f64>(&clips, "duration_seconds")?;
     let failures = file.create_group("failures")?;
     for name in ["id", "stage", "error"] {
-        vector::<VarLenUnicode>(&failures, name)?;
+        create_vector::<VarLenUnicode>(&failures, name)?;
     }
     match payload {
         Payload::Features { dim } => {
-            matrix::<f32>(file, "features", dim, CHUNK_ROWS)?;
+            create_matrix::<f32>(file, "features", dim, CHUNK_ROWS)?;
             let pooled = file.create_group("pooled")?;
-            matrix::<f32>(&pooled, "mean", dim, CHUNK_ROWS)?;
-            matrix::<f32>(&pooled, "max", dim, CHUNK_ROWS)
+            create_matrix::<f32>(&pooled, "mean", dim, CHUNK_ROWS)?;
+            create_matrix::<f32>(&pooled, "max", dim, CHUNK_ROWS)
         }
         Payload::Descriptors { dim } => {
-            vector::<u32>(&rows, "descriptors")?;
-            matrix::<u8>(file, "descriptors", dim, CHUNK_ROWS * 32)
+            create_vector::<u32>(&rows, "descriptors")?;
+            create_matrix::<u8>(file, "descriptors", dim, CHUNK_ROWS * 32)
         }
     }
 }
 
-fn vector<T: H5Type>(group: &hdf5::Group, name: &str) -> hdf5::Result<()> {
-    group.new_dataset::<T>().chunk(CHUNK_ENTRIES).shape(0..).create(name).map(|_| ())
+fn create_vector<T: H5Type>(group: &hdf5::Group, name: &str) -> hdf5::Result<()> {
+    group.new_dataset::<T>().chunk(CHUNK_LEN).shape(0..).create(name).map(|_| ())
 }
 
-fn matrix<T: H5Type>(group: &hdf5::Group, name: &str, dim: usize, chunk_rows: usize) -> hdf5::Result<()> {
+fn create_matrix<T: H5Type>(group: &hdf5::Group, name: &str, dim: usize, chunk_rows: usize) -> hdf5::Result<()> {
     let builder = group.new_dataset::<T>().chunk((chunk_rows, dim.max(1))).shuffle().deflate(GZIP_LEVEL);
     builder.shape((0.., dim)).create(name).map(|_| ())
 }
 
-fn append_vector<T: H5Type>(dataset: &Dataset, at: usize, values: ArrayView1<'_, T>) -> hdf5::Result<()> {
-    dataset.resize(at + values.len())?;
-    dataset.write_slice(values, s![at..])
+fn append_vector<T: H5Type>(dataset: &Dataset, start: usize, values: ArrayView1<'_, T>) -> hdf5::Result<()> {
+    dataset.resize(start + values.len())?;
+    dataset.write_slice(values, s![start..])
 }
 
-fn append_matrix<T: H5Type>(dataset: &Dataset, at: usize, values: ArrayView2<'_, T>) -> hdf5::Result<()> {
-    dataset.resize((at + values.nrows(), values.ncols()))?;
+fn append_matrix<T: H5Type>(dataset: &Dataset, start: usize, values: ArrayView2<'_, T>) -> hdf5::Result<()> {
+    dataset.resize((start + values.nrows(), values.ncols()))?;
     if values.nrows() == 0 {
         return Ok(());
     }
-    dataset.write_slice(values, s![at.., ..])
+    dataset.write_slice(values, s![start.., ..])
 }
 
+/// Concatenates rows.
 fn stack<T: Clone>(blocks: &[ArrayView2<'_, T>], dim: usize) -> Array2<T> {
     let rows = blocks.iter().map(|block| block.nrows()).sum();
     let values = blocks.iter().flat_map(|block| block.iter().cloned()).collect();
@@ -246,18 +260,18 @@ fn stack<T: Clone>(blocks: &[ArrayView2<'_, T>], dim: usize) -> Array2<T> {
 fn features(values: &Values) -> ArrayView2<'_, f32> {
     match values {
         Values::Features(rows) => rows.view(),
-        Values::Descriptors { .. } => unreachable!("a feature store takes features"),
+        Values::Descriptors { .. } => unreachable!("a feature store contains features"),
     }
 }
 
 fn descriptors(values: &Values) -> (&Vec<u32>, ArrayView2<'_, u8>) {
     match values {
         Values::Descriptors { counts, values } => (counts, values.view()),
-        Values::Features(_) => unreachable!("a descriptor store takes descriptors"),
+        Values::Features(_) => unreachable!("a descriptor store contains descriptors"),
     }
 }
 
-/// Mean (summed in f64) and maximum over the rows of one clip.
+/// Computes mean (in f64) and maximum over the rows of one clip.
 fn pool(rows: ArrayView2<'_, f32>) -> (Array1<f32>, Array1<f32>) {
     let mut sum = Array1::<f64>::zeros(rows.ncols());
     let mut max = Array1::from_elem(rows.ncols(), f32::NEG_INFINITY);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use kinoprobe::store::{ClipRows, Failure, Payload, Provenance, Row, StoreWriter, Values};
+use kinoprobe::store::{ClipRows, Failure, Payload, Provenance, RowSource, StoreWriter, Values};
 use ndarray::Array2;
 use tempfile::TempDir;
 
@@ -76,7 +76,7 @@ impl Bench {
                     frame_count: 1,
                     fps: 25.0,
                     duration_seconds: 0.04,
-                    rows: vec![Row { start_frame: 0, start_seconds: 0.0, end_seconds: 0.04, padded: false }],
+                    rows: vec![RowSource { start_frame: 0, start_seconds: 0.0, end_seconds: 0.04, padded: false }],
                     values: Values::Features(Array2::from_shape_vec((1, dim), clip.features.clone()).unwrap()),
                 })
                 .unwrap();

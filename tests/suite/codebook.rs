@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use assert_cmd::Command;
-use kinoprobe::store::{ClipRows, Failure, FeatureStore, Payload, Pooling, Provenance, Row, StoreWriter, Values};
+use kinoprobe::store::{ClipRows, Failure, FeatureStore, Payload, Pooling, Provenance, RowSource, StoreWriter, Values};
 use ndarray::{Array2, Axis, s};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -31,7 +31,7 @@ fn data(changed: Option<usize>) -> TempDir {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(if changed == Some(i) { 1000 } else { i as u64 });
         let counts: Vec<u32> = (0..FRAMES).map(|f| ((i + 5 * f) % 12) as u32).collect();
         let total = counts.iter().sum::<u32>() as usize;
-        let rows = (0..FRAMES).map(|f| Row {
+        let rows = (0..FRAMES).map(|f| RowSource {
             start_frame: f as u64,
             start_seconds: f as f64 / 25.0,
             end_seconds: (f + 1) as f64 / 25.0,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use kinoprobe::store::{ClipRows, Payload, Provenance, Row, StoreWriter, Values};
+use kinoprobe::store::{ClipRows, Payload, Provenance, RowSource, StoreWriter, Values};
 use ndarray::Array2;
 use tempfile::TempDir;
 
@@ -164,7 +164,7 @@ fn classify_reports_manifest_errors_and_splits_by_group() {
                 frame_count: 1,
                 fps: 25.0,
                 duration_seconds: 0.04,
-                rows: vec![Row { start_frame: 0, start_seconds: 0.0, end_seconds: 0.04, padded: false }],
+                rows: vec![RowSource { start_frame: 0, start_seconds: 0.0, end_seconds: 0.04, padded: false }],
                 values: Values::Features(Array2::from_elem((1, 2), i as f32)),
             })
             .unwrap();

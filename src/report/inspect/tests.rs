@@ -3,7 +3,7 @@ use ndarray::{Array2, array};
 use super::*;
 use crate::error::Error;
 use crate::manifest::{Clip, Manifest, Split};
-use crate::store::{ClipRows, Failure, Payload, Provenance, Row, StoreWriter, Values};
+use crate::store::{ClipRows, Failure, Payload, Provenance, RowSource, StoreWriter, Values};
 
 fn store(path: &std::path::Path) {
     let provenance = Provenance {
@@ -16,7 +16,7 @@ fn store(path: &std::path::Path) {
     let mut writer = StoreWriter::create(path, Payload::Features { dim: 3 }, &provenance).unwrap();
     for (i, id) in ["a", "b", "c", "d"].into_iter().enumerate() {
         let values = array![[i as f32, 7.0, 1.0], [i as f32, 7.0, if i == 2 { f32::NAN } else { -1.0 }]];
-        let row = |padded| Row { start_frame: 0, start_seconds: 0.0, end_seconds: 0.5, padded };
+        let row = |padded| RowSource { start_frame: 0, start_seconds: 0.0, end_seconds: 0.5, padded };
         writer
             .push(ClipRows {
                 id: id.into(),
