@@ -1,34 +1,35 @@
-//! A slice of the rows: its labels, its sums, and what is known of its distances.
+//! State of a slice of rows: sums and bounds of distances.
 
 use ndarray::{Array2, CowArray, Ix2};
 use pulp::Arch;
 
-use super::scoring::{BLOCK_ROWS, Scorer, Scratch, squared_distance};
-use super::{Number, center_of, rows_of};
+use super::distance::{Number, squared_distance};
+use super::rows::{BLOCK_ROWS, center_of, rows_of};
+use super::scoring::{Scorer, Scratch};
 
-/// How far the centers moved in the last update.
+/// Movements of the centers in the last update.
 pub(super) struct Drift {
-    /// Each, as a distance.
+    /// Distance for each center.
     each: Vec<f32>,
-    /// The one that moved farthest.
+    /// The center with the largest movement.
     farthest: usize,
-    /// How far it moved, and how far the next.
+    /// The two largest movements.
     largest: (f32, f32),
-    /// The squares summed.
+    /// Sum of the squared movements.
     pub total: f64,
 }
 
 impl Drift {
-    /// Before the first iteration: as far as can be, so that every row is looked at.
+    /// Returns infinite movements, for the first iteration, in which no row is skipped.
     pub fn unknown(clusters: usize) -> Self {
         let far = f32::INFINITY;
         Self { each: vec![far; clusters], farthest: 0, largest: (far, far), total: f64::INFINITY }
     }
 
-    /// From the squares.
+    /// Computes the movements from their squares.
     pub fn of(moved: &[f64]) -> Self {
-        // Rounded up.
-        let each: Vec<f32> = moved.iter().map(|square| square.sqrt() as f32 * UP).collect();
+        // Rounded up, since these are bounds.
+        let each: Vec<f32> = moved.iter().map(|square| square.sqrt() as f32 * ROUND_UP).collect();
         let farthest = (0..each.len()).fold(0, |best, other| if each[other] > each[best] { other } else { best });
         let others = each.iter().enumerate().filter(|(cluster, _)| *cluster != farthest).map(|(_, moved)| *moved);
         let largest = (each[farthest], others.fold(0.0, f32::max));
@@ -36,19 +37,22 @@ impl Drift {
     }
 }
 
-/// Just above and below one: a bound is rounded away from what it bounds.
-const UP: f32 = 1.0 + 2.0 * f32::EPSILON;
-const DOWN: f32 = 1.0 - 2.0 * f32::EPSILON;
+/// Factor that rounds an upper bound up.
+const ROUND_UP: f32 = 1.0 + 2.0 * f32::EPSILON;
+/// Factor that rounds a lower bound down.
+const ROUND_DOWN: f32 = 1.0 - 2.0 * f32::EPSILON;
 
+/// A slice of the rows.
 pub(super) struct Slice {
     arch: Arch,
     scratch: Scratch,
-    /// Distance to the own center at the most, and to any other at the least; one a row.
+    /// Upper bound of the distance to the own center, for each row.
     upper: Vec<f32>,
+    /// Lower bound of the distance to any other center, for each row.
     lower: Vec<f32>,
-    /// Rows whose nearest center must be looked for.
+    /// Rows whose nearest center has to be computed.
     pending: Vec<usize>,
-    /// Sums of the rows of each center, (k, D). Differences are added when a label changes, which is exact for bytes.
+    /// Sums of the rows of each center, (k, D). They are updated when a label changes, which is exact for bytes.
     sums: Vec<f64>,
     counts: Vec<u64>,
     changed: usize,
@@ -68,18 +72,18 @@ impl Slice {
         }
     }
 
-    /// Rows whose label changed.
+    /// Returns the number of rows whose label changed.
     pub fn changed(&self) -> usize {
         self.changed
     }
 
-    /// Adds the sums and numbers of rows of each center.
+    /// Adds the slice's sums and numbers of rows of each center to the totals.
     pub fn add_to(&self, sums: &mut [f64], counts: &mut [u64]) {
         sums.iter_mut().zip(&self.sums).for_each(|(total, sum)| *total += sum);
         counts.iter_mut().zip(&self.counts).for_each(|(total, count)| *total += count);
     }
 
-    /// Labels the rows from `first` on by the nearest center, after the centers moved by `drift`.
+    /// Assigns the rows, the first of which is `first`, to their nearest centers after the centers moved by `drift`.
     pub fn relabel<T: Number>(
         &mut self,
         data: &CowArray<'_, T, Ix2>,
@@ -94,12 +98,12 @@ impl Slice {
             let label = labels[row] as usize;
             if let Some(own) = drift.each.get(label) {
                 let others = if label == drift.farthest { drift.largest.1 } else { drift.largest.0 };
-                self.upper[row] = (self.upper[row] + own) * UP;
-                self.lower[row] = (self.lower[row] - others) * DOWN;
+                self.upper[row] = (self.upper[row] + own) * ROUND_UP;
+                self.lower[row] = (self.lower[row] - others) * ROUND_DOWN;
                 if self.upper[row] < self.lower[row] {
                     continue;
                 }
-                // The bound may only have grown loose.
+                // Tighten the upper bound with the exact distance.
                 let (values, center) = (rows_of(data, first + row, 1), center_of(centroids, labels[row]));
                 let distance = self
                     .arch
@@ -121,6 +125,7 @@ impl Slice {
         self.label_pending(data, first, labels, scorer);
     }
 
+    /// Computes the nearest centers of the pending rows.
     fn label_pending<T: Number>(
         &mut self,
         data: &CowArray<'_, T, Ix2>,
@@ -131,17 +136,17 @@ impl Slice {
         if self.pending.is_empty() {
             return;
         }
-        for (place, &row) in self.pending.iter().enumerate() {
-            self.scratch.put(place, rows_of(data, first + row, 1));
+        for (slot, &row) in self.pending.iter().enumerate() {
+            self.scratch.put(slot, rows_of(data, first + row, 1));
         }
         scorer.nearest(&mut self.scratch, self.pending.len());
-        for (place, &row) in self.pending.iter().enumerate() {
-            (self.upper[row], self.lower[row]) = scorer.bounds(&self.scratch, place);
-            let (old, new) = (labels[row], self.scratch.nearest[place]);
+        for (slot, &row) in self.pending.iter().enumerate() {
+            (self.upper[row], self.lower[row]) = scorer.bounds(&self.scratch, slot);
+            let (old, new) = (labels[row], self.scratch.nearest[slot]);
             if old != new {
                 labels[row] = new;
                 self.changed += 1;
-                let values = self.scratch.row(place);
+                let values = self.scratch.row(slot);
                 let columns = values.len();
                 let (sums, counts) = (&mut self.sums, &mut self.counts);
                 let mut add = |cluster: u32, sign: f64| {

@@ -7,7 +7,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::{Clusters, KMeans, assign};
 
-/// `per` bytes around each of `centers` random points, 16 columns; rows of one center stand together.
+/// `per` rows of 16 bytes around each of `centers` random points. Rows of a center are consecutive.
 fn blobs(centers: usize, per: usize, spread: f32, seed: u64) -> Array2<u8> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let points = Array2::from_shape_fn((centers, 16), |_| rng.gen_range(40.0..200.0f32));
@@ -24,7 +24,7 @@ fn threads(count: usize, body: impl FnOnce() -> Clusters + Send) -> Clusters {
     rayon::ThreadPoolBuilder::new().num_threads(count).build().unwrap().install(body)
 }
 
-/// What every result has to be: labels of the nearest center, inertia of those labels.
+/// Checks that labels are nearest centers and that the inertia matches them.
 fn check(data: ArrayView2<'_, u8>, found: &Clusters) {
     let distance = |row: usize, cluster: usize| -> f64 {
         let pairs = data.row(row).into_iter().zip(found.centroids.row(cluster)).map(|(&x, &c)| (f64::from(x), c));
@@ -34,7 +34,7 @@ fn check(data: ArrayView2<'_, u8>, found: &Clusters) {
     for (row, &label) in found.labels.iter().enumerate() {
         let own = distance(row, label as usize);
         for cluster in 0..found.centroids.nrows() {
-            assert!(own <= distance(row, cluster) * (1.0 + 1e-6) + 1e-2, "row {row} is nearer to {cluster}");
+            assert!(own <= distance(row, cluster) * (1.0 + 1e-6) + 1e-2, "row {row} is closer to {cluster}");
         }
         inertia += own;
     }
@@ -55,15 +55,15 @@ fn finds_separate_blobs() {
 }
 
 #[test]
-fn any_number_of_threads_gives_the_same_bits() {
+fn the_result_does_not_depend_on_the_number_of_threads() {
     let data = blobs(40, 211, 60.0, 2);
-    let wide = data.mapv(|value| f32::from(value) * 1.1);
+    let scaled = data.mapv(|value| f32::from(value) * 1.1);
     let bytes = threads(1, || settings(25).fit(data.view()).unwrap());
-    let floats = threads(1, || settings(25).fit(wide.view()).unwrap());
+    let floats = threads(1, || settings(25).fit(scaled.view()).unwrap());
     check(data.view(), &bytes);
     for count in [2, 3, 7] {
         assert_eq!(threads(count, || settings(25).fit(data.view()).unwrap()), bytes);
-        assert_eq!(threads(count, || settings(25).fit(wide.view()).unwrap()), floats);
+        assert_eq!(threads(count, || settings(25).fit(scaled.view()).unwrap()), floats);
     }
     assert_ne!(KMeans { seed: 1, ..settings(25) }.fit(data.view()).unwrap().centroids, bytes.centroids);
 }
@@ -88,10 +88,10 @@ fn agrees_with_linfa_from_the_same_start() {
 }
 
 #[test]
-fn an_empty_cluster_is_given_the_farthest_row() {
+fn an_empty_cluster_gets_the_farthest_row() {
     let data: Array2<u8> = array![[0, 0], [2, 0], [100, 0], [103, 0], [200, 90], [102, 0]];
     let start = array![[1f32, 0.0], [101.0, 0.0], [250.0, 250.0], [255.0, 255.0]];
-    // Nothing is nearest to the last center; row 4 is nearest to the third.
+    // No row is nearest to the last center; row 4 is nearest to the third.
     let found = settings(4).fit_from(data.view(), start).unwrap();
     check(data.view(), &found);
     let mut used = found.labels.clone();
@@ -101,7 +101,7 @@ fn an_empty_cluster_is_given_the_farthest_row() {
 }
 
 #[test]
-fn fewer_distinct_rows_than_centers_ends() {
+fn terminates_with_fewer_distinct_rows_than_centers() {
     let data = Array2::from_shape_fn((50, 3), |(row, _)| (row % 2) as u8 * 200);
     let found = settings(5).fit(data.view()).unwrap();
     assert_eq!(found.inertia, 0.0);
@@ -109,23 +109,23 @@ fn fewer_distinct_rows_than_centers_ends() {
 }
 
 #[test]
-fn refuses_what_cannot_be_clustered() {
+fn rejects_invalid_data() {
     let message = settings(5).fit(Array2::<u8>::zeros((4, 3)).view()).unwrap_err().to_string();
-    assert!(message.contains("4 rows cannot make 5 clusters"), "{message}");
+    assert!(message.contains("4 rows are too few for 5 clusters"), "{message}");
     assert!(settings(0).fit(Array2::<u8>::zeros((4, 3)).view()).is_err());
     assert!(settings(1).fit(array![[f32::NAN]].view()).is_err());
     assert!(settings(2).fit_from(Array2::<u8>::zeros((4, 3)).view(), Array2::zeros((2, 2))).is_err());
 }
 
 #[test]
-fn assigns_the_first_of_equally_near_centers() {
+fn assigns_the_first_center_in_case_of_ties() {
     let centers = array![[0f32, 0.0], [10.0, 0.0], [10.0, 0.0], [0.0, 10.0]];
     let rows: Array2<u8> = array![[5, 0], [10, 0], [11, 1], [1, 9], [0, 0]];
     assert_eq!(assign(rows.view(), &centers), [0, 1, 1, 3, 0]);
     assert_eq!(assign(Array2::<u8>::zeros((0, 2)).view(), &centers), [0u32; 0]);
-    // A view that is no standard layout.
-    let turned = rows.t().to_owned();
-    assert_eq!(assign(turned.t(), &centers), [0, 1, 1, 3, 0]);
+    // A view without standard layout.
+    let transposed = rows.t().to_owned();
+    assert_eq!(assign(transposed.t(), &centers), [0, 1, 1, 3, 0]);
 }
 
 /// scikit-learn from the same centers: `tests/goldens/kmeans.py`.
