@@ -1,4 +1,5 @@
-//! SIFT: the strongest keypoints of a frame and their descriptors.
+//! SIFT descriptors of the strongest keypoints of a frame (Lowe, "Distinctive image features from scale-invariant keypoints",
+//! 2004), computed by OpenCV.
 
 use std::cmp::Ordering;
 use std::sync::Once;
@@ -12,16 +13,16 @@ use crate::error::{Error, Result};
 use crate::media::{BgrImage, Frame, FrameSink, Window};
 use crate::store::Values;
 
-/// Values in a descriptor: 4×4 cells of 8 orientations.
+/// Length of a descriptor: 4×4 cells with 8 orientations each.
 pub const DESCRIPTOR_LEN: usize = 128;
 
-/// OpenCV's defaults (Lowe 2004): layers in an octave, contrast and edge thresholds, sigma of the first layer.
+// OpenCV's defaults: layers per octave, contrast threshold, edge threshold, sigma of the first layer.
 const LAYERS: i32 = 3;
 const CONTRAST: f64 = 0.04;
 const EDGE: f64 = 10.0;
 const SIGMA: f64 = 1.6;
 
-/// OpenCV's detector with its buffers; one per worker thread.
+/// OpenCV's detector with its buffers. Each worker thread has its own.
 pub struct Sift {
     detector: Ptr<SIFT>,
     keypoints: usize,
@@ -31,52 +32,52 @@ pub struct Sift {
 }
 
 impl Sift {
-    /// A detector of the `keypoints` strongest keypoints.
+    /// Creates a detector of the `keypoints` strongest keypoints.
     ///
     /// # Errors
-    /// OpenCV refuses the number.
+    /// Returns an error if the number exceeds OpenCV's limit.
     pub fn new(keypoints: usize) -> Result<Self> {
-        prepare_opencv();
-        let most = i32::try_from(keypoints).map_err(|_| Error::Data(format!("{keypoints} keypoints are too many")))?;
-        let detector = SIFT::create.call(most).map_err(unexpected)?;
+        configure_opencv();
+        let limit = i32::try_from(keypoints).map_err(|_| Error::Data(format!("{keypoints} keypoints are too many")))?;
+        let detector = SIFT::create.call(limit).map_err(sift_error)?;
         let (gray, descriptors) = (Mat::default(), Mat::default());
         Ok(Self { detector, keypoints, gray, found: Vector::new(), descriptors })
     }
 
-    /// Appends the frame's descriptors to `out`, [`DESCRIPTOR_LEN`] bytes each, and returns how many: at most as many
-    /// as asked for, none on a frame without texture.
+    /// Appends the descriptors of a frame to `out`, [`DESCRIPTOR_LEN`] bytes each, and returns their number, which may be less
+    /// than the number of keypoints of the detector.
     ///
-    /// OpenCV keeps every keypoint as strong as the last one it keeps, in no order. Here the strongest come first;
-    /// those of equal response are ordered by y, x, size, angle, then octave, and the surplus dropped.
+    /// OpenCV returns keypoints in no particular order, and more than requested if responses are equal. Here, keypoints are
+    /// sorted by response (descending), y, x, size, angle and octave (ascending), and surplus ones are dropped.
     ///
     /// # Errors
-    /// OpenCV fails.
+    /// Returns an error if OpenCV fails.
     ///
     /// # Panics
-    /// There are gaps between the frame's rows.
+    /// Panics if the rows of the frame have padding.
     pub fn describe(&mut self, frame: BgrImage<'_>, out: &mut Vec<u8>) -> Result<usize> {
-        assert_eq!(frame.stride, 3 * frame.width, "rows without a gap");
+        assert_eq!(frame.stride, 3 * frame.width, "rows have no padding");
         let (height, width) = (frame.height as i32, frame.width as i32);
-        let picture = Mat::new_rows_cols_with_bytes::<Vec3b>(height, width, frame.data).map_err(unexpected)?;
-        imgproc::cvt_color_def(&picture, &mut self.gray, imgproc::COLOR_BGR2GRAY).map_err(unexpected)?;
+        let image = Mat::new_rows_cols_with_bytes::<Vec3b>(height, width, frame.data).map_err(sift_error)?;
+        imgproc::cvt_color_def(&image, &mut self.gray, imgproc::COLOR_BGR2GRAY).map_err(sift_error)?;
         self.found.clear();
         self.detector
             .detect_and_compute(&self.gray, &core::no_array(), &mut self.found, &mut self.descriptors, false)
-            .map_err(unexpected)?;
+            .map_err(sift_error)?;
         let mut order: Vec<(i32, KeyPoint)> = (0..).zip(&self.found).collect();
-        order.sort_by(|(_, a), (_, b)| stronger_first(a, b));
+        order.sort_by(|(_, a), (_, b)| by_strength(a, b));
         order.truncate(self.keypoints);
         for (row, _) in &order {
-            // OpenCV computes whole numbers from 0 to 255 and gives them as floats.
-            let row = self.descriptors.at_row::<f32>(*row).map_err(unexpected)?;
+            // The floats are integers from 0 to 255.
+            let row = self.descriptors.at_row::<f32>(*row).map_err(sift_error)?;
             out.extend(row.iter().map(|&value| value as u8));
         }
         Ok(order.len())
     }
 }
 
-/// Signatures of `SIFT::create`, which the bindings generate from the installed OpenCV's headers: it has a sixth parameter,
-/// `enable_precise_upscale` (false by default), since OpenCV 4.8. The type parameter is inferred from the function.
+/// The signatures of `SIFT::create`, which the bindings generate from the headers of the installed OpenCV. Since OpenCV 4.8, it
+/// has a sixth parameter, `enable_precise_upscale` (false by default). The type parameter is inferred from the function.
 trait CreateSift<Arguments> {
     /// Creates a detector of the `keypoints` strongest keypoints with OpenCV's default values.
     fn call(self, keypoints: i32) -> opencv::Result<Ptr<SIFT>>;
@@ -96,28 +97,28 @@ impl<F: FnOnce(i32, i32, f64, f64, f64, bool) -> opencv::Result<Ptr<SIFT>>> Crea
     }
 }
 
-fn stronger_first(a: &KeyPoint, b: &KeyPoint) -> Ordering {
-    let place = |k: &KeyPoint| [k.pt().y, k.pt().x, k.size(), k.angle()];
-    let by_place = place(a).iter().zip(place(b)).map(|(a, b)| a.total_cmp(&b)).find(|order| order.is_ne());
-    b.response().total_cmp(&a.response()).then(by_place.unwrap_or(Ordering::Equal)).then(a.octave().cmp(&b.octave()))
+fn by_strength(a: &KeyPoint, b: &KeyPoint) -> Ordering {
+    let position = |k: &KeyPoint| [k.pt().y, k.pt().x, k.size(), k.angle()];
+    let by_position = position(a).iter().zip(position(b)).map(|(a, b)| a.total_cmp(&b)).find(|order| order.is_ne());
+    b.response().total_cmp(&a.response()).then(by_position.unwrap_or(Ordering::Equal)).then(a.octave().cmp(&b.octave()))
 }
 
-/// Settings of OpenCV that hold for the process: no log, which would tear the progress bar, and no threads of its own, since
-/// clips are worked on in parallel already.
-fn prepare_opencv() {
+/// Changes global settings of OpenCV: no log, which would disturb the progress bar, and a single thread, since clips are
+/// processed in parallel.
+fn configure_opencv() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // Neither can fail; if one did, the cost would be noise or speed.
+        // A failure would only affect output and speed.
         let _ = core::set_log_level(core::LogLevel::LOG_LEVEL_SILENT);
         let _ = core::set_num_threads(1);
     });
 }
 
-fn unexpected(error: opencv::Error) -> Error {
+fn sift_error(error: opencv::Error) -> Error {
     Error::Data(format!("SIFT: {}", error.message))
 }
 
-/// Describes each wanted frame of a clip; a row is a frame, so the sampling's windows are of one frame.
+/// A sink that computes the descriptors of each sampled frame. A row is a frame, so windows must have one frame.
 pub struct DescriptorSink {
     sift: Sift,
     counts: Vec<u32>,
@@ -125,20 +126,20 @@ pub struct DescriptorSink {
 }
 
 impl DescriptorSink {
-    /// A sink for the `keypoints` strongest keypoints of each frame. One per worker thread.
+    /// Creates a sink for the `keypoints` strongest keypoints of each frame. Each worker thread has its own.
     ///
     /// # Errors
-    /// As [`Sift::new`].
+    /// Returns an error as [`Sift::new`].
     pub fn new(keypoints: usize) -> Result<Self> {
         Ok(Self { sift: Sift::new(keypoints)?, counts: Vec::new(), values: Vec::new() })
     }
 
-    /// The descriptors of the clip just decoded.
+    /// Returns the descriptors of the decoded clip.
     pub fn take(&mut self) -> Values {
         let counts = std::mem::take(&mut self.counts);
         let values = std::mem::take(&mut self.values);
         let shape = (values.len() / DESCRIPTOR_LEN, DESCRIPTOR_LEN);
-        let values = Array2::from_shape_vec(shape, values).expect("descriptors are whole");
+        let values = Array2::from_shape_vec(shape, values).expect("descriptors have 128 values");
         Values::Descriptors { counts, values }
     }
 }
@@ -146,7 +147,7 @@ impl DescriptorSink {
 impl FrameSink for DescriptorSink {
     fn begin(&mut self, windows: &[Window], wanted: &[usize]) -> Result<()> {
         if windows.len() != wanted.len() {
-            return Err(Error::Data("SIFT looks at single frames: make sampling.kind \"even\"".into()));
+            return Err(Error::Data("SIFT uses single frames: set sampling.kind to \"even\"".into()));
         }
         self.counts.clear();
         self.values.clear();

@@ -200,7 +200,7 @@ fn a_store_made_otherwise_is_refused_with_what_differs() {
     assert_code(&output, 1);
     let said = printed(&output);
     assert!(
-        said.contains("made differently") && said.contains("recipe: it has") && said.contains("\"frames\":3"),
+        said.contains("made with other settings") && said.contains("recipe: stored") && said.contains("\"frames\":3"),
         "{said}"
     );
     assert_eq!(fs::read(bench.path("tiny.h5")).unwrap(), before);
