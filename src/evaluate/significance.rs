@@ -252,7 +252,7 @@ mod tests {
 
     #[derive(Deserialize)]
     struct BootstrapGolden {
-        right: Vec<u8>,
+        correct: Vec<u8>,
         interval: Interval,
         tolerance: f64,
     }
@@ -261,13 +261,13 @@ mod tests {
         serde_json::from_str(include_str!("../../fixtures/significance.json")).unwrap()
     }
 
-    fn binary_predictions(right: &[u8], group: impl Fn(usize) -> Option<String>) -> Predictions {
+    fn binary_predictions(correct: &[u8], group: impl Fn(usize) -> Option<String>) -> Predictions {
         Predictions {
             task: Task::SingleLabel,
-            ids: (0..right.len()).map(|i| i.to_string()).collect(),
-            groups: (0..right.len()).map(group).collect(),
-            truth: vec![vec![0]; right.len()],
-            predicted: right.iter().map(|&right| vec![usize::from(right == 0)]).collect(),
+            ids: (0..correct.len()).map(|i| i.to_string()).collect(),
+            groups: (0..correct.len()).map(group).collect(),
+            truth: vec![vec![0]; correct.len()],
+            predicted: correct.iter().map(|&correct| vec![usize::from(correct == 0)]).collect(),
             scores: None,
             classes: vec!["a".into(), "b".into()],
         }
@@ -289,8 +289,8 @@ mod tests {
     #[test]
     fn intervals_equal_scipy_within_resampling_error() {
         for golden in goldens().bootstrap {
-            let actual = intervals(&binary_predictions(&golden.right, |_| None)).unwrap();
-            assert_eq!((actual.unit, actual.units), (ResamplingUnit::Clips, golden.right.len()));
+            let actual = intervals(&binary_predictions(&golden.correct, |_| None)).unwrap();
+            assert_eq!((actual.unit, actual.units), (ResamplingUnit::Clips, golden.correct.len()));
             for (actual, expected) in actual.by_metric["accuracy"].iter().zip(golden.interval) {
                 assert!((actual - expected).abs() <= golden.tolerance, "{actual} != {expected}");
             }
@@ -300,10 +300,10 @@ mod tests {
     #[test]
     fn bootstrap_resamples_groups() {
         // Ten groups of eight clips, all correct or all wrong: the interval is that of ten clips, not of eighty.
-        let right: Vec<u8> = (0..80).map(|i| u8::from(i / 8 < 6)).collect();
-        let grouped = intervals(&binary_predictions(&right, |i| Some((i / 8).to_string()))).unwrap();
+        let correct: Vec<u8> = (0..80).map(|i| u8::from(i / 8 < 6)).collect();
+        let grouped = intervals(&binary_predictions(&correct, |i| Some((i / 8).to_string()))).unwrap();
         let ten = intervals(&binary_predictions(&[1, 1, 1, 1, 1, 1, 0, 0, 0, 0], |_| None)).unwrap();
-        let eighty = intervals(&binary_predictions(&right, |_| None)).unwrap();
+        let eighty = intervals(&binary_predictions(&correct, |_| None)).unwrap();
         assert_eq!((grouped.unit, grouped.units), (ResamplingUnit::Groups, 10));
         assert_eq!(grouped.by_metric["accuracy"], ten.by_metric["accuracy"]);
         let width = |intervals: &Intervals| intervals.by_metric["accuracy"][1] - intervals.by_metric["accuracy"][0];
@@ -340,9 +340,9 @@ mod tests {
         }
 
         #[test]
-        fn intervals_contain_the_accuracy(right in prop::collection::vec(0u8..2, 2..60)) {
-            let predictions = binary_predictions(&right, |_| None);
-            let accuracy = right.iter().map(|&r| f64::from(r)).sum::<f64>() / right.len() as f64;
+        fn intervals_contain_the_accuracy(correct in prop::collection::vec(0u8..2, 2..60)) {
+            let predictions = binary_predictions(&correct, |_| None);
+            let accuracy = correct.iter().map(|&r| f64::from(r)).sum::<f64>() / correct.len() as f64;
             let [low, high] = intervals(&predictions).unwrap().by_metric["accuracy"];
             prop_assert!(low <= accuracy && accuracy <= high);
         }

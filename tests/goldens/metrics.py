@@ -1,6 +1,6 @@
-"""Goldens of the metrics: scikit-learn's and SciPy's numbers on small seeded cases.
+"""Golden values of the single-label metrics (scikit-learn) and of the significance tests (SciPy) on small seeded cases.
 
-Writes fixtures/metrics.json and fixtures/significance.json. Needs numpy, scikit-learn and scipy.
+Writes fixtures/metrics.json and fixtures/significance.json. Requires numpy, scikit-learn and scipy.
 """
 
 import json
@@ -20,13 +20,13 @@ FIXTURES = pathlib.Path(__file__).resolve().parents[2] / "fixtures"
 
 
 def calibration_error(scores, truth, bins=15):
-    """Written from the paper's definition, bin by bin."""
-    top, right = scores.max(1), scores.argmax(1) == truth
+    """Expected calibration error by its definition in the paper, bin by bin."""
+    confidence, correct = scores.max(1), scores.argmax(1) == truth
     error = 0.0
     for b in range(bins):
-        inside = (top > b / bins) & (top <= (b + 1) / bins)
+        inside = (confidence > b / bins) & (confidence <= (b + 1) / bins)
         if inside.any():
-            error += inside.mean() * abs(right[inside].mean() - top[inside].mean())
+            error += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
     return error
 
 
@@ -66,14 +66,14 @@ def case(name, classes, truth, predicted=None, scores=None):
         expected["top_k"] = {"1": expected["accuracy"]}
         expected["expected_calibration_error"] = None
     else:
-        wide = scores.astype(np.float64)
+        scores64 = scores.astype(np.float64)
         expected["top_k"] = {"1": expected["accuracy"]}
         for k in (3, 5):
             if k < len(classes):
-                expected["top_k"][str(k)] = float(top_k_accuracy_score(truth, wide, k=k, labels=labels))
+                expected["top_k"][str(k)] = float(top_k_accuracy_score(truth, scores64, k=k, labels=labels))
             elif k == len(classes):
                 expected["top_k"][str(k)] = 1.0
-        expected["expected_calibration_error"] = float(calibration_error(wide, truth))
+        expected["expected_calibration_error"] = float(calibration_error(scores64, truth))
     return {
         "name": name, "classes": classes, "truth": truth.tolist(), "predicted": predicted.tolist(),
         "scores": None if scores is None else [[float(s) for s in row] for row in scores], "expected": expected,
@@ -107,7 +107,7 @@ def main():
 
     pairs = [(0, 0), (1, 0), (0, 6), (5, 5), (3, 11), (10, 25), (59, 6), (200, 150), (1203, 1100), (4000, 3500), (0, 900)]
     mcnemar = [(b, c, float(binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0) for b, c in pairs]
-    # Holm 1979 by hand: sorted ascending, times the number of hypotheses left, never below the one before.
+    # Holm (1979) by hand: p-values in ascending order times the number of remaining hypotheses, made monotonic.
     holm = [
         ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
         ([0.5, 0.9], [1.0, 1.0]),
@@ -115,14 +115,16 @@ def main():
         ([], []),
     ]
     intervals = []
-    for n, share in [(40, 0.7), (150, 0.9), (400, 0.35)]:
-        right = (rng.random(n) < share).astype(int)
-        found = bootstrap(
-            (right,), np.mean, n_resamples=50_000, method="percentile", vectorized=True, rng=np.random.default_rng(1)
+    for n, accuracy in [(40, 0.7), (150, 0.9), (400, 0.35)]:
+        correct = (rng.random(n) < accuracy).astype(int)
+        interval = bootstrap(
+            (correct,), np.mean, n_resamples=50_000, method="percentile", vectorized=True, rng=np.random.default_rng(1)
         ).confidence_interval
-        # Two thousand resamples place a 2.5 % quantile to about a tenth of the standard error.
-        tolerance = max(0.2 * float(right.std() / np.sqrt(n)), 1.0 / n + 1e-9)
-        intervals.append({"right": right.tolist(), "interval": [float(found.low), float(found.high)], "tolerance": tolerance})
+        # With 2000 resamples, the error of a 2.5 % quantile is about a tenth of the standard error.
+        tolerance = max(0.2 * float(correct.std() / np.sqrt(n)), 1.0 / n + 1e-9)
+        intervals.append({
+            "correct": correct.tolist(), "interval": [float(interval.low), float(interval.high)], "tolerance": tolerance,
+        })
     significance = {"mcnemar": mcnemar, "holm": holm, "bootstrap": intervals}
     (FIXTURES / "significance.json").write_text(json.dumps(significance) + "\n")
 
