@@ -1,7 +1,7 @@
-//! Checkpoints → named tensors: `.pth` in both of torch's formats and `.safetensors`.
+//! Readers of checkpoints: `.pth` in both formats of PyTorch, and `.safetensors`.
 //!
-//! Files are not trusted. Nothing in them is run, sizes are checked against the file before memory is taken, and
-//! every fault is an [`Error::Weights`] that names the file. Tensor data stays in the file until it is asked for.
+//! Files are untrusted: no code in them is executed, sizes are checked against the file before memory is allocated, and
+//! malformed files give an [`Error::Weights`] that names the file. Tensor data stays in the file until it is read.
 
 mod pickle;
 mod safetensors;
@@ -16,30 +16,30 @@ use std::sync::{Arc, Mutex};
 use crate::error::{Error, Result};
 use pickle::Dtype;
 
-/// A checkpoint: tensors by the names the network's authors gave them.
+/// A checkpoint: named tensors.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// The file.
     pub path: PathBuf,
-    /// Name → tensor. Wrappers such as `{"state_dict": …}` are opened and a `module.` before every name is dropped.
+    /// Tensors by name. Wrappers such as `{"state_dict": …}` and name prefixes such as `module.` are removed.
     pub tensors: BTreeMap<String, Tensor>,
 }
 
-/// A tensor whose data is still in its file.
+/// A tensor whose data is in a file.
 #[derive(Debug, Clone)]
 pub struct Tensor {
     shape: Vec<usize>,
     strides: Vec<usize>,
     dtype: Dtype,
-    /// Where the tensor's first element is in the file, in bytes.
+    /// Position of the first element in the file, in bytes.
     position: u64,
-    /// Elements from the first to the last, both included: what is read.
+    /// Number of elements from the first to the last in memory order, inclusive.
     span: usize,
     source: Arc<Source>,
 }
 
-/// The file behind the tensors. Read by position and not memory-mapped: a map of a file that another process
-/// shortens ends this one, and would be the crate's only unsafe code.
+/// The file that tensors are read from. It is not memory-mapped: access to a mapped file that another process truncates
+/// crashes, and mapping requires unsafe code.
 #[derive(Debug)]
 struct Source {
     path: PathBuf,
@@ -52,17 +52,17 @@ impl Source {
         let file = File::open(path).map_err(Error::io(path))?;
         let metadata = file.metadata().map_err(Error::io(path))?;
         if !metadata.is_file() {
-            return Err(Error::Weights { path: path.into(), message: "is no file".into() });
+            return Err(Error::Weights { path: path.into(), message: "not a regular file".into() });
         }
         Ok(Self { path: path.into(), file: Mutex::new(file), len: metadata.len() })
     }
 
-    /// `len` bytes from `position` on. Nothing is reserved that the file cannot hold.
+    /// Reads `len` bytes at `position`. The range is checked before memory is allocated.
     fn read(&self, position: u64, len: u64) -> Result<Vec<u8>, String> {
         if position.checked_add(len).is_none_or(|end| end > self.len) {
-            return Err(format!("is cut short: {len} bytes are missing at {position} of {}", self.len));
+            return Err(format!("truncated file: {len} bytes at position {position} exceed its {} bytes", self.len));
         }
-        let mut file = self.file.lock().map_err(|_| "an earlier read failed".to_owned())?;
+        let mut file = self.file.lock().map_err(|_| "an earlier read panicked".to_owned())?;
         let mut bytes = vec![0; usize::try_from(len).map_err(|e| e.to_string())?];
         file.seek(SeekFrom::Start(position)).and_then(|_| file.read_exact(&mut bytes)).map_err(|e| e.to_string())?;
         Ok(bytes)
@@ -70,59 +70,61 @@ impl Source {
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint and reads its table of contents. The format is told by its first bytes, not by its name.
+    /// Opens a checkpoint and reads the names, types and shapes of its tensors. The format is detected by content.
     ///
     /// # Errors
-    /// The file cannot be read, is of no known format, is damaged, holds no tensors, or refers to Python code.
+    /// Returns an error if the file cannot be read, has an unknown format, is malformed, has no tensors, or refers to Python
+    /// code.
     pub fn open(path: &Path) -> Result<Self> {
         let source = Arc::new(Source::open(path)?);
-        let wrong = |message: String| Error::Weights { path: path.into(), message };
-        let start = source.read(0, source.len.min(16)).map_err(wrong)?;
+        let invalid = |message: String| Error::Weights { path: path.into(), message };
+        let start = source.read(0, source.len.min(16)).map_err(invalid)?;
         let tensors = match start.as_slice() {
             [b'P', b'K', ..] => torch::read_zip(&source),
             [0x80, 1..=5, ..] => torch::read_legacy(&source),
             [_, _, _, _, _, _, _, _, b'{', ..] => safetensors::read(&source),
-            _ => Err("is neither a torch checkpoint (.pth) nor .safetensors".into()),
+            _ => Err("neither a PyTorch checkpoint (.pth) nor a .safetensors file".into()),
         };
-        let tensors = strip_prefixes(tensors.map_err(wrong)?);
+        let tensors = strip_prefixes(tensors.map_err(invalid)?);
         if tensors.is_empty() {
-            return Err(wrong("holds no tensors".into()));
+            return Err(invalid("no tensors in the checkpoint".into()));
         }
         Ok(Self { path: path.into(), tensors })
     }
 }
 
 impl Tensor {
-    /// Checks that a described tensor lies within its storage, and that it claims no more elements than that has.
+    /// Creates a tensor after checking that it lies within its storage and has no more elements than its storage.
+    /// `storage` is the position in bytes and the number of elements; `offset` and `strides` are in elements.
     fn new(
         source: &Arc<Source>,
         dtype: Dtype,
-        storage: (u64, u64), // position in bytes, elements
+        storage: (u64, u64),
         offset: u64,
         shape: &[u64],
         strides: &[u64],
     ) -> Result<Self, String> {
         let (position, elements) = storage;
-        let count = shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d)).ok_or("has a shape beyond 64 bits")?;
+        let count = shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d)).ok_or("the size exceeds 64 bits")?;
         if count > elements {
             return Err(format!(
-                "claims {count} elements of a storage of {elements} (an expanded view? save a clone of it)"
+                "{count} elements in a storage of {elements} (if it is an expanded view, save a clone of it)"
             ));
         }
         let last =
             shape.iter().zip(strides).try_fold(0u64, |last, (d, s)| last.checked_add((d.max(&1) - 1).checked_mul(*s)?));
         let span = if count == 0 { Some(0) } else { last.and_then(|last| last.checked_add(1)) };
         let span = span.filter(|span| offset.checked_add(*span).is_some_and(|end| end <= elements));
-        let span = span.ok_or("reaches beyond its storage")?;
+        let span = span.ok_or("exceeds its storage")?;
         let size = dtype.size() as u64;
         let end = elements.checked_mul(size).and_then(|bytes| bytes.checked_add(position));
         if end.is_none_or(|end| end > source.len) {
-            return Err("reaches beyond the end of the file, which is cut short".into());
+            return Err("exceeds the file, which is truncated".into());
         }
-        let narrow = |values: &[u64]| values.iter().map(|v| usize::try_from(*v)).collect::<Result<Vec<_>, _>>();
+        let to_usize = |values: &[u64]| values.iter().map(|v| usize::try_from(*v)).collect::<Result<Vec<_>, _>>();
         Ok(Self {
-            shape: narrow(shape).map_err(|e| e.to_string())?,
-            strides: narrow(strides).map_err(|e| e.to_string())?,
+            shape: to_usize(shape).map_err(|e| e.to_string())?,
+            strides: to_usize(strides).map_err(|e| e.to_string())?,
             dtype,
             position: position + offset * size,
             span: usize::try_from(span).map_err(|e| e.to_string())?,
@@ -130,16 +132,19 @@ impl Tensor {
         })
     }
 
-    /// The tensor's shape; empty for a scalar.
+    /// Returns the shape; empty for a scalar.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The elements in row-major order, as f32 (f64 and integers rounded to nearest, half formats exactly).
+    /// Reads the elements in row-major order as f32. f64 and integers are rounded to nearest; half precision is exact.
     ///
     /// # Errors
-    /// The file can no longer be read, or became shorter.
+    /// Returns an error if the file can no longer be read.
     pub fn read(&self) -> Result<Vec<f32>> {
+        if self.span == 0 {
+            return Ok(Vec::new());
+        }
         let size = self.dtype.size();
         let bytes = self
             .source
@@ -152,8 +157,8 @@ impl Tensor {
         let mut index = vec![0; self.shape.len()];
         let mut values = Vec::with_capacity(count);
         for _ in 0..count {
-            let at: usize = index.iter().zip(&self.strides).map(|(i, s)| i * s).sum();
-            values.push(self.dtype.to_f32(&bytes[at * size..(at + 1) * size]));
+            let element: usize = index.iter().zip(&self.strides).map(|(i, s)| i * s).sum();
+            values.push(self.dtype.to_f32(&bytes[element * size..(element + 1) * size]));
             for axis in (0..index.len()).rev() {
                 index[axis] += 1;
                 if index[axis] < self.shape[axis] {
@@ -165,12 +170,13 @@ impl Tensor {
         Ok(values)
     }
 
+    /// Returns `true` if the elements are in row-major order without gaps. The tensor must not be empty.
     fn is_contiguous(&self) -> bool {
         let mut expected = 1;
         self.shape.iter().zip(&self.strides).rev().all(|(&d, &s)| {
-            let fits = d <= 1 || s == expected;
+            let matches = d <= 1 || s == expected;
             expected *= d;
-            fits
+            matches
         })
     }
 }
@@ -185,7 +191,7 @@ impl Dtype {
         }
     }
 
-    /// One element from its little-endian bytes, of which there are [`Dtype::size`].
+    /// Converts one element from its little-endian bytes, [`Dtype::size`] of them.
     fn to_f32(self, bytes: &[u8]) -> f32 {
         let wide = |n: usize| {
             let mut wide = [0; 8];
@@ -207,7 +213,7 @@ impl Dtype {
     }
 }
 
-/// IEEE 754 binary16 → binary32, exactly.
+/// Converts IEEE 754 binary16 to binary32, exactly.
 fn half_to_f32(bits: u16) -> f32 {
     let sign = u32::from(bits >> 15) << 31;
     let (exponent, fraction) = (u32::from(bits >> 10) & 0x1f, u32::from(bits) & 0x3ff);
@@ -218,7 +224,7 @@ fn half_to_f32(bits: u16) -> f32 {
     }
 }
 
-/// Drops what wrappers put before every name: `module.` (DataParallel) and `_orig_mod.` (torch.compile).
+/// Removes prefixes that wrappers add to all names: `module.` (DataParallel) and `_orig_mod.` (torch.compile).
 fn strip_prefixes(mut tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
     while let Some(prefix) = ["module.", "_orig_mod."]
         .into_iter()

@@ -1,11 +1,11 @@
-//! A reader of Python pickles that runs nothing: a stack machine that knows the handful of globals a torch state_dict
-//! needs and refuses every other by name. Source: the opcode comments of CPython's `pickletools`.
+//! A reader of Python pickles that executes no code: a stack machine with the few globals that a PyTorch state_dict needs.
+//! All other globals are rejected by name. Source: the opcode comments of CPython's `pickletools`.
 
 use std::collections::HashMap;
 use std::io::Read;
 use std::rc::Rc;
 
-/// Element types of a torch storage.
+/// Element type of a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dtype {
     F64,
@@ -20,18 +20,18 @@ pub(super) enum Dtype {
     Bool,
 }
 
-/// A storage as a pickle names it: the persistent id `("storage", type, key, location, elements[, view])`.
+/// A reference to a storage: the persistent id `("storage", type, key, location, elements[, view])`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct StorageReference {
     pub dtype: Dtype,
     pub key: Rc<str>,
-    /// Elements the pickle claims.
+    /// Number of elements.
     pub elements: u64,
-    /// First element and number of elements of a view into the storage (older format only).
+    /// First element and number of elements of a view into the storage (legacy format only).
     pub view: Option<(u64, u64)>,
 }
 
-/// A tensor as a pickle describes it, offsets and strides in elements.
+/// A reference to a tensor. Offset and strides are in elements.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TensorReference {
     pub storage: Rc<StorageReference>,
@@ -40,14 +40,14 @@ pub(super) struct TensorReference {
     pub strides: Vec<u64>,
 }
 
-/// What stands on the machine's stack. Containers are indices into [`Machine`]'s arena, so that nothing nests and
-/// nothing can be dropped recursively.
+/// A value on the stack. Containers are indices into the arena of [`Machine`], so that dropping deeply nested values does
+/// not recurse.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     None,
     Bool(bool),
     Int(i64),
-    /// An integer of more than 64 bits, little endian, two's complement.
+    /// An integer of more than 64 bits: little-endian two's complement.
     Long(Rc<[u8]>),
     Float,
     Text(Rc<str>),
@@ -57,7 +57,7 @@ pub(super) enum Value {
     Dict(usize),
     Storage(Rc<StorageReference>),
     Tensor(Rc<TensorReference>),
-    /// Something known and of no interest, such as a `torch.device`.
+    /// A known value that is not needed, such as a `torch.device`.
     Opaque,
 }
 
@@ -66,19 +66,24 @@ enum Container {
     Dict(Vec<(Value, Value)>),
 }
 
-/// The objects of one pickle, or of several read with the same machine.
+/// The containers of all pickles that were read with this machine.
 #[derive(Default)]
 pub(super) struct Machine {
     arena: Vec<Container>,
+    /// Number of opcodes and copied entries so far; see [`MAX_STEPS`].
+    steps: usize,
 }
 
-/// The tensors of `torch.save`d files have at most this many axes here.
+/// Maximum number of axes of a tensor.
 const MAX_AXES: usize = 16;
+/// Maximum number of opcodes, and of entries copied between containers. It bounds the memory of the machine to some hundred
+/// megabytes; a state_dict needs about thirty opcodes per tensor.
+const MAX_STEPS: usize = 1 << 23;
 
-type Outcome<T> = Result<T, String>;
+type Result<T> = std::result::Result<T, String>;
 
 impl Machine {
-    /// The items of a tuple or list; none for anything else.
+    /// Returns the items of a tuple or list, and `None` for other values.
     pub fn items(&self, value: &Value) -> Option<&[Value]> {
         match value {
             Value::Sequence(index) => match &self.arena[*index] {
@@ -89,7 +94,7 @@ impl Machine {
         }
     }
 
-    /// The entries of a dict in the order written; none for anything else.
+    /// Returns the entries of a dict in insertion order, and `None` for other values.
     pub fn entries(&self, value: &Value) -> Option<&[(Value, Value)]> {
         match value {
             Value::Dict(index) => match &self.arena[*index] {
@@ -100,9 +105,15 @@ impl Machine {
         }
     }
 
-    /// Reads one pickle, up to and including its STOP.
-    pub fn load(&mut self, input: &mut impl Read) -> Outcome<Value> {
-        Run { machine: self, input, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() }.run()
+    /// Reads one pickle up to and including its STOP opcode.
+    pub fn load(&mut self, input: &mut impl Read) -> Result<Value> {
+        Execution { machine: self, input, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() }.run()
+    }
+
+    /// Counts opcodes and copied entries.
+    fn count_steps(&mut self, steps: usize) -> Result<()> {
+        self.steps = self.steps.saturating_add(steps);
+        if self.steps <= MAX_STEPS { Ok(()) } else { Err("the pickle is too long for a state_dict".into()) }
     }
 
     fn sequence(&mut self, items: Vec<Value>) -> Value {
@@ -116,7 +127,8 @@ impl Machine {
     }
 }
 
-struct Run<'a, R> {
+/// The execution of one pickle.
+struct Execution<'a, R> {
     machine: &'a mut Machine,
     input: &'a mut R,
     stack: Vec<Value>,
@@ -124,9 +136,10 @@ struct Run<'a, R> {
     memo: HashMap<u32, Value>,
 }
 
-impl<R: Read> Run<'_, R> {
-    fn run(&mut self) -> Outcome<Value> {
+impl<R: Read> Execution<'_, R> {
+    fn run(&mut self) -> Result<Value> {
         loop {
+            self.machine.count_steps(1)?;
             let [opcode] = self.take::<1>()?;
             match opcode {
                 b'.' => return self.pop(),
@@ -200,7 +213,11 @@ impl<R: Read> Run<'_, R> {
                     self.push(value);
                 }
                 0x85..=0x87 => {
-                    let first = self.stack.len().checked_sub(usize::from(opcode - 0x84)).ok_or("its stack is empty")?;
+                    let first = self
+                        .stack
+                        .len()
+                        .checked_sub(usize::from(opcode - 0x84))
+                        .ok_or("malformed pickle: empty stack")?;
                     let items = self.stack.split_off(first); // TUPLE1, TUPLE2, TUPLE3
                     let value = self.machine.sequence(items);
                     self.push(value);
@@ -249,7 +266,7 @@ impl<R: Read> Run<'_, R> {
                 }
                 0x93 => match (self.pop()?, self.pop()?) {
                     (Value::Text(name), Value::Text(module)) => self.global(&module, &name)?, // STACK_GLOBAL
-                    _ => return Err("a global's name is no text".into()),
+                    _ => return Err("malformed pickle: the name of a global is not a string".into()),
                 },
                 b'R' | 0x81 => {
                     let arguments = self.pop()?; // REDUCE, NEWOBJ
@@ -258,7 +275,7 @@ impl<R: Read> Run<'_, R> {
                     self.push(value);
                 }
                 b'b' => {
-                    self.pop()?; // BUILD: attributes such as _metadata say nothing here
+                    self.pop()?; // BUILD: attributes such as _metadata are not needed
                     self.top()?;
                 }
                 b'Q' => {
@@ -266,31 +283,31 @@ impl<R: Read> Run<'_, R> {
                     let storage = self.storage(&id)?;
                     self.push(Value::Storage(Rc::new(storage)));
                 }
-                _ => return Err(format!("pickle opcode 0x{opcode:02x} is not one a state_dict needs")),
+                _ => return Err(format!("unsupported pickle opcode 0x{opcode:02x}")),
             }
         }
     }
 
-    fn take<const N: usize>(&mut self) -> Outcome<[u8; N]> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut bytes = [0; N];
-        self.input.read_exact(&mut bytes).map_err(|_| "its pickle ends too soon".to_owned())?;
+        self.input.read_exact(&mut bytes).map_err(|_| "truncated pickle".to_owned())?;
         Ok(bytes)
     }
 
-    /// Reads `n` bytes without believing that they are there: nothing is reserved ahead of reading.
-    fn bytes(&mut self, n: u64) -> Outcome<Vec<u8>> {
+    /// Reads `n` bytes. The buffer grows while reading, because `n` is untrusted.
+    fn bytes(&mut self, n: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let read = (&mut *self.input).take(n).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-        (read as u64 == n).then_some(bytes).ok_or_else(|| "its pickle ends too soon".into())
+        (read as u64 == n).then_some(bytes).ok_or_else(|| "truncated pickle".into())
     }
 
-    fn text(&mut self, n: u64) -> Outcome<()> {
-        let text = String::from_utf8(self.bytes(n)?).map_err(|_| "its pickle holds text that is not UTF-8")?;
+    fn text(&mut self, n: u64) -> Result<()> {
+        let text = String::from_utf8(self.bytes(n)?).map_err(|_| "malformed pickle: a string is not UTF-8")?;
         self.push(Value::Text(text.into()));
         Ok(())
     }
 
-    fn long(&mut self, n: u64) -> Outcome<()> {
+    fn long(&mut self, n: u64) -> Result<()> {
         let bytes = self.bytes(n)?;
         let value = if bytes.len() <= 8 {
             let sign = if bytes.last().is_some_and(|b| b & 0x80 != 0) { 0xff } else { 0 };
@@ -304,64 +321,67 @@ impl<R: Read> Run<'_, R> {
         Ok(())
     }
 
-    fn line(&mut self) -> Outcome<String> {
+    fn line(&mut self) -> Result<String> {
         let mut line = Vec::new();
         loop {
             match self.take::<1>()? {
                 [b'\n'] => break,
-                _ if line.len() > 1000 => return Err("its pickle names a global of more than 1000 letters".into()),
-                [letter] => line.push(letter),
+                _ if line.len() > 1000 => {
+                    return Err("malformed pickle: the name of a global has more than 1000 bytes".into());
+                }
+                [byte] => line.push(byte),
             }
         }
-        String::from_utf8(line).map_err(|_| "its pickle names a global that is not UTF-8".into())
+        String::from_utf8(line).map_err(|_| "malformed pickle: the name of a global is not UTF-8".into())
     }
 
     fn push(&mut self, value: Value) {
         self.stack.push(value);
     }
 
-    fn top(&self) -> Outcome<&Value> {
-        self.stack.last().ok_or_else(|| "its stack is empty".into())
+    fn top(&self) -> Result<&Value> {
+        self.stack.last().ok_or_else(|| "malformed pickle: empty stack".into())
     }
 
-    fn pop(&mut self) -> Outcome<Value> {
-        self.stack.pop().ok_or_else(|| "its stack is empty".into())
+    fn pop(&mut self) -> Result<Value> {
+        self.stack.pop().ok_or_else(|| "malformed pickle: empty stack".into())
     }
 
-    fn pop_mark(&mut self) -> Outcome<Vec<Value>> {
-        let mark = self.marks.pop().filter(|m| *m <= self.stack.len()).ok_or("its stack lacks a mark")?;
+    fn pop_mark(&mut self) -> Result<Vec<Value>> {
+        let mark =
+            self.marks.pop().filter(|m| *m <= self.stack.len()).ok_or("malformed pickle: no mark on the stack")?;
         Ok(self.stack.split_off(mark))
     }
 
-    fn get(&mut self, n: u32) -> Outcome<()> {
-        let value = self.memo.get(&n).cloned().ok_or_else(|| format!("its memo has no {n}"))?;
+    fn get(&mut self, n: u32) -> Result<()> {
+        let value = self.memo.get(&n).cloned().ok_or_else(|| format!("malformed pickle: no memo {n}"))?;
         self.push(value);
         Ok(())
     }
 
-    fn extend(&mut self, items: Vec<Value>) -> Outcome<()> {
+    fn extend(&mut self, items: Vec<Value>) -> Result<()> {
         match *self.top()? {
             Value::Sequence(index) => match &mut self.machine.arena[index] {
                 Container::Sequence(list) => list.extend(items),
-                Container::Dict(_) => return Err("it appends to a dict".into()),
+                Container::Dict(_) => return Err("malformed pickle: append to a dict".into()),
             },
-            _ => return Err("it appends to what is no list".into()),
+            _ => return Err("malformed pickle: append to a value that is not a list".into()),
         }
         Ok(())
     }
 
-    fn set(&mut self, entries: Vec<(Value, Value)>) -> Outcome<()> {
+    fn set(&mut self, entries: Vec<(Value, Value)>) -> Result<()> {
         match *self.top()? {
             Value::Dict(index) => match &mut self.machine.arena[index] {
                 Container::Dict(dict) => dict.extend(entries),
-                Container::Sequence(_) => return Err("it sets an item of a list".into()),
+                Container::Sequence(_) => return Err("malformed pickle: item assignment to a list".into()),
             },
-            _ => return Err("it sets an item of what is no dict".into()),
+            _ => return Err("malformed pickle: item assignment to a value that is not a dict".into()),
         }
         Ok(())
     }
 
-    fn global(&mut self, module: &str, name: &str) -> Outcome<()> {
+    fn global(&mut self, module: &str, name: &str) -> Result<()> {
         let full = format!("{module}.{name}");
         let known = dtype(&full).is_some()
             || matches!(
@@ -375,57 +395,64 @@ impl<R: Read> Run<'_, R> {
             );
         if !known {
             return Err(format!(
-                "it refers to {full}, which is not run here: save the state_dict alone, torch.save(model.state_dict(), FILE)"
+                "the pickle refers to {full}, which is not executed; save only the state_dict: \
+                 torch.save(model.state_dict(), FILE)"
             ));
         }
         self.push(Value::Global(full.into()));
         Ok(())
     }
 
-    fn call(&mut self, callable: &Value, arguments: &Value) -> Outcome<Value> {
-        let Value::Global(name) = callable else { return Err("it calls what is no global".into()) };
-        let arguments = self.machine.items(arguments).ok_or("it calls without a tuple of arguments")?;
+    fn call(&mut self, callable: &Value, arguments: &Value) -> Result<Value> {
+        let Value::Global(name) = callable else {
+            return Err("malformed pickle: call of a value that is not a global".into());
+        };
+        let arguments =
+            self.machine.items(arguments).ok_or("malformed pickle: the arguments of a call are not a tuple")?;
         match (&**name, arguments) {
             ("collections.OrderedDict", []) => Ok(self.machine.dict(Vec::new())),
             ("collections.OrderedDict", [list]) => {
                 let mut entries = Vec::new();
-                for pair in self.machine.items(list).ok_or("an OrderedDict is made of what is no list")? {
+                let pairs = self.machine.items(list).ok_or("the argument of OrderedDict is not a list")?;
+                let count = pairs.len();
+                for pair in pairs {
                     match self.machine.items(pair) {
                         Some([key, value]) => entries.push((key.clone(), value.clone())),
-                        _ => return Err("an OrderedDict is made of what are no pairs".into()),
+                        _ => return Err("an item of an OrderedDict is not a pair".into()),
                     }
                 }
+                self.machine.count_steps(count)?;
                 Ok(self.machine.dict(entries))
             }
             (
                 "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2",
                 [storage, offset, shape, strides, ..],
             ) => {
-                let Value::Storage(storage) = storage else { return Err("a tensor has no storage".into()) };
+                let Value::Storage(storage) = storage else { return Err("a tensor without storage".into()) };
                 let (shape, strides) = (self.axes(shape)?, self.axes(strides)?);
                 if shape.len() != strides.len() {
-                    return Err("a tensor's strides do not fit its shape".into());
+                    return Err("shape and strides of a tensor differ in length".into());
                 }
-                let reference = TensorReference { storage: storage.clone(), offset: natural(offset)?, shape, strides };
+                let reference = TensorReference { storage: storage.clone(), offset: size(offset)?, shape, strides };
                 Ok(Value::Tensor(Rc::new(reference)))
             }
             ("torch._utils._rebuild_parameter", [tensor @ Value::Tensor(_), ..]) => Ok(tensor.clone()),
             ("torch.Size", [sizes]) => Ok(sizes.clone()),
             ("torch.device", _) => Ok(Value::Opaque),
-            _ => Err(format!("it calls {name} in a way torch does not")),
+            _ => Err(format!("unexpected arguments of {name}")),
         }
     }
 
-    fn axes(&self, value: &Value) -> Outcome<Vec<u64>> {
-        let items = self.machine.items(value).ok_or("a tensor's shape is no tuple")?;
+    fn axes(&self, value: &Value) -> Result<Vec<u64>> {
+        let items = self.machine.items(value).ok_or("the shape of a tensor is not a tuple")?;
         if items.len() > MAX_AXES {
-            return Err(format!("a tensor has {} axes", items.len()));
+            return Err(format!("a tensor of {} axes", items.len()));
         }
-        items.iter().map(natural).collect()
+        items.iter().map(size).collect()
     }
 
-    fn storage(&self, id: &Value) -> Outcome<StorageReference> {
-        let wrong = || "it names a storage in a way torch does not".to_owned();
+    fn storage(&self, id: &Value) -> Result<StorageReference> {
+        let invalid = || "malformed reference to a storage".to_owned();
         let (kind, class, key, elements, view) = match self.machine.items(id) {
             Some([Value::Text(kind), Value::Global(class), Value::Text(key), _, elements]) => {
                 (kind, class, key, elements, &Value::None)
@@ -433,20 +460,20 @@ impl<R: Read> Run<'_, R> {
             Some([Value::Text(kind), Value::Global(class), Value::Text(key), _, elements, view]) => {
                 (kind, class, key, elements, view)
             }
-            _ => return Err(wrong()),
+            _ => return Err(invalid()),
         };
         let view = match (view, self.machine.items(view)) {
             (Value::None, _) => None,
-            (_, Some([_, first, count])) => Some((natural(first)?, natural(count)?)),
-            _ => return Err(wrong()),
+            (_, Some([_, first, count])) => Some((size(first)?, size(count)?)),
+            _ => return Err(invalid()),
         };
-        let dtype = dtype(class).filter(|_| &**kind == "storage").ok_or_else(wrong)?;
-        Ok(StorageReference { dtype, key: key.clone(), elements: natural(elements)?, view })
+        let dtype = dtype(class).filter(|_| &**kind == "storage").ok_or_else(invalid)?;
+        Ok(StorageReference { dtype, key: key.clone(), elements: size(elements)?, view })
     }
 }
 
 fn dtype(class: &str) -> Option<Dtype> {
-    // torch.storage.TypedStorage never stands in a file: each pickle names the class of its element type.
+    // Pickles name the storage class of the element type, never torch.storage.TypedStorage.
     Some(match class.strip_prefix("torch.")? {
         "DoubleStorage" => Dtype::F64,
         "FloatStorage" => Dtype::F32,
@@ -462,16 +489,17 @@ fn dtype(class: &str) -> Option<Dtype> {
     })
 }
 
-fn natural(value: &Value) -> Outcome<u64> {
+/// Converts a value to a non-negative integer.
+fn size(value: &Value) -> Result<u64> {
     match value {
-        Value::Int(n) => u64::try_from(*n).map_err(|_| format!("it has {n} where a size must stand")),
-        _ => Err("it has something else where a size must stand".into()),
+        Value::Int(n) => u64::try_from(*n).map_err(|_| format!("{n} is not a valid size")),
+        _ => Err("a size is not an integer".into()),
     }
 }
 
-fn pairs(items: Vec<Value>) -> Outcome<Vec<(Value, Value)>> {
+fn pairs(items: Vec<Value>) -> Result<Vec<(Value, Value)>> {
     if items.len() % 2 == 1 {
-        return Err("a dict has a key without a value".into());
+        return Err("malformed pickle: a dict has a key without a value".into());
     }
     let mut items = items.into_iter();
     Ok(std::iter::from_fn(|| Some((items.next()?, items.next()?))).collect())

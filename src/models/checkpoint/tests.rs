@@ -8,7 +8,7 @@ fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/checkpoints").join(name)
 }
 
-/// What torch said the fixture's tensors are: name → shape, values as f32.
+/// The tensors of the fixtures as saved by torch: name → shape and values as f32.
 fn expected() -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     let text = std::fs::read_to_string(fixture("expected.json")).unwrap();
     let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
@@ -22,7 +22,7 @@ fn expected() -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
 }
 
 #[test]
-fn tensors_are_as_torch_saved_them_in_every_format() {
+fn reads_all_formats() {
     let expected = expected();
     for name in ["plain-zip.pth", "plain-legacy.pth", "wrapped-zip.pth", "wrapped-legacy.pth", "plain.safetensors"] {
         let checkpoint = Checkpoint::open(&fixture(name)).unwrap();
@@ -37,7 +37,7 @@ fn tensors_are_as_torch_saved_them_in_every_format() {
 }
 
 #[test]
-fn a_module_s_state_dict_with_its_metadata_is_read() {
+fn reads_state_dicts_with_metadata() {
     for name in ["module-zip.pth", "module-legacy.pth"] {
         let checkpoint = Checkpoint::open(&fixture(name)).unwrap();
         assert_eq!(checkpoint.tensors.len(), 7, "{name}");
@@ -47,7 +47,7 @@ fn a_module_s_state_dict_with_its_metadata_is_read() {
 }
 
 #[test]
-fn code_in_a_checkpoint_is_named_and_not_run() {
+fn rejects_code_by_name() {
     for name in ["hostile-zip.pth", "hostile-legacy.pth"] {
         let error = Checkpoint::open(&fixture(name)).unwrap_err().to_string();
         assert!(error.contains("posix.system") && error.contains(name), "{error}");
@@ -55,26 +55,26 @@ fn code_in_a_checkpoint_is_named_and_not_run() {
 }
 
 #[test]
-fn what_is_no_checkpoint_is_refused_with_a_sentence() {
+fn rejects_other_files_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file.pth");
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     zip.start_file("a/b.txt", zip::write::SimpleFileOptions::default()).unwrap();
     let zip = zip.finish().unwrap().into_inner();
-    // A pickle that claims a text of 4 GiB, and a safetensors header of 2^63 bytes.
-    let greedy = [&b"\x80\x02X"[..], &u32::MAX.to_le_bytes(), b"abc"].concat();
+    // A pickle with a string of 4 GiB, and safetensors with a header of 2^63 bytes and with a shape beyond 64 bits.
+    let long = [&b"\x80\x02X"[..], &u32::MAX.to_le_bytes(), b"abc"].concat();
     let header = [&(1u64 << 63).to_le_bytes()[..], b"{}"].concat();
-    let tall = br#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}"#;
-    let tall = [&(tall.len() as u64).to_le_bytes()[..], tall].concat();
+    let huge = br#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}"#;
+    let huge = [&(huge.len() as u64).to_le_bytes()[..], huge].concat();
     let cases: [(&[u8], &str); 8] = [
         (b"", "neither"),
         (b"hello, I am a text file", "neither"),
         (&zip, "data.pkl"),
         (b"PK\x03\x04 and no more", "zip"),
-        (&greedy, "torch"),
+        (&long, "PyTorch"),
         (&header, "header"),
-        (&tall, "shape"),
-        (b"\x80\x02}q\x00.", "not torch's"),
+        (&huge, "shape"),
+        (b"\x80\x02}q\x00.", "not a PyTorch checkpoint"),
     ];
     for (bytes, word) in cases {
         std::fs::write(&path, bytes).unwrap();
@@ -85,7 +85,7 @@ fn what_is_no_checkpoint_is_refused_with_a_sentence() {
     assert!(Checkpoint::open(&folder.path().join("absent.pth")).is_err());
 }
 
-/// Opens and reads everything: must end, in whatever result.
+/// Reads all tensors and returns the number of elements.
 fn read_all(bytes: &[u8]) -> Result<usize> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
@@ -94,37 +94,89 @@ fn read_all(bytes: &[u8]) -> Result<usize> {
 }
 
 #[test]
-fn every_truncation_is_an_error() {
+fn rejects_truncated_files() {
     for name in ["plain-zip.pth", "plain-legacy.pth", "plain.safetensors"] {
         let bytes = std::fs::read(fixture(name)).unwrap();
         assert!(read_all(&bytes).is_ok(), "{name}");
         for length in (0..bytes.len()).step_by(7) {
-            assert!(read_all(&bytes[..length]).is_err(), "{name} cut to {length} of {}", bytes.len());
+            assert!(read_all(&bytes[..length]).is_err(), "{name} truncated to {length} of {}", bytes.len());
         }
     }
+}
+
+#[test]
+fn empty_tensors_of_any_shape_are_read() {
+    let header = br#"{"a":{"dtype":"F32","shape":[0,4611686018427387904,4],"data_offsets":[0,0]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header].concat();
+    assert_eq!(read_all(&bytes).unwrap(), 0);
+}
+
+#[test]
+fn pickles_cannot_multiply_memory() {
+    // A list of a thousand pairs, memo 0, which is converted to an OrderedDict a hundred thousand times.
+    let mut pickle = b"](".to_vec();
+    pickle.extend(b"NN\x86".repeat(1000));
+    pickle.extend(b"eq\x00");
+    pickle.extend(b"ccollections\nOrderedDict\nh\x00\x85R0".repeat(100_000));
+    pickle.extend(b".");
+    let error = pickle::Machine::default().load(&mut pickle.as_slice()).unwrap_err();
+    assert!(error.contains("too long"), "{error}");
+}
+
+/// Replaces, removes and inserts bytes.
+fn mutate(bytes: &mut Vec<u8>, edits: &[(prop::sample::Index, u8, u8)]) {
+    for (position, byte, kind) in edits {
+        let position = position.index(bytes.len().max(1)).min(bytes.len().saturating_sub(1));
+        match kind % 4 {
+            _ if bytes.is_empty() => bytes.push(*byte),
+            0 => bytes.insert(position, *byte),
+            1 => drop(bytes.remove(position)),
+            _ => bytes[position] = *byte,
+        }
+    }
+}
+
+fn edits() -> impl Strategy<Value = Vec<(prop::sample::Index, u8, u8)>> {
+    // Bytes of extreme integers are more likely to violate a bound.
+    let byte = prop_oneof![any::<u8>(), Just(0), Just(0x7f), Just(0xff)];
+    prop::collection::vec((any::<prop::sample::Index>(), byte, any::<u8>()), 1..6)
+}
+
+/// Checks that a mutated fixture is read or rejected, and that its size bounds the number of elements.
+fn check_mutated(name: &str, edits: &[(prop::sample::Index, u8, u8)]) -> Result<(), TestCaseError> {
+    let mut bytes = std::fs::read(fixture(name)).unwrap();
+    mutate(&mut bytes, edits);
+    if let Ok(count) = read_all(&bytes) {
+        prop_assert!(count <= bytes.len() * 32);
+    }
+    Ok(())
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn damage_never_panics(
-        name in prop::sample::select(vec!["plain-zip.pth", "wrapped-legacy.pth", "plain-legacy.pth", "plain.safetensors"]),
-        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    fn mutated_zip_checkpoints_never_panic(
+        name in prop::sample::select(vec!["plain-zip.pth", "wrapped-zip.pth", "module-zip.pth"]), edits in edits(),
     ) {
-        let mut bytes = std::fs::read(fixture(name)).unwrap();
-        for (place, byte) in damage {
-            let place = place.index(bytes.len());
-            bytes[place] = byte;
-        }
-        // Elements are bounded by the file: damaged sizes take no memory.
-        if let Ok(count) = read_all(&bytes) {
-            prop_assert!(count <= bytes.len() * 32);
-        }
+        check_mutated(name, &edits)?;
     }
 
     #[test]
-    fn any_pickle_ends(opcodes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn mutated_legacy_checkpoints_never_panic(
+        name in prop::sample::select(vec!["plain-legacy.pth", "wrapped-legacy.pth", "module-legacy.pth"]),
+        edits in edits(),
+    ) {
+        check_mutated(name, &edits)?;
+    }
+
+    #[test]
+    fn mutated_safetensors_never_panic(edits in edits()) {
+        check_mutated("plain.safetensors", &edits)?;
+    }
+
+    #[test]
+    fn arbitrary_pickles_never_panic(opcodes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = pickle::Machine::default().load(&mut opcodes.as_slice());
     }
 }
