@@ -70,14 +70,14 @@ fn main() -> ExitCode {
             delay: arguments.delay,
             limits: arguments.limits,
         };
+        let progress = TerminalProgress::new("serve", ProgressMode::Bar);
         match &arguments.export {
             Some(dir) => {
-                serve::export(&options, dir)?;
+                serve::export(&options, dir, &progress)?;
                 println!("{}", dir.display());
             }
             None => {
-                let progress = Arc::new(TerminalProgress::new("serve", ProgressMode::Bar));
-                let server = Server::bind(&options, progress)?;
+                let server = Server::bind(&options, Arc::new(progress))?;
                 let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
                 runtime.block_on(run(server))?;
             }

@@ -1,127 +1,85 @@
-//! Models as ONNX: `features` (N, D), or (N, time, D) for sequences, → `probabilities` (N, C).
-
-use prost::Message;
+//! Export of classifiers to ONNX: `features` (N, D), or (N, time, D) for sequences, → `probabilities` (N, C).
 
 use super::{Model, Tensor};
 use crate::dataset::Task;
-use crate::models::onnx::proto::{Attribute, GraphProto, ModelProto, NodeProto, OperatorSet, TensorProto, ValueInfo};
+use crate::models::onnx::builder::GraphBuilder;
+use crate::models::onnx::proto::{Attribute, DOUBLE, FLOAT, TensorProto, ValueInfo};
 
-/// The first operator set in which every operator used here has its present form.
-const OPERATOR_SET: i64 = 18;
-const IR_VERSION: i64 = 8;
-
-const INT64: i32 = 7;
-const DOUBLE: i64 = 11;
-const FLOAT: i64 = 1;
-
-/// Collects the nodes of a model. Values are handed about by name.
+/// Adds the operations of a classifier to an ONNX graph. Values are referred to by name.
 #[derive(Debug, Default)]
 pub struct Exporter {
-    nodes: Vec<NodeProto>,
-    constants: Vec<TensorProto>,
+    graph: GraphBuilder,
 }
 
 impl Exporter {
-    /// `model`, which reads `dim` features and knows `classes` classes, as the bytes of an ONNX file.
+    /// Returns the bytes of an ONNX file with `model`, which reads `dim` features and has `classes` classes.
     pub fn export(model: &dyn Model, dim: usize, classes: usize) -> Vec<u8> {
-        let mut graph = Self::default();
-        let output = model.export(&mut graph, "features");
+        let mut exporter = Self::default();
+        let scores = model.export(&mut exporter, "features");
         let input = match model.reads_sequences() {
             true => ValueInfo::sequences("features", dim as i64),
             false => ValueInfo::batched("features", &[dim as i64]),
         };
-        graph.nodes.push(NodeProto {
-            name: "probabilities".into(),
-            op_type: "Identity".into(),
-            input: vec![output],
-            output: vec!["probabilities".into()],
-            attribute: vec![],
-        });
-        ModelProto {
-            ir_version: IR_VERSION,
-            producer_name: "kinoprobe".into(),
-            graph: Some(GraphProto {
-                node: graph.nodes,
-                name: "classifier".into(),
-                initializer: graph.constants,
-                input: vec![input],
-                output: vec![ValueInfo::batched("probabilities", &[classes as i64])],
-            }),
-            opset_import: vec![OperatorSet { domain: String::new(), version: OPERATOR_SET }],
-        }
-        .encode_to_vec()
+        exporter.graph.node("Identity", &[&scores], "probabilities", vec![]);
+        exporter.graph.finish("classifier", input, ValueInfo::batched("probabilities", &[classes as i64]))
     }
 
-    /// A constant, under its tensor's name.
+    /// Adds a constant with the name of its tensor.
     pub fn constant(&mut self, tensor: Tensor) -> String {
-        self.constants.push(TensorProto::floats(&tensor.name, &tensor.shape, &tensor.values));
-        tensor.name
+        self.graph.initializer(TensorProto::floats(&tensor.name, &tensor.shape, &tensor.values))
     }
 
-    /// A scalar constant.
+    /// Adds a scalar constant.
     pub fn scalar(&mut self, value: f32) -> String {
-        let name = format!("scalar.{}", self.constants.len());
-        self.constants.push(TensorProto::floats(&name, &[], &[value]));
-        name
+        let name = format!("scalar.{}", self.graph.initializer_count());
+        self.graph.initializer(TensorProto::floats(&name, &[], &[value]))
     }
 
-    /// A vector in double precision.
+    /// Adds a constant vector of f64.
     pub fn constant_f64(&mut self, name: &str, values: &[f64]) -> String {
-        self.constants.push(TensorProto {
-            dims: vec![values.len() as i64],
-            data_type: DOUBLE as i32,
-            name: name.into(),
-            raw_data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        });
-        name.into()
+        self.graph.initializer(TensorProto::doubles(name, values))
     }
 
-    /// A vector of integers.
+    /// Adds a constant vector of integers.
     pub fn integers(&mut self, values: &[i64]) -> String {
-        let name = format!("integers.{}", self.constants.len());
-        self.constants.push(TensorProto {
-            dims: vec![values.len() as i64],
-            data_type: INT64,
-            name: name.clone(),
-            raw_data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        });
-        name
+        let name = format!("integers.{}", self.graph.initializer_count());
+        self.graph.initializer(TensorProto::integers(&name, values))
     }
 
-    /// A node of one output without attributes.
+    /// Adds a node with one output and without attributes.
     pub fn node(&mut self, operator: &str, inputs: &[&str]) -> String {
         self.node_with(operator, inputs, vec![])
     }
 
-    /// `x·Wᵀ + b`.
+    /// Adds `x·Wᵀ + b`.
     pub fn linear(&mut self, x: &str, weight: &str, bias: &str) -> String {
         self.node_with("Gemm", &[x, weight, bias], vec![Attribute::int("transB", 1)])
     }
 
-    /// `factor·x·Wᵀ + b`.
+    /// Adds `factor·x·Wᵀ + b`.
     pub fn scaled_linear(&mut self, x: &str, weight: &str, bias: &str, factor: f32) -> String {
         self.node_with("Gemm", &[x, weight, bias], vec![Attribute::int("transB", 1), Attribute::float("alpha", factor)])
     }
 
-    /// Reduces the axis `axis` of `x` away, by `ReduceSum`, `ReduceMean` or `ReduceMax`.
+    /// Adds a reduction of `x` over `axis`, which is removed: `ReduceSum`, `ReduceMean` or `ReduceMax`.
     pub fn reduce(&mut self, operator: &str, x: &str, axis: i64) -> String {
         let axes = self.integers(&[axis]);
         self.node_with(operator, &[x, &axes], vec![Attribute::int("keepdims", 0)])
     }
 
-    /// Columns of a matrix.
+    /// Selects columns of a matrix.
     pub fn columns(&mut self, x: &str, columns: std::ops::Range<usize>) -> String {
         let columns: Vec<i64> = columns.map(|column| column as i64).collect();
         let columns = self.integers(&columns);
         self.node_with("Gather", &[x, &columns], vec![Attribute::int("axis", 1)])
     }
 
-    /// Softmax over the last axis.
+    /// Adds the softmax over axis 1, the classes.
     pub fn softmax(&mut self, x: &str) -> String {
         self.node_with("Softmax", &[x], vec![Attribute::int("axis", 1)])
     }
 
-    /// The scores of logits: softmax for one label a clip, the sigmoid for several.
+    /// Adds the scores of logits: softmax for single-label tasks, sigmoid for multi-label tasks.
     pub fn scores(&mut self, logits: &str, task: Task) -> String {
         match task {
             Task::SingleLabel => self.softmax(logits),
@@ -129,83 +87,74 @@ impl Exporter {
         }
     }
 
-    /// Batch normalization by running statistics; `parameters` are weight, bias, mean and variance.
+    /// Adds batch normalization by running statistics. `parameters` are weight, bias, mean and variance.
     pub fn batch_norm(&mut self, x: &str, parameters: [&str; 4], epsilon: f64) -> String {
         let [weight, bias, mean, variance] = parameters;
         let epsilon = Attribute::float("epsilon", epsilon as f32);
         self.node_with("BatchNormalization", &[x, weight, bias, mean, variance], vec![epsilon])
     }
 
-    /// `x` with its axes in another order.
+    /// Permutes the axes of `x`: axis i of the result is axis `axes[i]` of `x`.
     pub fn transpose(&mut self, x: &str, axes: &[usize]) -> String {
         self.node_with("Transpose", &[x], vec![Attribute::ints("perm", axes)])
     }
 
-    /// `x` in another shape; 0 keeps an axis as it is.
+    /// Reshapes `x`. A length of 0 copies the length of the same axis of `x`.
     pub fn reshape(&mut self, x: &str, shape: &[i64]) -> String {
         let shape = self.integers(shape);
         self.node("Reshape", &[x, &shape])
     }
 
-    /// Layer normalization over the last axis.
+    /// Adds layer normalization over the last axis.
     pub fn layer_norm(&mut self, x: &str, weight: &str, bias: &str, epsilon: f64) -> String {
         let attributes = vec![Attribute::int("axis", -1), Attribute::float("epsilon", epsilon as f32)];
         self.node_with("LayerNormalization", &[x, weight, bias], attributes)
     }
 
-    /// The states (time, 2, N, hidden) of a bidirectional LSTM over `x` (time, N, D); `weights` are W, R and B.
+    /// Adds a bidirectional LSTM over `x` (time, N, D) with the weights W, R and B, and returns its hidden states
+    /// (time, 2, N, hidden).
     pub fn bidirectional_lstm(&mut self, x: &str, [w, r, b]: [&str; 3], hidden: usize) -> String {
         let attributes =
             vec![Attribute::string("direction", "bidirectional"), Attribute::int("hidden_size", hidden as i64)];
         self.node_with("LSTM", &[x, w, r, b], attributes)
     }
 
-    /// `x` (N, time, D) with zeros in front, so that there are `length` steps.
+    /// Pads `x` (N, time, D) with zeros at the start, to `length` steps.
     pub fn pad_steps_in_front(&mut self, x: &str, length: usize) -> String {
         let shape = self.node("Shape", &[x]);
         let axis = self.integers(&[1]);
         let time = self.node("Gather", &[&shape, &axis]);
-        let wanted = self.integers(&[length as i64]);
-        let missing = self.node("Sub", &[&wanted, &time]);
-        let (none, rest) = (self.integers(&[0]), self.integers(&[0, 0, 0, 0]));
-        let pads = self.node_with("Concat", &[&none, &missing, &rest], vec![Attribute::int("axis", 0)]);
+        let length = self.integers(&[length as i64]);
+        let missing = self.node("Sub", &[&length, &time]);
+        let (zero, zeros) = (self.integers(&[0]), self.integers(&[0, 0, 0, 0]));
+        let pads = self.node_with("Concat", &[&zero, &missing, &zeros], vec![Attribute::int("axis", 0)]);
         self.node("Pad", &[x, &pads])
     }
 
-    /// `x` in double precision.
+    /// Casts `x` to f64.
     pub fn double(&mut self, x: &str) -> String {
-        self.node_with("Cast", &[x], vec![Attribute::int("to", DOUBLE)])
+        self.node_with("Cast", &[x], vec![Attribute::int("to", DOUBLE.into())])
     }
 
-    /// `x` in single precision.
+    /// Casts `x` to f32.
     pub fn single(&mut self, x: &str) -> String {
-        self.node_with("Cast", &[x], vec![Attribute::int("to", FLOAT)])
+        self.node_with("Cast", &[x], vec![Attribute::int("to", FLOAT.into())])
     }
 
-    /// The indices of the `count` lowest values of each row of `x`, in ascending order; of equal ones the first.
+    /// Adds the indices of the `count` lowest values of each row of `x`, in ascending order of value. Ties: lower index
+    /// first.
     pub fn lowest(&mut self, x: &str, count: usize) -> String {
         let count = self.integers(&[count as i64]);
-        let name = format!("topk.{}", self.nodes.len());
-        let indices = format!("{name}.indices");
-        self.nodes.push(NodeProto {
-            name: name.clone(),
-            op_type: "TopK".into(),
-            input: vec![x.into(), count],
-            output: vec![format!("{name}.values"), indices.clone()],
-            attribute: vec![Attribute::int("largest", 0), Attribute::int("sorted", 1), Attribute::int("axis", 1)],
-        });
+        let name = format!("topk.{}", self.graph.node_count());
+        let (values, indices) = (format!("{name}.values"), format!("{name}.indices"));
+        let attributes = vec![Attribute::int("largest", 0), Attribute::int("sorted", 1), Attribute::int("axis", 1)];
+        self.graph.node_with_outputs(&name, "TopK", &[x, &count], &[&values, &indices], attributes);
         indices
     }
 
-    fn node_with(&mut self, operator: &str, inputs: &[&str], attribute: Vec<Attribute>) -> String {
-        let name = format!("{}.{}", operator.to_lowercase(), self.nodes.len());
-        self.nodes.push(NodeProto {
-            name: name.clone(),
-            op_type: operator.into(),
-            input: inputs.iter().map(|input| input.to_string()).collect(),
-            output: vec![name.clone()],
-            attribute,
-        });
+    fn node_with(&mut self, operator: &str, inputs: &[&str], attributes: Vec<Attribute>) -> String {
+        let name = format!("{}.{}", operator.to_lowercase(), self.graph.node_count());
+        self.graph.node(operator, inputs, &name, attributes);
         name
     }
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest};
 use crate::media::{self, FrameSink, ItemSink, Sampling, Shots, Wanted};
 use crate::models::runtime::{Device, Network, Settings};
-use crate::models::{self, Card, PreparedModel, WeightsChoice};
+use crate::models::{self, Card, Precision, PreparedModel, WeightsChoice};
 use crate::progress::{Event, ProgressSink, Unit};
 use crate::store::{Journal, Payload, Provenance, RowSource, Values};
 
@@ -130,7 +130,7 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
         progress.report(Event::Warning(&format!("{}: {warning}", manifest.source.display())));
     }
     check_shots(options)?;
-    let source = prepare_source(options)?;
+    let source = prepare_source(options, progress, cancel)?;
     let (payload, mut provenance) = payload_and_provenance(options, &source);
     if provenance.untrained() {
         progress.report(Event::Warning(&format!(
@@ -217,12 +217,12 @@ fn check_shots(Options { method, settings, shots, .. }: &Options) -> Result<()> 
     }
 }
 
-fn prepare_source(options: &Options) -> Result<FeatureSource> {
+fn prepare_source(options: &Options, progress: &dyn ProgressSink, cancel: &CancellationToken) -> Result<FeatureSource> {
     match &options.settings.extractor {
         Extractor::Sift { keypoints } => Ok(FeatureSource::Sift { keypoints: *keypoints }),
         Extractor::Network { card, .. } => {
             let card = Card::load(&options.models, card)?;
-            let model = models::prepare(&card, &options.weights, false)?;
+            let model = models::prepare(&card, &options.weights, Precision::F32, progress, cancel)?;
             Ok(FeatureSource::Network(Box::new(card), model))
         }
     }

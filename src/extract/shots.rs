@@ -9,9 +9,9 @@ use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::Clip;
 use crate::media::{self, Decoded, Frame, FrameSink, Sampling, Shot, Shots, Transform, Window, shots};
-use crate::models::card::{Input, Layout};
+use crate::models::input::{InputLayout, InputSpec};
 use crate::models::runtime::{Device, Network, Settings};
-use crate::models::{self, Card, WeightsChoice};
+use crate::models::{self, Card, Precision, WeightsChoice};
 use crate::progress::{Event, ProgressSink};
 
 /// Frames of context on both sides of a window. The network's predictions for them are discarded.
@@ -69,7 +69,7 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
         return Err(Error::Data(format!("the threshold is a probability, from 0 to 1, not {threshold}")));
     }
     let card = Card::load(&options.models, &options.card)?;
-    let mut detector = ShotDetector::load(&card, options, progress)?;
+    let mut detector = ShotDetector::load(&card, options, progress, cancel)?;
     let (mut list, mut failed) = (Vec::new(), 0);
     std::thread::scope(|scope| {
         // One decoding thread is enough: the network takes most of the time.
@@ -152,10 +152,10 @@ pub struct ShotDetector {
 }
 
 impl ShotDetector {
-    fn load(card: &Card, options: &Options, progress: &dyn ProgressSink) -> Result<Self> {
+    fn load(card: &Card, options: &Options, progress: &dyn ProgressSink, cancel: &CancellationToken) -> Result<Self> {
         let window_frames = card.input.frames.unwrap_or(1);
-        let Input { layout, scale, mean, std, .. } = card.input;
-        if layout != Layout::Clip || card.output.dim != window_frames || window_frames <= 2 * CONTEXT {
+        let InputSpec { layout, scale, mean, std, .. } = card.input;
+        if layout != InputLayout::Clip || card.output.dim != window_frames || window_frames <= 2 * CONTEXT {
             let minimum = 2 * CONTEXT;
             let message = format!(
                 "not a shot detector: its input must have more than {minimum} frames, and its output one logit per frame"
@@ -166,7 +166,7 @@ impl ShotDetector {
             let message = "input: a shot detector takes values divided by 255: set scale 255, mean 0 and std 1".into();
             return Err(Error::Config { path: card.path(), message });
         }
-        let model = models::prepare(card, &options.weights, false)?;
+        let model = models::prepare(card, &options.weights, Precision::F32, progress, cancel)?;
         if model.untrained {
             let message = format!("UNTRAINED: {} has seeded weights; its shots are meaningless", card.name);
             progress.report(Event::Warning(&message));

@@ -4,7 +4,7 @@ use super::sampler::Window;
 use super::sink::{Frame, FrameSink};
 use super::transform::Transform;
 use crate::error::{Error, Result};
-use crate::models::card::{Input, Layout};
+use crate::models::input::{InputLayout, InputSpec};
 
 /// A sink that transforms each distinct frame once and copies it to every item that contains it.
 ///
@@ -23,10 +23,10 @@ pub struct ItemSink {
 
 impl ItemSink {
     /// Creates a sink for the input of a card. Each worker thread has its own.
-    pub fn new(input: &Input) -> Self {
+    pub fn new(input: &InputSpec) -> Self {
         let frames = match input.layout {
-            Layout::Frames => 1,
-            Layout::Clip => input.frames.unwrap_or(1),
+            InputLayout::Frames => 1,
+            InputLayout::Clip => input.frames.unwrap_or(1),
         };
         let transform = Transform::new(input);
         Self { transform, frames, item_len: input.item_len(), values: Vec::new(), positions: Vec::new() }

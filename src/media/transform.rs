@@ -7,7 +7,7 @@
 use pulp::{Arch, NullaryFnOnce};
 
 use super::pixels::BgrImage;
-use crate::models::card::{Color, Input, Interpolation, Resize};
+use crate::models::input::{Color, InputSpec, Interpolation, Resize};
 
 /// Resize and crop for images of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl AxisKernel {
     ///
     /// # Source
     /// ATen `UpSampleKernel.cpp` in 32-bit floats: `upsample_bilinear2d`, `upsample_bicubic2d` and their `_aa` variants.
-    fn new(input: &Input, origin: usize, from: usize, to: usize, offset: usize, len: usize) -> Self {
+    fn new(input: &InputSpec, origin: usize, from: usize, to: usize, offset: usize, len: usize) -> Self {
         let scale = from as f32 / to as f32;
         let kernels: Vec<(usize, Vec<f32>)> = (offset..offset + len)
             .map(|i| match (input.antialias, input.interpolation) {
@@ -159,7 +159,7 @@ struct ResizePlan {
 /// thread has its own.
 #[derive(Debug)]
 pub struct Transform {
-    input: Input,
+    input: InputSpec,
     plan: Option<ResizePlan>,
     arch: Arch,
     /// The used part of one source row as floats: blue, green, red, padding.
@@ -177,7 +177,7 @@ impl Transform {
     ///
     /// # Source
     /// torchvision `transforms/_presets.py` on eight-bit tensors (resize in 32-bit floats, then round half to even).
-    pub fn new(input: &Input) -> Self {
+    pub fn new(input: &InputSpec) -> Self {
         Self {
             input: input.clone(),
             plan: None,

@@ -1,188 +1,223 @@
-//! The interface over which networks are defined, once.
+//! The interface that networks are defined over.
 //!
-//! A network is a function that is generic over [`Graph`]: it asks for layers, and each layer asks for its parameters
-//! by the name and shape they have in the published checkpoint. What comes of it is the backend's affair:
-//! [`super::onnx::OnnxGraph`] writes an ONNX file, [`Parameters`] lists the parameters, and an engine with gradients
-//! can compute on the spot. Nothing here knows of ONNX.
+//! A network is a function that is generic over [`Graph`]. It calls one method per layer, and each layer names its
+//! parameters as the published checkpoint does. A backend implements the layers: [`super::onnx::OnnxGraph`] writes an
+//! ONNX file, [`super::parameters::ParameterList`] lists the parameters, and a backend with automatic differentiation
+//! can execute the layers directly. Definitions describe the network only: initialization, precision and execution are
+//! left to the backend and to the [`super::parameters::ParameterSource`] that it reads from.
 //!
-//! Shapes of activations are written `(batch, channel, …)`; the batch is never known to a definition.
+//! Shapes of activations are written `(batch, channel, …)`. The batch size is unknown to definitions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use crate::error::Result;
 
-use super::checkpoint::Checkpoint;
-use crate::error::{Error, Result};
-
-/// Standard deviation that a zero-mean layer needs so that its ReLU's output keeps unit variance:
-/// 1 / sqrt(1/2 − 1/(2π)), from the variance of a rectified standard normal.
-pub const AFTER_RELU: f64 = 1.713_1;
-/// Standard deviation for a layer whose input did not pass a ReLU.
-pub const AFTER_LINEAR: f64 = 1.0;
-
-/// Level of seeded filters that answer only to how a channel changes within their window: their taps in each channel
-/// sum to zero. For the first layer over space or time, so that color and brightness do not drown everything else.
-pub const CHANGE: i64 = 0;
-/// Level of seeded filters whose taps are independent.
-pub const MIXED: i64 = 1;
-/// Level of seeded filters that mostly average a channel over their window. For layers behind the first nonlinear one:
-/// so what it found outlives the depth.
-pub const AVERAGE: i64 = 4;
-
-/// A convolution over the axes after the channel; as many as `kernel` has. Parameters `NAME.weight`
-/// `(outputs, inputs / groups, kernel…)` and, where it has one, `NAME.bias` `(outputs)`.
+/// A convolution over the axes after the channel axis, as many as `kernel` has. Parameters: `NAME.weight`
+/// `(outputs, inputs / groups, kernel…)` and, if `bias` is set, `NAME.bias` `(outputs)`.
 #[derive(Debug, Clone, Copy)]
 pub struct Conv<'a> {
-    /// Name in the checkpoint, without `.weight`.
+    /// Name of the layer in the checkpoint.
     pub name: &'a str,
-    /// Channels in.
+    /// Number of input channels.
     pub inputs: usize,
-    /// Channels out.
+    /// Number of output channels.
     pub outputs: usize,
     /// Kernel size along each axis.
     pub kernel: &'a [usize],
-    /// Step along each axis.
+    /// Stride along each axis.
     pub stride: &'a [usize],
-    /// Zeros before and after, along each axis.
+    /// Zero padding before and after, along each axis.
     pub padding: &'a [(usize, usize)],
-    /// Distance between the kernel's taps, along each axis.
+    /// Dilation along each axis.
     pub dilation: &'a [usize],
-    /// Groups of channels that do not mix; `inputs` for a depthwise convolution.
+    /// Number of groups of channels; equals `inputs` for a depthwise convolution.
     pub groups: usize,
-    /// Whether it has a bias.
+    /// `true` if the layer has a bias.
     pub bias: bool,
-    /// For seeded weights only: the standard deviation is `gain / sqrt(fan-in)`.
-    pub gain: f64,
-    /// For seeded weights only: [`CHANGE`], [`MIXED`] or [`AVERAGE`].
-    pub level: i64,
 }
 
-/// The class token of a vision transformer and what is added to tokens by their place.
+/// A linear layer over the last axis. Parameters: `NAME.weight` `(outputs, inputs)` and, if `bias` is set, `NAME.bias`
+/// `(outputs)`.
 #[derive(Debug, Clone, Copy)]
-pub struct ClassToken<'a> {
-    /// Name of the token's parameter, `(channels)`.
-    pub token: &'a str,
-    /// Name of the places' parameter, `(tokens, channels)`.
-    pub positions: &'a str,
-    /// Tokens, the class token among them.
+pub struct Linear<'a> {
+    /// Name of the layer in the checkpoint.
+    pub name: &'a str,
+    /// Number of input features.
+    pub inputs: usize,
+    /// Number of output features.
+    pub outputs: usize,
+    /// `true` if the layer has a bias.
+    pub bias: bool,
+}
+
+/// Batch normalization over axis 1 (Ioffe and Szegedy 2015). Parameters: `NAME.weight`, `NAME.bias`,
+/// `NAME.running_mean` and `NAME.running_var`, each `(channels)`.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchNorm<'a> {
+    /// Name of the layer in the checkpoint.
+    pub name: &'a str,
+    /// Number of channels.
+    pub channels: usize,
+    /// Added to the variance.
+    pub epsilon: f64,
+    /// Weight of the new batch in the running statistics, as in PyTorch: `(1 - momentum) · old + momentum · new`. Has no
+    /// effect in [`Mode::Eval`].
+    pub momentum: f64,
+}
+
+/// Layer normalization over the last axis (Ba et al. 2016). Parameters: `NAME.weight` and `NAME.bias`, each `(channels)`.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerNorm<'a> {
+    /// Name of the layer in the checkpoint.
+    pub name: &'a str,
+    /// Length of the last axis.
+    pub channels: usize,
+    /// Added to the variance.
+    pub epsilon: f64,
+}
+
+/// Max pooling over the axes after the channel axis, as many as `kernel` has. Padding never wins: it counts as −∞.
+#[derive(Debug, Clone, Copy)]
+pub struct MaxPool<'a> {
+    /// Kernel size along each axis.
+    pub kernel: &'a [usize],
+    /// Stride along each axis.
+    pub stride: &'a [usize],
+    /// Padding before and after, along each axis.
+    pub padding: &'a [(usize, usize)],
+}
+
+/// The class token and the position embedding of a vision transformer (Dosovitskiy et al. 2021).
+#[derive(Debug, Clone, Copy)]
+pub struct TokenEmbedding<'a> {
+    /// Name of the class token's parameter, `(channels)`.
+    pub class_token: &'a str,
+    /// Name of the position embedding's parameter, `(tokens, channels)`.
+    pub position_embedding: &'a str,
+    /// Number of tokens, including the class token.
     pub tokens: usize,
     /// Length of a token.
     pub channels: usize,
 }
 
-/// What a parameter is to its layer: decides how it is seeded.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// The role of a parameter in its layer. Initializers depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Of a convolution or linear layer, `(outputs, …)`.
-    Weight {
-        /// The standard deviation of seeded weights is `gain / sqrt(fan-in)`.
-        gain: f64,
-        /// By how much the mean of a seeded filter's taps in a channel is magnified.
-        level: i64,
-    },
-    /// Of a convolution or linear layer.
+    /// Weight of a convolution or linear layer, `(outputs, inputs, …)`.
+    Weight,
+    /// Bias of a convolution or linear layer.
     Bias,
-    /// Factor of a normalization.
+    /// Scale of a normalization.
     NormScale,
-    /// Summand of a normalization.
+    /// Shift of a normalization.
     NormShift,
-    /// Mean over the training data.
+    /// Running mean of a batch normalization.
     RunningMean,
-    /// Variance over the training data.
+    /// Running variance of a batch normalization.
     RunningVariance,
-    /// Factor on a residual branch, per channel.
+    /// Per-channel scale of a residual branch (Touvron et al. 2021).
     LayerScale,
-    /// A token, or what is added to tokens by their place.
+    /// A class token or a position embedding.
     Embedding,
 }
 
-/// A parameter as a definition asks for it.
-#[derive(Debug, Clone, PartialEq)]
+/// A parameter of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
     /// Name in the checkpoint.
     pub name: String,
     /// Shape in the checkpoint.
     pub shape: Vec<usize>,
-    /// What it is to its layer.
+    /// Role in its layer.
     pub role: Role,
 }
 
-/// A backend: makes layers out of requests.
+/// Whether layers behave as in training or as in inference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Batch normalization uses and updates batch statistics; dropout and stochastic depth are active.
+    Train,
+    /// Batch normalization uses running statistics; dropout and stochastic depth are the identity.
+    #[default]
+    Eval,
+}
+
+/// A backend that implements the layers of a network.
+///
+/// Layers borrow their inputs, so that an activation can be read several times without copying it.
 ///
 /// # Errors
-/// Every method fails where the backend cannot supply the layer's parameters.
+/// Every method returns an error if the parameters of the layer cannot be read or the layer cannot be executed.
 pub trait Graph {
     /// An activation.
-    type Value: Clone;
+    type Value;
 
-    /// Convolution (cross-correlation, as in every deep-learning library).
+    /// Returns the mode of all layers. Backends for inference only keep the default, [`Mode::Eval`].
+    fn mode(&self) -> Mode {
+        Mode::Eval
+    }
+
+    /// Convolution (cross-correlation, as in deep-learning libraries).
     fn convolution(&mut self, x: &Self::Value, conv: &Conv) -> Result<Self::Value>;
-    /// Batch normalization by running statistics over axis 1. Parameters `NAME.weight`, `.bias`, `.running_mean`,
-    /// `.running_var`, each `(channels)`.
-    fn batch_norm(&mut self, x: &Self::Value, name: &str, channels: usize, epsilon: f64) -> Result<Self::Value>;
-    /// Layer normalization over the last axis. Parameters `NAME.weight`, `.bias`, each `(channels)`.
-    fn layer_norm(&mut self, x: &Self::Value, name: &str, channels: usize, epsilon: f64) -> Result<Self::Value>;
-    /// Linear layer over the last axis. Parameters `NAME.weight` `(outputs, inputs)` and `NAME.bias` `(outputs)`.
-    fn linear(&mut self, x: &Self::Value, name: &str, sizes: (usize, usize), gain: f64) -> Result<Self::Value>;
-    /// Linear layer without bias over the last axis. Parameter `NAME.weight` `(outputs, inputs)`.
-    fn projection(&mut self, x: &Self::Value, name: &str, sizes: (usize, usize), gain: f64) -> Result<Self::Value>;
-    /// Multiplies the last axis by the parameter `name`, whose axes other than the channel have length one.
+    /// Batch normalization, by running statistics in [`Mode::Eval`].
+    fn batch_norm(&mut self, x: &Self::Value, norm: &BatchNorm) -> Result<Self::Value>;
+    /// Layer normalization.
+    fn layer_norm(&mut self, x: &Self::Value, norm: &LayerNorm) -> Result<Self::Value>;
+    /// Linear layer.
+    fn linear(&mut self, x: &Self::Value, linear: &Linear) -> Result<Self::Value>;
+    /// Multiplies the last axis by the parameter `name`, whose axes other than the channel axis have length 1.
     fn layer_scale(&mut self, x: &Self::Value, name: &str, shape: &[usize]) -> Result<Self::Value>;
     /// max(x, 0).
     fn relu(&mut self, x: &Self::Value) -> Result<Self::Value>;
     /// min(max(x, 0), 6).
     fn relu6(&mut self, x: &Self::Value) -> Result<Self::Value>;
-    /// x·Φ(x) with the exact Gaussian distribution function (by erf).
+    /// x·Φ(x) with the Gaussian distribution function by erf (Hendrycks and Gimpel 2016).
     fn gelu(&mut self, x: &Self::Value) -> Result<Self::Value>;
-    /// x·σ(1.702·x), the logistic approximation of GELU (Hendrycks and Gimpel 2016).
+    /// x·σ(1.702·x), the sigmoid approximation of GELU (Hendrycks and Gimpel 2016).
     fn quick_gelu(&mut self, x: &Self::Value) -> Result<Self::Value>;
-    /// Puts the class token before the others, then adds to each token what belongs to its place:
+    /// Prepends the class token and adds the position embedding:
     /// `(batch, tokens - 1, channels)` → `(batch, tokens, channels)`.
-    fn class_token(&mut self, x: &Self::Value, token: &ClassToken) -> Result<Self::Value>;
-    /// The token that stands first: `(batch, tokens, channels)` → `(batch, channels)`.
+    fn token_embedding(&mut self, x: &Self::Value, embedding: &TokenEmbedding) -> Result<Self::Value>;
+    /// Selects the first token: `(batch, tokens, channels)` → `(batch, channels)`.
     fn first_token(&mut self, x: &Self::Value) -> Result<Self::Value>;
-    /// softmax(q·kᵀ / √d)·v in each of `heads` groups of d = `channels / heads` channels; all `(batch, tokens, channels)`
-    /// (Vaswani et al. 2017, section 3.2).
+    /// Multi-head attention softmax(q·kᵀ / √d)·v in each of `heads` groups of d = `channels / heads` channels. Query, key,
+    /// value and result are `(batch, tokens, channels)` (Vaswani et al. 2017, section 3.2).
     fn attention(&mut self, qkv: [&Self::Value; 3], heads: usize, channels: usize) -> Result<Self::Value>;
-    /// Sum of two activations of one shape.
+    /// Sum of two activations of the same shape.
     fn add(&mut self, x: &Self::Value, y: &Self::Value) -> Result<Self::Value>;
-    /// Reorders the axes: axis i of the result is axis `axes[i]` of `x`.
+    /// Permutes the axes: axis i of the result is axis `axes[i]` of `x`.
     fn permute(&mut self, x: &Self::Value, axes: &[usize]) -> Result<Self::Value>;
-    /// Mean over all axes after the channel: `(batch, channel, …)` → `(batch, channel)`.
+    /// Mean over all axes after the channel axis: `(batch, channel, …)` → `(batch, channel)`.
     fn global_average(&mut self, x: &Self::Value) -> Result<Self::Value>;
-    /// Mean over `axes`, which go.
+    /// Mean over `axes`, which are removed.
     fn mean(&mut self, x: &Self::Value, axes: &[usize]) -> Result<Self::Value>;
-    /// Mean over boxes of `kernel` places along the axes after the channel, side by side; a rest at the end is left out.
+    /// Average pooling over the axes after the channel axis, with stride `kernel` and without padding.
     fn average_pool(&mut self, x: &Self::Value, kernel: &[usize]) -> Result<Self::Value>;
+    /// Max pooling.
+    fn max_pool(&mut self, x: &Self::Value, pool: &MaxPool) -> Result<Self::Value>;
     /// Merges the axes from `axis` on into one, row-major.
     fn flatten(&mut self, x: &Self::Value, axis: usize) -> Result<Self::Value>;
-    /// Joins activations along `axis`, at least 1.
+    /// Concatenates activations along `axis`, which is at least 1.
     fn concatenate(&mut self, xs: &[&Self::Value], axis: usize) -> Result<Self::Value>;
-    /// Cosine of each frame's vector with those of its neighbors, from `(window - 1) / 2` frames before to as many
-    /// after, 0 beyond the ends: `(batch, frames, channels)` → `(batch, frames, window)`. `window` is odd.
+    /// Cosine similarity of each frame's vector with those of its neighbors, from `(window - 1) / 2` frames before to as
+    /// many after, and 0 beyond the ends: `(batch, frames, channels)` → `(batch, frames, window)`. `window` is odd.
     fn neighbor_similarity(&mut self, x: &Self::Value, frames: usize, window: usize) -> Result<Self::Value>;
-    /// How many of a frame's pixels have each color, each channel being cut into `levels` equal steps (a power of two):
-    /// `(batch, 3, frames, height, width)` of eight-bit values divided by 255 → `(batch, frames, levels³)`, the third
-    /// channel's step varying fastest.
+    /// Color histogram of each frame, with `levels` equal bins per channel (a power of two):
+    /// `(batch, 3, frames, height, width)` of eight-bit values divided by 255 → `(batch, frames, levels³)`, the bin of the
+    /// third channel varying fastest.
     fn color_histogram(&mut self, x: &Self::Value, levels: usize) -> Result<Self::Value>;
-}
 
-/// The backend that computes nothing and lists the parameters in the order they are asked for.
-#[derive(Debug, Default)]
-pub struct Parameters(Vec<Parameter>);
-
-impl Parameters {
-    /// The parameters of a definition.
-    ///
-    /// # Errors
-    /// Whatever the definition reports; those here do not fail.
-    pub fn of(definition: impl FnOnce(&mut Self) -> Result<()>) -> Result<Vec<Parameter>> {
-        let mut parameters = Self::default();
-        definition(&mut parameters)?;
-        Ok(parameters.0)
+    /// Dropout (Srivastava et al. 2014): in [`Mode::Train`], zeroes each element with probability `p` and multiplies the
+    /// others by 1 / (1 − p). The default implementation is the identity, for inference.
+    fn dropout(&mut self, x: Self::Value, p: f64) -> Result<Self::Value> {
+        let _ = p;
+        Ok(x)
     }
 
-    fn push(&mut self, parameters: impl IntoIterator<Item = Parameter>) -> Result<()> {
-        self.0.extend(parameters);
-        Ok(())
+    /// Stochastic depth on a residual branch (Huang et al. 2016): in [`Mode::Train`], zeroes the branch of each item of the
+    /// batch with probability `p` and multiplies the others by 1 / (1 − p). The default implementation is the identity,
+    /// for inference.
+    fn stochastic_depth(&mut self, branch: Self::Value, p: f64) -> Result<Self::Value> {
+        let _ = p;
+        Ok(branch)
     }
 }
 
@@ -191,175 +226,68 @@ fn parameter(name: &str, suffix: &str, shape: &[usize], role: Role) -> Parameter
 }
 
 impl Conv<'_> {
-    /// The weight, and the bias where there is one.
-    pub(super) fn parameters(&self) -> (Parameter, Option<Parameter>) {
+    /// Returns the weight and, if the layer has one, the bias.
+    pub fn parameters(&self) -> (Parameter, Option<Parameter>) {
         let mut shape = vec![self.outputs, self.inputs / self.groups];
         shape.extend(self.kernel);
-        let weight = parameter(self.name, ".weight", &shape, Role::Weight { gain: self.gain, level: self.level });
-        (weight, self.bias.then(|| parameter(self.name, ".bias", &[self.outputs], Role::Bias)))
+        let bias = self.bias.then(|| parameter(self.name, ".bias", &[self.outputs], Role::Bias));
+        (parameter(self.name, ".weight", &shape, Role::Weight), bias)
     }
 }
 
-/// Scale, shift, running mean and running variance of a batch normalization.
-pub(super) fn batch_norm_parameters(name: &str, channels: usize) -> [Parameter; 4] {
-    let [scale, shift] = layer_norm_parameters(name, channels);
-    let mean = parameter(name, ".running_mean", &[channels], Role::RunningMean);
-    [scale, shift, mean, parameter(name, ".running_var", &[channels], Role::RunningVariance)]
-}
+impl<'a> Linear<'a> {
+    /// Creates a linear layer with bias.
+    pub fn new(name: &'a str, inputs: usize, outputs: usize) -> Self {
+        Self { name, inputs, outputs, bias: true }
+    }
 
-/// Scale and shift of a layer normalization.
-pub(super) fn layer_norm_parameters(name: &str, channels: usize) -> [Parameter; 2] {
-    let scale = parameter(name, ".weight", &[channels], Role::NormScale);
-    [scale, parameter(name, ".bias", &[channels], Role::NormShift)]
-}
+    /// Creates a linear layer without bias.
+    pub fn without_bias(name: &'a str, inputs: usize, outputs: usize) -> Self {
+        Self { name, inputs, outputs, bias: false }
+    }
 
-/// Weight and bias of a linear layer.
-pub(super) fn linear_parameters(name: &str, (inputs, outputs): (usize, usize), gain: f64) -> [Parameter; 2] {
-    let weight = parameter(name, ".weight", &[outputs, inputs], Role::Weight { gain, level: MIXED });
-    [weight, parameter(name, ".bias", &[outputs], Role::Bias)]
-}
-
-impl ClassToken<'_> {
-    /// The token and the places.
-    pub(super) fn parameters(&self) -> [Parameter; 2] {
-        let token = parameter(self.token, "", &[self.channels], Role::Embedding);
-        [token, parameter(self.positions, "", &[self.tokens, self.channels], Role::Embedding)]
+    /// Returns the weight and, if the layer has one, the bias.
+    pub fn parameters(&self) -> (Parameter, Option<Parameter>) {
+        let bias = self.bias.then(|| parameter(self.name, ".bias", &[self.outputs], Role::Bias));
+        (parameter(self.name, ".weight", &[self.outputs, self.inputs], Role::Weight), bias)
     }
 }
 
-/// The factor on a residual branch.
-pub(super) fn layer_scale_parameter(name: &str, shape: &[usize]) -> Parameter {
+impl<'a> BatchNorm<'a> {
+    /// Creates a batch normalization with PyTorch's defaults: epsilon 1e-5 and momentum 0.1.
+    pub fn new(name: &'a str, channels: usize) -> Self {
+        Self { name, channels, epsilon: 1e-5, momentum: 0.1 }
+    }
+
+    /// Returns scale, shift, running mean and running variance.
+    pub fn parameters(&self) -> [Parameter; 4] {
+        [
+            (".weight", Role::NormScale),
+            (".bias", Role::NormShift),
+            (".running_mean", Role::RunningMean),
+            (".running_var", Role::RunningVariance),
+        ]
+        .map(|(suffix, role)| parameter(self.name, suffix, &[self.channels], role))
+    }
+}
+
+impl LayerNorm<'_> {
+    /// Returns scale and shift.
+    pub fn parameters(&self) -> [Parameter; 2] {
+        [(".weight", Role::NormScale), (".bias", Role::NormShift)]
+            .map(|(suffix, role)| parameter(self.name, suffix, &[self.channels], role))
+    }
+}
+
+impl TokenEmbedding<'_> {
+    /// Returns the class token and the position embedding.
+    pub fn parameters(&self) -> [Parameter; 2] {
+        let token = parameter(self.class_token, "", &[self.channels], Role::Embedding);
+        [token, parameter(self.position_embedding, "", &[self.tokens, self.channels], Role::Embedding)]
+    }
+}
+
+/// Returns the parameter of [`Graph::layer_scale`].
+pub fn layer_scale_parameter(name: &str, shape: &[usize]) -> Parameter {
     parameter(name, "", shape, Role::LayerScale)
-}
-
-impl Graph for Parameters {
-    type Value = ();
-
-    fn convolution(&mut self, _: &(), conv: &Conv) -> Result<()> {
-        let (weight, bias) = conv.parameters();
-        self.push(std::iter::once(weight).chain(bias))
-    }
-    fn batch_norm(&mut self, _: &(), name: &str, channels: usize, _: f64) -> Result<()> {
-        self.push(batch_norm_parameters(name, channels))
-    }
-    fn layer_norm(&mut self, _: &(), name: &str, channels: usize, _: f64) -> Result<()> {
-        self.push(layer_norm_parameters(name, channels))
-    }
-    fn linear(&mut self, _: &(), name: &str, sizes: (usize, usize), gain: f64) -> Result<()> {
-        self.push(linear_parameters(name, sizes, gain))
-    }
-    fn projection(&mut self, _: &(), name: &str, sizes: (usize, usize), gain: f64) -> Result<()> {
-        let [weight, _] = linear_parameters(name, sizes, gain);
-        self.push([weight])
-    }
-    fn class_token(&mut self, _: &(), token: &ClassToken) -> Result<()> {
-        self.push(token.parameters())
-    }
-    fn layer_scale(&mut self, _: &(), name: &str, shape: &[usize]) -> Result<()> {
-        self.push([layer_scale_parameter(name, shape)])
-    }
-    fn relu(&mut self, _: &()) -> Result<()> {
-        Ok(())
-    }
-    fn relu6(&mut self, _: &()) -> Result<()> {
-        Ok(())
-    }
-    fn gelu(&mut self, _: &()) -> Result<()> {
-        Ok(())
-    }
-    fn add(&mut self, _: &(), _: &()) -> Result<()> {
-        Ok(())
-    }
-    fn permute(&mut self, _: &(), _: &[usize]) -> Result<()> {
-        Ok(())
-    }
-    fn global_average(&mut self, _: &()) -> Result<()> {
-        Ok(())
-    }
-    fn quick_gelu(&mut self, _: &()) -> Result<()> {
-        Ok(())
-    }
-    fn first_token(&mut self, _: &()) -> Result<()> {
-        Ok(())
-    }
-    fn attention(&mut self, _: [&(); 3], _: usize, _: usize) -> Result<()> {
-        Ok(())
-    }
-    fn mean(&mut self, _: &(), _: &[usize]) -> Result<()> {
-        Ok(())
-    }
-    fn average_pool(&mut self, _: &(), _: &[usize]) -> Result<()> {
-        Ok(())
-    }
-    fn flatten(&mut self, _: &(), _: usize) -> Result<()> {
-        Ok(())
-    }
-    fn concatenate(&mut self, _: &[&()], _: usize) -> Result<()> {
-        Ok(())
-    }
-    fn neighbor_similarity(&mut self, _: &(), _: usize, _: usize) -> Result<()> {
-        Ok(())
-    }
-    fn color_histogram(&mut self, _: &(), _: usize) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// Checks that a checkpoint has exactly the parameters of a definition, apart from those `is_unused` says belong to
-/// a classifier head or to training.
-///
-/// # Errors
-/// Tensors are missing, surplus or of another shape; the sentence names them.
-pub fn check_fit(
-    checkpoint: &Checkpoint,
-    network: &str,
-    parameters: &[Parameter],
-    is_unused: impl Fn(&str) -> bool,
-) -> Result<()> {
-    let mut missing = Vec::new();
-    let mut misshapen = Vec::new();
-    let mut known = BTreeMap::new();
-    for parameter in parameters {
-        known.insert(parameter.name.as_str(), ());
-        match checkpoint.tensors.get(&parameter.name) {
-            None => missing.push(parameter.name.clone()),
-            Some(tensor) if tensor.shape() != parameter.shape => misshapen.push(format!(
-                "{} is {:?} where {:?} belongs",
-                parameter.name,
-                tensor.shape(),
-                parameter.shape
-            )),
-            Some(_) => {}
-        }
-    }
-    let surplus: Vec<String> = checkpoint
-        .tensors
-        .keys()
-        .filter(|name| !known.contains_key(name.as_str()) && !is_unused(name))
-        .cloned()
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect();
-    let faults: Vec<String> = [("missing", missing), ("surplus", surplus), ("misshapen", misshapen)]
-        .into_iter()
-        .filter(|(_, names)| !names.is_empty())
-        .map(|(fault, names)| format!("{fault}: {}", some_of(&names)))
-        .collect();
-    if faults.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Weights {
-        path: checkpoint.path.clone(),
-        message: format!("does not fit {network}; {}", faults.join("; ")),
-    })
-}
-
-/// The first of many names, and how many more there are.
-fn some_of(names: &[String]) -> String {
-    const SHOWN: usize = 12;
-    let shown = names[..names.len().min(SHOWN)].join(", ");
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
 }

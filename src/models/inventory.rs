@@ -1,107 +1,125 @@
-//! What is here of each network: the table of `kinoprobe-models list`, the checks of `kinoprobe-models verify`.
+//! Local files of the networks: the table of `kinoprobe-models list` and the checks of `kinoprobe-models verify`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::card::{Card, Origin};
 use super::checkpoint::Checkpoint;
-use super::{fetch, onnx, weights};
+use super::precision::Precision;
+use super::prepare::{cache_path, check_file, origin_path};
+use super::seeded::SeededParameters;
+use super::{fetch, onnx};
 use crate::error::{Error, Result};
 
-/// A table of a folder's cards, one line each: name, architecture, dim, license, origins, what is here.
+const COLUMNS: [&str; 6] = ["NAME", "ARCHITECTURE", "DIM", "LICENSE", "ORIGINS", "LOCAL"];
+
+/// Returns a table of the cards in a folder, one line per card: name, architecture, embedding length, license, origins, and
+/// the origins whose weights or ONNX files exist locally.
 ///
 /// # Errors
-/// The folder or a card cannot be read.
+/// Returns an error if the folder or a card cannot be read.
 pub fn table(folder: &Path) -> Result<String> {
-    let mut rows = vec![["NAME", "ARCHITECTURE", "DIM", "LICENSE", "ORIGINS", "HERE"].map(String::from)];
+    let mut rows = vec![COLUMNS.map(String::from)];
     for name in Card::names(folder)? {
         let card = Card::load(folder, &name)?;
         let origins: Vec<&str> = card.origins.iter().map(Origin::weights).collect();
-        let mut here = Vec::new();
-        for origin in &card.origins {
-            let fetched = weights::place(&card, origin).is_some_and(|path| path.is_file());
-            let converted = weights::cache_path(&card, origin).is_some_and(|path| path.is_file());
-            match (fetched, converted) {
-                (_, true) => here.push(format!("{} (ONNX)", origin.weights())),
-                (true, false) => here.push(origin.weights().to_owned()),
-                (false, false) => {}
-            }
-        }
-        let architecture = card.architecture.map_or("(ONNX file)", |a| a.name());
-        let here = if here.is_empty() { "-".into() } else { here.join(", ") };
+        let local = local_origins(&card);
         rows.push([
             card.name,
-            architecture.into(),
+            card.architecture.map_or("(ONNX file)", |a| a.name()).into(),
             card.output.dim.to_string(),
             card.license,
             origins.join(", "),
-            here,
+            if local.is_empty() { "-".into() } else { local.join(", ") },
         ]);
     }
-    let widths: Vec<usize> =
-        (0..6).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
-    let line = |row: &[String; 6]| {
+    let widths: Vec<usize> = (0..COLUMNS.len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    let line = |row: &[String; COLUMNS.len()]| {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         format!("{}\n", cells.join("  ").trim_end())
     };
     Ok(rows.iter().map(line).collect())
 }
 
-/// What became of checking one file.
+/// Returns the origins whose files exist locally, marked with `(ONNX)` if they are converted.
+fn local_origins(card: &Card) -> Vec<String> {
+    let exists = |path: Option<PathBuf>| path.is_some_and(|path| path.is_file());
+    let describe = |origin: &Origin| {
+        if exists(cache_path(card, origin, Precision::default())) {
+            Some(format!("{} (ONNX)", origin.weights()))
+        } else {
+            exists(origin_path(card, origin)).then(|| origin.weights().to_owned())
+        }
+    };
+    card.origins.iter().filter_map(describe).collect()
+}
+
+/// Result of checking one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     /// The file.
     pub path: PathBuf,
-    /// What was checked.
-    pub what: &'static str,
-    /// What is wrong, if anything is.
-    pub fault: Option<String>,
+    /// The property that was checked.
+    pub subject: &'static str,
+    /// Description of the failure, if the check failed.
+    pub failure: Option<String>,
+}
+
+impl Check {
+    fn new(path: PathBuf, subject: &'static str, result: Result<()>) -> Self {
+        Self { path, subject, failure: result.err().map(|e| e.to_string()) }
+    }
 }
 
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match &self.fault {
-            None => write!(f, "ok      {} ({})", self.path.display(), self.what),
-            Some(fault) => write!(f, "FAILED  {} ({}): {fault}", self.path.display(), self.what),
+        match &self.failure {
+            None => write!(f, "ok      {} ({})", self.path.display(), self.subject),
+            Some(failure) => write!(f, "FAILED  {} ({}): {failure}", self.path.display(), self.subject),
         }
     }
 }
 
-/// Checks what is here of a card: downloads against their hashes, and converted files by converting anew, which
-/// gives the same bytes.
+/// Checks the local files of a card: downloads against their hashes, and converted files by converting again, which gives
+/// the same bytes.
 ///
 /// # Errors
-/// Nothing of the card is here. What fails a check is in the list, not an error.
+/// Returns an error if no file of the card exists. Failed checks are part of the result.
 pub fn verify(card: &Card) -> Result<Vec<Check>> {
+    const ONNX: &str = "ONNX against its weights";
     let mut checks = Vec::new();
     for origin in &card.origins {
-        let file = weights::place(card, origin).filter(|path| path.is_file());
+        let file = origin_path(card, origin).filter(|path| path.is_file());
         if let Some(file) = &file {
-            let fault = weights::check(origin, file).err().map(|e| e.to_string());
-            checks.push(Check { path: file.clone(), what: "weights against their hash", fault });
+            checks.push(Check::new(file.clone(), "weights against their hash", check_file(origin, file)));
         }
-        let (Some(architecture), Some(path)) = (card.architecture, weights::cache_path(card, origin)) else { continue };
+        let (Some(architecture), Some(path)) = (card.architecture, cache_path(card, origin, Precision::default()))
+        else {
+            continue;
+        };
         if !path.is_file() {
             continue;
         }
-        let again = match (origin, &file) {
-            (Origin::Seeded { seed }, _) => onnx::write(card, architecture, onnx::Weights::Seeded(*seed)),
-            (_, Some(file)) => Checkpoint::open(file)
-                .and_then(|checkpoint| onnx::write(card, architecture, onnx::Weights::Checkpoint(&checkpoint))),
+        let bytes = match (origin, &file) {
+            (Origin::Seeded { seed }, _) => {
+                onnx::write(card, architecture, &SeededParameters { architecture, seed: *seed })
+            }
+            (_, Some(file)) => {
+                Checkpoint::open(file).and_then(|checkpoint| onnx::write(card, architecture, &checkpoint))
+            }
             (_, None) => {
-                let fault = Some("its weights are not here to compare with".into());
-                checks.push(Check { path, what: "ONNX against its weights", fault });
+                let failure = Some("its weights are missing, so it cannot be compared".into());
+                checks.push(Check { path, subject: ONNX, failure });
                 continue;
             }
         };
-        let fault = match again {
-            Ok(bytes) => fetch::check_sha256(&path, &fetch::sha256(&bytes)).err().map(|e| e.to_string()),
-            Err(error) => Some(error.to_string()),
-        };
-        checks.push(Check { path, what: "ONNX against its weights", fault });
+        let result = bytes.and_then(|bytes| fetch::check_sha256(&path, &fetch::sha256(&bytes)));
+        checks.push(Check::new(path, ONNX, result));
     }
     if checks.is_empty() {
-        let message = format!("nothing of {} is here; get it with kinoprobe-models fetch {}", card.name, card.name);
+        let message = format!("no files of {name}; get them with kinoprobe-models fetch {name}", name = card.name);
         return Err(Error::Weights { path: card.folder.clone(), message });
     }
     Ok(checks)

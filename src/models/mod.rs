@@ -1,16 +1,21 @@
-//! Networks: cards, weights and where they come from, definitions, ONNX.
+//! Networks: model cards, weights, definitions, ONNX files and the runtime.
 
 pub mod card;
 pub mod checkpoint;
 pub mod fetch;
 pub mod graph;
+pub mod initializer;
+pub mod input;
 pub mod inventory;
 pub mod nets;
 pub mod onnx;
+pub mod parameters;
+pub mod precision;
+pub mod prepare;
 #[cfg(feature = "onnx")]
 pub mod runtime;
 pub mod seeded;
-pub mod weights;
 
 pub use card::Card;
-pub use weights::{PreparedModel, WeightsChoice, prepare};
+pub use precision::Precision;
+pub use prepare::{PreparedModel, WeightsChoice, convert, prepare};

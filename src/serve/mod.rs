@@ -30,10 +30,11 @@ pub use self::export::export;
 use self::metrics::Metrics;
 use self::queue::InferenceQueue;
 use self::upload::UploadReader;
+use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
-use crate::models::card::Layout;
+use crate::models::input::InputLayout;
 use crate::models::runtime::{Device, Network, Settings};
-use crate::models::{self, Card, PreparedModel, WeightsChoice};
+use crate::models::{self, Card, Precision, PreparedModel, WeightsChoice};
 use crate::posters::{self, PosterModels};
 use crate::progress::{Event, ProgressSink};
 
@@ -172,12 +173,12 @@ impl ServedModels {
     ///
     /// # Errors
     /// Returns an error if the models, the card or the weights are not available or do not fit each other.
-    fn load(options: &Options) -> Result<Self> {
+    fn load(options: &Options, progress: &dyn ProgressSink) -> Result<Self> {
         let models = PosterModels::load(&options.models)?;
         let config_error = |message| Error::Config { path: options.models.join(posters::FILE), message };
         let posters = &models.posters;
         let card = Card::load(&options.cards, &posters.card)?;
-        if card.input.layout != Layout::Frames {
+        if card.input.layout != InputLayout::Frames {
             return Err(config_error(format!("the card {} takes windows of several frames, not images", card.name)));
         }
         if card.output.dim != models.dim() {
@@ -193,7 +194,7 @@ impl ServedModels {
             (None, "file") => WeightsChoice::Default,
             (None, origin) => origin.parse().expect("parsing a WeightsChoice does not fail"),
         };
-        let prepared = models::prepare(&card, &weights, false)?;
+        let prepared = models::prepare(&card, &weights, Precision::F32, progress, &CancellationToken::default())?;
         if prepared.sha256 != posters.model_sha256 {
             return Err(config_error(format!(
                 "the models were trained with another network (SHA-256 {}…) than the selected weights yield ({}…): select \
@@ -209,7 +210,7 @@ impl ServedModels {
 /// Loads the models and the network and starts the queue.
 fn load_state(options: &Options, progress: &Arc<dyn ProgressSink>) -> Result<Arc<AppState>> {
     let limits = options.limits;
-    let ServedModels { models, card, prepared } = ServedModels::load(options)?;
+    let ServedModels { models, card, prepared } = ServedModels::load(options, progress.as_ref())?;
     let load_network = |batch| {
         let settings = Settings {
             item: card.input.shape(1)[1..].to_vec(),

@@ -18,7 +18,7 @@ use crate::extract::shots::unlisted;
 use crate::manifest::Clip;
 use crate::media::{self, ItemSink, Sampling};
 use crate::memory;
-use crate::models::card::Input;
+use crate::models::input::InputSpec;
 
 /// Maximum time between two chunks of a request.
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -75,7 +75,7 @@ pub enum Decoded {
 /// Reads and decodes the files of all requests.
 pub struct UploadReader {
     limits: Limits,
-    input: Input,
+    input: InputSpec,
     /// One permit per mebibyte of encoded images.
     buffer_permits: Arc<Semaphore>,
     video_permits: Arc<Semaphore>,
@@ -86,7 +86,7 @@ pub struct UploadReader {
 
 impl UploadReader {
     /// Creates a reader that transforms images for the network input `input`.
-    pub fn new(input: Input, limits: Limits) -> Self {
+    pub fn new(input: InputSpec, limits: Limits) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             limits,

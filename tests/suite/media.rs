@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use kinoprobe::Result;
 use kinoprobe::manifest::Clip;
 use kinoprobe::media::{self, BgrImage, Decoded, Frame, FrameSink, ItemSink, Sampling, Transform, Window};
-use kinoprobe::models::card::{Card, Input};
+use kinoprobe::models::Card;
+use kinoprobe::models::input::InputSpec;
 use sha2::{Digest, Sha256};
 
 const ALL: Sampling = Sampling::Even { frames: usize::MAX };
@@ -20,7 +21,7 @@ fn clip(file: impl Into<PathBuf>) -> Clip {
     Clip { id: path.clone(), path, file, ..Clip::default() }
 }
 
-fn input(card: &str) -> Input {
+fn input(card: &str) -> InputSpec {
     Card::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models"), card).unwrap().input
 }
 

@@ -48,7 +48,7 @@ fn save_head(dir: &Path, seed: u64, labels: &[&str], sha256: &str) {
 
 /// Writes poster models and their posters.json, modified by `change`.
 fn save_models(dir: &Path, change: impl FnOnce(&mut Value)) {
-    let sha256 = fetch::sha256_of(&fixture("models/tiny.onnx")).unwrap();
+    let sha256 = fetch::sha256_file(&fixture("models/tiny.onnx")).unwrap();
     for (seed, year) in YEARS.iter().enumerate() {
         // The model of the last year lacks one genre.
         save_head(&dir.join(year.to_string()), seed as u64, &LABELS[..4 - seed / 2], &sha256);

@@ -1,4 +1,4 @@
-//! The messages of ONNX's protobuf that are written here, with the field numbers of `onnx.proto`.
+//! The protobuf messages of ONNX that are used here, with the field numbers of `onnx.proto`.
 
 use prost::Message;
 
@@ -62,7 +62,7 @@ pub struct Attribute {
     pub s: Option<Vec<u8>>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
-    /// 1 float, 2 int, 3 string, 7 ints.
+    /// Type of the value: 1 float, 2 int, 3 string, 7 ints.
     #[prost(int32, tag = "20")]
     pub kind: i32,
 }
@@ -71,7 +71,7 @@ pub struct Attribute {
 pub struct TensorProto {
     #[prost(int64, repeated, packed = "false", tag = "1")]
     pub dims: Vec<i64>,
-    /// [`FLOAT`] or [`INTEGER`].
+    /// [`FLOAT`], [`INT64`] or [`DOUBLE`].
     #[prost(int32, tag = "2")]
     pub data_type: i32,
     #[prost(string, tag = "8")]
@@ -116,10 +116,12 @@ pub struct Dimension {
     pub parameter: Option<String>,
 }
 
-/// The element type f32.
-const FLOAT: i32 = 1;
-/// The element type i64.
-pub const INTEGER: i32 = 7;
+/// Element type f32.
+pub const FLOAT: i32 = 1;
+/// Element type i64.
+pub const INT64: i32 = 7;
+/// Element type f64.
+pub const DOUBLE: i32 = 11;
 
 impl Attribute {
     pub fn int(name: &str, value: i64) -> Self {
@@ -140,36 +142,43 @@ impl Attribute {
 }
 
 impl TensorProto {
+    /// Creates an f32 tensor from values in row-major order.
     pub fn floats(name: &str, shape: &[usize], values: &[f32]) -> Self {
         let raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let dims = shape.iter().map(|d| *d as i64).collect();
         Self { dims, data_type: FLOAT, name: name.into(), raw_data }
     }
 
-    /// A list of whole numbers.
-    pub fn integers(name: &str, values: &[i64]) -> Self {
+    /// Creates a vector of f64.
+    pub fn doubles(name: &str, values: &[f64]) -> Self {
         let raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Self { dims: vec![values.len() as i64], data_type: INTEGER, name: name.into(), raw_data }
+        Self { dims: vec![values.len() as i64], data_type: DOUBLE, name: name.into(), raw_data }
     }
 
-    /// One whole number, without axes.
+    /// Creates a vector of i64.
+    pub fn integers(name: &str, values: &[i64]) -> Self {
+        let raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self { dims: vec![values.len() as i64], data_type: INT64, name: name.into(), raw_data }
+    }
+
+    /// Creates a scalar of type i64.
     pub fn integer(name: &str, value: i64) -> Self {
         Self { dims: vec![], ..Self::integers(name, &[value]) }
     }
 }
 
 impl ValueInfo {
-    /// An f32 tensor of shape `(batch, sizes…)`, the batch dynamic.
+    /// Describes an f32 tensor of shape `(batch, sizes…)` with a dynamic batch size.
     pub fn batched(name: &str, sizes: &[i64]) -> Self {
         Self::tensor(
             name,
-            std::iter::once(Dimension::any("batch")).chain(sizes.iter().map(|&size| Dimension::of(size))),
+            std::iter::once(Dimension::dynamic("batch")).chain(sizes.iter().map(|&size| Dimension::fixed(size))),
         )
     }
 
-    /// An f32 tensor of shape `(batch, time, dim)`, batch and time dynamic.
+    /// Describes an f32 tensor of shape `(batch, time, dim)` with dynamic batch size and time.
     pub fn sequences(name: &str, dim: i64) -> Self {
-        Self::tensor(name, [Dimension::any("batch"), Dimension::any("time"), Dimension::of(dim)])
+        Self::tensor(name, [Dimension::dynamic("batch"), Dimension::dynamic("time"), Dimension::fixed(dim)])
     }
 
     fn tensor(name: &str, dims: impl IntoIterator<Item = Dimension>) -> Self {
@@ -180,11 +189,11 @@ impl ValueInfo {
 }
 
 impl Dimension {
-    fn of(size: i64) -> Self {
+    fn fixed(size: i64) -> Self {
         Self { value: Some(size), parameter: None }
     }
 
-    fn any(name: &str) -> Self {
+    fn dynamic(name: &str) -> Self {
         Self { value: None, parameter: Some(name.into()) }
     }
 }

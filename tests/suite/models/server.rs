@@ -1,19 +1,19 @@
-//! A web server of one file on this machine, that can misbehave, and serve as a proxy too.
+//! A local HTTP server of one file, with configurable faults. It also works as a proxy.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// How the server answers.
+/// How the server responds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behavior {
-    /// With ranges, `If-Range` and the version `"one"`.
+    /// Supports ranges and `If-Range`, with the version `"one"`.
     Plain,
-    /// As `Plain`, but the first answer breaks off in the middle.
+    /// As `Plain`, but the first response breaks off in the middle.
     BreaksOnce,
-    /// Always with the whole file.
+    /// Always sends the full file.
     IgnoresRange,
-    /// With 404.
+    /// Responds with status 404.
     Missing,
 }
 
@@ -23,7 +23,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves `file` under every path until the test's process ends.
+    /// Serves `file` under every path until the process ends.
     pub fn start(file: Vec<u8>, behavior: Behavior) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -31,7 +31,7 @@ impl Server {
         let log = requests.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let _ = serve(stream, &file, behavior, &log); // a client may hang up
+                let _ = serve(stream, &file, behavior, &log); // clients may disconnect
             }
         });
         Self { port, requests }
@@ -41,7 +41,7 @@ impl Server {
         format!("http://127.0.0.1:{}/{path}", self.port)
     }
 
-    /// The heads of the requests so far, in small letters.
+    /// Returns the headers of the requests so far, in lower case.
     pub fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
@@ -64,7 +64,7 @@ fn serve(mut stream: TcpStream, file: &[u8], behavior: Behavior, log: &Mutex<Vec
         };
         if head.starts_with("connect") {
             stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
-            continue; // the tunnel ends here: this is every host
+            continue; // the server answers for every host
         }
         let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let same = field("if-range:").is_none_or(|version| version == "\"one\"");
