@@ -1,4 +1,4 @@
-//! kinoprobe-codebook: local descriptors → histograms of visual words.
+//! kinoprobe-codebook: converts local descriptors to histograms of visual words.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,46 +15,46 @@ use kinoprobe::progress::{Event, ProgressSink};
 use kinoprobe::recipe::Recipe;
 use kinoprobe::store::DescriptorStore;
 
-/// Cluster the descriptors of the training split into visual words, and count them in every frame of every clip.
+/// Cluster the descriptors of the training split into visual words, and compute the histogram of words of every frame.
 ///
-/// Where the manifest has no split, the one that kinoprobe-classify would draw is used (same seed, same split).
+/// If the manifest has no split, one is drawn as by kinoprobe-classify (same seed, same split).
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-codebook", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
-    /// The descriptor store that `kinoprobe-extract --method sift` made
+    /// Descriptor store by `kinoprobe-extract --method sift`
     #[arg(long)]
     descriptors: PathBuf,
     /// The clips and their splits: a CSV, a folder per class, or a list
     #[arg(long)]
     manifest: PathBuf,
-    /// Folder that the manifest's paths start from [default: the manifest's]
+    /// Root folder of the paths in the manifest [default: the manifest's folder]
     #[arg(long)]
     root: Option<PathBuf>,
     /// The feature store to write, usually features/sift.h5
     #[arg(long)]
     out: PathBuf,
-    /// Another recipe file in place of pipelines/METHOD.toml
+    /// Recipe file, instead of pipelines/METHOD.toml
     #[arg(long)]
     recipe: Option<PathBuf>,
-    /// Seed of the split, where the manifest has none
+    /// Seed of the split, if the manifest has none
     #[arg(long, default_value_t = 0)]
     split_seed: u64,
-    /// Say nothing but errors
+    /// Print only warnings and errors
     #[arg(long)]
     quiet: bool,
-    /// Visual words
+    /// Number of visual words
     #[arg(long, help_heading = "Values of the recipe")]
     words: Option<usize>,
-    /// k-means iterations at the most
+    /// Maximum number of k-means iterations
     #[arg(long, help_heading = "Values of the recipe")]
     max_iterations: Option<usize>,
-    /// Stop when the centers move less than this share of the mean variance
+    /// Convergence threshold of k-means: movement of the centers relative to the mean variance
     #[arg(long, help_heading = "Values of the recipe")]
     tolerance: Option<f64>,
     /// Seed of k-means++
     #[arg(long, help_heading = "Values of the recipe")]
     seed: Option<u64>,
-    /// A frame's histogram: none (counts), l1, l2 or power
+    /// Normalization of histograms: none (counts), l1, l2 or power
     #[arg(long, help_heading = "Values of the recipe")]
     normalize: Option<Normalize>,
 }
@@ -74,11 +74,11 @@ fn main() -> ExitCode {
 fn codebook(arguments: &Arguments, cancel: &CancellationToken) -> anyhow::Result<Outcome> {
     let progress = TerminalProgress::new("codebook", ProgressMode::from_quiet(arguments.quiet));
     let store = DescriptorStore::open(&arguments.descriptors)?;
-    let usual = || PathBuf::from(format!("pipelines/{}.toml", store.provenance().method));
-    let path = arguments.recipe.clone().unwrap_or_else(usual);
+    let default = || PathBuf::from(format!("pipelines/{}.toml", store.provenance().method));
+    let path = arguments.recipe.clone().unwrap_or_else(default);
     let mut settings = Recipe::load(&path)?
         .codebook
-        .ok_or_else(|| anyhow::anyhow!("{}: it has no [codebook]; name another with --recipe", path.display()))?;
+        .ok_or_else(|| anyhow::anyhow!("{}: no [codebook]; pass another recipe with --recipe", path.display()))?;
     settings.words = arguments.words.unwrap_or(settings.words);
     settings.max_iterations = arguments.max_iterations.unwrap_or(settings.max_iterations);
     settings.tolerance = arguments.tolerance.unwrap_or(settings.tolerance);

@@ -1,4 +1,4 @@
-//! kinoprobe-extract: clips → features.
+//! kinoprobe-extract: extracts features from clips.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,52 +16,52 @@ use kinoprobe::recipe::{Overrides, Recipe};
 
 /// Extract features from the clips of a manifest into an HDF5 store.
 ///
-/// A run that was interrupted, or killed, goes on where it stopped when the same command is run again; clips that are
-/// in the store already are not extracted twice. Clips that fail are recorded in the store's /failures.
+/// A run that was interrupted or killed continues when the same command is run again; clips that are in the store already are
+/// not extracted again. Clips that fail are recorded in /failures of the store.
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-extract", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
     /// The recipe: pipelines/METHOD.toml (sift, cnn, cnn3d, effnet, clip, or your own)
     #[arg(long)]
     method: String,
-    /// Another recipe file in place of pipelines/METHOD.toml
+    /// Recipe file, instead of pipelines/METHOD.toml
     #[arg(long)]
     recipe: Option<PathBuf>,
     /// The clips: a CSV (id,path,label[,split,group,start,end]), a folder per class, or a list of paths
     #[arg(long)]
     manifest: PathBuf,
-    /// Folder that the manifest's paths start from [default: the manifest's]
+    /// Root folder of the paths in the manifest [default: the manifest's folder]
     #[arg(long)]
     root: Option<PathBuf>,
     /// The store to write, usually features/METHOD.h5
     #[arg(long)]
     out: PathBuf,
-    /// The clips' shots, as kinoprobe-shots lists them (sampling kind shots)
+    /// Shot list by kinoprobe-shots (required by sampling kind shots)
     #[arg(long, value_name = "FILE")]
     shots: Option<PathBuf>,
-    /// Where the network's weights come from: published, registry, seeded (untrained!) or a file (.onnx, .pth,
-    /// .safetensors) [default: the first on the network's card that is not seeded]
+    /// Source of the network's weights: published, registry, seeded (untrained!) or a file (.onnx, .pth, .safetensors)
+    /// [default: the first one on the network's card that is not seeded]
     #[arg(long)]
     weights: Option<WeightsChoice>,
-    /// What runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto takes the fastest that works
+    /// Device that runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto selects the fastest available one
     #[arg(long, default_value = "auto")]
     device: Device,
     /// Folder of the model cards
     #[arg(long, default_value = "models")]
     models: PathBuf,
-    /// Threads that decode [default: found from the cores and the device]
+    /// Number of decode threads [default: depends on the number of cores and the device]
     #[arg(long)]
     workers: Option<usize>,
-    /// Try the clips again that failed in an earlier run
+    /// Retry clips that failed in an earlier run
     #[arg(long)]
     retry_failed: bool,
-    /// Say what would be done, and do nothing
+    /// Print what would be done, without doing it
     #[arg(long)]
     dry_run: bool,
-    /// No progress bar
+    /// Print only warnings, failures and the summary
     #[arg(long, conflicts_with = "log_json")]
     quiet: bool,
-    /// Progress and failures as one JSON object a line on standard error
+    /// Print progress and failures on standard error as JSON, one object per line
     #[arg(long)]
     log_json: bool,
     #[command(flatten)]

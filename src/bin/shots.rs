@@ -1,4 +1,4 @@
-//! kinoprobe-shots: clips → a list of their shots.
+//! kinoprobe-shots: detects the shots of clips.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,20 +11,20 @@ use kinoprobe::manifest::Manifest;
 use kinoprobe::models::WeightsChoice;
 use kinoprobe::models::runtime::Device;
 
-/// Find the shots of clips with TransNet V2 and list them with frame numbers and time stamps.
+/// Detect the shots of clips with TransNet V2, and write a list with frame numbers and timestamps.
 ///
 /// The list is a CSV with the columns id, shot, start_frame, end_frame, start_seconds, end_seconds and probability (that a
-/// shot ends with end_frame). Extraction reads it: sampling kind shots, --shots FILE.
+/// shot ends with end_frame). kinoprobe-extract reads it for sampling kind shots (--shots FILE).
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-shots", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
-    /// Videos; the id of each is its path as given here
+    /// Videos; the id of each is its path
     #[arg(required_unless_present = "manifest", conflicts_with = "manifest", value_name = "VIDEO")]
     videos: Vec<PathBuf>,
     /// The clips, as for kinoprobe-extract
     #[arg(long)]
     manifest: Option<PathBuf>,
-    /// Folder that the manifest's paths start from [default: the manifest's]
+    /// Root folder of the paths in the manifest [default: the manifest's folder]
     #[arg(long, requires = "manifest")]
     root: Option<PathBuf>,
     /// The list to write
@@ -36,16 +36,16 @@ struct Arguments {
     /// Card of the network
     #[arg(long, default_value = "transnet_v2")]
     card: String,
-    /// Where its weights come from: published, registry, seeded (untrained!) or a file [default: the card's first]
+    /// Source of the network's weights: published, registry, seeded (untrained!) or a file [default: the first one on the card]
     #[arg(long)]
     weights: Option<WeightsChoice>,
-    /// What runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto takes the fastest that works
+    /// Device that runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto selects the fastest available one
     #[arg(long, default_value = "auto")]
     device: Device,
     /// Folder of the model cards
     #[arg(long, default_value = "models")]
     models: PathBuf,
-    /// Say nothing of single clips
+    /// Print only warnings, failures and the summary
     #[arg(long)]
     quiet: bool,
 }

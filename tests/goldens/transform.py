@@ -1,8 +1,8 @@
-"""What torchvision's presets make of pictures -> fixtures/media/transform.{json,bin}.
+"""Writes the output of torchvision's presets to fixtures/media/transform.{json,bin}.
 
-The pictures are a formula that tests/suite/transform.rs repeats. The .bin holds, case after case, the resized and cropped
-picture before normalization as eight-bit values, (3, H, W), every fifth row and column; the .json holds for each case some
-of the floats that the preset gives.
+The images are computed by a formula that is also in tests/suite/transform.rs. For each case, the .bin file has every fifth
+row and column of the resized and cropped image before normalization as eight-bit values, (3, H, W), and the .json file has
+some of the normalized values.
 """
 import json
 import pathlib
@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 OUT = pathlib.Path(__file__).resolve().parents[2] / "fixtures/media"
 
 
-def picture(height, width):
+def image(height, width):
     """(H, W, 3) RGB: a gradient, edges and noise, in 32-bit integers."""
     y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing="ij")
     noise = ((x * 73856093) ^ (y * 19349663) ^ (c * 83492791)).astype(np.uint32) * np.uint32(2654435761) >> np.uint32(24)
@@ -49,16 +49,16 @@ SIZES = [(240, 320), (182, 322), (320, 240), (232, 300), (128, 171), (720, 1280)
 cases, pixels = [], b""
 for card, (preset, scale, mean, std) in PRESETS.items():
     for height, width in SIZES:
-        frame = torch.from_numpy(picture(height, width)).permute(2, 0, 1)
+        frame = torch.from_numpy(image(height, width)).permute(2, 0, 1)
         if isinstance(preset, VideoClassification):
             out = preset(frame[None])[:, 0]
         else:
             out = preset(frame)
         mean_, std_ = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (mean, std))
         values = ((out.double() * std_ + mean_) * scale)
-        eight = values.round()
-        assert (values - eight).abs().max() < 1e-3
-        kept = eight[:, ::5, ::5].byte().numpy()
+        rounded = values.round()
+        assert (values - rounded).abs().max() < 1e-3
+        kept = rounded[:, ::5, ::5].byte().numpy()
         cases.append(dict(card=card, height=height, width=width, offset=len(pixels), shape=list(kept.shape),
                           row=out[1, 30, :8].tolist()))
         pixels += kept.tobytes()

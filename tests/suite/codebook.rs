@@ -1,4 +1,4 @@
-//! kinoprobe-codebook on descriptor stores made here.
+//! kinoprobe-codebook on generated descriptor stores.
 
 use std::path::Path;
 
@@ -12,8 +12,8 @@ use tempfile::TempDir;
 const FRAMES: usize = 3;
 const DIM: usize = 128;
 
-/// 20 clips of 3 frames, frame `f` of clip `i` with `(i + 5 f) % 12` descriptors; clip `changed` has others.
-fn data(changed: Option<usize>) -> TempDir {
+/// 20 clips of 3 frames. Frame `f` of clip `i` has `(i + 5 f) % 12` random descriptors; those of clip `changed` have another seed.
+fn workspace(changed: Option<usize>) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let provenance = Provenance {
         method: "sift".into(),
@@ -60,7 +60,7 @@ fn data(changed: Option<usize>) -> TempDir {
 fn codebook(folder: &Path, flags: &[&str]) -> assert_cmd::assert::Assert {
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/sift.toml");
     let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-codebook"));
-    // A child of another test, forked while this process wrote the store, may hold its lock for a moment.
+    // A child process of another test, forked while this process wrote the store, may briefly hold its lock.
     command.env("HDF5_USE_FILE_LOCKING", "FALSE");
     command.current_dir(folder).args(["--descriptors", "sift.descriptors.h5", "--manifest", "manifest.csv"]);
     command
@@ -76,8 +76,8 @@ fn store(folder: &Path) -> FeatureStore {
 }
 
 #[test]
-fn every_frame_of_every_clip_gets_a_histogram_of_its_keypoints() {
-    let folder = data(None);
+fn every_frame_gets_a_histogram_of_its_keypoints() {
+    let folder = workspace(None);
     codebook(folder.path(), &[]).success();
     let store = store(folder.path());
     assert_eq!(store.dim(), 8);
@@ -90,9 +90,9 @@ fn every_frame_of_every_clip_gets_a_histogram_of_its_keypoints() {
     let sums: Vec<usize> = histograms.sum_axis(Axis(1)).iter().map(|&sum| sum as usize).collect();
     let counts: Vec<usize> = (0..20).flat_map(|i| (0..FRAMES).map(move |f| (i + 5 * f) % 12)).collect();
     assert_eq!(sums, counts);
-    assert!(sums.contains(&0), "a frame without keypoints is among them");
+    assert!(sums.contains(&0), "some frame has no keypoints");
     let pooled = store.pooled(Pooling::Max).unwrap();
-    let first = histograms.slice(s![..FRAMES, ..]).fold_axis(Axis(0), 0f32, |most, &count| most.max(count));
+    let first = histograms.slice(s![..FRAMES, ..]).fold_axis(Axis(0), 0f32, |max, &count| max.max(count));
     assert_eq!(pooled.row(0), first);
     let provenance = store.provenance();
     assert_eq!((provenance.method.as_str(), provenance.weights.as_str()), ("sift", "kmeans"));
@@ -102,22 +102,22 @@ fn every_frame_of_every_clip_gets_a_histogram_of_its_keypoints() {
 }
 
 #[test]
-fn words_are_made_of_the_training_split_only() {
+fn words_depend_on_the_training_split_only() {
     let sha256 = |changed| {
-        let folder = data(changed);
+        let folder = workspace(changed);
         codebook(folder.path(), &[]).success();
         store(folder.path()).provenance().model_sha256.clone()
     };
     let base = sha256(None);
-    assert_eq!(base, sha256(Some(15)), "a validation clip shapes the words");
-    assert_eq!(base, sha256(Some(18)), "a test clip shapes the words");
-    assert_eq!(base, sha256(Some(19)), "an unlabeled clip shapes the words");
+    assert_eq!(base, sha256(Some(15)), "the words depend on a validation clip");
+    assert_eq!(base, sha256(Some(18)), "the words depend on a test clip");
+    assert_eq!(base, sha256(Some(19)), "the words depend on an unlabeled clip");
     assert_ne!(base, sha256(Some(3)));
 }
 
 #[test]
-fn normalization_and_seed_are_flags() {
-    let folder = data(None);
+fn flags_set_normalization_and_seed() {
+    let folder = workspace(None);
     codebook(folder.path(), &["--normalize", "l1"]).success();
     let sums = store(folder.path()).features(0..20 * FRAMES).unwrap().sum_axis(Axis(1));
     assert!(sums.iter().all(|&sum| sum == 0.0 || (sum - 1.0).abs() < 1e-6));
@@ -127,18 +127,18 @@ fn normalization_and_seed_are_flags() {
 }
 
 #[test]
-fn refuses_what_cannot_make_words() {
-    let folder = data(None);
-    let said = |flags: &[&str], manifest: Option<&str>| {
+fn rejects_too_little_data() {
+    let folder = workspace(None);
+    let error = |flags: &[&str], manifest: Option<&str>| {
         if let Some(text) = manifest {
             std::fs::write(folder.path().join("manifest.csv"), text).unwrap();
         }
         let output = codebook(folder.path(), flags).failure().code(1).get_output().stderr.clone();
         String::from_utf8(output).unwrap()
     };
-    let message = said(&["--words", "5000"], None);
+    let message = error(&["--words", "5000"], None);
     assert!(message.contains("are too few for 5000 words; reduce --words"), "{message}");
-    let message = said(&[], Some("id,path,label,split\nother,0.mp4,x,train\nc1,1.mp4,x,val\n"));
+    let message = error(&[], Some("id,path,label,split\nother,0.mp4,x,train\nc1,1.mp4,x,val\n"));
     assert!(message.contains("none of its 20 clips is a training clip"), "{message}");
     assert!(!folder.path().join("sift.h5").exists());
 }

@@ -1,4 +1,4 @@
-//! Demo data through the real binary.
+//! kinoprobe-demo.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,14 +6,14 @@ use std::process::Command;
 
 use crate::support::assert_code;
 
-/// Every file below a folder, by its path there.
+/// Reads all files below a folder, by relative path.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
-            files.extend(self::files(&path).into_iter().map(|(below, bytes)| (format!("{name}/{below}"), bytes)));
+            files.extend(self::files(&path).into_iter().map(|(path, bytes)| (format!("{name}/{path}"), bytes)));
         } else {
             files.insert(name, std::fs::read(&path).unwrap());
         }
@@ -22,12 +22,11 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn two_runs_make_the_same_bytes() {
+fn output_is_deterministic() {
     let folder = tempfile::tempdir().unwrap();
     let clips: &[&str] = &["--clips", "1", "--multi-label"];
     let posters: &[&str] = &["--posters", "--years", "2", "--per-year", "4"];
     for (arguments, count) in [(clips, 15 + 3), (posters, 8 + 2)] {
-        // The second with another number of threads.
         let runs = ["1", "3"].map(|threads| {
             let out = folder.path().join(format!("{count}-{threads}"));
             let run = Command::new(env!("CARGO_BIN_EXE_kinoprobe-demo"))
@@ -43,7 +42,7 @@ fn two_runs_make_the_same_bytes() {
         assert_eq!(runs[0].len(), count, "{:?}", runs[0].keys());
         assert!(runs[0].keys().eq(runs[1].keys()));
         for (name, bytes) in &runs[0] {
-            assert!(*bytes == runs[1][name], "{name} differs from run to run");
+            assert!(*bytes == runs[1][name], "{name} depends on the number of threads");
         }
     }
 }

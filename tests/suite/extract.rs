@@ -1,4 +1,4 @@
-//! Extraction, through the real binary, on real videos, read back with h5py.
+//! kinoprobe-extract on real videos. Stores are read with h5py.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::{assert_code, fixture, printed, root, run_python, send_signal};
 
-/// Says in one line what a store holds, times and versions left out.
+/// Prints a hash of the contents of a store, without times and versions.
 const FINGERPRINT: &str = "
 import h5py, sys, hashlib
 digest = hashlib.sha256()
@@ -23,12 +23,12 @@ with h5py.File(sys.argv[1]) as store:
 print(digest.hexdigest())
 ";
 
-/// A folder with a manifest of clips that all show parts of one real video.
-struct Bench {
+/// A folder with a manifest of clips that are parts of one video.
+struct Workspace {
     folder: TempDir,
 }
 
-impl Bench {
+impl Workspace {
     fn new(clips: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::copy(fixture("media/plain.mp4"), folder.path().join("video.mp4")).unwrap();
@@ -63,11 +63,11 @@ impl Bench {
 }
 
 #[test]
-fn a_store_is_read_by_h5py_as_the_contract_says() {
-    let bench = Bench::new(5);
-    let output = bench.command("tiny.h5").output().unwrap();
+fn h5py_reads_a_store_in_the_documented_format() {
+    let workspace = Workspace::new(5);
+    let output = workspace.command("tiny.h5").output().unwrap();
     assert_code(&output, 0);
-    let said = run_python(
+    let output = run_python(
         "
 import h5py, numpy, sys
 with h5py.File(sys.argv[1]) as store:
@@ -90,29 +90,30 @@ with h5py.File(sys.argv[1]) as store:
     assert len(store['failures/id']) == 0
     seconds = store['rows/start_seconds'][:]
     assert (numpy.diff(seconds.reshape(5, 6)) > 0).all() and seconds[6] >= 0.3
-print('fine')
+print('ok')
 ",
-        &[&bench.path("tiny.h5")],
+        &[&workspace.path("tiny.h5")],
     );
-    assert_eq!(said.trim(), "fine");
-    assert!(!bench.path("tiny.h5.partial").exists());
+    assert_eq!(output.trim(), "ok");
+    assert!(!workspace.path("tiny.h5.partial").exists());
 }
 
 #[test]
-fn workers_and_batches_do_not_change_a_store() {
-    let bench = Bench::new(7);
+fn the_store_does_not_depend_on_the_number_of_workers() {
+    let workspace = Workspace::new(7);
     for (out, workers) in [("one.h5", "1"), ("three.h5", "3")] {
-        assert_code(&bench.command(out).args(["--workers", workers]).output().unwrap(), 0);
+        assert_code(&workspace.command(out).args(["--workers", workers]).output().unwrap(), 0);
     }
-    assert_eq!(bench.fingerprint("one.h5"), bench.fingerprint("three.h5"));
+    assert_eq!(workspace.fingerprint("one.h5"), workspace.fingerprint("three.h5"));
 }
 
-/// Kills the command when its journal has reached each of `sizes`; returns how often it was killed before it ended.
-fn kill_at(bench: &Bench, out: &str, sizes: impl Iterator<Item = u64>) -> usize {
-    let journal = bench.path(&format!("{out}.partial"));
+/// Runs the command repeatedly, and kills it when its journal has each of `sizes`. Returns the number of kills.
+fn kill_at(workspace: &Workspace, out: &str, sizes: impl Iterator<Item = u64>) -> usize {
+    let journal = workspace.path(&format!("{out}.partial"));
     let mut kills = 0;
     for size in sizes {
-        let mut child = bench.command(out).arg("--quiet").stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child =
+            workspace.command(out).arg("--quiet").stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         loop {
             if child.try_wait().unwrap().is_some() {
                 return kills;
@@ -130,24 +131,24 @@ fn kill_at(bench: &Bench, out: &str, sizes: impl Iterator<Item = u64>) -> usize 
 }
 
 #[test]
-fn killed_runs_go_on_and_end_the_same() {
-    let bench = Bench::new(60);
-    assert_code(&bench.command("whole.h5").output().unwrap(), 0);
-    // From the first byte of the journal on; every run adds to what the one before left.
-    let kills = kill_at(&bench, "killed.h5", (0..12).map(|i| i * 3_000));
-    assert!(kills >= 3, "the runs were over before they could be killed: {kills}");
-    let output = bench.command("killed.h5").output().unwrap();
+fn killed_runs_continue_and_give_the_same_store() {
+    let workspace = Workspace::new(60);
+    assert_code(&workspace.command("complete.h5").output().unwrap(), 0);
+    // From the first byte of the journal; every run continues the previous one.
+    let kills = kill_at(&workspace, "killed.h5", (0..12).map(|i| i * 3_000));
+    assert!(kills >= 3, "too many runs ended before they were killed: {kills} kills");
+    let output = workspace.command("killed.h5").output().unwrap();
     assert_code(&output, 0);
-    assert!(printed(&output).contains("already extracted"), "nothing was kept: {}", printed(&output));
-    assert_eq!(bench.fingerprint("killed.h5"), bench.fingerprint("whole.h5"));
+    assert!(printed(&output).contains("already extracted"), "nothing was reused: {}", printed(&output));
+    assert_eq!(workspace.fingerprint("killed.h5"), workspace.fingerprint("complete.h5"));
 }
 
 #[test]
-fn an_interrupt_ends_cleanly_and_the_next_run_goes_on() {
-    let bench = Bench::new(60);
-    assert_code(&bench.command("whole.h5").output().unwrap(), 0);
-    let journal = bench.path("cut.h5.partial");
-    let child = bench.command("cut.h5").stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+fn an_interrupted_run_can_be_continued() {
+    let workspace = Workspace::new(60);
+    assert_code(&workspace.command("complete.h5").output().unwrap(), 0);
+    let journal = workspace.path("interrupted.h5.partial");
+    let child = workspace.command("interrupted.h5").stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     while !fs::metadata(&journal).is_ok_and(|journal| journal.len() > 2_000) {
         std::thread::yield_now();
     }
@@ -155,21 +156,21 @@ fn an_interrupt_ends_cleanly_and_the_next_run_goes_on() {
     let output = child.wait_with_output().unwrap();
     assert_code(&output, 130);
     assert!(printed(&output).contains("run the same command again"), "{}", printed(&output));
-    assert!(!bench.path("cut.h5").exists());
-    assert_code(&bench.command("cut.h5").output().unwrap(), 0);
-    assert_eq!(bench.fingerprint("cut.h5"), bench.fingerprint("whole.h5"));
+    assert!(!workspace.path("interrupted.h5").exists());
+    assert_code(&workspace.command("interrupted.h5").output().unwrap(), 0);
+    assert_eq!(workspace.fingerprint("interrupted.h5"), workspace.fingerprint("complete.h5"));
 }
 
 #[test]
-fn clips_that_fail_are_recorded_skipped_and_retried() {
-    let bench = Bench::new(3);
+fn failed_clips_are_recorded_skipped_and_retried() {
+    let workspace = Workspace::new(3);
     for (name, content) in [("text.mp4", "no video"), ("empty.mp4", ""), ("late.mp4", "not yet")] {
-        fs::write(bench.path(name), content).unwrap();
+        fs::write(workspace.path(name), content).unwrap();
     }
     let manifest =
         "id,path,label\none,video.mp4,a\ntext,text.mp4,a\nlate,late.mp4,b\nempty,empty.mp4,b\ntwo,video.mp4,b\n";
-    fs::write(bench.path("manifest.csv"), manifest).unwrap();
-    let output = bench.command("tiny.h5").output().unwrap();
+    fs::write(workspace.path("manifest.csv"), manifest).unwrap();
+    let output = workspace.command("tiny.h5").output().unwrap();
     assert_code(&output, 3);
     assert!(printed(&output).contains("3 failed"), "{}", printed(&output));
     let failures = "
@@ -177,65 +178,70 @@ import h5py, sys
 with h5py.File(sys.argv[1]) as store:
     print(store['clips/id'].asstr()[:].tolist(), store['failures/id'].asstr()[:].tolist(), set(store['failures/stage'].asstr()[:]))
 ";
-    let listed = run_python(failures, &[&bench.path("tiny.h5")]);
+    let listed = run_python(failures, &[&workspace.path("tiny.h5")]);
     assert_eq!(listed.trim(), "['one', 'two'] ['text', 'late', 'empty'] {'decode'}");
 
-    // Again: nothing is tried, and the exit code still says that clips are missing.
-    let output = bench.command("tiny.h5").output().unwrap();
+    // Again: nothing is retried, and the exit code is the same.
+    let output = workspace.command("tiny.h5").output().unwrap();
     assert_code(&output, 3);
     assert!(printed(&output).contains("up to date"), "{}", printed(&output));
 
-    fs::copy(bench.path("video.mp4"), bench.path("late.mp4")).unwrap();
-    assert_code(&bench.command("tiny.h5").arg("--retry-failed").output().unwrap(), 3);
-    let listed = run_python(failures, &[&bench.path("tiny.h5")]);
+    fs::copy(workspace.path("video.mp4"), workspace.path("late.mp4")).unwrap();
+    assert_code(&workspace.command("tiny.h5").arg("--retry-failed").output().unwrap(), 3);
+    let listed = run_python(failures, &[&workspace.path("tiny.h5")]);
     assert_eq!(listed.trim(), "['one', 'late', 'two'] ['text', 'empty'] {'decode'}");
 }
 
 #[test]
-fn a_store_made_otherwise_is_refused_with_what_differs() {
-    let bench = Bench::new(2);
-    assert_code(&bench.command("tiny.h5").output().unwrap(), 0);
-    let before = fs::read(bench.path("tiny.h5")).unwrap();
-    let output = bench.command("tiny.h5").args(["--frames", "3"]).output().unwrap();
+fn a_store_with_other_settings_is_rejected_with_the_differences() {
+    let workspace = Workspace::new(2);
+    assert_code(&workspace.command("tiny.h5").output().unwrap(), 0);
+    let before = fs::read(workspace.path("tiny.h5")).unwrap();
+    let output = workspace.command("tiny.h5").args(["--frames", "3"]).output().unwrap();
     assert_code(&output, 1);
-    let said = printed(&output);
+    let output = printed(&output);
     assert!(
-        said.contains("made with other settings") && said.contains("recipe: stored") && said.contains("\"frames\":3"),
-        "{said}"
+        output.contains("made with other settings")
+            && output.contains("recipe: stored")
+            && output.contains("\"frames\":3"),
+        "{output}"
     );
-    assert_eq!(fs::read(bench.path("tiny.h5")).unwrap(), before);
+    assert_eq!(fs::read(workspace.path("tiny.h5")).unwrap(), before);
 }
 
 #[test]
-fn more_clips_are_added_in_the_manifests_order() {
-    let bench = Bench::new(4);
-    assert_code(&bench.command("grown.h5").output().unwrap(), 0);
+fn new_clips_are_added_in_the_order_of_the_manifest() {
+    let workspace = Workspace::new(4);
+    assert_code(&workspace.command("grown.h5").output().unwrap(), 0);
     let lines = "id,path,label,start\nnew,video.mp4,a,0.1\nclip001,video.mp4,b,0.38\nclip000,video.mp4,a,0.00\n";
-    fs::write(bench.path("manifest.csv"), lines).unwrap();
-    let output = bench.command("grown.h5").output().unwrap();
+    fs::write(workspace.path("manifest.csv"), lines).unwrap();
+    let output = workspace.command("grown.h5").output().unwrap();
     assert_code(&output, 0);
     assert!(printed(&output).contains("1 of 3 clips to extract"), "{}", printed(&output));
-    assert_code(&bench.command("fresh.h5").output().unwrap(), 0);
-    assert_eq!(bench.fingerprint("grown.h5"), bench.fingerprint("fresh.h5"));
+    assert_code(&workspace.command("fresh.h5").output().unwrap(), 0);
+    assert_eq!(workspace.fingerprint("grown.h5"), workspace.fingerprint("fresh.h5"));
 }
 
 #[test]
-fn a_dry_run_says_what_would_be_done_and_writes_nothing() {
-    let bench = Bench::new(4);
-    let output = bench.command("dry.h5").arg("--dry-run").output().unwrap();
+fn a_dry_run_writes_nothing() {
+    let workspace = Workspace::new(4);
+    let output = workspace.command("dry.h5").arg("--dry-run").output().unwrap();
     assert_code(&output, 0);
     assert!(printed(&output).contains("4 of 4 clips to extract"), "{}", printed(&output));
     assert!(
-        fs::read_dir(bench.folder.path()).unwrap().flatten().all(|e| !e.path().to_string_lossy().contains("dry.h5"))
+        fs::read_dir(workspace.folder.path())
+            .unwrap()
+            .flatten()
+            .all(|e| !e.path().to_string_lossy().contains("dry.h5"))
     );
 }
 
 #[test]
-fn a_log_for_machines_is_one_json_object_a_line() {
-    let bench = Bench::new(3);
-    fs::write(bench.path("text.mp4"), "no video").unwrap();
-    fs::write(bench.path("manifest.csv"), "id,path,label\none,video.mp4,a\ntext,text.mp4,a\n").unwrap();
-    let output = bench.command("tiny.h5").arg("--log-json").output().unwrap();
+fn the_json_log_has_one_object_per_line() {
+    let workspace = Workspace::new(3);
+    fs::write(workspace.path("text.mp4"), "no video").unwrap();
+    fs::write(workspace.path("manifest.csv"), "id,path,label\none,video.mp4,a\ntext,text.mp4,a\n").unwrap();
+    let output = workspace.command("tiny.h5").arg("--log-json").output().unwrap();
     assert_code(&output, 3);
     let events: Vec<serde_json::Value> = String::from_utf8_lossy(&output.stderr)
         .lines()
@@ -250,32 +256,32 @@ fn a_log_for_machines_is_one_json_object_a_line() {
 }
 
 #[test]
-fn wrong_usage_gets_a_sentence() {
-    let bench = Bench::new(1);
-    let ask = |flags: [&str; 2]| {
-        let output = bench.command("x.h5").args(flags).output().unwrap();
+fn invalid_arguments_are_explained() {
+    let workspace = Workspace::new(1);
+    let run = |flags: [&str; 2]| {
+        let output = workspace.command("x.h5").args(flags).output().unwrap();
         (output.status.code(), printed(&output))
     };
-    let (code, said) = ask(["--device", "abacus"]);
+    let (code, message) = run(["--device", "abacus"]);
     assert_eq!(code, Some(2));
-    assert!(said.contains("auto, native, cpu, openvino, cuda, tensorrt"), "{said}");
-    let (code, said) = ask(["--keypoints", "3"]);
+    assert!(message.contains("auto, native, cpu, openvino, cuda, tensorrt"), "{message}");
+    let (code, message) = run(["--keypoints", "3"]);
     assert_eq!(code, Some(1));
-    assert!(said.contains("--keypoints does not apply"), "{said}");
-    let (code, said) = ask(["--frames", "0"]);
+    assert!(message.contains("--keypoints does not apply"), "{message}");
+    let (code, message) = run(["--frames", "0"]);
     assert_eq!(code, Some(1));
-    assert!(said.contains("sampling.frames must be at least 1"), "{said}");
-    // A device that is asked for and is not there is an error, never another device.
-    let (code, said) = ask(["--device", "cuda"]);
+    assert!(message.contains("sampling.frames must be at least 1"), "{message}");
+    // An unavailable device is an error; no other device is used.
+    let (code, message) = run(["--device", "cuda"]);
     assert_eq!(code, Some(1));
-    assert!(said.contains("make setup DEVICE=cuda") || said.contains("device cuda"), "{said}");
-    assert!(!Path::new(&bench.path("x.h5")).exists());
+    assert!(message.contains("make setup DEVICE=cuda") || message.contains("device cuda"), "{message}");
+    assert!(!Path::new(&workspace.path("x.h5")).exists());
 }
 
 #[test]
-fn a_card_that_does_not_fit_its_network_is_refused() {
-    let bench = Bench::new(1);
-    let models = bench.path("models");
+fn a_card_that_does_not_match_its_network_is_rejected() {
+    let workspace = Workspace::new(1);
+    let models = workspace.path("models");
     fs::create_dir(&models).unwrap();
     fs::copy(fixture("models/tiny.onnx"), models.join("tiny.onnx")).unwrap();
     let card = fs::read_to_string(fixture("models/tiny.toml")).unwrap();
@@ -286,14 +292,14 @@ fn a_card_that_does_not_fit_its_network_is_refused() {
     ] {
         assert!(card.contains(from));
         fs::write(models.join("tiny.toml"), card.replace(from, to)).unwrap();
-        let output = bench.command_with_models("x.h5", &models).output().unwrap();
+        let output = workspace.command_with_models("x.h5", &models).output().unwrap();
         assert_ne!(output.status.code(), Some(0));
         assert!(printed(&output).contains(expected), "{}", printed(&output));
     }
 }
 
-/// The least cosine of a store's rows with those that the reference computed from the same clip, and the largest of
-/// different rows of the reference: what a row mistaken for another would have.
+/// Prints the smallest cosine between the rows of a store and those of the reference for the same clip, and the largest cosine
+/// between different rows of the reference, which a row at a wrong position would have.
 const PARITY: &str = "
 import h5py, numpy, sys
 with h5py.File(sys.argv[1]) as store:
@@ -306,8 +312,8 @@ others = (unit @ unit.T)[~numpy.eye(len(unit), dtype=bool)].max()
 print(weights, cosine.min(), others)
 ";
 
-/// From an H.264 file to embeddings, as torchvision has them.
-fn whole_path(method: &str, card: &str, weights: &[&str]) {
+/// Compares the embeddings of an H.264 file with torchvision's.
+fn check_parity(method: &str, card: &str, weights: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let manifest = folder.path().join("manifest.csv");
     fs::write(&manifest, format!("id,path,label\nplain,{},a\n", fixture("media/plain.mp4").display())).unwrap();
@@ -317,45 +323,45 @@ fn whole_path(method: &str, card: &str, weights: &[&str]) {
     let output = command.arg("--out").arg(&out).args(weights).output().unwrap();
     assert_code(&output, 0);
     assert_eq!(printed(&output).contains("UNTRAINED"), weights.contains(&"seeded"), "{}", printed(&output));
-    let said = run_python(PARITY, &[&out, &fixture(&format!("networks/{card}-path.npy"))]);
-    println!("{method}: {said}");
-    let number = |i: usize| -> f64 { said.split_whitespace().nth(i).unwrap().parse().unwrap() };
+    let output = run_python(PARITY, &[&out, &fixture(&format!("networks/{card}-path.npy"))]);
+    println!("{method}: {output}");
+    let number = |i: usize| -> f64 { output.split_whitespace().nth(i).unwrap().parse().unwrap() };
     let (cosine, others) = (number(1), number(2));
-    assert!(cosine >= 0.9999 && 1.0 - cosine < 0.02 * (1.0 - others), "{said}");
+    assert!(cosine >= 0.9999 && 1.0 - cosine < 0.02 * (1.0 - others), "{output}");
 }
 
 #[test]
-fn convnext_agrees_with_torchvision_from_the_file_on() {
-    whole_path("cnn", "convnext_base", &["--weights", "seeded"]);
+fn convnext_embeddings_of_a_video_match_torchvision() {
+    check_parity("cnn", "convnext_base", &["--weights", "seeded"]);
 }
 
 #[test]
-fn r2plus1d_agrees_with_torchvision_from_the_file_on() {
-    whole_path("cnn3d", "r2plus1d_18", &["--weights", "seeded"]);
+fn r2plus1d_embeddings_of_a_video_match_torchvision() {
+    check_parity("cnn3d", "r2plus1d_18", &["--weights", "seeded"]);
 }
 
 #[test]
-fn efficientnet_agrees_with_its_package_from_the_file_on() {
-    whole_path("effnet", "efficientnet_lite2", &[]);
+fn efficientnet_embeddings_of_a_video_match_its_package() {
+    check_parity("effnet", "efficientnet_lite2", &[]);
 }
 
-/// Every 12th of the clip's 100 frames, 9 rows.
+/// Every 12th of 100 frames, 9 rows.
 #[test]
-fn clip_agrees_with_transformers_from_the_file_on() {
-    whole_path("clip", "clip_vit_b32", &["--weights", "seeded"]);
+fn clip_embeddings_of_a_video_match_transformers() {
+    check_parity("clip", "clip_vit_b32", &["--weights", "seeded"]);
 }
 
 #[test]
 fn all_frames_are_stored_as_a_sequence() {
-    let bench = Bench::new(2);
-    let recipe = bench.path("tiny.toml");
+    let workspace = Workspace::new(2);
+    let recipe = workspace.path("tiny.toml");
     let tiny = fs::read_to_string(fixture("pipelines/tiny.toml")).unwrap();
     fs::write(&recipe, tiny.replace("kind = \"even\"\nframes = 6", "kind = \"all\"")).unwrap();
     let extract = |out: &str, flags: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-extract"));
         command.current_dir(root()).args(["--method", "tiny", "--recipe"]).arg(&recipe);
-        command.arg("--models").arg(fixture("models")).arg("--manifest").arg(bench.path("manifest.csv"));
-        command.arg("--out").arg(bench.path(out)).args(flags).output().unwrap()
+        command.arg("--models").arg(fixture("models")).arg("--manifest").arg(workspace.path("manifest.csv"));
+        command.arg("--out").arg(workspace.path(out)).args(flags).output().unwrap()
     };
     let rows = |out: &str| {
         let script = "
@@ -364,7 +370,7 @@ with h5py.File(sys.argv[1]) as store:
     frames, length = store['rows/start_frame'][:], store['clips/length'][:]
     print(length.tolist(), frames[:3].tolist(), frames[length[0]:][:3].tolist(), store['clips/frame_count'][:].tolist())
 ";
-        run_python(script, &[&bench.path(out)]).trim().to_owned()
+        run_python(script, &[&workspace.path(out)]).trim().to_owned()
     };
     assert_code(&extract("all.h5", &[]), 0);
     assert_eq!(rows("all.h5"), "[100, 81] [0, 1, 2] [19, 20, 21] [100, 81]");
@@ -372,7 +378,7 @@ with h5py.File(sys.argv[1]) as store:
     assert_eq!(rows("tenth.h5"), "[10, 9] [0, 10, 20] [19, 29, 39] [100, 81]");
     assert_code(&extract("most.h5", &["--every", "10", "--most", "5"]), 0);
     assert_eq!(rows("most.h5"), "[5, 5] [10, 30, 50] [19, 39, 59] [100, 81]");
-    let output = bench.command("even.h5").args(["--every", "2"]).output().unwrap();
+    let output = workspace.command("even.h5").args(["--every", "2"]).output().unwrap();
     assert_code(&output, 1);
     assert!(printed(&output).contains("--every does not apply"), "{}", printed(&output));
 }

@@ -1,4 +1,4 @@
-//! The integration tests: one program, one module per room, driving the real binaries on real files.
+//! Integration tests in a single program. Most of them run the programs on real files.
 
 mod classify;
 mod codebook;

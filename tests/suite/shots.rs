@@ -1,6 +1,6 @@
-//! kinoprobe-shots and sampling by shots, through the real binaries.
+//! kinoprobe-shots, and extraction with sampling by shots.
 //!
-//! Needs TransNet V2's real weights, which `kinoprobe-models fetch transnet_v2` gets once.
+//! The tests need TransNet V2's published weights, which `kinoprobe-models fetch transnet_v2` downloads.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use tempfile::TempDir;
 
 use crate::support::{assert_code, fixture, printed, root, run_python};
 
-/// A folder with a manifest of the clip of five scenes and of one that has a single scene.
-struct Bench {
+/// A folder with a manifest of two clips, one with five scenes and one with a single scene.
+struct Workspace {
     folder: TempDir,
 }
 
-impl Bench {
+impl Workspace {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (scenes, one) = (fixture("media/shots.mp4"), fixture("media/plain.mp4"));
@@ -48,7 +48,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// The columns of a list after the id, as numbers.
+/// Reads a list: the id and the other columns as numbers.
 fn read(path: &Path) -> Vec<(String, Vec<f64>)> {
     let list = fs::read_to_string(path).unwrap();
     let mut lines = list.lines();
@@ -62,88 +62,88 @@ fn read(path: &Path) -> Vec<(String, Vec<f64>)> {
 }
 
 #[test]
-fn shots_are_those_of_transnet_s_package() {
-    let bench = Bench::new();
+fn shots_match_the_transnet_package() {
+    let workspace = Workspace::new();
     let golden: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(fixture("media/shots.json")).unwrap()).unwrap();
     let expected: Vec<[usize; 2]> = serde_json::from_value(golden["shots"].clone()).unwrap();
     let probabilities: Vec<f64> = serde_json::from_value(golden["probabilities"].clone()).unwrap();
     for device in ["auto", "cpu"] {
-        let manifest = bench.path("manifest.csv");
-        let output = bench.shots("shots.csv", &["--manifest", text(&manifest), "--device", device]);
+        let manifest = workspace.path("manifest.csv");
+        let output = workspace.shots("shots.csv", &["--manifest", text(&manifest), "--device", device]);
         assert_code(&output, 0);
-        let list = read(&bench.path("shots.csv"));
+        let list = read(&workspace.path("shots.csv"));
         let scenes: Vec<&Vec<f64>> = list.iter().filter(|(id, _)| id == "scenes").map(|(_, shot)| shot).collect();
         let found: Vec<[usize; 2]> = scenes.iter().map(|shot| [shot[1] as usize, shot[2] as usize]).collect();
         assert_eq!(found, expected, "{device}");
-        let mut worst: f64 = 0.0;
+        let mut max_error: f64 = 0.0;
         for (number, shot) in scenes.iter().enumerate() {
             assert_eq!(shot[0], number as f64);
             assert!((shot[3] - shot[1] / 25.0).abs() < 1e-3 && (shot[4] - (shot[2] + 1.0) / 25.0).abs() < 1e-3);
-            worst = worst.max((shot[5] - probabilities[shot[2] as usize]).abs());
+            max_error = max_error.max((shot[5] - probabilities[shot[2] as usize]).abs());
         }
-        println!("{device}: probabilities off by {worst:.1e} at most");
-        assert!(worst <= 1e-4, "{device}: off by {worst}");
-        let one: Vec<_> = list.iter().filter(|(id, _)| id == "one").collect();
-        assert_eq!((one.len(), one[0].1[1], one[0].1[2]), (1, 0.0, 99.0));
+        println!("{device}: probabilities within {max_error:.1e}");
+        assert!(max_error <= 1e-4, "{device}: error {max_error}");
+        let single: Vec<_> = list.iter().filter(|(id, _)| id == "one").collect();
+        assert_eq!((single.len(), single[0].1[1], single[0].1[2]), (1, 0.0, 99.0));
     }
 }
 
 #[test]
-fn a_store_has_a_row_for_each_shot() {
-    let bench = Bench::new();
+fn a_store_has_one_row_per_shot() {
+    let workspace = Workspace::new();
     let list = "id,start_frame,end_frame\nscenes,0,37\nscenes,38,94\nscenes,181,240\none,0,99\n";
-    fs::write(bench.path("shots.csv"), list).unwrap();
-    let shots = bench.path("shots.csv");
-    assert_code(&bench.extract("tiny.h5", &["--shots", text(&shots)]), 0);
+    fs::write(workspace.path("shots.csv"), list).unwrap();
+    let shots = workspace.path("shots.csv");
+    assert_code(&workspace.extract("tiny.h5", &["--shots", text(&shots)]), 0);
     let script = "
 import h5py, sys
 with h5py.File(sys.argv[1]) as store:
     print(store['rows/start_frame'][:].tolist(), store['clips/length'][:].tolist())
 ";
-    assert_eq!(run_python(script, &[&bench.path("tiny.h5")]).trim(), "[19, 66, 211, 50] [3, 1]");
+    assert_eq!(run_python(script, &[&workspace.path("tiny.h5")]).trim(), "[19, 66, 211, 50] [3, 1]");
 
-    // Another list would give other rows: the store says so, and is left.
+    // Another list is another setting, so the store is rejected.
     fs::write(&shots, list.replace("181", "182")).unwrap();
-    let output = bench.extract("tiny.h5", &["--shots", text(&shots)]);
+    let output = workspace.extract("tiny.h5", &["--shots", text(&shots)]);
     assert_code(&output, 1);
     assert!(printed(&output).contains("made with other settings"), "{}", printed(&output));
 }
 
 #[test]
-fn clips_without_shots_are_refused() {
-    let bench = Bench::new();
-    let output = bench.extract("tiny.h5", &[]);
+fn clips_without_shots_are_rejected() {
+    let workspace = Workspace::new();
+    let output = workspace.extract("tiny.h5", &[]);
     assert_code(&output, 1);
     assert!(printed(&output).contains("--shots FILE"), "{}", printed(&output));
 
-    let shots = bench.path("shots.csv");
+    let shots = workspace.path("shots.csv");
     fs::write(&shots, "id,start_frame,end_frame\nscenes,0,37\none,400,500\n").unwrap();
-    let output = bench.extract("tiny.h5", &["--shots", text(&shots)]);
+    let output = workspace.extract("tiny.h5", &["--shots", text(&shots)]);
     assert_code(&output, 3);
     assert!(printed(&output).contains("none of its shots lies within the clip"), "{}", printed(&output));
     fs::write(&shots, "id,start_frame,end_frame\nscenes,0,37\n").unwrap();
-    let output = bench.extract("other.h5", &["--shots", text(&shots)]);
+    let output = workspace.extract("other.h5", &["--shots", text(&shots)]);
     assert_code(&output, 3);
     assert!(printed(&output).contains("no shots of clip one"), "{}", printed(&output));
 }
 
 #[test]
-fn videos_are_named_as_they_are_and_what_fails_is_said() {
-    let bench = Bench::new();
-    let (video, text_file) = (fixture("media/ten.mp4"), bench.path("text.mp4"));
+fn ids_are_paths_and_failures_are_reported() {
+    let workspace = Workspace::new();
+    let (video, text_file) = (fixture("media/ten.mp4"), workspace.path("text.mp4"));
     fs::write(&text_file, "no video").unwrap();
-    let output = bench.shots("shots.csv", &[text(&video), text(&text_file), "--quiet"]);
+    let output = workspace.shots("shots.csv", &[text(&video), text(&text_file), "--quiet"]);
     assert_code(&output, 3);
     assert!(printed(&output).contains("text.mp4: no video stream"), "{}", printed(&output));
-    let list = read(&bench.path("shots.csv"));
+    let list = read(&workspace.path("shots.csv"));
     assert_eq!(list.len(), 1);
     assert_eq!((list[0].0.as_str(), list[0].1[2]), (text(&video), 9.0));
 
-    let output = bench.shots("none.csv", &[text(&text_file)]);
+    let output = workspace.shots("none.csv", &[text(&text_file)]);
     assert_code(&output, 1);
-    assert!(!bench.path("none.csv").exists());
-    let output = bench.shots("none.csv", &[text(&video), "--card", "clip_vit_b32"]);
+    assert!(!workspace.path("none.csv").exists());
+    let output = workspace.shots("none.csv", &[text(&video), "--card", "clip_vit_b32"]);
     assert_code(&output, 1);
     assert!(printed(&output).contains("not a shot detector"), "{}", printed(&output));
 }

@@ -1,4 +1,4 @@
-//! SIFT against OpenCV-Python.
+//! Comparison of SIFT descriptors with OpenCV-Python.
 
 use std::path::Path;
 
@@ -15,14 +15,14 @@ fn clip(name: &str) -> Clip {
     Clip { id: name.into(), path, file, ..Clip::default() }
 }
 
-/// Describes one frame.
-struct One {
+/// Computes the descriptors of one frame.
+struct SingleFrameSink {
     frame: usize,
     sift: Sift,
     descriptors: Vec<u8>,
 }
 
-impl FrameSink for One {
+impl FrameSink for SingleFrameSink {
     fn begin(&mut self, _windows: &[Window], _wanted: &[usize]) -> Result<()> {
         Ok(())
     }
@@ -36,22 +36,23 @@ impl FrameSink for One {
 }
 
 #[test]
-fn descriptors_are_opencv_pythons() {
+fn descriptors_match_opencv_python() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/media");
     let golden = std::fs::read_to_string(fixtures.join("sift.json")).unwrap();
     let golden: serde_json::Value = serde_json::from_str(&golden).unwrap();
     let bytes = std::fs::read(fixtures.join("sift.bin")).unwrap();
-    let mut rest = bytes.as_slice();
+    let mut remaining = bytes.as_slice();
     let (mut total, mut equal) = (0, 0);
     for case in golden["cases"].as_array().unwrap() {
         let number = |key: &str| case[key].as_u64().unwrap() as usize;
         let sift = Sift::new(number("keypoints")).unwrap();
-        let mut one = One { frame: number("frame"), sift, descriptors: Vec::new() };
-        media::decode(&clip(case["clip"].as_str().unwrap()), &Sampling::Even { frames: usize::MAX }, &mut one).unwrap();
-        let (expected, after) = rest.split_at(number("found") * DESCRIPTOR_LEN);
-        rest = after;
-        assert_eq!(one.descriptors.len(), expected.len(), "{case}");
-        let rows = one.descriptors.chunks_exact(DESCRIPTOR_LEN).zip(expected.chunks_exact(DESCRIPTOR_LEN));
+        let mut sink = SingleFrameSink { frame: number("frame"), sift, descriptors: Vec::new() };
+        media::decode(&clip(case["clip"].as_str().unwrap()), &Sampling::Even { frames: usize::MAX }, &mut sink)
+            .unwrap();
+        let (expected, rest) = remaining.split_at(number("found") * DESCRIPTOR_LEN);
+        remaining = rest;
+        assert_eq!(sink.descriptors.len(), expected.len(), "{case}");
+        let rows = sink.descriptors.chunks_exact(DESCRIPTOR_LEN).zip(expected.chunks_exact(DESCRIPTOR_LEN));
         for (a, b) in rows {
             let step = a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max();
             assert!(step <= Some(1), "{case}: {step:?}");
@@ -61,20 +62,20 @@ fn descriptors_are_opencv_pythons() {
     // Versions of OpenCV differ in the last bit of an angle, and thus by a step in a descriptor or two.
     let allowed = if CV_VERSION_MINOR < 8 { 1 } else { 2 };
     assert!(total - equal <= allowed, "{equal} of {total} descriptors are equal");
-    assert!(rest.is_empty());
+    assert!(remaining.is_empty());
 }
 
 #[test]
-fn a_clip_gives_its_frames_descriptors_in_order() {
+fn a_sink_returns_the_descriptors_of_each_frame_in_order() {
     let mut sink = DescriptorSink::new(32).unwrap();
     let decoded = media::decode(&clip("plain.mp4"), &Sampling::Even { frames: 3 }, &mut sink).unwrap();
-    let Values::Descriptors { counts, values } = sink.take() else { panic!("SIFT gives descriptors") };
+    let Values::Descriptors { counts, values } = sink.take() else { panic!("the sink returns descriptors") };
     assert_eq!(decoded.windows.len(), 3);
     assert_eq!(counts, [32, 32, 32]);
     assert_eq!(values.dim(), (96, 128));
-    // A picture without texture has none, and the clip is no failure.
+    // An image without texture has no descriptors; this is not an error.
     media::decode(&clip("pixel.png"), &Sampling::Even { frames: 3 }, &mut sink).unwrap();
-    let Values::Descriptors { counts, values } = sink.take() else { panic!("SIFT gives descriptors") };
+    let Values::Descriptors { counts, values } = sink.take() else { panic!("the sink returns descriptors") };
     assert_eq!((counts, values.dim()), (vec![0], (0, 128)));
     let windows = Sampling::Windows { length: 4, rate: 15.0, count: 2 };
     let error = media::decode(&clip("plain.mp4"), &windows, &mut sink).unwrap_err().to_string();

@@ -1,12 +1,12 @@
-//! The transform against torchvision's presets.
+//! Comparison of the transform with torchvision's presets.
 
 use std::path::Path;
 
 use kinoprobe::media::{BgrImage, Transform};
 use kinoprobe::models::card::Card;
 
-/// The picture of tests/goldens/transform.py, as blue, green, red.
-fn picture(height: usize, width: usize) -> Vec<u8> {
+/// The image of tests/goldens/transform.py as blue, green, red.
+fn image(height: usize, width: usize) -> Vec<u8> {
     let value = |y: usize, x: usize, c: usize| {
         if (x / 8 + y / 8).is_multiple_of(3) {
             let seed = (x * 73_856_093) ^ (y * 19_349_663) ^ (c * 83_492_791);
@@ -20,7 +20,7 @@ fn picture(height: usize, width: usize) -> Vec<u8> {
 }
 
 #[test]
-fn pictures_match_torchvision() {
+fn transformed_images_match_torchvision() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let golden = std::fs::read_to_string(root.join("fixtures/media/transform.json")).unwrap();
     let golden: serde_json::Value = serde_json::from_str(&golden).unwrap();
@@ -31,7 +31,7 @@ fn pictures_match_torchvision() {
         let input = Card::load(&root.join("models"), card).unwrap().input;
         let [rows, columns] = input.size;
         let mut out = vec![f32::NAN; 3 * rows * columns];
-        Transform::new(&input).write(BgrImage::new(height, width, &picture(height, width)), &mut out, rows * columns);
+        Transform::new(&input).write(BgrImage::new(height, width, &image(height, width)), &mut out, rows * columns);
 
         let shape: Vec<usize> = serde_json::from_value(case["shape"].clone()).unwrap();
         let expected = &pixels[number("offset")..][..shape.iter().product()];
@@ -44,14 +44,17 @@ fn pictures_match_torchvision() {
             assert!(step < 1.001, "{card} {height}x{width}: channel {c}, row {y}, column {x}: {value}, not {expected}");
             different += usize::from(step > 0.001);
         }
-        println!("{card} {height}x{width}: {different} of {} differ", expected.len());
+        println!("{card} {height}x{width}: {different} of {} values differ", expected.len());
         assert!(different * 1000 <= expected.len(), "{card} {height}x{width}: {different} of {}", expected.len());
 
-        // Where the eight-bit value is the same, so is the float.
+        // Floats are equal if the eight-bit values are.
         let row: Vec<f32> = serde_json::from_value(case["row"].clone()).unwrap();
-        let got = &out[(rows + 30) * columns..][..row.len()];
+        let actual = &out[(rows + 30) * columns..][..row.len()];
         let step = (1.001 / (input.scale * input.std[1])) as f32;
-        assert!(got.iter().zip(&row).all(|(a, b)| (a - b).abs() <= step), "{card}: {got:?}, not {row:?}");
-        assert!(got.iter().zip(&row).filter(|(a, b)| a == b).count() >= row.len() - 1, "{card}: {got:?}, not {row:?}");
+        assert!(actual.iter().zip(&row).all(|(a, b)| (a - b).abs() <= step), "{card}: {actual:?}, not {row:?}");
+        assert!(
+            actual.iter().zip(&row).filter(|(a, b)| a == b).count() >= row.len() - 1,
+            "{card}: {actual:?}, not {row:?}"
+        );
     }
 }
