@@ -182,7 +182,7 @@ fn unknown_labels(titles: &[Title], filter: &LabelFilter) -> Vec<String> {
     unknown
         .map(|label| {
             let hint = did_you_mean(label, labels.iter().copied());
-            format!("no title has the label `{label}`{hint}; the labels are {choices}")
+            format!("no title has the label `{label}`; the labels are {choices}{hint}")
         })
         .collect()
 }

@@ -95,7 +95,7 @@ fn label_filter_selects_movienet_labels() {
         &[
             "no clip remains of 6 titles",
             "6 without a kept label",
-            "no title has the label `drama`; did you mean `Drama`? the labels are Action, Adult, Drama",
+            "no title has the label `drama`; the labels are Action, Adult, Drama, Romance, Sci-Fi, Short, War; did you mean `Drama`?",
         ],
     );
 }
