@@ -6,13 +6,13 @@
 
 use std::time::Instant;
 
-use kinoprobe::classify::bilstm::network::{Network, Pool};
-use kinoprobe::classify::bilstm::sequences::{Packed, Window};
+use kinoprobe::classify::bilstm::network::{BilstmNetwork, SequencePooling};
+use kinoprobe::classify::bilstm::sequences::{PackedBatch, SequenceWindow};
 use kinoprobe::classify::layers::Dropout;
 use kinoprobe::classify::loss::Loss;
 use kinoprobe::classify::optimizer::Optimizer;
+use kinoprobe::classify::{OptimizerSettings, SequenceSample};
 use kinoprobe::dataset::Dataset;
-use kinoprobe::recipe::{self, SequenceSample};
 use ndarray::Array2;
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -39,17 +39,22 @@ fn main() {
         targets: Array2::from_shape_fn((CLIPS, LABELS), |(i, c)| f32::from((i * 7 + c * 3) % 5 == 0)),
         classes: (0..LABELS).map(|c| c.to_string()).collect(),
     };
-    let window = Window { length: LENGTH, sample: SequenceSample::Truncate, pad: false };
+    let window = SequenceWindow { length: LENGTH, sample: SequenceSample::Truncate, pad: false };
     let clips: Vec<usize> = (0..CLIPS).collect();
-    let mut network =
-        Network::<f32>::new((INPUTS, HIDDEN, LABELS), false, Pool::MaxOverTime, &mut rng.clone(), threads);
-    let mut optimizer = Optimizer::new(&recipe::Optimizer::default());
+    let mut network = BilstmNetwork::<f32>::new(
+        (INPUTS, HIDDEN, LABELS),
+        false,
+        SequencePooling::MaxOverTime,
+        &mut rng.clone(),
+        threads,
+    );
+    let mut optimizer = Optimizer::new(&OptimizerSettings::default());
     let mut dropout = Dropout::new(0.5, rng);
     let loss = Loss::BinaryCrossEntropy { positive: None };
     let mut logits = Array2::zeros((CLIPS, LABELS));
     let mut step = || {
-        let batch = Packed::new(&data, &clips, window, None);
-        let value = network.learn(&batch, data.targets.view(), &loss, &mut dropout, logits.view_mut());
+        let batch = PackedBatch::new(&data, &clips, window, None);
+        let value = network.train_step(&batch, data.targets.view(), &loss, &mut dropout, logits.view_mut());
         optimizer.step(&mut network.parameters(), 1e-3, threads);
         value
     };

@@ -6,10 +6,9 @@
 
 use std::time::Instant;
 
-use kinoprobe::classify::{Fitting, build};
+use kinoprobe::classify::{ClassifierSettings, FitContext, FitSettings, MlpSettings, Trainer, TrainingSettings, build};
 use kinoprobe::dataset::{Dataset, Task};
 use kinoprobe::evaluate::Epoch;
-use kinoprobe::recipe::{ClassifierKind, Classify, Training};
 use ndarray::{Array2, s};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -42,10 +41,12 @@ fn main() {
         classes: (0..CLASSES).map(|c| c.to_string()).collect(),
     };
 
-    let classify = Classify {
+    let training = TrainingSettings { batch, epochs, patience: epochs, ..TrainingSettings::default() };
+    let settings = FitSettings {
+        classifier: ClassifierSettings::Mlp(MlpSettings::default()),
         standardize: false,
-        training: Training { batch, epochs, patience: epochs, ..Training::default() },
-        ..Classify::default()
+        seeds: 1,
+        trainer: Trainer { training, ..Trainer::default() },
     };
     let (train, valid) = (part(0, CLIPS), part(CLIPS, CLIPS + VALID));
     let mut wall = Vec::new();
@@ -54,8 +55,8 @@ fn main() {
         wall.push(last.elapsed().as_secs_f64());
         last = Instant::now();
     };
-    let mut fitting = Fitting { seed: 0, task: Task::SingleLabel, threads, progress: &mut progress };
-    let fitted = build(&classify, ClassifierKind::Mlp).fit(&train, &valid, &mut fitting).expect("training succeeds");
+    let mut context = FitContext { seed: 0, task: Task::SingleLabel, threads, progress: &mut progress };
+    let fitted = build(&settings).fit(&train, &valid, &mut context).expect("training succeeds");
     let cpu = cpu.zip(cpu_seconds()).map(|(before, after)| (after - before) / epochs as f64);
     wall.sort_by(f64::total_cmp);
     let best = fitted.curves.iter().map(|epoch| epoch.val_score).fold(0.0, f64::max);

@@ -1,13 +1,13 @@
-//! Matrix products: the one safe door to the `gemm` crate.
+//! Matrix products: a safe wrapper around the `gemm` crate.
 
 use gemm::Parallelism;
 use ndarray::{ArrayView2, ArrayViewMut2, NdFloat};
 
-/// The floating-point types `gemm` multiplies here: f32 for work, f64 to check gradients.
+/// The floating-point types of matrix products: f32 for computation, f64 for gradient checks.
 pub trait Float: NdFloat + Default {
-    /// The nearest value.
+    /// Converts from f64, rounding to the nearest value.
     fn of(value: f64) -> Self;
-    /// The same value in double precision.
+    /// Converts to f64.
     fn double(self) -> f64;
 }
 
@@ -33,31 +33,31 @@ impl Float for f64 {
     }
 }
 
-/// Whether a product overwrites its destination or is added to it.
+/// Whether a product is added to its destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Into {
+pub enum Accumulate {
     /// `out = a·b`.
-    Overwrite,
+    No,
     /// `out += a·b`.
-    Add,
+    Yes,
 }
 
-/// `out = a·b` or `out += a·b`; `a` is (m, k), `b` is (k, n), `out` is (m, n), of any strides (so a transposed view
-/// costs nothing). Uses up to `threads` threads of rayon's pool; the result does not depend on how many, bit for bit.
+/// Computes `out = a·b` or `out += a·b` for `a` (m, k), `b` (k, n) and `out` (m, n) with arbitrary strides, so transposed
+/// views need no copy. Uses up to `threads` threads of rayon's pool; the result is bit-identical for every number of threads.
 ///
 /// # Panics
-/// The shapes do not fit each other.
+/// Panics if the shapes do not match.
 pub fn multiply<T: Float>(
     a: ArrayView2<'_, T>,
     b: ArrayView2<'_, T>,
     mut out: ArrayViewMut2<'_, T>,
-    into: Into,
+    accumulate: Accumulate,
     threads: usize,
 ) {
     let (m, k) = a.dim();
     let n = b.ncols();
-    assert_eq!(b.nrows(), k, "inner dimensions of a product differ");
-    assert_eq!(out.dim(), (m, n), "the destination of a product has another shape");
+    assert_eq!(b.nrows(), k, "the inner dimensions of a product match");
+    assert_eq!(out.dim(), (m, n), "the destination has the shape of the product");
     let parallelism = if threads > 1 { Parallelism::Rayon(threads) } else { Parallelism::None };
     let (out_strides, a_strides, b_strides) = (strides(out.strides()), strides(a.strides()), strides(b.strides()));
     // Safety: the three views hold m × n, m × k and k × n elements at their strides (checked above, guaranteed by
@@ -71,7 +71,7 @@ pub fn multiply<T: Float>(
             out.as_mut_ptr(),
             out_strides.1,
             out_strides.0,
-            into == Into::Add,
+            accumulate == Accumulate::Yes,
             a.as_ptr(),
             a_strides.1,
             a_strides.0,
@@ -88,13 +88,13 @@ pub fn multiply<T: Float>(
     }
 }
 
-/// (row stride, column stride).
-fn strides(of: &[isize]) -> (isize, isize) {
-    (of[0], of[1])
+/// Returns (row stride, column stride).
+fn strides(strides: &[isize]) -> (isize, isize) {
+    (strides[0], strides[1])
 }
 
-/// Threads worth giving to a product when nobody said: the pool's, but no more than eight, beyond which the matrices of
-/// this crate are too small to share out.
+/// Returns the default number of threads of a product: the size of rayon's pool, at most 8. The matrices of this crate are
+/// too small to benefit from more.
 pub fn default_threads() -> usize {
     rayon::current_num_threads().min(8)
 }
@@ -112,35 +112,35 @@ mod tests {
     }
 
     #[test]
-    fn agrees_with_ndarray_and_does_not_depend_on_the_number_of_threads() {
+    fn matches_ndarray_for_every_number_of_threads() {
         for (m, k, n) in [(256, 1024, 512), (512, 256, 1024), (64, 37, 15), (1, 300, 7), (300, 5, 1), (257, 1031, 511)]
         {
             let (a, b) = (filled(m, k, 1), filled(k, n, 2));
             let mut one = Array2::zeros((m, n));
-            multiply(a.view(), b.view(), one.view_mut(), Into::Overwrite, 1);
+            multiply(a.view(), b.view(), one.view_mut(), Accumulate::No, 1);
             let expected = a.dot(&b);
             assert!(one.iter().zip(&expected).all(|(x, y)| (x - y).abs() < 1e-3), "{m}×{k}×{n}");
             for threads in [2, 3, 8] {
                 let mut several = Array2::zeros((m, n));
-                multiply(a.view(), b.view(), several.view_mut(), Into::Overwrite, threads);
+                multiply(a.view(), b.view(), several.view_mut(), Accumulate::No, threads);
                 assert!(one.iter().zip(&several).all(|(x, y)| x.to_bits() == y.to_bits()), "{m}×{k}×{n}, {threads}");
             }
-            // Transposed views, as the backward pass has them.
+            // Transposed views, as in the backward pass.
             let (at, bt) = (a.t().as_standard_layout().to_owned(), b.t().as_standard_layout().to_owned());
             let mut transposed = Array2::zeros((m, n));
-            multiply(at.t(), bt.t(), transposed.view_mut(), Into::Overwrite, 1);
+            multiply(at.t(), bt.t(), transposed.view_mut(), Accumulate::No, 1);
             assert!(transposed.iter().zip(&expected).all(|(x, y)| (x - y).abs() < 1e-3));
         }
     }
 
     #[test]
-    fn adds_to_what_is_there_and_clears_without_inner_dimension() {
+    fn accumulates_and_overwrites_with_an_empty_inner_dimension() {
         let (a, b) = (filled(3, 4, 5), filled(4, 2, 6));
         let mut out = Array2::from_elem((3, 2), 1f32);
-        multiply(a.view(), b.view(), out.view_mut(), Into::Add, 1);
+        multiply(a.view(), b.view(), out.view_mut(), Accumulate::Yes, 1);
         assert!(out.iter().zip(&(a.dot(&b) + 1.0)).all(|(x, y)| (x - y).abs() < 1e-6));
         let (a, b) = (Array2::<f32>::zeros((3, 0)), Array2::zeros((0, 2)));
-        multiply(a.view(), b.view(), out.view_mut(), Into::Overwrite, 1);
+        multiply(a.view(), b.view(), out.view_mut(), Accumulate::No, 1);
         assert!(out.iter().all(|x| *x == 0.0));
     }
 }

@@ -1,41 +1,44 @@
-//! The error function, the exponential and what is made of it, as fast as the matrix products around them.
+//! Error function, exponential, logistic function and hyperbolic tangent in fast, branch-free forms.
 
 use crate::matrix;
 
-/// A float with the functions that networks need. f32 has fast branch-free forms that the compiler turns into vector
-/// code; f64 has exact ones, for gradient checks.
+/// A floating-point type with the transcendental functions of networks. The f32 versions are branch-free, so that the
+/// compiler vectorizes them; the f64 versions are exact, for gradient checks.
+///
+/// `tanh` is also a method of [`ndarray::NdFloat`]: generic code calls `Real::tanh(x)`.
 pub trait Real: matrix::Float {
-    /// The error function, 2/√π ∫₀ˣ exp(−t²) dt. f32: within 5e-7 of the true value, relative to it.
-    fn error_function(self) -> Self;
-    /// eˣ for x ≤ 0. f32: within 3e-7, relative; below −87 it stays at e⁻⁸⁷.
-    fn exp_negative(self) -> Self;
+    /// Computes the error function, 2/√π ∫₀ˣ exp(−t²) dt. f32: relative error below 5e-7.
+    fn erf(self) -> Self;
+    /// Computes eˣ for x ≤ 0. f32: relative error below 3e-7 for x ≥ −87; clamped to e⁻⁸⁷ below.
+    fn exp_nonpositive(self) -> Self;
 
-    /// The logistic function, 1/(1 + e⁻ˣ). f32: within 4e-7, relative, from −87.
+    /// Computes the logistic function, 1/(1 + e⁻ˣ). f32: relative error below 4e-7 for x ≥ −87.
     #[inline(always)]
     fn sigmoid(self) -> Self {
-        let small = (-self.abs()).exp_negative();
-        let share = Self::one() / (Self::one() + small);
-        if self < Self::zero() { small * share } else { share }
+        let exponential = (-self.abs()).exp_nonpositive();
+        let positive = Self::one() / (Self::one() + exponential);
+        if self < Self::zero() { exponential * positive } else { positive }
     }
 
-    /// tanh x. f32: within 3e-7, absolute.
+    /// Computes the hyperbolic tangent. f32: absolute error below 3e-7.
     #[inline(always)]
-    fn hyperbolic_tangent(self) -> Self {
-        let small = (-(self.abs() + self.abs())).exp_negative();
-        ((Self::one() - small) / (Self::one() + small)).copysign(self)
+    fn tanh(self) -> Self {
+        let exponential = (-(self.abs() + self.abs())).exp_nonpositive();
+        ((Self::one() - exponential) / (Self::one() + exponential)).copysign(self)
     }
 }
 
-// erf(x)/x as a ratio of polynomials in x² on [0, 3.92], relative minimax (Lawson's iteration; beyond, erf is 1 in f32).
+// erf(x)/x as a ratio of polynomials in x² on [0, 3.92], minimax in relative error (Lawson's iteration). Beyond this range
+// erf rounds to 1 in f32.
 pub(crate) const ERF_RANGE: f32 = 3.92;
-#[allow(clippy::approx_constant)] // the first is near 2/√π, as it must be, but is fitted with the others
+#[allow(clippy::approx_constant)] // the first coefficient is near 2/√π, but fitted with the others
 pub(crate) const ERF_P: [f32; 6] =
     [1.128_379_1, 1.904_080_3e-1, 5.274_893_3e-2, 3.765_684_5e-3, 2.848_843_3e-4, 2.050_076_5e-6];
 pub(crate) const ERF_Q: [f32; 6] = [1.0, 5.020_774_6e-1, 1.141_097_6e-1, 1.496_935_2e-2, 1.162_552e-3, 3.809_168_8e-5];
 
 impl Real for f32 {
     #[inline(always)]
-    fn error_function(self) -> Self {
+    fn erf(self) -> Self {
         let x = self.clamp(-ERF_RANGE, ERF_RANGE);
         let s = x * x;
         let [p0, p1, p2, p3, p4, p5] = ERF_P;
@@ -46,8 +49,8 @@ impl Real for f32 {
     }
 
     #[inline(always)]
-    fn exp_negative(self) -> Self {
-        const LN2_HIGH: f32 = 0.693_359_4; // few bits, so that n · LN2_HIGH is exact
+    fn exp_nonpositive(self) -> Self {
+        const LN2_HIGH: f32 = 0.693_359_4; // short mantissa, so that n · LN2_HIGH is exact
         const LN2_LOW: f32 = -2.121_944_4e-4;
         const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³: adding it rounds to the nearest integer
         let x = self.max(-87.0);
@@ -58,17 +61,17 @@ impl Real for f32 {
             ((((((r / 5040.0 + 1.0 / 720.0) * r + 1.0 / 120.0) * r + 1.0 / 24.0) * r + 1.0 / 6.0) * r + 0.5) * r + 1.0)
                 * r
                 + 1.0;
-        // The low bits of `shifted` hold n; moved to the exponent they are 2ⁿ.
+        // The low mantissa bits of `shifted` hold n; shifted into the exponent they form 2ⁿ.
         let power = f32::from_bits(shifted.to_bits().wrapping_shl(23).wrapping_add(0x3f80_0000));
         series * power
     }
 }
 
 impl Real for f64 {
-    fn error_function(self) -> Self {
+    fn erf(self) -> Self {
         let x = self.abs();
         let value = if x < 3.0 {
-            // Series with positive terms only: 2/√π · e^(−x²) · Σ 2ⁿ x^(2n+1) / (2n+1)!!
+            // Series with positive terms: 2/√π · e^(−x²) · Σ 2ⁿ x^(2n+1) / (2n+1)!!
             let (mut term, mut sum, mut n) = (x, x, 1.0);
             while term > sum * 1e-17 {
                 term *= 2.0 * x * x / (2.0 * n + 1.0);
@@ -77,7 +80,7 @@ impl Real for f64 {
             }
             std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp() * sum
         } else if x < 6.0 {
-            // Continued fraction of erfc (Abramowitz & Stegun 7.1.14), from the inside out.
+            // Continued fraction of erfc (Abramowitz & Stegun 7.1.14), evaluated backward.
             let tail = (1..=80).rev().fold(x, |inner, k| x + 0.5 * k as f64 / inner);
             1.0 - (-x * x).exp() / (std::f64::consts::PI.sqrt() * tail)
         } else {
@@ -86,7 +89,7 @@ impl Real for f64 {
         value.copysign(self)
     }
 
-    fn exp_negative(self) -> Self {
+    fn exp_nonpositive(self) -> Self {
         self.exp()
     }
 }
@@ -96,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn erf_in_double_precision_meets_tabulated_values() {
+    fn erf_in_double_precision_matches_tabulated_values() {
         // Values of erf to 16 digits (DLMF 7.23, computed by mpmath).
         for (x, expected) in [
             (1e-9f64, 1.1283791670955127e-9),
@@ -109,33 +112,33 @@ mod tests {
             (5.0, 0.9999999999984626),
             (7.0, 1.0),
         ] {
-            assert!((x.error_function() - expected).abs() <= 4e-15 * expected, "erf({x}) = {}", x.error_function());
-            assert_eq!((-x).error_function(), -x.error_function());
+            assert!((Real::erf(x) - expected).abs() <= 4e-15 * expected, "erf({x}) = {}", Real::erf(x));
+            assert_eq!(Real::erf(-x), -Real::erf(x));
         }
     }
 
     #[test]
-    fn fast_erf_and_exp_stay_within_their_bounds() {
+    fn single_precision_functions_stay_within_their_error_bounds() {
         let mut worst = (0f64, 0f64);
         for i in 1..2_000_000 {
             let x = i as f32 * 3e-6;
-            let exact = f64::from(x).error_function();
-            worst.0 = worst.0.max((f64::from(x.error_function()) / exact - 1.0).abs());
-            assert_eq!((-x).error_function(), -x.error_function());
+            let exact = Real::erf(f64::from(x));
+            worst.0 = worst.0.max((f64::from(Real::erf(x)) / exact - 1.0).abs());
+            assert_eq!(Real::erf(-x), -Real::erf(x));
             let y = -x * 14.4;
             let exact = f64::from(y).exp();
-            worst.1 = worst.1.max((f64::from(y.exp_negative()) / exact - 1.0).abs());
+            worst.1 = worst.1.max((f64::from(y.exp_nonpositive()) / exact - 1.0).abs());
         }
         assert!(worst.0 < 5e-7 && worst.1 < 3e-7, "{worst:?}");
         for i in -400_000..400_000 {
             let x = i as f32 * 1e-4;
             let exact = 1.0 / (1.0 + (-f64::from(x)).exp());
             assert!((f64::from(x.sigmoid()) / exact - 1.0).abs() < 4e-7, "σ({x})");
-            assert!((f64::from(x.hyperbolic_tangent()) - f64::from(x).tanh()).abs() < 3e-7, "tanh({x})");
+            assert!((f64::from(Real::tanh(x)) - f64::tanh(f64::from(x))).abs() < 3e-7, "tanh({x})");
         }
-        assert_eq!((0f32.sigmoid(), 0f32.hyperbolic_tangent(), (-200f32).hyperbolic_tangent()), (0.5, 0.0, -1.0));
-        assert_eq!(0f32.error_function(), 0.0);
-        assert_eq!(0f32.exp_negative(), 1.0);
-        assert!((-1e9f32).exp_negative() < 2e-38);
+        assert_eq!((0f32.sigmoid(), Real::tanh(0f32), Real::tanh(-200f32)), (0.5, 0.0, -1.0));
+        assert_eq!(Real::erf(0f32), 0.0);
+        assert_eq!(0f32.exp_nonpositive(), 1.0);
+        assert!((-1e9f32).exp_nonpositive() < 2e-38);
     }
 }

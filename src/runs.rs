@@ -6,13 +6,13 @@ pub mod by_year;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::classify::{self, About, SavedModel, experiment};
+use crate::classify::{ModelMetadata, SavedModel, experiment};
 use crate::dataset::DatasetSplits;
 use crate::error::Result;
 use crate::evaluate::{Epoch, Predictions};
 use crate::manifest::{Manifest, Split};
 use crate::posters::{Clips, years};
-use crate::recipe::{Recipe, RunFiles};
+use crate::recipe::{Classify, Recipe, RunFiles};
 use crate::report::{self, Evaluation, Metrics, Run};
 use crate::store::FeatureStore;
 
@@ -50,9 +50,10 @@ impl Job<'_> {
     pub fn run(&self, data: &DatasetSplits, out: &Path) -> Result<Fit> {
         let Job { recipe, files, .. } = self;
         let provenance = self.store.provenance().clone();
-        let about = About::of(&provenance, recipe);
+        let Classify { classifier, pooling, .. } = recipe.classify;
+        let metadata = ModelMetadata::new(&provenance, &recipe.method, classifier, pooling);
         let progress = &mut |seed, epoch: &Epoch| (self.progress)(seed, epoch);
-        let experiment = experiment::run(data, &recipe.classify, about, self.threads, progress)?;
+        let experiment = experiment::run(data, &recipe.classify.fit_settings(), metadata, self.threads, progress)?;
         experiment.saved.save(out)?;
         let fit = Fit {
             clips: years::count(data),
@@ -61,7 +62,7 @@ impl Job<'_> {
         };
         let run = Run {
             method: recipe.method.clone(),
-            classifier: classify::name(recipe.classify.classifier).into(),
+            classifier: classifier.name().into(),
             untrained: self.store.untrained(),
             provenance,
             recipe: (*recipe).clone(),
@@ -69,7 +70,7 @@ impl Job<'_> {
             unlabeled: experiment.unlabeled,
             constant: experiment.constant,
             curves: experiment.curves,
-            measure: experiment.measure,
+            measure: experiment.score_name,
             kept_epoch: experiment.kept_epoch,
             seeds: experiment.seeds,
             train_seconds: experiment.train_seconds,
@@ -95,17 +96,17 @@ pub fn evaluation(
     manifest: &Manifest,
     data: &DatasetSplits,
 ) -> Result<Evaluation> {
-    let about = &saved.about;
+    let metadata = &saved.metadata;
     let mut table = saved.predict_all(data)?;
     table.warnings.extend(manifest.warnings.iter().cloned());
-    if store.provenance().model_sha256 != about.model_sha256 {
+    if store.provenance().model_sha256 != metadata.model_sha256 {
         table.warnings.push(other_network(store));
     }
     let metrics = Metrics {
-        method: about.method.clone(),
-        classifier: classify::name(about.classifier).into(),
-        untrained: about.untrained || store.untrained(),
-        model_sha256: about.model_sha256.clone(),
+        method: metadata.method.clone(),
+        classifier: metadata.classifier.name().into(),
+        untrained: metadata.untrained || store.untrained(),
+        model_sha256: metadata.model_sha256.clone(),
         features: store.path().into(),
         manifest: manifest.source.clone(),
         ..Metrics::new()

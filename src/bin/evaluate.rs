@@ -86,6 +86,6 @@ fn evaluate_model(model: &Path, features: &Path, manifest: &Path, root: Option<&
     let store = FeatureStore::open(features)?;
     let manifest = Manifest::load(manifest, root)?;
     let saved = SavedModel::load(model)?;
-    let data = Dataset::join_for_evaluation(&store, &manifest, saved.about.pooling)?;
+    let data = Dataset::join_for_evaluation(&store, &manifest, saved.metadata.pooling)?;
     runs::evaluation(&saved, model, &store, &manifest, &data)
 }

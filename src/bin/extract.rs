@@ -12,7 +12,7 @@ use kinoprobe::media::Shots;
 use kinoprobe::memory;
 use kinoprobe::models::WeightsChoice;
 use kinoprobe::models::runtime::Device;
-use kinoprobe::recipe::{Overrides, Recipe};
+use kinoprobe::recipe::{ExtractionFlags, Recipe};
 
 /// Extract features from the clips of a manifest into an HDF5 store.
 ///
@@ -65,7 +65,7 @@ struct Arguments {
     #[arg(long)]
     log_json: bool,
     #[command(flatten)]
-    overrides: Overrides,
+    overrides: ExtractionFlags,
 }
 
 const EXAMPLES: &str = "\
@@ -83,7 +83,7 @@ fn main() -> ExitCode {
             "extract",
             if arguments.log_json { ProgressMode::Json } else { ProgressMode::from_quiet(arguments.quiet) },
         );
-        let path = Recipe::file_of(&arguments.method, arguments.recipe)?;
+        let path = Recipe::path(&arguments.method, arguments.recipe)?;
         let mut recipe = Recipe::load(&path)?;
         recipe.apply(&arguments.overrides, &path)?;
         // SIFT allocates its image pyramids for every frame; with one malloc arena per thread, tens of megabytes would

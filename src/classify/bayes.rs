@@ -6,21 +6,55 @@ use linfa::DatasetBase;
 use linfa::traits::Fit;
 use linfa_bayes::GaussianNb;
 use ndarray::{Array1, Array2, Axis};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use super::registry::non_negative;
 use super::standardize::check_dim;
-use super::{Classifier, Exporter, Fitted, Fitting, Model, Tensor, Tensors};
+use super::{
+    Capabilities, Classifier, ClassifierDefinition, Exporter, FitContext, FitOutput, Model, Tensor, Tensors, Trainer,
+};
 use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
-use crate::recipe;
 
-/// p(class | x) ∝ p(class) · ∏ N(x_d; θ_d, σ²_d): one normal distribution per class and feature, its variance enlarged by a
-/// share of the largest variance of any feature, as scikit-learn's `GaussianNB`. For several labels, one such model each,
-/// between having the label and not having it (scikit-learn's `OneVsRestClassifier` around it).
+/// Settings of Gaussian naive Bayes; the table `[classify.bayes]` of a recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub struct BayesSettings {
+    /// Share of the largest feature variance that is added to every variance (scikit-learn's `var_smoothing`).
+    #[arg(long, value_name = "X")]
+    pub smoothing: f64,
+}
+
+impl Default for BayesSettings {
+    fn default() -> Self {
+        Self { smoothing: 1e-9 }
+    }
+}
+
+impl ClassifierDefinition for BayesSettings {
+    const CAPABILITIES: Capabilities = Capabilities { sequences: false, trained: false };
+
+    fn validate(&self) -> std::result::Result<(), String> {
+        non_negative("classify.bayes.smoothing", self.smoothing)
+    }
+
+    fn build(&self, _: &Trainer) -> Box<dyn Classifier> {
+        Box::new(GaussianBayes(self.clone()))
+    }
+
+    fn restore(tensors: &Tensors, task: Task) -> Result<Box<dyn Model>> {
+        Ok(Box::new(BayesModel::restore(tensors, task)?))
+    }
+}
+
+/// p(class | x) ∝ p(class) · ∏ N(x_d; θ_d, σ²_d): one normal distribution per class and feature. A share of the largest
+/// variance of any feature is added to every variance, as in scikit-learn's `GaussianNB`. For several labels per clip, one
+/// binary model per label (scikit-learn's `OneVsRestClassifier`).
 ///
-/// linfa fits it. Its own probabilities exponentiate before they normalize, which gives 0/0 from some hundred features on,
-/// so they are computed here from the fitted parameters, which linfa gives out by serialization only.
-pub struct GaussianBayes(pub recipe::Bayes);
+/// The model is fitted by linfa. linfa's own probabilities exponentiate before they normalize, which underflows to 0/0 for
+/// more than a few hundred features. They are therefore computed here from the fitted parameters, which linfa exposes only
+/// through serialization.
+pub struct GaussianBayes(pub BayesSettings);
 
 /// The serialized form of linfa's model.
 #[derive(Deserialize)]
@@ -36,44 +70,45 @@ struct FittedClass {
 }
 
 impl Classifier for GaussianBayes {
-    fn fit(&self, train: &Dataset, _: &Dataset, fitting: &mut Fitting<'_>) -> Result<Fitted> {
+    fn fit(&self, train: &Dataset, _: &Dataset, context: &mut FitContext<'_>) -> Result<FitOutput> {
         let (vectors, labels) = (train.vectors()?.mapv(f64::from), train.classes.len());
-        let mut model = BayesModel::empty(fitting.task, labels, train.dim());
-        match fitting.task {
+        let mut model = BayesModel::empty(context.task, labels, train.dim());
+        match context.task {
             Task::SingleLabel => {
-                for (class, info) in self.classes(&vectors, train.single_labels()?)? {
+                for (class, info) in self.fit_classes(&vectors, train.single_labels()?)? {
                     model.set(class, info);
                 }
             }
             Task::MultiLabel => {
                 for (label, column) in train.targets.columns().into_iter().enumerate() {
                     let absent: Vec<usize> = column.iter().map(|&target| usize::from(target == 0.0)).collect();
-                    for (absent, info) in self.classes(&vectors, absent)? {
+                    for (absent, info) in self.fit_classes(&vectors, absent)? {
                         model.set(absent * labels + label, info);
                     }
                 }
             }
         }
-        Ok(Fitted::at_once(model, vec![]))
+        Ok(FitOutput::without_epochs(model, vec![]))
     }
 }
 
 impl GaussianBayes {
-    fn classes(&self, vectors: &Array2<f64>, classes: Vec<usize>) -> Result<HashMap<usize, FittedClass>> {
-        let wrong = |why: String| Error::Data(format!("naive Bayes cannot be fitted: {why}"));
+    /// Fits one Gaussian model per class to `vectors` (N, D); `classes` holds the class of each vector.
+    fn fit_classes(&self, vectors: &Array2<f64>, classes: Vec<usize>) -> Result<HashMap<usize, FittedClass>> {
+        let failed = |reason: String| Error::Data(format!("cannot fit naive Bayes: {reason}"));
         let fitted = GaussianNb::<f64, usize>::params()
             .var_smoothing(self.0.smoothing)
             .fit(&DatasetBase::new(vectors.view(), Array1::from_vec(classes)))
-            .map_err(|error| wrong(error.to_string()))?;
+            .map_err(|error| failed(error.to_string()))?;
         let fitted: FittedBayes = serde_json::to_value(&fitted)
             .and_then(serde_json::from_value)
-            .map_err(|error| wrong(format!("linfa's model is not what it was: {error}")))?;
+            .map_err(|error| failed(format!("unexpected serialization of linfa's model: {error}")))?;
         Ok(fitted.class_info)
     }
 }
 
-/// See [`GaussianBayes`]. Scores are computed in double precision. Of several labels, the rows are those of clips that have
-/// each label, then those of clips that have it not: R = 2C in place of R = C.
+/// The fitted model of [`GaussianBayes`]. Scores are computed in double precision. For one label per clip there is one row
+/// per class (R = C); for several, the C rows of "has the label" are followed by those of "does not have it" (R = 2C).
 #[derive(Debug, Clone, PartialEq)]
 pub struct BayesModel {
     /// ln p(class), (R).
@@ -86,35 +121,38 @@ pub struct BayesModel {
 }
 
 impl BayesModel {
-    /// One where nothing has been seen yet.
+    /// Creates a model without fitted rows.
     fn empty(task: Task, classes: usize, dim: usize) -> Self {
         let rows = if task == Task::MultiLabel { 2 * classes } else { classes };
         let log_prior = Array1::from_elem(rows, f32::NEG_INFINITY);
         Self { log_prior, mean: Array2::zeros((rows, dim)), variance: Array2::ones((rows, dim)), task }
     }
 
+    /// Sets the parameters of one row.
     fn set(&mut self, row: usize, class: FittedClass) {
         self.log_prior[row] = class.prior.ln() as f32;
         self.mean.row_mut(row).assign(&class.theta.mapv(|v| v as f32));
-        // Only where every feature is constant is a variance 0.
+        // A variance is 0 only if all features are constant.
         self.variance.row_mut(row).assign(&class.sigma.mapv(|v| (v as f32).max(f32::MIN_POSITIVE)));
     }
 
-    /// The model of saved tensors, for the task it was fitted to.
+    /// Restores the model from its saved tensors; `task` is the task it was fitted to.
     ///
     /// # Errors
-    /// A tensor is missing or misshapen.
+    /// Returns an error if a tensor is missing or has a wrong shape.
     pub fn restore(tensors: &Tensors, task: Task) -> Result<Self> {
         let mean = tensors.matrix("bayes.mean")?;
         let variance = tensors.matrix_of("bayes.variance", mean.ncols())?;
         let log_prior = tensors.vector_of("bayes.log_prior", mean.nrows())?;
         if variance.nrows() != mean.nrows() || task == Task::MultiLabel && mean.nrows() % 2 != 0 {
-            return Err(tensors.wrong("bayes.mean and bayes.variance do not have the rows that belong together".into()));
+            return Err(
+                tensors.error("bayes.mean and bayes.variance have different numbers of rows, or an odd one".into())
+            );
         }
         Ok(Self { log_prior, mean, variance, task })
     }
 
-    /// −½ Σ ln(2πσ²) + ln p(class), (R).
+    /// Computes ln p(class) − ½ Σ ln(2πσ²), (R).
     fn offsets(&self) -> Array1<f64> {
         let logs = self.variance.mapv(|v| (2.0 * std::f64::consts::PI * f64::from(v)).ln()).sum_axis(Axis(1));
         logs * -0.5 + self.log_prior.mapv(f64::from)
@@ -165,7 +203,7 @@ impl Model for BayesModel {
         ]
     }
 
-    /// −½ x²·(1/σ²) + x·(θ/σ²) + (offset − ½ Σ θ²/σ²), in double precision.
+    /// Expands the log likelihood to −½ x²·(1/σ²) + x·(θ/σ²) + (offset − ½ Σ θ²/σ²), in double precision.
     fn export(&self, graph: &mut Exporter, features: &str) -> String {
         let x = graph.double(features);
         let [mean, variance] = ["bayes.mean", "bayes.variance"].map(|name| {

@@ -1,46 +1,72 @@
-//! The constant predictor: what knowing nothing but the training labels gets.
+//! The constant predictor: a baseline that uses the training labels only.
 
 use ndarray::{Array1, Array2};
+use serde::{Deserialize, Serialize};
 
-use super::{Classifier, Exporter, Fitted, Fitting, Model, Tensor, Tensors};
-use crate::dataset::Dataset;
+use super::{
+    Capabilities, Classifier, ClassifierDefinition, Exporter, FitContext, FitOutput, Model, Tensor, Tensors, Trainer,
+};
+use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
 
-/// Scores every clip with the share of training clips that carry each class (scikit-learn's `DummyClassifier` of strategy
-/// `prior`); so it predicts the commonest class, of several the first.
+/// Settings of the constant predictor: none.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct ConstantSettings {}
+
+impl ClassifierDefinition for ConstantSettings {
+    const CAPABILITIES: Capabilities = Capabilities { sequences: false, trained: false };
+
+    fn validate(&self) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
+    fn build(&self, _: &Trainer) -> Box<dyn Classifier> {
+        Box::new(Constant)
+    }
+
+    fn restore(tensors: &Tensors, _: Task) -> Result<Box<dyn Model>> {
+        Ok(Box::new(ConstantModel::restore(tensors)?))
+    }
+}
+
+/// Scores every clip with the share of training clips of each class (scikit-learn's `DummyClassifier` with strategy
+/// `prior`). The predicted class is the most frequent one; the first one if several are equally frequent.
 pub struct Constant;
 
 impl Classifier for Constant {
-    fn fit(&self, train: &Dataset, _: &Dataset, _: &mut Fitting<'_>) -> Result<Fitted> {
+    fn fit(&self, train: &Dataset, _: &Dataset, _: &mut FitContext<'_>) -> Result<FitOutput> {
         if train.is_empty() {
             return Err(Error::Data("there is no training clip".into()));
         }
         let counts =
             train.targets.columns().into_iter().map(|column| column.iter().map(|t| f64::from(*t)).sum::<f64>());
         let frequencies = counts.map(|count| (count / train.len() as f64) as f32).collect();
-        Ok(Fitted::at_once(ConstantModel { frequencies, dim: train.dim() }, vec![]))
+        Ok(FitOutput::without_epochs(ConstantModel { frequencies, dim: train.dim() }, vec![]))
     }
 }
 
-/// See [`Constant`].
+/// The fitted model of [`Constant`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConstantModel {
-    /// (C).
+    /// Class frequencies, (C).
     frequencies: Array1<f32>,
+    /// Number of features per clip, D.
     dim: usize,
 }
 
 impl ConstantModel {
-    /// The model of saved tensors.
+    /// Restores the model from its saved tensors.
     ///
     /// # Errors
-    /// A tensor is missing or misshapen.
+    /// Returns an error if a tensor is missing or has a wrong shape.
     pub fn restore(tensors: &Tensors) -> Result<Self> {
         let weight = tensors.matrix("constant.weight")?;
         Ok(Self { frequencies: tensors.vector_of("constant.frequencies", weight.nrows())?, dim: weight.ncols() })
     }
 
-    /// A matrix of zeros, (C, D): makes the constant a linear layer, which carries the batch size through ONNX.
+    /// Returns a zero matrix (C, D). It makes the model a linear layer, so that the ONNX output has the batch size of the
+    /// input.
     fn weight(&self) -> Tensor {
         Tensor::matrix("constant.weight", Array2::zeros((self.frequencies.len(), self.dim)).view())
     }
@@ -48,7 +74,8 @@ impl ConstantModel {
 
 impl Model for ConstantModel {
     fn scores(&self, data: &Dataset) -> Result<Array2<f32>> {
-        Ok(self.frequencies.broadcast((data.len(), self.frequencies.len())).expect("a row repeats").to_owned())
+        let shape = (data.len(), self.frequencies.len());
+        Ok(self.frequencies.broadcast(shape).expect("a vector broadcasts over rows").to_owned())
     }
 
     fn tensors(&self) -> Vec<Tensor> {

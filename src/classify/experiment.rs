@@ -1,60 +1,58 @@
-//! One classifier on one joined data set: fits over seeds, predictions, and the constant predictor beside them.
+//! One classifier on one data set: fits over several seeds, predictions, and the constant predictor as baseline.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{About, Fitted, Fitting, Model, SavedModel, build, predict};
+use super::{ClassifierKind, FitContext, FitOutput, FitSettings, Model, ModelMetadata, SavedModel, build, predict};
 use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
 use crate::evaluate::multi_label::{Averages, LabelMatrix};
 use crate::evaluate::{Epoch, Predictions, SeedResult, SplitMetrics, compute_metrics};
 use crate::manifest::Split;
-use crate::recipe::{ClassifierKind, Classify};
 
-/// What came of it. Predictions, curves and model are the first seed's.
+/// The results of an experiment. Predictions, curves and model are those of the first seed.
 pub struct Experiment {
-    /// The model, with what it is.
+    /// The model with its metadata.
     pub saved: SavedModel,
-    /// Predictions for val and test, where they have clips.
+    /// Predictions for the splits val and test, if they have clips.
     pub splits: BTreeMap<Split, Predictions>,
-    /// Predictions for the clips without a label, where there are any.
+    /// Predictions for clips without a label, if there are any.
     pub unlabeled: Option<Predictions>,
-    /// What the constant predictor gets on the same splits.
+    /// Metrics of the constant predictor on the same splits.
     pub constant: BTreeMap<Split, SplitMetrics>,
-    /// What it predicts there.
+    /// Predictions of the constant predictor on the same splits.
     pub constant_predictions: BTreeMap<Split, Predictions>,
     /// Learning curves; empty for classifiers without epochs.
     pub curves: Vec<Epoch>,
-    /// What the scores of the curves are: `accuracy` or `mAP`.
-    pub measure: &'static str,
-    /// The epoch (counted from 1) that was kept, where there are epochs.
+    /// Name of the scores in the curves: `accuracy` or `mAP`.
+    pub score_name: &'static str,
+    /// The epoch (counted from 1) whose parameters were kept, for classifiers with epochs.
     pub kept_epoch: Option<usize>,
-    /// What each seed gave.
+    /// Results of each seed.
     pub seeds: Vec<SeedResult>,
-    /// Seconds of the fit.
+    /// Duration of the fit, in seconds.
     pub train_seconds: f64,
-    /// Notes of all fits, each once.
+    /// Notes of all fits without duplicates.
     pub notes: Vec<String>,
 }
 
-/// Fits the classifier of `settings` with the seeds 0, 1, … as many as `settings.seeds`; `about` is completed by what is
-/// found out here. It is trained on [`DatasetSplits::training`]; the constant predictor knows the clips as they were before
-/// resampling. `progress` is told the seed with every epoch. The classifiers that draw nothing (all but the networks)
-/// give the same with every seed, and are fitted once.
+/// Fits the classifier of `settings` with the seeds 0, 1, …, `settings.seeds` − 1; deterministic classifiers are fitted once.
+/// The classifier is fitted to [`DatasetSplits::training_set`], the constant predictor to the clips before resampling. `progress` is
+/// called with the seed after each epoch. `metadata` is completed with the task, the classes and the number of features.
 ///
 /// # Errors
-/// There is only one class, or the classifier cannot be fitted to the data.
+/// Returns an error if there is only one class, or if the classifier cannot be fitted to the data.
 pub fn run(
     data: &DatasetSplits,
-    settings: &Classify,
-    about: About,
+    settings: &FitSettings,
+    metadata: ModelMetadata,
     threads: usize,
     progress: &mut dyn FnMut(u64, &Epoch),
 ) -> Result<Experiment> {
     if let [class] = &data.train.classes[..] {
-        return Err(Error::Data(format!("there is only one class, {class}: nothing to tell apart")));
+        return Err(Error::Data(format!("there is only one class, {class}; a classifier needs at least two")));
     }
-    let classifier = build(settings, settings.classifier);
+    let classifier = build(settings);
     let held_out: Vec<(Split, &Dataset)> =
         data.splits().into_iter().filter(|(split, part)| *split != Split::Train && !part.is_empty()).collect();
     let predict_splits = |model: &dyn Model| -> Result<BTreeMap<Split, Predictions>> {
@@ -64,15 +62,15 @@ pub fn run(
             .collect()
     };
 
-    let draws = settings.classifier.is_trained();
-    let mut first: Option<(Fitted, BTreeMap<Split, Predictions>, f64)> = None;
+    let kind = settings.classifier.kind();
+    let mut first: Option<(FitOutput, BTreeMap<Split, Predictions>, f64)> = None;
     let (mut seeds, mut notes) = (Vec::new(), Vec::new());
-    for seed in 0..if draws { settings.seeds } else { 1 } {
-        let began = Instant::now();
-        let mut tell = |epoch: &Epoch| progress(seed, epoch);
-        let mut fitting = Fitting { seed, task: data.task, threads, progress: &mut tell };
-        let fitted = classifier.fit(data.training_set(), &data.val, &mut fitting)?;
-        let seconds = began.elapsed().as_secs_f64();
+    for seed in 0..if kind.capabilities().trained { settings.seeds } else { 1 } {
+        let start = Instant::now();
+        let mut progress = |epoch: &Epoch| progress(seed, epoch);
+        let mut context = FitContext { seed, task: data.task, threads, progress: &mut progress };
+        let fitted = classifier.fit(data.training_set(), &data.val, &mut context)?;
+        let seconds = start.elapsed().as_secs_f64();
         let predictions = predict_splits(fitted.model.as_ref())?;
         let splits = predictions
             .iter()
@@ -86,39 +84,36 @@ pub fn run(
         }
         first.get_or_insert((fitted, predictions, seconds));
     }
-    let (fitted, splits, train_seconds) = first.expect("a recipe has at least one seed");
+    let (fitted, splits, train_seconds) = first.expect("there is at least one seed");
 
-    let constant = build(settings, ClassifierKind::Constant).fit(
-        &data.train,
-        &data.val,
-        &mut Fitting { seed: 0, task: data.task, threads, progress: &mut |_| {} },
-    )?;
-    let mut constant = predict_splits(constant.model.as_ref())?;
+    let constant = FitSettings { classifier: ClassifierKind::Constant.default_settings(), ..settings.clone() };
+    let mut context = FitContext { seed: 0, task: data.task, threads, progress: &mut |_| {} };
+    let constant = build(&constant).fit(&data.train, &data.val, &mut context)?;
+    let mut constant_predictions = predict_splits(constant.model.as_ref())?;
     if data.task == Task::MultiLabel {
-        let labels = commonest(&data.train);
-        constant.values_mut().for_each(|part| part.predicted.fill(labels.clone()));
+        let labels = most_frequent_labels(&data.train);
+        constant_predictions.values_mut().for_each(|part| part.predicted.fill(labels.clone()));
     }
-    let constant_predictions = constant;
     let constant = constant_predictions.iter().map(|(split, part)| (*split, compute_metrics(part))).collect();
     let unlabeled = match data.unlabeled.is_empty() {
         true => None,
         false => Some(predict(data.task, fitted.model.as_ref(), &data.train.classes, &data.unlabeled)?),
     };
-    let about = About {
+    let metadata = ModelMetadata {
         task: data.task,
-        classifier: settings.classifier,
+        classifier: kind,
         classes: data.train.classes.clone(),
         dim: data.train.dim(),
-        ..about
+        ..metadata
     };
     Ok(Experiment {
-        saved: SavedModel { about, model: fitted.model },
+        saved: SavedModel { metadata, model: fitted.model },
         splits,
         unlabeled,
         constant,
         constant_predictions,
         curves: fitted.curves,
-        measure: fitted.measure,
+        score_name: fitted.score_name,
         kept_epoch: fitted.kept_epoch,
         seeds,
         train_seconds,
@@ -126,9 +121,9 @@ pub fn run(
     })
 }
 
-/// The labels to give every clip where nothing is known of it: the k commonest of the training clips, for the k whose micro
-/// F1 there is highest (of equal ones the lowest).
-fn commonest(train: &Dataset) -> Vec<usize> {
+/// Returns the label set that the constant predictor assigns to every clip: the k most frequent labels of the training clips,
+/// for the k with the highest micro F1 on them (ties: the lowest k).
+fn most_frequent_labels(train: &Dataset) -> Vec<usize> {
     let (clips, classes) = train.targets.dim();
     let counts: Vec<usize> =
         train.targets.columns().into_iter().map(|c| c.iter().filter(|&&t| t > 0.0).count()).collect();
@@ -159,8 +154,7 @@ mod tests {
     use ndarray::{Array2, array};
 
     #[test]
-    fn the_constant_labels_are_the_commonest_of_the_best_k() {
-        // Clips have 0 and 2 nearly always; 1 hurts more than it helps.
+    fn constant_labels_maximize_micro_f1() {
         let targets = array![[1., 0., 1.], [1., 0., 1.], [1., 1., 0.], [0., 0., 1.], [1., 0., 0.]];
         let train = Dataset {
             ids: (0..5).map(|i| i.to_string()).collect(),
@@ -171,6 +165,6 @@ mod tests {
             classes: ["a", "b", "c"].map(String::from).to_vec(),
         };
         // Micro F1: {0} 8/13, {0, 2} 14/18, {0, 1, 2} 16/23.
-        assert_eq!(commonest(&train), [0, 2]);
+        assert_eq!(most_frequent_labels(&train), [0, 2]);
     }
 }

@@ -1,46 +1,79 @@
 //! k nearest neighbors.
 
 use ndarray::{Array1, Array2, Axis, aview1};
+use serde::{Deserialize, Serialize};
 
+use super::registry::positive;
 use super::standardize::check_dim;
-use super::{Classifier, Exporter, Fitted, Fitting, Model, Tensor, Tensors};
-use crate::dataset::Dataset;
+use super::{
+    Capabilities, Classifier, ClassifierDefinition, Exporter, FitContext, FitOutput, Model, Tensor, Tensors, Trainer,
+};
+use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
-use crate::matrix::{Into, default_threads, multiply};
-use crate::recipe;
+use crate::matrix::{Accumulate, default_threads, multiply};
 
-/// Scores a clip with the share of its k nearest training clips (Euclidean distance, exact, in double precision) that carry
-/// each class. Nearer clips come first, of equally near ones those of the lower class index, then those that stand earlier
-/// in the training split. Equal shares are for whoever picks the highest score to decide (the lower class index).
-pub struct NearestNeighbors(pub recipe::Knn);
+/// Settings of k nearest neighbors; the table `[classify.knn]` of a recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub struct KnnSettings {
+    /// Number of neighbors, k.
+    #[arg(long, value_name = "K")]
+    pub neighbors: usize,
+}
+
+impl Default for KnnSettings {
+    fn default() -> Self {
+        Self { neighbors: 5 }
+    }
+}
+
+impl ClassifierDefinition for KnnSettings {
+    const CAPABILITIES: Capabilities = Capabilities { sequences: false, trained: false };
+
+    fn validate(&self) -> std::result::Result<(), String> {
+        positive("classify.knn.neighbors", self.neighbors)
+    }
+
+    fn build(&self, _: &Trainer) -> Box<dyn Classifier> {
+        Box::new(NearestNeighbors(self.clone()))
+    }
+
+    fn restore(tensors: &Tensors, _: Task) -> Result<Box<dyn Model>> {
+        Ok(Box::new(KnnModel::restore(tensors)?))
+    }
+}
+
+/// Scores a clip with the share of each class among its k nearest training clips (Euclidean distance, exact search, double
+/// precision). At equal distance the clip with the lower class index is nearer, then the earlier clip of the training split.
+pub struct NearestNeighbors(pub KnnSettings);
 
 impl Classifier for NearestNeighbors {
-    fn fit(&self, train: &Dataset, _: &Dataset, _: &mut Fitting<'_>) -> Result<Fitted> {
+    fn fit(&self, train: &Dataset, _: &Dataset, _: &mut FitContext<'_>) -> Result<FitOutput> {
         if train.is_empty() {
             return Err(Error::Data("there is no training clip".into()));
         }
         let vectors = train.vectors()?;
-        // In the order of their (first) classes, so that equal distances fall to the lower class.
+        // Sorted by first class, so that equal distances prefer the lower class index.
         let first_class = |i: usize| train.targets.row(i).iter().position(|t| *t > 0.0).unwrap_or(usize::MAX);
         let mut order: Vec<usize> = (0..train.len()).collect();
         order.sort_by_key(|&i| first_class(i));
         let neighbors = self.0.neighbors.min(train.len());
         let notes = if neighbors < self.0.neighbors {
-            vec![format!("only {neighbors} training clips, so as many neighbors vote, not {}", self.0.neighbors)]
+            vec![format!("only {neighbors} training clips: k is {neighbors} instead of {}", self.0.neighbors)]
         } else {
             vec![]
         };
         let model = KnnModel::new(vectors.select(Axis(0), &order), train.targets.select(Axis(0), &order), neighbors);
-        Ok(Fitted::at_once(model, notes))
+        Ok(FitOutput::without_epochs(model, notes))
     }
 }
 
-/// See [`NearestNeighbors`].
+/// The fitted model of [`NearestNeighbors`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct KnnModel {
-    /// Training clips in the order of their classes, (N, D).
+    /// Features of the training clips, sorted by first class, (N, D).
     features: Array2<f32>,
-    /// (N, C), multi-hot.
+    /// Multi-hot targets, (N, C).
     targets: Array2<f32>,
     neighbors: usize,
 }
@@ -50,15 +83,15 @@ impl KnnModel {
         Self { features, targets, neighbors }
     }
 
-    /// The model of saved tensors.
+    /// Restores the model from its saved tensors.
     ///
     /// # Errors
-    /// A tensor is missing or misshapen.
+    /// Returns an error if a tensor is missing or has a wrong shape.
     pub fn restore(tensors: &Tensors) -> Result<Self> {
         let (features, targets) = (tensors.matrix("knn.features")?, tensors.matrix("knn.targets")?);
         let neighbors = tensors.vector_of("knn.neighbors", 1)?[0] as usize;
         if targets.nrows() != features.nrows() || neighbors == 0 || neighbors > features.nrows() {
-            return Err(tensors.wrong("the tensors of the neighbors do not fit each other".into()));
+            return Err(tensors.error("knn.features, knn.targets and knn.neighbors do not match".into()));
         }
         Ok(Self::new(features, targets, neighbors))
     }
@@ -75,10 +108,11 @@ impl Model for KnnModel {
         for (queries, mut scores) in
             queries.axis_chunks_iter(Axis(0), BLOCK).zip(scores.axis_chunks_iter_mut(Axis(0), BLOCK))
         {
-            // ‖t‖² − 2·q·t orders training clips t as the distance does.
+            // ‖t‖² − 2·q·t differs from ‖t − q‖² by a constant per query q.
             let queries = queries.mapv(|q| -2.0 * f64::from(q));
-            let mut distances = lengths.broadcast((queries.nrows(), train.nrows())).expect("a row repeats").to_owned();
-            multiply(queries.view(), train.t(), distances.view_mut(), Into::Add, default_threads());
+            let mut distances =
+                lengths.broadcast((queries.nrows(), train.nrows())).expect("a vector broadcasts over rows").to_owned();
+            multiply(queries.view(), train.t(), distances.view_mut(), Accumulate::Yes, default_threads());
             for (distances, mut scores) in distances.rows().into_iter().zip(scores.rows_mut()) {
                 let mut order: Vec<usize> = (0..train.nrows()).collect();
                 let nearer = |a: &usize, b: &usize| distances[*a].total_cmp(&distances[*b]).then(a.cmp(b));
@@ -120,7 +154,7 @@ mod tests {
     use ndarray::array;
 
     #[test]
-    fn equally_near_clips_fall_to_the_lower_class() {
+    fn equal_distances_prefer_the_lower_class() {
         let dataset = |rows: Array2<f32>, targets: Array2<f32>| Dataset {
             ids: (0..rows.nrows()).map(|i| i.to_string()).collect(),
             groups: vec![None; rows.nrows()],
@@ -132,13 +166,12 @@ mod tests {
         let train = dataset(array![[2.0], [0.0], [9.0]], array![[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]);
         let query = dataset(array![[1.0], [8.0]], Array2::zeros((2, 2)));
         let mut ignore = |_: &crate::evaluate::Epoch| {};
-        let mut fitting =
-            Fitting { seed: 0, task: crate::dataset::Task::SingleLabel, threads: 1, progress: &mut ignore };
-        let fit = |k, fitting: &mut Fitting<'_>| {
-            NearestNeighbors(recipe::Knn { neighbors: k }).fit(&train, &train, fitting).unwrap()
+        let mut context = FitContext { seed: 0, task: Task::SingleLabel, threads: 1, progress: &mut ignore };
+        let fit = |k, context: &mut FitContext<'_>| {
+            NearestNeighbors(KnnSettings { neighbors: k }).fit(&train, &train, context).unwrap()
         };
-        assert_eq!(fit(1, &mut fitting).model.scores(&query).unwrap(), array![[1.0, 0.0], [0.0, 1.0]]);
-        assert_eq!(fit(2, &mut fitting).model.scores(&query).unwrap(), array![[0.5, 0.5], [0.0, 1.0]]);
-        assert_eq!(fit(7, &mut fitting).notes.len(), 1);
+        assert_eq!(fit(1, &mut context).model.scores(&query).unwrap(), array![[1.0, 0.0], [0.0, 1.0]]);
+        assert_eq!(fit(2, &mut context).model.scores(&query).unwrap(), array![[0.5, 0.5], [0.0, 1.0]]);
+        assert_eq!(fit(7, &mut context).notes.len(), 1);
     }
 }

@@ -4,43 +4,80 @@ use linfa::DatasetBase;
 use linfa::traits::Fit;
 use linfa_logistic::MultiLogisticRegression;
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
+use serde::{Deserialize, Serialize};
 
 use super::loss::{self, Loss};
+use super::registry::{non_negative, positive};
 use super::standardize::check_dim;
-use super::{Classifier, Exporter, Fitted, Fitting, Model, Tensor, Tensors};
+use super::{
+    Capabilities, Classifier, ClassifierDefinition, Exporter, FitContext, FitOutput, Model, Tensor, Tensors, Trainer,
+};
 use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
-use crate::recipe;
 
-/// For one label a clip, p(class | x) = softmax(W·x + b), with W and b at the least of the summed cross-entropy + α/2·‖W‖²
-/// (scikit-learn's `LogisticRegression` with C = 1/α). For several, one such regression each, between having the label and
-/// not having it: p(label | x) = σ(w·x + b) (scikit-learn's `OneVsRestClassifier` around it). linfa fits them, by L-BFGS, in
-/// double precision.
-pub struct LogisticRegression(pub recipe::Logistic);
+/// Settings of logistic regression; the table `[classify.logistic]` of a recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogisticSettings {
+    /// L2 penalty on the summed loss (scikit-learn's 1/C).
+    #[arg(long, value_name = "X")]
+    pub alpha: f64,
+    /// Maximum number of L-BFGS iterations.
+    #[arg(long, value_name = "N")]
+    pub max_iterations: u64,
+}
 
-/// The mean gradient, largest component, from which on a fit counts as converged (scikit-learn's `tol`).
-const CONVERGED: f64 = 1e-4;
-/// The mean gradient at which iterations end: far enough for probabilities to agree with scikit-learn's to 1e-4.
-const DONE: f64 = 1e-6;
-/// Searches at the most, each from where the one before ended.
-const SEARCHES: usize = 20;
+impl Default for LogisticSettings {
+    fn default() -> Self {
+        Self { alpha: 1.0, max_iterations: 300 }
+    }
+}
+
+impl ClassifierDefinition for LogisticSettings {
+    const CAPABILITIES: Capabilities = Capabilities { sequences: false, trained: false };
+
+    fn validate(&self) -> std::result::Result<(), String> {
+        non_negative("classify.logistic.alpha", self.alpha)?;
+        positive("classify.logistic.max_iterations", self.max_iterations as usize)
+    }
+
+    fn build(&self, _: &Trainer) -> Box<dyn Classifier> {
+        Box::new(LogisticRegression(self.clone()))
+    }
+
+    fn restore(tensors: &Tensors, task: Task) -> Result<Box<dyn Model>> {
+        Ok(Box::new(LogisticModel::restore(tensors, task)?))
+    }
+}
+
+/// For one label per clip, p(class | x) = softmax(W·x + b), where W and b minimize the summed cross-entropy + α/2·‖W‖²
+/// (scikit-learn's `LogisticRegression` with C = 1/α). For several labels per clip, one binary regression per label:
+/// p(label | x) = σ(w·x + b) (scikit-learn's `OneVsRestClassifier`). linfa fits them by L-BFGS in double precision.
+pub struct LogisticRegression(pub LogisticSettings);
+
+/// Largest component of the mean gradient below which a fit is reported as converged (scikit-learn's `tol`).
+const CONVERGENCE_TOLERANCE: f64 = 1e-4;
+/// Mean gradient at which iterations stop. At this value probabilities agree with scikit-learn's to 1e-4.
+const GRADIENT_TOLERANCE: f64 = 1e-6;
+/// Maximum number of L-BFGS restarts.
+const MAX_RESTARTS: usize = 20;
 
 impl Classifier for LogisticRegression {
-    fn fit(&self, train: &Dataset, _: &Dataset, fitting: &mut Fitting<'_>) -> Result<Fitted> {
+    fn fit(&self, train: &Dataset, _: &Dataset, context: &mut FitContext<'_>) -> Result<FitOutput> {
         let vectors = train.vectors()?.mapv(f64::from);
-        let (weight, bias, slope) = match fitting.task {
+        let (weight, bias, residual_gradient) = match context.task {
             Task::SingleLabel => {
                 let labels = train.single_labels()?;
                 if let Some(class) = (0..train.classes.len()).find(|class| !labels.contains(class)) {
-                    return Err(wrong(&format!("class {} has no training clip", train.classes[class])));
+                    return Err(fit_error(&format!("class {} has no training clip", train.classes[class])));
                 }
                 self.softmax(vectors.view(), labels, train.targets.view(), self.0.alpha)?
             }
             Task::MultiLabel => self.one_versus_rest(vectors.view(), train.targets.view())?,
         };
-        let notes = if slope > CONVERGED {
+        let notes = if residual_gradient > CONVERGENCE_TOLERANCE {
             vec![format!(
-                "logistic regression had not converged, with {} iterations a search (mean gradient {slope:.1e} > {CONVERGED:.0e}); \
+                "logistic regression did not converge in {} iterations (mean gradient {residual_gradient:.1e} > {CONVERGENCE_TOLERANCE:.0e}); \
                  raise classify.logistic.max_iterations",
                 self.0.max_iterations
             )]
@@ -48,20 +85,20 @@ impl Classifier for LogisticRegression {
             vec![]
         };
         let (weight, bias) = (weight.mapv(|w| w as f32), bias.mapv(|b| b as f32));
-        Ok(Fitted::at_once(LogisticModel { weight, bias, task: fitting.task }, notes))
+        Ok(FitOutput::without_epochs(LogisticModel { weight, bias, task: context.task }, notes))
     }
 }
 
-fn wrong(why: &str) -> Error {
-    Error::Data(format!("logistic regression cannot be fitted: {why}"))
+fn fit_error(reason: &str) -> Error {
+    Error::Data(format!("cannot fit logistic regression: {reason}"))
 }
 
-/// W (C, D), b (C), and the largest component of the objective's mean gradient there.
+/// W (C, D), b (C), and the largest component of the mean gradient at this point.
 type Solution = (Array2<f64>, Array1<f64>, f64);
 
 impl LogisticRegression {
-    /// The multinomial regression of vectors (N, D) with one class each, every class occurring; `targets` says the same as
-    /// `labels`.
+    /// Fits multinomial regression to vectors (N, D) with one class each. Every class must occur. `targets` is the one-hot
+    /// form of `labels`.
     fn softmax(
         &self,
         vectors: ArrayView2<'_, f64>,
@@ -69,68 +106,68 @@ impl LogisticRegression {
         targets: ArrayView2<'_, f32>,
         alpha: f64,
     ) -> Result<Solution> {
-        // linfa minimizes the summed loss, from which its line search makes first steps so long that the search gets stuck
-        // (its log-sum-exp over all clips at once underflows there). Features scaled by 1/√N, with the penalty scaled to
-        // suit, pose the same problem at the scale of the mean loss; the bias begins at its optimum for W = 0.
+        // linfa minimizes the summed loss. Its gradient is so large that the first step of the line search overshoots and
+        // linfa's log-sum-exp over all clips underflows. Scaling the features by 1/√N, and the penalty accordingly, gives
+        // an equivalent problem at the scale of the mean loss. The bias starts at its optimum for W = 0.
         let (count, dim) = vectors.dim();
         let scale = 1.0 / (count as f64).sqrt();
         let counts = targets.sum_axis(Axis(0)).mapv(f64::from);
         let mut start = Array2::zeros((dim + 1, targets.ncols()));
         start.row_mut(dim).assign(&counts.mapv(|of_class| (of_class / count as f64).ln()));
         let mut best: Option<Solution> = None;
-        // Where features are much alike the search gets stuck all the same; it goes on when it begins anew from there.
-        for _ in 0..SEARCHES {
+        // With highly correlated features the line search may still fail; a restart from the last point continues.
+        for _ in 0..MAX_RESTARTS {
             let fitted = MultiLogisticRegression::default()
                 .alpha(alpha * scale * scale)
                 .initial_params(start.clone())
                 .max_iterations(self.0.max_iterations)
-                .gradient_tolerance(DONE / scale)
+                .gradient_tolerance(GRADIENT_TOLERANCE / scale)
                 .fit(&DatasetBase::new(&vectors * scale, Array1::from_vec(labels.clone())))
-                .map_err(|error| wrong(&error.to_string()))?;
+                .map_err(|error| fit_error(&error.to_string()))?;
             let (weight, bias) = (&fitted.params().t() * scale, fitted.intercept().to_owned());
             if !weight.iter().chain(&bias).all(|value| value.is_finite()) {
-                return Err(wrong("the weights grew beyond all bounds; raise classify.logistic.alpha"));
+                return Err(fit_error("the weights diverged; raise classify.logistic.alpha"));
             }
-            let slope = steepest(vectors, targets, weight.view(), &bias, alpha);
-            if best.as_ref().is_some_and(|(_, _, before)| slope >= *before) {
+            let residual_gradient = largest_gradient(vectors, targets, weight.view(), &bias, alpha);
+            if best.as_ref().is_some_and(|(_, _, previous)| residual_gradient >= *previous) {
                 break;
             }
             start.slice_mut(s![..dim, ..]).assign(fitted.params());
             start.row_mut(dim).assign(&bias);
-            best = Some((weight, bias, slope));
-            if slope <= CONVERGED {
+            best = Some((weight, bias, residual_gradient));
+            if residual_gradient <= CONVERGENCE_TOLERANCE {
                 break;
             }
         }
-        Ok(best.expect("the first search is the best so far"))
+        Ok(best.expect("there is at least one search"))
     }
 
-    /// A regression for each label. A softmax over not having (0) and having it (1) depends on w₁ − w₀ only, and at its
-    /// optimum w₀ = −w₁: with twice the penalty it is the regression between the two.
+    /// Fits one binary regression per label. A softmax over "absent" (0) and "present" (1) depends on w₁ − w₀ only, and
+    /// w₀ = −w₁ at the optimum: with twice the penalty it equals binary logistic regression.
     fn one_versus_rest(&self, vectors: ArrayView2<'_, f64>, targets: ArrayView2<'_, f32>) -> Result<Solution> {
         let (count, dim) = vectors.dim();
         let mut weight = Array2::zeros((targets.ncols(), dim));
-        let (mut bias, mut slope) = (Array1::zeros(targets.ncols()), 0f64);
+        let (mut bias, mut residual_gradient) = (Array1::zeros(targets.ncols()), 0f64);
         for (label, target) in targets.columns().into_iter().enumerate() {
             let labels: Vec<usize> = target.iter().map(|&t| usize::from(t > 0.0)).collect();
-            let having = labels.iter().sum::<usize>();
-            if having == 0 || having == count {
-                // Nothing to tell apart: the frequency, kept away from 0 and 1 by half a clip.
-                bias[label] = ((having as f64 + 0.5) / ((count - having) as f64 + 0.5)).ln();
+            let positives = labels.iter().sum::<usize>();
+            if positives == 0 || positives == count {
+                // Only one class: use the smoothed frequency, (positives + ½)/(N + 1).
+                bias[label] = ((positives as f64 + 0.5) / ((count - positives) as f64 + 0.5)).ln();
                 continue;
             }
-            let both = Array2::from_shape_fn((count, 2), |(i, side)| f32::from(labels[i] == side));
-            let (w, b, of_label) = self.softmax(vectors, labels, both.view(), 2.0 * self.0.alpha)?;
+            let one_hot = Array2::from_shape_fn((count, 2), |(i, class)| f32::from(labels[i] == class));
+            let (w, b, of_label) = self.softmax(vectors, labels, one_hot.view(), 2.0 * self.0.alpha)?;
             weight.row_mut(label).assign(&(&w.row(1) - &w.row(0)));
             bias[label] = b[1] - b[0];
-            slope = slope.max(of_label);
+            residual_gradient = residual_gradient.max(of_label);
         }
-        Ok((weight, bias, slope))
+        Ok((weight, bias, residual_gradient))
     }
 }
 
-/// The largest component of the objective's gradient, divided by the number of clips.
-fn steepest(
+/// Computes the largest absolute component of the objective's gradient, divided by the number of clips.
+fn largest_gradient(
     x: ArrayView2<'_, f64>,
     targets: ArrayView2<'_, f32>,
     weight: ArrayView2<'_, f64>,
@@ -145,7 +182,7 @@ fn steepest(
     by_weight.iter().chain(&by_bias).fold(0.0, |most, g| most.max(g.abs()))
 }
 
-/// See [`LogisticRegression`].
+/// The fitted model of [`LogisticRegression`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogisticModel {
     /// W, (C, D).
@@ -156,10 +193,10 @@ pub struct LogisticModel {
 }
 
 impl LogisticModel {
-    /// The model of saved tensors, for the task it was fitted to.
+    /// Restores the model from its saved tensors; `task` is the task it was fitted to.
     ///
     /// # Errors
-    /// A tensor is missing or misshapen.
+    /// Returns an error if a tensor is missing or has a wrong shape.
     pub fn restore(tensors: &Tensors, task: Task) -> Result<Self> {
         let weight = tensors.matrix("0.weight")?;
         Ok(Self { bias: tensors.vector_of("0.bias", weight.nrows())?, weight, task })
@@ -193,8 +230,8 @@ mod tests {
     use crate::classify::tests::dataset;
 
     #[test]
-    fn converges_where_first_steps_of_the_summed_loss_would_be_too_long() {
-        // Lopsided classes, skewed features: with linfa's problem as it stands the line search gets stuck.
+    fn converges_on_imbalanced_classes_and_skewed_features() {
+        // linfa's line search fails on the unscaled problem.
         let mut state = 9u64;
         let mut noise = || {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -206,12 +243,12 @@ mod tests {
         });
         let targets = Array2::from_shape_fn((3000, 6), |(i, c)| f32::from(class(i) == c));
         let rows = crate::classify::Standardizer::fit(rows.view()).apply(rows.view()).unwrap();
-        // Class 3 never occurs: leave it out.
+        // Class 3 never occurs.
         let targets = targets.select(Axis(1), &[0, 1, 2, 4, 5]);
         let train = dataset(rows.view(), targets);
-        let mut fitting = Fitting { seed: 0, task: Task::SingleLabel, threads: 1, progress: &mut |_| {} };
-        let fitted = LogisticRegression(recipe::Logistic { alpha: 1.0, max_iterations: 1000 })
-            .fit(&train, &train, &mut fitting)
+        let mut context = FitContext { seed: 0, task: Task::SingleLabel, threads: 1, progress: &mut |_| {} };
+        let fitted = LogisticRegression(LogisticSettings { alpha: 1.0, max_iterations: 1000 })
+            .fit(&train, &train, &mut context)
             .unwrap();
         assert!(fitted.notes.is_empty(), "{:?}", fitted.notes);
     }

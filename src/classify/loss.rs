@@ -1,30 +1,130 @@
-//! Losses over a head's outputs (logits), and the scores that belong to them.
+//! Losses on logits, and the scores computed from logits.
 
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis};
+use serde::{Deserialize, Serialize};
 
 use super::numeric::Real;
+use super::registry::non_negative;
 use crate::dataset::Task;
 use crate::error::{Error, Result};
-use crate::recipe::{self, ClassWeights, LossKind};
+
+/// Settings of the loss; the table `[classify.loss]` of a recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub struct LossSettings {
+    /// Loss function [default: cross-entropy for one label per clip, bce for several].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(id = "loss", long = "loss", value_name = "LOSS")]
+    pub kind: Option<LossKind>,
+    /// Class weights against imbalance (losses cross-entropy, bce).
+    #[arg(id = "loss_weights", long = "loss-weights", value_name = "RULE")]
+    pub weights: ClassWeights,
+    /// γ⁺ of the asymmetric loss.
+    #[arg(long, value_name = "X")]
+    pub gamma_positive: f64,
+    /// γ⁻ of the asymmetric loss.
+    #[arg(long, value_name = "X")]
+    pub gamma_negative: f64,
+    /// Probability margin m of the asymmetric loss.
+    #[arg(long, value_name = "X")]
+    pub margin: f64,
+    /// γ of the focal loss.
+    #[arg(long, value_name = "X")]
+    pub focal_gamma: f64,
+    /// α of the focal loss: weight of positives; negatives weigh 1 − α.
+    #[arg(long, value_name = "X")]
+    pub focal_alpha: f64,
+}
+
+impl Default for LossSettings {
+    fn default() -> Self {
+        Self {
+            kind: None,
+            weights: ClassWeights::None,
+            gamma_positive: 0.0,
+            gamma_negative: 4.0,
+            margin: 0.05,
+            focal_gamma: 2.0,
+            focal_alpha: 0.25,
+        }
+    }
+}
+
+/// Loss functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossKind {
+    /// Softmax and cross-entropy: one label per clip.
+    CrossEntropy,
+    /// Binary cross-entropy of each label.
+    Bce,
+    /// Asymmetric loss (Ridnik et al. 2021) of each label.
+    Asymmetric,
+    /// Focal loss (Lin et al. 2017) of each label.
+    Focal,
+}
+
+/// Class weights, computed from N training clips of which n_c have class c, of C classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassWeights {
+    /// All 1.
+    None,
+    /// Cross-entropy: N/(C·n_c), scikit-learn's `balanced`. Binary cross-entropy: positives weigh (N − n_c)/n_c.
+    Balanced,
+}
+
+impl LossSettings {
+    /// Checks the ranges of the settings.
+    ///
+    /// # Errors
+    /// Returns a message that names the recipe key if a value is out of range.
+    pub fn validate(&self) -> std::result::Result<(), String> {
+        non_negative("classify.loss.gamma_positive", self.gamma_positive)?;
+        non_negative("classify.loss.gamma_negative", self.gamma_negative)?;
+        non_negative("classify.loss.focal_gamma", self.focal_gamma)?;
+        if !(0.0..1.0).contains(&self.margin) {
+            return Err("classify.loss.margin must be in [0, 1)".into());
+        }
+        if !(0.0..=1.0).contains(&self.focal_alpha) {
+            return Err("classify.loss.focal_alpha must be in [0, 1]".into());
+        }
+        Ok(())
+    }
+
+    /// Returns the flags that the chosen loss ignores, and its name.
+    pub(crate) fn unused_flags(&self) -> (&'static [&'static str], String) {
+        const ASYMMETRIC: [&str; 3] = ["gamma_positive", "gamma_negative", "margin"];
+        const FOCAL: [&str; 2] = ["focal_gamma", "focal_alpha"];
+        const BOTH: [&str; 5] = ["gamma_positive", "gamma_negative", "margin", "focal_gamma", "focal_alpha"];
+        match self.kind {
+            None => (&BOTH, "the default loss".into()),
+            Some(LossKind::CrossEntropy) => (&BOTH, "loss cross-entropy".into()),
+            Some(LossKind::Bce) => (&BOTH, "loss bce".into()),
+            Some(LossKind::Asymmetric) => (&FOCAL, "loss asymmetric".into()),
+            Some(LossKind::Focal) => (&ASYMMETRIC, "loss focal".into()),
+        }
+    }
+}
 
 /// A loss between logits z (N, C) and multi-hot targets t (N, C).
 ///
-/// The losses of several labels are means over all N·C elements; p is σ(z).
+/// The multi-label losses are means over all N·C elements; p = σ(z).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Loss {
-    /// Softmax and cross-entropy: exactly one class a clip. −w_class·log softmax(z)_class, summed over the clips and divided
-    /// by the sum of their weights, as `torch.nn.CrossEntropyLoss`.
+    /// Softmax and cross-entropy, for exactly one class per clip: −w_class·log softmax(z)_class, summed over the clips and
+    /// divided by the sum of their weights, as in `torch.nn.CrossEntropyLoss`.
     CrossEntropy {
-        /// w, (C); `None` where all are 1.
+        /// w, (C); `None` if all are 1.
         weights: Option<Vec<f64>>,
     },
-    /// Binary cross-entropy, −w·t·log p − (1 − t)·log(1 − p), as `torch.nn.BCEWithLogitsLoss`.
+    /// Binary cross-entropy, −w·t·log p − (1 − t)·log(1 − p), as in `torch.nn.BCEWithLogitsLoss`.
     BinaryCrossEntropy {
-        /// w, (C), the weight of positives (`pos_weight`); `None` where all are 1.
+        /// w, (C), the weight of positives (`pos_weight`); `None` if all are 1.
         positive: Option<Vec<f64>>,
     },
     /// Asymmetric loss (Ridnik et al. 2021, equations 4 to 6): −(1 − p)^γ⁺·log p for positives, and for negatives
-    /// −pₘ^γ⁻·log(1 − pₘ) with pₘ = max(p − m, 0). The gradient takes the focusing factors along.
+    /// −pₘ^γ⁻·log(1 − pₘ) with pₘ = max(p − m, 0). The gradient includes the focusing factors.
     Asymmetric {
         /// γ⁺ ≥ 0.
         gamma_positive: f64,
@@ -34,7 +134,7 @@ pub enum Loss {
         margin: f64,
     },
     /// Focal loss (Lin et al. 2017, equation 5): −α·(1 − p)^γ·log p for positives, −(1 − α)·p^γ·log(1 − p) for negatives, as
-    /// `torchvision.ops.sigmoid_focal_loss`.
+    /// in `torchvision.ops.sigmoid_focal_loss`.
     Focal {
         /// γ ≥ 0.
         gamma: f64,
@@ -44,26 +144,27 @@ pub enum Loss {
 }
 
 impl Loss {
-    /// The loss of `settings` for a task; `targets` (N, C) are those of the training split, which weights are counted on.
+    /// Creates the loss of `settings` for a task. Class weights are computed from `targets` (N, C), those of the training
+    /// split.
     ///
     /// # Errors
-    /// The loss does not suit the task, or has no weights.
-    pub fn new(settings: &recipe::Loss, task: Task, targets: ArrayView2<'_, f32>) -> Result<Self> {
-        let usual = match task {
+    /// Returns an error if the loss does not support the task or class weights.
+    pub fn new(settings: &LossSettings, task: Task, targets: ArrayView2<'_, f32>) -> Result<Self> {
+        let default = match task {
             Task::SingleLabel => LossKind::CrossEntropy,
             Task::MultiLabel => LossKind::Bce,
         };
-        let kind = settings.kind.unwrap_or(usual);
+        let kind = settings.kind.unwrap_or(default);
         if (task == Task::SingleLabel) != (kind == LossKind::CrossEntropy) {
             return Err(Error::Data(match task {
-                Task::SingleLabel => "classify.loss.kind: one label a clip is learnt by cross-entropy; take it, or --task multi-label",
-                Task::MultiLabel => "classify.loss.kind: several labels a clip are learnt by bce, asymmetric or focal; take one, or --task single-label",
+                Task::SingleLabel => "classify.loss.kind: single-label tasks use cross-entropy; choose it, or --task multi-label",
+                Task::MultiLabel => "classify.loss.kind: multi-label tasks use bce, asymmetric or focal; choose one, or --task single-label",
             }.into()));
         }
         let balanced = settings.weights == ClassWeights::Balanced;
         if balanced && matches!(kind, LossKind::Asymmetric | LossKind::Focal) {
             return Err(Error::Data(
-                "classify.loss.weights: the asymmetric and the focal loss weigh by their own values; take none".into(),
+                "classify.loss.weights: the losses asymmetric and focal do not support class weights; use none".into(),
             ));
         }
         let (n, classes) = (targets.nrows() as f64, targets.ncols() as f64);
@@ -83,38 +184,38 @@ impl Loss {
         })
     }
 
-    /// Turns logits into the gradient of the loss by them, in place, and gives the loss (N ≥ 1).
+    /// Replaces logits by the gradient of the loss with respect to them and returns the loss, for N ≥ 1 clips.
     pub fn gradient<T: Real>(&self, mut logits: ArrayViewMut2<'_, T>, targets: ArrayView2<'_, f32>) -> f64 {
         if let Loss::CrossEntropy { weights } = self {
             let loss = self.value(logits.view(), targets);
             scores(Task::SingleLabel, logits.view_mut());
-            let of_clip = clip_weights(weights.as_deref(), targets);
-            let total: f64 = of_clip.iter().sum();
-            for ((mut row, target), weight) in logits.rows_mut().into_iter().zip(targets.rows()).zip(of_clip) {
-                let share = T::of(weight / total);
-                row.zip_mut_with(&target, |p, &target| *p = (*p - T::of(f64::from(target))) * share);
+            let per_clip = clip_weights(weights.as_deref(), targets);
+            let total: f64 = per_clip.iter().sum();
+            for ((mut row, target), weight) in logits.rows_mut().into_iter().zip(targets.rows()).zip(per_clip) {
+                let factor = T::of(weight / total);
+                row.zip_mut_with(&target, |p, &target| *p = (*p - T::of(f64::from(target))) * factor);
             }
             return loss;
         }
-        let share = 1.0 / logits.len() as f64;
+        let scale = 1.0 / logits.len() as f64;
         let mut sum = 0.0;
         for (mut row, target) in logits.rows_mut().into_iter().zip(targets.rows()) {
             for (label, (z, &target)) in row.iter_mut().zip(target).enumerate() {
                 let (value, slope) = self.element(z.double(), target > 0.0, label);
                 sum += value;
-                *z = T::of(slope * share);
+                *z = T::of(slope * scale);
             }
         }
         sum / logits.len() as f64
     }
 
-    /// The loss over N ≥ 1 clips.
+    /// Computes the loss over N ≥ 1 clips.
     pub fn value<T: Real>(&self, logits: ArrayView2<'_, T>, targets: ArrayView2<'_, f32>) -> f64 {
         let rows = logits.rows().into_iter().zip(targets.rows());
         if let Loss::CrossEntropy { weights } = self {
-            let of_clip = clip_weights(weights.as_deref(), targets);
+            let per_clip = clip_weights(weights.as_deref(), targets);
             let total: f64 = rows
-                .zip(&of_clip)
+                .zip(&per_clip)
                 .map(|((row, target), weight)| {
                     let top = row.fold(T::neg_infinity(), |a, &b| a.max(b));
                     let log_sum = row.iter().map(|&z| (z - top).double().exp()).sum::<f64>().ln() + top.double();
@@ -122,7 +223,7 @@ impl Loss {
                     weight * (log_sum - chosen)
                 })
                 .sum();
-            return total / of_clip.iter().sum::<f64>();
+            return total / per_clip.iter().sum::<f64>();
         }
         let elements = rows.flat_map(|(row, target)| {
             let pairs: Vec<(f64, bool)> = row.iter().zip(target).map(|(z, &t)| (z.double(), t > 0.0)).collect();
@@ -131,12 +232,12 @@ impl Loss {
         elements.map(|(label, (z, target))| self.element(z, target, label).0).sum::<f64>() / logits.len() as f64
     }
 
-    /// Value and slope of one element of a loss of several labels.
+    /// Computes the value and the derivative of one element of a multi-label loss.
     fn element(&self, z: f64, target: bool, label: usize) -> (f64, f64) {
-        // Of a negative, −z is to the loss what z is of a positive.
+        // The loss of a negative at z is that of a positive at −z.
         let mirrored = |(value, slope): (f64, f64)| (value, -slope);
         match self {
-            Loss::CrossEntropy { .. } => unreachable!("its elements depend on each other"),
+            Loss::CrossEntropy { .. } => unreachable!("softmax couples the classes"),
             Loss::BinaryCrossEntropy { positive } => {
                 let weight = positive.as_ref().map_or(1.0, |weights| weights[label]);
                 let (value, slope) = if target { focused(z, 0.0) } else { mirrored(focused(-z, 0.0)) };
@@ -163,7 +264,7 @@ impl Loss {
     }
 }
 
-/// −(1 − p)^γ·log p and its slope by z, γ·(1 − p)^γ·p·log p − (1 − p)^(γ + 1).
+/// Computes −(1 − p)^γ·log p and its derivative with respect to z, γ·(1 − p)^γ·p·log p − (1 − p)^(γ + 1).
 fn focused(z: f64, gamma: f64) -> (f64, f64) {
     let (p, q, log) = (sigmoid(z), sigmoid(-z), log_sigmoid(z));
     let focus = q.powf(gamma);
@@ -178,7 +279,7 @@ fn log_sigmoid(z: f64) -> f64 {
     z.min(0.0) - (-z.abs()).exp().ln_1p()
 }
 
-/// The weight of each clip: that of its class.
+/// Returns the class weight of each clip.
 fn clip_weights(weights: Option<&[f64]>, targets: ArrayView2<'_, f32>) -> Vec<f64> {
     let weight = |target: ArrayView1<'_, f32>| match weights {
         None => 1.0,
@@ -187,8 +288,7 @@ fn clip_weights(weights: Option<&[f64]>, targets: ArrayView2<'_, f32>) -> Vec<f6
     targets.rows().into_iter().map(weight).collect()
 }
 
-/// Turns logits (N, C) into scores in [0, 1], in place: the softmax, whose rows sum to 1, for one label a clip, and the
-/// sigmoid for several.
+/// Replaces logits (N, C) by scores in [0, 1]: softmax (rows sum to 1) for one label per clip, sigmoid for several.
 pub fn scores<T: Real>(task: Task, mut logits: ArrayViewMut2<'_, T>) {
     match task {
         Task::SingleLabel => {
@@ -203,15 +303,15 @@ pub fn scores<T: Real>(task: Task, mut logits: ArrayViewMut2<'_, T>) {
     }
 }
 
-/// The share of (clip, label) pairs for which a score from 0.5 on, a logit from 0 on, says whether the clip has the label;
-/// NaN where there is none.
+/// Computes the share of (clip, label) pairs that are classified correctly at a score threshold of 0.5 (logit ≥ 0); NaN if
+/// there are none.
 pub fn binary_accuracy(logits: &Array2<f32>, targets: &Array2<f32>) -> f64 {
-    let right = logits.iter().zip(targets).filter(|&(&z, &t)| (z >= 0.0) == (t > 0.0)).count();
-    right as f64 / logits.len() as f64
+    let correct = logits.iter().zip(targets).filter(|&(&z, &t)| (z >= 0.0) == (t > 0.0)).count();
+    correct as f64 / logits.len() as f64
 }
 
-/// What is watched while training: accuracy (the highest logit, the first of several, is at a target) for one label a
-/// clip, mean average precision for several; NaN where there is no clip, or no target.
+/// Computes the score of an epoch: accuracy for one label per clip (ties: the first of the highest logits), mean average
+/// precision for several. NaN if there is no clip or no positive target.
 pub fn score(task: Task, logits: &Array2<f32>, targets: &Array2<f32>) -> f64 {
     match task {
         Task::SingleLabel => {

@@ -1,10 +1,10 @@
-//! Rows → model: classifiers, their training and their files.
+//! Classifiers, their training and their files.
 //!
-//! [`build`] makes the classifier a recipe asks for; [`Classifier::fit`] returns the model; [`SavedModel`] is the model on
-//! disk. Features are standardized around any classifier ([`standardize`]), so that none of them knows of it.
+//! [`build`] creates the classifier of [`FitSettings`], [`Classifier::fit`] returns a model, and [`SavedModel`] reads and
+//! writes models. Features are standardized around the classifiers (see [`Standardize`]), so that no classifier handles it.
 //!
-//! A new classifier is a file here, a variant of [`ClassifierKind`] with its settings in `recipe.rs`, and an arm in each of
-//! [`build`] and [`restore`]: the exhaustive matches find a forgotten one.
+//! To add a classifier, write its file (settings with [`ClassifierDefinition`], a [`Classifier`] and a [`Model`]) and add one
+//! line to the list in `registry.rs`.
 
 mod bayes;
 pub mod bilstm;
@@ -19,9 +19,9 @@ pub mod loss;
 pub mod mlp;
 pub use crate::numeric;
 pub mod optimizer;
+mod registry;
 mod saved;
 pub mod schedule;
-mod settings;
 mod standardize;
 mod tensors;
 #[cfg(test)]
@@ -30,128 +30,118 @@ pub mod training;
 
 use ndarray::Array2;
 
-pub use bayes::{BayesModel, GaussianBayes};
-pub use bilstm::{BidirectionalLstm, BilstmModel};
-pub use constant::{Constant, ConstantModel};
+pub use bayes::{BayesModel, BayesSettings, GaussianBayes};
+pub use bilstm::{BidirectionalLstm, BilstmModel, BilstmSettings, Compat, SequenceSample};
+pub use constant::{Constant, ConstantModel, ConstantSettings};
 pub use export::Exporter;
-pub use knn::{KnnModel, NearestNeighbors};
-pub use logistic::{LogisticModel, LogisticRegression};
-pub use mlp::{MlpModel, Perceptron};
-pub use saved::{About, SavedModel, predict};
-pub use settings::{Overrides, recipe_of};
+pub use knn::{KnnModel, KnnSettings, NearestNeighbors};
+pub use logistic::{LogisticModel, LogisticRegression, LogisticSettings};
+pub use loss::{ClassWeights, LossKind, LossSettings};
+pub use mlp::{MlpModel, MlpSettings, Perceptron};
+pub use optimizer::{OptimizerKind, OptimizerSettings};
+pub use registry::{Capabilities, ClassifierDefinition, ClassifierKind, ClassifierSettings};
+pub(crate) use registry::{flags_of, for_each_classifier, positive};
+pub use saved::{ModelMetadata, SavedModel, predict};
+pub use schedule::{ScheduleKind, ScheduleSettings};
 pub use standardize::{Standardize, Standardized, Standardizer};
 pub use tensors::{Tensor, Tensors};
-pub use training::Trainer;
+pub use training::{Trainer, TrainingSettings, ValidationMetric};
 
 use crate::dataset::{Dataset, Task};
 use crate::error::Result;
 use crate::evaluate::Epoch;
-use crate::recipe::{ClassifierKind, Classify};
 
-/// What fits a model to clips.
+/// A classifier that can be fitted.
 pub trait Classifier {
-    /// Fits to `train`; `valid`, which may be empty, decides when to stop where that is to be decided.
+    /// Fits a model to `train`. `valid` may be empty; trained classifiers use it for early stopping.
     ///
     /// # Errors
-    /// The clips do not suit the classifier: too few, several labels where it takes one, sequences where it takes vectors.
-    fn fit(&self, train: &Dataset, valid: &Dataset, fitting: &mut Fitting<'_>) -> Result<Fitted>;
+    /// Returns an error if the clips do not suit the classifier: too few clips, several labels per clip for a classifier of
+    /// one label, or sequences for a classifier of vectors.
+    fn fit(&self, train: &Dataset, valid: &Dataset, context: &mut FitContext<'_>) -> Result<FitOutput>;
 }
 
-/// What a fit may use beside the data.
-pub struct Fitting<'a> {
-    /// Decides everything that is drawn.
+/// Inputs of a fit besides the data.
+pub struct FitContext<'a> {
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// One label a clip, or any number.
+    /// The prediction task.
     pub task: Task,
-    /// Threads at the most; the fitted model does not depend on it.
+    /// Maximum number of threads. The fitted model does not depend on it.
     pub threads: usize,
-    /// Called after each epoch, where there are epochs.
+    /// Called after each epoch of a trained classifier.
     pub progress: &'a mut dyn FnMut(&Epoch),
 }
 
-/// A fitted model, and how it came about.
-pub struct Fitted {
+/// A fitted model and the record of its training.
+pub struct FitOutput {
     /// The model.
     pub model: Box<dyn Model>,
     /// Learning curves; empty for classifiers without epochs.
     pub curves: Vec<Epoch>,
-    /// What the scores of the curves are: `accuracy` or `mAP`.
-    pub measure: &'static str,
-    /// The epoch (counted from 1) that was kept, where there are epochs.
+    /// Name of the scores in the curves: `accuracy` or `mAP`.
+    pub score_name: &'static str,
+    /// The epoch (counted from 1) whose parameters were kept, for classifiers with epochs.
     pub kept_epoch: Option<usize>,
-    /// What the user should know, such as that the fit did not converge.
+    /// Notes for the user, such as that the fit did not converge.
     pub notes: Vec<String>,
 }
 
-impl Fitted {
-    /// A model that was fitted without epochs.
-    fn at_once(model: impl Model + 'static, notes: Vec<String>) -> Self {
-        Self { model: Box::new(model), curves: vec![], measure: "", kept_epoch: None, notes }
+impl FitOutput {
+    /// Creates the output of a classifier without epochs.
+    fn without_epochs(model: impl Model + 'static, notes: Vec<String>) -> Self {
+        Self { model: Box::new(model), curves: vec![], score_name: "", kept_epoch: None, notes }
     }
 }
 
-/// What scores clips.
+/// A fitted model that scores clips.
 pub trait Model: Send + Sync {
-    /// Scores (N, C) in [0, 1]; the columns are the classes the model was fitted to.
+    /// Computes scores (N, C) in [0, 1]. The columns are the classes the model was fitted to.
     ///
     /// # Errors
-    /// The features are not of the shape the model was fitted to.
+    /// Returns an error if the features do not have the shape the model was fitted to.
     fn scores(&self, data: &Dataset) -> Result<Array2<f32>>;
 
-    /// Everything the model knows, as named tensors; [`restore`] makes the same model of them.
+    /// Returns all parameters of the model; [`restore`] creates the same model from them.
     fn tensors(&self) -> Vec<Tensor>;
 
-    /// Whether it reads the rows of a clip as a sequence, not as one vector.
+    /// `true` if the model reads the rows of a clip as a sequence.
     fn reads_sequences(&self) -> bool {
         false
     }
 
-    /// Writes the nodes that compute the scores, (N, C), from `features`, (N, D) or (N, time, D), and gives the name of their output.
+    /// Adds the nodes that compute the scores (N, C) from the value `features`, (N, D) or (N, time, D), to `graph` and
+    /// returns the name of their output.
     fn export(&self, graph: &mut Exporter, features: &str) -> String;
 }
 
-/// The classifier `kind` with the settings of a recipe.
-pub fn build(settings: &Classify, kind: ClassifierKind) -> Box<dyn Classifier> {
-    let classifier: Box<dyn Classifier> = match kind {
-        ClassifierKind::Mlp => Box::new(Perceptron { settings: settings.mlp.clone(), trainer: Trainer::of(settings) }),
-        ClassifierKind::Bilstm => {
-            Box::new(BidirectionalLstm { settings: settings.bilstm.clone(), trainer: Trainer::of(settings) })
-        }
-        ClassifierKind::Logistic => Box::new(LogisticRegression(settings.logistic.clone())),
-        ClassifierKind::Bayes => Box::new(GaussianBayes(settings.bayes.clone())),
-        ClassifierKind::Knn => Box::new(NearestNeighbors(settings.knn.clone())),
-        ClassifierKind::Constant => Box::new(Constant),
-    };
+/// The settings of a fit: the validated part of `[classify]` that one classifier uses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FitSettings {
+    /// The classifier and its settings.
+    pub classifier: ClassifierSettings,
+    /// Standardize features by the mean and standard deviation of the training split.
+    pub standardize: bool,
+    /// Number of seeds (0, 1, …) that a trained classifier is fitted with.
+    pub seeds: u64,
+    /// The training loop of trained classifiers.
+    pub trainer: Trainer,
+}
+
+/// Creates the classifier of `settings`.
+pub fn build(settings: &FitSettings) -> Box<dyn Classifier> {
+    let classifier = settings.classifier.build(&settings.trainer);
     if settings.standardize { Box::new(Standardize(classifier)) } else { classifier }
 }
 
-/// The model of classifier `kind` with the given tensors, fitted to `task`.
+/// Restores a model of the classifier `kind`, fitted to `task`, from its saved tensors.
 ///
 /// # Errors
-/// A tensor is missing or of another shape.
+/// Returns an error if a tensor is missing or has a wrong shape.
 pub fn restore(kind: ClassifierKind, task: Task, tensors: &Tensors) -> Result<Box<dyn Model>> {
-    let model: Box<dyn Model> = match kind {
-        ClassifierKind::Mlp => Box::new(MlpModel::restore(tensors, task)?),
-        ClassifierKind::Bilstm => Box::new(BilstmModel::restore(tensors, task)?),
-        ClassifierKind::Logistic => Box::new(LogisticModel::restore(tensors, task)?),
-        ClassifierKind::Bayes => Box::new(BayesModel::restore(tensors, task)?),
-        ClassifierKind::Knn => Box::new(KnnModel::restore(tensors)?),
-        ClassifierKind::Constant => Box::new(ConstantModel::restore(tensors)?),
-    };
+    let model = kind.restore(tensors, task)?;
     match Standardizer::restore(tensors)? {
         Some(standardizer) => Ok(Box::new(Standardized { standardizer, model })),
         None => Ok(model),
-    }
-}
-
-/// The word for a classifier: as flags, recipes and files have it.
-pub fn name(kind: ClassifierKind) -> &'static str {
-    match kind {
-        ClassifierKind::Mlp => "mlp",
-        ClassifierKind::Bilstm => "bilstm",
-        ClassifierKind::Logistic => "logistic",
-        ClassifierKind::Bayes => "bayes",
-        ClassifierKind::Knn => "knn",
-        ClassifierKind::Constant => "constant",
     }
 }

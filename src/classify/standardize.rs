@@ -1,25 +1,25 @@
-//! Standardization by the statistics of the training split, around any classifier.
+//! Standardization of features around any classifier.
 
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
-use super::{Classifier, Exporter, Fitted, Fitting, Model, Tensor, Tensors};
+use super::{Classifier, Exporter, FitContext, FitOutput, Model, Tensor, Tensors};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 
-/// `(x − mean) / deviation` per feature, as scikit-learn's `StandardScaler`: the population deviation over the rows of the
-/// training split, and 1 for a constant feature.
+/// Computes `(x − mean) / deviation` per feature, as scikit-learn's `StandardScaler`: the population standard deviation over
+/// the rows of the training split, and 1 for a constant feature.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standardizer {
-    /// (D).
+    /// Means, (D).
     pub mean: Array1<f32>,
-    /// (D), positive.
+    /// Standard deviations, (D), positive.
     pub deviation: Array1<f32>,
 }
 
 impl Standardizer {
-    /// The statistics of `rows`, (N ≥ 1, D).
+    /// Computes the statistics of `rows`, (N ≥ 1, D).
     pub fn fit(rows: ArrayView2<'_, f32>) -> Self {
-        // In double precision, and relative to the first row: the deviation of a constant feature is then exactly 0.
+        // Relative to the first row, so that the deviation of a constant feature is exactly 0.
         let count = rows.nrows() as f64;
         let origin = rows.row(0).mapv(f64::from);
         let mut mean = Array1::<f64>::zeros(rows.ncols());
@@ -40,10 +40,10 @@ impl Standardizer {
         Self { mean: (mean + origin).mapv(|m| m as f32), deviation }
     }
 
-    /// Standardized rows, (N, D).
+    /// Returns the standardized rows, (N, D).
     ///
     /// # Errors
-    /// The rows have another number of features.
+    /// Returns an error if the rows do not have D features.
     pub fn apply(&self, rows: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
         check_dim(rows.ncols(), self.mean.len())?;
         let mut out = rows.to_owned();
@@ -54,12 +54,12 @@ impl Standardizer {
         Ok(out)
     }
 
-    /// The standardizer of a file, if it has one.
+    /// Restores the standardizer of a saved model; `None` if the model has none.
     ///
     /// # Errors
-    /// One of its two tensors is missing or misshapen.
+    /// Returns an error if only one of the two tensors exists, or a shape is wrong.
     pub fn restore(tensors: &Tensors) -> Result<Option<Self>> {
-        if !tensors.has(MEAN) && !tensors.has(DEVIATION) {
+        if !tensors.contains(MEAN) && !tensors.contains(DEVIATION) {
             return Ok(None);
         }
         let mean = tensors.vector(MEAN)?;
@@ -71,21 +71,21 @@ impl Standardizer {
 const MEAN: &str = "standardize.mean";
 const DEVIATION: &str = "standardize.deviation";
 
-/// Fails where features are not of the number a model was fitted to.
+/// Checks that the number of features is the one a model was fitted to.
 pub(super) fn check_dim(found: usize, fitted: usize) -> Result<()> {
     if found == fitted {
         return Ok(());
     }
     Err(Error::Data(format!(
-        "the features have {found} dimensions where the model was fitted to {fitted}; use a store of the same method"
+        "the features have {found} dimensions, but the model was fitted to {fitted}; use a store of the same method"
     )))
 }
 
-/// A classifier that sees standardized features.
+/// A classifier that is fitted to standardized features.
 pub struct Standardize(pub Box<dyn Classifier>);
 
 impl Classifier for Standardize {
-    fn fit(&self, train: &Dataset, valid: &Dataset, fitting: &mut Fitting<'_>) -> Result<Fitted> {
+    fn fit(&self, train: &Dataset, valid: &Dataset, context: &mut FitContext<'_>) -> Result<FitOutput> {
         if train.is_empty() {
             return Err(Error::Data("there is no training clip".into()));
         }
@@ -93,16 +93,16 @@ impl Classifier for Standardize {
         let train = train.with_rows(standardizer.apply(train.rows.view())?);
         let valid =
             if valid.is_empty() { valid.clone() } else { valid.with_rows(standardizer.apply(valid.rows.view())?) };
-        let fitted = self.0.fit(&train, &valid, fitting)?;
-        Ok(Fitted { model: Box::new(Standardized { standardizer, model: fitted.model }), ..fitted })
+        let fitted = self.0.fit(&train, &valid, context)?;
+        Ok(FitOutput { model: Box::new(Standardized { standardizer, model: fitted.model }), ..fitted })
     }
 }
 
-/// A model that sees standardized features.
+/// A model that reads standardized features.
 pub struct Standardized {
-    /// What it does to them first.
+    /// Applied to the features first.
     pub standardizer: Standardizer,
-    /// The model itself.
+    /// The model that was fitted to standardized features.
     pub model: Box<dyn Model>,
 }
 
@@ -137,7 +137,7 @@ mod tests {
     use ndarray::array;
 
     #[test]
-    fn a_constant_feature_becomes_zero_and_others_have_unit_deviation() {
+    fn constant_features_become_zero_and_others_have_unit_variance() {
         let rows = array![[0.1f32, 1.0, 1e8], [0.1, 3.0, 1e8 + 8.0], [0.1, 5.0, 1e8 + 16.0]];
         let standardizer = Standardizer::fit(rows.view());
         assert_eq!(standardizer.mean, array![0.1f32, 3.0, 1e8 + 8.0]);

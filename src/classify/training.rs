@@ -1,51 +1,108 @@
-//! The training loop that all trained networks share: shuffled batches, optimizer, schedule, early stopping.
+//! The training loop of trained classifiers: shuffled batches, optimizer, schedule and early stopping.
 
 use ndarray::{Array2, ArrayViewMut2, Axis};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_xoshiro::Xoshiro256PlusPlus;
+use serde::{Deserialize, Serialize};
 
-use super::early_stopping::{EarlyStopping, Verdict};
+use super::early_stopping::{Decision, EarlyStopping};
 use super::layers::Parameter;
-use super::loss::{Loss, binary_accuracy, score};
-use super::optimizer::Optimizer;
-use super::schedule::Schedule;
-use super::{Fitting, Task};
+use super::loss::{Loss, LossSettings, binary_accuracy, score};
+use super::optimizer::{Optimizer, OptimizerSettings};
+use super::registry::positive;
+use super::schedule::{Schedule, ScheduleSettings};
+use super::{FitContext, Task};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::evaluate::Epoch;
-use crate::recipe::{self, Watch};
 
-/// A network that learns a batch at a time.
-pub trait Learner {
-    /// Forward and backward over the clips `chosen` of `data`: leaves the gradient of every parameter in its layer, writes
-    /// the logits, (chosen, C), and gives the loss.
-    fn learn(&mut self, data: &Dataset, chosen: &[usize], loss: &Loss, logits: ArrayViewMut2<'_, f32>) -> f64;
+/// Settings of the training loop; the table `[classify.training]` of a recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainingSettings {
+    /// Batch size, in clips.
+    #[arg(long, value_name = "N")]
+    pub batch: usize,
+    /// Maximum number of epochs.
+    #[arg(long, value_name = "N")]
+    pub epochs: usize,
+    /// Epochs without improvement before training stops.
+    #[arg(long, value_name = "N")]
+    pub patience: usize,
+    /// Validation metric for early stopping.
+    #[arg(long, value_name = "METRIC")]
+    pub watch: ValidationMetric,
+    /// Validation metric that selects the epoch to keep [default: as --watch].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "METRIC")]
+    pub keep: Option<ValidationMetric>,
+}
 
-    /// Logits (N, C) of all clips, as for prediction.
+impl Default for TrainingSettings {
+    fn default() -> Self {
+        Self { batch: 64, epochs: 100, patience: 15, watch: ValidationMetric::Score, keep: None }
+    }
+}
+
+impl TrainingSettings {
+    /// Checks the ranges of the settings.
+    ///
+    /// # Errors
+    /// Returns a message that names the recipe key if a value is out of range.
+    pub fn validate(&self) -> std::result::Result<(), String> {
+        positive("classify.training.epochs", self.epochs)?;
+        positive("classify.training.patience", self.patience)?;
+        if self.batch < 2 {
+            return Err("classify.training.batch must be at least 2: batch normalization needs two clips".into());
+        }
+        Ok(())
+    }
+}
+
+/// A metric of the validation split by which epochs are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ValidationMetric {
+    /// Accuracy (one label per clip) or mAP (several), higher is better; ties: lower loss.
+    Score,
+    /// Loss, lower is better.
+    Loss,
+    /// Share of correct (clip, label) pairs at a threshold of 0.5, higher is better; ties: lower loss. For several labels per
+    /// clip. With sparse labels, predicting no label scores high.
+    BinaryAccuracy,
+}
+
+/// A network that [`Trainer`] can train.
+pub trait Trainable {
+    /// Runs the forward and backward passes over the clips `batch` of `data`: stores the gradient of every parameter in its
+    /// layer, writes the logits (batch, C) and returns the loss.
+    fn train_step(&mut self, data: &Dataset, batch: &[usize], loss: &Loss, logits: ArrayViewMut2<'_, f32>) -> f64;
+
+    /// Computes the logits (N, C) of all clips in evaluation mode.
     fn logits(&self, data: &Dataset) -> Array2<f32>;
 
-    /// The parameters with their gradients, always in the same order.
+    /// Returns the parameters and their gradients, always in the same order.
     fn parameters(&mut self) -> Vec<Parameter<'_, f32>>;
 
-    /// Everything a prediction needs, to keep the best epoch: the parameters, and averages that training leaves.
+    /// Returns everything that predictions depend on: the parameters and running averages. Saved to keep the best epoch.
     fn state(&mut self) -> Vec<&mut [f32]>;
 }
 
-/// Independent streams of random numbers, all decided by one seed.
-pub struct Streams {
-    /// For drawing the weights.
+/// Independent random number generators, all derived from one seed.
+pub struct RandomStreams {
+    /// Initializes the weights.
     pub weights: Xoshiro256PlusPlus,
-    /// For the order of the clips.
+    /// Shuffles the clips.
     pub order: Xoshiro256PlusPlus,
-    /// For dropout.
+    /// Draws dropout masks.
     pub dropout: Xoshiro256PlusPlus,
-    /// For windows of sequences.
+    /// Draws windows of sequences.
     pub windows: Xoshiro256PlusPlus,
 }
 
-impl Streams {
-    /// The streams of `seed`: one generator (xoshiro256++), each 2¹²⁸ numbers after the other.
+impl RandomStreams {
+    /// Creates the generators of `seed`: xoshiro256++ streams, each 2¹²⁸ numbers after the previous one.
     pub fn new(seed: u64) -> Self {
         let mut next = Xoshiro256PlusPlus::seed_from_u64(seed);
         let mut stream = || {
@@ -57,62 +114,53 @@ impl Streams {
     }
 }
 
-/// How networks are trained: the parts of `[classify]` that do not depend on the network.
-#[derive(Debug, Clone, PartialEq)]
+/// The training loop: the settings of trained classifiers that do not depend on the network.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Trainer {
-    /// What is minimized.
-    pub loss: recipe::Loss,
-    /// Batches, epochs, patience.
-    pub training: recipe::Training,
-    /// How gradients become steps.
-    pub optimizer: recipe::Optimizer,
-    /// The learning rate over time.
-    pub schedule: recipe::Schedule,
+    /// Loss.
+    pub loss: LossSettings,
+    /// Batch size, epochs and early stopping.
+    pub training: TrainingSettings,
+    /// Optimizer.
+    pub optimizer: OptimizerSettings,
+    /// Learning-rate schedule.
+    pub schedule: ScheduleSettings,
 }
 
-/// What training gave.
-pub struct Trained<L> {
-    /// The network of the best epoch; of the last one, where there was no validation clip.
-    pub network: L,
-    /// Every epoch, in order.
+/// The result of training.
+pub struct Trained<N> {
+    /// The network with the parameters of the kept epoch: the best one, or the last one without validation clips.
+    pub network: N,
+    /// All epochs, in order.
     pub curves: Vec<Epoch>,
-    /// The epoch (counted from 1) whose network was kept.
-    pub kept: usize,
-    /// What the user should know.
+    /// The epoch (counted from 1) whose parameters were kept.
+    pub kept_epoch: usize,
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
 impl Trainer {
-    /// The trainer of a recipe.
-    pub fn of(settings: &recipe::Classify) -> Self {
-        Self {
-            loss: settings.loss.clone(),
-            training: settings.training.clone(),
-            optimizer: settings.optimizer.clone(),
-            schedule: settings.schedule.clone(),
-        }
-    }
-
-    /// Trains `network` on `train`, watching `valid`, which may be empty: then every epoch is trained and the last one kept.
+    /// Trains `network` on `train` with early stopping on `valid`. If `valid` is empty, all epochs are trained and the last
+    /// one is kept.
     ///
-    /// Each epoch shuffles the clips and goes through as many whole batches as there are (the rest is left out, as
-    /// `drop_last=True`; fewer clips than a batch are one batch). A seed gives the same network on one machine, however
-    /// many threads.
+    /// Each epoch shuffles the clips and drops the last incomplete batch (`drop_last=True` in PyTorch); fewer clips than a
+    /// batch form one batch. For a given seed and machine the result does not depend on the number of threads.
     ///
     /// # Errors
-    /// A clip does not have the labels of the task; the loss does not suit it; the loss became infinite.
-    pub fn train<L: Learner>(
+    /// Returns an error if the labels or the loss do not suit the task, or the loss is not finite.
+    pub fn train<N: Trainable>(
         &self,
-        mut network: L,
+        mut network: N,
         train: &Dataset,
         valid: &Dataset,
-        fitting: &mut Fitting<'_>,
-    ) -> Result<Trained<L>> {
-        let task = fitting.task;
+        context: &mut FitContext<'_>,
+    ) -> Result<Trained<N>> {
+        let task = context.task;
         let keep = self.training.keep.unwrap_or(self.training.watch);
-        if task == Task::SingleLabel && [self.training.watch, keep].contains(&Watch::BinaryAccuracy) {
+        if task == Task::SingleLabel && [self.training.watch, keep].contains(&ValidationMetric::BinaryAccuracy) {
             return Err(Error::Data(
-                "classify.training: binary-accuracy is of several labels a clip; watch and keep score or loss".into(),
+                "classify.training: binary-accuracy applies to multi-label tasks; set watch and keep to score or loss"
+                    .into(),
             ));
         }
         if task == Task::SingleLabel {
@@ -123,24 +171,24 @@ impl Trainer {
         let mut optimizer = Optimizer::new(&self.optimizer);
         let schedule = Schedule::new(&self.schedule, self.optimizer.learning_rate, self.training.epochs);
         let mut stopping = EarlyStopping::new(self.training.patience);
-        // The same rule chooses the epoch that is kept; it never stops.
-        let mut keeping = EarlyStopping::new(usize::MAX);
-        let mut shuffle = Streams::new(fitting.seed).order;
+        // The kept epoch is selected by the same rule, without a patience limit.
+        let mut selection = EarlyStopping::new(usize::MAX);
+        let mut shuffle = RandomStreams::new(context.seed).order;
 
         let size = self.training.batch.min(train.len());
         let steps = train.len() / size;
         let mut order: Vec<usize> = (0..train.len()).collect();
         let mut logits = Array2::zeros((steps * size, train.targets.ncols()));
         let mut curves = Vec::new();
-        let (mut best, mut kept) = (Vec::new(), 0);
+        let (mut best_state, mut kept_epoch) = (Vec::new(), 0);
         for epoch in 0..self.training.epochs {
             order.shuffle(&mut shuffle);
             let (mut loss_sum, mut rate) = (0.0, 0.0);
             let batches = order.chunks_exact(size).zip(logits.axis_chunks_iter_mut(Axis(0), size));
-            for (step, (chosen, logits)) in batches.enumerate() {
-                loss_sum += network.learn(train, chosen, &loss, logits);
+            for (step, (batch, logits)) in batches.enumerate() {
+                loss_sum += network.train_step(train, batch, &loss, logits);
                 rate = schedule.rate(epoch, step, steps);
-                optimizer.step(&mut network.parameters(), rate, fitting.threads);
+                optimizer.step(&mut network.parameters(), rate, context.threads);
             }
             let (val_loss, val_score, val_binary) = if valid.is_empty() {
                 (f64::NAN, f64::NAN, f64::NAN)
@@ -163,42 +211,42 @@ impl Trainer {
             if !point.train_loss.is_finite() {
                 return Err(Error::Data("training diverged: the loss is not finite; lower the learning rate".into()));
             }
-            (fitting.progress)(&point);
+            (context.progress)(&point);
             curves.push(point);
-            let watched = |watch: Watch| match watch {
-                Watch::Score => val_score,
-                Watch::Loss => -val_loss,
-                Watch::BinaryAccuracy => val_binary,
+            let value = |metric: ValidationMetric| match metric {
+                ValidationMetric::Score => val_score,
+                ValidationMetric::Loss => -val_loss,
+                ValidationMetric::BinaryAccuracy => val_binary,
             };
-            if valid.is_empty() || keeping.observe(watched(keep), val_loss) == Verdict::Better {
-                kept = epoch + 1;
-                copy(network.state(), &mut best);
+            if valid.is_empty() || selection.observe(value(keep), val_loss) == Decision::Improved {
+                kept_epoch = epoch + 1;
+                save_state(network.state(), &mut best_state);
             }
-            if !valid.is_empty() && stopping.observe(watched(self.training.watch), val_loss) == Verdict::Stop {
+            if !valid.is_empty() && stopping.observe(value(self.training.watch), val_loss) == Decision::Stop {
                 break;
             }
         }
-        for (values, best) in network.state().into_iter().zip(&best) {
+        for (values, best) in network.state().into_iter().zip(&best_state) {
             values.copy_from_slice(best);
         }
         let mut notes = Vec::new();
         if valid.is_empty() {
-            notes.push("no validation clip: trained for all epochs, and the last one is kept".into());
+            notes.push("no validation clips: trained for all epochs and kept the last one".into());
         }
-        Ok(Trained { network, curves, kept, notes })
+        Ok(Trained { network, curves, kept_epoch, notes })
     }
 }
 
-fn copy(from: Vec<&mut [f32]>, to: &mut Vec<Vec<f32>>) {
-    to.resize(from.len(), Vec::new());
-    for (to, from) in to.iter_mut().zip(from) {
-        to.clear();
-        to.extend_from_slice(from);
+fn save_state(state: Vec<&mut [f32]>, saved: &mut Vec<Vec<f32>>) {
+    saved.resize(state.len(), Vec::new());
+    for (saved, values) in saved.iter_mut().zip(state) {
+        saved.clear();
+        saved.extend_from_slice(values);
     }
 }
 
-/// The word for what is watched.
-pub fn measure(task: Task) -> &'static str {
+/// Returns the name of the score in learning curves.
+pub fn score_name(task: Task) -> &'static str {
     match task {
         Task::SingleLabel => "accuracy",
         Task::MultiLabel => "mAP",

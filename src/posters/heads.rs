@@ -99,24 +99,24 @@ impl Head {
         let dir = dir.join(folder);
         let saved = SavedModel::load(&dir)?;
         let wrong = |message: String| Error::Config { path: dir.join("model.safetensors"), message };
-        let about = &saved.about;
-        if about.model_sha256 != posters.model_sha256 {
+        let metadata = &saved.metadata;
+        if metadata.model_sha256 != posters.model_sha256 {
             return Err(wrong(format!("was fitted to features of another network than {FILE} says: train it anew")));
         }
-        if about.classes.len() != thresholds.len() {
-            let (classes, thresholds) = (about.classes.len(), thresholds.len());
+        if metadata.classes.len() != thresholds.len() {
+            let (classes, thresholds) = (metadata.classes.len(), thresholds.len());
             return Err(wrong(format!("knows {classes} genres, and {FILE} gives it {thresholds} thresholds")));
         }
         let label = |class: &String| {
             let index = posters.labels.iter().position(|label| label == class);
             index.ok_or_else(|| wrong(format!("knows a genre {class:?} that {FILE} does not list")))
         };
-        let labels = about.classes.iter().map(label).collect::<Result<Vec<_>>>()?;
+        let labels = metadata.classes.iter().map(label).collect::<Result<Vec<_>>>()?;
         Ok(Self { labels, thresholds: thresholds.to_vec(), saved })
     }
 
     fn dim(&self) -> usize {
-        self.saved.about.dim
+        self.saved.metadata.dim
     }
 }
 

@@ -232,7 +232,7 @@ pub fn evaluate(models: &Path, store: &FeatureStore, manifest: &Manifest, out: &
         let saved = SavedModel::load(&source)?;
         let data = match &joined {
             Some(data) => data,
-            None => joined.insert(Dataset::join_for_evaluation(store, manifest, saved.about.pooling)?),
+            None => joined.insert(Dataset::join_for_evaluation(store, manifest, saved.metadata.pooling)?),
         };
         let data = data.filter(|_, id| year.is_none() || year_of.get(id) == year.as_ref());
         let parts = data.splits().into_iter().filter(|(_, part)| !part.is_empty());

@@ -6,11 +6,11 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use kinoprobe::classify::{self, About, Fitting, SavedModel};
+use kinoprobe::classify::{self, FitContext, ModelMetadata, SavedModel};
 use kinoprobe::dataset::{Dataset, Task};
 use kinoprobe::models::fetch;
 use kinoprobe::posters::PosterModels;
-use kinoprobe::recipe::{ClassifierKind, Classify, Recipe};
+use kinoprobe::recipe::{Classify, Recipe};
 use kinoprobe::store::{FeatureStore, Provenance};
 use ndarray::Array2;
 use serde_json::{Value, json};
@@ -38,12 +38,13 @@ fn save_head(dir: &Path, seed: u64, labels: &[&str], sha256: &str) {
     settings.mlp.hidden = 8;
     settings.training.epochs = 3;
     let mut progress = |_: &_| {};
-    let mut fitting = Fitting { seed, task: Task::MultiLabel, threads: 1, progress: &mut progress };
-    let fitted = classify::build(&settings, ClassifierKind::Mlp).fit(&data, &data, &mut fitting).unwrap();
+    let mut context = FitContext { seed, task: Task::MultiLabel, threads: 1, progress: &mut progress };
+    let fitted = classify::build(&settings.fit_settings()).fit(&data, &data, &mut context).unwrap();
     let recipe = Recipe::load(&fixture("pipelines/tiny.toml")).unwrap();
     let provenance = Provenance { model_sha256: sha256.into(), ..Provenance::default() };
-    let about = About { task: Task::MultiLabel, classes, dim: 8, ..About::of(&provenance, &recipe) };
-    SavedModel { about, model: fitted.model }.save(dir).unwrap();
+    let metadata = ModelMetadata::new(&provenance, &recipe.method, settings.classifier, settings.pooling);
+    let metadata = ModelMetadata { task: Task::MultiLabel, classes, dim: 8, ..metadata };
+    SavedModel { metadata, model: fitted.model }.save(dir).unwrap();
 }
 
 /// Writes poster models and their posters.json, modified by `change`.

@@ -1,15 +1,15 @@
-//! One direction of the LSTM: forward and backward over a packed batch.
+//! One direction of an LSTM: forward and backward passes over a packed batch.
 
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, s};
 use pulp::Arch;
 use rand::RngCore;
 
-use super::sequences::Packed;
+use super::sequences::PackedBatch;
 use crate::classify::layers::Parameter;
 use crate::classify::numeric::Real;
-use crate::matrix::{Into, multiply};
+use crate::matrix::{Accumulate, multiply};
 
-/// One direction of a long short-term memory (Hochreiter & Schmidhuber 1997), with the gates, their order (i, f, g, o) and the
+/// One direction of a long short-term memory network (Hochreiter & Schmidhuber 1997), with the gate order (i, f, g, o) and the
 /// two biases of `torch.nn.LSTM`:
 ///
 /// ```text
@@ -17,47 +17,48 @@ use crate::matrix::{Into, multiply};
 /// c ← f·c + i·g,   h ← o·tanh(c)
 /// ```
 ///
-/// The products with the input are one product over all steps; only those with h are made step by step.
+/// The products with the input are computed as one product over all steps; only the products with h run step by step.
 #[derive(Debug, Clone)]
-pub struct Direction<T> {
-    /// (4H, D).
+pub struct LstmDirection<T> {
+    /// W_ih, (4H, D).
     pub weight_input: Array2<T>,
-    /// (4H, H).
+    /// W_hh, (4H, H).
     pub weight_hidden: Array2<T>,
-    /// (4H).
+    /// b_ih, (4H).
     pub bias_input: Array1<T>,
-    /// (4H).
+    /// b_hh, (4H).
     pub bias_hidden: Array1<T>,
     reverse: bool,
     weight_input_gradient: Array2<T>,
     weight_hidden_gradient: Array2<T>,
-    /// The same by either bias.
+    /// Gradient of both biases, which is the same.
     bias_gradient: Array1<T>,
 }
 
-/// What a forward pass leaves for the backward pass; each matrix has room for the largest batch seen.
+/// The intermediate values of a forward pass that the backward pass needs. Each buffer has the size of the largest batch so
+/// far.
 #[derive(Debug, Clone)]
-pub struct Trace<T> {
-    /// The hidden state after each row, (R, H).
+pub struct LstmTrace<T> {
+    /// Hidden state after each row, (R, H).
     pub output: Array2<T>,
-    /// i, f, g and o, then the gradient before them, (R, 4H).
+    /// Activated gates i, f, g and o, replaced by the gradient of their pre-activations, (R, 4H).
     gates: Array2<T>,
     /// tanh(c) of each row, (R, H).
     active_cell: Array2<T>,
-    /// The cell before each row, (R, H).
+    /// Cell state before each row, (R, H).
     cell_before: Array2<T>,
-    /// The hidden state before each row, (R, H).
+    /// Hidden state before each row, (R, H).
     hidden_before: Array2<T>,
-    /// h (or the gradient by it) of each clip at the present step, (clips, H).
+    /// h (or its gradient) of each clip at the current step, (clips, H).
     hidden: Array2<T>,
-    /// c (or the gradient by it) of each clip at the present step, (clips, H).
+    /// c (or its gradient) of each clip at the current step, (clips, H).
     cell: Array2<T>,
-    /// W_hhᵀ, (H, 4H): laid out so that the small products of the steps need not rearrange it.
+    /// W_hhᵀ, (H, 4H), transposed once so that the small products of the steps do not repack it.
     weight_transposed: Array2<T>,
 }
 
-impl<T: Real> Trace<T> {
-    /// An empty trace for `hidden` units.
+impl<T: Real> LstmTrace<T> {
+    /// Creates empty buffers for `hidden` units.
     pub fn new(hidden: usize) -> Self {
         let empty = Array2::zeros((0, hidden));
         Self {
@@ -72,7 +73,7 @@ impl<T: Real> Trace<T> {
         }
     }
 
-    fn make_room(&mut self, rows: usize, clips: usize) {
+    fn reserve(&mut self, rows: usize, clips: usize) {
         let grow = |buffer: &mut Array2<T>, rows: usize| {
             if buffer.nrows() < rows {
                 *buffer = Array2::zeros((rows, buffer.ncols()));
@@ -88,8 +89,8 @@ impl<T: Real> Trace<T> {
     }
 }
 
-impl<T: Real> Direction<T> {
-    /// Freshly drawn weights as PyTorch's: all uniform in ±1/√H.
+impl<T: Real> LstmDirection<T> {
+    /// Creates random weights with PyTorch's initialization: uniform in ±1/√H.
     pub fn new(inputs: usize, hidden: usize, reverse: bool, random: &mut impl RngCore) -> Self {
         let bound = 1.0 / (hidden as f64).sqrt();
         let mut draw = || T::of(((random.next_u64() >> 11) as f64 / (1u64 << 53) as f64 * 2.0 - 1.0) * bound);
@@ -100,7 +101,10 @@ impl<T: Real> Direction<T> {
         Self::from_parameters(weight_input, weight_hidden, bias_input, bias_hidden, reverse)
     }
 
-    /// A direction of given parameters: W_ih (4H, D), W_hh (4H, H), b_ih and b_hh (4H).
+    /// Creates a direction from its parameters: W_ih (4H, D), W_hh (4H, H), b_ih and b_hh (4H).
+    ///
+    /// # Panics
+    /// Panics if the shapes do not match.
     pub fn from_parameters(
         weight_input: Array2<T>,
         weight_hidden: Array2<T>,
@@ -109,8 +113,8 @@ impl<T: Real> Direction<T> {
         reverse: bool,
     ) -> Self {
         let (gates, hidden) = weight_hidden.dim();
-        let fit = gates == 4 * hidden && weight_input.nrows() == gates;
-        assert!(fit && bias_input.len() == gates && bias_hidden.len() == gates, "the parameters fit each other");
+        let shapes_match = gates == 4 * hidden && weight_input.nrows() == gates;
+        assert!(shapes_match && bias_input.len() == gates && bias_hidden.len() == gates, "the shapes match");
         Self {
             weight_input_gradient: Array2::zeros(weight_input.dim()),
             weight_hidden_gradient: Array2::zeros(weight_hidden.dim()),
@@ -123,18 +127,19 @@ impl<T: Real> Direction<T> {
         }
     }
 
-    /// H.
+    /// Returns the number of hidden units, H.
     pub fn hidden(&self) -> usize {
         self.weight_hidden.ncols()
     }
 
-    /// Runs over `batch`, whose rows are `input` (R, D) (or made of them), and leaves the hidden states in `trace.output`.
-    pub fn forward(&self, input: ArrayView2<'_, T>, batch: &Packed<T>, trace: &mut Trace<T>, threads: usize) {
+    /// Runs the forward pass over `batch` and writes the hidden states to `trace.output`. `input` (R, D) holds the rows of the
+    /// batch, possibly normalized.
+    pub fn forward(&self, input: ArrayView2<'_, T>, batch: &PackedBatch<T>, trace: &mut LstmTrace<T>, threads: usize) {
         let (rows, units) = (input.nrows(), self.hidden());
-        trace.make_room(rows, batch.clips());
+        trace.reserve(rows, batch.clips());
         let mut gates = trace.gates.slice_mut(s![..rows, ..]);
         gates.assign(&(&self.bias_input + &self.bias_hidden));
-        multiply(input, self.weight_input.t(), gates.view_mut(), Into::Add, threads);
+        multiply(input, self.weight_input.t(), gates.view_mut(), Accumulate::Yes, threads);
         trace.weight_transposed.assign(&self.weight_hidden.t());
         trace.hidden.fill(T::zero());
         trace.cell.fill(T::zero());
@@ -145,27 +150,27 @@ impl<T: Real> Direction<T> {
             let hidden = trace.hidden.slice(s![..clips, ..]);
             trace.hidden_before.slice_mut(s![range.clone(), ..]).assign(&hidden);
             let mut gates = gates.slice_mut(s![range.clone(), ..]);
-            multiply(hidden, trace.weight_transposed.view(), gates.view_mut(), Into::Add, 1);
-            let within = range.start * units..range.end * units;
-            let state = State {
+            multiply(hidden, trace.weight_transposed.view(), gates.view_mut(), Accumulate::Yes, 1);
+            let elements = range.start * units..range.end * units;
+            let forward = ForwardStep {
                 gates: gates.as_slice_mut().expect("rows are contiguous"),
-                active_cell: &mut slice(&mut trace.active_cell)[within.clone()],
-                cell_before: &mut slice(&mut trace.cell_before)[within.clone()],
-                output: &mut slice(&mut trace.output)[within],
+                active_cell: &mut slice(&mut trace.active_cell)[elements.clone()],
+                cell_before: &mut slice(&mut trace.cell_before)[elements.clone()],
+                output: &mut slice(&mut trace.output)[elements],
                 hidden: &mut slice(&mut trace.hidden)[..clips * units],
                 cell: &mut slice(&mut trace.cell)[..clips * units],
             };
-            Arch::new().dispatch(|| state.advance(units));
+            Arch::new().dispatch(|| forward.run(units));
         }
     }
 
-    /// Gradients from that by the output, (R, H): by the parameters (kept here), and by the input where it is asked for. The
-    /// trace is that of the forward pass; its gates are overwritten.
+    /// Computes the gradients of the parameters (stored here) and, if requested, of the input from the gradient of the output,
+    /// (R, H). `trace` is that of the forward pass; its gates are overwritten.
     pub fn backward(
         &mut self,
         input: ArrayView2<'_, T>,
-        batch: &Packed<T>,
-        trace: &mut Trace<T>,
+        batch: &PackedBatch<T>,
+        trace: &mut LstmTrace<T>,
         output_gradient: ArrayView2<'_, T>,
         input_gradient: Option<ArrayViewMut2<'_, T>>,
         threads: usize,
@@ -173,59 +178,59 @@ impl<T: Real> Direction<T> {
         let (rows, units) = (input.nrows(), self.hidden());
         trace.hidden.fill(T::zero());
         trace.cell.fill(T::zero());
-        let given = output_gradient.as_slice().expect("gradients are contiguous");
+        let output_gradient = output_gradient.as_slice().expect("gradients are contiguous");
         let steps = batch.counts.len();
         for step in 0..steps {
             let step = if self.reverse { step } else { steps - 1 - step };
             let (range, clips) = (batch.step(step), batch.counts[step]);
-            let within = range.start * units..range.end * units;
+            let elements = range.start * units..range.end * units;
             let mut gates = trace.gates.slice_mut(s![range, ..]);
-            let gradient = Gradient {
+            let backward = BackwardStep {
                 gates: gates.as_slice_mut().expect("rows are contiguous"),
-                active_cell: &slice(&mut trace.active_cell)[within.clone()],
-                cell_before: &slice(&mut trace.cell_before)[within.clone()],
-                output: &given[within],
+                active_cell: &slice(&mut trace.active_cell)[elements.clone()],
+                cell_before: &slice(&mut trace.cell_before)[elements.clone()],
+                output: &output_gradient[elements],
                 hidden: &slice(&mut trace.hidden)[..clips * units],
                 cell: &mut slice(&mut trace.cell)[..clips * units],
             };
-            Arch::new().dispatch(|| gradient.retreat(units));
+            Arch::new().dispatch(|| backward.run(units));
             let hidden = trace.hidden.slice_mut(s![..clips, ..]);
-            multiply(gates.view(), self.weight_hidden.view(), hidden, Into::Overwrite, 1);
+            multiply(gates.view(), self.weight_hidden.view(), hidden, Accumulate::No, 1);
         }
         let gates = trace.gates.slice(s![..rows, ..]);
-        let before = trace.hidden_before.slice(s![..rows, ..]);
-        multiply(gates.t(), before, self.weight_hidden_gradient.view_mut(), Into::Overwrite, threads);
-        multiply(gates.t(), input, self.weight_input_gradient.view_mut(), Into::Overwrite, threads);
+        let hidden_before = trace.hidden_before.slice(s![..rows, ..]);
+        multiply(gates.t(), hidden_before, self.weight_hidden_gradient.view_mut(), Accumulate::No, threads);
+        multiply(gates.t(), input, self.weight_input_gradient.view_mut(), Accumulate::No, threads);
         self.bias_gradient.fill(T::zero());
         for row in gates.rows() {
             self.bias_gradient += &row;
         }
         if let Some(input_gradient) = input_gradient {
-            multiply(gates, self.weight_input.view(), input_gradient, Into::Overwrite, threads);
+            multiply(gates, self.weight_input.view(), input_gradient, Accumulate::No, threads);
         }
     }
 
-    /// W_ih, W_hh, b_ih, b_hh.
+    /// Returns W_ih, W_hh, b_ih and b_hh.
     pub fn parameters(&mut self) -> [Parameter<'_, T>; 4] {
-        fn of<'a, T>(values: &'a mut [T], gradient: Option<&'a [T]>) -> Parameter<'a, T> {
+        fn parameter<'a, T>(values: &'a mut [T], gradient: Option<&'a [T]>) -> Parameter<'a, T> {
             Parameter { values, gradient: gradient.expect("gradients are contiguous") }
         }
-        const WHOLE: &str = "parameters are contiguous";
+        const CONTIGUOUS: &str = "parameters are contiguous";
         [
-            of(self.weight_input.as_slice_mut().expect(WHOLE), self.weight_input_gradient.as_slice()),
-            of(self.weight_hidden.as_slice_mut().expect(WHOLE), self.weight_hidden_gradient.as_slice()),
-            of(self.bias_input.as_slice_mut().expect(WHOLE), self.bias_gradient.as_slice()),
-            of(self.bias_hidden.as_slice_mut().expect(WHOLE), self.bias_gradient.as_slice()),
+            parameter(self.weight_input.as_slice_mut().expect(CONTIGUOUS), self.weight_input_gradient.as_slice()),
+            parameter(self.weight_hidden.as_slice_mut().expect(CONTIGUOUS), self.weight_hidden_gradient.as_slice()),
+            parameter(self.bias_input.as_slice_mut().expect(CONTIGUOUS), self.bias_gradient.as_slice()),
+            parameter(self.bias_hidden.as_slice_mut().expect(CONTIGUOUS), self.bias_gradient.as_slice()),
         ]
     }
 }
 
-fn slice<T>(of: &mut Array2<T>) -> &mut [T] {
-    of.as_slice_mut().expect("buffers are contiguous")
+fn slice<T>(buffer: &mut Array2<T>) -> &mut [T] {
+    buffer.as_slice_mut().expect("buffers are contiguous")
 }
 
-/// One step forward, all (clips, H) but the gates, (clips, 4H).
-struct State<'a, T> {
+/// One step of the forward pass. All buffers are (clips, H), except the gates, (clips, 4H).
+struct ForwardStep<'a, T> {
     gates: &'a mut [T],
     active_cell: &'a mut [T],
     cell_before: &'a mut [T],
@@ -234,25 +239,25 @@ struct State<'a, T> {
     cell: &'a mut [T],
 }
 
-impl<T: Real> State<'_, T> {
+impl<T: Real> ForwardStep<'_, T> {
     #[inline(always)]
-    fn advance(self, units: usize) {
+    fn run(self, units: usize) {
         self.cell_before.copy_from_slice(self.cell);
         let clips = self.gates.chunks_exact_mut(4 * units).zip(self.cell.chunks_exact_mut(units));
-        let kept = self.active_cell.chunks_exact_mut(units).zip(self.output.chunks_exact_mut(units));
-        for ((gates, cell), (active_cell, output)) in clips.zip(kept) {
-            // In short loops over few slices each: a long one over all is not turned into vector code.
+        let outputs = self.active_cell.chunks_exact_mut(units).zip(self.output.chunks_exact_mut(units));
+        for ((gates, cell), (active_cell, output)) in clips.zip(outputs) {
+            // Several short loops: the compiler does not vectorize one loop over all slices.
             let (input_forget, rest) = gates.split_at_mut(2 * units);
             let (g, o) = rest.split_at_mut(units);
             input_forget.iter_mut().for_each(|gate| *gate = gate.sigmoid());
-            g.iter_mut().for_each(|gate| *gate = gate.hyperbolic_tangent());
+            g.iter_mut().for_each(|gate| *gate = Real::tanh(*gate));
             o.iter_mut().for_each(|gate| *gate = gate.sigmoid());
             let (i, f) = input_forget.split_at(units);
             for (((cell, &i), &f), &g) in cell.iter_mut().zip(i).zip(f).zip(&*g) {
                 *cell = f * *cell + i * g;
             }
             for (active, &cell) in active_cell.iter_mut().zip(&*cell) {
-                *active = cell.hyperbolic_tangent();
+                *active = Real::tanh(cell);
             }
             for ((output, &o), &active) in output.iter_mut().zip(&*o).zip(&*active_cell) {
                 *output = o * active;
@@ -262,36 +267,36 @@ impl<T: Real> State<'_, T> {
     }
 }
 
-/// One step backward: turns the gates into the gradient before them.
-struct Gradient<'a, T> {
+/// One step of the backward pass: replaces the gates by the gradient of their pre-activations.
+struct BackwardStep<'a, T> {
     gates: &'a mut [T],
     active_cell: &'a [T],
     cell_before: &'a [T],
-    /// By the output, from above.
+    /// Gradient of the output.
     output: &'a [T],
-    /// By h, from the step that came after.
+    /// Gradient of h from the following step.
     hidden: &'a [T],
-    /// By c, from the step that came after; then for the one before.
+    /// Gradient of c from the following step; replaced by that for the preceding step.
     cell: &'a mut [T],
 }
 
-impl<T: Real> Gradient<'_, T> {
+impl<T: Real> BackwardStep<'_, T> {
     #[inline(always)]
-    fn retreat(self, units: usize) {
+    fn run(self, units: usize) {
         let one = T::one();
         let clips = self.gates.chunks_exact_mut(4 * units).zip(self.cell.chunks_exact_mut(units));
         let states = self.active_cell.chunks_exact(units).zip(self.cell_before.chunks_exact(units));
-        let above = self.output.chunks_exact(units).zip(self.hidden.chunks_exact(units));
-        for (((gates, cell), (active_cell, cell_before)), (output, hidden)) in clips.zip(states).zip(above) {
-            // In short loops, as above. `cell` is the gradient by c after the first.
+        let outputs = self.output.chunks_exact(units).zip(self.hidden.chunks_exact(units));
+        for (((gates, cell), (active_cell, cell_before)), (output, hidden)) in clips.zip(states).zip(outputs) {
+            // Several short loops, as in the forward pass. `cell` is the gradient of c after the first loop.
             let (i, rest) = gates.split_at_mut(units);
             let (f, rest) = rest.split_at_mut(units);
             let (g, o) = rest.split_at_mut(units);
-            let above = output.iter().zip(hidden).zip(active_cell);
-            for ((cell, &o), ((&output, &hidden), &active)) in cell.iter_mut().zip(&*o).zip(above.clone()) {
+            let gradients = output.iter().zip(hidden).zip(active_cell);
+            for ((cell, &o), ((&output, &hidden), &active)) in cell.iter_mut().zip(&*o).zip(gradients.clone()) {
                 *cell += (output + hidden) * o * (one - active * active);
             }
-            for (o, ((&output, &hidden), &active)) in o.iter_mut().zip(above) {
+            for (o, ((&output, &hidden), &active)) in o.iter_mut().zip(gradients) {
                 *o = (output + hidden) * active * *o * (one - *o);
             }
             for ((i, g), &cell) in i.iter_mut().zip(g).zip(&*cell) {
@@ -299,9 +304,9 @@ impl<T: Real> Gradient<'_, T> {
                 *i = cell * candidate * input * (one - input);
                 *g = cell * input * (one - candidate * candidate);
             }
-            for ((f, cell), &before) in f.iter_mut().zip(cell).zip(cell_before) {
+            for ((f, cell), &cell_before) in f.iter_mut().zip(cell).zip(cell_before) {
                 let forget = *f;
-                *f = *cell * before * forget * (one - forget);
+                *f = *cell * cell_before * forget * (one - forget);
                 *cell *= forget;
             }
         }

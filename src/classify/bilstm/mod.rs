@@ -1,4 +1,4 @@
-//! The bidirectional LSTM over sequences of rows: its classifier and its model.
+//! Bidirectional LSTM over sequences of rows: settings, classifier and model.
 
 pub mod lstm;
 pub mod network;
@@ -6,104 +6,181 @@ pub mod sequences;
 
 use ndarray::{Array2, ArrayViewMut2, Axis, s};
 use rand_xoshiro::Xoshiro256PlusPlus;
+use serde::{Deserialize, Serialize};
 
 use super::layers::{Dropout, LayerNorm, Linear, Parameter};
 use super::loss::{self, Loss};
+use super::registry::{dropout_probability, positive};
 use super::standardize::check_dim;
-use super::training::{Learner, Streams, Trainer, measure};
-use super::{Classifier, Exporter, Fitted, Fitting, Model, Tensor, Tensors};
+use super::training::{RandomStreams, Trainable, score_name};
+use super::{
+    Capabilities, Classifier, ClassifierDefinition, Exporter, FitContext, FitOutput, Model, Tensor, Tensors, Trainer,
+};
 use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
 use crate::matrix::default_threads;
-use crate::recipe::{self, Compat, SequenceSample};
-use lstm::Direction;
-use network::{Network, Pool, in_order_of_clips};
-use sequences::{Packed, Window};
+use lstm::LstmDirection;
+use network::{BilstmNetwork, SequencePooling, restore_clip_order};
+use sequences::{PackedBatch, SequenceWindow};
 
-/// A bidirectional LSTM, the maximum over a clip's own time steps, dropout and a linear layer; softmax for one label a clip,
-/// the sigmoid for several. With [`Compat::MovienetPrediction`], the network of that name. Trained as [`Trainer`] says.
+/// Settings of the bidirectional LSTM; the table `[classify.bilstm]` of a recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub struct BilstmSettings {
+    /// Hidden units per direction.
+    #[arg(long, value_name = "N")]
+    pub hidden: usize,
+    /// Maximum number of rows per clip.
+    #[arg(long, value_name = "N")]
+    pub length: usize,
+    /// Selection of the rows of longer clips.
+    #[arg(long)]
+    pub sample: SequenceSample,
+    /// Dropout probability.
+    #[arg(long, value_name = "P")]
+    pub dropout: f32,
+    /// Use a published architecture instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "NAME")]
+    pub compat: Option<Compat>,
+}
+
+impl Default for BilstmSettings {
+    fn default() -> Self {
+        Self { hidden: 256, length: 128, sample: SequenceSample::Even, dropout: 0.5, compat: None }
+    }
+}
+
+/// Selects the rows of a clip that has more rows than a sequence holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum SequenceSample {
+    /// The first rows.
+    Truncate,
+    /// A random window in training, the middle window in evaluation.
+    RandomWindow,
+    /// Evenly spaced rows: the center of each of `length` equal segments.
+    Even,
+}
+
+/// Published architectures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compat {
+    /// A random window of 256 rows with zeros to the left of shorter clips, LayerNorm, a BiLSTM with 128 units, the last
+    /// step, MaxPool1d(4) over its features, linear. Replaces `hidden`, `length` and `sample`.
+    MovienetPrediction,
+}
+
+impl ClassifierDefinition for BilstmSettings {
+    const CAPABILITIES: Capabilities = Capabilities { sequences: true, trained: true };
+
+    fn validate(&self) -> std::result::Result<(), String> {
+        positive("classify.bilstm.hidden", self.hidden)?;
+        positive("classify.bilstm.length", self.length)?;
+        dropout_probability("classify.bilstm.dropout", self.dropout)
+    }
+
+    fn unused_flags(&self) -> (&'static [&'static str], String) {
+        match self.compat {
+            None => (&[], String::new()),
+            Some(Compat::MovienetPrediction) => (&["hidden", "length", "sample"], "compat movienet-prediction".into()),
+        }
+    }
+
+    fn build(&self, trainer: &Trainer) -> Box<dyn Classifier> {
+        Box::new(BidirectionalLstm { settings: self.clone(), trainer: trainer.clone() })
+    }
+
+    fn restore(tensors: &Tensors, task: Task) -> Result<Box<dyn Model>> {
+        Ok(Box::new(BilstmModel::restore(tensors, task)?))
+    }
+}
+
+/// Bidirectional LSTM → maximum over the time steps of a clip → dropout → linear, with softmax for one label per clip and
+/// sigmoid for several; or the architecture of [`BilstmSettings::compat`]. Trained by [`Trainer`].
 pub struct BidirectionalLstm {
     /// The network.
-    pub settings: recipe::Bilstm,
-    /// Its training.
+    pub settings: BilstmSettings,
+    /// The training loop.
     pub trainer: Trainer,
 }
 
-/// What the settings come to.
-struct Plan {
-    window: Window,
+/// The architecture of a network.
+struct Architecture {
+    window: SequenceWindow,
     hidden: usize,
     norm: bool,
-    pool: Pool,
+    pooling: SequencePooling,
 }
 
-impl Plan {
-    fn of(settings: &recipe::Bilstm) -> Self {
+impl Architecture {
+    fn new(settings: &BilstmSettings) -> Self {
         match settings.compat {
             None => Self {
-                window: Window { length: settings.length, sample: settings.sample, pad: false },
+                window: SequenceWindow { length: settings.length, sample: settings.sample, pad: false },
                 hidden: settings.hidden,
                 norm: false,
-                pool: Pool::MaxOverTime,
+                pooling: SequencePooling::MaxOverTime,
             },
             Some(Compat::MovienetPrediction) => Self {
-                window: Window { length: 256, sample: SequenceSample::RandomWindow, pad: true },
+                window: SequenceWindow { length: 256, sample: SequenceSample::RandomWindow, pad: true },
                 hidden: 128,
                 norm: true,
-                pool: Pool::LastStep,
+                pooling: SequencePooling::LastStep,
             },
         }
     }
 }
 
 impl Classifier for BidirectionalLstm {
-    fn fit(&self, data: &Dataset, valid: &Dataset, fitting: &mut Fitting<'_>) -> Result<Fitted> {
-        if data.is_empty() {
+    fn fit(&self, train: &Dataset, valid: &Dataset, context: &mut FitContext<'_>) -> Result<FitOutput> {
+        if train.is_empty() {
             return Err(Error::Data("there is no training clip".into()));
         }
-        for part in [data, valid] {
+        for part in [train, valid] {
             if let Some(clip) = part.offsets.windows(2).position(|pair| pair[0] == pair[1]) {
-                return Err(Error::Data(format!("clip {} has no row of features; extract it anew", part.ids[clip])));
+                return Err(Error::Data(format!("clip {} has no feature rows; extract it again", part.ids[clip])));
             }
         }
-        let Plan { window, hidden, norm, pool } = Plan::of(&self.settings);
-        let Streams { mut weights, dropout, windows, .. } = Streams::new(fitting.seed);
-        let sizes = (data.dim(), hidden, data.classes.len());
-        let learner = Pupil {
+        let Architecture { window, hidden, norm, pooling } = Architecture::new(&self.settings);
+        let RandomStreams { mut weights, dropout, windows, .. } = RandomStreams::new(context.seed);
+        let sizes = (train.dim(), hidden, train.classes.len());
+        let state = TrainingState {
             model: BilstmModel {
-                network: Network::new(sizes, norm, pool, &mut weights, fitting.threads),
+                network: BilstmNetwork::new(sizes, norm, pooling, &mut weights, context.threads),
                 window,
-                task: fitting.task,
+                task: context.task,
             },
             dropout: Dropout::new(self.settings.dropout, dropout),
             windows,
         };
-        let trained = self.trainer.train(learner, data, valid, fitting)?;
-        Ok(Fitted {
+        let trained = self.trainer.train(state, train, valid, context)?;
+        Ok(FitOutput {
             model: Box::new(trained.network.model),
             curves: trained.curves,
-            measure: measure(fitting.task),
-            kept_epoch: Some(trained.kept),
+            score_name: score_name(context.task),
+            kept_epoch: Some(trained.kept_epoch),
             notes: trained.notes,
         })
     }
 }
 
-/// The model in training.
-struct Pupil {
+/// The model during training.
+struct TrainingState {
     model: BilstmModel,
     dropout: Dropout,
     windows: Xoshiro256PlusPlus,
 }
 
-impl Learner for Pupil {
-    fn learn(&mut self, data: &Dataset, chosen: &[usize], loss: &Loss, logits: ArrayViewMut2<'_, f32>) -> f64 {
-        let batch = Packed::new(data, chosen, self.model.window, Some(&mut self.windows));
-        let clips: Vec<usize> = batch.order.iter().map(|&place| chosen[place]).collect();
+impl Trainable for TrainingState {
+    fn train_step(&mut self, data: &Dataset, batch: &[usize], loss: &Loss, logits: ArrayViewMut2<'_, f32>) -> f64 {
+        let packed = PackedBatch::new(data, batch, self.model.window, Some(&mut self.windows));
+        let clips: Vec<usize> = packed.order.iter().map(|&position| batch[position]).collect();
         let targets = data.targets.select(Axis(0), &clips);
         let mut outputs = Array2::zeros(logits.dim());
-        let value = self.model.network.learn(&batch, targets.view(), loss, &mut self.dropout, outputs.view_mut());
-        in_order_of_clips(outputs.view(), &batch.order, logits);
+        let value = self.model.network.train_step(&packed, targets.view(), loss, &mut self.dropout, outputs.view_mut());
+        restore_clip_order(outputs.view(), &packed.order, logits);
         value
     }
 
@@ -120,69 +197,70 @@ impl Learner for Pupil {
     }
 }
 
-/// See [`BidirectionalLstm`]. Its tensors have the names of a PyTorch module with an LSTM `lstm`, a linear layer `linear`
-/// and, where there is one, a LayerNorm `norm`.
+/// The fitted model of [`BidirectionalLstm`]. Tensor names are those of a PyTorch module with an LSTM `lstm`, a linear layer
+/// `linear` and an optional LayerNorm `norm`.
 #[derive(Debug, Clone)]
 pub struct BilstmModel {
-    network: Network<f32>,
-    window: Window,
+    network: BilstmNetwork<f32>,
+    window: SequenceWindow,
     task: Task,
 }
 
-/// The parameters of `torch.nn.LSTM` for each direction.
-const NAMES: [[&str; 4]; 2] = [
+/// Names of the parameters of `torch.nn.LSTM` for each direction.
+const LSTM_NAMES: [[&str; 4]; 2] = [
     ["lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.bias_ih_l0", "lstm.bias_hh_l0"],
     ["lstm.weight_ih_l0_reverse", "lstm.weight_hh_l0_reverse", "lstm.bias_ih_l0_reverse", "lstm.bias_hh_l0_reverse"],
 ];
-/// Length, sampling (its place in [`SAMPLES`]), and whether shorter clips are padded: how sequences are made.
+/// Name of the tensor that describes the sequences: length, index into [`SAMPLES`], and 1 if shorter clips are padded.
 const WINDOW: &str = "bilstm.window";
 const SAMPLES: [SequenceSample; 3] = [SequenceSample::Truncate, SequenceSample::RandomWindow, SequenceSample::Even];
 
 impl BilstmModel {
-    /// The model of saved tensors, for the task it was fitted to.
+    /// Restores the model from its saved tensors; `task` is the task it was fitted to.
     ///
     /// # Errors
-    /// A tensor is missing or misshapen.
+    /// Returns an error if a tensor is missing or has a wrong shape.
     pub fn restore(tensors: &Tensors, task: Task) -> Result<Self> {
-        let direction = |names: [&str; 4], reverse: bool| -> Result<Direction<f32>> {
+        let direction = |names: [&str; 4], reverse: bool| -> Result<LstmDirection<f32>> {
             let [weight_input, weight_hidden, bias_input, bias_hidden] = names;
             let (weight_input, weight_hidden) = (tensors.matrix(weight_input)?, tensors.matrix(weight_hidden)?);
             let gates = weight_hidden.nrows();
             if gates != 4 * weight_hidden.ncols() || weight_input.nrows() != gates {
-                return Err(tensors.wrong("the weights of the LSTM do not fit each other".into()));
+                return Err(tensors.error("the shapes of the LSTM weights do not match".into()));
             }
             let biases = (tensors.vector_of(bias_input, gates)?, tensors.vector_of(bias_hidden, gates)?);
-            Ok(Direction::from_parameters(weight_input, weight_hidden, biases.0, biases.1, reverse))
+            Ok(LstmDirection::from_parameters(weight_input, weight_hidden, biases.0, biases.1, reverse))
         };
-        let lstm = [direction(NAMES[0], false)?, direction(NAMES[1], true)?];
+        let lstm = [direction(LSTM_NAMES[0], false)?, direction(LSTM_NAMES[1], true)?];
         let (inputs, hidden) = (lstm[0].weight_input.ncols(), lstm[0].hidden());
         if lstm[1].weight_input.dim() != lstm[0].weight_input.dim() {
-            return Err(tensors.wrong("the two directions of the LSTM differ in shape".into()));
+            return Err(tensors.error("the shapes of the two LSTM directions differ".into()));
         }
-        let norm = match tensors.has("norm.weight") {
+        let norm = match tensors.contains("norm.weight") {
             true => Some(LayerNorm::from_parameters(
                 tensors.vector_of("norm.weight", inputs)?,
                 tensors.vector_of("norm.bias", inputs)?,
             )),
             false => None,
         };
-        let pool = if norm.is_some() { Pool::LastStep } else { Pool::MaxOverTime };
-        let weight = tensors.matrix_of("linear.weight", pool.values(hidden))?;
+        let pooling = if norm.is_some() { SequencePooling::LastStep } else { SequencePooling::MaxOverTime };
+        let weight = tensors.matrix_of("linear.weight", pooling.output_len(hidden))?;
         let linear = Linear::from_parameters(weight.clone(), tensors.vector_of("linear.bias", weight.nrows())?);
         let window = tensors.vector_of(WINDOW, 3)?;
-        let sample = SAMPLES.get(window[1] as usize).ok_or_else(|| tensors.wrong("unknown sampling".into()))?;
-        let window = Window { length: (window[0] as usize).max(1), sample: *sample, pad: window[2] != 0.0 };
-        Ok(Self { network: Network::from_layers(norm, lstm, pool, linear, default_threads()), window, task })
+        let sample =
+            SAMPLES.get(window[1] as usize).ok_or_else(|| tensors.error(format!("{WINDOW}: unknown sampling")))?;
+        let window = SequenceWindow { length: (window[0] as usize).max(1), sample: *sample, pad: window[2] != 0.0 };
+        Ok(Self { network: BilstmNetwork::from_layers(norm, lstm, pooling, linear, default_threads()), window, task })
     }
 
-    /// Logits (N, C), some clips at a time.
+    /// Computes the logits (N, C) in blocks of clips.
     fn logits(&self, data: &Dataset) -> Array2<f32> {
         const BLOCK: usize = 32;
         let mut logits = Array2::zeros((data.len(), self.network.linear.bias.len()));
         let clips: Vec<usize> = (0..data.len()).collect();
         for (clips, mut logits) in clips.chunks(BLOCK).zip(logits.axis_chunks_iter_mut(Axis(0), BLOCK)) {
-            let batch = Packed::new(data, clips, self.window, None);
-            in_order_of_clips(self.network.logits(&batch).view(), &batch.order, logits.view_mut());
+            let batch = PackedBatch::new(data, clips, self.window, None);
+            restore_clip_order(self.network.logits(&batch).view(), &batch.order, logits.view_mut());
         }
         logits
     }
@@ -197,13 +275,13 @@ impl Model for BilstmModel {
     }
 
     fn tensors(&self) -> Vec<Tensor> {
-        let Network { norm, lstm, linear, .. } = &self.network;
+        let BilstmNetwork { norm, lstm, linear, .. } = &self.network;
         let mut tensors = Vec::new();
         if let Some(norm) = norm {
             tensors.push(Tensor::vector("norm.weight", norm.weight.view()));
             tensors.push(Tensor::vector("norm.bias", norm.bias.view()));
         }
-        for (direction, names) in lstm.iter().zip(NAMES) {
+        for (direction, names) in lstm.iter().zip(LSTM_NAMES) {
             tensors.push(Tensor::matrix(names[0], direction.weight_input.view()));
             tensors.push(Tensor::matrix(names[1], direction.weight_hidden.view()));
             tensors.push(Tensor::vector(names[2], direction.bias_input.view()));
@@ -211,7 +289,7 @@ impl Model for BilstmModel {
         }
         tensors.push(Tensor::matrix("linear.weight", linear.weight.view()));
         tensors.push(Tensor::vector("linear.bias", linear.bias.view()));
-        let sample = SAMPLES.iter().position(|sample| *sample == self.window.sample).expect("all are listed");
+        let sample = SAMPLES.iter().position(|sample| *sample == self.window.sample).expect("SAMPLES is complete");
         let window = [self.window.length as f32, sample as f32, f32::from(self.window.pad)];
         tensors.push(Tensor::vector(WINDOW, ndarray::aview1(&window)));
         tensors
@@ -221,22 +299,22 @@ impl Model for BilstmModel {
         true
     }
 
-    /// Reads (N, time, D), sequences of one length, which must be one that the model would make itself.
+    /// Exports a graph that reads (N, time, D): sequences of equal length, at most the length of the model's window.
     fn export(&self, graph: &mut Exporter, features: &str) -> String {
-        let Network { norm, lstm, linear, pool, .. } = &self.network;
+        let BilstmNetwork { norm, lstm, linear, pooling, .. } = &self.network;
         let (hidden, inputs) = (lstm[0].hidden(), lstm[0].weight_input.ncols());
-        // PyTorch's gates are i, f, g, o; ONNX has i, o, f, g.
-        let gates = |values: &[f32]| -> Vec<f32> {
-            let each = values.len() / 4;
-            [0, 3, 1, 2].iter().flat_map(|&gate| values[gate * each..(gate + 1) * each].to_vec()).collect()
+        // PyTorch orders the gates i, f, g, o; ONNX orders them i, o, f, g.
+        let reorder_gates = |values: &[f32]| -> Vec<f32> {
+            let size = values.len() / 4;
+            [0, 3, 1, 2].iter().flat_map(|&gate| values[gate * size..(gate + 1) * size].to_vec()).collect()
         };
-        let whole = |matrix: &Array2<f32>| gates(matrix.as_slice().expect("parameters are contiguous"));
+        let reorder_rows = |matrix: &Array2<f32>| reorder_gates(matrix.as_slice().expect("parameters are contiguous"));
         let (mut input, mut recurrent, mut bias) = (Vec::new(), Vec::new(), Vec::new());
         for direction in lstm {
-            input.extend(whole(&direction.weight_input));
-            recurrent.extend(whole(&direction.weight_hidden));
+            input.extend(reorder_rows(&direction.weight_input));
+            recurrent.extend(reorder_rows(&direction.weight_hidden));
             for values in [&direction.bias_input, &direction.bias_hidden] {
-                bias.extend(gates(values.as_slice().expect("parameters are contiguous")));
+                bias.extend(reorder_gates(values.as_slice().expect("parameters are contiguous")));
             }
         }
         let mut constant = |name: &str, shape: &[usize], values: Vec<f32>| {
@@ -259,18 +337,18 @@ impl Model for BilstmModel {
         let steps = graph.transpose(&rows, &[1, 0, 2]);
         let states = graph.bidirectional_lstm(&steps, [&weights[0], &weights[1], &weights[2]], hidden);
         // (time, direction, N, H) → (N, 2H), pooled.
-        let pooled = match pool {
-            Pool::MaxOverTime => {
-                let most = graph.reduce("ReduceMax", &states, 0);
-                let clips = graph.transpose(&most, &[1, 0, 2]);
+        let pooled = match pooling {
+            SequencePooling::MaxOverTime => {
+                let maximum = graph.reduce("ReduceMax", &states, 0);
+                let clips = graph.transpose(&maximum, &[1, 0, 2]);
                 graph.reshape(&clips, &[0, 2 * hidden as i64])
             }
-            Pool::LastStep => {
+            SequencePooling::LastStep => {
                 let last = graph.integers(&[-1]);
                 let last = graph.node("Gather", &[&states, &last]);
                 let clips = graph.transpose(&last, &[2, 0, 1, 3]);
-                let fours = graph.reshape(&clips, &[0, hidden as i64 / 2, 4]);
-                graph.reduce("ReduceMax", &fours, 2)
+                let groups = graph.reshape(&clips, &[0, hidden as i64 / 2, 4]);
+                graph.reduce("ReduceMax", &groups, 2)
             }
         };
         let weight = graph.constant(Tensor::matrix("linear.weight", linear.weight.slice(s![.., ..])));

@@ -1,27 +1,27 @@
-//! Batches of sequences of any length, packed without padding between them.
+//! Packed batches of sequences of different lengths.
 
 use ndarray::Array2;
 use rand::Rng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use crate::classify::SequenceSample;
 use crate::classify::numeric::Real;
 use crate::dataset::Dataset;
-use crate::recipe::SequenceSample;
 
-/// Which rows of a clip make its sequence.
+/// Selects the rows of a clip that form its sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
-    /// Rows at the most; at least 1.
+pub struct SequenceWindow {
+    /// Maximum number of rows, at least 1.
     pub length: usize,
-    /// Which rows of a longer clip.
+    /// Selection of the rows of longer clips.
     pub sample: SequenceSample,
-    /// Whether a shorter clip is brought to `length` by rows of zeros in front, which then count as any other row.
+    /// `true` if shorter clips are padded to `length` with rows of zeros at the front. Padding is not masked.
     pub pad: bool,
 }
 
-impl Window {
-    /// The rows of a clip of `count`, in rising order; `None` is a row of zeros. Random windows are drawn from `random`, or
-    /// lie in the middle where there is none.
+impl SequenceWindow {
+    /// Returns the selected rows of a clip with `count` rows in ascending order; `None` is a row of zeros. Random windows are
+    /// drawn from `random`; without it they are centered.
     pub fn rows(&self, count: usize, random: Option<&mut Xoshiro256PlusPlus>) -> Vec<Option<usize>> {
         let length = self.length;
         if count <= length {
@@ -40,35 +40,41 @@ impl Window {
     }
 }
 
-/// A batch of sequences: their rows step by step, at each step those of the clips that last so long, the longest clip
-/// first (as PyTorch's `PackedSequence`). So no step works on rows that are not there.
+/// A batch of sequences in the layout of PyTorch's `PackedSequence`: the rows of all clips at step 0, then those at step 1 of
+/// the clips that are long enough, and so on, longest clip first. There are no padding rows to process.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Packed<T> {
-    /// The rows of all steps, one step after the other, (R, D).
+pub struct PackedBatch<T> {
+    /// Rows of all steps, step by step, (R, D).
     pub rows: Array2<T>,
-    /// How many clips have a row at each step, T of them, falling.
+    /// Number of clips at each of the T steps, non-increasing.
     pub counts: Vec<usize>,
-    /// The first row of each step, T + 1 of them.
+    /// First row of each step, T + 1 values.
     pub offsets: Vec<usize>,
-    /// The clips (places in what was packed), the longest first.
+    /// Positions of the clips in the list that was packed, longest clip first.
     pub order: Vec<usize>,
 }
 
-impl<T: Real> Packed<T> {
-    /// Packs the clips `chosen` of `data`.
-    pub fn new(data: &Dataset, chosen: &[usize], window: Window, mut random: Option<&mut Xoshiro256PlusPlus>) -> Self {
-        let sequences: Vec<Vec<Option<usize>>> = chosen
+impl<T: Real> PackedBatch<T> {
+    /// Packs the clips `clips` of `data`.
+    pub fn new(
+        data: &Dataset,
+        clips: &[usize],
+        window: SequenceWindow,
+        mut random: Option<&mut Xoshiro256PlusPlus>,
+    ) -> Self {
+        let sequences: Vec<Vec<Option<usize>>> = clips
             .iter()
             .map(|&clip| {
                 let rows = window.rows(data.offsets[clip + 1] - data.offsets[clip], random.as_deref_mut());
                 rows.into_iter().map(|row| row.map(|row| data.offsets[clip] + row)).collect()
             })
             .collect();
-        let mut order: Vec<usize> = (0..chosen.len()).collect();
-        order.sort_by_key(|&place| std::cmp::Reverse(sequences[place].len()));
-        let steps = order.first().map_or(0, |&place| sequences[place].len());
-        let counts: Vec<usize> =
-            (0..steps).map(|step| order.iter().take_while(|&&place| sequences[place].len() > step).count()).collect();
+        let mut order: Vec<usize> = (0..clips.len()).collect();
+        order.sort_by_key(|&position| std::cmp::Reverse(sequences[position].len()));
+        let steps = order.first().map_or(0, |&position| sequences[position].len());
+        let counts: Vec<usize> = (0..steps)
+            .map(|step| order.iter().take_while(|&&position| sequences[position].len() > step).count())
+            .collect();
         let mut offsets = vec![0];
         offsets.extend(counts.iter().scan(0, |sum, count| {
             *sum += count;
@@ -76,9 +82,9 @@ impl<T: Real> Packed<T> {
         }));
         let mut rows = Array2::zeros((offsets[steps], data.dim()));
         for step in 0..steps {
-            for (place, &clip) in order[..counts[step]].iter().enumerate() {
-                if let Some(row) = sequences[clip][step] {
-                    rows.row_mut(offsets[step] + place).zip_mut_with(&data.rows.row(row), |to, &from| {
+            for (offset, &position) in order[..counts[step]].iter().enumerate() {
+                if let Some(row) = sequences[position][step] {
+                    rows.row_mut(offsets[step] + offset).zip_mut_with(&data.rows.row(row), |to, &from| {
                         *to = T::of(f64::from(from));
                     });
                 }
@@ -87,12 +93,12 @@ impl<T: Real> Packed<T> {
         Self { rows, counts, offsets, order }
     }
 
-    /// Number of clips.
+    /// Returns the number of clips.
     pub fn clips(&self) -> usize {
         self.order.len()
     }
 
-    /// The rows of step `step`.
+    /// Returns the rows of step `step`.
     pub fn step(&self, step: usize) -> std::ops::Range<usize> {
         self.offsets[step]..self.offsets[step + 1]
     }
@@ -104,8 +110,8 @@ mod tests {
     use rand::SeedableRng;
 
     #[test]
-    fn a_window_has_the_asked_for_rows() {
-        let window = |sample, pad| Window { length: 4, sample, pad };
+    fn windows_select_the_expected_rows() {
+        let window = |sample, pad| SequenceWindow { length: 4, sample, pad };
         let some = |rows: &[usize]| rows.iter().copied().map(Some).collect::<Vec<_>>();
         assert_eq!(window(SequenceSample::Truncate, false).rows(9, None), some(&[0, 1, 2, 3]));
         assert_eq!(window(SequenceSample::RandomWindow, false).rows(9, None), some(&[2, 3, 4, 5]));
@@ -124,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn packing_keeps_every_row_at_its_step() {
+    fn packing_orders_rows_by_step() {
         let rows = Array2::from_shape_fn((7, 2), |(row, column)| (10 * row + column) as f32);
         let data = Dataset {
             ids: vec!["a".into(), "b".into(), "c".into()],
@@ -134,8 +140,8 @@ mod tests {
             targets: Array2::zeros((3, 2)),
             classes: vec!["x".into(), "y".into()],
         };
-        let window = Window { length: 3, sample: SequenceSample::Truncate, pad: false };
-        let packed = Packed::<f64>::new(&data, &[2, 0, 1], window, None);
+        let window = SequenceWindow { length: 3, sample: SequenceSample::Truncate, pad: false };
+        let packed = PackedBatch::<f64>::new(&data, &[2, 0, 1], window, None);
         assert_eq!((packed.order, packed.counts, packed.offsets), (vec![2, 1, 0], vec![3, 2, 1], vec![0, 3, 5, 6]));
         assert_eq!(packed.rows.column(0).to_vec(), [20.0, 0.0, 60.0, 30.0, 10.0, 40.0]);
     }

@@ -1,14 +1,14 @@
-//! Batch normalization over the clips of a batch.
+//! Batch normalization.
 
 use ndarray::{Array1, ArrayView2, ArrayViewMut2};
 
 use super::Parameter;
 use crate::classify::numeric::Real;
 
-/// `y = γ·(x − mean)/√(variance + ε) + β` per feature, as `torch.nn.BatchNorm1d` (Ioffe & Szegedy 2015).
+/// `y = γ·(x − mean)/√(variance + ε) + β` per feature, as in `torch.nn.BatchNorm1d` (Ioffe & Szegedy 2015).
 ///
-/// In training the mean and the biased variance (divided by the batch size) of the batch; afterwards running averages,
-/// which take a tenth of each batch's mean and of its unbiased variance (divided by the batch size − 1).
+/// Training uses the mean and the biased variance (divided by the batch size) of the batch, and updates running averages of
+/// the mean and the unbiased variance (divided by the batch size − 1). Prediction uses the running averages.
 #[derive(Debug, Clone)]
 pub struct BatchNorm<T> {
     /// γ.
@@ -19,9 +19,9 @@ pub struct BatchNorm<T> {
     pub running_mean: Array1<T>,
     /// Running unbiased variance.
     pub running_variance: Array1<T>,
-    /// Gradient by γ.
+    /// Gradient of γ.
     pub weight_gradient: Array1<T>,
-    /// Gradient by β.
+    /// Gradient of β.
     pub bias_gradient: Array1<T>,
     mean: Array1<T>,
     variance: Array1<T>,
@@ -32,10 +32,10 @@ pub struct BatchNorm<T> {
 impl<T: Real> BatchNorm<T> {
     /// ε.
     pub const EPSILON: f64 = 1e-5;
-    /// Share of a new batch in the running averages.
+    /// Weight of a new batch in the running averages.
     pub const MOMENTUM: f64 = 0.1;
 
-    /// γ = 1, β = 0, running mean 0 and variance 1, for `features` features.
+    /// Creates a layer with γ = 1, β = 0, running mean 0 and running variance 1 for `features` features.
     pub fn new(features: usize) -> Self {
         let (zeros, ones) = (Array1::zeros(features), Array1::ones(features));
         Self {
@@ -52,8 +52,8 @@ impl<T: Real> BatchNorm<T> {
         }
     }
 
-    /// Training pass over a batch (N ≥ 2, features): `input` becomes x̂, the normalized input, which
-    /// [`BatchNorm::backward`] needs, and `output` becomes γ·x̂ + β.
+    /// Runs the training pass over a batch (N ≥ 2, features): replaces `input` by the normalized input x̂, which
+    /// [`BatchNorm::backward`] needs, and sets `output` to γ·x̂ + β.
     pub fn forward_training(&mut self, mut input: ArrayViewMut2<'_, T>, mut output: ArrayViewMut2<'_, T>) {
         let count = T::of(input.nrows() as f64);
         self.mean.fill(T::zero());
@@ -74,11 +74,11 @@ impl<T: Real> BatchNorm<T> {
         self.variance /= count;
 
         let momentum = T::of(Self::MOMENTUM);
-        let kept = T::one() - momentum;
+        let retained = T::one() - momentum;
         let unbias = momentum * count / (count - T::one());
-        self.running_mean.zip_mut_with(&self.mean, |running, &mean| *running = kept * *running + momentum * mean);
+        self.running_mean.zip_mut_with(&self.mean, |running, &mean| *running = retained * *running + momentum * mean);
         self.running_variance
-            .zip_mut_with(&self.variance, |running, &variance| *running = kept * *running + unbias * variance);
+            .zip_mut_with(&self.variance, |running, &variance| *running = retained * *running + unbias * variance);
 
         let epsilon = T::of(Self::EPSILON);
         self.scale.assign(&self.variance);
@@ -95,7 +95,7 @@ impl<T: Real> BatchNorm<T> {
         }
     }
 
-    /// Prediction: normalizes in place by the running averages.
+    /// Normalizes a batch in place by the running averages, for prediction.
     pub fn forward_running(&self, mut batch: ArrayViewMut2<'_, T>) {
         let epsilon = T::of(Self::EPSILON);
         let scale = self.running_variance.mapv(|variance| T::one() / (variance + epsilon).sqrt()) * &self.weight;
@@ -106,9 +106,11 @@ impl<T: Real> BatchNorm<T> {
         }
     }
 
-    /// Turns the gradient by the output into that by the input, in place; keeps those by γ and β. `normalized` is x̂.
+    /// Replaces the gradient of the output by the gradient of the input, and computes the gradients of γ and β. `normalized`
+    /// is x̂.
     ///
-    /// With g the gradient by the output: by γ Σ g·x̂, by β Σ g, by x γ/√(variance + ε)·(g − mean(g) − x̂·mean(g·x̂)).
+    /// With the gradient of the output g, the gradients are Σ g·x̂ for γ, Σ g for β, and
+    /// γ/√(variance + ε)·(g − mean(g) − x̂·mean(g·x̂)) for x.
     pub fn backward(&mut self, normalized: ArrayView2<'_, T>, mut gradient: ArrayViewMut2<'_, T>) {
         let count = T::of(gradient.nrows() as f64);
         self.weight_gradient.fill(T::zero());
@@ -116,31 +118,33 @@ impl<T: Real> BatchNorm<T> {
         for (row, normalized) in gradient.rows().into_iter().zip(normalized.rows()) {
             let row = row.to_slice().expect("activations are contiguous");
             let normalized = normalized.to_slice().expect("activations are contiguous");
-            let by_weight = self.weight_gradient.as_slice_mut().expect("contiguous");
-            let by_bias = self.bias_gradient.as_slice_mut().expect("contiguous");
-            for (((by_weight, by_bias), &g), &x) in by_weight.iter_mut().zip(by_bias).zip(row).zip(normalized) {
-                *by_weight += g * x;
-                *by_bias += g;
+            let weight_gradient = self.weight_gradient.as_slice_mut().expect("contiguous");
+            let bias_gradient = self.bias_gradient.as_slice_mut().expect("contiguous");
+            for (((weight_gradient, bias_gradient), &g), &x) in
+                weight_gradient.iter_mut().zip(bias_gradient).zip(row).zip(normalized)
+            {
+                *weight_gradient += g * x;
+                *bias_gradient += g;
             }
         }
-        // γ/√(variance + ε), then the two means times it.
+        // `scale` is γ/√(variance + ε), `shift` is mean(g), `mean` is mean(g·x̂).
         self.scale *= &self.weight;
         self.shift.assign(&self.bias_gradient);
         self.shift /= count;
         self.mean.assign(&self.weight_gradient);
         self.mean /= count;
-        let (scale, of_gradient, of_product) =
+        let (scale, mean_gradient, mean_product) =
             (contiguous(&self.scale), contiguous(&self.shift), contiguous(&self.mean));
         for (mut row, normalized) in gradient.rows_mut().into_iter().zip(normalized.rows()) {
             let row = row.as_slice_mut().expect("activations are contiguous");
             let normalized = normalized.to_slice().expect("activations are contiguous");
             for (i, (g, &x)) in row.iter_mut().zip(normalized).enumerate() {
-                *g = scale[i] * (*g - of_gradient[i] - x * of_product[i]);
+                *g = scale[i] * (*g - mean_gradient[i] - x * mean_product[i]);
             }
         }
     }
 
-    /// γ, then β.
+    /// Returns γ, then β.
     pub fn parameters(&mut self) -> [Parameter<'_, T>; 2] {
         [
             Parameter {
@@ -155,6 +159,6 @@ impl<T: Real> BatchNorm<T> {
     }
 }
 
-fn contiguous<T>(of: &Array1<T>) -> &[T] {
-    of.as_slice().expect("a feature vector is contiguous")
+fn contiguous<T>(vector: &Array1<T>) -> &[T] {
+    vector.as_slice().expect("vectors are contiguous")
 }

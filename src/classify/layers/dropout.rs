@@ -5,8 +5,8 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::classify::numeric::Real;
 
-/// Inverted dropout: in training each value is 0 with probability p, else divided by 1 − p (Srivastava et al. 2014, scaled
-/// as `torch.nn.Dropout`). The random numbers are drawn in order on one thread, so that they depend on the seed alone.
+/// Inverted dropout: in training each value is set to 0 with probability p and otherwise divided by 1 − p (Srivastava et
+/// al. 2014, scaled as in `torch.nn.Dropout`). Random numbers are drawn on one thread, so that they depend on the seed only.
 #[derive(Debug, Clone)]
 pub struct Dropout {
     probability: f32,
@@ -14,26 +14,29 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// Dropout of probability `probability`, in [0, 1).
+    /// Creates a dropout layer with probability `probability`, in [0, 1).
+    ///
+    /// # Panics
+    /// Panics if `probability` is not in [0, 1).
     pub fn new(probability: f32, random: Xoshiro256PlusPlus) -> Self {
-        assert!((0.0..1.0).contains(&probability), "the probability of dropout is in [0, 1)");
+        assert!((0.0..1.0).contains(&probability), "the dropout probability is in [0, 1)");
         Self { probability, random }
     }
 
-    /// Applies a fresh mask to `values` and, so that the backward pass needs no mask of its own, to `derivative` too.
+    /// Applies a new random mask to `values` and to `derivative`; the backward pass therefore needs no mask.
     pub fn forward_training<T: Real>(&mut self, values: &mut [T], derivative: &mut [T]) {
         if self.probability == 0.0 {
             return;
         }
         let threshold = (f64::from(self.probability) * (1u64 << 32) as f64) as u64 as u32;
-        let kept = T::of(1.0 / (1.0 - f64::from(self.probability)));
+        let scale = T::of(1.0 / (1.0 - f64::from(self.probability)));
         const BLOCK: usize = 64;
         let mut factors = [T::zero(); BLOCK];
         for (values, derivative) in values.chunks_mut(BLOCK).zip(derivative.chunks_mut(BLOCK)) {
             for pair in factors.chunks_exact_mut(2) {
                 let bits = self.random.next_u64();
-                pair[0] = if bits as u32 >= threshold { kept } else { T::zero() };
-                pair[1] = if (bits >> 32) as u32 >= threshold { kept } else { T::zero() };
+                pair[0] = if bits as u32 >= threshold { scale } else { T::zero() };
+                pair[1] = if (bits >> 32) as u32 >= threshold { scale } else { T::zero() };
             }
             for ((value, derivative), &factor) in values.iter_mut().zip(derivative).zip(&factors) {
                 *value *= factor;
@@ -49,7 +52,7 @@ mod tests {
     use rand::SeedableRng;
 
     #[test]
-    fn drops_the_asked_for_share_and_keeps_the_mean() {
+    fn drops_the_requested_share_and_preserves_the_mean() {
         let mut dropout = Dropout::new(0.3, Xoshiro256PlusPlus::seed_from_u64(1));
         let (mut values, mut derivative) = (vec![1f32; 100_001], vec![2f32; 100_001]);
         dropout.forward_training(&mut values, &mut derivative);

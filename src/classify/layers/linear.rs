@@ -1,28 +1,28 @@
-//! The fully connected layer.
+//! Fully connected layer.
 
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 use rand::RngCore;
 
 use super::Parameter;
 use crate::classify::numeric::Real;
-use crate::matrix::{Into, multiply};
+use crate::matrix::{Accumulate, multiply};
 
-/// `y = x·Wᵀ + b`, as `torch.nn.Linear`.
+/// `y = x·Wᵀ + b`, as in `torch.nn.Linear`.
 #[derive(Debug, Clone)]
 pub struct Linear<T> {
     /// W, (outputs, inputs).
     pub weight: Array2<T>,
     /// b, (outputs).
     pub bias: Array1<T>,
-    /// Gradient by W.
+    /// Gradient of W.
     pub weight_gradient: Array2<T>,
-    /// Gradient by b.
+    /// Gradient of b.
     pub bias_gradient: Array1<T>,
 }
 
 impl<T: Real> Linear<T> {
-    /// A layer with PyTorch's default initialization: weights and biases uniform in ±1/√inputs (He et al. 2015, with
-    /// a = √5).
+    /// Creates a layer with PyTorch's default initialization: weights and biases uniform in ±1/√inputs (He et al. 2015,
+    /// with a = √5).
     pub fn new(inputs: usize, outputs: usize, random: &mut impl RngCore) -> Self {
         let bound = 1.0 / (inputs as f64).sqrt();
         let mut draw = || T::of(((random.next_u64() >> 11) as f64 / (1u64 << 53) as f64 * 2.0 - 1.0) * bound);
@@ -31,9 +31,12 @@ impl<T: Real> Linear<T> {
         Self::from_parameters(weight, bias)
     }
 
-    /// A layer of given W, (outputs, inputs), and b, (outputs).
+    /// Creates a layer with the given W, (outputs, inputs), and b, (outputs).
+    ///
+    /// # Panics
+    /// Panics if the shapes do not match.
     pub fn from_parameters(weight: Array2<T>, bias: Array1<T>) -> Self {
-        assert_eq!(weight.nrows(), bias.len(), "a linear layer has one bias an output");
+        assert_eq!(weight.nrows(), bias.len(), "a linear layer has one bias per output");
         Self {
             weight_gradient: Array2::zeros(weight.dim()),
             bias_gradient: Array1::zeros(bias.len()),
@@ -42,13 +45,13 @@ impl<T: Real> Linear<T> {
         }
     }
 
-    /// `output` (batch, outputs) from `input` (batch, inputs).
+    /// Computes `output` (batch, outputs) from `input` (batch, inputs).
     pub fn forward(&self, input: ArrayView2<'_, T>, mut output: ArrayViewMut2<'_, T>, threads: usize) {
         output.assign(&self.bias);
-        multiply(input, self.weight.t(), output, Into::Add, threads);
+        multiply(input, self.weight.t(), output, Accumulate::Yes, threads);
     }
 
-    /// Gradients from that by the output: by W and b (kept in the layer), and by the input where it is asked for.
+    /// Computes the gradients of W and b (stored in the layer) and, if requested, of the input from the gradient of the output.
     pub fn backward(
         &mut self,
         input: ArrayView2<'_, T>,
@@ -56,17 +59,17 @@ impl<T: Real> Linear<T> {
         input_gradient: Option<ArrayViewMut2<'_, T>>,
         threads: usize,
     ) {
-        multiply(output_gradient.t(), input, self.weight_gradient.view_mut(), Into::Overwrite, threads);
+        multiply(output_gradient.t(), input, self.weight_gradient.view_mut(), Accumulate::No, threads);
         self.bias_gradient.fill(T::zero());
         for row in output_gradient.rows() {
             self.bias_gradient += &row;
         }
         if let Some(input_gradient) = input_gradient {
-            multiply(output_gradient, self.weight.view(), input_gradient, Into::Overwrite, threads);
+            multiply(output_gradient, self.weight.view(), input_gradient, Accumulate::No, threads);
         }
     }
 
-    /// W, then b.
+    /// Returns W, then b.
     pub fn parameters(&mut self) -> [Parameter<'_, T>; 2] {
         [
             Parameter {

@@ -1,7 +1,7 @@
-//! The building blocks of trained networks, each with its forward and its backward pass.
+//! Layers of trained networks, each with its forward and its backward pass.
 //!
-//! A batch is a matrix with one clip a row. Layers hold parameters and their gradients; activations live in buffers that
-//! the network owns, so that a training step allocates nothing. Names, layouts and defaults are PyTorch's.
+//! A batch is a matrix with one clip per row. Layers own their parameters and gradients. Activations are in buffers that the
+//! network owns, so that a training step does not allocate. Names, layouts and defaults are PyTorch's.
 
 mod batch_norm;
 mod dropout;
@@ -15,10 +15,10 @@ pub use gelu::Gelu;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 
-/// A parameter with its gradient, as an optimizer sees it. Both in the layer's order, of one length.
+/// A parameter and its gradient as flat slices of equal length, for an optimizer.
 pub struct Parameter<'a, T> {
-    /// The values.
+    /// Values.
     pub values: &'a mut [T],
-    /// The gradient of the loss by each of them.
+    /// Gradient of the loss with respect to each value.
     pub gradient: &'a [T],
 }

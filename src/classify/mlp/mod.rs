@@ -1,78 +1,115 @@
-//! The multi-layer perceptron: its classifier and its model.
+//! Multi-layer perceptron: settings, classifier and model.
 
 pub mod network;
 
 use ndarray::{Array2, ArrayViewMut2};
+use serde::{Deserialize, Serialize};
 
 use super::layers::{BatchNorm, Dropout, Linear, Parameter};
 use super::loss::{self, Loss};
+use super::registry::{dropout_probability, positive};
 use super::standardize::check_dim;
-use super::training::{Learner, Streams, Trainer, measure};
-use super::{Classifier, Exporter, Fitted, Fitting, Model, Tensor, Tensors};
+use super::training::{RandomStreams, Trainable, score_name};
+use super::{
+    Capabilities, Classifier, ClassifierDefinition, Exporter, FitContext, FitOutput, Model, Tensor, Tensors, Trainer,
+};
 use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
 use crate::matrix::default_threads;
-use crate::recipe;
-use network::Network;
+use network::MlpNetwork;
 
-/// Linear → BatchNorm1d → GELU → Dropout → Linear, and softmax for one label a clip, the sigmoid for several; trained as
-/// [`Trainer`] says.
+/// Settings of the multi-layer perceptron; the table `[classify.mlp]` of a recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub struct MlpSettings {
+    /// Hidden units.
+    #[arg(long, value_name = "N")]
+    pub hidden: usize,
+    /// Dropout probability.
+    #[arg(long, value_name = "P")]
+    pub dropout: f32,
+}
+
+impl Default for MlpSettings {
+    fn default() -> Self {
+        Self { hidden: 512, dropout: 0.5 }
+    }
+}
+
+impl ClassifierDefinition for MlpSettings {
+    const CAPABILITIES: Capabilities = Capabilities { sequences: false, trained: true };
+
+    fn validate(&self) -> std::result::Result<(), String> {
+        positive("classify.mlp.hidden", self.hidden)?;
+        dropout_probability("classify.mlp.dropout", self.dropout)
+    }
+
+    fn build(&self, trainer: &Trainer) -> Box<dyn Classifier> {
+        Box::new(Perceptron { settings: self.clone(), trainer: trainer.clone() })
+    }
+
+    fn restore(tensors: &Tensors, task: Task) -> Result<Box<dyn Model>> {
+        Ok(Box::new(MlpModel::restore(tensors, task)?))
+    }
+}
+
+/// Linear → BatchNorm1d → GELU → Dropout → Linear, with softmax for one label per clip and sigmoid for several; trained by
+/// [`Trainer`].
 pub struct Perceptron {
     /// The network.
-    pub settings: recipe::Mlp,
-    /// Its training.
+    pub settings: MlpSettings,
+    /// The training loop.
     pub trainer: Trainer,
 }
 
 impl Classifier for Perceptron {
-    fn fit(&self, data: &Dataset, valid: &Dataset, fitting: &mut Fitting<'_>) -> Result<Fitted> {
-        if data.len() < 2 {
+    fn fit(&self, train: &Dataset, valid: &Dataset, context: &mut FitContext<'_>) -> Result<FitOutput> {
+        if train.len() < 2 {
             return Err(Error::Data(format!(
-                "{} training clip{}, and batch normalization needs at least two",
-                data.len(),
-                if data.len() == 1 { "" } else { "s" }
+                "batch normalization needs at least two training clips, but there is {}",
+                if train.is_empty() { "none" } else { "only one" }
             )));
         }
-        data.vectors()?;
+        train.vectors()?;
         valid.vectors()?;
-        let Streams { mut weights, dropout, .. } = Streams::new(fitting.seed);
-        let (inputs, outputs) = (data.dim(), data.classes.len());
-        let learner = Pupil {
-            network: Network::new(inputs, self.settings.hidden, outputs, &mut weights, fitting.threads),
+        let RandomStreams { mut weights, dropout, .. } = RandomStreams::new(context.seed);
+        let (inputs, outputs) = (train.dim(), train.classes.len());
+        let state = TrainingState {
+            network: MlpNetwork::new(inputs, self.settings.hidden, outputs, &mut weights, context.threads),
             dropout: Dropout::new(self.settings.dropout, dropout),
             batch: Array2::zeros((0, inputs)),
             targets: Array2::zeros((0, outputs)),
         };
-        let trained = self.trainer.train(learner, data, valid, fitting)?;
-        Ok(Fitted {
-            model: Box::new(MlpModel { network: trained.network.network, task: fitting.task }),
+        let trained = self.trainer.train(state, train, valid, context)?;
+        Ok(FitOutput {
+            model: Box::new(MlpModel { network: trained.network.network, task: context.task }),
             curves: trained.curves,
-            measure: measure(fitting.task),
-            kept_epoch: Some(trained.kept),
+            score_name: score_name(context.task),
+            kept_epoch: Some(trained.kept_epoch),
             notes: trained.notes,
         })
     }
 }
 
-/// The network in training, with its batch.
-struct Pupil {
-    network: Network<f32>,
+/// The network during training, with the buffers of a batch.
+struct TrainingState {
+    network: MlpNetwork<f32>,
     dropout: Dropout,
     batch: Array2<f32>,
     targets: Array2<f32>,
 }
 
-impl Learner for Pupil {
-    fn learn(&mut self, data: &Dataset, chosen: &[usize], loss: &Loss, logits: ArrayViewMut2<'_, f32>) -> f64 {
-        if self.batch.nrows() != chosen.len() {
-            self.batch = Array2::zeros((chosen.len(), data.dim()));
-            self.targets = Array2::zeros((chosen.len(), data.classes.len()));
+impl Trainable for TrainingState {
+    fn train_step(&mut self, data: &Dataset, batch: &[usize], loss: &Loss, logits: ArrayViewMut2<'_, f32>) -> f64 {
+        if self.batch.nrows() != batch.len() {
+            self.batch = Array2::zeros((batch.len(), data.dim()));
+            self.targets = Array2::zeros((batch.len(), data.classes.len()));
         }
-        for (row, &clip) in chosen.iter().enumerate() {
+        for (row, &clip) in batch.iter().enumerate() {
             self.batch.row_mut(row).assign(&data.rows.row(clip));
             self.targets.row_mut(row).assign(&data.targets.row(clip));
         }
-        self.network.learn(self.batch.view(), self.targets.view(), loss, &mut self.dropout, logits)
+        self.network.train_step(self.batch.view(), self.targets.view(), loss, &mut self.dropout, logits)
     }
 
     fn logits(&self, data: &Dataset) -> Array2<f32> {
@@ -88,18 +125,19 @@ impl Learner for Pupil {
     }
 }
 
-/// See [`Perceptron`]. Its tensors have the names of a `torch.nn.Sequential(Linear, BatchNorm1d, GELU, Dropout, Linear)`.
+/// The fitted model of [`Perceptron`]. Tensor names are those of `torch.nn.Sequential(Linear, BatchNorm1d, GELU, Dropout,
+/// Linear)`.
 #[derive(Debug, Clone)]
 pub struct MlpModel {
-    network: Network<f32>,
+    network: MlpNetwork<f32>,
     task: Task,
 }
 
 impl MlpModel {
-    /// The model of saved tensors, for the task it was fitted to.
+    /// Restores the model from its saved tensors; `task` is the task it was fitted to.
     ///
     /// # Errors
-    /// A tensor is missing or misshapen.
+    /// Returns an error if a tensor is missing or has a wrong shape.
     pub fn restore(tensors: &Tensors, task: Task) -> Result<Self> {
         let weight = tensors.matrix("0.weight")?;
         let hidden = weight.nrows();
@@ -112,7 +150,7 @@ impl MlpModel {
         let weight = tensors.matrix_of("4.weight", hidden)?;
         let bias = tensors.vector_of("4.bias", weight.nrows())?;
         let second = Linear::from_parameters(weight, bias);
-        Ok(Self { network: Network::from_layers(first, norm, second, default_threads()), task })
+        Ok(Self { network: MlpNetwork::from_layers(first, norm, second, default_threads()), task })
     }
 }
 
@@ -125,7 +163,7 @@ impl Model for MlpModel {
     }
 
     fn tensors(&self) -> Vec<Tensor> {
-        let Network { first, norm, second, .. } = &self.network;
+        let MlpNetwork { first, norm, second, .. } = &self.network;
         vec![
             Tensor::matrix("0.weight", first.weight.view()),
             Tensor::vector("0.bias", first.bias.view()),
@@ -146,13 +184,13 @@ impl Model for MlpModel {
         let parameters = ["1.weight", "1.bias", "1.running_mean", "1.running_var"];
         let hidden = graph.batch_norm(&hidden, parameters, BatchNorm::<f32>::EPSILON);
         // GELU: x/2 · (1 + erf(x/√2)).
-        let root = graph.scalar(std::f32::consts::SQRT_2);
+        let sqrt_2 = graph.scalar(std::f32::consts::SQRT_2);
         let one = graph.scalar(1.0);
         let half = graph.scalar(0.5);
-        let scaled = graph.node("Div", &[&hidden, &root]);
-        let error = graph.node("Erf", &[&scaled]);
-        let below = graph.node("Add", &[&error, &one]);
-        let product = graph.node("Mul", &[&hidden, &below]);
+        let scaled = graph.node("Div", &[&hidden, &sqrt_2]);
+        let erf = graph.node("Erf", &[&scaled]);
+        let sum = graph.node("Add", &[&erf, &one]);
+        let product = graph.node("Mul", &[&hidden, &sum]);
         let active = graph.node("Mul", &[&product, &half]);
         let logits = graph.linear(&active, "4.weight", "4.bias");
         graph.scores(&logits, self.task)

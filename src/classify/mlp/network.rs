@@ -1,4 +1,4 @@
-//! Linear → BatchNorm1d → GELU → Dropout → Linear: forward, backward and parameters.
+//! Linear → BatchNorm1d → GELU → Dropout → Linear: forward and backward passes.
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rand::RngCore;
@@ -7,10 +7,10 @@ use crate::classify::layers::{BatchNorm, Dropout, Gelu, Linear, Parameter};
 use crate::classify::loss::Loss;
 use crate::classify::numeric::Real;
 
-/// The network, with the buffers of a training step. As a `torch.nn.Sequential` its layers are 0 (linear), 1 (batch
-/// norm), 2 (GELU), 3 (dropout) and 4 (linear).
+/// A multi-layer perceptron with the buffers of a training step. Layers are numbered as in `torch.nn.Sequential`: 0 (linear),
+/// 1 (batch normalization), 2 (GELU), 3 (dropout) and 4 (linear).
 #[derive(Debug, Clone)]
-pub struct Network<T> {
+pub struct MlpNetwork<T> {
     /// Layer 0.
     pub first: Linear<T>,
     /// Layer 1.
@@ -21,33 +21,37 @@ pub struct Network<T> {
     buffers: Buffers<T>,
 }
 
-/// Activations of one batch; each has room for the largest batch seen, and serves its first rows.
+/// Activations of one batch. Each buffer has the size of the largest batch so far; a smaller batch uses its first rows.
 #[derive(Debug, Clone)]
 struct Buffers<T> {
-    /// x̂ of the batch norm, (batch, hidden).
+    /// x̂ of the batch normalization, (batch, hidden).
     normalized: Array2<T>,
     /// After dropout, (batch, hidden).
     hidden: Array2<T>,
-    /// Gradient by the hidden activations, on its way back through dropout, GELU and batch norm, (batch, hidden).
+    /// Gradient of the hidden activations; updated in place by the backward passes of dropout, GELU and batch normalization,
+    /// (batch, hidden).
     gradient: Array2<T>,
     /// Derivative of GELU times the dropout mask, (batch, hidden).
     derivative: Array2<T>,
-    /// Logits, then their gradient, (batch, classes).
+    /// Logits, replaced by their gradient, (batch, classes).
     logits: Array2<T>,
 }
 
-impl<T: Real> Network<T> {
-    /// A network of freshly drawn weights that uses up to `threads` threads.
+impl<T: Real> MlpNetwork<T> {
+    /// Creates a network with random weights that uses up to `threads` threads.
     pub fn new(inputs: usize, hidden: usize, outputs: usize, random: &mut impl RngCore, threads: usize) -> Self {
         let first = Linear::new(inputs, hidden, random);
         let second = Linear::new(hidden, outputs, random);
         Self::from_layers(first, BatchNorm::new(hidden), second, threads)
     }
 
-    /// A network of given layers.
+    /// Creates a network from its layers.
+    ///
+    /// # Panics
+    /// Panics if the shapes of the layers do not match.
     pub fn from_layers(first: Linear<T>, norm: BatchNorm<T>, second: Linear<T>, threads: usize) -> Self {
         let (hidden, outputs) = (first.bias.len(), second.bias.len());
-        assert!(norm.weight.len() == hidden && second.weight.ncols() == hidden, "the layers fit each other");
+        assert!(norm.weight.len() == hidden && second.weight.ncols() == hidden, "the shapes of the layers match");
         let empty = Array2::zeros((0, hidden));
         let buffers = Buffers {
             normalized: empty.clone(),
@@ -59,9 +63,9 @@ impl<T: Real> Network<T> {
         Self { first, norm, second, threads, buffers }
     }
 
-    /// Forward and backward over one batch (N ≥ 2, inputs) with multi-hot targets (N, classes): leaves every parameter's
-    /// gradient in its layer, writes the logits (N, classes), and gives the loss.
-    pub fn learn(
+    /// Runs the forward and backward passes over one batch (N ≥ 2, inputs) with multi-hot targets (N, classes): stores the
+    /// gradient of every parameter in its layer, writes the logits (N, classes) and returns the loss.
+    pub fn train_step(
         &mut self,
         input: ArrayView2<'_, T>,
         targets: ArrayView2<'_, f32>,
@@ -70,7 +74,7 @@ impl<T: Real> Network<T> {
         mut outputs: ArrayViewMut2<'_, T>,
     ) -> f64 {
         let count = input.nrows();
-        self.buffers.make_room(count);
+        self.buffers.reserve(count);
         let Buffers { normalized, hidden, gradient, derivative, logits } = &mut self.buffers;
         let mut normalized = normalized.slice_mut(s![..count, ..]);
         let mut hidden = hidden.slice_mut(s![..count, ..]);
@@ -81,9 +85,9 @@ impl<T: Real> Network<T> {
         self.first.forward(input, normalized.view_mut(), self.threads);
         self.norm.forward_training(normalized.view_mut(), hidden.view_mut());
         let values = hidden.as_slice_mut().expect("buffers are contiguous");
-        let slopes = derivative.as_slice_mut().expect("buffers are contiguous");
-        Gelu.forward_training(values, slopes);
-        dropout.forward_training(values, slopes);
+        let derivatives = derivative.as_slice_mut().expect("buffers are contiguous");
+        Gelu.forward_training(values, derivatives);
+        dropout.forward_training(values, derivatives);
         self.second.forward(hidden.view(), logits.view_mut(), self.threads);
 
         outputs.assign(&logits);
@@ -95,7 +99,7 @@ impl<T: Real> Network<T> {
         value
     }
 
-    /// Logits (N, classes) of clips (N, inputs) with running averages and without dropout, block by block.
+    /// Computes the logits (N, classes) of clips (N, inputs) in evaluation mode, in blocks of clips.
     pub fn logits(&self, input: ArrayView2<'_, T>) -> Array2<T> {
         const BLOCK: usize = 256;
         let mut logits = Array2::zeros((input.nrows(), self.second.bias.len()));
@@ -113,7 +117,7 @@ impl<T: Real> Network<T> {
         self.second.forward(hidden.view(), output, self.threads);
     }
 
-    /// `0.weight`, `0.bias`, `1.weight`, `1.bias`, `4.weight`, `4.bias`.
+    /// Returns `0.weight`, `0.bias`, `1.weight`, `1.bias`, `4.weight` and `4.bias`.
     pub fn parameters(&mut self) -> [Parameter<'_, T>; 6] {
         let [a, b] = self.first.parameters();
         let [c, d] = self.norm.parameters();
@@ -121,7 +125,7 @@ impl<T: Real> Network<T> {
         [a, b, c, d, e, f]
     }
 
-    /// Everything a prediction needs: the parameters and the running averages.
+    /// Returns everything that predictions depend on: the parameters and the running averages.
     pub fn state(&mut self) -> [&mut [T]; 8] {
         let Self { first, norm, second, .. } = self;
         let [weight, bias, mean, variance] =
@@ -134,7 +138,7 @@ impl<T: Real> Network<T> {
 }
 
 impl<T: Real> Buffers<T> {
-    fn make_room(&mut self, count: usize) {
+    fn reserve(&mut self, count: usize) {
         if self.hidden.nrows() < count {
             for buffer in
                 [&mut self.normalized, &mut self.hidden, &mut self.gradient, &mut self.derivative, &mut self.logits]
@@ -153,25 +157,25 @@ mod tests {
     use rand_xoshiro::Xoshiro256PlusPlus;
 
     #[test]
-    fn gradients_agree_with_finite_differences() {
+    fn gradients_match_finite_differences() {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(3);
         let (n, inputs, hidden, classes) = (7, 5, 6, 4);
-        let mut network = Network::<f64>::new(inputs, hidden, classes, &mut random, 1);
+        let mut network = MlpNetwork::<f64>::new(inputs, hidden, classes, &mut random, 1);
         let mut noise = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64 * 2.0 - 1.0;
         let x = Array2::from_shape_simple_fn((n, inputs), &mut noise);
         for parameter in network.parameters() {
             parameter.values.iter_mut().for_each(|v| *v += 0.3 * noise());
         }
         let targets = Array2::from_shape_fn((n, classes), |(i, c)| f32::from(i % classes == c));
-        // The same mask every time: the generator is cloned before use.
+        // The generator is cloned before use, so that every pass has the same mask.
         let dropout = Dropout::new(0.4, Xoshiro256PlusPlus::seed_from_u64(5));
         let loss = Loss::CrossEntropy { weights: None };
-        let learn = |network: &mut Network<f64>| {
+        let train_step = |network: &mut MlpNetwork<f64>| {
             let mut logits = Array2::zeros((n, classes));
-            network.learn(x.view(), targets.view(), &loss, &mut dropout.clone(), logits.view_mut())
+            network.train_step(x.view(), targets.view(), &loss, &mut dropout.clone(), logits.view_mut())
         };
-        let loss_of = |network: &Network<f64>| learn(&mut network.clone());
-        learn(&mut network);
+        let loss_of = |network: &MlpNetwork<f64>| train_step(&mut network.clone());
+        train_step(&mut network);
         let step = 1e-5;
         for which in 0..6 {
             for i in 0..network.parameters()[which].values.len() {
@@ -182,7 +186,7 @@ mod tests {
                 };
                 let numeric = (shifted(step) - shifted(-step)) / (2.0 * step);
                 let exact = network.parameters()[which].gradient[i];
-                assert!((numeric - exact).abs() < 1e-8, "parameter {which}, element {i}: {exact} against {numeric}");
+                assert!((numeric - exact).abs() < 1e-8, "parameter {which}, element {i}: {exact} vs. {numeric}");
             }
         }
     }

@@ -5,7 +5,7 @@ use pulp::Arch;
 
 use super::distance::{Number, squared_distance};
 use super::rows::BLOCK_ROWS;
-use crate::matrix::{Into as Product, multiply};
+use crate::matrix::{Accumulate, multiply};
 
 /// Buffers of one thread.
 pub(super) struct Scratch {
@@ -89,7 +89,7 @@ impl Scorer {
             .expect("the slice has this many values");
         let scores = &mut scratch.scores[..clusters * count];
         let out = ArrayViewMut2::from_shape((clusters, count), scores).expect("the slice has this many values");
-        multiply(self.doubled.view(), rows.t(), out, Product::Overwrite, 1);
+        multiply(self.doubled.view(), rows.t(), out, Accumulate::No, 1);
         let Scratch { scores, nearest, min, second, .. } = scratch;
         let (nearest, min, second) = (&mut nearest[..count], &mut min[..count], &mut second[..count]);
         nearest.fill(0);

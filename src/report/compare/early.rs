@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use ndarray::{Array2, Axis, concatenate};
 
 use super::{Entry, Kind, part_of};
-use crate::classify::{About, experiment};
+use crate::classify::{ClassifierKind, FitSettings, ModelMetadata, experiment};
 use crate::dataset::{Dataset, DatasetSplits};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
-use crate::recipe::{ClassifierKind, Recipe};
+use crate::recipe::Recipe;
 use crate::store::FeatureStore;
 
 /// One store of the fusion, as its run used it.
@@ -47,12 +47,16 @@ pub fn fuse(entries: &[Entry], threads: usize) -> Result<Option<Entry>> {
     let data = side_by_side(&members.iter().map(|member| &member.data).collect::<Vec<_>>())?;
 
     let first = &members[0];
-    let mut settings = first.recipe.classify.clone();
-    settings.classifier = ClassifierKind::Mlp;
-    settings.standardize = true;
-    settings.seeds = 1;
-    let about = About::of(first.store.provenance(), &first.recipe);
-    let experiment = experiment::run(&data, &settings, about, threads, &mut |_, _| {})?;
+    let classify = &first.recipe.classify;
+    let settings = FitSettings {
+        classifier: classify.classifier_settings(ClassifierKind::Mlp),
+        standardize: true,
+        seeds: 1,
+        ..classify.fit_settings()
+    };
+    let pooling = ClassifierKind::Mlp.pooling(classify.pooling);
+    let metadata = ModelMetadata::new(first.store.provenance(), &first.recipe.method, ClassifierKind::Mlp, pooling);
+    let experiment = experiment::run(&data, &settings, metadata, threads, &mut |_, _| {})?;
     let methods: Vec<&str> = members.iter().map(|member| member.method.as_str()).collect();
     let extract_seconds = members.iter().map(|member| {
         let seconds = member.store.provenance().extract_seconds;

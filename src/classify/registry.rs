@@ -1,0 +1,199 @@
+//! The registered classifiers.
+//!
+//! `for_each_classifier` is the only list of classifiers. The kinds, the settings tables of recipes, the flags of
+//! kinoprobe-classify, `--help` and the tests that cover every classifier derive from it. Everything else about a
+//! classifier is in its own file, behind [`ClassifierDefinition`].
+
+use serde::{Deserialize, Serialize};
+
+use super::{Classifier, Model, Tensors, Trainer};
+use crate::dataset::Task;
+use crate::error::Result;
+use crate::store::Pooling;
+
+/// Expands `$define!` with the description, kind, name and settings type of every classifier.
+macro_rules! for_each_classifier {
+    ($define:ident) => {
+        $define! {
+            /// Multi-layer perceptron.
+            Mlp = mlp: crate::classify::MlpSettings,
+            /// Bidirectional LSTM over sequences of rows.
+            Bilstm = bilstm: crate::classify::BilstmSettings,
+            /// Logistic regression: multinomial for one label per clip, one-vs-rest for several.
+            Logistic = logistic: crate::classify::LogisticSettings,
+            /// Gaussian naive Bayes.
+            Bayes = bayes: crate::classify::BayesSettings,
+            /// k nearest neighbors.
+            Knn = knn: crate::classify::KnnSettings,
+            /// Class frequencies of the training split.
+            Constant = constant: crate::classify::ConstantSettings,
+        }
+    };
+}
+pub(crate) use for_each_classifier;
+
+/// What a classifier reads, and which shared settings it uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Capabilities {
+    /// Reads sequences of rows (pooling `none`) instead of one vector per clip.
+    pub sequences: bool,
+    /// Uses the training loop of [`Trainer`], and with it `[classify.loss]`, `[classify.training]`, `[classify.optimizer]`,
+    /// `[classify.schedule]` and several seeds. Other classifiers are deterministic.
+    pub trained: bool,
+}
+
+/// The definition of a classifier, implemented by its settings: a table of recipes (through serde) whose keys are also
+/// flags (through clap).
+pub trait ClassifierDefinition: clap::Args {
+    /// What the classifier supports.
+    const CAPABILITIES: Capabilities;
+
+    /// Checks the ranges of the settings.
+    ///
+    /// # Errors
+    /// Returns a message that names the recipe key if a value is out of range.
+    fn validate(&self) -> std::result::Result<(), String>;
+
+    /// Returns the flags that these settings ignore, and the setting that makes them ineffective.
+    fn unused_flags(&self) -> (&'static [&'static str], String) {
+        (&[], String::new())
+    }
+
+    /// Creates the classifier. `trainer` is used by trained classifiers only.
+    fn build(&self, trainer: &Trainer) -> Box<dyn Classifier>;
+
+    /// Restores a model of this classifier from its saved tensors; `task` is the task it was fitted to.
+    ///
+    /// # Errors
+    /// Returns an error if a tensor is missing or has a wrong shape.
+    fn restore(tensors: &Tensors, task: Task) -> Result<Box<dyn Model>>;
+}
+
+macro_rules! define_classifiers {
+    ($($(#[$doc:meta])* $kind:ident = $name:ident: $settings:ty,)*) => {
+        /// The kinds of classifiers.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+        #[serde(rename_all = "lowercase")]
+        pub enum ClassifierKind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl ClassifierKind {
+            /// All kinds, in order of registration.
+            pub const ALL: &[Self] = &[$(Self::$kind),*];
+
+            /// Returns the name used in flags, recipes and files.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => stringify!($name),)*
+                }
+            }
+
+            /// Returns what the classifier supports.
+            pub fn capabilities(self) -> Capabilities {
+                match self {
+                    $(Self::$kind => <$settings as ClassifierDefinition>::CAPABILITIES,)*
+                }
+            }
+
+            /// Returns the flags of the classifier's own settings.
+            pub(crate) fn flags(self) -> Vec<clap::Arg> {
+                match self {
+                    $(Self::$kind => flags_of::<$settings>(),)*
+                }
+            }
+
+            /// Returns the default settings of the classifier.
+            pub fn default_settings(self) -> ClassifierSettings {
+                match self {
+                    $(Self::$kind => ClassifierSettings::$kind(Default::default()),)*
+                }
+            }
+
+            /// Restores the bare model (without standardization) from its saved tensors.
+            pub(super) fn restore(self, tensors: &Tensors, task: Task) -> Result<Box<dyn Model>> {
+                match self {
+                    $(Self::$kind => <$settings as ClassifierDefinition>::restore(tensors, task),)*
+                }
+            }
+        }
+
+        /// The settings of one classifier.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum ClassifierSettings {
+            $($(#[$doc])* $kind($settings),)*
+        }
+
+        impl ClassifierSettings {
+            /// Returns the kind of the classifier.
+            pub fn kind(&self) -> ClassifierKind {
+                match self {
+                    $(Self::$kind(_) => ClassifierKind::$kind,)*
+                }
+            }
+
+            /// Returns the flags that these settings ignore; see [`ClassifierDefinition::unused_flags`].
+            pub(crate) fn unused_flags(&self) -> (&'static [&'static str], String) {
+                match self {
+                    $(Self::$kind(settings) => settings.unused_flags(),)*
+                }
+            }
+
+            /// Creates the classifier; see [`ClassifierDefinition::build`].
+            pub(super) fn build(&self, trainer: &Trainer) -> Box<dyn Classifier> {
+                match self {
+                    $(Self::$kind(settings) => settings.build(trainer),)*
+                }
+            }
+        }
+    };
+}
+for_each_classifier!(define_classifiers);
+
+impl ClassifierKind {
+    /// Returns the pooling that this classifier reads if a recipe asks for `pooling`: always `none` for a classifier of
+    /// sequences, and the mean instead of `none` for the others.
+    pub fn pooling(self, pooling: Pooling) -> Pooling {
+        match (self.capabilities().sequences, pooling) {
+            (true, _) => Pooling::None,
+            (false, Pooling::None) => Pooling::Mean,
+            (false, pooling) => pooling,
+        }
+    }
+}
+
+/// Returns the flags of a settings table. None of them is required.
+pub(crate) fn flags_of<T: clap::Args>() -> Vec<clap::Arg> {
+    T::augment_args_for_update(clap::Command::new("settings")).get_arguments().cloned().collect()
+}
+
+/// Checks that a setting is at least 1.
+pub(crate) fn positive(key: &str, value: usize) -> std::result::Result<(), String> {
+    if value == 0 { Err(format!("{key} must be at least 1")) } else { Ok(()) }
+}
+
+/// Checks that a setting is finite and not negative.
+pub(crate) fn non_negative(key: &str, value: f64) -> std::result::Result<(), String> {
+    if value.is_finite() && value >= 0.0 { Ok(()) } else { Err(format!("{key} must be a finite number ≥ 0")) }
+}
+
+/// Checks that a setting is a dropout probability.
+pub(crate) fn dropout_probability(key: &str, value: f32) -> std::result::Result<(), String> {
+    if (0.0..1.0).contains(&value) { Ok(()) } else { Err(format!("{key} must be in [0, 1)")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn names_are_the_same_in_flags_recipes_and_files() {
+        for &kind in ClassifierKind::ALL {
+            assert_eq!(kind.to_possible_value().unwrap().get_name(), kind.name());
+            assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{}\"", kind.name()));
+            assert_eq!(kind.default_settings().kind(), kind);
+        }
+    }
+}

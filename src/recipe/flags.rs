@@ -1,0 +1,335 @@
+//! Flags that override single values of a recipe.
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, FromArgMatches};
+
+use super::{Classify, Recipe};
+use crate::classify::{ClassifierKind, LossSettings, OptimizerSettings, ScheduleSettings, TrainingSettings, flags_of};
+use crate::extract::Extractor;
+use crate::media::Sampling;
+use crate::posters::By;
+use crate::store::Pooling;
+
+const HEADING: &str = "Values of the recipe";
+
+/// Flags of kinoprobe-extract for values of `[sampling]` and `[extractor]`.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = HEADING)]
+pub struct ExtractionFlags {
+    /// Evenly spaced frames per clip or shot (sampling kinds even, shots)
+    #[arg(long)]
+    pub frames: Option<usize>,
+    /// Frames per window (sampling kind windows)
+    #[arg(long)]
+    pub length: Option<usize>,
+    /// Frame rate of the resampled clip, in frames per second (sampling kind windows)
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Maximum number of windows (sampling kind windows)
+    #[arg(long)]
+    pub count: Option<usize>,
+    /// Distance between selected frames (sampling kind all)
+    #[arg(long)]
+    pub every: Option<usize>,
+    /// Maximum number of frames per clip, evenly spaced (sampling kind all)
+    #[arg(long)]
+    pub most: Option<usize>,
+    /// Maximum number of keypoints per frame (extractor kind sift)
+    #[arg(long)]
+    pub keypoints: Option<usize>,
+    /// Batch size (extractor kind network)
+    #[arg(long)]
+    pub batch: Option<usize>,
+    /// Name of the network's card (extractor kind network)
+    #[arg(long)]
+    pub card: Option<String>,
+}
+
+impl ExtractionFlags {
+    /// Overrides values of `recipe`.
+    pub(super) fn apply(&self, recipe: &mut Recipe) -> Result<(), String> {
+        let (mut frames, mut length, mut rate, mut count) = (None, None, None, None);
+        let (mut every, mut most) = (None, None);
+        match &mut recipe.sampling {
+            Sampling::Even { frames: value } | Sampling::Shots { frames: value } => frames = Some(value),
+            Sampling::All { every: e, most: m } => (every, most) = (Some(e), Some(m)),
+            Sampling::Windows { length: l, rate: r, count: c } => (length, rate, count) = (Some(l), Some(r), Some(c)),
+        }
+        let (mut keypoints, mut batch, mut card) = (None, None, None);
+        match &mut recipe.extractor {
+            Extractor::Network { card: c, batch: b } => (card, batch) = (Some(c), Some(b)),
+            Extractor::Sift { keypoints: value } => keypoints = Some(value),
+        }
+        set("frames", &self.frames, frames)?;
+        set("length", &self.length, length)?;
+        set("rate", &self.rate, rate)?;
+        set("count", &self.count, count)?;
+        set("every", &self.every, every)?;
+        set("most", &self.most.map(Some), most)?;
+        set("keypoints", &self.keypoints, keypoints)?;
+        set("batch", &self.batch, batch)?;
+        set("card", &self.card, card)
+    }
+}
+
+/// Sets a recipe value to that of a flag. `target` is `None` if the recipe has no such key.
+fn set<T: Clone>(name: &str, value: &Option<T>, target: Option<&mut T>) -> Result<(), String> {
+    match (value, target) {
+        (None, _) => Ok(()),
+        (Some(value), Some(target)) => {
+            *target = value.clone();
+            Ok(())
+        }
+        (Some(_), None) => {
+            Err(format!("--{name} does not apply: the recipe's sampling and extractor have no such key"))
+        }
+    }
+}
+
+/// Flags of kinoprobe-classify for values of `[classify]`. They derive from the settings of the recipe and of the registered
+/// classifiers.
+#[derive(Debug, Clone, Default)]
+pub struct ClassifyFlags {
+    matches: Option<ArgMatches>,
+}
+
+/// A flag, and the classifiers that support it.
+struct Flag {
+    arg: clap::Arg,
+    /// Help text of each group of classifiers, in order of registration.
+    help: Vec<(Vec<ClassifierKind>, String)>,
+}
+
+impl Flag {
+    fn new(arg: clap::Arg, kinds: Vec<ClassifierKind>) -> Self {
+        let help = arg.get_help().map(|help| help.to_string()).unwrap_or_default();
+        Self { arg, help: vec![(kinds, help)] }
+    }
+
+    fn id(&self) -> &str {
+        self.arg.get_id().as_str()
+    }
+
+    fn kinds(&self) -> Vec<ClassifierKind> {
+        self.help.iter().flat_map(|(kinds, _)| kinds.clone()).collect()
+    }
+
+    fn add(&mut self, kind: ClassifierKind, other: &clap::Arg) {
+        let help = other.get_help().map(|help| help.to_string()).unwrap_or_default();
+        match self.help.iter_mut().find(|(_, known)| *known == help) {
+            Some((kinds, _)) => kinds.push(kind),
+            None => self.help.push((vec![kind], help)),
+        }
+    }
+
+    /// Returns the clap argument. Its help names the classifiers unless all support it.
+    fn into_arg(self) -> clap::Arg {
+        if self.kinds().len() == ClassifierKind::ALL.len() {
+            return self.arg.help_heading(HEADING);
+        }
+        let help: Vec<String> = self.help.iter().map(|(kinds, help)| format!("{}: {help}", names(kinds))).collect();
+        self.arg.help(help.join("; ")).help_heading(HEADING)
+    }
+}
+
+fn names(kinds: &[ClassifierKind]) -> String {
+    kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ")
+}
+
+/// Returns all flags: those of `[classify]`, of the training loop, and of every classifier's own settings.
+fn flags() -> Vec<Flag> {
+    let all = ClassifierKind::ALL.to_vec();
+    let trained: Vec<ClassifierKind> = all.iter().copied().filter(|kind| kind.capabilities().trained).collect();
+    let mut flags: Vec<Flag> = flags_of::<Classify>()
+        .into_iter()
+        .map(|arg| {
+            let kinds = if arg.get_id() == "seeds" { trained.clone() } else { all.clone() };
+            Flag::new(arg, kinds)
+        })
+        .collect();
+    for &kind in ClassifierKind::ALL {
+        for arg in kind.flags() {
+            match flags.iter_mut().find(|flag| flag.arg.get_id() == arg.get_id()) {
+                Some(flag) => flag.add(kind, &arg),
+                None => flags.push(Flag::new(arg, vec![kind])),
+            }
+        }
+    }
+    let training = [
+        flags_of::<LossSettings>(),
+        flags_of::<TrainingSettings>(),
+        flags_of::<OptimizerSettings>(),
+        flags_of::<ScheduleSettings>(),
+    ];
+    flags.extend(training.into_iter().flatten().map(|arg| Flag::new(arg, trained.clone())));
+    flags
+}
+
+impl clap::Args for ClassifyFlags {
+    fn augment_args(command: Command) -> Command {
+        command.args(flags().into_iter().map(Flag::into_arg))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ClassifyFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self { matches: Some(matches.clone()) })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.matches = Some(matches.clone());
+        Ok(())
+    }
+}
+
+impl ClassifyFlags {
+    /// Overrides values of `classify`, and resolves its pooling for the chosen classifier.
+    ///
+    /// # Errors
+    /// Returns a message that names the flag if the chosen classifier, or another chosen setting, does not support it.
+    pub(super) fn apply(&self, classify: &mut Classify) -> Result<(), String> {
+        if let Some(matches) = &self.matches {
+            let mut update = || -> Result<(), clap::Error> {
+                classify.update_from_arg_matches(matches)?;
+                classify.loss.update_from_arg_matches(matches)?;
+                classify.training.update_from_arg_matches(matches)?;
+                classify.optimizer.update_from_arg_matches(matches)?;
+                classify.schedule.update_from_arg_matches(matches)?;
+                classify.update_classifier(matches)
+            };
+            update().map_err(|error| error.to_string())?;
+            let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+            check_support(classify, &given)?;
+            if classify.by != Some(By::Year) && !given("window") {
+                classify.window = None;
+            }
+        }
+        classify.pooling = classify.classifier.pooling(classify.pooling);
+        Ok(())
+    }
+}
+
+/// Checks that every given flag has an effect.
+fn check_support(classify: &Classify, given: &dyn Fn(&str) -> bool) -> Result<(), String> {
+    let kind = classify.classifier;
+    let flags = flags();
+    let long = |flag: &Flag| flag.arg.get_long().expect("every flag has a long name").to_string();
+    for flag in flags.iter().filter(|flag| given(flag.id())) {
+        let kinds = flag.kinds();
+        if !kinds.contains(&kind) {
+            return Err(format!(
+                "--{} does not apply to classifier {}; classifiers with this option: {}",
+                long(flag),
+                kind.name(),
+                names(&kinds)
+            ));
+        }
+    }
+    let unused = [
+        classify.classifier_settings(kind).unused_flags(),
+        classify.loss.unused_flags(),
+        classify.optimizer.unused_flags(),
+        classify.schedule.unused_flags(),
+    ];
+    for (ids, setting) in unused {
+        if let Some(flag) = flags.iter().find(|flag| ids.contains(&flag.id()) && given(flag.id())) {
+            return Err(format!("--{} does not apply to {setting}", long(flag)));
+        }
+    }
+    if given("pooling") && kind.pooling(classify.pooling) != classify.pooling {
+        let sequences = kind.capabilities().sequences;
+        let kinds = ClassifierKind::ALL.iter().copied().filter(|kind| kind.capabilities().sequences != sequences);
+        let kinds = names(&kinds.collect::<Vec<_>>());
+        return Err(match classify.pooling {
+            Pooling::None => format!(
+                "--pooling none yields sequences, but classifier {} needs one vector per clip; use mean or max, or a \
+                 classifier of sequences: {kinds}",
+                kind.name()
+            ),
+            _ => format!(
+                "--pooling does not apply to classifier {}, which reads sequences; classifiers with this option: {kinds}",
+                kind.name()
+            ),
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        flags: ClassifyFlags,
+    }
+
+    fn apply(arguments: &[&str]) -> Result<Classify, String> {
+        let parsed = Arguments::try_parse_from([&["classify"], arguments].concat()).map_err(|e| e.to_string())?;
+        let mut classify = Classify::default();
+        parsed.flags.apply(&mut classify)?;
+        Ok(classify)
+    }
+
+    #[test]
+    fn flags_override_the_settings_of_the_chosen_classifier() {
+        let classify = apply(&["--hidden", "7", "--loss", "focal", "--focal-gamma", "1", "--seeds", "3"]).unwrap();
+        assert_eq!((classify.mlp.hidden, classify.bilstm.hidden, classify.seeds), (7, 256, 3));
+        assert_eq!((classify.loss.focal_gamma, classify.training.epochs), (1.0, 100));
+        let classify = apply(&["--classifier", "bilstm", "--hidden", "7"]).unwrap();
+        assert_eq!((classify.mlp.hidden, classify.bilstm.hidden, classify.pooling), (512, 7, Pooling::None));
+        assert_eq!(apply(&["--classifier", "knn", "--neighbors", "2"]).unwrap().knn.neighbors, 2);
+        assert_eq!(apply(&[]).unwrap(), Classify::default());
+    }
+
+    #[test]
+    fn every_flag_is_accepted_by_exactly_the_classifiers_that_support_it() {
+        for flag in flags() {
+            let (long, supporters) = (flag.arg.get_long().unwrap().to_string(), flag.kinds());
+            let given = |id: &str| id == flag.id();
+            for &kind in ClassifierKind::ALL {
+                // The error about another setting names that setting, not the classifier.
+                let classify =
+                    Classify { classifier: kind, pooling: kind.pooling(Pooling::Mean), ..Classify::default() };
+                let message = check_support(&classify, &given).err().unwrap_or_default();
+                let refused = message.contains(&format!("--{long} does not apply to classifier {};", kind.name()));
+                assert_eq!(refused, !supporters.contains(&kind), "--{long}, {}: {message}", kind.name());
+            }
+        }
+    }
+
+    #[test]
+    fn flags_without_effect_are_errors_that_name_the_flag() {
+        for (arguments, expected) in [
+            ("--classifier logistic --loss-weights balanced", "--loss-weights does not apply to classifier logistic"),
+            ("--classifier knn --hidden 4", "classifiers with this option: mlp, bilstm"),
+            ("--classifier bayes --seeds 2", "--seeds does not apply to classifier bayes"),
+            ("--pooling none", "needs one vector per clip"),
+            ("--classifier bilstm --pooling max", "which reads sequences"),
+            ("--schedule constant --restart-every 3", "--restart-every does not apply to schedule constant"),
+            ("--momentum 0.5", "--momentum does not apply to optimizer adamw"),
+            ("--margin 0.1", "--margin does not apply to the default loss"),
+            ("--classifier bilstm --compat movienet-prediction --length 4", "--length does not apply to compat"),
+            ("--classifier forest", "possible values: mlp, bilstm, logistic, bayes, knn, constant"),
+        ] {
+            let error = apply(&arguments.split(' ').collect::<Vec<_>>()).unwrap_err();
+            assert!(error.contains(expected), "{arguments}: {error}");
+        }
+    }
+
+    #[test]
+    fn help_names_the_classifiers_of_each_flag() {
+        use clap::CommandFactory;
+        let help = Arguments::command().render_long_help().to_string();
+        for expected in ["mlp: Hidden units; bilstm: Hidden units per direction", "mlp, bilstm: Dropout probability"] {
+            assert!(help.contains(expected), "{help}");
+        }
+    }
+}
