@@ -3,7 +3,6 @@
 pub mod progress;
 
 use std::process::ExitCode;
-use std::sync::OnceLock;
 
 use crate::cancel::CancellationToken;
 use crate::error::Error;
@@ -51,12 +50,10 @@ pub fn run(program: &str, body: impl FnOnce() -> anyhow::Result<Outcome>) -> Exi
     }
 }
 
-static TOKEN: OnceLock<CancellationToken> = OnceLock::new();
-
 /// Installs a handler for SIGINT (Ctrl-C) and SIGTERM, and returns the token that it cancels. A second signal ends the
 /// process immediately, with exit code 130.
 pub fn catch_interrupts() -> CancellationToken {
-    let token = TOKEN.get_or_init(CancellationToken::default).clone();
+    let token = CancellationToken::default();
     let cancelled = token.clone();
     let handler = ctrlc::set_handler(move || {
         if cancelled.cancel() {
@@ -66,9 +63,4 @@ pub fn catch_interrupts() -> CancellationToken {
     });
     debug_assert!(handler.is_ok(), "catch_interrupts is called once");
     token
-}
-
-/// Returns `true` if the token of [`catch_interrupts`] is cancelled.
-pub fn interrupted() -> bool {
-    TOKEN.get().is_some_and(CancellationToken::is_cancelled)
 }
