@@ -1,7 +1,7 @@
-//! Posters: a model of genres for each year, all in one folder with `posters.json`.
+//! Sets of genre models for posters, one per year, in a folder with `posters.json`.
 //!
-//! Each model is an ordinary run's folder below it; [`years`] says which clips a year's model learns from and is measured on,
-//! and [`heads`] scores pictures with them.
+//! Each model is a subfolder with the files of a run. [`years`] selects the clips of each year's model, and [`heads`] scores
+//! images with the models.
 
 pub mod heads;
 pub mod years;
@@ -18,11 +18,11 @@ use crate::evaluate::{Predictions, SplitMetrics};
 
 pub use heads::{Head, PosterModels, Scores};
 
-/// The file's name in the folder of a set of models.
+/// File name in the folder of a set of models.
 pub const FILE: &str = "posters.json";
-/// Its format, and the version of its layout.
+/// Format and format version of the file.
 const FORMAT: (&str, u32) = ("kinoprobe-posters", 1);
-/// The numbers that stand for a model: keys of [`SplitMetrics::values`].
+/// The metrics of a model in posters.json: keys of [`SplitMetrics::values`].
 pub const METRICS: [&str; 6] = ["map", "binary_accuracy", "top_1", "top_3", "top_5", "r_precision"];
 
 /// Number of models that are trained.
@@ -53,62 +53,62 @@ impl Default for MinClips {
     }
 }
 
-/// The object of posters.json: the models of a folder, and what they read.
+/// The contents of posters.json: the models of a folder and the features they read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Posters {
     /// `kinoprobe-posters`.
     pub format: String,
     /// 1.
     pub format_version: u32,
-    /// The method whose features the models read.
+    /// Method of the features.
     pub method: String,
-    /// The card of the network that makes them.
+    /// Card of the network that computes the features.
     pub card: String,
-    /// Which weights it has: `published`, `registry`, `file`, `seeded`.
+    /// Weights of the network: `published`, `registry`, `file`, `seeded`.
     pub weights: String,
-    /// SHA-256 of what made the features.
+    /// SHA-256 of the network.
     pub model_sha256: String,
-    /// Whether that was a network of seeded (untrained) weights.
+    /// `true` if the network has seeded (untrained) weights.
     pub untrained: bool,
-    /// Whether the models learnt from posters that kinoprobe drew.
+    /// `true` if the models were trained on generated posters.
     pub demo: bool,
-    /// The labels, C of them, the same for every model, in the order of its scores.
+    /// The C labels of all models, in the order of the scores.
     pub labels: Vec<String>,
-    /// What there is one model of.
+    /// Number of models.
     pub by: By,
-    /// How many years the training clips of a year's model span; `None` for the year alone.
+    /// Number of years that the training clips of a year's model span; `None` for the year alone.
     pub window: Option<i32>,
-    /// The years' models, by rising year.
+    /// The models of years, in ascending order.
     pub years: Vec<YearModel>,
-    /// The model of all clips.
+    /// The model for all clips.
     pub overall: Option<OverallModel>,
 }
 
-/// The model of a year.
+/// A model for one year.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct YearModel {
     /// The year.
     pub year: i32,
-    /// Its run's folder, below that of posters.json.
+    /// Folder of the run, relative to that of posters.json.
     pub folder: String,
-    /// From which score on each of the C labels is given: tuned on the year's validation clips, 0.5 for a label they lack.
+    /// Score thresholds of the C labels, tuned on the validation clips of the year; 0.5 for labels without validation clips.
     pub thresholds: Vec<f32>,
-    /// Labeled clips of each split, the training clips being those of the window.
+    /// Number of labeled clips of each split. Training clips are those of the window.
     pub clips: Clips,
-    /// The [`METRICS`] that have a value, on the year's test clips (without any, its validation clips), in [0, 1].
+    /// The defined [`METRICS`] on the test clips of the year (or its validation clips if there are none), in [0, 1].
     pub metrics: BTreeMap<String, f64>,
 }
 
-/// The model of all clips.
+/// The model for all clips.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OverallModel {
-    /// Its run's folder, below that of posters.json.
+    /// Folder of the run, relative to that of posters.json.
     pub folder: String,
-    /// As those of a year, tuned on all validation clips.
+    /// Score thresholds of the C labels, tuned on all validation clips.
     pub thresholds: Vec<f32>,
 }
 
-/// Labeled clips of each split.
+/// Number of labeled clips of each split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clips {
     /// Training.
@@ -120,7 +120,7 @@ pub struct Clips {
 }
 
 impl Posters {
-    /// What is common to all models, without any; to be filled in.
+    /// Creates an empty set.
     pub fn new() -> Self {
         Self {
             format: FORMAT.0.into(),
@@ -142,15 +142,15 @@ impl Posters {
     /// Reads the posters.json of the folder `dir`.
     ///
     /// # Errors
-    /// It is missing, is no JSON, or is of another format or version.
+    /// Returns an error if the file is missing, is not JSON, or has another format or version.
     pub fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(FILE);
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-        let wrong = |message: String| Error::Table { path: path.clone(), line: None, message };
+        let invalid = |message: String| Error::Table { path: path.clone(), line: None, message };
         let posters: Self =
-            serde_json::from_str(&text).map_err(|error| wrong(format!("no models of posters: {error}")))?;
+            serde_json::from_str(&text).map_err(|error| invalid(format!("not a set of poster models: {error}")))?;
         if (posters.format.as_str(), posters.format_version) != FORMAT {
-            return Err(wrong(format!(
+            return Err(invalid(format!(
                 "format `{}` version {}, not `{}` version {}: run kinoprobe-classify --by again",
                 posters.format, posters.format_version, FORMAT.0, FORMAT.1
             )));
@@ -158,13 +158,13 @@ impl Posters {
         Ok(posters)
     }
 
-    /// Writes the posters.json of the folder `dir` under a temporary name and renames it, so that it is never half there.
+    /// Writes posters.json to the folder `dir` atomically (temporary file and rename).
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let (path, partial) = (dir.join(FILE), dir.join(FILE).with_extension("json.partial"));
-        let text = serde_json::to_string_pretty(self).expect("it is plain data");
+        let text = serde_json::to_string_pretty(self).expect("the set serializes to JSON");
         std::fs::write(&partial, text + "\n").map_err(Error::io(&partial))?;
         std::fs::rename(&partial, &path).map_err(Error::io(&path))
     }
@@ -176,15 +176,15 @@ impl Default for Posters {
     }
 }
 
-/// One threshold for each class of the predictions: that with the highest F1 on them, 0.5 for a label that none has, and for
-/// all where there are no predictions.
+/// Computes the threshold with the highest F1 of each class on the validation predictions. The threshold is 0.5 for classes
+/// without clips, and for all classes if there are no predictions.
 pub fn thresholds(val: Option<&Predictions>, classes: usize) -> Vec<f32> {
     let tuned = val.and_then(Thresholds::tune);
     tuned
         .map_or(vec![DEFAULT_THRESHOLD; classes], |tuned| tuned.per_label.iter().map(|label| label.threshold).collect())
 }
 
-/// The [`METRICS`] of a part that have a value.
+/// Returns the defined [`METRICS`] of a split.
 pub fn metrics(measured: &SplitMetrics) -> BTreeMap<String, f64> {
     METRICS.into_iter().filter_map(|key| Some((key.to_string(), measured.value(key)?))).collect()
 }
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_is_the_contract_and_reads_back() {
+    fn written_files_have_the_documented_layout() {
         let folder = tempfile::tempdir().unwrap();
         let set = Posters {
             method: "effnet".into(),

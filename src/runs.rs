@@ -56,7 +56,7 @@ impl Job<'_> {
         let experiment = experiment::run(data, &recipe.classify.fit_settings(), metadata, self.threads, progress)?;
         experiment.saved.save(out)?;
         let fit = Fit {
-            clips: years::count(data),
+            clips: years::count_clips(data),
             model: experiment.splits.clone(),
             constant: experiment.constant_predictions,
         };

@@ -62,9 +62,9 @@ struct Arguments {
     /// Print the recipe that would be used, and stop.
     #[arg(long)]
     dry_run: bool,
-    /// Print the names of the classifiers, and stop.
-    #[arg(long)]
-    list_classifiers: bool,
+    /// Print the names of the classifiers (of those that support --OPTION), and stop.
+    #[arg(long, value_name = "OPTION")]
+    list_classifiers: Option<Option<String>>,
     /// Print neither progress nor tables.
     #[arg(long)]
     quiet: bool,
@@ -100,8 +100,12 @@ fn main() -> ExitCode {
 }
 
 fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    if arguments.list_classifiers {
-        ClassifierKind::ALL.iter().for_each(|kind| println!("{}", kind.name()));
+    if let Some(option) = &arguments.list_classifiers {
+        let kinds = match option {
+            None => ClassifierKind::ALL.to_vec(),
+            Some(name) => ClassifyFlags::supporters(name).with_context(|| format!("there is no option --{name}"))?,
+        };
+        kinds.iter().for_each(|kind| println!("{}", kind.name()));
         return Ok(Outcome::Done);
     }
     let files = arguments.files()?;

@@ -1,4 +1,4 @@
-//! The models of a set, ready to score pictures.
+//! The loaded models of a set, which score images.
 
 use std::path::{Component, Path};
 
@@ -10,44 +10,44 @@ use crate::classify::SavedModel;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 
-/// A model of the set, ready to score.
+/// A loaded model of the set.
 pub struct Head {
-    /// The genres it knows, as indices into the set's labels, in the order of its scores.
+    /// The genres of the model in the order of its scores, as indices into the labels of the set.
     pub labels: Vec<usize>,
-    /// From which score on a genre is given; one for each of its genres.
+    /// Score thresholds of the genres of the model.
     pub thresholds: Vec<f32>,
     saved: SavedModel,
 }
 
-/// All models of a set, ready to score.
+/// All loaded models of a set.
 pub struct PosterModels {
-    /// What the set is.
+    /// The contents of posters.json.
     pub posters: Posters,
-    /// One for each of its years.
+    /// One model per year.
     pub years: Vec<Head>,
-    /// The model of all posters, where there is one.
+    /// The model for all posters, if there is one.
     pub overall: Option<Head>,
 }
 
-/// Scores of one picture.
+/// Scores of one image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scores {
-    /// For each year the scores of its model's genres.
+    /// Scores of the genres of each year's model.
     pub years: Vec<Vec<f32>>,
-    /// The scores of the model of all posters, where there is one.
+    /// Scores of the model for all posters, if there is one.
     pub overall: Option<Vec<f32>>,
 }
 
 impl PosterModels {
-    /// Reads the posters.json of the folder `dir` and the models it names.
+    /// Reads the posters.json of the folder `dir` and the models it lists.
     ///
     /// # Errors
-    /// As [`Posters::read`]; it names no model, or a value does not fit another; a model is missing, was fitted to other
-    /// features, or does not fit what is said of it.
+    /// Returns an error if posters.json cannot be read (see [`Posters::read`]), lists no model or is inconsistent, or if a model
+    /// is missing, was fitted to other features, or does not match posters.json.
     pub fn load(dir: &Path) -> Result<Self> {
         let posters = Posters::read(dir)?;
-        let wrong = |message: String| Error::Config { path: dir.join(FILE), message };
-        check(&posters).map_err(wrong)?;
+        let invalid = |message: String| Error::Config { path: dir.join(FILE), message };
+        validate(&posters).map_err(invalid)?;
         let load = |folder: &str, thresholds: &[f32]| Head::load(dir, &posters, folder, thresholds);
         let years =
             posters.years.iter().map(|year| load(&year.folder, &year.thresholds)).collect::<Result<Vec<_>>>()?;
@@ -55,7 +55,7 @@ impl PosterModels {
         let models = Self { posters, years, overall };
         if let Some(head) = models.heads().find(|head| head.dim() != models.dim()) {
             let (one, other) = (models.dim(), head.dim());
-            return Err(wrong(format!("its models read {one} and {other} features: train them anew")));
+            return Err(invalid(format!("its models read {one} and {other} features: train them again")));
         }
         Ok(models)
     }
@@ -64,15 +64,15 @@ impl PosterModels {
         self.years.iter().chain(&self.overall)
     }
 
-    /// Features a picture, D.
+    /// Returns the number of features per image, D.
     pub fn dim(&self) -> usize {
         self.heads().next().map_or(0, Head::dim)
     }
 
-    /// Scores pictures by their embeddings (N, D).
+    /// Computes the scores of images from their embeddings (N, D).
     ///
     /// # Errors
-    /// The embeddings are not of the length the models read.
+    /// Returns an error if the length of the embeddings does not match the models.
     pub fn scores(&self, embeddings: ArrayView2<'_, f32>) -> Result<Vec<Scores>> {
         let count = embeddings.nrows();
         let data = Dataset {
@@ -85,12 +85,12 @@ impl PosterModels {
         };
         let years = self.years.par_iter().map(|head| head.saved.model.scores(&data)).collect::<Result<Vec<_>>>()?;
         let overall = self.overall.as_ref().map(|head| head.saved.model.scores(&data)).transpose()?;
-        let of = |scores: &Array2<f32>, i: usize| scores.row(i).to_vec();
-        let one = |i| Scores {
-            years: years.iter().map(|scores| of(scores, i)).collect(),
-            overall: overall.as_ref().map(|scores| of(scores, i)),
+        let row = |scores: &Array2<f32>, i: usize| scores.row(i).to_vec();
+        let image_scores = |i| Scores {
+            years: years.iter().map(|scores| row(scores, i)).collect(),
+            overall: overall.as_ref().map(|scores| row(scores, i)),
         };
-        Ok((0..count).map(one).collect())
+        Ok((0..count).map(image_scores).collect())
     }
 }
 
@@ -98,18 +98,20 @@ impl Head {
     fn load(dir: &Path, posters: &Posters, folder: &str, thresholds: &[f32]) -> Result<Self> {
         let dir = dir.join(folder);
         let saved = SavedModel::load(&dir)?;
-        let wrong = |message: String| Error::Config { path: dir.join("model.safetensors"), message };
+        let invalid = |message: String| Error::Config { path: dir.join("model.safetensors"), message };
         let metadata = &saved.metadata;
         if metadata.model_sha256 != posters.model_sha256 {
-            return Err(wrong(format!("was fitted to features of another network than {FILE} says: train it anew")));
+            return Err(invalid(format!(
+                "was fitted to features of another network than the one in {FILE}: train it again"
+            )));
         }
         if metadata.classes.len() != thresholds.len() {
             let (classes, thresholds) = (metadata.classes.len(), thresholds.len());
-            return Err(wrong(format!("knows {classes} genres, and {FILE} gives it {thresholds} thresholds")));
+            return Err(invalid(format!("has {classes} genres, but {FILE} lists {thresholds} thresholds")));
         }
         let label = |class: &String| {
             let index = posters.labels.iter().position(|label| label == class);
-            index.ok_or_else(|| wrong(format!("knows a genre {class:?} that {FILE} does not list")))
+            index.ok_or_else(|| invalid(format!("has the genre {class:?}, which {FILE} does not list")))
         };
         let labels = metadata.classes.iter().map(label).collect::<Result<Vec<_>>>()?;
         Ok(Self { labels, thresholds: thresholds.to_vec(), saved })
@@ -120,29 +122,29 @@ impl Head {
     }
 }
 
-/// What the types do not say.
-fn check(posters: &Posters) -> Result<(), String> {
+/// Checks the consistency of posters.json.
+fn validate(posters: &Posters) -> Result<(), String> {
     if posters.labels.is_empty() {
-        return Err("labels: names no genre".into());
+        return Err("labels: the list is empty".into());
     }
     let repeated = |(i, label): &(usize, &String)| posters.labels[..*i].contains(label);
     if let Some((_, label)) = posters.labels.iter().enumerate().find(repeated) {
-        return Err(format!("labels: {label:?} stands twice"));
+        return Err(format!("labels: {label:?} is listed twice"));
     }
     if posters.years.is_empty() && posters.overall.is_none() {
-        return Err("names no model: neither years nor overall".into());
+        return Err("lists no model: years is empty and overall is null".into());
     }
     if posters.years.windows(2).any(|pair| pair[0].year >= pair[1].year) {
-        return Err("years: not ascending, or one stands twice".into());
+        return Err("years: not strictly ascending".into());
     }
     let years = posters.years.iter().map(|year| (&year.folder, &year.thresholds));
     for (folder, thresholds) in years.chain(posters.overall.iter().map(|all| (&all.folder, &all.thresholds))) {
         let mut parts = Path::new(folder).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-            return Err(format!("folder {folder:?} is no plain name"));
+            return Err(format!("folder {folder:?} is not a plain folder name"));
         }
         if thresholds.iter().any(|threshold| !threshold.is_finite()) {
-            return Err(format!("thresholds of {folder}: not finite"));
+            return Err(format!("thresholds of {folder} are not finite"));
         }
     }
     Ok(())
@@ -154,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    fn listed() -> Value {
+    fn valid_file() -> Value {
         json!({
             "format": "kinoprobe-posters", "format_version": 1, "method": "effnet", "card": "efficientnet_lite2",
             "weights": "registry", "model_sha256": "ab", "untrained": false, "demo": true, "labels": ["Action", "Drama"],
@@ -173,30 +175,30 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FILE), value.to_string()).unwrap();
         Posters::read(dir.path()).and_then(|posters| {
-            let wrong = |message: String| Error::Config { path: dir.path().join(FILE), message };
-            check(&posters).map_err(wrong).map(|()| posters)
+            let invalid = |message: String| Error::Config { path: dir.path().join(FILE), message };
+            validate(&posters).map_err(invalid).map(|()| posters)
         })
     }
 
     #[test]
-    fn a_list_is_read() {
-        let posters = read(&listed()).unwrap();
+    fn reads_a_valid_file() {
+        let posters = read(&valid_file()).unwrap();
         assert_eq!((posters.window, posters.years.len()), (Some(10), 2));
         assert_eq!((posters.years[0].year, posters.years[0].clips.train), (2004, 40));
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_with_a_sentence() {
+    fn rejects_inconsistent_files() {
         for (pointer, value, expected) in [
             ("/format", json!("kinoprobe-features"), "kinoprobe-posters"),
-            ("/labels", json!([]), "names no genre"),
-            ("/labels", json!(["Drama", "Drama"]), "\"Drama\" stands twice"),
-            ("/years", json!([]), "names no model"),
-            ("/years/1/year", json!(2004), "not ascending"),
-            ("/years/0/folder", json!("../2004"), "is no plain name"),
+            ("/labels", json!([]), "the list is empty"),
+            ("/labels", json!(["Drama", "Drama"]), "\"Drama\" is listed twice"),
+            ("/years", json!([]), "lists no model"),
+            ("/years/1/year", json!(2004), "not strictly ascending"),
+            ("/years/0/folder", json!("../2004"), "is not a plain folder name"),
             ("/by", json!("decade"), "unknown variant"),
         ] {
-            let mut changed = listed();
+            let mut changed = valid_file();
             *changed.pointer_mut(pointer).unwrap() = value;
             let error = read(&changed).unwrap_err().to_string();
             assert!(error.contains(expected) && error.contains(FILE), "{pointer}: {error}");

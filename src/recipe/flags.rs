@@ -187,6 +187,11 @@ impl FromArgMatches for ClassifyFlags {
 }
 
 impl ClassifyFlags {
+    /// Returns the classifiers that support the option `name` (without dashes); `None` if there is no such option.
+    pub fn supporters(name: &str) -> Option<Vec<ClassifierKind>> {
+        flags().into_iter().find(|flag| flag.arg.get_long() == Some(name)).map(|flag| flag.kinds())
+    }
+
     /// Overrides values of `classify`, and resolves its pooling for the chosen classifier.
     ///
     /// # Errors
@@ -287,6 +292,8 @@ mod tests {
         assert_eq!((classify.mlp.hidden, classify.bilstm.hidden, classify.pooling), (512, 7, Pooling::None));
         assert_eq!(apply(&["--classifier", "knn", "--neighbors", "2"]).unwrap().knn.neighbors, 2);
         assert_eq!(apply(&[]).unwrap(), Classify::default());
+        assert_eq!(ClassifyFlags::supporters("neighbors"), Some(vec![ClassifierKind::Knn]));
+        assert_eq!(ClassifyFlags::supporters("frames"), None);
     }
 
     #[test]
@@ -327,7 +334,7 @@ mod tests {
     #[test]
     fn help_names_the_classifiers_of_each_flag() {
         use clap::CommandFactory;
-        let help = Arguments::command().render_long_help().to_string();
+        let help = Arguments::command().term_width(0).render_long_help().to_string();
         for expected in ["mlp: Hidden units; bilstm: Hidden units per direction", "mlp, bilstm: Dropout probability"] {
             assert!(help.contains(expected), "{help}");
         }

@@ -11,7 +11,7 @@ use crate::evaluate::{Predictions, compute_metrics};
 use crate::extract::Extractor;
 use crate::manifest::imbalance::Resampled;
 use crate::manifest::{Manifest, Split};
-use crate::posters::years::{self, Plan};
+use crate::posters::years::{self, YearPlan};
 use crate::posters::{self, By, Clips, OverallModel, Posters, YearModel};
 use crate::recipe::Classify;
 use crate::report;
@@ -43,7 +43,7 @@ pub fn fit(
     }
     let plan = match by {
         By::Year => years::plan(data, manifest, window, min_clips),
-        By::None => Plan::default(),
+        By::None => YearPlan::default(),
     };
     plan.skipped.iter().for_each(|skipped| (job.say)(skipped));
     if by == By::Year && plan.years.is_empty() {
@@ -191,7 +191,7 @@ fn example(
     manifest: &Manifest,
     part: Split,
 ) -> Result<Option<Example>> {
-    let year_of = years::of(manifest);
+    let year_of = years::years_by_id(manifest);
     let clips = if part == Split::Test { &data.test } else { &data.val };
     let sets = clips.label_sets();
     let rank = |&i: &usize| {
@@ -222,7 +222,7 @@ fn example(
 /// The folder is not complete; no clip has features; the features are not those of the models; a file cannot be written.
 pub fn evaluate(models: &Path, store: &FeatureStore, manifest: &Manifest, out: &Path) -> Result<String> {
     let set = Posters::read(models)?;
-    let year_of = years::of(manifest);
+    let year_of = years::years_by_id(manifest);
     let of_years = set.years.iter().map(|model| (Some(model.year), &model.folder));
     let of_all = set.overall.iter().map(|model| (None, &model.folder));
     let mut joined: Option<DatasetSplits> = None;
@@ -242,7 +242,7 @@ pub fn evaluate(models: &Path, store: &FeatureStore, manifest: &Manifest, out: &
             continue;
         }
         report::write_evaluation(&out.join(folder), &super::evaluation(&saved, &source, store, manifest, &data)?)?;
-        let fit = Fit { clips: years::count(&data), model, constant: BTreeMap::new() };
+        let fit = Fit { clips: years::count_clips(&data), model, constant: BTreeMap::new() };
         match year {
             Some(year) => fits.push((year, fit)),
             None => all = Some(fit),

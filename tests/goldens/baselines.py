@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""scikit-learn's baselines on one small data set -> fixtures/baselines.safetensors.
+"""Baselines of scikit-learn on a small data set -> fixtures/baselines.safetensors.
 
 60 training and 20 test clips of 6 features (the last constant) and 4 classes. StandardScaler, then logistic regression
-(C = 1, converged), Gaussian naive Bayes, 5 nearest neighbors and the prior, each fitted to the standardized features. For
-several labels, every clip has the next class too: one-vs-rest logistic regression and naive Bayes, and 5 nearest neighbors.
+(C = 1, converged), Gaussian naive Bayes, 5 nearest neighbors and the class prior, each fitted to the standardized features. For
+several labels, every clip also has the next class: one-vs-rest logistic regression and naive Bayes, and 5 nearest neighbors.
 """
 import pathlib
 

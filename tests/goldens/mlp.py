@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Nine AdamW steps of the perceptron by PyTorch, in f32 and f64 -> fixtures/mlp.safetensors.
+"""Nine AdamW steps of the perceptron with PyTorch, in f32 and f64 -> fixtures/mlp.safetensors.
 
-Linear -> BatchNorm1d -> GELU -> Linear (dropout 0), cross-entropy, CosineAnnealingWarmRestarts(T_0=1, T_mult=2) stepped
-after every optimizer step with epoch + step / 3: a restart after the first of the three epochs.
+Linear -> BatchNorm1d -> GELU -> Linear (dropout 0), cross-entropy, CosineAnnealingWarmRestarts(T_0=1, T_mult=2) set
+after every optimizer step to epoch + step / 3: a restart after the first of the three epochs.
 """
 import pathlib
 import sys
@@ -18,7 +18,7 @@ INPUTS, HIDDEN, CLASSES, BATCH, STEPS, EPOCHS = 12, 16, 5, 10, 3, 3
 def run(dtype):
     torch.manual_seed(7)
     net = nn.Sequential(nn.Linear(INPUTS, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.GELU(), nn.Dropout(0.0), nn.Linear(HIDDEN, CLASSES))
-    with torch.no_grad():   # so that no parameter starts at 0 or 1
+    with torch.no_grad():   # no parameter starts at 0 or 1
         for p in (net[1].weight, net[1].bias):
             p.add_(0.2 * torch.randn(HIDDEN))
     net = net.to(dtype)

@@ -1,9 +1,9 @@
-"""Goldens of the multi-label metrics: scikit-learn's numbers on small seeded cases.
+"""Reference values of the multi-label metrics from scikit-learn on small seeded cases.
 
-Writes fixtures/multi_label.json: absent labels, labels that all clips have, ties, nothing predicted. Needs numpy and
-scikit-learn. Labels that no clip has are null, and are taken out before scikit-learn averages over labels; in all else
-its numbers are as they come. Quantities that scikit-learn lacks (R-precision, top-k, thresholds, weights of a bootstrap)
-are written from their definitions.
+Writes fixtures/multi_label.json. The cases cover labels of no clip, labels of all clips, ties and empty predictions. Labels
+of no clip are null and excluded from scikit-learn's averages over labels; all other values are unmodified. Metrics that
+scikit-learn lacks (R-precision, top-k, thresholds, bootstrap samples) are computed from their definitions. Needs numpy and
+scikit-learn.
 """
 
 import json
@@ -49,7 +49,7 @@ def highest(scores, k):
 
 
 def tuned(truth, scores):
-    """The score that gives the highest F1, of equal ones the highest; 0.5 where no clip has the label."""
+    """The score that gives the highest F1, the highest one for ties; 0.5 if no clip has the label."""
     thresholds = []
     for y, s in zip(truth.T, scores.T):
         candidates = np.unique(s)[::-1]
@@ -132,7 +132,7 @@ def case(name, truth, scores=None, predicted=None):
             "exact_match": float(accuracy_score(truth, cut)),
             "hamming_loss": float(hamming_loss(truth, cut)),
         }
-        # A draw of the clips with repetition, as a bootstrap makes it.
+        # A bootstrap sample of the clips.
         drawn = np.random.default_rng(5).integers(0, n, n)
         present = truth[drawn].any(0)
         found["draw"] = {

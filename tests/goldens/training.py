@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Losses, optimizers, schedules and the BiLSTM by PyTorch, in f64 -> fixtures/training.safetensors, fixtures/bilstm.safetensors.
+"""Reference values of losses, optimizers, schedules and the BiLSTM from PyTorch, in f64 -> fixtures/training.safetensors, fixtures/bilstm.safetensors.
 
 - loss.NAME.value and .gradient: binary cross-entropy (with and without pos_weight), weighted cross-entropy, the asymmetric
-  loss and the focal loss as their papers state them, by autograd, on logits that reach from -30 to 30.
-- optimizer.NAME.STEP: the parameters after each of ten steps on the gradients given as `optimizer.gradients`.
-- schedule.NAME: the rate of each of twelve epochs.
-- bilstm: LSTM (bidirectional, packed sequences of several lengths), max over each clip's own steps, linear, asymmetric loss;
+  loss and the focal loss as defined in their papers, with autograd, on logits from -30 to 30.
+- optimizer.NAME.STEP: parameters after each of ten steps with the gradients `optimizer.gradients`.
+- schedule.NAME: learning rate of each of twelve epochs.
+- bilstm: LSTM (bidirectional, packed sequences of several lengths), maximum over the steps of each clip, linear, asymmetric loss;
   compat: LayerNorm, zeros on the left, BiLSTM, last step, MaxPool1d(4), linear, binary cross-entropy. Parameters, logits,
   loss and every gradient.
 """

@@ -1,4 +1,4 @@
-//! Classification, through the real binaries, on stores of our writer and of h5py.
+//! Classification with the real binaries, on stores written by kinoprobe and by h5py.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::support::{assert_code, printed, run_python};
 
-/// A clip of the made-up data.
+/// A synthetic clip.
 #[derive(Clone)]
 struct Made {
     id: String,
@@ -19,7 +19,7 @@ struct Made {
     features: Vec<f32>,
 }
 
-/// Clips of well-separated classes: `counts` of them for train, val and test per class, in `dim` dimensions.
+/// Creates clips of well-separated classes in `dim` dimensions: `counts` clips per class for train, val and test.
 fn separable(classes: &[&'static str], counts: [usize; 3], dim: usize) -> Vec<Made> {
     let mut state = 1u64;
     let mut noise = || {
@@ -38,7 +38,7 @@ fn separable(classes: &[&'static str], counts: [usize; 3], dim: usize) -> Vec<Ma
     clips
 }
 
-/// A folder with a store and a manifest of the same clips, and their (empty) files.
+/// A folder with a store, a manifest of the same clips, and their (empty) files.
 struct Bench {
     folder: TempDir,
 }
@@ -96,7 +96,7 @@ impl Bench {
         fs::write(self.path("manifest.csv"), text).unwrap();
     }
 
-    /// Runs kinoprobe-classify in the folder (where there is no pipelines/).
+    /// Runs kinoprobe-classify in the folder, which has no pipelines/.
     fn classify(&self, out: &str, flags: &[&str]) -> Output {
         let store = ["--features", "made.h5", "--manifest", "manifest.csv", "--out", out];
         self.run(env!("CARGO_BIN_EXE_kinoprobe-classify"), &[&store[..], flags].concat())
@@ -109,8 +109,8 @@ impl Bench {
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Output {
-        // Stores are written in this very process: a program that another test starts meanwhile inherits the open file,
-        // and with it HDF5's lock, for as long as it runs.
+        // This process writes stores. A child that another test starts meanwhile inherits the open file, and with it
+        // HDF5's lock, until it exits.
         Command::new(program)
             .args(arguments)
             .env("HDF5_USE_FILE_LOCKING", "FALSE")
@@ -124,17 +124,17 @@ impl Bench {
     }
 
     #[track_caller]
-    fn refused(&self, flags: &[&str], expected: &[&str]) {
-        let output = self.classify("refused", flags);
+    fn assert_error(&self, flags: &[&str], expected: &[&str]) {
+        let output = self.classify("failed", flags);
         assert_code(&output, 1);
         for part in expected {
             assert!(printed(&output).contains(part), "{part:?} is not in {}", printed(&output));
         }
-        assert!(!self.path("refused/metrics.json").exists());
+        assert!(!self.path("failed/metrics.json").exists());
     }
 }
 
-/// Small and quick, enough for separable data.
+/// Flags for short training, sufficient for separable data.
 const QUICK: [&str; 8] = ["--hidden", "16", "--epochs", "20", "--batch", "16", "--patience", "20"];
 
 #[test]
@@ -159,7 +159,7 @@ fn every_classifier_learns_separable_classes() {
         {
             assert!(bench.path(kind).join(file).is_file(), "{kind} lacks {file}");
         }
-        // The recipe that was used, with what the store says of its extraction, is read again by --recipe.
+        // --recipe reads the written recipe, which includes the extraction settings of the store.
         let recipe = fs::read_to_string(bench.path(kind).join("recipe.toml")).unwrap();
         assert!(recipe.contains("frames = 3") && (kind != "mlp" || recipe.contains("hidden = 16")), "{recipe}");
         let again = format!("{kind}-again");
@@ -169,16 +169,16 @@ fn every_classifier_learns_separable_classes() {
     }
     assert!(bench.path("mlp/curves.csv").is_file() && !bench.path("knn/curves.csv").exists());
 
-    // A saved model predicts the same without training.
+    // kinoprobe-evaluate reproduces the predictions without training.
     let evaluated = bench.evaluate("mlp");
     assert_code(&evaluated, 0);
     assert_eq!(bench.metrics("evaluated")["test"]["confusion"], bench.metrics("mlp")["test"]["confusion"]);
 }
 
 #[test]
-fn a_run_is_the_same_bit_for_bit_whatever_the_threads() {
+fn runs_are_bit_identical_for_every_number_of_threads() {
     let mut clips = separable(&["a", "b"], [40, 10, 10], 30);
-    clips.iter_mut().flat_map(|clip| &mut clip.features).for_each(|value| *value *= 0.2); // not all too easy
+    clips.iter_mut().flat_map(|clip| &mut clip.features).for_each(|value| *value *= 0.2); // overlapping classes
     let bench = Bench::new(&clips);
     let files = |out: &str, threads: &str| {
         assert_code(&bench.classify(out, &[&QUICK[..], &["--threads", threads]].concat()), 0);
@@ -190,7 +190,7 @@ fn a_run_is_the_same_bit_for_bit_whatever_the_threads() {
 }
 
 #[test]
-fn seeds_are_summed_up_and_the_first_is_kept() {
+fn seeds_are_summarized_and_the_first_model_is_kept() {
     let bench = Bench::new(&separable(&["a", "b"], [10, 4, 0], 4));
     assert_code(&bench.classify("one", &QUICK), 0);
     assert_code(&bench.classify("three", &[&QUICK[..], &["--seeds", "3"]].concat()), 0);
@@ -202,7 +202,7 @@ fn seeds_are_summed_up_and_the_first_is_kept() {
 }
 
 #[test]
-fn a_split_that_is_drawn_is_written_and_can_be_used_again() {
+fn drawn_splits_are_written_and_can_be_reused() {
     let mut clips = separable(&["a", "b"], [20, 0, 0], 4);
     clips.iter_mut().for_each(|clip| clip.split = "");
     let bench = Bench::new(&clips);
@@ -210,7 +210,7 @@ fn a_split_that_is_drawn_is_written_and_can_be_used_again() {
     assert_eq!(bench.metrics("drawn")["val"]["n"], 8);
     fs::copy(bench.path("drawn/manifest.csv"), bench.path("manifest.csv")).unwrap();
     assert_code(&bench.classify("given", &QUICK), 0);
-    assert!(!bench.path("given/manifest.csv").exists(), "nothing was drawn");
+    assert!(!bench.path("given/manifest.csv").exists(), "no split was drawn");
     let predictions = |run: &str| fs::read(bench.path(run).join("predictions.csv")).unwrap();
     assert!(predictions("drawn") == predictions("given"));
     assert_code(&bench.classify("dry", &["--dry-run"]), 0);
@@ -218,8 +218,8 @@ fn a_split_that_is_drawn_is_written_and_can_be_used_again() {
 }
 
 #[test]
-fn small_and_lopsided_data_is_enough() {
-    // One training clip a class, a batch larger than the training set, two classes.
+fn small_data_sets_are_accepted() {
+    // One training clip per class, fewer than a batch.
     let bench = Bench::new(&separable(&["a", "b"], [1, 1, 1], 4));
     for kind in ["mlp", "logistic", "bayes", "knn", "constant"] {
         let epochs: &[&str] = if kind == "mlp" { &["--epochs", "3"] } else { &[] };
@@ -228,7 +228,7 @@ fn small_and_lopsided_data_is_enough() {
         let accuracy = bench.metrics(kind)["test"]["accuracy"].as_f64().unwrap();
         assert!((0.0..=1.0).contains(&accuracy));
     }
-    // No validation clip at all, with two clips in train, one a group of its own: val is drawn from train where it can be.
+    // Without validation clips, val is drawn from train.
     let bench = Bench::new(&separable(&["a", "b"], [10, 0, 4], 4));
     assert_code(&bench.classify("out", &QUICK), 0);
     assert_eq!(bench.metrics("out")["val"]["n"], 4);
@@ -236,7 +236,7 @@ fn small_and_lopsided_data_is_enough() {
 }
 
 #[test]
-fn clips_without_features_are_told_of_with_the_reason() {
+fn clips_without_features_are_reported_with_the_reason() {
     let clips = separable(&["a", "b"], [6, 2, 2], 4);
     let bench = Bench::new(&clips);
     let failure = Failure { id: clips[0].id.clone(), stage: "decode".into(), error: "no frame".into() };
@@ -244,7 +244,7 @@ fn clips_without_features_are_told_of_with_the_reason() {
     let output = bench.classify("out", &QUICK);
     assert_code(&output, 0);
     assert!(printed(&output).contains("train-a-0 (decode: no frame)"), "{}", printed(&output));
-    // The other way round: a store with more than the manifest.
+    // A store with more clips than the manifest.
     bench.store(&clips, "registry", &[]);
     bench.manifest(&clips[1..]);
     let output = bench.classify("out", &QUICK);
@@ -257,7 +257,7 @@ fn clips_without_features_are_told_of_with_the_reason() {
 }
 
 #[test]
-fn untrained_features_are_named_so() {
+fn untrained_features_are_reported() {
     let clips = separable(&["a", "b"], [6, 2, 0], 4);
     let bench = Bench::new(&clips);
     bench.store(&clips, "seeded", &[]);
@@ -268,44 +268,51 @@ fn untrained_features_are_named_so() {
 }
 
 #[test]
-fn what_cannot_be_used_is_refused_with_a_sentence() {
+fn unusable_inputs_are_errors_with_a_reason() {
     let clips = separable(&["a", "b", "c"], [4, 2, 2], 4);
     let bench = Bench::new(&clips);
     let without = |gone: &dyn Fn(&Made) -> bool| clips.iter().filter(|clip| !gone(clip)).cloned().collect::<Vec<_>>();
 
-    // A class whose training clips all lack features.
+    // A class whose training clips have no features.
     bench.store(&without(&|clip| clip.label == "b" && clip.split == "train"), "registry", &[]);
-    bench.refused(&QUICK, &["no training clip with features for class b", "4 clips have no features"]);
-    // A split whose clips all do.
+    bench.assert_error(&QUICK, &["no training clip with features for class b", "4 clips have no features"]);
+    // A split whose clips have no features.
     bench.store(&without(&|clip| clip.split == "val"), "registry", &[]);
-    bench.refused(&QUICK, &["none of the 6 clips of the split val has features"]);
-    // A feature that is no number.
+    bench.assert_error(&QUICK, &["none of the 6 clips of the split val has features"]);
+    // A NaN feature.
     let mut broken = clips.clone();
     broken[3].features[2] = f32::NAN;
     bench.store(&broken, "registry", &[]);
-    bench.refused(&QUICK, &["made.h5", "feature 2 of clip train-a-1 is NaN"]);
-    // A manifest with a class that never trains, and one with a single class.
+    bench.assert_error(&QUICK, &["made.h5", "feature 2 of clip train-a-1 is NaN"]);
+    // A class without training clips, and a manifest with a single class.
     bench.store(&clips, "registry", &[]);
     bench.manifest(&without(&|clip| clip.label == "c" && clip.split == "train"));
-    bench.refused(&QUICK, &["manifest.csv", "`c` has no training clip"]);
+    bench.assert_error(&QUICK, &["manifest.csv", "`c` has no training clip"]);
     bench.manifest(&without(&|clip| clip.label != "a"));
-    bench.refused(&QUICK, &["only one class, a"]);
-    // Several labels, for a classifier of one.
+    bench.assert_error(&QUICK, &["only one class, a"]);
+    // Several labels per clip for a single-label task.
     bench.manifest(&clips);
     let text = fs::read_to_string(bench.path("manifest.csv")).unwrap();
     let text = text.replace("label,", "labels,").replace("train-a-0.mp4,a", "train-a-0.mp4,a|b");
     fs::write(bench.path("manifest.csv"), text).unwrap();
-    bench.refused(&[&QUICK[..], &["--task", "single-label"]].concat(), &["clip train-a-0 has 2 labels (a, b)"]);
-    // Values out of range, and a store that is none.
+    bench.assert_error(&[&QUICK[..], &["--task", "single-label"]].concat(), &["clip train-a-0 has 2 labels (a, b)"]);
+    // Values out of range, options of another classifier, and an invalid store.
     bench.manifest(&clips);
-    bench.refused(&["--batch", "1"], &["batch must be at least 2"]);
-    bench.refused(&["--learning-rate", "1e30", "--epochs", "9"], &["training diverged"]);
+    bench.assert_error(&["--batch", "1"], &["batch must be at least 2"]);
+    for (classifier, flag, value) in
+        [("logistic", "--loss-weights", "balanced"), ("knn", "--hidden", "4"), ("bayes", "--seeds", "2")]
+    {
+        let expected =
+            format!("{flag} does not apply to classifier {classifier}; classifiers with this option: mlp, bilstm");
+        bench.assert_error(&["--classifier", classifier, flag, value], &[&expected]);
+    }
+    bench.assert_error(&["--learning-rate", "1e30", "--epochs", "9"], &["training diverged"]);
     fs::write(bench.path("made.h5"), "no store").unwrap();
-    bench.refused(&QUICK, &["made.h5"]);
+    bench.assert_error(&QUICK, &["made.h5"]);
 }
 
 #[test]
-fn a_model_refuses_features_of_another_method() {
+fn models_reject_features_of_another_method() {
     let bench = Bench::new(&separable(&["a", "b"], [6, 2, 0], 4));
     assert_code(&bench.classify("out", &QUICK), 0);
     bench.store(&separable(&["a", "b"], [6, 2, 0], 5), "registry", &[]);
@@ -314,8 +321,8 @@ fn a_model_refuses_features_of_another_method() {
     assert!(printed(&output).contains("5 dimensions, but the model was fitted to 4"), "{}", printed(&output));
 }
 
-/// Writes a store to the contract, with nothing of kinoprobe: no provenance beyond format and version.
-const STRANGER: &str = "
+/// Writes a complete store with h5py, with format and version as the only provenance.
+const FOREIGN_STORE: &str = "
 import sys, h5py, numpy as np
 folder = sys.argv[1]
 random = np.random.default_rng(0)
@@ -344,17 +351,18 @@ with open(folder + '/manifest.csv', 'w') as f:
 ";
 
 #[test]
-fn a_store_of_another_program_is_accepted() {
+fn stores_of_other_programs_are_accepted() {
     let bench = Bench { folder: tempfile::tempdir().unwrap() };
-    run_python(STRANGER, &[bench.folder.path()]);
+    run_python(FOREIGN_STORE, &[bench.folder.path()]);
     assert_code(&bench.classify("out", &QUICK), 0);
     let metrics = bench.metrics("out");
     assert_eq!(metrics["val"]["accuracy"], 1.0);
-    assert_eq!(metrics["method"], "made", "the file's name, where the store names no method");
+    assert_eq!(metrics["method"], "made", "the method defaults to the file name");
 }
 
-/// Writes no more than the contract asks for, by h5py: sequences of three to nine rows, of which one tells the class.
-const BARE: &str = "
+/// Writes a store with the required data sets only, with h5py: sequences of three to nine rows, one of which indicates the
+/// class.
+const MINIMAL_STORE: &str = "
 import sys, h5py, numpy as np
 folder = sys.argv[1]
 random = np.random.default_rng(0)
@@ -378,7 +386,7 @@ with open(folder + '/manifest.csv', 'w') as f:
         f.write(f'clip{i},clip{i}.mp4,{label}\\n')
 ";
 
-/// What TensorBoard itself reads of a run's event files.
+/// Prints what TensorBoard reads from the event files of a run.
 const TENSORBOARD: &str = "
 import sys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -394,9 +402,9 @@ for part in 'train', 'val':
 ";
 
 #[test]
-fn sequences_are_learnt_from_a_bare_store_and_a_run_is_repeated_from_its_recipe_alone() {
+fn bilstm_learns_from_a_minimal_store_and_a_recipe_repeats_its_run() {
     let bench = Bench { folder: tempfile::tempdir().unwrap() };
-    run_python(BARE, &[bench.folder.path()]);
+    run_python(MINIMAL_STORE, &[bench.folder.path()]);
     let quick = ["--hidden", "8", "--epochs", "30", "--batch", "8", "--patience", "30", "--split-seed", "3"];
     let flags = [&quick[..], &["--classifier", "bilstm", "--sample", "random-window", "--length", "8"]].concat();
     let output = bench.classify("out", &flags);
@@ -405,7 +413,7 @@ fn sequences_are_learnt_from_a_bare_store_and_a_run_is_repeated_from_its_recipe_
     assert!(metrics["val"]["accuracy"].as_f64().unwrap() > 0.9, "{metrics}");
     assert_eq!(metrics["method"], "made");
 
-    // Pooled features are made of the rows.
+    // Pooled features are computed from the rows.
     assert_code(&bench.classify("pooled", &[&QUICK[..], &["--pooling", "max"]].concat()), 0);
 
     let evaluated = bench.evaluate("out");

@@ -1,4 +1,4 @@
-//! Several labels a clip, from a store of h5py to metrics, through the real binaries.
+//! Multi-label classification with the real binaries, from a store written by h5py to metrics.
 
 use std::fs;
 use std::path::Path;
@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::support::{assert_code, printed, run_python};
 
-/// 240 clips of three to six rows with any of four labels (at least one); a label moves a row in its own direction. Ten
-/// further clips have no label.
+/// Writes 240 clips with three to six rows and one to four labels, where each label shifts the rows in its own direction, and
+/// ten clips without a label.
 const MAKE: &str = "
 import sys, h5py, numpy as np
 folder = sys.argv[1]
@@ -36,8 +36,8 @@ with open(folder + '/manifest.csv', 'w') as f:
         f.write(f\"clip{i},clip{i}.mp4,{labels},{'train' if i < 150 else 'val' if i < 190 else 'test'}\\n\")
 ";
 
-/// Average precision of each label (step-wise) and micro F1 at 0.5 of the test clips, from predictions.csv and the
-/// manifest alone.
+/// Computes the average precision of each label (step-wise) and the micro F1 at a threshold of 0.5 of the test clips from
+/// predictions.csv and the manifest.
 const MEASURE: &str = "
 import csv, sys, numpy as np
 folder, run = sys.argv[1:]
@@ -69,7 +69,7 @@ fn json(path: &Path) -> Value {
 }
 
 #[test]
-fn classifiers_learn_several_labels_and_say_what_they_measured() {
+fn classifiers_learn_several_labels_and_report_correct_metrics() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     run_python(MAKE, &[at]);
@@ -96,7 +96,7 @@ fn classifiers_learn_several_labels_and_say_what_they_measured() {
         let flags = [&data[..], &["--classifier", classifier, "--out", name], flags].concat();
         let said = kinoprobe(classify, at, &flags);
         assert!(said.contains("constant"), "every table has the constant predictor:\n{said}");
-        // What is written is what was measured, by other means and by a second reading of the file.
+        // The metrics match an independent implementation, and kinoprobe-evaluate reproduces them.
         let measured = run_python(MEASURE, &[at, &at.join(name)]);
         let measured: Vec<f64> = measured.lines().map(|line| line.parse().unwrap()).collect();
         let metrics = json(&at.join(name).join("metrics.json"));
@@ -115,8 +115,8 @@ fn classifiers_learn_several_labels_and_say_what_they_measured() {
     }
     let constant = map("constant");
     for (name, _) in &runs[1..] {
-        assert!(map(name) > constant + 0.3 && map(name) > 0.8, "{name}: {} against {constant}", map(name));
+        assert!(map(name) > constant + 0.3 && map(name) > 0.8, "{name}: {} vs. {constant}", map(name));
     }
     let report = fs::read_to_string(at.join("constant/REPORT.md")).unwrap();
-    assert!(report.contains("collapsed: every clip"), "a collapsed model is called so:\n{report}");
+    assert!(report.contains("collapsed: every clip"), "the report marks collapsed models:\n{report}");
 }

@@ -1,4 +1,4 @@
-//! Models of posters by year, through the real binaries, on a few posters that kinoprobe draws.
+//! Poster models by year, with the real binaries, on a few generated posters.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use crate::support::{assert_code, fixture, printed, root};
 
 const GENRES: usize = 8;
 
-/// Posters of three years, 20 of each, with features of a tiny network.
+/// Posters of three years, 20 per year, with features of a tiny network.
 struct Drawn {
     folder: TempDir,
 }
 
 impl Drawn {
-    /// Drawn once for all tests, which write to folders of their own.
+    /// Generates the posters once for all tests. Each test writes to its own folders.
     fn get() -> &'static Drawn {
         static DRAWN: OnceLock<Drawn> = OnceLock::new();
         DRAWN.get_or_init(|| {
@@ -57,7 +57,7 @@ impl Drawn {
         serde_json::from_str(&self.text(name)).unwrap()
     }
 
-    /// A recipe with small years and short training.
+    /// Writes a recipe with short training and the given minimum number of clips per year.
     fn recipe(&self, name: &str, min_clips: &str) {
         let tiny = fs::read_to_string(fixture("pipelines/tiny.toml")).unwrap();
         let text = format!(
@@ -69,7 +69,7 @@ impl Drawn {
     }
 
     fn run(&self, binary: &str, arguments: &[&str]) -> Output {
-        // A store is read by several tests at once.
+        // Several tests read the store at the same time.
         Command::new(binary)
             .current_dir(self.folder.path())
             .env("HDF5_USE_FILE_LOCKING", "FALSE")
@@ -91,7 +91,7 @@ fn assert_model(folder: &Path) {
 }
 
 #[test]
-fn every_year_gets_a_model_and_posters_json_says_which() {
+fn every_year_gets_a_model_that_posters_json_lists() {
     let drawn = Drawn::get();
     drawn.recipe("by-year.toml", "train = 10\nval = 2\ntest = 2");
     let output = drawn.classify("drawn/manifest.csv", "by-year.toml", "years", &[]);
@@ -112,7 +112,7 @@ fn every_year_gets_a_model_and_posters_json_says_which() {
         assert!(thresholds.iter().all(|threshold| (0.0..=1.0).contains(&threshold.as_f64().unwrap())));
         let folder = drawn.path("years").join(year["folder"].as_str().unwrap());
         assert_model(&folder);
-        // What posters.json says of a year is what its run says.
+        // The metrics in posters.json are those of the year's run.
         let metrics: Value = serde_json::from_str(&fs::read_to_string(folder.join("metrics.json")).unwrap()).unwrap();
         assert_eq!(year["metrics"]["map"], metrics["test"]["map"]["macro"]);
         for key in ["binary_accuracy", "r_precision"] {
@@ -139,9 +139,9 @@ fn every_year_gets_a_model_and_posters_json_says_which() {
 }
 
 #[test]
-fn a_year_with_too_few_is_skipped_aloud() {
+fn years_with_too_few_clips_are_skipped_and_reported() {
     let drawn = Drawn::get();
-    // Of 2001 most posters are taken away.
+    // Remove most posters of 2001.
     let all = drawn.text("drawn/manifest.csv");
     let kept = |line: &&str| !line.starts_with("2001-0") || line.starts_with("2001-000") || line.starts_with("2001-00");
     let mut lines: Vec<&str> = all.lines().filter(kept).collect();
@@ -151,26 +151,22 @@ fn a_year_with_too_few_is_skipped_aloud() {
     let output = drawn.classify("drawn/few.csv", "few.toml", "few", &["--quiet"]);
     assert_code(&output, 0);
     let said = printed(&output);
-    assert!(!said.contains("2000 is skipped") && !drawn.path("few/2001").exists(), "{said}");
-    assert!(drawn.text("few/REPORT.md").contains("2001 is skipped: 0 training clips of at least 10"));
+    assert!(!said.contains("skipping 2000") && !drawn.path("few/2001").exists(), "{said}");
+    assert!(drawn.text("few/REPORT.md").contains("skipping 2001: 0 training clips, the minimum is 10"));
     let posters = drawn.json("few/posters.json");
     assert_eq!(posters["years"].as_array().unwrap().len(), 2);
-    // A window reaches over the neighbors: then there are enough to learn from, but none to measure on.
+    // A window adds training clips of neighboring years, but no test clips.
     let output = drawn.classify("drawn/few.csv", "few.toml", "few-window", &["--window", "10"]);
     assert_code(&output, 0);
     let said = printed(&output);
-    assert!(said.contains("2001 is skipped: ") && !said.contains("training clips of at least"), "{said}");
+    assert!(said.contains("skipping 2001: ") && !said.contains("training clips, the minimum"), "{said}");
     let posters = drawn.json("few-window/posters.json");
     assert_eq!((&posters["window"], &posters["years"][0]["clips"]["train"]), (&10.into(), &28.into()));
 
     drawn.recipe("none.toml", "train = 1000");
     let output = drawn.classify("drawn/manifest.csv", "none.toml", "nothing", &[]);
     assert_code(&output, 1);
-    assert!(
-        printed(&output).contains("no year has enough clips (2000 is skipped: 14 training"),
-        "{}",
-        printed(&output)
-    );
+    assert!(printed(&output).contains("no year has enough clips (skipping 2000: 14 training"), "{}", printed(&output));
     let output = drawn.classify("drawn/manifest.csv", "none.toml", "only-all", &["--by", "none"]);
     assert_code(&output, 0);
     let posters = drawn.json("only-all/posters.json");
@@ -179,7 +175,7 @@ fn a_year_with_too_few_is_skipped_aloud() {
 }
 
 #[test]
-fn saved_models_give_the_same_numbers_again() {
+fn evaluating_saved_models_reproduces_their_metrics() {
     let drawn = Drawn::get();
     drawn.recipe("again.toml", "train = 10\nval = 2\ntest = 2");
     assert_code(&drawn.classify("drawn/manifest.csv", "again.toml", "again", &["--quiet"]), 0);
@@ -192,18 +188,18 @@ fn saved_models_give_the_same_numbers_again() {
     let said = evaluate("again", "measured");
     assert!(said.contains("DEMO") && said.contains("2002") && said.contains("one model of all"), "{said}");
     for year in ["2000", "2001", "2002", "all"] {
-        let (then, now) =
+        let (trained, evaluated) =
             (drawn.json(&format!("again/{year}/metrics.json")), drawn.json(&format!("measured/{year}/metrics.json")));
-        assert_eq!(then["test"]["map"], now["test"]["map"], "{year}");
-        assert_eq!(then["test"]["n"], now["test"]["n"]);
+        assert_eq!(trained["test"]["map"], evaluated["test"]["map"], "{year}");
+        assert_eq!(trained["test"]["n"], evaluated["test"]["n"]);
     }
     evaluate("again/2001", "measured-2001");
-    // By itself the model of a year is measured on every clip that it is given.
+    // A single model is evaluated on all clips of the manifest.
     assert_eq!(drawn.json("measured-2001/metrics.json")["test"]["n"], 9);
 }
 
 #[test]
-fn posters_are_drawn_once_and_look_like_posters() {
+fn generated_posters_are_kept_and_pass_inspection() {
     let drawn = Drawn::get();
     let manifest = drawn.text("drawn/manifest.csv");
     assert!(manifest.starts_with("id,path,labels,year,split\n2000-000,posters/2000-000.jpg,"), "{manifest}");
@@ -224,7 +220,7 @@ fn posters_are_drawn_once_and_look_like_posters() {
 #[test]
 fn a_table_of_posters_with_years_is_imported_and_trained_by_year() {
     let drawn = Drawn::get();
-    // The layout that poster data sets are published in: Id, Genre and a year, the images beside.
+    // The layout of published poster data sets: a table with Id, Genre and year, and a folder of images.
     let mut table = String::from("Id,Genre,year,split\n");
     for line in drawn.text("drawn/manifest.csv").lines().skip(1) {
         let [id, _, labels, year, split]: [&str; 5] = line.split(',').collect::<Vec<_>>().try_into().unwrap();
