@@ -14,6 +14,7 @@ pub use flags::{ClassifyFlags, ExtractionFlags};
 use crate::error::{Error, Result};
 use crate::extract::{CodebookSettings, ExtractionSettings, Extractor};
 use crate::media::Sampling;
+use crate::models::Precision;
 use crate::store::FeatureStore;
 
 /// A recipe.
@@ -122,7 +123,7 @@ impl Recipe {
             None => Self {
                 method: method.clone(),
                 sampling: Sampling::Even { frames: 1 },
-                extractor: Extractor::Network { card: "unknown".into(), batch: 1 },
+                extractor: Extractor::Network { card: "unknown".into(), batch: 1, precision: Precision::default() },
                 codebook: None,
                 classify: Classify::default(),
                 run: None,

@@ -114,7 +114,7 @@ impl fmt::Display for Summary {
 
 /// The source of the features, ready to run.
 enum FeatureSource {
-    Network(Box<Card>, PreparedModel),
+    Network { card: Box<Card>, model: PreparedModel, batch: usize, precision: Precision },
     Sift { keypoints: usize },
 }
 
@@ -220,10 +220,10 @@ fn check_shots(Options { method, settings, shots, .. }: &Options) -> Result<()> 
 fn prepare_source(options: &Options, progress: &dyn ProgressSink, cancel: &CancellationToken) -> Result<FeatureSource> {
     match &options.settings.extractor {
         Extractor::Sift { keypoints } => Ok(FeatureSource::Sift { keypoints: *keypoints }),
-        Extractor::Network { card, .. } => {
-            let card = Card::load(&options.models, card)?;
-            let model = models::prepare(&card, &options.weights, Precision::F32, progress, cancel)?;
-            Ok(FeatureSource::Network(Box::new(card), model))
+        Extractor::Network { card, batch, precision } => {
+            let card = Box::new(Card::load(&options.models, card)?);
+            let model = models::prepare(&card, &options.weights, *precision, progress, cancel)?;
+            Ok(FeatureSource::Network { card, model, batch: *batch, precision: *precision })
         }
     }
 }
@@ -246,12 +246,12 @@ fn payload_and_provenance(options: &Options, source: &FeatureSource) -> (Payload
             };
             (Payload::Descriptors { dim: DESCRIPTOR_LEN }, provenance)
         }
-        FeatureSource::Network(card, model) => {
+        FeatureSource::Network { card, model, precision, .. } => {
             let provenance = Provenance {
                 model: card.name.clone(),
                 weights: model.weights.clone(),
                 model_sha256: model.sha256.clone(),
-                precision: "f32".into(),
+                precision: precision.to_string(),
                 ..common
             };
             (Payload::Features { dim: card.output.dim }, provenance)
@@ -281,16 +281,14 @@ fn extract(
             let counts = pipeline(&mut journal).extract_descriptors(workers)?;
             Ok((counts, journal))
         }
-        FeatureSource::Network(card, model) => {
-            let Extractor::Network { batch, .. } = options.settings.extractor else {
-                unreachable!("a network source comes from a network extractor")
-            };
+        FeatureSource::Network { card, model, batch, precision } => {
             let settings = Settings {
                 item: card.input.shape(1)[1..].to_vec(),
                 dim: card.output.dim,
-                batch,
+                batch: *batch,
                 threads: cores,
                 output: Some(card.output.name.clone()),
+                precision: *precision,
             };
             let network = Network::load(&model.onnx, options.device, settings)?;
             provenance.provider = network.provider.clone();

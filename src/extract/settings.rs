@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::media::Sampling;
+use crate::models::Precision;
 
 /// Computes feature rows from frames; the table `[extractor]` of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,6 +15,9 @@ pub enum Extractor {
         card: String,
         /// Batch size, in items (frames or windows).
         batch: usize,
+        /// Arithmetic precision. The default is omitted from the record in stores.
+        #[serde(default, skip_serializing_if = "Precision::is_default")]
+        precision: Precision,
     },
     /// SIFT keypoints and their descriptors.
     Sift {
@@ -125,7 +129,7 @@ mod tests {
     fn json_has_a_fixed_key_order() {
         let mut settings = ExtractionSettings {
             sampling: Sampling::Even { frames: 3 },
-            extractor: Extractor::Network { card: "tiny".into(), batch: 2 },
+            extractor: Extractor::Network { card: "tiny".into(), batch: 2, precision: Precision::F32 },
             codebook: None,
         };
         let sampling = r#""sampling":{"kind":"even","frames":3}"#;

@@ -177,6 +177,7 @@ impl ShotDetector {
             batch: 1,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             output: Some(card.output.name.clone()),
+            precision: Precision::F32,
         };
         let network = Network::load(&model.onnx, options.device, settings)?;
         Ok(Self { network, window_frames, image_len: 3 * card.input.size.iter().product::<usize>() })

@@ -7,6 +7,7 @@ use super::{Classify, Recipe};
 use crate::classify::{ClassifierKind, LossSettings, OptimizerSettings, ScheduleSettings, TrainingSettings, flags_of};
 use crate::extract::Extractor;
 use crate::media::Sampling;
+use crate::models::Precision;
 use crate::posters::By;
 use crate::store::Pooling;
 
@@ -43,6 +44,9 @@ pub struct ExtractionFlags {
     /// Name of the network's card (extractor kind network)
     #[arg(long)]
     pub card: Option<String>,
+    /// Arithmetic precision: f32 (extractor kind network)
+    #[arg(long)]
+    pub precision: Option<Precision>,
 }
 
 impl ExtractionFlags {
@@ -55,9 +59,11 @@ impl ExtractionFlags {
             Sampling::All { every: e, most: m } => (every, most) = (Some(e), Some(m)),
             Sampling::Windows { length: l, rate: r, count: c } => (length, rate, count) = (Some(l), Some(r), Some(c)),
         }
-        let (mut keypoints, mut batch, mut card) = (None, None, None);
+        let (mut keypoints, mut batch, mut card, mut precision) = (None, None, None, None);
         match &mut recipe.extractor {
-            Extractor::Network { card: c, batch: b } => (card, batch) = (Some(c), Some(b)),
+            Extractor::Network { card: c, batch: b, precision: p } => {
+                (card, batch, precision) = (Some(c), Some(b), Some(p));
+            }
             Extractor::Sift { keypoints: value } => keypoints = Some(value),
         }
         set("frames", &self.frames, frames)?;
@@ -68,7 +74,8 @@ impl ExtractionFlags {
         set("most", &self.most.map(Some), most)?;
         set("keypoints", &self.keypoints, keypoints)?;
         set("batch", &self.batch, batch)?;
-        set("card", &self.card, card)
+        set("card", &self.card, card)?;
+        set("precision", &self.precision, precision)
     }
 }
 

@@ -66,7 +66,11 @@ pub(super) fn run(classes: &[&str]) -> Run {
         recipe: Recipe {
             method: "cnn3d".into(),
             sampling: Sampling::Windows { length: 16, rate: 15.0, count: 2 },
-            extractor: Extractor::Network { card: "r2plus1d".into(), batch: 4 },
+            extractor: Extractor::Network {
+                card: "r2plus1d".into(),
+                batch: 4,
+                precision: crate::models::Precision::F32,
+            },
             codebook: None,
             classify: Classify::default(),
             run: None,

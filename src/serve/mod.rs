@@ -218,6 +218,7 @@ fn load_state(options: &Options, progress: &Arc<dyn ProgressSink>) -> Result<Arc
             batch,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             output: Some(card.output.name.clone()),
+            precision: Precision::F32,
         };
         Network::load(&prepared.onnx, options.device, settings)
     };

@@ -275,7 +275,14 @@ mod tests {
                 started: started_sender.clone(),
                 release: release_receiver.clone(),
             })],
-            settings: Settings { item: vec![1], dim: 1, batch, threads: 1, output: None },
+            settings: Settings {
+                item: vec![1],
+                dim: 1,
+                batch,
+                threads: 1,
+                output: None,
+                precision: crate::models::Precision::F32,
+            },
         };
         let postprocess: Arc<Postprocess<f32>> = Arc::new(|embeddings| Ok(embeddings.iter().copied().collect()));
         let counts = Arc::new(Counts::default());

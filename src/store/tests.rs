@@ -324,6 +324,15 @@ fn read_mutated(payload: Payload, clips: &[ClipRows], mutations: &[Mutation]) {
     }
 }
 
+/// Rows of different precision never share a store.
+#[test]
+fn a_different_precision_is_a_difference() {
+    let stored = Provenance { precision: "f32".into(), ..provenance() };
+    let requested = Provenance { precision: "bf16".into(), ..stored.clone() };
+    let attributes: Vec<&str> = stored.differences(&requested).iter().map(|difference| difference.attribute).collect();
+    assert_eq!(attributes, ["precision"]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 

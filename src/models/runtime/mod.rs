@@ -19,6 +19,7 @@ use std::str::FromStr;
 use ndarray::Array2;
 
 use crate::error::{Error, Result};
+use crate::models::Precision;
 
 /// Where a network should run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +79,8 @@ pub struct Settings {
     pub threads: usize,
     /// The output to read, where the network has several.
     pub output: Option<String>,
+    /// Arithmetic precision.
+    pub precision: Precision,
 }
 
 impl Settings {

@@ -59,7 +59,7 @@ pub(super) fn load(onnx: &Path, settings: &Settings) -> Result<(String, Vec<Box<
 
     let lanes = settings.threads.clamp(1, MOST_LANES);
     for (key, value) in [
-        (RwPropertyKey::HintInferencePrecision, "f32".to_string()),
+        (RwPropertyKey::HintInferencePrecision, settings.precision.to_string()),
         (RwPropertyKey::NumStreams, lanes.to_string()),
         (RwPropertyKey::InferenceNumThreads, settings.threads.max(1).to_string()),
         // Pinned streams share cores with the decoders, or with each other.
