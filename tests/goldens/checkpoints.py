@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Tiny checkpoints saved by torch itself, for the readers in src/models/checkpoint: fixtures/checkpoints/.
+"""Writes small checkpoints with torch for the readers in src/models/checkpoint: fixtures/checkpoints/.
 
     python tests/goldens/checkpoints.py
 
-Needs torch, numpy and safetensors. Deterministic in content (the archives' bytes may differ between torch versions).
+Needs torch, numpy and safetensors. The content is deterministic; the bytes of the archives may differ between versions of torch.
 """
 import argparse
 import collections
@@ -17,7 +17,7 @@ FOLDER = pathlib.Path(__file__).resolve().parents[2] / "fixtures" / "checkpoints
 
 
 def tensors():
-    """One tensor for each thing a reader can get wrong."""
+    """One tensor per element type and memory layout."""
     ramp = torch.arange(24, dtype=torch.float32) / 8 - 1
     base = torch.arange(12, dtype=torch.float32)
     return collections.OrderedDict(
@@ -42,8 +42,8 @@ def tensors():
     )
 
 
-class Bomb:
-    """What a hostile checkpoint would do: call something on loading."""
+class Malicious:
+    """Calls a function when it is unpickled."""
 
     def __reduce__(self):
         import os
@@ -61,8 +61,8 @@ def main():
         wrapped = collections.OrderedDict((f"module.{name}", value) for name, value in state.items())
         optimizer = {"state": {0: {"momentum": torch.ones(5, dtype=torch.float64)}}, "lr": 0.1, "betas": (0.9, 0.999)}
         save({"epoch": 3, "optimizer": optimizer, "state_dict": wrapped}, "wrapped")
-        save({"weight": torch.ones(2), "bomb": Bomb()}, "hostile")
-        # As nn.Module.state_dict() gives it: with _metadata as an attribute of the dict.
+        save({"weight": torch.ones(2), "bomb": Malicious()}, "hostile")
+        # nn.Module.state_dict() returns a dict with the attribute _metadata.
         torch.manual_seed(0)
         save(torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.BatchNorm2d(3)).state_dict(), "module")
     save_file({name: value.detach().clone().contiguous() for name, value in state.items()}, FOLDER / "plain.safetensors")

@@ -1,4 +1,4 @@
-"""Makes fixtures/models/tiny.onnx: a network of somebody else's, which kinoprobe runs by its card alone.
+"""Writes fixtures/models/tiny.onnx: a network that kinoprobe knows only from its card.
 
 Needs onnx and numpy. One strided convolution, ReLU, global average: (batch, 3, 64, 64) -> (batch, 8).
 """

@@ -336,6 +336,11 @@ fn convnext_embeddings_of_a_video_match_torchvision() {
 }
 
 #[test]
+fn resnet50_embeddings_of_a_video_match_torchvision() {
+    check_parity("resnet50", "resnet50", &["--weights", "seeded"]);
+}
+
+#[test]
 fn r2plus1d_embeddings_of_a_video_match_torchvision() {
     check_parity("cnn3d", "r2plus1d_18", &["--weights", "seeded"]);
 }
