@@ -5,20 +5,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::rc::Rc;
 
-/// Element type of a storage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dtype {
-    F64,
-    F32,
-    F16,
-    Bf16,
-    I64,
-    I32,
-    I16,
-    I8,
-    U8,
-    Bool,
-}
+use super::tensor::Dtype;
 
 /// A reference to a storage: the persistent id `("storage", type, key, location, elements[, view])`.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::pickle::Dtype;
-use super::{Source, Tensor};
+use super::tensor::{Dtype, Source, Tensor};
 
 /// Maximum header length, that of the reference implementation.
 const MAX_HEADER: u64 = 100_000_000;

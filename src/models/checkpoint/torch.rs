@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::pickle::{Machine, StorageReference, TensorReference, Value};
-use super::{Source, Tensor};
+use super::tensor::{Source, Tensor};
 
 type Tensors = Result<BTreeMap<String, Tensor>, String>;
 

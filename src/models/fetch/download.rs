@@ -10,7 +10,7 @@ use ureq::http::{Response, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body, Proxy};
 
-use super::{check_sha256, sha256_mismatch};
+use super::files::{check_sha256, sha256_mismatch};
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::progress::{Event, ProgressSink, Unit};

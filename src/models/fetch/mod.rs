@@ -2,86 +2,9 @@
 //! complete.
 
 mod download;
+mod files;
 mod wheel;
 
-use std::fs::File;
-use std::io::Write;
-use std::path::Path;
-
-use sha2::{Digest, Sha256};
-
-use crate::error::{Error, Result};
-
 pub use download::download;
+pub use files::{check_sha256, sha256, sha256_file, write_atomic};
 pub use wheel::{check_member, download_wheel, extract_member};
-
-/// Returns the SHA-256 of a file as 64 hex digits.
-///
-/// # Errors
-/// Returns an error if the file cannot be read.
-pub fn sha256_file(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut file, &mut hasher).map_err(Error::io(path))?;
-    Ok(hex(&hasher.finalize()))
-}
-
-/// Returns the SHA-256 of a byte string as 64 hex digits.
-pub fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Checks that the SHA-256 of a file starts with `expected` (8 to 64 hex digits).
-///
-/// # Errors
-/// Returns an error if the file cannot be read or has another hash. The file is not changed.
-pub fn check_sha256(path: &Path, expected: &str) -> Result<()> {
-    match sha256_mismatch(path, expected)? {
-        None => Ok(()),
-        Some(mismatch) => {
-            let message =
-                format!("{mismatch}: the file is damaged or a different one; move it away to download it again");
-            Err(Error::Weights { path: path.into(), message })
-        }
-    }
-}
-
-/// Compares the SHA-256 of a file with its expected start; returns a description if they differ.
-fn sha256_mismatch(path: &Path, expected: &str) -> Result<Option<String>> {
-    let actual = sha256_file(path)?;
-    if actual.starts_with(&expected.to_ascii_lowercase()) {
-        return Ok(None);
-    }
-    let actual = &actual[..expected.len().min(actual.len())];
-    Ok(Some(format!("SHA-256 is {actual}, expected {expected}")))
-}
-
-/// Writes a file under a temporary name and renames it, so that `path` is never incomplete.
-///
-/// # Errors
-/// Returns an error if the folder or the file cannot be written.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder).map_err(Error::io(folder))?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(Error::io(path))?;
-    make_readable(file.as_file(), path)?;
-    file.persist(path).map_err(|e| Error::io(path)(e.error))?;
-    Ok(())
-}
-
-/// Sets mode 644. Temporary files have mode 600.
-#[cfg(unix)]
-fn make_readable(file: &File, path: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644)).map_err(Error::io(path))
-}
-
-#[cfg(not(unix))]
-fn make_readable(_: &File, _: &Path) -> Result<()> {
-    Ok(())
-}

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{check_sha256, sha256, write_atomic};
+use super::files::{check_sha256, sha256, write_atomic};
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::progress::{Event, ProgressSink};

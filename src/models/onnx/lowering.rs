@@ -2,8 +2,8 @@
 //!
 //! The names of intermediate values determine the bytes of a file, and so its hash. They must not change.
 
-use super::Operation;
 use super::builder::GraphBuilder;
+use super::operation::Operation;
 use super::proto::{self, Attribute, TensorProto};
 
 /// Lowers layers to the nodes of a graph.
