@@ -11,6 +11,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::classify::RunIdentity;
 use crate::error::{Error, Result};
 use crate::evaluate::multi_label::Thresholds;
 use crate::evaluate::predictions::DEFAULT_THRESHOLD;
@@ -60,16 +61,11 @@ pub struct Posters {
     pub format: String,
     /// 1.
     pub format_version: u32,
-    /// Method of the features.
-    pub method: String,
+    /// Classifier and features, the same for every model.
+    #[serde(flatten)]
+    pub identity: RunIdentity,
     /// Card of the network that computes the features.
     pub card: String,
-    /// Weights of the network: `published`, `registry`, `file`, `seeded`.
-    pub weights: String,
-    /// SHA-256 of the network.
-    pub model_sha256: String,
-    /// `true` if the network has seeded (untrained) weights.
-    pub untrained: bool,
     /// `true` if the models were trained on generated posters.
     pub demo: bool,
     /// The C labels of all models, in the order of the scores.
@@ -125,11 +121,8 @@ impl Posters {
         Self {
             format: FORMAT.0.into(),
             format_version: FORMAT.1,
-            method: String::new(),
+            identity: RunIdentity::default(),
             card: String::new(),
-            weights: String::new(),
-            model_sha256: String::new(),
-            untrained: false,
             demo: false,
             labels: Vec::new(),
             by: By::None,
@@ -192,12 +185,13 @@ pub fn metrics(measured: &SplitMetrics) -> BTreeMap<String, f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::Task;
 
     #[test]
     fn written_files_have_the_documented_layout() {
         let folder = tempfile::tempdir().unwrap();
         let set = Posters {
-            method: "effnet".into(),
+            identity: RunIdentity { method: "effnet".into(), task: Task::MultiLabel, ..RunIdentity::default() },
             labels: vec!["Action".into()],
             by: By::Year,
             years: vec![YearModel {
@@ -214,8 +208,8 @@ mod tests {
         let json: serde_json::Value =
             serde_json::from_str(&std::fs::read_to_string(folder.path().join(FILE)).unwrap()).unwrap();
         let expected = serde_json::json!({
-            "format": "kinoprobe-posters", "format_version": 1, "method": "effnet", "card": "", "weights": "",
-            "model_sha256": "", "untrained": false, "demo": false, "labels": ["Action"], "by": "year", "window": null,
+            "format": "kinoprobe-posters", "format_version": 1, "task": "multi-label", "method": "effnet", "classifier": "",
+            "untrained": false, "weights": "", "model": "", "model_sha256": "", "provider": "", "card": "", "demo": false, "labels": ["Action"], "by": "year", "window": null,
             "years": [{"year": 2004, "folder": "2004", "thresholds": [0.5], "clips": {"train": 40, "val": 5, "test": 5},
                        "metrics": {"map": 0.5}}],
             "overall": null

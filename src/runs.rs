@@ -1,94 +1,94 @@
-//! Runs: classifiers fitted to a store, each with its folder. What kinoprobe-classify does for one of them, and ([`by_year`])
-//! for one a year.
+//! Runs: classifiers trained on a store, each with its own directory. [`RunContext::train`] trains one of them, [`by_year`] one
+//! per year, [`early_fusion`] one on the features of several runs.
 
 pub mod by_year;
+pub mod early_fusion;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::classify::{ModelMetadata, SavedModel, experiment};
+use crate::classify::{ModelMetadata, RunIdentity, RunInputs, SavedModel, experiment};
 use crate::dataset::DatasetSplits;
 use crate::error::Result;
 use crate::evaluate::{Epoch, Predictions};
 use crate::manifest::{Manifest, Split};
 use crate::posters::{Clips, years};
 use crate::recipe::{Classify, Recipe, RunFiles};
-use crate::report::{self, Evaluation, Metrics, Run};
+use crate::report::{self, Evaluation, TrainingRun};
 use crate::store::FeatureStore;
 
-/// What all runs of one call have in common.
-pub struct Job<'a> {
-    /// The features.
+/// Inputs and settings that all runs of one command share.
+pub struct RunContext<'a> {
+    /// Features.
     pub store: &'a FeatureStore,
-    /// The recipe, with the files' absolute paths.
+    /// Recipe with absolute paths in `run`.
     pub recipe: &'a Recipe,
-    /// The files, as they were given.
+    /// Files, as given on the command line.
     pub files: &'a RunFiles,
-    /// Threads at the most; the models do not depend on it.
+    /// Maximum number of threads; the models do not depend on it.
     pub threads: usize,
-    /// Told the seed with every epoch.
-    pub progress: &'a dyn Fn(u64, &Epoch),
-    /// Told what is done next, in words.
-    pub say: &'a dyn Fn(&str),
+    /// Called with the seed after each epoch.
+    pub on_epoch: &'a dyn Fn(u64, &Epoch),
+    /// Called with a message before each step.
+    pub on_message: &'a dyn Fn(&str),
 }
 
-/// What came of one run, beside its folder.
-pub struct Fit {
-    /// Labeled clips of each split.
+/// Held-out predictions of a model, in addition to the files of its run.
+pub struct HeldOutPredictions {
+    /// Number of labeled clips of each split.
     pub clips: Clips,
-    /// The model's predictions for val and test, where they have clips.
+    /// Predictions of the model for val and test, if they have clips.
     pub model: BTreeMap<Split, Predictions>,
-    /// The constant predictor's.
+    /// Predictions of the constant baseline.
     pub constant: BTreeMap<Split, Predictions>,
 }
 
-impl Job<'_> {
-    /// Fits to `data` and writes the run's folder `out`.
+impl RunContext<'_> {
+    /// Trains on `data` and writes the directory of the run, `out`.
     ///
     /// # Errors
-    /// The classifier cannot be fitted to the data, or a file cannot be written.
-    pub fn run(&self, data: &DatasetSplits, out: &Path) -> Result<Fit> {
-        let Job { recipe, files, .. } = self;
-        let provenance = self.store.provenance().clone();
+    /// Returns an error if the classifier cannot be trained on the data or a file cannot be written.
+    pub fn train(&self, data: &DatasetSplits, out: &Path) -> Result<HeldOutPredictions> {
+        let RunContext { recipe, files, .. } = self;
+        let provenance = self.store.provenance();
+        let on_epoch = &mut |seed, epoch: &Epoch| (self.on_epoch)(seed, epoch);
         let Classify { classifier, pooling, .. } = recipe.classify;
-        let metadata = ModelMetadata::new(&provenance, &recipe.method, classifier, pooling);
-        let progress = &mut |seed, epoch: &Epoch| (self.progress)(seed, epoch);
-        let experiment = experiment::run(data, &recipe.classify.fit_settings(), metadata, self.threads, progress)?;
+        let metadata = ModelMetadata::new(provenance, &recipe.method, classifier, pooling);
+        let experiment = experiment::run(data, &recipe.classify.fit_settings(), metadata, self.threads, on_epoch)?;
         experiment.saved.save(out)?;
-        let fit = Fit {
+        let held_out = HeldOutPredictions {
             clips: years::count_clips(data),
             model: experiment.splits.clone(),
             constant: experiment.constant_predictions,
         };
-        let run = Run {
-            method: recipe.method.clone(),
-            classifier: classifier.name().into(),
-            untrained: self.store.untrained(),
-            provenance,
+        let run = TrainingRun {
+            identity: experiment.saved.metadata.identity.clone(),
+            inputs: RunInputs {
+                features: files.features.clone(),
+                manifest: files.manifest.clone(),
+                root: files.root.clone(),
+            },
             recipe: (*recipe).clone(),
+            extract_seconds: provenance.extract_seconds,
             splits: experiment.splits,
             unlabeled: experiment.unlabeled,
             constant: experiment.constant,
             curves: experiment.curves,
-            measure: experiment.score_name,
-            kept_epoch: experiment.kept_epoch,
+            score_name: experiment.score_name,
+            best_epoch: experiment.kept_epoch,
             seeds: experiment.seeds,
             train_seconds: experiment.train_seconds,
-            features: files.features.clone(),
-            manifest: files.manifest.clone(),
-            root: files.root.clone(),
             warnings: [data.warnings.clone(), experiment.notes].concat(),
         };
         report::write_run(out, &run)?;
-        Ok(fit)
+        Ok(held_out)
     }
 }
 
-/// The predictions of a saved model for all clips of `data`, without training, and what is known of them; `source` is the
-/// model's folder.
+/// Predicts all clips of `data` with a saved model. `source` is the directory of the model.
 ///
 /// # Errors
-/// As [`SavedModel::predict`].
+/// Returns an error as [`SavedModel::predict`] does.
 pub fn evaluation(
     saved: &SavedModel,
     source: &Path,
@@ -96,25 +96,21 @@ pub fn evaluation(
     manifest: &Manifest,
     data: &DatasetSplits,
 ) -> Result<Evaluation> {
-    let metadata = &saved.metadata;
+    let identity = &saved.metadata.identity;
     let mut table = saved.predict_all(data)?;
     table.warnings.extend(manifest.warnings.iter().cloned());
-    if store.provenance().model_sha256 != metadata.model_sha256 {
-        table.warnings.push(other_network(store));
+    if store.provenance().model_sha256 != identity.model_sha256 {
+        table.warnings.push(different_network(store));
     }
-    let metrics = Metrics {
-        method: metadata.method.clone(),
-        classifier: metadata.classifier.name().into(),
-        untrained: metadata.untrained || store.untrained(),
-        model_sha256: metadata.model_sha256.clone(),
-        features: store.path().into(),
-        manifest: manifest.source.clone(),
-        ..Metrics::new()
-    };
-    Ok(Evaluation { source: source.into(), metrics, table })
+    Ok(Evaluation {
+        source: source.into(),
+        identity: RunIdentity { untrained: identity.untrained || store.untrained(), ..identity.clone() },
+        inputs: RunInputs { features: store.path().into(), manifest: manifest.source.clone(), root: None },
+        table,
+    })
 }
 
-/// What is to be said where a store is not of the network that a model knows.
-fn other_network(store: &FeatureStore) -> String {
-    format!("{} was made by another network than the features the model was fitted to", store.path().display())
+/// Returns the warning for a store whose network is not that of the training features.
+fn different_network(store: &FeatureStore) -> String {
+    format!("{}: computed by a different network than the features the model was trained on", store.path().display())
 }

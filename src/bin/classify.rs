@@ -14,7 +14,7 @@ use kinoprobe::manifest::{Manifest, split};
 use kinoprobe::matrix::default_threads;
 use kinoprobe::recipe::{ClassifyFlags, Recipe, RunFiles};
 use kinoprobe::report::{Metrics, markdown};
-use kinoprobe::runs::{Job, by_year};
+use kinoprobe::runs::{RunContext, by_year};
 use kinoprobe::store::FeatureStore;
 
 /// Fit a classifier to stored features and evaluate it on held-out clips.
@@ -140,12 +140,12 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let resampled = recipe.classify.resample.map(|rule| data.resample(rule, 0));
     let bar = progress_bar(arguments.quiet, &recipe);
     let score_name = training::score_name(data.task);
-    let job = Job {
+    let context = RunContext {
         store: &store,
         recipe: &recipe,
         files: &files,
         threads: arguments.threads,
-        progress: &|seed, epoch| {
+        on_epoch: &|seed, epoch| {
             bar.set_position(seed * recipe.classify.training.epochs as u64 + epoch.epoch as u64);
             bar.set_message(format!(
                 "seed {seed}  epoch {}  loss {:.4}  val {:.4}  {score_name} {:.1} %",
@@ -155,12 +155,12 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
                 100.0 * epoch.val_score
             ));
         },
-        say: &|line| bar.suspend(|| say(line)),
+        on_message: &|line| bar.suspend(|| say(line)),
     };
     let summary = match recipe.classify.by {
-        Some(by) => by_year::fit(&job, &data, &manifest, by, resampled)?,
+        Some(by) => by_year::train(&context, &data, &manifest, by, resampled)?,
         None => {
-            job.run(&data, &files.out)?;
+            context.train(&data, &files.out)?;
             markdown::summary(&Metrics::read(&files.out.join("metrics.json"))?)
         }
     };

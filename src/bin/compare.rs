@@ -1,4 +1,4 @@
-//! kinoprobe-compare: several runs side by side.
+//! kinoprobe-compare: compares runs.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,32 +6,33 @@ use std::process::ExitCode;
 use clap::Parser;
 use kinoprobe::cli::{self, Outcome};
 use kinoprobe::matrix::default_threads;
-use kinoprobe::report::compare::{self, early, late};
+use kinoprobe::report::compare::{self, late_fusion};
+use kinoprobe::runs::early_fusion;
 
-/// Compares runs: one table with intervals, a test for every pair, fusions, time per stage, pictures.
+/// Compares runs: metrics with intervals, pairwise significance tests, fusions, times per stage, plots
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-compare", version, after_help = format!("\
 Examples:
   kinoprobe-compare runs/sift runs/cnn runs/cnn3d --out runs/compare
   kinoprobe-compare runs/cnn evaluation-of-other-predictions --out runs/compare
 
-Writes report.html (opens by itself), compare.md, compare.csv, compare.json and the pictures.
+Writes report.html (self-contained), compare.md, compare.csv, compare.json and the figures.
 
 {}", cli::EXIT_CODES))]
 struct Arguments {
-    /// Folders that kinoprobe-classify or kinoprobe-evaluate wrote.
+    /// Directories written by kinoprobe-classify or kinoprobe-evaluate
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// Folder to write to.
+    /// Output directory
     #[arg(long, value_name = "D")]
     out: PathBuf,
-    /// Feature stores, beside those that the runs name, in which to look for near-duplicate clips.
+    /// Feature stores to search for near-duplicate clips, in addition to those of the runs
     #[arg(long, value_name = "STORE", num_args = 1..)]
     stores: Vec<PathBuf>,
-    /// Train no classifier on the methods' features side by side.
+    /// Do not train a classifier on the concatenated features of the methods
     #[arg(long)]
     no_early_fusion: bool,
-    /// Threads of early fusion; the result does not depend on them.
+    /// Number of threads for early fusion; the result does not depend on it
     #[arg(long, default_value_t = default_threads())]
     threads: usize,
 }
@@ -39,17 +40,17 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     cli::run("compare", || {
-        let mut entries = compare::load_all(&arguments.runs)?;
-        let (mut fusions, mut notes) = late::fuse(&entries)?;
+        let mut runs = compare::load_all(&arguments.runs)?;
+        let (mut fusions, mut notes) = late_fusion::fuse(&runs)?;
         if !arguments.no_early_fusion {
-            // Predictions compare without the features; what early fusion lacks is said and left out.
-            match early::fuse(&entries, arguments.threads) {
+            // Early fusion needs the stores, which the rest of the comparison can do without.
+            match early_fusion::fuse(&runs, arguments.threads) {
                 Ok(fusion) => fusions.extend(fusion),
-                Err(error) => notes.push(format!("early fusion left out: {error}")),
+                Err(error) => notes.push(format!("no early fusion: {error}")),
             }
         }
-        entries.extend(fusions);
-        let mut comparison = compare::compare(&entries, &arguments.stores)?;
+        runs.extend(fusions);
+        let mut comparison = compare::compare(&runs, &arguments.stores)?;
         comparison.warnings.extend(notes);
         compare::write(&arguments.out, &comparison)?;
         print!("{}", compare::summary(&comparison));

@@ -1,55 +1,55 @@
-//! kinoprobe-evaluate: measures predictions, without training.
+//! kinoprobe-evaluate: evaluates predictions or saved models.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use kinoprobe::Result;
-use kinoprobe::classify::SavedModel;
+use kinoprobe::classify::{RunIdentity, RunInputs, SavedModel};
 use kinoprobe::cli::{self, Outcome};
-use kinoprobe::dataset::{Dataset, Task};
+use kinoprobe::dataset::Dataset;
 use kinoprobe::evaluate::predictions::PredictionTable;
 use kinoprobe::manifest::Manifest;
 use kinoprobe::posters;
-use kinoprobe::report::{self, Evaluation, Metrics, markdown};
+use kinoprobe::report::{self, Evaluation, markdown};
 use kinoprobe::runs::{self, by_year};
 use kinoprobe::store::FeatureStore;
 
-/// Measures predictions: accuracy or mAP, per-class and averaged precision, recall and F1, confusions, intervals.
+/// Evaluates predictions: accuracy or mAP, precision, recall and F1 (per class and averaged), confusions, intervals
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-evaluate", version, after_help = format!("\
 Examples:
   kinoprobe-evaluate --predictions predictions.csv --out evaluation
-      columns: id,label,predicted and, where there are scores, one `score:CLASS` per class; `split` and `group` optional
-      several labels a clip: a column `labels` in place of `label`, with `|` between them
+      columns: id,label,predicted and optionally split, group and one `score:CLASS` per class
+      multi-label: a column `labels` instead of `label`, separated by `|`
 
   kinoprobe-evaluate --model runs/cnn --features features/cnn.h5 --manifest clips.csv --out evaluation
-      a model that kinoprobe-classify saved, without training; a folder with posters.json: each year's model on its clips
+      evaluates a model saved by kinoprobe-classify; for a directory with posters.json, each model on the clips of its year
 
-Writes metrics.json (`all`, and each split that is named), predictions.csv, per_class.csv, classification_report.txt,
-REPORT.md and its pictures.
+Writes metrics.json (`all` and each split), predictions.csv, per_class.csv, classification_report.txt, REPORT.md and its
+figures.
 
 {}", cli::EXIT_CODES))]
 struct Arguments {
-    /// Predictions to measure, CSV with columns id, label (or labels) and predicted, or id, label and scores.
+    /// Predictions to evaluate: CSV with columns id, label (or labels) and predicted, or id, label and scores
     #[arg(long, value_name = "F.csv", required_unless_present = "model", conflicts_with = "model")]
     predictions: Option<PathBuf>,
-    /// One label a clip, or several; where it is not given, the column `label` or `labels` decides.
+    /// Task of the predictions [default: single-label for a column `label`, multi-label for `labels`]
     #[arg(long, value_enum, conflicts_with = "model")]
     task: Option<Task>,
-    /// Folder of a saved model, in place of predictions.
+    /// Directory of a saved model, instead of predictions
     #[arg(long, value_name = "D", requires = "features", requires = "manifest")]
     model: Option<PathBuf>,
-    /// Feature store that the model is to predict from.
+    /// Feature store to predict from
     #[arg(long, value_name = "F.h5", requires = "model")]
     features: Option<PathBuf>,
-    /// Manifest with the clips and their labels.
+    /// Manifest with the clips and their labels
     #[arg(long, value_name = "F", requires = "model")]
     manifest: Option<PathBuf>,
-    /// Folder below which the manifest's paths lie.
+    /// Root directory of the manifest's paths
     #[arg(long, value_name = "D", requires = "model")]
     root: Option<PathBuf>,
-    /// Folder to write to.
+    /// Output directory
     #[arg(long, value_name = "D")]
     out: PathBuf,
 }
@@ -60,7 +60,8 @@ fn main() -> ExitCode {
         let evaluation = match (&arguments.predictions, &arguments.model, &arguments.features, &arguments.manifest) {
             (Some(source), ..) => Evaluation {
                 source: source.clone(),
-                metrics: Metrics::new(),
+                identity: RunIdentity::default(),
+                inputs: RunInputs::default(),
                 table: PredictionTable::read_csv(source, arguments.task)?,
             },
             (None, Some(model), Some(features), Some(manifest)) if model.join(posters::FILE).is_file() => {
@@ -73,7 +74,7 @@ fn main() -> ExitCode {
             (None, Some(model), Some(features), Some(manifest)) => {
                 evaluate_model(model, features, manifest, arguments.root.as_deref())?
             }
-            _ => unreachable!("clap asks for either predictions, or a model with features and a manifest"),
+            _ => unreachable!("clap requires predictions, or a model with features and a manifest"),
         };
         let metrics = report::write_evaluation(&arguments.out, &evaluation)?;
         print!("{}", markdown::summary(&metrics));

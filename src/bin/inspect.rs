@@ -1,4 +1,4 @@
-//! kinoprobe-inspect: what a store or a manifest holds.
+//! kinoprobe-inspect: describes a store or a manifest.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,37 +9,37 @@ use kinoprobe::cli::{self, Outcome};
 use kinoprobe::manifest::Manifest;
 use kinoprobe::report::inspect::{self, Export};
 
-/// Says what a store or a manifest holds: shape, provenance, statistics, failures; draws and exports it.
+/// Describes a store or a manifest: shape, provenance, statistics, failures; plots and exports it
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-inspect", version, after_help = format!("\
 Examples:
   kinoprobe-inspect features/cnn.h5
-  kinoprobe-inspect features/cnn.h5 --manifest clips.csv --out inspect/cnn     draws a projection colored by label
+  kinoprobe-inspect features/cnn.h5 --manifest clips.csv --out inspect/cnn     plots a projection colored by label
   kinoprobe-inspect features/cnn.h5 --export npy --out inspect/cnn
   kinoprobe-inspect clips.csv --out inspect/clips                              counts per class, split and group
 
 {}", cli::EXIT_CODES))]
 struct Arguments {
-    /// A feature store, a descriptor store (.h5), or anything that serves as a manifest.
+    /// Feature store or descriptor store (.h5), or manifest
     #[arg(value_name = "STORE|MANIFEST")]
     source: PathBuf,
-    /// Folder for pictures, tables and exports; without, everything is only printed.
+    /// Output directory for plots, tables and exports [default: only print]
     #[arg(long, value_name = "D")]
     out: Option<PathBuf>,
-    /// Manifest with the labels that color the projection of a store.
+    /// Manifest with labels for coloring the projection of a store
     #[arg(long, value_name = "F")]
     manifest: Option<PathBuf>,
-    /// Folder below which the manifest's paths lie.
+    /// Root directory of the manifest's paths
     #[arg(long, value_name = "D")]
     root: Option<PathBuf>,
-    /// Also export the features; needs --out.
+    /// Also export the features; requires --out
     #[arg(long, requires = "out")]
     export: Option<Format>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
-    /// features.npy, pooled_mean.npy, pooled_max.npy, and clips.csv and rows.csv that say whose they are
+    /// features.npy, pooled_mean.npy, pooled_max.npy, and clips.csv and rows.csv with the ids of their rows
     Npy,
     /// pooled.csv: id and mean-pooled features
     Csv,
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
             });
             inspect::inspect_store(&arguments.source, manifest.as_ref(), arguments.out.as_deref(), export)?
         } else if arguments.export.is_some() {
-            bail!("{}: --export serves a feature store only", arguments.source.display());
+            bail!("{}: --export requires a feature store", arguments.source.display());
         } else {
             inspect::inspect_manifest(&load(&arguments.source)?, arguments.out.as_deref())?
         };
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Whether the file is HDF5 by its name.
+/// Returns `true` if the file is a store according to its extension.
 fn is_store(path: &Path) -> bool {
     path.extension().is_some_and(|extension| matches!(extension.to_str(), Some("h5" | "hdf5" | "partial")))
 }

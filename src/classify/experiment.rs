@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{ClassifierKind, FitContext, FitOutput, FitSettings, Model, ModelMetadata, SavedModel, build, predict};
+use super::{ClassifierKind, FitContext, FitOutput, FitSettings, Model, ModelMetadata, RunIdentity, SavedModel, build, predict};
 use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
 use crate::evaluate::multi_label::{Averages, LabelMatrix};
@@ -100,8 +100,7 @@ pub fn run(
         false => Some(predict(data.task, fitted.model.as_ref(), &data.train.classes, &data.unlabeled)?),
     };
     let metadata = ModelMetadata {
-        task: data.task,
-        classifier: kind,
+        identity: RunIdentity { task: data.task, classifier: kind.name().into(), ..metadata.identity },
         classes: data.train.classes.clone(),
         dim: data.train.dim(),
         ..metadata

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use clap::ValueEnum;
 use ndarray::Array2;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::{ClassifierKind, Exporter, Model, Tensor, Tensors, restore};
+use super::{ClassifierKind, Exporter, Model, RunIdentity, Tensor, Tensors, restore};
 use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
@@ -17,23 +18,15 @@ use crate::store::{Pooling, Provenance};
 /// The metadata of a model file: what the model is and where its features come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelMetadata {
-    /// The prediction task.
-    #[serde(default)]
-    pub task: Task,
-    /// The kind of classifier.
-    pub classifier: ClassifierKind,
+    /// Classifier and features.
+    #[serde(flatten)]
+    pub identity: RunIdentity,
     /// Class names in the order of the scores, C of them.
     pub classes: Vec<String>,
     /// Number of features per clip, D.
     pub dim: usize,
     /// Pooling of the features.
     pub pooling: Pooling,
-    /// Method of the store the model was fitted to.
-    pub method: String,
-    /// SHA-256 of the network that computed the features.
-    pub model_sha256: String,
-    /// `true` if the network that computed the features had untrained (seeded) weights.
-    pub untrained: bool,
     /// Seed of the fit.
     pub seed: u64,
     /// Version of kinoprobe.
@@ -45,14 +38,13 @@ impl ModelMetadata {
     /// classes and the number of features.
     pub fn new(provenance: &Provenance, method: &str, classifier: ClassifierKind, pooling: Pooling) -> Self {
         Self {
-            task: Task::default(),
-            classifier,
+            identity: RunIdentity {
+                method: method.into(),
+                ..RunIdentity::new(Task::default(), classifier.name(), provenance)
+            },
             classes: Vec::new(),
             dim: 0,
             pooling,
-            method: method.into(),
-            model_sha256: provenance.model_sha256.clone(),
-            untrained: provenance.untrained(),
             seed: 0,
             tool_version: env!("CARGO_PKG_VERSION").into(),
         }
@@ -125,7 +117,10 @@ impl SavedModel {
             let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes")));
             tensors.push(Tensor { name, shape: view.shape().to_vec(), values: values.collect() });
         }
-        let model = restore(metadata.classifier, metadata.task, &Tensors::new(&path, tensors))?;
+        let RunIdentity { task, classifier, .. } = &metadata.identity;
+        let kind = ClassifierKind::from_str(classifier, false)
+            .map_err(|_| invalid(format!("unknown classifier `{classifier}`: update kinoprobe")))?;
+        let model = restore(kind, *task, &Tensors::new(&path, tensors))?;
         Ok(Self { metadata, model })
     }
 
@@ -136,7 +131,7 @@ impl SavedModel {
     /// Returns an error if the features do not match the model, or a clip has a label that the model does not know or, for a
     /// single-label model, several labels.
     pub fn predict(&self, data: &Dataset) -> Result<Predictions> {
-        predict(self.metadata.task, self.model.as_ref(), &self.metadata.classes, data)
+        predict(self.metadata.identity.task, self.model.as_ref(), &self.metadata.classes, data)
     }
 
     /// Predicts all parts of `data` and returns one table with the split of each labeled clip.
@@ -146,7 +141,7 @@ impl SavedModel {
     pub fn predict_all(&self, data: &DatasetSplits) -> Result<PredictionTable> {
         let classes = self.metadata.classes.clone();
         let no_scores = Array2::zeros((0, classes.len()));
-        let mut all = Predictions::from_scores(self.metadata.task, vec![], vec![], vec![], no_scores, classes);
+        let mut all = Predictions::from_scores(self.metadata.identity.task, vec![], vec![], vec![], no_scores, classes);
         let mut splits = Vec::new();
         let labeled = data.splits().map(|(split, part)| (Some(split), part));
         for (split, part) in labeled.into_iter().chain([(None, &data.unlabeled)]) {

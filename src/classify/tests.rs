@@ -253,14 +253,10 @@ fn saved_models_are_restored_bit_for_bit() {
                 assert!(row.iter().all(|p| (0.0..=1.0).contains(p)));
             }
             let metadata = ModelMetadata {
-                classifier: kind,
-                task,
+                identity: RunIdentity { task, classifier: kind.name().into(), method: "golden".into(), ..Default::default() },
                 classes: train.classes.clone(),
                 dim: train.dim(),
                 pooling: kind.pooling(Pooling::Mean),
-                method: "golden".into(),
-                model_sha256: String::new(),
-                untrained: false,
                 seed: 3,
                 tool_version: String::new(),
             };

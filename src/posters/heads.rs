@@ -100,7 +100,7 @@ impl Head {
         let saved = SavedModel::load(&dir)?;
         let invalid = |message: String| Error::Config { path: dir.join("model.safetensors"), message };
         let metadata = &saved.metadata;
-        if metadata.model_sha256 != posters.model_sha256 {
+        if metadata.identity.model_sha256 != posters.identity.model_sha256 {
             return Err(invalid(format!(
                 "was fitted to features of another network than the one in {FILE}: train it again"
             )));

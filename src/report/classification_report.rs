@@ -1,12 +1,12 @@
-//! classification_report.txt: the classic table, `label precision recall f1-score support` and averages.
+//! classification_report.txt: precision, recall, F1 and support of each class, and their averages.
 
 use crate::evaluate::{PrecisionRecallF1, SplitMetrics};
 
-/// Digits after the point.
+/// Digits after the decimal point.
 const DIGITS: usize = 4;
 
-/// The table in the layout of `sklearn.metrics.classification_report(digits=4)`. Labels that no clip has show n/a where
-/// the task leaves them out of the averages.
+/// Formats the table as `sklearn.metrics.classification_report(digits=4)` does. Classes without clips show n/a if the task
+/// excludes them from the averages.
 pub fn text(measured: &SplitMetrics) -> String {
     let averages: Vec<(&str, PrecisionRecallF1)> = match measured {
         SplitMetrics::SingleLabel(m) => vec![("macro avg", m.macro_), ("weighted avg", m.weighted)],

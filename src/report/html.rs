@@ -1,9 +1,10 @@
-//! Pages that stand alone: no script, nothing from elsewhere, light and dark.
+//! Self-contained HTML pages: no scripts, no external resources, light and dark color schemes.
 
-use super::Picture;
-use super::svg::escape;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-/// How all pages look.
+use super::Figure;
+
+/// Style sheet of all pages.
 const STYLE: &str = "\
 :root{color-scheme:light dark;--paper:#fff;--ink:#1f2328;--dim:#5a6370;--rule:#d5dae0;--mark:#eef4fa;--alarm:#8a1c00;--alarm-paper:#fff0e9}
 @media (prefers-color-scheme:dark){:root{--paper:#15191e;--ink:#e6e9ed;--dim:#9aa5b1;--rule:#343c46;--mark:#1d2a37;--alarm:#ffb59c;--alarm-paper:#3a1d14}}
@@ -17,17 +18,29 @@ th{color:var(--dim);font-weight:600}.n{text-align:right;font-variant-numeric:tab
 .side{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:1rem}figure{margin:0;overflow-x:auto}
 svg{max-width:100%;height:auto}footer{color:var(--dim);font-size:.9em}";
 
-/// A page of a title and what stands below it, which is HTML already.
-pub(super) fn page(title: &str, body: &str) -> String {
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-         <title>{}</title>\n<style>\n{STYLE}\n</style></head>\n<body>\n{body}</body></html>\n",
-        escape(title)
-    )
+/// Returns a page.
+pub(super) fn page(title: &str, body: Markup) -> String {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width,initial-scale=1";
+                title { (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body { (body) }
+        }
+    }
+    .into_string()
 }
 
-/// A picture within a page.
-pub(super) fn figure(picture: &Picture) -> String {
-    format!("<figure aria-label=\"{}\">{}</figure>\n", escape(&picture.caption), picture.svg)
+/// Returns an inline figure.
+pub(super) fn figure(figure: &Figure) -> Markup {
+    html! { figure aria-label=(figure.caption) { (PreEscaped(&figure.svg)) } }
+}
+
+/// Returns a prominent alert.
+pub(super) fn banner(text: &str) -> Markup {
+    html! { div.alarm role="alert" { "⚠ " (text) } }
 }

@@ -1,20 +1,20 @@
-//! REPORT.md: what a run's folder says to people.
+//! REPORT.md: the results of a run for people.
 
 use std::fmt::Write;
 
 use super::metrics::Metrics;
 use super::table::Table;
-use super::{Block, Section, Shown};
+use super::{Block, EvaluatedPart, PartContent};
 use crate::evaluate::SplitMetrics;
 use crate::evaluate::intervals::{Interval, ResamplingUnit};
 use crate::evaluate::split_metrics::{MetricFormat, MetricValue};
 use crate::manifest::Split;
 
-/// What every report of untrained features begins with.
+/// Banner of every report on untrained features.
 pub const UNTRAINED: &str = "UNTRAINED: these features come from a network with seeded random weights. \
-    The numbers show that the pipeline works; they say nothing about what the network can do.";
+    The results only show that the pipeline works; they do not measure the network.";
 
-/// Text as Markdown text, safe in a table cell.
+/// Escapes text for Markdown, including table cells.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -30,12 +30,12 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
-/// A share as a percentage with one decimal.
-pub fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
+/// Formats a fraction as a percentage with one decimal.
+pub fn percent(fraction: f64) -> String {
+    format!("{:.1} %", 100.0 * fraction)
 }
 
-/// A number as tables show it, with its interval.
+/// Formats a metric with its interval for a table cell.
 pub fn cell(number: &MetricValue) -> String {
     match (number.value, number.format) {
         (None, _) => "–".into(),
@@ -44,41 +44,42 @@ pub fn cell(number: &MetricValue) -> String {
     }
 }
 
-/// A share with its interval.
-pub fn with_interval(share: f64, interval: Option<Interval>) -> String {
+/// Formats a fraction and its interval as percentages.
+pub fn with_interval(fraction: f64, interval: Option<Interval>) -> String {
     match interval {
-        Some([low, high]) => format!("{} [{:.1}, {:.1}]", percent(share), 100.0 * low, 100.0 * high),
-        None => percent(share),
+        Some([low, high]) => format!("{} [{:.1}, {:.1}]", percent(fraction), 100.0 * low, 100.0 * high),
+        None => percent(fraction),
     }
 }
 
-/// What stands out of a split's numbers, in words; empty where nothing does.
+/// Returns notable findings about the metrics of a part: a collapsed model, a result at or below the constant baseline, a
+/// missing interval.
 pub fn remarks(metrics: &SplitMetrics, constant: Option<&SplitMetrics>) -> Vec<String> {
     let mut remarks: Vec<String> = metrics.collapsed().into_iter().collect();
     let (headline, value) = metrics.primary();
     if let Some(constant) = constant.and_then(|constant| constant.value(&headline.key)) {
         if value < constant {
-            remarks.push(format!("worse than the constant predictor, which gets {}", percent(constant)));
+            remarks.push(format!("worse than the constant baseline ({})", percent(constant)));
         } else if headline.interval.is_some_and(|[low, _]| low <= constant) {
             remarks.push(format!(
-                "the interval of the {} reaches down to the constant predictor's {}: no better than chance is not excluded",
+                "the interval of the {} includes the constant baseline ({}): not significantly better than chance",
                 headline.name,
                 percent(constant)
             ));
         }
     }
     if metrics.intervals().is_none() {
-        remarks.push("no interval: it takes at least two clips, or two groups, to draw from".into());
+        remarks.push("no interval: the bootstrap needs at least two clips, or two groups".into());
     }
     remarks
 }
 
-/// The whole report. `files` says which of the optional files were written.
+/// Formats REPORT.md. `files` are the names of the files that were written.
 pub(super) fn report(
     title: &str,
     metrics: &Metrics,
-    sections: &[Section<'_>],
-    shown: &[Shown],
+    parts: &[EvaluatedPart<'_>],
+    contents: &[PartContent],
     files: &[&str],
 ) -> String {
     let mut text = String::new();
@@ -87,100 +88,104 @@ pub(super) fn report(
         text.push('\n');
     };
     line(format_args!("# {}\n", escape(title)));
-    if metrics.untrained {
+    if metrics.identity.untrained {
         line(format_args!("> **⚠ {UNTRAINED}**\n"));
     }
-    what_was_run(&mut line, metrics);
+    identity(&mut line, metrics);
     for warning in &metrics.warnings {
         line(format_args!("- warning: {}", escape(warning)));
     }
     if !metrics.warnings.is_empty() {
         line(format_args!(""));
     }
-    results(&mut line, metrics, sections);
+    results(&mut line, metrics, parts);
     if files.contains(&"curves.svg") {
         line(format_args!("## Training\n\n![learning curves](curves.svg)\n"));
     }
-    for (section, shown) in sections.iter().zip(shown) {
-        split(&mut line, section, shown);
+    for (part, content) in parts.iter().zip(contents) {
+        write_part(&mut line, part, content);
     }
     line(format_args!("## Files\n"));
-    let about = |file: &str| match file {
-        "predictions.csv" => "every clip's prediction and scores",
-        "submission.csv" => "the clips without a label, as `Id,Category`",
-        "curves.csv" => "loss, accuracy and learning rate of every epoch",
-        "per_class.csv" => "the tables by class",
-        "classification_report.txt" => "the classic table: precision, recall, F1 and support, by class and averaged",
-        "recipe.toml" => "the recipe used; `--recipe` takes it",
-        "metrics.json" => "all of this for programs",
+    let description = |file: &str| match file {
+        "predictions.csv" => "prediction and scores of each clip",
+        "submission.csv" => "predictions for the unlabeled clips, as `Id,Category`",
+        "curves.csv" => "loss, score and learning rate of each epoch",
+        "per_class.csv" => "metrics of each class",
+        "classification_report.txt" => "precision, recall, F1 and support of each class, and their averages",
+        "recipe.toml" => "the recipe; run it again with `--recipe`",
+        "metrics.json" => "all results for programs",
         _ => "",
     };
-    for file in files.iter().filter(|file| !about(file).is_empty()) {
-        line(format_args!("- [{file}]({file}): {}", about(file)));
+    for file in files.iter().filter(|file| !description(file).is_empty()) {
+        line(format_args!("- [{file}]({file}): {}", description(file)));
     }
     text
 }
 
-fn what_was_run(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics) {
+fn identity(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics) {
+    let (identity, inputs) = (&metrics.identity, &metrics.inputs);
     line(format_args!("| | |\n|-|-|"));
     let mut row = |name: &str, value: String| {
         if !value.is_empty() {
             line(format_args!("| {name} | {} |", escape(&value)));
         }
     };
-    row("method", metrics.method.clone());
-    row("classifier", metrics.classifier.clone());
-    row("network or algorithm", metrics.model.clone());
-    let untrained = if metrics.untrained { " — UNTRAINED" } else { "" };
-    row("weights", if metrics.weights.is_empty() { String::new() } else { format!("{}{untrained}", metrics.weights) });
-    row("sha-256 of what ran", metrics.model_sha256.clone());
-    row("extracted with", metrics.provider.clone());
-    row("features", metrics.features.display().to_string());
-    row("manifest", metrics.manifest.display().to_string());
-    row("extraction", metrics.extract_seconds.map(|s| format!("{s:.1} s")).unwrap_or_default());
-    row("training", metrics.training_seconds.map(|s| format!("{s:.2} s")).unwrap_or_default());
+    row("method", identity.method.clone());
+    row("classifier", identity.classifier.clone());
+    row("network or algorithm", identity.model.clone());
+    let untrained = if identity.untrained { " — UNTRAINED" } else { "" };
+    row(
+        "weights",
+        if identity.weights.is_empty() { String::new() } else { format!("{}{untrained}", identity.weights) },
+    );
+    row("model SHA-256", identity.model_sha256.clone());
+    row("execution provider", identity.provider.clone());
+    row("features", inputs.features.display().to_string());
+    row("manifest", inputs.manifest.display().to_string());
+    row("extraction time", metrics.extract_seconds.map(|s| format!("{s:.1} s")).unwrap_or_default());
+    row("training time", metrics.training_seconds.map(|s| format!("{s:.2} s")).unwrap_or_default());
     row("best epoch", metrics.best_epoch.map(|epoch| epoch.to_string()).unwrap_or_default());
     row("kinoprobe", metrics.tool_version.clone());
     line(format_args!(""));
 }
 
-fn results(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics, sections: &[Section<'_>]) {
+fn results(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics, parts: &[EvaluatedPart<'_>]) {
     line(format_args!("## Results\n"));
-    let numbers = sections.first().map(|section| section.metrics.values()).unwrap_or_default();
+    let numbers = parts.first().map(|part| part.metrics.values()).unwrap_or_default();
     let names = numbers.iter().map(|number| number.name.clone());
-    let header = ["split", "predictor", "clips"].map(String::from).into_iter().chain(names).collect();
+    let header = ["split", "classifier", "clips"].map(String::from).into_iter().chain(names).collect();
     let mut table = Table { header, left: 2, rows: Vec::new(), best: None };
     let mut row = |split: &str, name: &str, metrics: &SplitMetrics| {
         let mut row = vec![split.to_string(), name.to_string(), metrics.n().to_string()];
         row.extend(metrics.values().iter().map(cell));
         table.rows.push(row);
     };
-    let name = if metrics.classifier.is_empty() { "predictions" } else { &metrics.classifier };
-    for section in sections {
-        row(&section.name, name, section.metrics);
-        if let Some(constant) = section.constant {
-            row(&section.name, "constant", constant);
+    let name = if metrics.identity.classifier.is_empty() { "predictions" } else { &metrics.identity.classifier };
+    for part in parts {
+        row(&part.name, name, part.metrics);
+        if let Some(constant) = part.constant {
+            row(&part.name, "constant", constant);
         }
     }
     line(format_args!("{}", table.without_empty_columns().markdown()));
-    if let Some(interval) = sections.iter().find_map(|section| section.metrics.intervals()) {
-        let what = match interval.unit {
-            ResamplingUnit::Clips => "single clips",
-            ResamplingUnit::Groups => "whole groups",
+    if let Some(interval) = parts.iter().find_map(|part| part.metrics.intervals()) {
+        let unit = match interval.unit {
+            ResamplingUnit::Clips => "clips",
+            ResamplingUnit::Groups => "groups",
         };
         line(format_args!(
-            "In brackets: {:.0} % percentile bootstrap intervals, {} resamples of {what}.\n",
+            "Brackets: {:.0} % percentile bootstrap intervals, {} resamples of {unit}.\n",
             100.0 * interval.level,
             interval.resamples
         ));
     }
     if let Some(seeds) = metrics.seeds.as_ref().filter(|seeds| seeds.results.len() > 1) {
         line(format_args!(
-            "Over {} seeds (mean ± sample deviation; the tables are of the first):\n",
+            "Mean ± sample standard deviation over {} seeds (the tables show the first seed):\n",
             seeds.results.len()
         ));
         let spread = |s: &super::metrics::Spread| format!("{:.1} ± {:.1} %", 100.0 * s.mean, 100.0 * s.std);
-        let headlines = sections.first().map(|section| section.metrics.headlines()).unwrap_or_default();
+        let headlines = parts.first().map(|part| part.metrics.headlines()).unwrap_or_default();
         let header = std::iter::once("split".to_string()).chain(headlines.iter().map(|number| number.name.clone()));
         let mut table = Table { header: header.collect(), left: 1, rows: Vec::new(), best: None };
         for (split, summary) in &seeds.summary {
@@ -191,24 +196,24 @@ fn results(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics, se
     }
 }
 
-fn split(line: &mut impl FnMut(std::fmt::Arguments<'_>), section: &Section<'_>, shown: &Shown) {
-    line(format_args!("## {}\n", heading(&section.name)));
-    for remark in remarks(section.metrics, section.constant) {
+fn write_part(line: &mut impl FnMut(std::fmt::Arguments<'_>), part: &EvaluatedPart<'_>, content: &PartContent) {
+    line(format_args!("## {}\n", heading(&part.name)));
+    for remark in remarks(part.metrics, part.constant) {
         line(format_args!("- **{}**", escape(&remark)));
     }
-    for sentence in &shown.sentences {
-        line(format_args!("- {}", escape(sentence)));
+    for finding in &content.findings {
+        line(format_args!("- {}", escape(finding)));
     }
-    for block in &shown.blocks {
+    for block in &content.blocks {
         match block {
-            Block::Table(above, table) => line(format_args!("\n{above}\n\n{}", table.markdown())),
-            Block::Picture(picture) => line(format_args!("\n![{}]({})\n", escape(&picture.caption), picture.file)),
+            Block::Table(caption, table) => line(format_args!("\n{caption}\n\n{}", table.markdown())),
+            Block::Figure(figure) => line(format_args!("\n![{}]({})\n", escape(&figure.caption), figure.file)),
         }
     }
 }
 
-fn heading(split: &str) -> &str {
-    match split {
+fn heading(part: &str) -> &str {
+    match part {
         "train" => "Training",
         "val" => "Validation",
         "test" => "Test",
@@ -216,10 +221,10 @@ fn heading(split: &str) -> &str {
     }
 }
 
-/// A few lines for the terminal: each measured part with its headline numbers, remarks and warnings.
+/// Summarizes the results for the terminal: headline metrics and remarks of each part, and warnings.
 pub fn summary(metrics: &Metrics) -> String {
     let mut text = String::new();
-    if metrics.untrained {
+    if metrics.identity.untrained {
         text.push_str(&format!("{UNTRAINED}\n"));
     }
     let parts = [
@@ -232,9 +237,9 @@ pub fn summary(metrics: &Metrics) -> String {
         let Some(part) = part else { continue };
         let headlines = part.headlines();
         let numbers = headlines.iter().map(|number| format!("  {} {}", number.name, cell(number)));
-        let beside = constant.and_then(|constant| constant.value(&headlines[0].key));
-        let beside = beside.map(|value| format!("  constant {}", percent(value))).unwrap_or_default();
-        text.push_str(&format!("{name:<5} {} clips{}{beside}\n", part.n(), numbers.collect::<String>()));
+        let baseline = constant.and_then(|constant| constant.value(&headlines[0].key));
+        let baseline = baseline.map(|value| format!("  constant {}", percent(value))).unwrap_or_default();
+        text.push_str(&format!("{name:<5} {} clips{}{baseline}\n", part.n(), numbers.collect::<String>()));
         for remark in remarks(part, constant) {
             text.push_str(&format!("      {remark}\n"));
         }

@@ -1,91 +1,78 @@
-//! metrics.json: what a run's folder says to programs.
+//! metrics.json: the results of a run for programs.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::Task;
+use crate::classify::{RunIdentity, RunInputs};
 use crate::error::{Error, Result};
 use crate::evaluate::{SeedResult, SplitMetrics};
 use crate::manifest::Split;
 
-/// The version of the layout below.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT: &str = "kinoprobe-metrics";
 
-/// The object of metrics.json; `metrics["val"]["accuracy"]` is the accuracy on the validation split.
+/// Version of the layout of [`Metrics`]. Increase it when a reader of the previous version would misread the file; adding a
+/// key does not require that.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Content of metrics.json; `metrics["val"]["accuracy"]` is the accuracy on the validation split.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Metrics {
     /// `kinoprobe-metrics`.
     pub format: String,
-    /// 1.
+    /// [`FORMAT_VERSION`]; 0 in files without it.
     pub format_version: u32,
-    /// Whether a clip has one label or several; the splits' objects follow it.
-    pub task: Task,
-    /// The method whose features were read.
-    pub method: String,
-    /// The classifier.
-    pub classifier: String,
-    /// Whether the features come from seeded (untrained) weights.
-    pub untrained: bool,
-    /// Which weights: `published`, `registry`, `file`, `seeded`, `none`.
-    pub weights: String,
-    /// The network or algorithm.
-    pub model: String,
-    /// SHA-256 of what ran.
-    pub model_sha256: String,
-    /// The execution provider that extracted.
-    pub provider: String,
-    /// The store, as it was given.
-    pub features: PathBuf,
-    /// The manifest, as it was given.
-    pub manifest: PathBuf,
-    /// The folder below which the manifest's paths lie, where one was given.
-    pub root: Option<PathBuf>,
-    /// The version of kinoprobe.
+    /// Classifier and features; the objects of the splits depend on its task.
+    #[serde(flatten)]
+    pub identity: RunIdentity,
+    /// Input files.
+    #[serde(flatten)]
+    pub inputs: RunInputs,
+    /// Version of kinoprobe.
     pub tool_version: String,
     /// Seconds of training of the first seed.
     pub training_seconds: Option<f64>,
-    /// Seconds of extraction, as the store records them.
+    /// Seconds of feature extraction, as the store records them.
     pub extract_seconds: Option<f64>,
-    /// The epoch with the highest validation accuracy, counted from 1.
+    /// Epoch whose parameters were kept, counted from 1.
     pub best_epoch: Option<usize>,
-    /// Spread over the seeds.
+    /// Results over seeds.
     pub seeds: Option<Seeds>,
-    /// What the constant predictor gets on each split.
+    /// Metrics of the constant baseline on each split.
     pub constant: BTreeMap<Split, SplitMetrics>,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
-    /// The training split, where it was measured.
+    /// Metrics of the training split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train: Option<SplitMetrics>,
-    /// The validation split.
+    /// Metrics of the validation split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val: Option<SplitMetrics>,
-    /// The test split.
+    /// Metrics of the test split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<SplitMetrics>,
-    /// Everything, where predictions were evaluated by themselves.
+    /// Metrics of all clips, for predictions that are evaluated without training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all: Option<SplitMetrics>,
 }
 
-/// What the seeds gave.
+/// Results over seeds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Seeds {
-    /// Each seed.
+    /// Results of each seed.
     pub results: Vec<SeedResult>,
-    /// Mean and deviation over them of each headline number.
+    /// Mean and standard deviation of each headline metric.
     pub summary: BTreeMap<Split, BTreeMap<String, Spread>>,
 }
 
-/// Mean and sample standard deviation (n − 1; 0 for one value).
+/// Mean and sample standard deviation (divisor n − 1; 0 for one value).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// The mean.
+    /// Mean.
     pub mean: f64,
-    /// The deviation.
+    /// Standard deviation.
     pub std: f64,
 }
 
@@ -99,7 +86,7 @@ impl Spread {
 }
 
 impl Seeds {
-    /// Sums seeds up; `None` where there is none.
+    /// Summarizes the results of seeds; `None` if there are none.
     pub fn of(results: &[SeedResult]) -> Option<Self> {
         let mut values: BTreeMap<Split, BTreeMap<String, Vec<f64>>> = BTreeMap::new();
         for (split, score) in results.iter().flat_map(|seed| &seed.splits) {
@@ -116,17 +103,17 @@ impl Seeds {
 }
 
 impl Metrics {
-    /// Empty metrics of this version's format.
+    /// Returns empty metrics of the current format version.
     pub fn new() -> Self {
         Self {
-            format: "kinoprobe-metrics".into(),
+            format: FORMAT.into(),
             format_version: FORMAT_VERSION,
             tool_version: env!("CARGO_PKG_VERSION").into(),
             ..Self::default()
         }
     }
 
-    /// Where a split's metrics stand.
+    /// Returns the metrics of a split for modification.
     pub fn split_mut(&mut self, split: Split) -> &mut Option<SplitMetrics> {
         match split {
             Split::Train => &mut self.train,
@@ -135,28 +122,41 @@ impl Metrics {
         }
     }
 
-    /// Reads a metrics.json.
+    /// Reads a metrics.json of this or an older version; a file without `format_version` counts as version 0, which has the
+    /// layout of version 1.
     ///
     /// # Errors
-    /// The file cannot be read, is no JSON, or is of another format or version.
+    /// Returns an error if the file cannot be read, is not the metrics of a run, or has a newer version.
     pub fn read(path: &Path) -> Result<Self> {
+        /// Read first, since a newer version may have another layout.
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Header {
+            format: String,
+            format_version: u32,
+        }
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        let wrong = |message: String| Error::Table { path: path.to_path_buf(), line: None, message };
-        let metrics: Self =
-            serde_json::from_str(&text).map_err(|error| wrong(format!("no metrics of a run: {error}")))?;
-        if metrics.format != "kinoprobe-metrics" || metrics.format_version != FORMAT_VERSION {
-            return Err(wrong(format!(
-                "format `{}` version {}, not `kinoprobe-metrics` version {FORMAT_VERSION}: run classify again",
-                metrics.format, metrics.format_version
+        let invalid = |message: String| Error::Table { path: path.to_path_buf(), line: None, message };
+        let not_metrics = |error: serde_json::Error| invalid(format!("not the metrics of a run: {error}"));
+        let header: Header = serde_json::from_str(&text).map_err(not_metrics)?;
+        if header.format != FORMAT {
+            return Err(invalid(format!("not the metrics of a run: format is `{}`, not `{FORMAT}`", header.format)));
+        }
+        if header.format_version > FORMAT_VERSION {
+            return Err(invalid(format!(
+                "format version {} is newer than {FORMAT_VERSION}, the newest that this version of kinoprobe ({}) reads: \
+                 update kinoprobe",
+                header.format_version,
+                env!("CARGO_PKG_VERSION")
             )));
         }
-        Ok(metrics)
+        serde_json::from_str(&text).map_err(not_metrics)
     }
 
-    /// Writes a metrics.json under a temporary name and renames it, so that it is never half there.
+    /// Writes a metrics.json atomically, through a temporary file.
     pub(super) fn write(&self, path: &Path) -> Result<()> {
         let partial = path.with_extension("json.partial");
-        let text = serde_json::to_string_pretty(self).expect("metrics are plain data with text keys");
+        let text = serde_json::to_string_pretty(self).expect("metrics are plain data with string keys");
         std::fs::write(&partial, text + "\n").map_err(Error::io(&partial))?;
         std::fs::rename(&partial, path).map_err(Error::io(path))
     }
@@ -167,9 +167,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deviation_is_the_samples() {
+    fn spread_uses_sample_standard_deviation() {
         let spread = Spread::of(&[0.5, 0.7, 0.9]);
         assert!((spread.mean - 0.7).abs() < 1e-12 && (spread.std - 0.2).abs() < 1e-12);
         assert_eq!(Spread::of(&[0.4]), Spread { mean: 0.4, std: 0.0 });
+    }
+
+    /// fixtures/metrics-v1.json was written by kinoprobe-classify before `RunIdentity` existed.
+    #[test]
+    fn older_files_are_read() {
+        let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/metrics-v1.json");
+        let metrics = Metrics::read(&stored).unwrap();
+        let identity = &metrics.identity;
+        assert_eq!((identity.method.as_str(), identity.classifier.as_str()), ("strong", "mlp"));
+        assert_eq!((identity.model.as_str(), identity.weights.as_str()), ("numbers", "published"));
+        assert_eq!(metrics.inputs.features(), Some(Path::new("strong.h5")));
+        assert!(metrics.best_epoch.is_some() && metrics.constant.contains_key(&Split::Test));
+        let text = std::fs::read_to_string(&stored).unwrap();
+        let written = serde_json::to_string_pretty(&metrics).unwrap() + "\n";
+        assert_eq!(written, text, "keys, their order and all numbers are unchanged");
+
+        // Files without a version have the same layout.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.json");
+        let unversioned = text.replace("\"format_version\": 1,", "");
+        assert_ne!(unversioned, text);
+        std::fs::write(&path, unversioned).unwrap();
+        assert_eq!(Metrics::read(&path).unwrap(), Metrics { format_version: 0, ..metrics });
+    }
+
+    #[test]
+    fn newer_files_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.json");
+        std::fs::write(&path, r#"{"format": "kinoprobe-metrics", "format_version": 2, "warnings": {}}"#).unwrap();
+        let error = Metrics::read(&path).unwrap_err().to_string();
+        assert!(error.contains("metrics.json") && error.contains("format version 2 is newer than 1"), "{error}");
     }
 }

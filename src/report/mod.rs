@@ -1,10 +1,10 @@
-//! Numbers → JSON, CSV, Markdown, HTML and plots.
+//! Reports: JSON, CSV, Markdown, HTML and SVG files written from results. Nothing is trained or decoded here.
 //!
-//! - [`write_run`]: the folder of one classifier trained on one store
-//! - [`write_evaluation`]: the folder of predictions measured by themselves
-//! - [`compare`]: several folders side by side
-//! - [`posters`]: the models of posters by year
-//! - [`inspect`]: what a store or a manifest holds
+//! - [`write_run`] writes the directory of one classifier trained on one store.
+//! - [`write_evaluation`] writes the directory of predictions that are evaluated without training.
+//! - [`compare`] writes the comparison of several runs.
+//! - [`posters`] writes the report of poster models by year.
+//! - [`inspect`] describes a store or a manifest.
 
 pub mod classification_report;
 pub mod compare;
@@ -27,211 +27,199 @@ use std::path::{Path, PathBuf};
 
 pub use metrics::Metrics;
 
+use crate::classify::{RunIdentity, RunInputs};
 use crate::error::{Error, Result};
 use crate::evaluate::predictions::table::csv_error;
 use crate::evaluate::predictions::{PredictionTable, write_csv};
 use crate::evaluate::{Epoch, Predictions, SeedResult, SplitMetrics, evaluate_splits};
 use crate::manifest::Split;
 use crate::recipe::Recipe;
-use crate::store::Provenance;
 
-/// One classifier trained on one store: everything that its folder under runs/ tells.
+/// Results of one classifier trained on one store. Predictions and curves are those of the first seed.
 #[derive(Debug, Clone)]
-pub struct Run {
-    /// The method whose features were read.
-    pub method: String,
-    /// The classifier's name, as `--classifier` takes it.
-    pub classifier: String,
-    /// The recipe used, flags included.
+pub struct TrainingRun {
+    /// Classifier and features.
+    pub identity: RunIdentity,
+    /// Input files.
+    pub inputs: RunInputs,
+    /// Recipe including command-line overrides.
     pub recipe: Recipe,
-    /// How the features were made.
-    pub provenance: Provenance,
-    /// Whether the features come from seeded (untrained) weights.
-    pub untrained: bool,
-    /// Predictions for each split that is measured (val, test).
+    /// Seconds of feature extraction, as the store records them; 0 if unknown.
+    pub extract_seconds: f64,
+    /// Predictions for each held-out split (val, test).
     pub splits: BTreeMap<Split, Predictions>,
-    /// Predictions for the clips without a label.
+    /// Predictions for the unlabeled clips.
     pub unlabeled: Option<Predictions>,
-    /// What the constant predictor gets on each of the splits.
+    /// Metrics of the constant baseline on each split.
     pub constant: BTreeMap<Split, SplitMetrics>,
-    /// Learning curves of the first seed; empty for classifiers without epochs.
+    /// Learning curves; empty if the classifier has no epochs.
     pub curves: Vec<Epoch>,
-    /// What the scores of the curves are: `accuracy` or `mAP`.
-    pub measure: &'static str,
-    /// The epoch (counted from 1) that was kept, where there are epochs.
-    pub kept_epoch: Option<usize>,
-    /// What each seed gave.
+    /// Name of the scores in `curves`: `accuracy` or `mAP`.
+    pub score_name: &'static str,
+    /// Epoch whose parameters were kept, counted from 1; `None` if the classifier has no epochs.
+    pub best_epoch: Option<usize>,
+    /// Results of each seed.
     pub seeds: Vec<SeedResult>,
-    /// Seconds of training, of the first seed.
+    /// Seconds of training.
     pub train_seconds: f64,
-    /// The store, as it was given.
-    pub features: PathBuf,
-    /// The manifest, as it was given.
-    pub manifest: PathBuf,
-    /// The folder below which the manifest's paths lie, where one was given.
-    pub root: Option<PathBuf>,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
-/// Predictions measured by themselves, without training.
+/// Predictions to evaluate without training.
 #[derive(Debug, Clone)]
 pub struct Evaluation {
-    /// What was measured: the file of predictions, or the model's folder.
+    /// File of predictions, or directory of the model that made them.
     pub source: PathBuf,
-    /// What is known of how they were made; its splits are filled in.
-    pub metrics: Metrics,
-    /// The predictions.
+    /// Classifier and features, if known.
+    pub identity: RunIdentity,
+    /// Input files, if known.
+    pub inputs: RunInputs,
+    /// Predictions.
     pub table: PredictionTable,
 }
 
-/// One measured part of a report.
-struct Section<'a> {
-    /// `train`, `val`, `test` or `all`: part of file names.
+/// One evaluated part of the data: a split, or all clips.
+struct EvaluatedPart<'a> {
+    /// `train`, `val`, `test` or `all`; part of file names.
     name: String,
     predictions: &'a Predictions,
     metrics: &'a SplitMetrics,
+    /// Metrics of the constant baseline.
     constant: Option<&'a SplitMetrics>,
 }
 
-/// What a report shows of a section beyond its row in the table of results; each task makes its own.
-struct Shown {
-    /// What stands out, as plain text.
-    sentences: Vec<String>,
-    /// Tables and pictures, in order.
+/// Report content of an [`EvaluatedPart`] below its row in the table of results; it depends on the task.
+struct PartContent {
+    /// Plain-text findings.
+    findings: Vec<String>,
+    /// Tables and figures, in order.
     blocks: Vec<Block>,
-    /// Further CSV files: their names and records.
-    files: Vec<(String, Vec<Vec<String>>)>,
-    /// The section's records of per_class.csv, the header first.
-    classes: Vec<Vec<String>>,
+    /// Names and records of additional CSV files.
+    csv_files: Vec<(String, Vec<Vec<String>>)>,
+    /// Records of per_class.csv, header first.
+    class_records: Vec<Vec<String>>,
 }
 
-/// A piece of a section.
+/// An element of a report.
 enum Block {
-    /// A table, with what stands above it.
+    /// A table with its caption.
     Table(String, table::Table),
-    /// A picture.
-    Picture(Picture),
+    /// A figure.
+    Figure(Figure),
 }
 
-/// A picture in a file of its own.
-struct Picture {
-    /// The file's name.
+/// A plot in its own SVG file.
+struct Figure {
+    /// File name.
     file: String,
-    /// What it shows.
+    /// Caption, also the text alternative.
     caption: String,
-    /// The drawing.
+    /// SVG document.
     svg: String,
 }
 
-fn show(title: &str, section: &Section<'_>) -> Shown {
-    match section.metrics {
-        SplitMetrics::SingleLabel(metrics) => single_label::show(title, section, metrics),
-        SplitMetrics::MultiLabel(metrics) => multi_label::show(title, section, metrics),
+fn part_content(title: &str, part: &EvaluatedPart<'_>) -> PartContent {
+    match part.metrics {
+        SplitMetrics::SingleLabel(metrics) => single_label::content(title, part, metrics),
+        SplitMetrics::MultiLabel(metrics) => multi_label::content(title, part, metrics),
     }
 }
 
-/// Writes a run's folder: predictions.csv, submission.csv (where clips have no label), curves.csv, curves.svg and
-/// tensorboard/ (where there were epochs), per_class.csv, classification_report.txt, recipe.toml, REPORT.md with its pictures (confusion_SPLIT
-/// with one label a clip, precision_recall_SPLIT and average_precision_SPLIT with several) and, last, metrics.json.
+/// Writes the directory of a run: predictions.csv, submission.csv (if there are unlabeled clips), curves.csv, curves.svg and
+/// tensorboard/ (if there are epochs), per_class.csv, classification_report.txt, recipe.toml, REPORT.md with its figures
+/// (confusion_SPLIT for single-label runs; precision_recall_SPLIT and average_precision_SPLIT for multi-label runs) and,
+/// last, metrics.json.
 ///
-/// Files of an earlier run are replaced; others in the folder (the model) are left alone. A folder without metrics.json
-/// is not complete.
+/// Replaces the files of an earlier run and keeps all others (the model). A directory without metrics.json is incomplete.
 ///
 /// # Errors
-/// The folder cannot be made, or a file cannot be written.
-pub fn write_run(dir: &Path, run: &Run) -> Result<()> {
-    begin(dir)?;
-    let provenance = &run.provenance;
-    let task = run.splits.values().chain(&run.unlabeled).next().map(|part| part.task).unwrap_or_default();
+/// Returns an error if the directory cannot be created or a file cannot be written.
+pub fn write_run(dir: &Path, run: &TrainingRun) -> Result<()> {
+    create_incomplete(dir)?;
     let mut metrics = Metrics {
-        task,
-        method: run.method.clone(),
-        classifier: run.classifier.clone(),
-        untrained: run.untrained,
-        weights: provenance.weights.clone(),
-        model: provenance.model.clone(),
-        model_sha256: provenance.model_sha256.clone(),
-        provider: provenance.provider.clone(),
-        features: run.features.clone(),
-        manifest: run.manifest.clone(),
-        root: run.root.clone(),
+        identity: run.identity.clone(),
+        inputs: run.inputs.clone(),
         training_seconds: Some(run.train_seconds),
-        extract_seconds: (provenance.extract_seconds > 0.0).then_some(provenance.extract_seconds),
-        best_epoch: run.kept_epoch,
+        extract_seconds: (run.extract_seconds > 0.0).then_some(run.extract_seconds),
+        best_epoch: run.best_epoch,
         seeds: metrics::Seeds::of(&run.seeds),
         constant: run.constant.clone(),
         warnings: run.warnings.clone(),
         ..Metrics::new()
     };
     let measured = evaluate_splits(&run.splits, Split::Val);
-    let sections: Vec<Section<'_>> = measured
+    let parts: Vec<EvaluatedPart<'_>> = measured
         .iter()
-        .map(|(split, metrics)| Section {
+        .map(|(split, metrics)| EvaluatedPart {
             name: split.name().into(),
             predictions: &run.splits[split],
             metrics,
             constant: run.constant.get(split),
         })
         .collect();
-    metrics.warnings.extend(absent(&sections));
+    metrics.warnings.extend(absent_classes(&parts));
     let mut files = vec!["predictions.csv", "recipe.toml"];
-    let parts: Vec<_> = run.splits.iter().map(|(&split, predictions)| (Some(split), predictions)).collect();
-    write_csv(&dir.join("predictions.csv"), &parts)?;
+    let labeled: Vec<_> = run.splits.iter().map(|(&split, predictions)| (Some(split), predictions)).collect();
+    write_csv(&dir.join("predictions.csv"), &labeled)?;
     if let Some(unlabeled) = run.unlabeled.as_ref().filter(|unlabeled| !unlabeled.is_empty()) {
         write_submission(&dir.join("submission.csv"), unlabeled)?;
         files.push("submission.csv");
     }
     if !run.curves.is_empty() {
-        write_curves(&dir.join("curves.csv"), run.measure, &run.curves)?;
-        write(&dir.join("curves.svg"), &plots::curves(run.measure, &run.curves, run.kept_epoch))?;
+        write_curves(&dir.join("curves.csv"), run.score_name, &run.curves)?;
+        write(&dir.join("curves.svg"), &plots::curves(run.score_name, &run.curves, run.best_epoch))?;
         files.extend(["curves.csv", "curves.svg"]);
         tensorboard::write(dir, run)?;
     }
     let recipe = toml::to_string_pretty(&run.recipe)
         .map_err(|error| Error::Config { path: dir.join("recipe.toml"), message: error.to_string() })?;
     write(&dir.join("recipe.toml"), &recipe)?;
-    let title = format!("{} · {}", run.method, run.classifier);
-    write_sections(dir, &title, &metrics, &sections, &files)?;
+    let title = format!("{} · {}", run.identity.method, run.identity.classifier);
+    write_parts(dir, &title, &metrics, &parts, &files)?;
     for (split, measured) in measured {
         *metrics.split_mut(split) = Some(measured);
     }
     metrics.write(&dir.join("metrics.json"))
 }
 
-/// Writes the folder of an evaluation: as [`write_run`] does, without what comes of training; metrics.json has `all` and each split that the predictions name. Returns the metrics.
+/// Writes the directory of an evaluation: the files of [`write_run`] except those of training. metrics.json contains `all`
+/// and each split that the predictions name. Returns the metrics.
 ///
 /// # Errors
-/// The folder cannot be made, or a file cannot be written.
+/// Returns an error if the directory cannot be created or a file cannot be written.
 pub fn write_evaluation(dir: &Path, evaluation: &Evaluation) -> Result<Metrics> {
-    begin(dir)?;
+    create_incomplete(dir)?;
     let Evaluation { source, table, .. } = evaluation;
-    let mut metrics = evaluation.metrics.clone();
-    metrics.warnings.extend(table.warnings.iter().cloned());
-    metrics.task = table.predictions.task;
-    // The whole is no part that thresholds may be applied to: it holds the clips they were tuned on.
+    let mut metrics = Metrics {
+        identity: RunIdentity { task: table.predictions.task, ..evaluation.identity.clone() },
+        inputs: evaluation.inputs.clone(),
+        warnings: table.warnings.clone(),
+        ..Metrics::new()
+    };
+    // Tuned thresholds are not applied to `all`, since it contains the clips they were tuned on.
     let all = evaluate_splits(&BTreeMap::from([((), table.predictions.clone())]), ()).remove(&()).expect("one part");
-    let parts: BTreeMap<Split, Predictions> =
+    let splits: BTreeMap<Split, Predictions> =
         table.splits_present().into_iter().map(|split| (split, table.select_split(split))).collect();
-    let measured = evaluate_splits(&parts, Split::Val);
-    let mut sections =
-        vec![Section { name: "all".into(), predictions: &table.predictions, metrics: &all, constant: None }];
-    sections.extend(measured.iter().map(|(split, measured)| Section {
+    let measured = evaluate_splits(&splits, Split::Val);
+    let mut parts =
+        vec![EvaluatedPart { name: "all".into(), predictions: &table.predictions, metrics: &all, constant: None }];
+    parts.extend(measured.iter().map(|(split, measured)| EvaluatedPart {
         name: split.name().into(),
-        predictions: &parts[split],
+        predictions: &splits[split],
         metrics: measured,
-        constant: metrics.constant.get(split),
+        constant: None,
     }));
-    metrics.warnings.extend(absent(&sections));
-    let rest: Vec<usize> = (0..table.splits.len()).filter(|&i| table.splits[i].is_none()).collect();
-    let rest = table.predictions.select(&rest);
-    let mut written: Vec<_> = parts.iter().map(|(split, part)| (Some(*split), part)).collect();
-    if !rest.is_empty() {
-        written.push((None, &rest));
+    metrics.warnings.extend(absent_classes(&parts));
+    let without_split: Vec<usize> = (0..table.splits.len()).filter(|&i| table.splits[i].is_none()).collect();
+    let without_split = table.predictions.select(&without_split);
+    let mut written: Vec<_> = splits.iter().map(|(split, part)| (Some(*split), part)).collect();
+    if !without_split.is_empty() {
+        written.push((None, &without_split));
     }
     write_csv(&dir.join("predictions.csv"), &written)?;
     let title = format!("Predictions of {}", source.display());
-    write_sections(dir, &title, &metrics, &sections, &["predictions.csv"])?;
+    write_parts(dir, &title, &metrics, &parts, &["predictions.csv"])?;
     for (split, measured) in measured {
         *metrics.split_mut(split) = Some(measured);
     }
@@ -240,8 +228,8 @@ pub fn write_evaluation(dir: &Path, evaluation: &Evaluation) -> Result<Metrics> 
     Ok(metrics)
 }
 
-/// Makes the folder and takes away an old metrics.json, which says that a folder is complete.
-fn begin(dir: &Path) -> Result<()> {
+/// Creates the directory and removes an old metrics.json, which marks a complete directory.
+fn create_incomplete(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
     let path = dir.join("metrics.json");
     match std::fs::remove_file(&path) {
@@ -250,35 +238,35 @@ fn begin(dir: &Path) -> Result<()> {
     }
 }
 
-/// What is to be said of classes that a section lacks.
-fn absent(sections: &[Section<'_>]) -> Vec<String> {
-    sections.iter().filter_map(|s| Some(format!("{}: {}", s.name, s.metrics.absent()?))).collect()
+/// Returns a warning for each part that lacks clips of some classes.
+fn absent_classes(parts: &[EvaluatedPart<'_>]) -> Vec<String> {
+    parts.iter().filter_map(|part| Some(format!("{}: {}", part.name, part.metrics.absent()?))).collect()
 }
 
-fn write_sections(dir: &Path, title: &str, metrics: &Metrics, sections: &[Section<'_>], files: &[&str]) -> Result<()> {
-    let shown: Vec<Shown> = sections.iter().map(|section| show(title, section)).collect();
-    for (name, records) in shown.iter().flat_map(|shown| &shown.files) {
+fn write_parts(dir: &Path, title: &str, metrics: &Metrics, parts: &[EvaluatedPart<'_>], files: &[&str]) -> Result<()> {
+    let contents: Vec<PartContent> = parts.iter().map(|part| part_content(title, part)).collect();
+    for (name, records) in contents.iter().flat_map(|content| &content.csv_files) {
         write_records(&dir.join(name), records.iter().cloned())?;
     }
-    for block in shown.iter().flat_map(|shown| &shown.blocks) {
-        if let Block::Picture(picture) = block {
-            write(&dir.join(&picture.file), &picture.svg)?;
+    for block in contents.iter().flat_map(|content| &content.blocks) {
+        if let Block::Figure(figure) = block {
+            write(&dir.join(&figure.file), &figure.svg)?;
         }
     }
-    let header = shown.first().map(|shown| shown.classes[..1].to_vec()).unwrap_or_default();
-    let classes = shown.iter().flat_map(|shown| shown.classes[1..].iter().cloned());
+    let header = contents.first().map(|content| content.class_records[..1].to_vec()).unwrap_or_default();
+    let classes = contents.iter().flat_map(|content| content.class_records[1..].iter().cloned());
     write_records(&dir.join("per_class.csv"), header.into_iter().chain(classes))?;
-    let tables = sections.iter().map(|s| format!("{}\n\n{}", s.name, classification_report::text(s.metrics)));
-    write(&dir.join("classification_report.txt"), &tables.collect::<Vec<_>>().join("\n"))?;
+    let reports = parts.iter().map(|part| format!("{}\n\n{}", part.name, classification_report::text(part.metrics)));
+    write(&dir.join("classification_report.txt"), &reports.collect::<Vec<_>>().join("\n"))?;
     let files = [files, &["per_class.csv", "classification_report.txt", "metrics.json"]].concat();
-    write(&dir.join("REPORT.md"), &markdown::report(title, metrics, sections, &shown, &files))
+    write(&dir.join("REPORT.md"), &markdown::report(title, metrics, parts, &contents, &files))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).map_err(Error::io(path))
 }
 
-/// Writes records as CSV.
+/// Writes a CSV file.
 fn write_records(path: &Path, records: impl IntoIterator<Item = Vec<String>>) -> Result<()> {
     let mut writer = csv::Writer::from_path(path).map_err(csv_error(path))?;
     for record in records {
@@ -293,8 +281,8 @@ fn write_submission(path: &Path, predictions: &Predictions) -> Result<()> {
     write_records(path, [vec!["Id".into(), "Category".into()]].into_iter().chain(rows))
 }
 
-fn write_curves(path: &Path, measure: &str, epochs: &[Epoch]) -> Result<()> {
-    let (train, val) = (format!("train_{measure}"), format!("val_{measure}"));
+fn write_curves(path: &Path, score_name: &str, epochs: &[Epoch]) -> Result<()> {
+    let (train, val) = (format!("train_{score_name}"), format!("val_{score_name}"));
     let header = ["epoch", "train_loss", &train, "val_loss", &val, "learning_rate"];
     let rows = epochs.iter().map(|e| {
         let values = [e.train_loss, e.train_score, e.val_loss, e.val_score, e.learning_rate];

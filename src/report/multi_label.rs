@@ -1,63 +1,62 @@
-//! What a report shows of several labels a clip: every label, what deciding otherwise would give, curves.
+//! Report content of multi-label parts: metrics of each label, alternative decision rules, precision-recall curves.
 
 use super::markdown::percent;
 use super::table::Table;
-use super::{Block, Picture, Section, Shown, label_plots};
+use super::{Block, EvaluatedPart, Figure, PartContent, label_plots};
 use crate::evaluate::multi_label::{Averages, LabelMatrix};
 use crate::evaluate::ranking::precision_recall_curve;
 use crate::evaluate::{MultiLabelMetrics, SplitMetrics};
 
-/// Everything about one part, beyond its row in the table of results.
-pub(super) fn show(title: &str, section: &Section<'_>, metrics: &MultiLabelMetrics) -> Shown {
-    let name = &section.name;
+/// Returns the content of one part below its row in the table of results.
+pub(super) fn content(title: &str, part: &EvaluatedPart<'_>, metrics: &MultiLabelMetrics) -> PartContent {
+    let name = &part.name;
     let mut blocks = vec![
-        Block::Table("Every label, predicted from 0.5 on:".into(), labels(metrics)),
-        Block::Table("What is predicted, and what it gives:".into(), decisions(metrics, section.constant)),
+        Block::Table("Metrics of each label (threshold 0.5):".into(), labels(metrics)),
+        Block::Table("Decision rules:".into(), decision_rules(metrics, part.constant)),
     ];
     if !metrics.largest_confusions.is_empty() {
-        blocks.push(Block::Table("Labels missed, with what the same clips got wrongly:".into(), confusions(metrics)));
+        blocks.push(Block::Table("Largest confusions:".into(), confusions(metrics)));
     }
     if let Some(map) = metrics.map.macro_ {
         let caption = format!("{title}, {name}: mAP {}", percent(map));
-        blocks.push(Block::Picture(Picture {
+        blocks.push(Block::Figure(Figure {
             file: format!("precision_recall_{name}.svg"),
-            svg: label_plots::precision_recall(&caption, &curves(section, metrics)),
+            svg: label_plots::precision_recall(&caption, &curves(part, metrics)),
             caption,
         }));
-        let caption = format!("Average precision of every label, {name}");
-        let own: Vec<Option<f64>> = metrics.per_label.iter().map(|label| label.average_precision).collect();
-        let mut series = vec![("average precision".to_string(), own)];
-        if let Some(SplitMetrics::MultiLabel(constant)) = section.constant {
+        let caption = format!("PrecisionRecallF1 precision of each label, {name}");
+        let values = metrics.per_label.iter().map(|label| label.average_precision).collect();
+        let mut series = vec![("average precision".to_string(), values)];
+        if let Some(SplitMetrics::MultiLabel(constant)) = part.constant {
             let values = constant.per_label.iter().map(|label| label.average_precision).collect();
-            series.push(("constant predictor".into(), values));
+            series.push(("constant baseline".into(), values));
         }
-        blocks.push(Block::Picture(Picture {
+        blocks.push(Block::Figure(Figure {
             file: format!("average_precision_{name}.svg"),
             svg: label_plots::bars(&caption, &metrics.labels, &series),
             caption,
         }));
     }
-    Shown { sentences: extremes(metrics), blocks, files: vec![], classes: label_records(name, metrics) }
+    PartContent { findings: extremes(metrics), blocks, csv_files: vec![], class_records: label_records(name, metrics) }
 }
 
 fn extremes(metrics: &MultiLabelMetrics) -> Vec<String> {
     [("hardest", &metrics.hardest), ("easiest", &metrics.easiest)]
         .into_iter()
-        .filter_map(|(what, name)| {
+        .filter_map(|(extreme, name)| {
             let label = metrics.per_label.iter().find(|label| Some(&label.label) == name.as_ref())?;
             Some(format!(
-                "{what} label: {} (average precision {}, F1 {}, {} clips)",
+                "{extreme} label: {} (average precision {}, F1 {}, {} clips)",
                 label.label,
-                share(label.average_precision),
-                share(label.f1),
+                percent_or_na(label.average_precision),
+                percent_or_na(label.f1),
                 label.support
             ))
         })
         .collect()
 }
 
-/// A share, or that there is none.
-fn share(value: Option<f64>) -> String {
+fn percent_or_na(value: Option<f64>) -> String {
     value.map_or("n/a".into(), percent)
 }
 
@@ -69,10 +68,10 @@ fn labels(metrics: &MultiLabelMetrics) -> Table {
         "F1",
         "clips",
         "average precision",
-        "PR area, trapezoids",
+        "PR AUC (trapezoidal)",
         "ROC AUC",
-        "threshold",
-        "F1, tuned",
+        "tuned threshold",
+        "F1, tuned threshold",
     ];
     let mut table = Table::new(&header, 1);
     let four = |value: Option<f64>| value.map_or("n/a".into(), |value| format!("{value:.4}"));
@@ -95,32 +94,32 @@ fn labels(metrics: &MultiLabelMetrics) -> Table {
     table.without_empty_columns()
 }
 
-fn decisions(metrics: &MultiLabelMetrics, constant: Option<&SplitMetrics>) -> Table {
+fn decision_rules(metrics: &MultiLabelMetrics, constant: Option<&SplitMetrics>) -> Table {
     let averages = ["micro", "macro", "weighted", "samples"];
-    let columns = averages.iter().flat_map(|name| ["P", "R", "F1"].map(|what| format!("{name} {what}")));
-    let header: Vec<String> = std::iter::once("predicted".into()).chain(columns).collect();
+    let columns = averages.iter().flat_map(|name| ["P", "R", "F1"].map(|metric| format!("{name} {metric}")));
+    let header: Vec<String> = std::iter::once("predicted labels".into()).chain(columns).collect();
     let mut table = Table { header, left: 1, rows: Vec::new(), best: None };
-    let mut row = |what: String, a: &Averages| {
+    let mut row = |rule: String, a: &Averages| {
         let averages = [a.micro, a.macro_, a.weighted, a.samples];
         let cells = averages.iter().flat_map(|a| [a.precision, a.recall, a.f1]).map(|v| format!("{v:.4}"));
-        table.rows.push(std::iter::once(what).chain(cells).collect());
+        table.rows.push(std::iter::once(rule).chain(cells).collect());
     };
-    row("as given: from 0.5 on, unless the predictions say otherwise".into(), &metrics.averages);
+    row("as predicted (score ≥ 0.5 unless the predictions say otherwise)".into(), &metrics.averages);
     if let Some(tuned) = &metrics.thresholds {
-        row("from each label's threshold on, tuned on val".into(), &tuned.averages);
+        row("score ≥ threshold of each label, tuned on val".into(), &tuned.averages);
     }
     for top in &metrics.top_k_sweep {
-        let what = if top.k == 1 { "the highest".to_string() } else { format!("the {} highest", top.k) };
-        row(what, &top.averages);
+        row(format!("top {}", top.k), &top.averages);
     }
     if let Some(SplitMetrics::MultiLabel(constant)) = constant {
-        row("constant: the commonest training labels".into(), &constant.averages);
+        row("constant: the most frequent training labels".into(), &constant.averages);
     }
     table
 }
 
 fn confusions(metrics: &MultiLabelMetrics) -> Table {
-    let mut table = Table::new(&["missed", "given wrongly", "clips", "of those with the label"], 2);
+    let mut table =
+        Table::new(&["missed label", "wrongly predicted label", "clips", "share of missed label's clips"], 2);
     table.rows = metrics
         .largest_confusions
         .iter()
@@ -129,17 +128,17 @@ fn confusions(metrics: &MultiLabelMetrics) -> Table {
     table
 }
 
-/// Each label's curve that has one, the commonest first.
-fn curves(section: &Section<'_>, metrics: &MultiLabelMetrics) -> Vec<label_plots::Curve> {
-    let Some(scores) = &section.predictions.scores else { return Vec::new() };
-    let rows = section.predictions.labeled_rows();
-    let truth = LabelMatrix::from_sets(&section.predictions.truth, &rows, metrics.labels.len());
+/// Returns the precision-recall curve of each label with clips, the most frequent label first.
+fn curves(part: &EvaluatedPart<'_>, metrics: &MultiLabelMetrics) -> Vec<label_plots::Curve> {
+    let Some(scores) = &part.predictions.scores else { return Vec::new() };
+    let rows = part.predictions.labeled_rows();
+    let truth = LabelMatrix::from_sets(&part.predictions.truth, &rows, metrics.labels.len());
     let mut order: Vec<usize> = (0..metrics.labels.len()).filter(|&i| metrics.per_label[i].support > 0).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(metrics.per_label[i].support));
     let curve = |&i: &usize| {
         let column: Vec<f32> = rows.iter().map(|&row| scores[(row, i)]).collect();
         label_plots::Curve {
-            name: format!("{} ({})", metrics.labels[i], share(metrics.per_label[i].average_precision)),
+            name: format!("{} ({})", metrics.labels[i], percent_or_na(metrics.per_label[i].average_precision)),
             points: precision_recall_curve(&truth.label(i), &column),
         }
     };

@@ -1,15 +1,15 @@
-//! What a report shows of one label a clip: confusions, and every class against the rest.
+//! Report content of single-label parts: confusions and one-vs-rest metrics of each class.
 
 use super::markdown::percent;
 use super::table::Table;
-use super::{Block, Picture, Section, Shown, plots};
+use super::{Block, EvaluatedPart, Figure, PartContent, plots};
 use crate::evaluate::SingleLabelMetrics;
 
-/// Everything about one part, beyond its row in the table of results.
-pub(super) fn show(title: &str, section: &Section<'_>, metrics: &SingleLabelMetrics) -> Shown {
-    let name = &section.name;
+/// Returns the content of one part below its row in the table of results.
+pub(super) fn content(title: &str, part: &EvaluatedPart<'_>, metrics: &SingleLabelMetrics) -> PartContent {
+    let name = &part.name;
     let caption = format!("{title}, {name}: accuracy {}", percent(metrics.accuracy));
-    let matrix = Picture {
+    let matrix = Figure {
         file: format!("confusion_{name}.svg"),
         svg: plots::confusion(&caption, &metrics.labels, &metrics.confusion),
         caption,
@@ -18,22 +18,23 @@ pub(super) fn show(title: &str, section: &Section<'_>, metrics: &SingleLabelMetr
     if !metrics.largest_confusions.is_empty() {
         blocks.push(Block::Table("Largest confusions:".into(), confusions(metrics)));
     }
-    blocks.extend([Block::Picture(matrix), Block::Table("Every class against the rest:".into(), classes(metrics))]);
-    Shown {
-        sentences: extremes(metrics),
+    blocks
+        .extend([Block::Figure(matrix), Block::Table("Metrics of each class (one-vs-rest):".into(), classes(metrics))]);
+    PartContent {
+        findings: extremes(metrics),
         blocks,
-        files: vec![(format!("confusion_{name}.csv"), matrix_records(metrics))],
-        classes: class_records(name, metrics),
+        csv_files: vec![(format!("confusion_{name}.csv"), matrix_records(metrics))],
+        class_records: class_records(name, metrics),
     }
 }
 
 fn extremes(metrics: &SingleLabelMetrics) -> Vec<String> {
     [("hardest", &metrics.hardest), ("easiest", &metrics.easiest)]
         .into_iter()
-        .filter_map(|(what, label)| {
+        .filter_map(|(extreme, label)| {
             let class = metrics.per_class.iter().find(|class| Some(&class.label) == label.as_ref())?;
             Some(format!(
-                "{what} class: {} (F1 {}, recall {} of {} clips)",
+                "{extreme} class: {} (F1 {}, recall {} of {} clips)",
                 class.label,
                 percent(class.f1),
                 percent(class.recall),
@@ -44,7 +45,7 @@ fn extremes(metrics: &SingleLabelMetrics) -> Vec<String> {
 }
 
 fn confusions(metrics: &SingleLabelMetrics) -> Table {
-    let mut table = Table::new(&["true class", "predicted as", "clips", "of the class"], 2);
+    let mut table = Table::new(&["true class", "predicted class", "clips", "share of true class"], 2);
     table.rows = metrics
         .largest_confusions
         .iter()
@@ -54,8 +55,7 @@ fn confusions(metrics: &SingleLabelMetrics) -> Table {
 }
 
 fn classes(metrics: &SingleLabelMetrics) -> Table {
-    let header =
-        ["class", "TP", "FP", "FN", "TN", "accuracy, one against the rest", "precision", "recall", "F1", "clips"];
+    let header = ["class", "TP", "FP", "FN", "TN", "accuracy", "precision", "recall", "F1", "clips"];
     let mut table = Table::new(&header, 1);
     let four = |value: f64| format!("{value:.4}");
     for class in &metrics.per_class {
@@ -75,7 +75,7 @@ fn classes(metrics: &SingleLabelMetrics) -> Table {
     table
 }
 
-/// The matrix with the class names as its header and first column.
+/// Returns the confusion matrix with class names as header and first column.
 fn matrix_records(metrics: &SingleLabelMetrics) -> Vec<Vec<String>> {
     let header = std::iter::once("true \\ predicted".to_string()).chain(metrics.labels.iter().cloned()).collect();
     let rows = metrics.labels.iter().zip(&metrics.confusion).map(|(label, counts)| {

@@ -1,29 +1,29 @@
-//! A table that prints to the terminal, to Markdown and to HTML.
+//! Tables for the terminal, Markdown, HTML and CSV.
 
-use std::fmt::Write;
+use maud::{Markup, html};
 
-use super::{markdown, svg};
+use super::markdown;
 
-/// A table of texts. The first `left` columns are aligned to the left, the others to the right.
+/// A table of strings. The first `left` columns are left-aligned, the others right-aligned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
-    /// One heading a column.
+    /// Column headers.
     pub header: Vec<String>,
-    /// Leading columns that are text rather than numbers.
+    /// Number of leading left-aligned columns.
     pub left: usize,
-    /// As many cells a row as the header has.
+    /// Rows; each has as many cells as the header.
     pub rows: Vec<Vec<String>>,
-    /// The row that stands out, if any.
+    /// Index of the highlighted row, if any.
     pub best: Option<usize>,
 }
 
 impl Table {
-    /// An empty table.
+    /// Returns a table without rows.
     pub fn new(header: &[&str], left: usize) -> Self {
         Self { header: header.iter().map(|name| name.to_string()).collect(), left, rows: Vec::new(), best: None }
     }
 
-    /// Leaves out the columns in which no row says anything.
+    /// Removes the columns whose cells are all empty or `–`.
     pub fn without_empty_columns(mut self) -> Self {
         let kept: Vec<usize> = (0..self.header.len())
             .filter(|&column| self.rows.iter().any(|row| !matches!(row[column].as_str(), "" | "–")))
@@ -35,7 +35,7 @@ impl Table {
         self
     }
 
-    /// For the terminal: columns padded with blanks, the standing-out row marked `*`.
+    /// Formats the table for the terminal; the highlighted row starts with `*`.
     pub fn text(&self) -> String {
         let widths: Vec<usize> = (0..self.header.len())
             .map(|column| {
@@ -43,8 +43,8 @@ impl Table {
                 cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
             })
             .collect();
-        let line = |cells: &[String], mark: char| {
-            let mut line = String::from(mark);
+        let line = |cells: &[String], marker: char| {
+            let mut line = String::from(marker);
             for (column, (cell, &width)) in cells.iter().zip(&widths).enumerate() {
                 let cell: String = cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
                 let gap = " ".repeat(width - cell.chars().count());
@@ -62,7 +62,7 @@ impl Table {
         text
     }
 
-    /// For Markdown, the standing-out row bold.
+    /// Formats the table for Markdown; the highlighted row is bold.
     pub fn markdown(&self) -> String {
         let cells = |row: &[String], wrap: &str| {
             let cells: Vec<String> = row.iter().map(|cell| format!("{wrap}{}{wrap}", markdown::escape(cell))).collect();
@@ -77,25 +77,33 @@ impl Table {
         text
     }
 
-    /// For HTML, the standing-out row of class `best`.
-    pub fn html(&self) -> String {
-        let mut text = String::from("<div class=\"scroll\"><table><thead><tr>");
-        let class = |column: usize| if column < self.left { "" } else { " class=\"n\"" };
-        for (column, name) in self.header.iter().enumerate() {
-            let _ = write!(text, "<th{}>{}</th>", class(column), svg::escape(name));
-        }
-        text.push_str("</tr></thead><tbody>\n");
-        for (i, row) in self.rows.iter().enumerate() {
-            text.push_str(if self.best == Some(i) { "<tr class=\"best\">" } else { "<tr>" });
-            for (column, cell) in row.iter().enumerate() {
-                let _ = write!(text, "<td{}>{}</td>", class(column), svg::escape(cell));
+    /// Formats the table for HTML; the highlighted row has the class `best`.
+    pub fn html(&self) -> Markup {
+        html! {
+            div.scroll {
+                table {
+                    thead {
+                        tr {
+                            @for (column, name) in self.header.iter().enumerate() {
+                                th.n[column >= self.left] { (name) }
+                            }
+                        }
+                    }
+                    tbody {
+                        @for (i, row) in self.rows.iter().enumerate() {
+                            tr.best[self.best == Some(i)] {
+                                @for (column, cell) in row.iter().enumerate() {
+                                    td.n[column >= self.left] { (cell) }
+                                }
+                            }
+                        }
+                    }
+                }
             }
-            text.push_str("</tr>\n");
         }
-        text + "</tbody></table></div>\n"
     }
 
-    /// As CSV records, the header first.
+    /// Returns the CSV records, header first.
     pub fn records(&self) -> impl Iterator<Item = Vec<String>> + '_ {
         std::iter::once(&self.header).chain(&self.rows).cloned()
     }
@@ -106,14 +114,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_table_prints_three_ways() {
-        let mut table = Table::new(&["name", "nothing", "clips"], 1);
+    fn formats_text_markdown_and_html() {
+        let mut table = Table::new(&["name", "empty", "clips"], 1);
         table.rows.push(vec!["a|b".into(), "–".into(), "7".into()]);
         table.rows.push(vec!["<c>".into(), String::new(), "1500".into()]);
         table.best = Some(1);
         let table = table.without_empty_columns();
         assert_eq!(table.text(), "  name  clips\n  ────  ─────\n  a|b       7\n* <c>    1500\n");
         assert_eq!(table.markdown(), "| name | clips |\n|-|-:|\n| a\\|b | 7 |\n| **&lt;c&gt;** | **1500** |\n");
-        assert!(table.html().contains("<tr class=\"best\"><td>&lt;c&gt;</td><td class=\"n\">1500</td></tr>"));
+        assert!(
+            table.html().into_string().contains("<tr class=\"best\"><td>&lt;c&gt;</td><td class=\"n\">1500</td></tr>")
+        );
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use prost::Message;
 
-use super::Run;
+use super::TrainingRun;
 use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 
@@ -101,22 +101,22 @@ struct Dimension {
 ///
 /// # Errors
 /// A file cannot be written.
-pub fn write(dir: &Path, run: &Run) -> Result<()> {
+pub fn write(dir: &Path, run: &TrainingRun) -> Result<()> {
     let scalar = |step: usize, tag: &str, value: f64| {
         let value = Value { tag: tag.into(), simple_value: Some(value as f32), ..Value::default() };
         (step as i64, value)
     };
-    let last = run.kept_epoch.unwrap_or(0) as i64;
+    let last = run.best_epoch.unwrap_or(0) as i64;
     let mut train = Vec::new();
     let mut parts = std::collections::BTreeMap::<&str, Vec<(i64, Value)>>::new();
     for epoch in &run.curves {
         train.push(scalar(epoch.epoch, "loss", epoch.train_loss));
-        train.push(scalar(epoch.epoch, run.measure, epoch.train_score));
+        train.push(scalar(epoch.epoch, run.score_name, epoch.train_score));
         train.push(scalar(epoch.epoch, "learning_rate", epoch.learning_rate));
         if epoch.val_loss.is_finite() {
             let val = parts.entry("val").or_default();
             val.push(scalar(epoch.epoch, "loss", epoch.val_loss));
-            val.push(scalar(epoch.epoch, run.measure, epoch.val_score));
+            val.push(scalar(epoch.epoch, run.score_name, epoch.val_score));
         }
     }
     parts.insert("train", train);

@@ -7,7 +7,7 @@ use crate::extract::Extractor;
 use crate::media::Sampling;
 use crate::recipe::Classify;
 
-/// `n` clips over `classes`, two thirds right, with scores; unlabeled where `labeled` is false.
+/// Returns scored predictions of `n` clips, two thirds of them correct, unlabeled unless `labeled`.
 pub(super) fn predictions(prefix: &str, n: usize, classes: &[String], labeled: bool) -> Predictions {
     let count = classes.len();
     let target = |i: usize| (i * 7) % count;
@@ -25,7 +25,7 @@ pub(super) fn predictions(prefix: &str, n: usize, classes: &[String], labeled: b
     )
 }
 
-pub(super) fn run(classes: &[&str]) -> Run {
+pub(super) fn run(classes: &[&str]) -> TrainingRun {
     let classes: Vec<String> = classes.iter().map(|class| class.to_string()).collect();
     let splits = BTreeMap::from([
         (Split::Val, predictions("v", 60, &classes, true)),
@@ -60,9 +60,16 @@ pub(super) fn run(classes: &[&str]) -> Run {
         )]),
         seconds: 1.5,
     };
-    Run {
-        method: "cnn3d".into(),
-        classifier: "mlp".into(),
+    TrainingRun {
+        identity: RunIdentity {
+            method: "cnn3d".into(),
+            classifier: "mlp".into(),
+            untrained: true,
+            weights: "seeded".into(),
+            model: "r2plus1d_18".into(),
+            ..RunIdentity::default()
+        },
+        inputs: RunInputs { features: "features/cnn3d.h5".into(), manifest: "clips.csv".into(), root: None },
         recipe: Recipe {
             method: "cnn3d".into(),
             sampling: Sampling::Windows { length: 16, rate: 15.0, count: 2 },
@@ -75,31 +82,21 @@ pub(super) fn run(classes: &[&str]) -> Run {
             classify: Classify::default(),
             run: None,
         },
-        provenance: Provenance {
-            method: "cnn3d".into(),
-            model: "r2plus1d_18".into(),
-            weights: "seeded".into(),
-            extract_seconds: 12.5,
-            ..Provenance::default()
-        },
-        untrained: true,
+        extract_seconds: 12.5,
         splits,
         unlabeled: Some(predictions("u", 5, &classes, false)),
         constant,
         curves,
-        measure: "accuracy",
-        kept_epoch: Some(22),
+        score_name: "accuracy",
+        best_epoch: Some(22),
         seeds: vec![seed(0, 0.6), seed(1, 0.7)],
         train_seconds: 1.5,
-        features: "features/cnn3d.h5".into(),
-        manifest: "clips.csv".into(),
-        root: None,
         warnings: vec!["clips without a class: 3 | 4".into()],
     }
 }
 
 #[test]
-fn a_run_tells_everything_and_reads_back() {
+fn run_files_are_complete_and_readable() {
     let folder = tempfile::tempdir().unwrap();
     let run = run(&["a<b>", "bird", "cat|dog", "x_y"]);
     write_run(folder.path(), &run).unwrap();
@@ -140,7 +137,7 @@ fn a_run_tells_everything_and_reads_back() {
 }
 
 #[test]
-fn a_collapsed_model_is_called_so() {
+fn report_names_collapsed_model() {
     let mut run = run(&["a", "b", "c"]);
     for predictions in run.splits.values_mut() {
         predictions.predicted.fill(vec![1]);
@@ -150,11 +147,11 @@ fn a_collapsed_model_is_called_so() {
     write_run(folder.path(), &run).unwrap();
     let report = std::fs::read_to_string(folder.path().join("REPORT.md")).unwrap();
     assert!(report.contains("collapsed: every clip is predicted as b"), "{report}");
-    assert!(report.contains("reaches down to the constant predictor's 33.3 %"), "{report}");
+    assert!(report.contains("includes the constant baseline (33.3 %)"), "{report}");
 }
 
 #[test]
-fn a_run_of_several_labels_tells_everything_and_reads_back() {
+fn multi_label_run_files_are_complete_and_readable() {
     let mut run = run(&["a<b>", "bird", "cat", "never"]);
     let several = |part: &Predictions| {
         let truth: Vec<Vec<usize>> = part
@@ -170,6 +167,7 @@ fn a_run_of_several_labels_tells_everything_and_reads_back() {
         let (ids, groups, scores) = (part.ids.clone(), part.groups.clone(), part.scores.clone().unwrap());
         Predictions::from_scores(Task::MultiLabel, ids, groups, truth, scores, part.classes.clone())
     };
+    run.identity.task = Task::MultiLabel;
     run.splits.values_mut().for_each(|part| *part = several(part));
     run.unlabeled = run.unlabeled.as_ref().map(several);
     run.constant = run
@@ -189,7 +187,7 @@ fn a_run_of_several_labels_tells_everything_and_reads_back() {
     assert!(metrics["test"]["thresholds"]["micro"]["f1"].is_number());
     assert!(metrics["constant"]["test"]["collapsed"].is_string());
     let back = Metrics::read(&folder.path().join("metrics.json")).unwrap();
-    // By its text: as a value, a threshold's f32 would be widened.
+    // Through text, since conversion to a value would widen the f32 thresholds.
     let again: serde_json::Value = serde_json::from_str(&serde_json::to_string(&back).unwrap()).unwrap();
     assert_eq!(again, metrics);
     assert!(back.warnings.contains(
@@ -199,7 +197,8 @@ fn a_run_of_several_labels_tells_everything_and_reads_back() {
     assert_eq!(table.select_split(Split::Test), run.splits[&Split::Test]);
     assert!(read("submission.csv").starts_with("Id,Category\nu000,"));
     let report = read("REPORT.md");
-    for part in ["| test | constant |", "constant: the commonest training labels", "a&lt;b&gt;", "| never | n/a |"] {
+    for part in ["| test | constant |", "constant: the most frequent training labels", "a&lt;b&gt;", "| never | n/a |"]
+    {
         assert!(report.contains(part), "no {part:?} in\n{report}");
     }
     for name in ["precision_recall_test.svg", "average_precision_test.svg", "precision_recall_val.svg"] {
@@ -210,7 +209,7 @@ fn a_run_of_several_labels_tells_everything_and_reads_back() {
 }
 
 #[test]
-fn an_unwritable_folder_is_an_error_with_its_name() {
+fn unwritable_directory_is_named_in_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("taken");
     std::fs::write(&file, "").unwrap();

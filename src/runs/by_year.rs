@@ -1,10 +1,10 @@
-//! A model for each year, and one for all: their runs, posters.json and the report; and the same models measured again.
+//! Poster models by year: trains or evaluates a model per year and one of all years, and writes their report.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use super::{Fit, Job};
-use crate::classify::SavedModel;
+use super::{HeldOutPredictions, RunContext};
+use crate::classify::{RunIdentity, SavedModel};
 use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
 use crate::evaluate::{Predictions, compute_metrics};
@@ -16,82 +16,77 @@ use crate::posters::{self, By, Clips, OverallModel, Posters, YearModel};
 use crate::recipe::Classify;
 use crate::report;
 use crate::report::compare::{Part, duplicates};
-use crate::report::posters::{Example, Report, Row};
+use crate::report::posters::{ModelRow, PosterExample, PosterReport};
 use crate::store::FeatureStore;
 
-/// The folder of the model of all clips.
-const ALL: &str = "all";
+/// Directory and name of the model of all years.
+const OVERALL: &str = "all";
 
-/// Fits a model of all clips and, by year, one for every year that has enough of them; writes their folders, posters.json and
-/// the report. Gives what to print.
+/// Trains a model of all clips and, by year, one per year with enough clips. Writes their directories, posters.json and the
+/// report. Returns the summary for the terminal.
 ///
-/// `data` is that of all clips, `resampled` what was done to its training clips.
+/// `data` contains all clips; `resampled` describes the resampling of its training clips.
 ///
 /// # Errors
-/// The task is not multi-label; no year has enough clips; a fit fails; a file cannot be written.
-pub fn fit(
-    job: &Job<'_>,
+/// Returns an error if the task is not multi-label, no year has enough clips, training fails, or a file cannot be written.
+pub fn train(
+    context: &RunContext<'_>,
     data: &DatasetSplits,
     manifest: &Manifest,
     by: By,
     resampled: Option<Resampled>,
 ) -> Result<String> {
-    let Classify { window, min_clips, .. } = job.recipe.classify;
-    let out = &job.files.out;
+    let Classify { window, min_clips, .. } = context.recipe.classify;
+    let out = &context.files.out;
     if data.task != Task::MultiLabel {
-        return Err(Error::Data("models by year give several labels a clip: take --task multi-label".into()));
+        return Err(Error::Data("models by year are multi-label: pass --task multi-label".into()));
     }
     let plan = match by {
         By::Year => years::plan(data, manifest, window, min_clips),
         By::None => YearPlan::default(),
     };
-    plan.skipped.iter().for_each(|skipped| (job.say)(skipped));
+    plan.skipped.iter().for_each(|skipped| (context.on_message)(skipped));
     if by == By::Year && plan.years.is_empty() {
-        let why = match plan.skipped.first() {
+        let reason = match plan.skipped.first() {
             Some(first) => format!("no year has enough clips ({first}); lower classify.min_clips in the recipe"),
-            None => "no clip has a year; give the manifest a column `year`".into(),
+            None => "no clip has a year; add a column `year` to the manifest".into(),
         };
-        return Err(Error::Data(format!("{}: {why}, or take --by none", manifest.source.display())));
+        return Err(Error::Data(format!("{}: {reason}, or pass --by none", manifest.source.display())));
     }
-    let mut set = describe(job, data, manifest, by);
-    let mut fits: Vec<(i32, Fit)> = Vec::new();
+    let mut models = describe(context, data, manifest, by);
+    let mut years: Vec<(i32, HeldOutPredictions)> = Vec::new();
     for (year, part) in &plan.years {
-        (job.say)(&format!("{year}: {} training clips", part.training_set().len()));
+        (context.on_message)(&format!("{year}: {} training clips", part.training_set().len()));
         let folder = year.to_string();
-        fits.push((*year, job.run(part, &out.join(&folder))?));
-        let (_, fit) = &fits[fits.len() - 1];
-        let measured = measured_part(&fit.model).map(|split| compute_metrics(&fit.model[&split]));
-        set.years.push(YearModel {
+        let held_out = context.train(part, &out.join(&folder))?;
+        let measured = reported_split(&held_out.model).map(|split| compute_metrics(&held_out.model[&split]));
+        models.years.push(YearModel {
             year: *year,
             folder,
-            thresholds: posters::thresholds(fit.model.get(&Split::Val), set.labels.len()),
-            clips: fit.clips,
+            thresholds: posters::thresholds(held_out.model.get(&Split::Val), models.labels.len()),
+            clips: held_out.clips,
             metrics: measured.as_ref().map(posters::metrics).unwrap_or_default(),
         });
+        years.push((*year, held_out));
     }
-    (job.say)(&format!("all: {} training clips", data.training_set().len()));
-    let all = job.run(data, &out.join(ALL))?;
-    set.overall = Some(OverallModel {
-        folder: ALL.into(),
-        thresholds: posters::thresholds(all.model.get(&Split::Val), set.labels.len()),
+    (context.on_message)(&format!("{OVERALL}: {} training clips", data.training_set().len()));
+    let overall = context.train(data, &out.join(OVERALL))?;
+    models.overall = Some(OverallModel {
+        folder: OVERALL.into(),
+        thresholds: posters::thresholds(overall.model.get(&Split::Val), models.labels.len()),
     });
-    set.write(out)?;
+    models.write(out)?;
 
-    let part = measured_part(&all.model);
-    let of_split: HashMap<&str, Split> =
+    let split = reported_split(&overall.model);
+    let split_of: HashMap<&str, Split> =
         manifest.clips.iter().filter_map(|clip| Some((clip.id.as_str(), clip.split?))).collect();
-    let report = Report {
-        posters: &set,
-        part: part.map_or("", Split::name),
-        rows: part.map(|part| rows(&fits, Some(&all), part)).unwrap_or_default(),
-        example: part.map(|part| example(&set, out, data, manifest, part)).transpose()?.flatten(),
+    let report = PosterReport {
+        posters: &models,
+        part: split.map_or("", Split::name),
+        rows: split.map(|split| model_rows(&years, Some(&overall), split)).unwrap_or_default(),
+        example: split.map(|split| example(&models, out, data, manifest, split)).transpose()?.flatten(),
         resampled,
-        duplicates: duplicates::find(job.store, |id| match of_split.get(id) {
-            Some(Split::Train) => Part::Train,
-            Some(Split::Val) => Part::Val,
-            Some(Split::Test) => Part::Test,
-            None => Part::All,
-        })?,
+        duplicates: duplicates::find(context.store, |id| split_of.get(id).map_or(Part::All, |&split| split.into()))?,
         skipped: plan.skipped,
         warnings: [data.warnings.clone(), plan.warnings].concat(),
     };
@@ -99,115 +94,118 @@ pub fn fit(
     Ok(report::posters::summary(&report))
 }
 
-/// What is known before the fits.
-fn describe(job: &Job<'_>, data: &DatasetSplits, manifest: &Manifest, by: By) -> Posters {
-    let provenance = job.store.provenance();
+/// Describes the models before training.
+fn describe(context: &RunContext<'_>, data: &DatasetSplits, manifest: &Manifest, by: By) -> Posters {
+    let recipe = context.recipe;
+    let identity = RunIdentity::new(data.task, recipe.classify.classifier.name(), context.store.provenance());
     Posters {
-        method: job.recipe.method.clone(),
-        card: match &job.recipe.extractor {
+        identity: RunIdentity { method: recipe.method.clone(), ..identity },
+        card: match &recipe.extractor {
             Extractor::Network { card, .. } => card.clone(),
             Extractor::Sift { .. } => String::new(),
         },
-        weights: provenance.weights.clone(),
-        model_sha256: provenance.model_sha256.clone(),
-        untrained: job.store.untrained(),
         demo: manifest.is_demo(),
         labels: data.train.classes.clone(),
         by,
-        window: job.recipe.classify.window,
+        window: recipe.classify.window,
         ..Posters::new()
     }
 }
 
-/// The split that is shown: test, or val where there is no test clip.
-fn measured_part(parts: &BTreeMap<Split, Predictions>) -> Option<Split> {
-    [Split::Test, Split::Val].into_iter().find(|split| parts.contains_key(split))
+/// Returns the split that the report shows: test, or val if there are no test clips.
+fn reported_split(splits: &BTreeMap<Split, Predictions>) -> Option<Split> {
+    [Split::Test, Split::Val].into_iter().find(|split| splits.contains_key(split))
 }
 
-/// A row for every year, one for all years together (each clip by its year's model), and one for the model of all clips.
-fn rows(fits: &[(i32, Fit)], all: Option<&Fit>, part: Split) -> Vec<Row> {
+/// Returns a row for each year, one for all years combined (each clip predicted by the model of its year), and one for the
+/// model of all years.
+fn model_rows(
+    years: &[(i32, HeldOutPredictions)],
+    overall: Option<&HeldOutPredictions>,
+    split: Split,
+) -> Vec<ModelRow> {
     let mut rows = Vec::new();
-    let mut together: Option<(Predictions, Option<Predictions>, Clips)> = None;
-    let of_all = |ids: &[String]| Some(compute_metrics(&chosen(all?.model.get(&part)?, ids)));
-    for (year, fit) in fits {
-        let (Some(model), constant, clips) = (fit.model.get(&part), fit.constant.get(&part), fit.clips) else {
-            continue;
-        };
-        rows.push(Row {
+    let mut combined: Option<(Predictions, Option<Predictions>, Clips)> = None;
+    let by_overall_model = |ids: &[String]| Some(compute_metrics(&select_ids(overall?.model.get(&split)?, ids)));
+    for (year, held_out) in years {
+        let Some(model) = held_out.model.get(&split) else { continue };
+        let (constant, clips) = (held_out.constant.get(&split), held_out.clips);
+        rows.push(ModelRow {
             year: Some(*year),
             name: year.to_string(),
             folder: Some(year.to_string()),
             clips,
             model: compute_metrics(model),
             constant: constant.map(compute_metrics),
-            all: of_all(&model.ids),
+            all: by_overall_model(&model.ids),
         });
-        together = Some(match together {
+        combined = Some(match combined {
             None => (model.clone(), constant.cloned(), clips),
-            Some((above, under, sum)) => (
-                above.concat(model.clone()),
-                under.zip(constant).map(|(under, constant)| under.concat(constant.clone())),
-                // Windows overlap: the training clips of a sum would count some of them several times.
+            Some((models, constants, sum)) => (
+                models.concat(model.clone()),
+                constants.zip(constant).map(|(constants, constant)| constants.concat(constant.clone())),
+                // Training clips are not summed, since windows overlap.
                 Clips { train: 0, val: sum.val + clips.val, test: sum.test + clips.test },
             ),
         });
     }
-    if let Some((model, constant, clips)) = together {
-        rows.push(Row {
+    if let Some((model, constant, clips)) = combined {
+        rows.push(ModelRow {
             year: None,
-            name: "years together".into(),
+            name: "models of the years".into(),
             folder: None,
-            clips: Clips { train: all.map_or(0, |all| all.clips.train), ..clips },
-            all: of_all(&model.ids),
+            clips: Clips { train: overall.map_or(0, |overall| overall.clips.train), ..clips },
+            all: by_overall_model(&model.ids),
             model: compute_metrics(&model),
             constant: constant.as_ref().map(compute_metrics),
         });
     }
-    if let Some((all, model)) = all.and_then(|all| Some((all, all.model.get(&part)?))) {
-        rows.push(Row {
+    if let Some((overall, model)) = overall.and_then(|overall| Some((overall, overall.model.get(&split)?))) {
+        rows.push(ModelRow {
             year: None,
-            name: "one model of all".into(),
-            folder: Some(ALL.into()),
-            clips: all.clips,
+            name: "model of all years".into(),
+            folder: Some(OVERALL.into()),
+            clips: overall.clips,
             model: compute_metrics(model),
-            constant: all.constant.get(&part).map(compute_metrics),
+            constant: overall.constant.get(&split).map(compute_metrics),
             all: None,
         });
     }
     rows
 }
 
-/// The predictions for the clips `ids`.
-fn chosen(predictions: &Predictions, ids: &[String]) -> Predictions {
-    let place: HashMap<&str, usize> = predictions.ids.iter().map(String::as_str).zip(0..).collect();
-    predictions.select(&ids.iter().filter_map(|id| place.get(id.as_str()).copied()).collect::<Vec<_>>())
+/// Returns the predictions for the clips `ids`.
+fn select_ids(predictions: &Predictions, ids: &[String]) -> Predictions {
+    let index: HashMap<&str, usize> = predictions.ids.iter().map(String::as_str).zip(0..).collect();
+    predictions.select(&ids.iter().filter_map(|id| index.get(id.as_str()).copied()).collect::<Vec<_>>())
 }
 
-/// The first poster of a split, of a year that has a model (where one has), of those with most labels, by every model.
+/// Returns the scores of an example poster of `split` by every model: the first of those with most labels, preferably of a
+/// year with a model.
 fn example(
-    set: &Posters,
+    models: &Posters,
     out: &Path,
     data: &DatasetSplits,
     manifest: &Manifest,
-    part: Split,
-) -> Result<Option<Example>> {
+    split: Split,
+) -> Result<Option<PosterExample>> {
     let year_of = years::years_by_id(manifest);
-    let clips = if part == Split::Test { &data.test } else { &data.val };
+    let clips = if split == Split::Test { &data.test } else { &data.val };
     let sets = clips.label_sets();
     let rank = |&i: &usize| {
         let year = year_of.get(clips.ids[i].as_str());
-        let modeled = set.years.iter().any(|model| Some(&model.year) == year);
-        (modeled, sets[i].len())
+        let has_model = models.years.iter().any(|model| Some(&model.year) == year);
+        (has_model, sets[i].len())
     };
     let Some(i) = (0..clips.len()).rev().max_by_key(rank) else { return Ok(None) };
     let poster = clips.select(&[i]);
-    let models = set.years.iter().map(|model| (model.year.to_string(), &model.folder));
-    let overall = set.overall.iter().map(|model| (ALL.to_string(), &model.folder));
-    let scores = models.chain(overall).map(|(name, folder)| {
+    let years = models.years.iter().map(|model| (model.year.to_string(), &model.folder));
+    let overall = models.overall.iter().map(|model| (OVERALL.to_string(), &model.folder));
+    let scores = years.chain(overall).map(|(name, folder)| {
         let scores = SavedModel::load(&out.join(folder))?.model.scores(&poster)?;
         Ok((name, scores.row(0).to_vec()))
     });
-    Ok(Some(Example {
+    Ok(Some(PosterExample {
         id: clips.ids[i].clone(),
         year: year_of.get(clips.ids[i].as_str()).copied(),
         has: poster.targets.row(0).iter().map(|&target| target > 0.0).collect(),
@@ -215,20 +213,22 @@ fn example(
     }))
 }
 
-/// Measures the models of the folder `models` (one with posters.json) on the clips of `manifest`: those of every year by the
-/// year's model, all by that of all clips, into a folder each below `out`, and a report. Gives what to print.
+/// Evaluates the models of the directory `dir` (with posters.json) on the clips of `manifest`: each model of a year on the clips
+/// of that year, the model of all years on all clips. Writes a directory per model below `out`, and a report. Returns the
+/// summary for the terminal.
 ///
 /// # Errors
-/// The folder is not complete; no clip has features; the features are not those of the models; a file cannot be written.
-pub fn evaluate(models: &Path, store: &FeatureStore, manifest: &Manifest, out: &Path) -> Result<String> {
-    let set = Posters::read(models)?;
+/// Returns an error if `dir` is incomplete, no clip has features, the models cannot read the features, or a file cannot be
+/// written.
+pub fn evaluate(dir: &Path, store: &FeatureStore, manifest: &Manifest, out: &Path) -> Result<String> {
+    let models = Posters::read(dir)?;
     let year_of = years::years_by_id(manifest);
-    let of_years = set.years.iter().map(|model| (Some(model.year), &model.folder));
-    let of_all = set.overall.iter().map(|model| (None, &model.folder));
+    let of_years = models.years.iter().map(|model| (Some(model.year), &model.folder));
+    let of_overall = models.overall.iter().map(|model| (None, &model.folder));
     let mut joined: Option<DatasetSplits> = None;
-    let (mut fits, mut all) = (Vec::new(), None);
-    for (year, folder) in of_years.chain(of_all) {
-        let source = models.join(folder);
+    let (mut years, mut overall) = (Vec::new(), None);
+    for (year, folder) in of_years.chain(of_overall) {
+        let source = dir.join(folder);
         let saved = SavedModel::load(&source)?;
         let data = match &joined {
             Some(data) => data,
@@ -242,34 +242,38 @@ pub fn evaluate(models: &Path, store: &FeatureStore, manifest: &Manifest, out: &
             continue;
         }
         report::write_evaluation(&out.join(folder), &super::evaluation(&saved, &source, store, manifest, &data)?)?;
-        let fit = Fit { clips: years::count_clips(&data), model, constant: BTreeMap::new() };
+        let held_out = HeldOutPredictions { clips: years::count_clips(&data), model, constant: BTreeMap::new() };
         match year {
-            Some(year) => fits.push((year, fit)),
-            None => all = Some(fit),
+            Some(year) => years.push((year, held_out)),
+            None => overall = Some(held_out),
         }
     }
-    let parts: BTreeMap<Split, Predictions> =
-        fits.iter().map(|(_, fit)| fit).chain(&all).flat_map(|fit| fit.model.clone()).collect();
-    let Some(part) = measured_part(&parts) else {
+    let splits: BTreeMap<Split, Predictions> = years
+        .iter()
+        .map(|(_, held_out)| held_out)
+        .chain(&overall)
+        .flat_map(|held_out| held_out.model.clone())
+        .collect();
+    let Some(split) = reported_split(&splits) else {
         return Err(Error::Data(format!(
-            "{}: no labeled clip of val or test is of a year with a model",
+            "{}: no labeled clip of val or test belongs to a year with a model",
             manifest.source.display()
         )));
     };
     let mut warnings = [manifest.warnings.clone(), joined.map(|data| data.warnings).unwrap_or_default()].concat();
-    let strangers = year_of.values().filter(|&&year| !set.years.iter().any(|model| model.year == year)).count();
-    if strangers > 0 && set.by == By::Year {
+    let without_model = year_of.values().filter(|&&year| !models.years.iter().any(|model| model.year == year)).count();
+    if without_model > 0 && models.by == By::Year {
         warnings.push(format!(
-            "{strangers} clips are of years without a model: only the model of all clips is measured on them"
+            "{without_model} clips belong to years without a model: only the model of all years is evaluated on them"
         ));
     }
-    if store.provenance().model_sha256 != set.model_sha256 {
-        warnings.push(super::other_network(store));
+    if store.provenance().model_sha256 != models.identity.model_sha256 {
+        warnings.push(super::different_network(store));
     }
-    let report = Report {
-        posters: &set,
-        part: part.name(),
-        rows: rows(&fits, all.as_ref(), part),
+    let report = PosterReport {
+        posters: &models,
+        part: split.name(),
+        rows: model_rows(&years, overall.as_ref(), split),
         example: None,
         resampled: None,
         duplicates: Vec::new(),

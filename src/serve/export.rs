@@ -78,7 +78,7 @@ pub fn export(options: &Options, dir: &Path, progress: &dyn ProgressSink) -> Res
     let version = std::fs::read_to_string(&version_file).map_err(Error::io(&version_file))?;
     let provider = format!("ONNX Runtime {} in the browser", version.trim());
     let mut description = prediction::model_description(&models, &provider);
-    description["untrained"] = json!(posters.untrained || prepared.untrained);
+    description["untrained"] = json!(posters.identity.untrained || prepared.untrained);
     let site = json!({
         "models": [description],
         "limits": { "picture_megabytes": options.limits.picture_megabytes, "megapixels": options.limits.megapixels },

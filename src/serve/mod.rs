@@ -188,18 +188,18 @@ impl ServedModels {
                 card.name
             )));
         }
-        let weights = match (&options.weights, posters.weights.as_str()) {
+        let weights = match (&options.weights, posters.identity.weights.as_str()) {
             (Some(choice), _) => choice.clone(),
             // Either the card's file or one that the user must name with --weights: the hash below tells them apart.
             (None, "file") => WeightsChoice::Default,
             (None, origin) => origin.parse().expect("parsing a WeightsChoice does not fail"),
         };
         let prepared = models::prepare(&card, &weights, Precision::F32, progress, &CancellationToken::default())?;
-        if prepared.sha256 != posters.model_sha256 {
+        if prepared.sha256 != posters.identity.model_sha256 {
             return Err(config_error(format!(
                 "the models were trained with another network (SHA-256 {}…) than the selected weights yield ({}…): select \
                  the original weights with --weights",
-                hash_prefix(&posters.model_sha256),
+                hash_prefix(&posters.identity.model_sha256),
                 hash_prefix(&prepared.sha256)
             )));
         }
@@ -227,7 +227,7 @@ fn load_state(options: &Options, progress: &Arc<dyn ProgressSink>) -> Result<Arc
     let batch = options.batch.unwrap_or(if single.on_cpu() { 1 } else { 8 });
     let batched = if batch > 1 && single.gains_by_batches() { Some(load_network(batch)?) } else { None };
 
-    if models.posters.untrained || prepared.untrained {
+    if models.posters.identity.untrained || prepared.untrained {
         let warning = format!("UNTRAINED: {} has seeded weights; the predicted genres are meaningless", card.name);
         progress.report(Event::Warning(&warning));
     }

@@ -126,10 +126,10 @@ fn mean_scores(frames: &[Scores]) -> Scores {
 pub fn model_summary(models: &PosterModels, provider: &str) -> Value {
     let posters = &models.posters;
     json!({
-        "method": posters.method,
+        "method": posters.identity.method,
         "card": posters.card,
-        "weights": posters.weights,
-        "untrained": posters.untrained,
+        "weights": posters.identity.weights,
+        "untrained": posters.identity.untrained,
         "demo": posters.demo,
         "provider": provider,
         "version": env!("CARGO_PKG_VERSION"),

@@ -43,7 +43,8 @@ fn save_head(dir: &Path, seed: u64, labels: &[&str], sha256: &str) {
     let recipe = Recipe::load(&fixture("pipelines/tiny.toml")).unwrap();
     let provenance = Provenance { model_sha256: sha256.into(), ..Provenance::default() };
     let metadata = ModelMetadata::new(&provenance, &recipe.method, settings.classifier, settings.pooling);
-    let metadata = ModelMetadata { task: Task::MultiLabel, classes, dim: 8, ..metadata };
+    let mut metadata = ModelMetadata { classes, dim: 8, ..metadata };
+    metadata.identity.task = Task::MultiLabel;
     SavedModel { metadata, model: fitted.model }.save(dir).unwrap();
 }
 

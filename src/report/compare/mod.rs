@@ -1,12 +1,12 @@
-//! Several runs side by side: one table with intervals, a test for every pair, fusion, time, pictures.
+//! Comparison of runs: a table with intervals, paired significance tests, late fusion, times, plots.
 //!
-//! [`load`] reads a run's folder, [`late::fuse`] and (from the features) [`early::fuse`] add rows, [`compare`] measures
-//! everything, [`write`] writes report.html, compare.md, compare.csv, compare.json and the pictures.
+//! [`load_all`] reads the directories of runs, [`late_fusion::fuse`] adds fusions of their scores, [`compare`] evaluates all of
+//! them, and [`write`] writes report.html, compare.md, compare.csv, compare.json and the figures.
 
 pub mod duplicates;
-pub mod early;
-pub mod late;
+pub mod late_fusion;
 mod page;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -17,33 +17,36 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 pub use duplicates::Duplicates;
-pub use page::{summary, tables, write};
+pub use page::{summary, write};
+pub use tables::tables;
 
 use super::metrics::Metrics;
+use crate::classify::{RunIdentity, RunInputs};
 use crate::dataset::Task;
 use crate::error::{Error, Result};
 use crate::evaluate::predictions::PredictionTable;
 use crate::evaluate::predictions::table::csv_error;
 use crate::evaluate::significance::{PairedComparison, compare_paired, holm};
 use crate::evaluate::{Predictions, SplitMetrics, evaluate_splits};
+use crate::manifest::Split;
 use crate::store::FeatureStore;
 
-/// Which part of the data a number is of, in the order of importance reversed: the test split is shown first.
+/// Part of the data. Reports list parts in descending order, the test split first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {
-    /// Predictions without a split.
+    /// All clips, for predictions without splits.
     All,
-    /// The training split.
+    /// Training split.
     Train,
-    /// The validation split.
+    /// Validation split.
     Val,
-    /// The test split.
+    /// Test split.
     Test,
 }
 
 impl Part {
-    /// `all`, `train`, `val`, `test`.
+    /// Returns `all`, `train`, `val` or `test`.
     pub fn name(self) -> &'static str {
         match self {
             Part::All => "all",
@@ -54,207 +57,218 @@ impl Part {
     }
 }
 
-/// Where an entry's predictions come from.
+impl From<Split> for Part {
+    fn from(split: Split) -> Self {
+        match split {
+            Split::Train => Part::Train,
+            Split::Val => Part::Val,
+            Split::Test => Part::Test,
+        }
+    }
+}
+
+/// Origin of the predictions of a compared run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// A run's folder.
+pub enum RunKind {
+    /// The directory of a run.
     Run,
-    /// The mean of several runs' probabilities.
+    /// The mean of the scores of several runs.
     LateFusion,
-    /// A classifier trained on several methods' features side by side.
+    /// A classifier trained on the concatenated features of several methods.
     EarlyFusion,
 }
 
-/// One row to be: predictions and what is known of them.
+impl RunKind {
+    /// Returns `run`, `late-fusion` or `early-fusion`.
+    pub fn name(self) -> &'static str {
+        match self {
+            RunKind::Run => "run",
+            RunKind::LateFusion => "late-fusion",
+            RunKind::EarlyFusion => "early-fusion",
+        }
+    }
+}
+
+/// Predictions to compare and their origin: a run or a fusion of runs.
 #[derive(Debug, Clone)]
-pub struct Entry {
-    /// Unique among the entries.
+pub struct ComparedRun {
+    /// Name, unique within the comparison.
     pub name: String,
-    /// Where its predictions come from.
-    pub kind: Kind,
-    /// The method; of fusions, those that are fused.
-    pub method: String,
-    /// The classifier.
-    pub classifier: String,
-    /// Whether seeded (untrained) weights are behind it.
-    pub untrained: bool,
-    /// The run's folder.
+    /// Origin of the predictions.
+    pub kind: RunKind,
+    /// Classifier and features.
+    pub identity: RunIdentity,
+    /// Input files; empty for fusions.
+    pub inputs: RunInputs,
+    /// Directory of the run.
     pub folder: Option<PathBuf>,
-    /// The store it was trained on.
-    pub features: Option<PathBuf>,
-    /// The manifest it was trained with.
-    pub manifest: Option<PathBuf>,
-    /// The folder below which the manifest's paths lie, where one was given.
-    pub root: Option<PathBuf>,
-    /// Seconds of extraction of all clips.
+    /// Seconds of feature extraction for all clips.
     pub extract_seconds: Option<f64>,
     /// Seconds of training.
     pub training_seconds: Option<f64>,
     /// Predictions of each part.
     pub parts: BTreeMap<Part, Predictions>,
-    /// The constant predictor's accuracy, or mAP, on each part.
+    /// Headline metric (accuracy or mAP) of the constant baseline on each part.
     pub constant: BTreeMap<Part, f64>,
-    /// Clips without a label, which belong to no split.
+    /// Ids of the unlabeled clips, which belong to no split.
     pub unlabeled: HashSet<String>,
 }
 
-/// Everything that the report says.
+impl ComparedRun {
+    /// Returns `true` if fusions may include it: a run of any classifier except the constant baseline.
+    pub fn is_fusible(&self) -> bool {
+        self.kind == RunKind::Run && self.identity.classifier != "constant"
+    }
+}
+
+/// Results of a comparison.
 #[derive(Debug, Clone, Serialize)]
 pub struct Comparison {
     /// `kinoprobe-comparison`.
     pub format: &'static str,
-    /// 1.
+    /// Version of the layout: 1.
     pub format_version: u32,
-    /// Whether clips have one label or several.
+    /// Single-label or multi-label.
     pub task: Task,
-    /// The rows: runs as given, then fusions.
-    pub rows: Vec<Row>,
-    /// Every pair of rows, on every part that both have, by accuracy, or by mAP and by micro F1.
-    pub pairs: Vec<Pair>,
-    /// Clips that look alike across splits, by store.
+    /// Runs in the order given, then fusions.
+    pub rows: Vec<ComparisonRow>,
+    /// PairedComparison comparisons of all rows on each common part, by accuracy, or by mAP and by micro F1.
+    pub pairs: Vec<PairedRuns>,
+    /// Near-duplicate clips across splits, by store.
     pub duplicates: Vec<Duplicates>,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
-/// One row.
+/// Results of one run.
 #[derive(Debug, Clone, Serialize)]
-pub struct Row {
-    /// Its name.
+pub struct ComparisonRow {
+    /// Name, unique within the comparison.
     pub name: String,
-    /// Where its predictions come from.
-    pub kind: Kind,
-    /// The method or methods.
-    pub method: String,
-    /// The classifier.
-    pub classifier: String,
-    /// Whether seeded (untrained) weights are behind it.
-    pub untrained: bool,
-    /// The run's folder.
+    /// Origin of the predictions.
+    pub kind: RunKind,
+    /// Classifier and features.
+    #[serde(flatten)]
+    pub identity: RunIdentity,
+    /// Directory of the run.
     pub folder: Option<PathBuf>,
-    /// Seconds of extraction, clips in the store and seconds of video, where the store tells.
+    /// Cost of feature extraction, if known.
     pub extraction: Option<Extraction>,
     /// Seconds of training.
     pub training_seconds: Option<f64>,
     /// Metrics of each part.
     pub parts: BTreeMap<Part, SplitMetrics>,
-    /// The constant predictor's accuracy, or mAP, on each part.
+    /// Headline metric (accuracy or mAP) of the constant baseline on each part.
     pub constant: BTreeMap<Part, f64>,
 }
 
-/// What extraction took.
+/// Cost of feature extraction.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Extraction {
-    /// Seconds.
+    /// Seconds of extraction.
     pub seconds: f64,
-    /// Clips in the store, where it could be opened.
+    /// Number of clips in the store, if it could be opened.
     pub clips: Option<usize>,
-    /// Seconds of video in it.
+    /// Seconds of video in the store, if it could be opened.
     pub video_seconds: Option<f64>,
 }
 
-/// Two rows on the clips that both predicted.
+/// PairedComparison comparison of two rows on the clips that both predict.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Pair {
-    /// The part of the data.
+pub struct PairedRuns {
+    /// Part of the data.
     pub part: Part,
-    /// The first row's name.
+    /// Name of the first row.
     pub first: String,
-    /// The second row's name.
+    /// Name of the second row.
     pub second: String,
-    /// The number compared, counts, difference and p.
+    /// Metric, counts, difference and p-value.
     #[serde(flatten)]
     pub paired: PairedComparison,
-    /// p after Holm's correction over the part's pairs by the same number.
+    /// p-value after Holm's correction over the pairs of the same part and metric.
     pub p_holm: f64,
 }
 
-/// Reads a run's folder: metrics.json and predictions.csv.
+/// Reads the directory of a run: metrics.json and predictions.csv.
 ///
 /// # Errors
-/// The folder is no run's (the sentence says what is missing), or a file in it is wrong.
-pub fn load(folder: &Path) -> Result<Entry> {
+/// Returns an error if the directory is not that of a run or if a file in it is invalid.
+pub fn load(folder: &Path) -> Result<ComparedRun> {
     let path = folder.join("metrics.json");
     if !path.is_file() {
         return Err(Error::Table {
             path: folder.to_path_buf(),
             line: None,
-            message: "no metrics.json in it: give the folder that kinoprobe-classify or kinoprobe-evaluate wrote"
+            message: "contains no metrics.json: pass a directory written by kinoprobe-classify or kinoprobe-evaluate"
                 .into(),
         });
     }
     let metrics = Metrics::read(&path)?;
-    let table = PredictionTable::read_csv(&folder.join("predictions.csv"), Some(metrics.task))?;
+    let table = PredictionTable::read_csv(&folder.join("predictions.csv"), Some(metrics.identity.task))?;
     let mut parts: BTreeMap<Part, Predictions> =
-        table.splits_present().into_iter().map(|split| (part_of(split), table.select_split(split))).collect();
+        table.splits_present().into_iter().map(|split| (split.into(), table.select_split(split))).collect();
     if parts.is_empty() {
         parts.insert(Part::All, table.predictions.clone());
     }
-    let name = match (metrics.method.as_str(), metrics.classifier.as_str()) {
+    let name = match (metrics.identity.method.as_str(), metrics.identity.classifier.as_str()) {
         ("", "") => folder.file_name().map_or("predictions".into(), |name| name.to_string_lossy().into_owned()),
         (method, classifier) => format!("{method} · {classifier}"),
     };
-    let given = |path: PathBuf| (!path.as_os_str().is_empty()).then_some(path);
-    Ok(Entry {
+    Ok(ComparedRun {
         name,
-        kind: Kind::Run,
-        method: metrics.method,
-        classifier: metrics.classifier,
-        untrained: metrics.untrained,
+        kind: RunKind::Run,
+        identity: metrics.identity,
+        inputs: metrics.inputs,
         folder: Some(folder.to_path_buf()),
-        features: given(metrics.features),
-        manifest: given(metrics.manifest),
-        root: metrics.root,
         extract_seconds: metrics.extract_seconds,
         training_seconds: metrics.training_seconds,
         parts,
-        constant: metrics.constant.iter().map(|(&split, metrics)| (part_of(split), metrics.primary().1)).collect(),
-        unlabeled: unlabeled(&folder.join("submission.csv"))?,
+        constant: metrics.constant.iter().map(|(&split, metrics)| (split.into(), metrics.primary().1)).collect(),
+        unlabeled: unlabeled_ids(&folder.join("submission.csv"))?,
     })
 }
 
-/// Reads the folders of runs and names the entries apart.
+/// Reads the directories of runs and makes their names unique.
 ///
 /// # Errors
-/// As [`load`]; or the runs are of different tasks.
-pub fn load_all(folders: &[PathBuf]) -> Result<Vec<Entry>> {
-    let mut entries = folders.iter().map(|folder| load(folder)).collect::<Result<Vec<_>>>()?;
-    name_apart(&mut entries);
-    one_task(&entries)?;
-    Ok(entries)
+/// Returns an error as [`load`] does, or if the runs have different tasks.
+pub fn load_all(folders: &[PathBuf]) -> Result<Vec<ComparedRun>> {
+    let mut runs = folders.iter().map(|folder| load(folder)).collect::<Result<Vec<_>>>()?;
+    make_names_unique(&mut runs);
+    common_task(&runs)?;
+    Ok(runs)
 }
 
-/// The task of all entries.
-fn one_task(entries: &[Entry]) -> Result<Task> {
-    let task_of = |entry: &Entry| entry.parts.values().next().map(|part| part.task);
-    let mut tasks = entries.iter().filter_map(|entry| Some((entry, task_of(entry)?)));
+fn common_task(runs: &[ComparedRun]) -> Result<Task> {
+    let task_of = |run: &ComparedRun| run.parts.values().next().map(|part| part.task);
+    let mut tasks = runs.iter().filter_map(|run| Some((run, task_of(run)?)));
     let Some((first, task)) = tasks.next() else { return Ok(Task::default()) };
-    let several = |task| if task == Task::MultiLabel { "several labels" } else { "one label" };
+    let name = |task| if task == Task::MultiLabel { "multi-label" } else { "single-label" };
     match tasks.find(|(_, other)| *other != task) {
         None => Ok(task),
         Some((other, other_task)) => Err(Error::Data(format!(
-            "{} has {} a clip and {} has {}: their numbers do not mean the same; compare runs of one task",
+            "{} is {} and {} is {}: their metrics are not comparable; pass runs of one task",
             first.name,
-            several(task),
+            name(task),
             other.name,
-            several(other_task)
+            name(other_task)
         ))),
     }
 }
 
-/// What is to be said of a part: rows that give every clip the same, and classes that it lacks.
-fn standing_out(rows: &[Row], part: Part) -> Vec<String> {
-    let measured: Vec<(&Row, &SplitMetrics)> =
+/// Returns a warning for each row whose predictions collapsed on a part, and one for classes without clips.
+fn part_warnings(rows: &[ComparisonRow], part: Part) -> Vec<String> {
+    let measured: Vec<(&ComparisonRow, &SplitMetrics)> =
         rows.iter().filter_map(|row| Some((row, row.parts.get(&part)?))).collect();
-    let collapsed = measured.iter().filter(|(row, _)| row.classifier != "constant");
+    let collapsed = measured.iter().filter(|(row, _)| row.identity.classifier != "constant");
     let collapsed = collapsed.filter_map(|(row, m)| Some(format!("{}, {}: {}", row.name, part.name(), m.collapsed()?)));
     let absent = measured.iter().find_map(|(_, m)| m.absent()).map(|absent| format!("{}: {absent}", part.name()));
     collapsed.chain(absent).collect()
 }
 
-/// The ids of a submission, where there is one.
-fn unlabeled(path: &Path) -> Result<HashSet<String>> {
+/// Returns the ids of a submission.csv; empty if the file does not exist.
+fn unlabeled_ids(path: &Path) -> Result<HashSet<String>> {
     if !path.is_file() {
         return Ok(HashSet::new());
     }
@@ -263,153 +277,146 @@ fn unlabeled(path: &Path) -> Result<HashSet<String>> {
     reader.records().map(|record| record.map(first).map_err(csv_error(path))).collect()
 }
 
-fn part_of(split: crate::manifest::Split) -> Part {
-    match split {
-        crate::manifest::Split::Train => Part::Train,
-        crate::manifest::Split::Val => Part::Val,
-        crate::manifest::Split::Test => Part::Test,
-    }
-}
-
-/// Gives entries of one name their folder's name too, and where that is not enough a number.
-pub fn name_apart(entries: &mut [Entry]) {
+/// Makes names unique: appends the name of the directory to a repeated name, then a number if it still repeats.
+pub fn make_names_unique(runs: &mut [ComparedRun]) {
     let mut taken: HashSet<String> = HashSet::new();
-    for entry in entries {
-        if taken.contains(&entry.name)
-            && let Some(folder) = entry.folder.as_ref().and_then(|folder| folder.file_name())
+    for run in runs {
+        if taken.contains(&run.name)
+            && let Some(folder) = run.folder.as_ref().and_then(|folder| folder.file_name())
         {
-            entry.name = format!("{} ({})", entry.name, folder.to_string_lossy());
+            run.name = format!("{} ({})", run.name, folder.to_string_lossy());
         }
-        let name = entry.name.clone();
+        let name = run.name.clone();
         let mut number = 2;
-        while !taken.insert(entry.name.clone()) {
-            entry.name = format!("{name} #{number}");
+        while !taken.insert(run.name.clone()) {
+            run.name = format!("{name} #{number}");
             number += 1;
         }
     }
 }
 
-/// Measures the entries, pair by pair, and looks for near-duplicates in `stores` (and those the runs name).
+/// Evaluates the runs, compares them in pairs, and searches `stores` and the runs' own stores for near-duplicates.
 ///
-/// A store that cannot be opened is a warning: the comparison of predictions needs none.
+/// A store that cannot be opened results in a warning, since the predictions can be compared without it.
 ///
 /// # Errors
-/// There is no entry; two runs were made from different labels, or one with one label a clip and another with several.
-pub fn compare(entries: &[Entry], stores: &[PathBuf]) -> Result<Comparison> {
-    if entries.is_empty() {
-        return Err(Error::Data("nothing to compare: give at least one run's folder".into()));
+/// Returns an error if `runs` is empty, or if two runs have different tasks or different labels for a clip.
+pub fn compare(runs: &[ComparedRun], stores: &[PathBuf]) -> Result<Comparison> {
+    if runs.is_empty() {
+        return Err(Error::Data("no runs to compare: pass at least one directory of a run".into()));
     }
-    let task = one_task(entries)?;
+    let task = common_task(runs)?;
     let mut warnings = Vec::new();
     let mut opened: Vec<(PathBuf, Option<FeatureStore>)> = Vec::new();
-    let named = entries.iter().filter(|entry| entry.kind == Kind::Run).filter_map(|entry| entry.features.clone());
-    for path in stores.iter().cloned().chain(named) {
-        if opened.iter().all(|(known, _)| *known != path) {
-            let store = FeatureStore::open(&path);
+    let own_stores = runs.iter().filter(|run| run.kind == RunKind::Run).filter_map(|run| run.inputs.features());
+    for path in stores.iter().map(PathBuf::as_path).chain(own_stores) {
+        if opened.iter().all(|(known, _)| known != path) {
+            let store = FeatureStore::open(path);
             if let Err(error) = &store {
-                warnings.push(format!("store not read, so neither times nor near-duplicates of it: {error}"));
+                warnings.push(format!("cannot open store; its times and near-duplicates are missing: {error}"));
             }
-            opened.push((path, store.ok()));
+            opened.push((path.to_path_buf(), store.ok()));
         }
     }
-    let store_of =
-        |path: &PathBuf| opened.iter().find(|(known, _)| known == path).and_then(|(_, store)| store.as_ref());
-    let rows: Vec<Row> = entries.iter().map(|entry| row(entry, entry.features.as_ref().and_then(store_of))).collect();
-    let parts: Vec<Part> = {
-        let mut parts: Vec<Part> = rows.iter().flat_map(|row| row.parts.keys().copied()).collect();
-        parts.sort_unstable_by(|a, b| b.cmp(a));
-        parts.dedup();
-        parts
-    };
+    let store_of = |path: &Path| opened.iter().find(|(known, _)| known == path).and_then(|(_, store)| store.as_ref());
+    let rows: Vec<ComparisonRow> =
+        runs.iter().map(|run| comparison_row(run, run.inputs.features().and_then(store_of))).collect();
     let mut pairs = Vec::new();
-    for &part in &parts {
-        warnings.extend(standing_out(&rows, part));
-        if let Some(warning) = different_clips(entries, part) {
+    for part in parts_of(&rows) {
+        warnings.extend(part_warnings(&rows, part));
+        if let Some(warning) = different_clips(runs, part) {
             warnings.push(warning);
         }
-        pairs.extend(pairs_of(entries, part)?);
+        pairs.extend(pairs_of(runs, part)?);
     }
-    let mut found = Vec::new();
+    let mut duplicates = Vec::new();
     for (path, store) in &opened {
-        // The clips of each split are the same for all runs of a store; the first run that names it knows them.
-        let entry = entries.iter().find(|entry| entry.features.as_ref() == Some(path)).or(entries.first());
-        if let (Some(store), Some(entry)) = (store, entry) {
-            match duplicates::of_entry(store, entry) {
-                Ok(duplicates) => found.extend(duplicates),
-                Err(error) => warnings.push(format!("near-duplicates not looked for: {error}")),
+        // All runs of a store have the same splits, so any run that names it will do.
+        let run = runs.iter().find(|run| run.inputs.features() == Some(path)).or(runs.first());
+        if let (Some(store), Some(run)) = (store, run) {
+            match duplicates::of_run(store, run) {
+                Ok(found) => duplicates.extend(found),
+                Err(error) => warnings.push(format!("cannot search for near-duplicates: {error}")),
             }
         }
     }
-    for duplicates in &found {
-        warnings.push(duplicates.sentence());
+    for duplicates in &duplicates {
+        warnings.push(duplicates.warning());
     }
-    let duplicates = found;
     Ok(Comparison { format: "kinoprobe-comparison", format_version: 1, task, rows, pairs, duplicates, warnings })
 }
 
-fn row(entry: &Entry, store: Option<&FeatureStore>) -> Row {
-    let seconds = entry
-        .extract_seconds
-        .or(store.map(|store| store.provenance().extract_seconds).filter(|&seconds| seconds > 0.0));
-    Row {
-        name: entry.name.clone(),
-        kind: entry.kind,
-        method: entry.method.clone(),
-        classifier: entry.classifier.clone(),
-        untrained: entry.untrained,
-        folder: entry.folder.clone(),
+/// Returns the parts of all rows in descending order: the test split first.
+fn parts_of(rows: &[ComparisonRow]) -> Vec<Part> {
+    let parts: BTreeSet<Part> = rows.iter().flat_map(|row| row.parts.keys().copied()).collect();
+    parts.into_iter().rev().collect()
+}
+
+fn comparison_row(run: &ComparedRun, store: Option<&FeatureStore>) -> ComparisonRow {
+    let seconds =
+        run.extract_seconds.or(store.map(|store| store.provenance().extract_seconds).filter(|&seconds| seconds > 0.0));
+    ComparisonRow {
+        name: run.name.clone(),
+        kind: run.kind,
+        identity: run.identity.clone(),
+        folder: run.folder.clone(),
         extraction: seconds.map(|seconds| Extraction {
             seconds,
             clips: store.map(|store| store.clips().len()),
             video_seconds: store.map(|store| store.clips().iter().map(|clip| clip.duration_seconds).sum()),
         }),
-        training_seconds: entry.training_seconds,
-        parts: evaluate_splits(&entry.parts, Part::Val),
-        constant: entry.constant.clone(),
+        training_seconds: run.training_seconds,
+        parts: evaluate_splits(&run.parts, Part::Val),
+        constant: run.constant.clone(),
     }
 }
 
-/// A sentence where the runs were not measured on the same clips.
-fn different_clips(entries: &[Entry], part: Part) -> Option<String> {
-    let ids = |entry: &Entry| entry.parts.get(&part).map(|p| p.ids.iter().cloned().collect::<HashSet<String>>());
-    let mut sets = entries.iter().filter(|entry| entry.kind == Kind::Run).filter_map(ids);
+/// Returns a warning if the runs do not predict the same clips of a part.
+fn different_clips(runs: &[ComparedRun], part: Part) -> Option<String> {
+    let ids = |run: &ComparedRun| run.parts.get(&part).map(|p| p.ids.iter().cloned().collect::<HashSet<String>>());
+    let mut sets = runs.iter().filter(|run| run.kind == RunKind::Run).filter_map(ids);
     let first = sets.next()?;
     sets.any(|set| set != first).then(|| {
-        format!("{}: not all runs predicted the same clips; pairs and fusions take only those in common", part.name())
+        format!("{}: the runs predict different clips; pairs and fusions use the clips in common", part.name())
     })
 }
 
-fn pairs_of(entries: &[Entry], part: Part) -> Result<Vec<Pair>> {
-    let of_part: Vec<(&Entry, &Predictions)> =
-        entries.iter().filter_map(|entry| Some((entry, entry.parts.get(&part)?))).collect();
-    let chosen: Vec<_> = (0..of_part.len())
+fn pairs_of(runs: &[ComparedRun], part: Part) -> Result<Vec<PairedRuns>> {
+    let of_part: Vec<(&ComparedRun, &Predictions)> =
+        runs.iter().filter_map(|run| Some((run, run.parts.get(&part)?))).collect();
+    let overlapping: Vec<_> = (0..of_part.len())
         .flat_map(|i| (i + 1..of_part.len()).map(move |j| (i, j)))
         .map(|(i, j)| (of_part[i], of_part[j]))
-        .filter(|((_, a), (_, b))| share_a_clip(a, b))
+        .filter(|((_, a), (_, b))| have_common_clip(a, b))
         .collect();
-    // In parallel, each with draws of its own: the numbers do not depend on it.
-    let compared: Vec<Vec<Pair>> = chosen
+    // Each pair seeds its own resampling, so the results do not depend on the threads.
+    let compared: Vec<Vec<PairedRuns>> = overlapping
         .par_iter()
         .map(|((first, a), (second, b))| {
             let compared = compare_paired(a, b).map_err(|error| {
                 Error::Data(format!("{} and {}, {}: {error}", first.name, second.name, part.name()))
             })?;
-            let pair =
-                |paired| Pair { part, first: first.name.clone(), second: second.name.clone(), paired, p_holm: 1.0 };
+            let pair = |paired| PairedRuns {
+                part,
+                first: first.name.clone(),
+                second: second.name.clone(),
+                paired,
+                p_holm: 1.0,
+            };
             Ok(compared.into_iter().map(pair).collect())
         })
         .collect::<Result<_>>()?;
-    let mut pairs: Vec<Pair> = compared.into_iter().flatten().collect();
+    let mut pairs: Vec<PairedRuns> = compared.into_iter().flatten().collect();
     let measures: BTreeSet<String> = pairs.iter().map(|pair| pair.paired.measure.clone()).collect();
     for measure in measures {
-        let mut family: Vec<&mut Pair> = pairs.iter_mut().filter(|pair| pair.paired.measure == measure).collect();
+        let mut family: Vec<&mut PairedRuns> = pairs.iter_mut().filter(|pair| pair.paired.measure == measure).collect();
         let corrected = holm(&family.iter().map(|pair| pair.paired.p).collect::<Vec<_>>());
         family.iter_mut().zip(corrected).for_each(|(pair, p)| pair.p_holm = p);
     }
     Ok(pairs)
 }
 
-fn share_a_clip(first: &Predictions, second: &Predictions) -> bool {
+fn have_common_clip(first: &Predictions, second: &Predictions) -> bool {
     let ids: HashSet<&str> = first.ids.iter().map(String::as_str).collect();
     second.ids.iter().any(|id| ids.contains(id.as_str()))
 }

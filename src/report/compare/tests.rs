@@ -7,17 +7,13 @@ use crate::report::tests::{predictions, run};
 use crate::report::write_run;
 use crate::store::{ClipRows, Payload, Provenance, StoreWriter, Values};
 
-fn entry(name: &str, part: Part, predictions: Predictions) -> Entry {
-    Entry {
+fn compared(name: &str, part: Part, predictions: Predictions) -> ComparedRun {
+    ComparedRun {
         name: name.into(),
-        kind: Kind::Run,
-        method: name.into(),
-        classifier: "mlp".into(),
-        untrained: false,
+        kind: RunKind::Run,
+        identity: RunIdentity { method: name.into(), classifier: "mlp".into(), ..RunIdentity::default() },
+        inputs: RunInputs::default(),
         folder: None,
-        features: None,
-        manifest: None,
-        root: None,
         extract_seconds: None,
         training_seconds: Some(1.0),
         parts: BTreeMap::from([(part, predictions)]),
@@ -38,10 +34,10 @@ fn scored(ids: &[&str], truth: &[usize], scores: Array2<f32>, classes: &[&str]) 
 }
 
 #[test]
-fn late_fusion_is_the_mean_on_common_clips_by_class_name() {
+fn late_fusion_averages_common_clips_by_class_name() {
     let first = scored(&["1", "2", "3"], &[0, 1, 0], array![[0.9, 0.1], [0.6, 0.4], [0.5, 0.5]], &["a", "b"]);
     let second = scored(&["2", "1"], &[0, 1], array![[0.8, 0.2], [0.3, 0.7]], &["b", "a"]);
-    let fused = late::mean(&[&first, &second]).unwrap();
+    let fused = late_fusion::mean(&[&first, &second]).unwrap();
     assert_eq!(fused.ids, ["1", "2"]);
     assert_eq!(fused.classes, ["a", "b"]);
     let expected = array![[0.8, 0.2], [0.4, 0.6]];
@@ -49,59 +45,59 @@ fn late_fusion_is_the_mean_on_common_clips_by_class_name() {
     assert_eq!(fused.predicted, [[0], [1]]);
 
     let other = scored(&["1"], &[1], array![[0.5, 0.5]], &["a", "b"]);
-    assert!(late::mean(&[&first, &other]).unwrap_err().to_string().contains("clip `1` has another label"));
+    assert!(late_fusion::mean(&[&first, &other]).unwrap_err().to_string().contains("clip `1` has different labels"));
 }
 
 #[test]
-fn the_best_pair_is_chosen_on_validation() {
+fn best_pair_is_selected_on_validation() {
     let ids = ["1", "2", "3", "4"];
     let truth = [0, 0, 1, 1];
     let good = array![[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8]];
     let bad = 1.0 - &good;
     let with = |name: &str, val: &Array2<f32>, test: &Array2<f32>| {
-        let mut entry = entry(name, Part::Val, scored(&ids, &truth, val.clone(), &["a", "b"]));
-        entry.parts.insert(Part::Test, scored(&ids, &truth, test.clone(), &["a", "b"]));
-        entry
+        let mut run = compared(name, Part::Val, scored(&ids, &truth, val.clone(), &["a", "b"]));
+        run.parts.insert(Part::Test, scored(&ids, &truth, test.clone(), &["a", "b"]));
+        run
     };
-    // On test the pair (x, z) would be better; it must not be seen.
-    let entries = [with("x", &good, &good), with("y", &good, &bad), with("z", &bad, &good)];
-    let (fused, notes) = late::fuse(&entries).unwrap();
-    let names: Vec<&str> = fused.iter().map(|entry| entry.name.as_str()).collect();
+    // The pair (x, z) is better on test, which must not be used.
+    let runs = [with("x", &good, &good), with("y", &good, &bad), with("z", &bad, &good)];
+    let (fused, notes) = late_fusion::fuse(&runs).unwrap();
+    let names: Vec<&str> = fused.iter().map(|run| run.name.as_str()).collect();
     assert_eq!(names, ["late fusion: all 3 runs", "late fusion: x + y (best pair on val)"]);
     assert_eq!(notes, Vec::<String>::new());
     assert_eq!(fused[0].training_seconds, Some(3.0));
 }
 
 #[test]
-fn runs_without_probabilities_are_left_out_aloud() {
-    let mut logits = entry("x", Part::Test, scored(&["1"], &[0], array![[3.0, -2.0]], &["a", "b"]));
-    let probabilities = entry("y", Part::Test, scored(&["1"], &[0], array![[0.7, 0.3]], &["a", "b"]));
-    let (fused, notes) = late::fuse(&[logits.clone(), probabilities.clone()]).unwrap();
-    assert!(fused.is_empty() && notes[0].contains("x: no probabilities"), "{notes:?}");
-    logits.classifier = "constant".into();
-    assert_eq!(late::fuse(&[logits, probabilities]).unwrap().1, Vec::<String>::new());
+fn late_fusion_notes_runs_without_probabilities() {
+    let mut logits = compared("x", Part::Test, scored(&["1"], &[0], array![[3.0, -2.0]], &["a", "b"]));
+    let probabilities = compared("y", Part::Test, scored(&["1"], &[0], array![[0.7, 0.3]], &["a", "b"]));
+    let (fused, notes) = late_fusion::fuse(&[logits.clone(), probabilities.clone()]).unwrap();
+    assert!(fused.is_empty() && notes[0].contains("x: not part of late fusion"), "{notes:?}");
+    logits.identity.classifier = "constant".into();
+    assert_eq!(late_fusion::fuse(&[logits, probabilities]).unwrap().1, Vec::<String>::new());
 }
 
 #[test]
-fn entries_of_one_name_are_named_apart() {
+fn repeated_names_are_made_unique() {
     let predictions = scored(&["1"], &[0], array![[1.0]], &["a"]);
-    let mut entries = vec![entry("x", Part::All, predictions); 3];
-    entries[1].folder = Some("runs/other".into());
-    name_apart(&mut entries);
-    let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    let mut runs = vec![compared("x", Part::All, predictions); 3];
+    runs[1].folder = Some("runs/other".into());
+    make_names_unique(&mut runs);
+    let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     assert_eq!(names, ["x", "x (other)", "x #2"]);
 }
 
 #[test]
-fn different_labels_are_an_error_that_names_the_runs() {
-    let first = entry("x", Part::Test, scored(&["1"], &[0], array![[1.0, 0.0]], &["a", "b"]));
-    let second = entry("y", Part::Test, scored(&["1"], &[1], array![[1.0, 0.0]], &["a", "b"]));
+fn different_labels_are_refused_with_names_of_runs() {
+    let first = compared("x", Part::Test, scored(&["1"], &[0], array![[1.0, 0.0]], &["a", "b"]));
+    let second = compared("y", Part::Test, scored(&["1"], &[1], array![[1.0, 0.0]], &["a", "b"]));
     let error = compare(&[first, second], &[]).unwrap_err().to_string();
     assert!(error.contains("x and y, test: clip `1` is `a` in one run and `b` in another"), "{error}");
     assert!(compare(&[], &[]).is_err());
 }
 
-/// A store of the clips of [`run`] and as many for training; `t003` is a copy of the training clip `x000`.
+/// Writes a store of the clips of [`run`] and 100 training clips; `t003` is a copy of the training clip `x000`.
 fn store(path: &Path) {
     let mut writer = StoreWriter::create(
         path,
@@ -138,15 +134,15 @@ fn store(path: &Path) {
 }
 
 #[test]
-fn the_report_stands_alone_and_says_everything() {
+fn report_is_self_contained_and_complete() {
     let folder = tempfile::tempdir().unwrap();
     let mut first = run(&["a<b>", "bird", "cat|dog", "x_y"]);
-    first.features = folder.path().join("cnn3d.h5");
-    store(&first.features);
+    first.inputs.features = folder.path().join("cnn3d.h5");
+    store(&first.inputs.features);
     let mut second = first.clone();
-    second.method = "sift & co".into();
-    second.untrained = false;
-    second.features = folder.path().join("missing.h5");
+    second.identity.method = "sift & co".into();
+    second.identity.untrained = false;
+    second.inputs.features = folder.path().join("missing.h5");
     for predictions in second.splits.values_mut() {
         let n = predictions.len();
         *predictions =
@@ -159,16 +155,16 @@ fn the_report_stands_alone_and_says_everything() {
     let folders = [folder.path().join("one"), folder.path().join("two")];
     write_run(&folders[0], &first).unwrap();
     write_run(&folders[1], &second).unwrap();
-    let mut entries: Vec<Entry> = folders.iter().map(|folder| load(folder).unwrap()).collect();
-    assert_eq!(entries[0].parts[&Part::Test], first.splits[&Split::Test]);
-    entries.extend(late::fuse(&entries).unwrap().0);
-    let comparison = compare(&entries, &[]).unwrap();
+    let mut runs: Vec<ComparedRun> = folders.iter().map(|folder| load(folder).unwrap()).collect();
+    assert_eq!(runs[0].parts[&Part::Test], first.splits[&Split::Test]);
+    runs.extend(late_fusion::fuse(&runs).unwrap().0);
+    let comparison = compare(&runs, &[]).unwrap();
     let out = folder.path().join("out");
     write(&out, &comparison).unwrap();
 
     let html = std::fs::read_to_string(out.join("report.html")).unwrap();
-    for needless in ["href=", "src=", "<script", "a<b>", "@import", "url("] {
-        assert!(!html.contains(needless), "{needless} in the page");
+    for external in ["href=", "src=", "<script", "a<b>", "@import", "url("] {
+        assert!(!html.contains(external), "{external} in the page");
     }
     for part in
         ["class=\"alarm\"", "UNTRAINED", "sift &amp; co · mlp", "95 %", "a&lt;b&gt;", "late fusion: cnn3d", "<svg"]
@@ -185,9 +181,9 @@ fn the_report_stands_alone_and_says_everything() {
     assert!(warnings.contains("1 of 90 test clips") && warnings.contains("missing.h5"), "{warnings}");
     let text = summary(&comparison);
     assert!(text.contains("Test split") && text.contains("66.7 % ["), "{text}");
-    // Of three rows two pairs are with the best; the results come last.
-    assert!(text.contains("with the best (all 3 are in the report)"), "{text}");
-    assert!(text.find("Validation split") < text.find("Test split") && text.find("Pairs") < text.find("Test split"));
+    // Two of three pairs include the best row; the results come last.
+    assert!(text.contains("with the best run (all 3 are in the report)"), "{text}");
+    assert!(text.find("Validation split") < text.find("Test split") && text.find("Pairwise") < text.find("Test split"));
     let json: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(out.join("compare.json")).unwrap()).unwrap();
     assert!(json["pairs"][0]["p_holm"].is_number() && json["rows"][2]["kind"] == "late-fusion");
@@ -197,12 +193,12 @@ fn the_report_stands_alone_and_says_everything() {
 }
 
 #[test]
-fn a_folder_that_is_no_run_is_named() {
+fn directory_without_metrics_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let error = load(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("no metrics.json in it"), "{error}");
+    assert!(error.contains("contains no metrics.json"), "{error}");
     std::fs::write(folder.path().join("metrics.json"), "{\"format\": \"other\"}").unwrap();
-    assert!(load(folder.path()).unwrap_err().to_string().contains("format `other`"));
+    assert!(load(folder.path()).unwrap_err().to_string().contains("format is `other`"));
     std::fs::write(folder.path().join("metrics.json"), "{").unwrap();
-    assert!(load(folder.path()).unwrap_err().to_string().contains("no metrics of a run"));
+    assert!(load(folder.path()).unwrap_err().to_string().contains("not the metrics of a run"));
 }

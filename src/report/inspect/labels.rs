@@ -128,7 +128,7 @@ pub(super) fn compose_preview(training: &LabelSets) -> Resampled {
 }
 
 /// The compose classes before and after resampling, the commonest first.
-pub fn compose_table(resampled: &Resampled, classes: &[String]) -> Table {
+pub fn label_set_table(resampled: &Resampled, classes: &[String]) -> Table {
     let all = |of: fn(&imbalance::LabelSetSize) -> usize| resampled.label_sets.iter().map(of).sum::<usize>();
     let (before, after) = (all(|class| class.before), all(|class| class.after));
     let share = |part: usize, whole: usize| format!("{:.2} %", 100.0 * part as f64 / whole.max(1) as f64);

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::Findings;
-use super::labels::{self, LabelSets, compose_table};
+use super::labels::{self, LabelSets, label_set_table};
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, Split};
 use crate::report::plots;
@@ -155,7 +155,7 @@ pub fn inspect_manifest(manifest: &Manifest, out: Option<&Path>) -> Result<Findi
         put("cooccurrence.csv", Content::Table(labels::cooccurrence_table(&classes, &together)))?;
         let title = format!("Labels that come together: {} clips", clips.len());
         put("cooccurrence.svg", Content::Picture(labels::cooccurrence_plot(&title, &classes, &together)))?;
-        put("compose.csv", Content::Table(compose_table(&labels::compose_preview(&training), &classes)))?;
+        put("compose.csv", Content::Table(label_set_table(&labels::compose_preview(&training), &classes)))?;
     }
     #[cfg(feature = "media")]
     if let Some(pictures) = pictures {

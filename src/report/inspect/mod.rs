@@ -12,7 +12,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-pub use labels::compose_table;
+pub use labels::label_set_table;
 pub use manifest::inspect_manifest;
 pub use npy::write_npy;
 pub use projection::{Projection, project};

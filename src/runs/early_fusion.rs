@@ -1,0 +1,159 @@
+//! Early fusion: a classifier trained on the concatenated features of several runs.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use ndarray::{Array2, Axis, concatenate};
+
+use crate::classify::{ClassifierKind, FitSettings, ModelMetadata, RunIdentity, RunInputs, experiment};
+use crate::dataset::{Dataset, DatasetSplits};
+use crate::error::{Error, Result};
+use crate::manifest::Manifest;
+use crate::recipe::Recipe;
+use crate::report::compare::{ComparedRun, RunKind};
+use crate::store::FeatureStore;
+
+/// A store of the fusion with the settings of its run.
+struct Member<'a> {
+    run: &'a ComparedRun,
+    recipe: Recipe,
+    store: FeatureStore,
+    data: DatasetSplits,
+}
+
+/// Trains the multi-layer perceptron of the first run's recipe on the concatenated features of the runs' stores, each
+/// standardized by its training clips. It uses the clips that all stores contain and the splits of the first run. Returns
+/// `None` if the runs name fewer than two stores.
+///
+/// # Errors
+/// Returns an error if a run names no manifest, if its recipe, store or manifest cannot be read, or if the stores have too few
+/// clips in common.
+pub fn fuse(runs: &[ComparedRun], threads: usize) -> Result<Option<ComparedRun>> {
+    let mut first_of_store: Vec<(&Path, &ComparedRun)> = Vec::new();
+    for run in runs.iter().filter(|run| run.is_fusible()) {
+        if let Some(path) = run.inputs.features()
+            && first_of_store.iter().all(|(known, _)| *known != path)
+        {
+            first_of_store.push((path, run));
+        }
+    }
+    if first_of_store.len() < 2 {
+        return Ok(None);
+    }
+    let manifest = load_manifest(first_of_store[0].1)?;
+    let members: Vec<Member> =
+        first_of_store.iter().map(|(path, run)| load_member(path, run, &manifest)).collect::<Result<_>>()?;
+    let data = concat_features(&members.iter().map(|member| &member.data).collect::<Vec<_>>())?;
+
+    let first = &members[0];
+    let classify = &first.recipe.classify;
+    let settings = FitSettings {
+        classifier: classify.classifier_settings(ClassifierKind::Mlp),
+        standardize: true,
+        seeds: 1,
+        ..classify.fit_settings()
+    };
+    let pooling = ClassifierKind::Mlp.pooling(classify.pooling);
+    let metadata = ModelMetadata::new(first.store.provenance(), &first.recipe.method, ClassifierKind::Mlp, pooling);
+    let experiment = experiment::run(&data, &settings, metadata, threads, &mut |_, _| {})?;
+    let identities: Vec<RunIdentity> = members
+        .iter()
+        .map(|member| RunIdentity { untrained: member.store.untrained(), ..member.run.identity.clone() })
+        .collect();
+    let identity = RunIdentity::of_fusion(&identities.iter().collect::<Vec<_>>(), "mlp");
+    let extract_seconds = members.iter().map(|member| {
+        let seconds = member.store.provenance().extract_seconds;
+        (seconds > 0.0).then_some(seconds)
+    });
+    Ok(Some(ComparedRun {
+        name: format!("early fusion: {}", identity.method),
+        kind: RunKind::EarlyFusion,
+        identity,
+        inputs: RunInputs::default(),
+        folder: None,
+        extract_seconds: extract_seconds.sum(),
+        training_seconds: Some(experiment.train_seconds),
+        parts: experiment.splits.into_iter().map(|(split, part)| (split.into(), part)).collect(),
+        constant: experiment
+            .constant
+            .iter()
+            .map(|(&split, metrics)| (split.into(), metrics.primary().1))
+            .collect::<BTreeMap<_, _>>(),
+        unlabeled: HashSet::new(),
+    }))
+}
+
+/// Loads the manifest of a run, or the manifest.csv with its drawn split if the run drew one.
+fn load_manifest(run: &ComparedRun) -> Result<Manifest> {
+    let Some(original) = run.inputs.manifest() else {
+        return Err(Error::Data(format!("{} does not name its manifest", run.name)));
+    };
+    let with_split = run.folder.as_deref().map(|folder| folder.join("manifest.csv")).filter(|path| path.is_file());
+    // Its paths are relative to the root of the original manifest, which defaults to the manifest's directory.
+    let default_root = || if original.is_dir() { original.to_path_buf() } else { parent_dir(original) };
+    let root = run.inputs.root.clone().or_else(|| with_split.is_some().then(default_root));
+    Manifest::load(with_split.as_deref().unwrap_or(original), root.as_deref())
+}
+
+fn parent_dir(path: &Path) -> PathBuf {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf()
+}
+
+fn load_member<'a>(path: &Path, run: &'a ComparedRun, manifest: &Manifest) -> Result<Member<'a>> {
+    let recipe = match &run.folder {
+        Some(folder) => Recipe::load(&folder.join("recipe.toml"))?,
+        None => return Err(Error::Data(format!("{} has no directory with a recipe.toml", run.name))),
+    };
+    let store = FeatureStore::open(path)?;
+    let data = Dataset::join(&store, manifest, ClassifierKind::Mlp.pooling(recipe.classify.pooling))?;
+    Ok(Member { run, recipe, store, data })
+}
+
+/// Concatenates the features of the clips that all members contain, in the order of the first.
+///
+/// # Errors
+/// Returns an error if a split that has clips has none in common.
+pub fn concat_features(members: &[&DatasetSplits]) -> Result<DatasetSplits> {
+    let part = |name: &str, of: fn(&DatasetSplits) -> &Dataset| {
+        let parts: Vec<&Dataset> = members.iter().map(|member| of(member)).collect();
+        let joined = concat_part(&parts)?;
+        if joined.is_empty() && parts.iter().any(|part| !part.is_empty()) {
+            return Err(Error::Data(format!("the stores have no {name} clip in common")));
+        }
+        Ok(joined)
+    };
+    Ok(DatasetSplits {
+        task: members[0].task,
+        train: part("training", |joined| &joined.train)?,
+        resampled: None,
+        val: part("validation", |joined| &joined.val)?,
+        test: part("test", |joined| &joined.test)?,
+        unlabeled: concat_part(&members.iter().map(|member| &member.unlabeled).collect::<Vec<_>>())?,
+        warnings: Vec::new(),
+    })
+}
+
+fn concat_part(parts: &[&Dataset]) -> Result<Dataset> {
+    let first = parts[0];
+    let rows: Vec<HashMap<&str, usize>> =
+        parts.iter().map(|part| part.ids.iter().enumerate().map(|(i, id)| (id.as_str(), i)).collect()).collect();
+    let common: Vec<usize> =
+        (0..first.len()).filter(|&i| rows.iter().all(|rows| rows.contains_key(first.ids[i].as_str()))).collect();
+    let features: Vec<Array2<f32>> = parts
+        .iter()
+        .zip(&rows)
+        .map(|(part, rows)| {
+            let vectors = part.vectors()?;
+            Ok(vectors.select(Axis(0), &common.iter().map(|&i| rows[first.ids[i].as_str()]).collect::<Vec<_>>()))
+        })
+        .collect::<Result<_>>()?;
+    let views: Vec<_> = features.iter().map(|features| features.view()).collect();
+    Ok(Dataset {
+        ids: common.iter().map(|&i| first.ids[i].clone()).collect(),
+        groups: common.iter().map(|&i| first.groups[i].clone()).collect(),
+        rows: concatenate(Axis(1), &views).expect("every part has one row per common clip"),
+        offsets: (0..=common.len()).collect(),
+        targets: first.targets.select(Axis(0), &common),
+        classes: first.classes.clone(),
+    })
+}
