@@ -1,25 +1,25 @@
-//! Pictures of single labels: precision-recall curves, and bars of one number by label.
+//! Plots of individual labels: precision-recall curves, and bars of one metric by label.
 
 use super::svg::{Anchor, Drawing, PALETTE, number, shorten, ticks, width};
 
-/// Characters of a label before it is cut.
-const NAME: usize = 28;
-/// Curves that are told apart; further ones are drawn gray.
-const NAMED: usize = 6;
+/// Maximum number of characters of a label.
+const MAX_LABEL_CHARS: usize = 28;
+/// Number of curves with a color and a legend entry; further curves are gray.
+const MAX_COLORED: usize = 6;
 
-/// One curve.
+/// A precision-recall curve.
 #[derive(Debug, Clone)]
 pub struct Curve {
-    /// Its name in the legend.
+    /// Name in the legend.
     pub name: String,
-    /// Recall and precision, by rising recall.
+    /// Recall and precision of each point, by increasing recall.
     pub points: Vec<(f64, f64)>,
 }
 
-/// Precision over recall; the first [`NAMED`] curves in colors with a legend, the others gray behind them.
+/// Plots precision against recall: the first [`MAX_COLORED`] curves in color with a legend, the others gray behind them.
 pub fn precision_recall(title: &str, curves: &[Curve]) -> String {
     let (left, top, side) = (58.0, 48.0, 400.0);
-    let names: Vec<String> = curves.iter().take(NAMED).map(|curve| shorten(&curve.name, NAME + 12)).collect();
+    let names: Vec<String> = curves.iter().take(MAX_COLORED).map(|curve| shorten(&curve.name, MAX_LABEL_CHARS + 12)).collect();
     let longest = names.iter().map(|name| width(name, 11.0)).fold(90.0, f64::max);
     let wide = (left + side + 60.0 + longest).max(width(title, 14.0) + 24.0);
     let mut drawing = Drawing::new(wide, top + side + 52.0, title);
@@ -33,11 +33,11 @@ pub fn precision_recall(title: &str, curves: &[Curve]) -> String {
     }
     drawing.text(left + side / 2.0, top + side + 36.0, 12.0, "ink", Anchor::Middle, 0.0, "recall");
     drawing.text(14.0, top + side / 2.0, 12.0, "ink", Anchor::Middle, -90.0, "precision");
-    // The gray ones first: they lie below.
+    // In reverse order, so that gray curves are below colored ones.
     for (i, curve) in curves.iter().enumerate().rev() {
-        let color = if i < NAMED { PALETTE[i] } else { PALETTE[PALETTE.len() - 1] };
-        let dash = if i < NAMED { "" } else { "2 3" };
-        let points: Vec<(f64, f64)> = thinned(&curve.points).into_iter().map(at).collect();
+        let color = if i < MAX_COLORED { PALETTE[i] } else { PALETTE[PALETTE.len() - 1] };
+        let dash = if i < MAX_COLORED { "" } else { "2 3" };
+        let points: Vec<(f64, f64)> = simplify(&curve.points).into_iter().map(at).collect();
         drawing.polyline(&points, color, dash);
     }
     for (i, name) in names.iter().enumerate() {
@@ -45,17 +45,17 @@ pub fn precision_recall(title: &str, curves: &[Curve]) -> String {
         drawing.polyline(&[(left + side + 16.0, y), (left + side + 38.0, y)], PALETTE[i], "");
         drawing.text(left + side + 46.0, y, 11.0, "ink", Anchor::Start, 0.0, name);
     }
-    if curves.len() > NAMED {
-        let y = top + 8.0 + 19.0 * NAMED as f64;
-        let others = format!("{} others", curves.len() - NAMED);
+    if curves.len() > MAX_COLORED {
+        let y = top + 8.0 + 19.0 * MAX_COLORED as f64;
+        let others = format!("{} others", curves.len() - MAX_COLORED);
         drawing.polyline(&[(left + side + 16.0, y), (left + side + 38.0, y)], PALETTE[PALETTE.len() - 1], "2 3");
         drawing.text(left + side + 46.0, y, 11.0, "ink", Anchor::Start, 0.0, &others);
     }
     drawing.finish()
 }
 
-/// The points without those that fall upon the one before on paper.
-fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+/// Removes points that are visually indistinguishable from their predecessor.
+fn simplify(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mut kept: Vec<(f64, f64)> = Vec::new();
     for (i, &point) in points.iter().enumerate() {
         let far = |last: &(f64, f64)| (point.0 - last.0).abs() + (point.1 - last.1).abs() > 0.002;
@@ -66,10 +66,9 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     kept
 }
 
-/// Shares by label as horizontal bars, one for each of the series, each of as many values as there are labels; `None` is
-/// shown as n/a.
+/// Plots fractions by label as horizontal bars. Each series has a name and one value per label; `None` is shown as n/a.
 pub fn bars(title: &str, labels: &[String], series: &[(String, Vec<Option<f64>>)]) -> String {
-    let names: Vec<String> = labels.iter().map(|label| shorten(label, NAME)).collect();
+    let names: Vec<String> = labels.iter().map(|label| shorten(label, MAX_LABEL_CHARS)).collect();
     let longest = names.iter().map(|name| width(name, 11.0)).fold(60.0, f64::max);
     let keys: Vec<String> = series.iter().map(|(name, _)| shorten(name, 64)).collect();
     let widest_key = keys.iter().map(|name| width(name, 11.0)).fold(0.0, f64::max);

@@ -1,21 +1,21 @@
-//! The pictures: learning curves, confusion matrices, bars with intervals, projections, counts.
+//! Plots: learning curves, confusion matrices, bars with intervals, projections, counts.
 
 use super::svg::{Anchor, Drawing, PALETTE, number, shorten, ticks, viridis, width};
 use crate::evaluate::Epoch;
 use crate::evaluate::split_metrics::MetricValue;
 
-/// Characters of a class name before it is cut; the whole name stands in the tables.
-const NAME: usize = 22;
+/// Maximum number of characters of a class name; tables contain the full name.
+const MAX_NAME_CHARS: usize = 22;
 
-/// Loss, score (accuracy or mAP, as `measure` names it) and learning rate over the epochs, one panel each, with the epoch
-/// that was kept marked.
-pub fn curves(measure: &str, epochs: &[Epoch], kept: Option<usize>) -> String {
+/// Plots loss, score and learning rate over the epochs in a panel each, with the best epoch marked. `score_name` is `accuracy`
+/// or `mAP`.
+pub fn curves(score_name: &str, epochs: &[Epoch], best: Option<usize>) -> String {
     let (panel, height, left, top, gap) = (300.0, 210.0, 58.0, 58.0, 74.0);
     let mut drawing = Drawing::new(left + 3.0 * panel + 2.0 * gap + 20.0, top + height + 52.0, "learning curves");
     type Value = fn(&Epoch) -> f64;
     let panels: [(&str, &[(&str, Value)]); 3] = [
         ("loss", &[("training", |e| e.train_loss), ("validation", |e| e.val_loss)]),
-        (measure, &[("training", |e| e.train_score), ("validation", |e| e.val_score)]),
+        (score_name, &[("training", |e| e.train_score), ("validation", |e| e.val_score)]),
         ("learning rate", &[("learning rate", |e| e.learning_rate)]),
     ];
     let last = epochs.last().map_or(1, |e| e.epoch) as f64;
@@ -23,7 +23,7 @@ pub fn curves(measure: &str, epochs: &[Epoch], kept: Option<usize>) -> String {
         let x0 = left + i as f64 * (panel + gap);
         let finite = |value: &f64| value.is_finite();
         let values: Vec<f64> = lines.iter().flat_map(|(_, value)| epochs.iter().map(value)).filter(finite).collect();
-        let high = if title == measure { 1.0 } else { values.iter().copied().fold(1e-9, f64::max) };
+        let high = if title == score_name { 1.0 } else { values.iter().copied().fold(1e-9, f64::max) };
         let marks = ticks(0.0, high, 5);
         let top_value = *marks.last().expect("ticks are never empty");
         let y = |value: f64| top + height * (1.0 - value / top_value);
@@ -37,8 +37,8 @@ pub fn curves(measure: &str, epochs: &[Epoch], kept: Option<usize>) -> String {
             drawing.text(x(mark), top + height + 14.0, 11.0, "dim", Anchor::Middle, 0.0, &number(mark));
         }
         drawing.text(x0 + panel / 2.0, top + height + 34.0, 12.0, "ink", Anchor::Middle, 0.0, "epoch");
-        if let Some(kept) = kept {
-            drawing.line((x(kept as f64), top), (x(kept as f64), top + height), "rule", 1.0, "3 3");
+        if let Some(best) = best {
+            drawing.line((x(best as f64), top), (x(best as f64), top + height), "rule", 1.0, "3 3");
         }
         let mut legend = x0;
         for (k, (name, value)) in lines.iter().enumerate() {
@@ -52,16 +52,16 @@ pub fn curves(measure: &str, epochs: &[Epoch], kept: Option<usize>) -> String {
                 legend += 44.0 + width(name, 11.0);
             }
         }
-        if let (Some(kept), true) = (kept, lines.len() > 1) {
-            drawing.text(x0 + panel, top - 17.0, 11.0, "dim", Anchor::End, 0.0, &format!("kept: epoch {kept}"));
+        if let (Some(best), true) = (best, lines.len() > 1) {
+            drawing.text(x0 + panel, top - 17.0, 11.0, "dim", Anchor::End, 0.0, &format!("best: epoch {best}"));
         }
     }
     drawing.finish()
 }
 
-/// A confusion matrix, C × C counts, as a heat map: colored by share of the true class, counts written in.
+/// Plots a confusion matrix (C × C counts, rows: true classes) as a heat map of the fractions of each true class, with the counts.
 pub fn confusion(title: &str, labels: &[String], counts: &[Vec<u64>]) -> String {
-    let names: Vec<String> = labels.iter().map(|label| shorten(label, NAME)).collect();
+    let names: Vec<String> = labels.iter().map(|label| shorten(label, MAX_NAME_CHARS)).collect();
     let classes = labels.len();
     let cell = match classes {
         0..=6 => 52.0,
@@ -71,19 +71,19 @@ pub fn confusion(title: &str, labels: &[String], counts: &[Vec<u64>]) -> String 
         35..=60 => 16.0,
         _ => (1000.0 / classes as f64).max(4.0),
     };
-    let (size, written) = (f64::clamp(cell * 0.42, 6.0, 12.0), cell >= 16.0);
+    let (size, show_text) = (f64::clamp(cell * 0.42, 6.0, 12.0), cell >= 16.0);
     let longest = names.iter().map(|name| width(name, size)).fold(0.0, f64::max);
     let (left, top) = (longest + 52.0, 64.0);
     let side = cell * classes as f64;
-    // Column names hang at 45°, so they reach as far left and down as their length over √2.
+    // Column names are rotated by 45°, so their extent is their length divided by √2.
     let (wide, high) = ((left + side + 110.0).max(width(title, 14.0) + 24.0), top + side + longest * 0.72 + 48.0);
     let mut drawing = Drawing::new(wide, high, title);
     drawing.text(12.0, 20.0, 14.0, "ink", Anchor::Start, 0.0, title);
-    drawing.text(12.0, 40.0, 11.0, "dim", Anchor::Start, 0.0, "clips; color: share of the true class");
+    drawing.text(12.0, 40.0, 11.0, "dim", Anchor::Start, 0.0, "numbers: clips; color: fraction of the true class");
     for (row, counts) in counts.iter().enumerate() {
         let support: u64 = counts.iter().sum();
         let y = top + row as f64 * cell;
-        if written {
+        if show_text {
             drawing.text(left - 6.0, y + cell / 2.0, size, "ink", Anchor::End, 0.0, &names[row]);
         }
         for (column, &count) in counts.iter().enumerate() {
@@ -92,14 +92,14 @@ pub fn confusion(title: &str, labels: &[String], counts: &[Vec<u64>]) -> String 
             let x = left + column as f64 * cell;
             let tip = format!("{} → {}: {count} of {support}", labels[row], labels[column]);
             drawing.rectangle(x, y, cell - 0.6, cell - 0.6, &fill, &tip);
-            if written && count > 0 {
+            if show_text && count > 0 {
                 let text = count.to_string();
                 let fits = f64::min(size, (cell - 2.0) / (0.62 * text.len() as f64));
                 drawing.label(x + cell / 2.0 - 0.3, y + cell / 2.0, (fits * 10.0).round() / 10.0, ink, &text);
             }
         }
     }
-    for (column, name) in names.iter().enumerate().filter(|_| written) {
+    for (column, name) in names.iter().enumerate().filter(|_| show_text) {
         let x = left + (column as f64 + 0.5) * cell;
         drawing.text(x + 2.0, top + side + 8.0, size, "ink", Anchor::End, -45.0, name);
     }
@@ -121,13 +121,13 @@ pub fn confusion(title: &str, labels: &[String], counts: &[Vec<u64>]) -> String 
 /// One row of a bar plot.
 #[derive(Debug, Clone)]
 pub struct Bar {
-    /// What stands left of it.
+    /// Name to the left of the bars.
     pub name: String,
-    /// Shares with their intervals, the same ones in every bar.
+    /// Metrics with intervals; the same metrics in every row.
     pub values: Vec<MetricValue>,
 }
 
-/// Shares with their intervals, one row per bar, and what the constant predictor gets of the first as a dashed line.
+/// Plots metrics with intervals as horizontal bars, and the constant baseline of the first metric as a dashed line.
 pub fn bars(title: &str, rows: &[Bar], constant: Option<f64>) -> String {
     let names: Vec<String> = rows.iter().map(|row| shorten(&row.name, 64)).collect();
     let longest = names.iter().map(|name| width(name, 12.0)).fold(60.0, f64::max);
@@ -146,7 +146,7 @@ pub fn bars(title: &str, rows: &[Bar], constant: Option<f64>) -> String {
     if let Some(constant) = constant {
         drawing.line((legend, 46.0), (legend + 22.0, 46.0), "rule", 1.5, "5 3");
         let of = values.first().map_or("", |number| number.name.as_str());
-        let text = format!("constant predictor's {of}, {:.1} %", 100.0 * constant);
+        let text = format!("{of} of the constant baseline, {:.1} %", 100.0 * constant);
         drawing.text(legend + 28.0, 46.0, 12.0, "ink", Anchor::Start, 0.0, &text);
     }
     for mark in ticks(0.0, 1.0, 5) {
@@ -178,7 +178,7 @@ pub fn bars(title: &str, rows: &[Bar], constant: Option<f64>) -> String {
     drawing.finish()
 }
 
-/// Points of a plane colored and shaped by class (`None`: without one), for at most 35 classes told apart.
+/// Plots points whose color and shape show the class (`None`: unlabeled). Up to 24 classes are distinguishable.
 pub fn scatter(
     title: &str,
     axes: [&str; 2],
@@ -187,8 +187,8 @@ pub fn scatter(
     classes: &[String],
     ids: &[String],
 ) -> String {
-    let names: Vec<String> = classes.iter().map(|name| shorten(name, NAME)).collect();
-    let longest = names.iter().map(|name| width(name, 11.0)).fold(width("without a label", 11.0), f64::max);
+    let names: Vec<String> = classes.iter().map(|name| shorten(name, MAX_NAME_CHARS)).collect();
+    let longest = names.iter().map(|name| width(name, 11.0)).fold(width("unlabeled", 11.0), f64::max);
     let side = 520.0;
     let (left, top) = (64.0, 44.0);
     let per_column = 28;
@@ -221,12 +221,12 @@ pub fn scatter(
     };
     for ((point, &class), id) in points.iter().zip(class_of).zip(ids) {
         let (shape, color) = look(class);
-        let tip = format!("{id}: {}", class.map_or("without a label", |class| classes[class].as_str()));
+        let tip = format!("{id}: {}", class.map_or("unlabeled", |class| classes[class].as_str()));
         drawing.marker(x(point.0), y(point.1), 8.0, shape, color, &tip);
     }
     let unlabeled = class_of.iter().any(Option::is_none);
     let entries = names.iter().enumerate().map(|(i, name)| (Some(i), name.as_str()));
-    let entries = entries.chain(unlabeled.then_some((None, "without a label")));
+    let entries = entries.chain(unlabeled.then_some((None, "unlabeled")));
     for (i, (class, name)) in entries.enumerate() {
         let (shape, color) = look(class);
         let x = left + side + 24.0 + (i / per_column) as f64 * (longest + 30.0);
@@ -237,7 +237,7 @@ pub fn scatter(
     drawing.finish()
 }
 
-/// Counts per class as horizontal bars, stacked by `parts`; `counts` is (classes, parts).
+/// Plots counts per class as horizontal bars, stacked by `parts`; `counts` has shape (classes, parts).
 pub fn counts(title: &str, labels: &[String], parts: &[String], counts: &[Vec<usize>]) -> String {
     let names: Vec<String> = labels.iter().map(|label| shorten(label, 32)).collect();
     let longest = names.iter().map(|name| width(name, 11.0)).fold(40.0, f64::max);

@@ -1,13 +1,14 @@
-//! A small SVG writer: what the plots are drawn with.
+//! A small SVG writer for the plots.
 //!
-//! Plots stand beside text in Markdown and in HTML, so they follow the reader's light or dark theme by classes rather than
-//! fixed colors, and carry no fonts and no links.
+//! Plots are shown next to text in Markdown and HTML: CSS classes adapt them to a light or dark color scheme, and they contain
+//! neither fonts nor links.
 
 use std::fmt::Write;
 
-/// Colors that stay apart for color-blind readers, on light and dark grounds.
+/// Colors that color-blind readers can distinguish, on light and dark backgrounds.
 ///
-/// Source: Okabe, Ito, "Color Universal Design" (2008), without black and yellow, which vanish on one of the grounds.
+/// Source: Okabe, Ito, "Color Universal Design" (2008), without black and yellow, which lack contrast on one of the
+/// backgrounds.
 pub const PALETTE: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c"];
 
 /// Eleven evenly spaced stops of matplotlib's viridis.
@@ -25,7 +26,7 @@ const VIRIDIS: [[u8; 3]; 11] = [
     [253, 231, 37],
 ];
 
-/// How the classes look; `.paper` is the ground, `.ink` text, `.rule` lines, `.grid` faint lines, `.dim` secondary text.
+/// Style of the classes: `.paper` background, `.ink` text, `.rule` lines, `.grid` faint lines, `.dim` secondary text.
 const STYLE: &str = "<style>\
 .kp text{font-family:system-ui,'DejaVu Sans',sans-serif}\
 .kp .paper{fill:#ffffff}.kp .ink{fill:#1f2328}.kp .dim{fill:#5a6370}\
@@ -34,15 +35,15 @@ const STYLE: &str = "<style>\
 .kp .paper{fill:#15191e}.kp .ink{fill:#e6e9ed}.kp .dim{fill:#9aa5b1}.kp .rule{stroke:#e6e9ed}.kp .grid{stroke:#343c46}}\
 </style>";
 
-/// A color of viridis for a share in [0, 1], and the text color that reads on it.
-pub fn viridis(share: f64) -> (String, &'static str) {
-    let place = share.clamp(0.0, 1.0) * (VIRIDIS.len() - 1) as f64;
-    let (low, high) = (VIRIDIS[place.floor() as usize], VIRIDIS[place.ceil() as usize]);
-    let mix = |i: usize| (f64::from(low[i]) + (f64::from(high[i]) - f64::from(low[i])) * place.fract()).round() as u8;
-    (format!("#{:02x}{:02x}{:02x}", mix(0), mix(1), mix(2)), if share > 0.6 { "#10151a" } else { "#ffffff" })
+/// Returns the viridis color of a value in [0, 1] and a text color with sufficient contrast.
+pub fn viridis(value: f64) -> (String, &'static str) {
+    let position = value.clamp(0.0, 1.0) * (VIRIDIS.len() - 1) as f64;
+    let (low, high) = (VIRIDIS[position.floor() as usize], VIRIDIS[position.ceil() as usize]);
+    let mix = |i: usize| (f64::from(low[i]) + (f64::from(high[i]) - f64::from(low[i])) * position.fract()).round() as u8;
+    (format!("#{:02x}{:02x}{:02x}", mix(0), mix(1), mix(2)), if value > 0.6 { "#10151a" } else { "#ffffff" })
 }
 
-/// Text as XML text or attribute value; characters that XML forbids become U+FFFD.
+/// Escapes text for XML content and attribute values; characters that XML forbids become U+FFFD.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -61,7 +62,7 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
-/// The text, cut to at most `limit` characters with an ellipsis.
+/// Truncates text to at most `limit` characters, with an ellipsis.
 pub fn shorten(text: &str, limit: usize) -> String {
     if text.chars().count() <= limit {
         return text.to_string();
@@ -69,23 +70,23 @@ pub fn shorten(text: &str, limit: usize) -> String {
     text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// About how wide a text is, in pixels: generous, so that what is laid out by it does not overlap.
+/// Estimates the width of text in pixels, as an upper bound for layout.
 pub fn width(text: &str, size: f64) -> f64 {
     text.chars().map(|c| if c as u32 >= 0x1100 { 1.05 } else { 0.62 }).sum::<f64>() * size
 }
 
-/// Where a text stands from its point.
+/// Horizontal alignment of text relative to its point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Anchor {
-    /// It begins there.
+    /// Starts at the point.
     Start,
-    /// It is centered there.
+    /// Centered at the point.
     Middle,
-    /// It ends there.
+    /// Ends at the point.
     End,
 }
 
-/// A drawing that grows element by element. Units are pixels, the origin is at the top left.
+/// An SVG document under construction. Units are pixels; the origin is at the top left.
 #[derive(Debug)]
 pub struct Drawing {
     body: String,
@@ -95,7 +96,7 @@ pub struct Drawing {
 }
 
 impl Drawing {
-    /// An empty drawing; `title` is what a screen reader says.
+    /// Returns an empty drawing; `title` is its text alternative.
     pub fn new(width: f64, height: f64, title: &str) -> Self {
         Self { body: String::new(), width, height, title: escape(title) }
     }
@@ -105,23 +106,25 @@ impl Drawing {
         self.body.push('\n');
     }
 
-    /// A text in `class` (`ink`, `dim`), of `size` pixels, centered vertically on `y`; `turn` degrees clockwise about its point.
+    /// Adds text of the class `ink` or `dim` and font size `size`, vertically centered on `y`, rotated clockwise about its point
+    /// by `rotation` degrees.
     #[allow(clippy::too_many_arguments)]
-    pub fn text(&mut self, x: f64, y: f64, size: f64, class: &str, anchor: Anchor, turn: f64, text: &str) {
+    pub fn text(&mut self, x: f64, y: f64, size: f64, class: &str, anchor: Anchor, rotation: f64, text: &str) {
         let anchor = match anchor {
             Anchor::Start => "start",
             Anchor::Middle => "middle",
             Anchor::End => "end",
         };
-        let turned = if turn == 0.0 { String::new() } else { format!(" transform=\"rotate({turn} {x:.1} {y:.1})\"") };
-        // dy rather than dominant-baseline, which not every viewer knows.
+        let transform =
+            if rotation == 0.0 { String::new() } else { format!(" transform=\"rotate({rotation} {x:.1} {y:.1})\"") };
+        // Not dominant-baseline, which some viewers do not support.
         self.push(format_args!(
-            "<text x=\"{x:.1}\" y=\"{y:.1}\" dy=\"0.35em\" font-size=\"{size}\" class=\"{class}\" text-anchor=\"{anchor}\"{turned}>{}</text>",
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" dy=\"0.35em\" font-size=\"{size}\" class=\"{class}\" text-anchor=\"{anchor}\"{transform}>{}</text>",
             escape(text)
         ));
     }
 
-    /// A text in a fixed color, centered on its point.
+    /// Adds text in a fixed color, centered on its point.
     pub fn label(&mut self, x: f64, y: f64, size: f64, fill: &str, text: &str) {
         self.push(format_args!(
             "<text x=\"{x:.1}\" y=\"{y:.1}\" dy=\"0.35em\" font-size=\"{size}\" fill=\"{fill}\" text-anchor=\"middle\">{}</text>",
@@ -129,7 +132,7 @@ impl Drawing {
         ));
     }
 
-    /// A filled rectangle; a non-empty `tip` shows under the pointer.
+    /// Adds a filled rectangle with a tooltip unless `tip` is empty.
     pub fn rectangle(&mut self, x: f64, y: f64, width: f64, height: f64, fill: &str, tip: &str) {
         let tip = if tip.is_empty() { String::new() } else { format!("<title>{}</title>", escape(tip)) };
         self.push(format_args!(
@@ -137,7 +140,7 @@ impl Drawing {
         ));
     }
 
-    /// A line in `class` (`rule`, `grid`); `dash` as SVG's stroke-dasharray, empty for a full line.
+    /// Adds a line of the class `rule` or `grid`. `dash` is an SVG stroke-dasharray; empty for a solid line.
     pub fn line(&mut self, from: (f64, f64), to: (f64, f64), class: &str, width: f64, dash: &str) {
         let dash = if dash.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{dash}\"") };
         self.push(format_args!(
@@ -146,7 +149,7 @@ impl Drawing {
         ));
     }
 
-    /// A line through points in a fixed color.
+    /// Adds a polyline in a fixed color.
     pub fn polyline(&mut self, points: &[(f64, f64)], stroke: &str, dash: &str) {
         let path: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let dash = if dash.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{dash}\"") };
@@ -156,7 +159,7 @@ impl Drawing {
         ));
     }
 
-    /// A marker of the given shape (0 disc, 1 triangle, 2 square, 3 cross, 4 ring), `size` pixels across.
+    /// Adds a marker `size` pixels wide of the given shape: 0 disc, 1 triangle, 2 square, 3 cross, 4 ring.
     pub fn marker(&mut self, x: f64, y: f64, size: f64, shape: usize, color: &str, tip: &str) {
         let r = size / 2.0;
         let tip = if tip.is_empty() { String::new() } else { format!("<title>{}</title>", escape(tip)) };
@@ -187,7 +190,7 @@ impl Drawing {
         }
     }
 
-    /// The drawing as a file, or as an element of an HTML page.
+    /// Returns the SVG document, which is also valid as an element of an HTML page.
     pub fn finish(self) -> String {
         let Self { body, width, height, title } = self;
         format!(
@@ -198,7 +201,7 @@ impl Drawing {
     }
 }
 
-/// Round values from at most `low` to at least `high`, about `count` of them.
+/// Returns about `count` round values that cover `low` to `high`.
 pub fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
     let span = (high - low).max(1e-12);
     let rough = span / count.max(1) as f64;
@@ -209,7 +212,7 @@ pub fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
     (first..=last).map(|i| i as f64 * step).collect()
 }
 
-/// A tick's number without needless zeros.
+/// Formats a tick value without trailing zeros.
 pub fn number(value: f64) -> String {
     if value != 0.0 && (value.abs() < 1e-3 || value.abs() >= 1e6) {
         return format!("{value:.1e}");
@@ -223,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_cannot_break_out() {
+    fn text_is_escaped() {
         assert_eq!(escape("<b a='1' b=\"2\">&\u{1}"), "&lt;b a=&#39;1&#39; b=&quot;2&quot;&gt;&amp;\u{fffd}");
         let mut drawing = Drawing::new(10.0, 10.0, "</title><script>");
         drawing.text(0.0, 0.0, 12.0, "ink", Anchor::Start, 0.0, "<script>");
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn ticks_are_round_and_hold_the_range() {
+    fn ticks_are_round_and_cover_range() {
         assert_eq!(ticks(0.0, 1.0, 5), [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]);
         assert_eq!(ticks(1.0, 37.0, 5).into_iter().map(number).collect::<Vec<_>>(), ["0", "10", "20", "30", "40"]);
         assert!(ticks(3.0, 3.0, 4).len() >= 2);
@@ -245,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn long_labels_are_cut() {
+    fn long_labels_are_truncated() {
         assert_eq!(shorten("abcdef", 4), "abc…");
         assert_eq!(shorten("abcd", 4), "abcd");
     }

@@ -1,9 +1,9 @@
-//! Event files that TensorBoard opens: curves of a training, and precision-recall curves of every label.
+//! TensorBoard event files: learning curves, and a precision-recall curve of each label.
 //!
-//! `tensorboard/train` and `tensorboard/val` hold the scalars `loss`, the score (`accuracy` or `mAP`) and `learning_rate` of
-//! every epoch; `tensorboard/val` and `tensorboard/test` the precision-recall curve of each label, as TensorBoard's own
-//! `pr_curve` summary makes it. A file is a row of records (length, its CRC, an `Event` in protobuf, its CRC); the CRCs are
-//! CRC-32C, rotated and shifted ("masked") as TFRecord has them.
+//! `tensorboard/train` and `tensorboard/val` contain the scalars `loss`, the score (`accuracy` or `mAP`) and `learning_rate` of
+//! each epoch; `tensorboard/val` and `tensorboard/test` contain the precision-recall curve of each label in the format of
+//! TensorBoard's `pr_curve` summary. A file is a TFRecord sequence: length, masked CRC-32C of the length, an `Event` message,
+//! masked CRC-32C of the message.
 
 use std::path::Path;
 
@@ -13,12 +13,12 @@ use super::TrainingRun;
 use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 
-/// Thresholds of a precision-recall curve, from 0 to 1.
+/// Number of thresholds of a precision-recall curve, from 0 to 1.
 const THRESHOLDS: usize = 201;
 
 #[derive(Clone, PartialEq, Message)]
 struct Event {
-    /// Seconds since 1970.
+    /// Seconds since the Unix epoch.
     #[prost(double, tag = "1")]
     wall_time: f64,
     #[prost(int64, tag = "2")]
@@ -32,28 +32,28 @@ struct Event {
 #[derive(Clone, PartialEq, Message)]
 struct Summary {
     #[prost(message, repeated, tag = "1")]
-    value: Vec<Value>,
+    value: Vec<SummaryValue>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Value {
+struct SummaryValue {
     #[prost(string, tag = "1")]
     tag: String,
     #[prost(float, optional, tag = "2")]
     simple_value: Option<f32>,
     #[prost(message, optional, tag = "8")]
-    tensor: Option<Tensor>,
+    tensor: Option<TensorProto>,
     #[prost(message, optional, tag = "9")]
-    metadata: Option<Metadata>,
+    metadata: Option<SummaryMetadata>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Metadata {
+struct SummaryMetadata {
     #[prost(message, optional, tag = "1")]
     plugin_data: Option<PluginData>,
     #[prost(string, tag = "2")]
     display_name: String,
-    /// 2: a tensor.
+    /// 2: `DATA_CLASS_TENSOR`.
     #[prost(int32, tag = "4")]
     data_class: i32,
 }
@@ -67,7 +67,7 @@ struct PluginData {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct CurveData {
+struct PrCurvePluginData {
     #[prost(int32, tag = "1")]
     version: i32,
     #[prost(uint32, tag = "2")]
@@ -75,18 +75,18 @@ struct CurveData {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Tensor {
-    /// 1: f32.
+struct TensorProto {
+    /// 1: `DT_FLOAT`.
     #[prost(int32, tag = "1")]
     dtype: i32,
     #[prost(message, optional, tag = "2")]
-    shape: Option<Shape>,
+    shape: Option<TensorShape>,
     #[prost(float, repeated, tag = "5")]
     values: Vec<f32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Shape {
+struct TensorShape {
     #[prost(message, repeated, tag = "2")]
     dim: Vec<Dimension>,
 }
@@ -97,18 +97,18 @@ struct Dimension {
     size: i64,
 }
 
-/// Writes the event files of a run with epochs into `dir`/tensorboard, replacing those of an earlier run.
+/// Writes the event files of a run with epochs to `dir`/tensorboard, replacing those of an earlier run.
 ///
 /// # Errors
-/// A file cannot be written.
+/// Returns an error if a file cannot be written.
 pub fn write(dir: &Path, run: &TrainingRun) -> Result<()> {
     let scalar = |step: usize, tag: &str, value: f64| {
-        let value = Value { tag: tag.into(), simple_value: Some(value as f32), ..Value::default() };
+        let value = SummaryValue { tag: tag.into(), simple_value: Some(value as f32), ..SummaryValue::default() };
         (step as i64, value)
     };
     let last = run.best_epoch.unwrap_or(0) as i64;
     let mut train = Vec::new();
-    let mut parts = std::collections::BTreeMap::<&str, Vec<(i64, Value)>>::new();
+    let mut parts = std::collections::BTreeMap::<&str, Vec<(i64, SummaryValue)>>::new();
     for epoch in &run.curves {
         train.push(scalar(epoch.epoch, "loss", epoch.train_loss));
         train.push(scalar(epoch.epoch, run.score_name, epoch.train_score));
@@ -133,43 +133,43 @@ pub fn write(dir: &Path, run: &TrainingRun) -> Result<()> {
     Ok(())
 }
 
-/// True and false positives, true and false negatives, precision and recall of the label at each threshold, a score of at
-/// least the threshold saying yes; `None` where there are no scores.
-fn pr_curve(predictions: &Predictions, label: usize) -> Option<Value> {
+/// Returns the counts TP, FP, TN and FN, precision and recall of a label at each threshold; scores of at least the threshold are
+/// positive. Returns `None` if there are no scores.
+fn pr_curve(predictions: &Predictions, label: usize) -> Option<SummaryValue> {
     let scores = predictions.scores.as_ref()?;
-    let mut yes = [[0f32; THRESHOLDS]; 2]; // without the label, with it
+    let mut positives = [[0f32; THRESHOLDS]; 2]; // false positives, true positives
     for (truth, &score) in predictions.truth.iter().zip(scores.column(label)) {
         let has = usize::from(truth.contains(&label));
         let bucket = (score.clamp(0.0, 1.0) * (THRESHOLDS - 1) as f32) as usize;
-        yes[has][..=bucket].iter_mut().for_each(|count| *count += 1.0);
+        positives[has][..=bucket].iter_mut().for_each(|count| *count += 1.0);
     }
-    let [fp, tp] = yes;
+    let [fp, tp] = positives;
     let each = |of: &dyn Fn(usize) -> f32| (0..THRESHOLDS).map(of).collect::<Vec<f32>>();
-    let share = |part: f32, of: f32| if of > 0.0 { part / of } else { 0.0 };
+    let ratio = |numerator: f32, denominator: f32| if denominator > 0.0 { numerator / denominator } else { 0.0 };
     let rows = [
         tp.to_vec(),
         fp.to_vec(),
         each(&|i| fp[0] - fp[i]),
         each(&|i| tp[0] - tp[i]),
-        each(&|i| share(tp[i], tp[i] + fp[i])),
-        each(&|i| share(tp[i], tp[0])),
+        each(&|i| ratio(tp[i], tp[i] + fp[i])),
+        each(&|i| ratio(tp[i], tp[0])),
     ];
     let dim = [rows.len(), THRESHOLDS].map(|size| Dimension { size: size as i64 }).to_vec();
-    let content = CurveData { version: 0, num_thresholds: THRESHOLDS as u32 }.encode_to_vec();
+    let content = PrCurvePluginData { version: 0, num_thresholds: THRESHOLDS as u32 }.encode_to_vec();
     let name = &predictions.classes[label];
-    Some(Value {
+    Some(SummaryValue {
         tag: format!("pr/{name}"),
-        tensor: Some(Tensor { dtype: 1, shape: Some(Shape { dim }), values: rows.concat() }),
-        metadata: Some(Metadata {
+        tensor: Some(TensorProto { dtype: 1, shape: Some(TensorShape { dim }), values: rows.concat() }),
+        metadata: Some(SummaryMetadata {
             plugin_data: Some(PluginData { plugin_name: "pr_curves".into(), content }),
             display_name: name.clone(),
             data_class: 2,
         }),
-        ..Value::default()
+        ..SummaryValue::default()
     })
 }
 
-fn records(values: Vec<(i64, Value)>) -> Vec<u8> {
+fn records(values: Vec<(i64, SummaryValue)>) -> Vec<u8> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let wall_time = now.map_or(0.0, |since| since.as_secs_f64());
     let first = Event { wall_time, file_version: Some("brain.Event:2".into()), ..Event::default() };

@@ -1,20 +1,20 @@
-//! Pictures of models by year: numbers over the years, and what each year's model says of one poster.
+//! Plots of models by year: metrics over the years, and the scores of one poster.
 
 use super::svg::{Anchor, Drawing, PALETTE, shorten, ticks, viridis, width};
 
-/// Panels beside each other.
+/// Number of panels per row.
 const COLUMNS: usize = 3;
 
-/// One number over the years.
+/// One metric over the years.
 #[derive(Debug, Clone)]
 pub struct Panel {
-    /// The number's name.
+    /// Name of the metric.
     pub name: String,
-    /// As many shares as there are years, for each of the lines; `None` where there is none.
+    /// Values of each line, one per year; `None` if missing.
     pub lines: Vec<Vec<Option<f64>>>,
 }
 
-/// Shares over the years in a panel each; `lines` are the names of the lines, the same in all panels.
+/// Plots metrics over the years in a panel each. `lines` are the names of the lines, the same in all panels.
 pub fn over_years(title: &str, years: &[i32], lines: &[&str], panels: &[Panel]) -> String {
     let (panel, height, left, top, gap) = (270.0, 170.0, 52.0, 92.0, 62.0);
     let rows = panels.len().div_ceil(COLUMNS);
@@ -23,10 +23,10 @@ pub fn over_years(title: &str, years: &[i32], lines: &[&str], panels: &[Panel]) 
     let wide = (left + columns as f64 * (panel + gap)).max(width(title, 14.0) + 24.0);
     let mut drawing = Drawing::new(wide, top + rows as f64 * step, title);
     drawing.text(12.0, 20.0, 14.0, "ink", Anchor::Start, 0.0, title);
-    let looks = [("", 0), ("6 3", 4), ("2 3", 2)];
+    let styles = [("", 0), ("6 3", 4), ("2 3", 2)];
     let mut legend = 12.0;
     for (k, name) in lines.iter().enumerate() {
-        let (dash, shape) = looks[k % looks.len()];
+        let (dash, shape) = styles[k % styles.len()];
         drawing.polyline(&[(legend, 44.0), (legend + 26.0, 44.0)], PALETTE[k % PALETTE.len()], dash);
         drawing.marker(legend + 13.0, 44.0, 7.0, shape, PALETTE[k % PALETTE.len()], "");
         drawing.text(legend + 34.0, 44.0, 11.0, "ink", Anchor::Start, 0.0, name);
@@ -50,15 +50,15 @@ pub fn over_years(title: &str, years: &[i32], lines: &[&str], panels: &[Panel]) 
             drawing.text(x(year), y0 + height + 14.0, 10.0, "dim", Anchor::Middle, 0.0, &year.to_string());
         }
         for (k, values) in values.iter().enumerate().rev() {
-            let (dash, shape) = looks[k % looks.len()];
+            let (dash, shape) = styles[k % styles.len()];
             let color = PALETTE[k % PALETTE.len()];
-            // A gap where a year has no number.
-            let mut run: Vec<(f64, f64)> = Vec::new();
+            // A missing value interrupts the line.
+            let mut segment: Vec<(f64, f64)> = Vec::new();
             for (&year, value) in years.iter().zip(values).chain([(&last, &None)]) {
                 match value {
-                    Some(value) => run.push((x(year), y(*value))),
-                    None if run.len() > 1 => drawing.polyline(&std::mem::take(&mut run), color, dash),
-                    None => run.clear(),
+                    Some(value) => segment.push((x(year), y(*value))),
+                    None if segment.len() > 1 => drawing.polyline(&std::mem::take(&mut segment), color, dash),
+                    None => segment.clear(),
                 }
             }
             for (&year, value) in years.iter().zip(values) {
@@ -72,8 +72,7 @@ pub fn over_years(title: &str, years: &[i32], lines: &[&str], panels: &[Panel]) 
     drawing.finish()
 }
 
-/// What each model (a row) says of one poster: its score for every label (a column), in [0, 1]; a label that the poster has
-/// is marked.
+/// Plots the scores of one poster, in [0, 1], as a heat map of models (rows) and labels (columns); its true labels are marked.
 pub fn heat_map(title: &str, rows: &[(String, Vec<f32>)], labels: &[String], has: &[bool]) -> String {
     let names: Vec<String> = labels
         .iter()
@@ -88,7 +87,7 @@ pub fn heat_map(title: &str, rows: &[(String, Vec<f32>)], labels: &[String], has
     let longest = names.iter().map(|name| width(name, 11.0)).fold(0.0, f64::max);
     let widest = rows.iter().map(|(name, _)| width(name, 11.0)).fold(30.0, f64::max);
     let (left, top) = (widest.max(longest * 0.72 - cell / 2.0) + 24.0, 62.0);
-    let key = "score of each year's model in hundredths, from 0 (purple) to 100 (yellow); ● the poster has the label";
+    let key = "score of each model in percent, from 0 (purple) to 100 (yellow); ● true label of the poster";
     let wide = (left + cell * labels.len() as f64).max(width(title, 14.0)).max(width(key, 11.0)) + 24.0;
     let bottom = top + high * rows.len() as f64;
     let mut drawing = Drawing::new(wide, bottom + longest * 0.72 + 30.0, title);
