@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     cli::run("inspect", || {
         let load = |source: &Path| Manifest::load(source, arguments.root.as_deref());
-        let findings = if is_store(&arguments.source) {
+        let inspection = if is_store(&arguments.source) {
             let manifest = arguments.manifest.as_deref().map(load).transpose()?;
             let export = arguments.export.map(|format| match format {
                 Format::Npy => Export::Npy,
@@ -61,8 +61,8 @@ fn main() -> ExitCode {
         } else {
             inspect::inspect_manifest(&load(&arguments.source)?, arguments.out.as_deref())?
         };
-        print!("{}", findings.text);
-        for file in &findings.files {
+        print!("{}", inspection.text);
+        for file in &inspection.files {
             println!("inspect: wrote {}", file.display());
         }
         Ok(Outcome::Done)

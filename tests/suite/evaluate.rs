@@ -28,14 +28,14 @@ fn json(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Whether Python's XML parser takes the file, and it refers to nothing outside.
-fn assert_picture(path: &Path) {
+/// Asserts that the file is well-formed XML without references to external resources.
+fn assert_figure(path: &Path) {
     run_python("import sys, xml.etree.ElementTree as e; e.parse(sys.argv[1])", &[path]);
     let text = fs::read_to_string(path).unwrap();
     assert!(!text.contains("href") && !text.contains("@import"), "{}", path.display());
 }
 
-/// Two stores of the same clips, written with h5py to the contract: `strong` tells the classes, `weak` hardly does.
+/// Writes two stores of the same clips with h5py: `strong` separates the classes, `weak` hardly does.
 fn stores(folder: &Path) {
     let script = r#"
 import sys, pathlib, h5py, numpy as np
@@ -97,7 +97,7 @@ fn classify(folder: &Path, method: &str, classifier: &str) {
 }
 
 #[test]
-fn predictions_alone_are_measured() {
+fn predictions_without_scores_are_evaluated() {
     let folder = tempfile::tempdir().unwrap();
     let rows = "id,label,predicted\n1,cat,cat\n2,cat,dog\n3,dog,dog\n4,dog,dog\n5,owl,dog\n";
     fs::write(folder.path().join("p.csv"), rows).unwrap();
@@ -112,13 +112,13 @@ fn predictions_alone_are_measured() {
     assert_eq!(all["hardest"], "owl");
     assert_eq!(all["top_k"], serde_json::json!({"1": 0.6}));
     assert!(metrics.get("val").is_none());
-    assert_picture(&folder.path().join("out/confusion_all.svg"));
+    assert_figure(&folder.path().join("out/confusion_all.svg"));
     let report = fs::read_to_string(folder.path().join("out/REPORT.md")).unwrap();
     assert!(report.contains("| cat | 1 | 0 | 1 | 3 |"), "{report}");
 }
 
 #[test]
-fn scores_alone_are_enough_and_splits_are_measured_apart() {
+fn splits_of_scores_are_evaluated_separately() {
     let folder = tempfile::tempdir().unwrap();
     let rows = "id,split,label,cat,dog\n1,val,cat,0.9,0.1\n2,val,dog,0.5,0.5\n3,test,dog,0.2,0.8\n4,test,dog,0.3,0.7\n";
     fs::write(folder.path().join("p.csv"), rows).unwrap();
@@ -128,13 +128,13 @@ fn scores_alone_are_enough_and_splits_are_measured_apart() {
     assert_eq!(metrics["test"]["accuracy"], 1.0);
     assert_eq!(metrics["all"]["n"], 4);
     assert!(metrics["all"]["expected_calibration_error"].is_number());
-    // What was written can be measured again, to the same numbers.
+    // Evaluating the written predictions again yields the same metrics.
     assert_code(&evaluate(folder.path(), &["--predictions", "out/predictions.csv", "--out", "again"]), 0);
     assert_eq!(json(&folder.path().join("again/metrics.json"))["all"], metrics["all"]);
 }
 
 #[test]
-fn wrong_predictions_get_a_sentence_and_write_nothing() {
+fn invalid_predictions_are_refused_and_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
     for (text, expected) in [
         ("id,label\n1,cat\n", "p.csv:1: missing column `predicted`"),
@@ -156,7 +156,7 @@ fn wrong_predictions_get_a_sentence_and_write_nothing() {
 }
 
 #[test]
-fn runs_are_compared_fused_and_warned_about() {
+fn runs_are_compared_and_fused() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     stores(at);
@@ -179,30 +179,30 @@ fn runs_are_compared_fused_and_warned_about() {
     ] {
         assert!(text.contains(part), "no {part:?} in\n{text}");
     }
-    assert!(!text.contains("left out"), "{text}");
+    assert!(!text.contains("no early fusion") && !text.contains("not part of late fusion"), "{text}");
 
     let html = fs::read_to_string(at.join("compare/report.html")).unwrap();
-    for needless in ["href=", "src=", "url(", "<script", "@import"] {
-        assert!(!html.contains(needless), "{needless}");
+    for external in ["href=", "src=", "url(", "<script", "@import"] {
+        assert!(!html.contains(external), "{external}");
     }
-    for part in ["<!doctype html>", "class=\"alarm\"", "UNTRAINED", "prefers-color-scheme:dark", "test07", "27.00 s"] {
+    for part in ["<!DOCTYPE html>", "class=\"alarm\"", "UNTRAINED", "prefers-color-scheme:dark", "test07", "27.00 s"] {
         assert!(html.contains(part), "no {part}");
     }
     let comparison = json(&at.join("compare/compare.json"));
     let rows = comparison["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 6);
     let accuracy = |row: usize| rows[row]["parts"]["test"]["accuracy"].as_f64().unwrap();
-    assert!(accuracy(0) > accuracy(2), "the strong features beat the weak ones");
-    assert!(accuracy(5) > accuracy(2), "early fusion, with the strong features, beats the weak ones");
+    assert!(accuracy(0) > accuracy(2), "strong features are better than weak ones");
+    assert!(accuracy(5) > accuracy(2), "early fusion with strong features is better than weak features alone");
     assert_eq!(rows[0]["parts"]["test"]["interval"]["unit"], "groups");
     assert_eq!(comparison["pairs"].as_array().unwrap().len(), 2 * 15);
     assert_eq!(comparison["duplicates"][0]["pairs"][0]["id"], "test07");
-    for picture in ["bars_test.svg", "bars_val.svg", "confusion_01.svg", "confusion_06.svg"] {
-        assert_picture(&at.join("compare").join(picture));
+    for figure in ["bars_test.svg", "bars_val.svg", "confusion_01.svg", "confusion_06.svg"] {
+        assert_figure(&at.join("compare").join(figure));
     }
     assert!(fs::read_to_string(at.join("compare/compare.md")).unwrap().contains("![Accuracy and macro F1, test"));
 
-    // The same comparison again is the same to the byte, but for the seconds that early fusion took.
+    // Without early fusion, whose training time varies, repeating the comparison yields identical bytes.
     let again = ["runs/strong-mlp", "runs/weak-mlp", "--no-early-fusion", "--out"];
     for out in ["one", "two"] {
         assert_code(&compare(at, &[&again[..], &[out]].concat()), 0);
@@ -212,7 +212,7 @@ fn runs_are_compared_fused_and_warned_about() {
 }
 
 #[test]
-fn predictions_of_others_compare_without_stores() {
+fn external_predictions_are_compared_without_stores() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     for (name, second) in [("ours", "dog"), ("theirs", "cat")] {
@@ -224,26 +224,26 @@ fn predictions_of_others_compare_without_stores() {
     let output = compare(at, &["ours", "theirs", "--out", "compare"]);
     assert_code(&output, 0);
     let comparison = json(&at.join("compare/compare.json"));
-    assert_eq!(comparison["rows"].as_array().unwrap().len(), 2, "without scores there is nothing to fuse");
+    assert_eq!(comparison["rows"].as_array().unwrap().len(), 2, "predictions without scores are not fused");
     assert_eq!(comparison["pairs"][0]["only_first"], 1);
     let missing = compare(at, &["ours", "nowhere", "--out", "compare"]);
     assert_code(&missing, 1);
-    assert!(printed(&missing).contains("compare: nowhere: no metrics.json in it"), "{}", printed(&missing));
+    assert!(printed(&missing).contains("compare: nowhere: contains no metrics.json"), "{}", printed(&missing));
     assert_code(&compare(at, &["--out", "compare"]), 2);
 }
 
 #[test]
-fn stores_and_manifests_are_inspected() {
+fn stores_and_manifests_are_described() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     stores(at);
     let output = inspect(at, &["weak.h5", "--manifest", "clips.csv", "--out", "out", "--export", "npy"]);
     assert_code(&output, 0);
     let text = printed(&output);
-    for part in ["UNTRAINED", "135 rows × 6, 135 clips", "not finite: 0 of 810", "constant features: 0 of 6"] {
+    for part in ["UNTRAINED", "135 rows × 6, 135 clips", "non-finite values: 0 of 810", "constant features: 0 of 6"] {
         assert!(text.contains(part), "no {part:?} in\n{text}");
     }
-    assert_picture(&at.join("out/projection.svg"));
+    assert_figure(&at.join("out/projection.svg"));
     let script = "import sys, h5py, numpy as np; d = sys.argv[1]; store = h5py.File(d + '/weak.h5');\n\
         assert (np.load(d + '/out/features.npy') == store['features'][:]).all()\n\
         assert np.load(d + '/out/pooled_max.npy').shape == (135, 6)";
@@ -254,15 +254,15 @@ fn stores_and_manifests_are_inspected() {
     let output = inspect(at, &["clips.csv", "--out", "manifest"]);
     assert_code(&output, 0);
     let text = printed(&output);
-    for part in ["135 clips", "groups: 27", "labels a clip: 1 in 135 clips"] {
+    for part in ["135 clips", "groups: 27", "labels per clip: 1 (135 clips)"] {
         assert!(text.contains(part), "no {part:?} in\n{text}");
     }
-    assert_picture(&at.join("manifest/classes.svg"));
+    assert_figure(&at.join("manifest/classes.svg"));
 
     for (arguments, code, expected) in [
         (&["none.h5"][..], 1, "inspect: none.h5"),
         (&["none.csv"], 1, "inspect: none.csv"),
-        (&["clips.csv", "--out", "x", "--export", "npy"], 1, "serves a feature store only"),
+        (&["clips.csv", "--out", "x", "--export", "npy"], 1, "--export requires a feature store"),
         (&["weak.h5", "--export", "npy"], 2, "--out"),
     ] {
         let output = inspect(at, arguments);
@@ -271,14 +271,14 @@ fn stores_and_manifests_are_inspected() {
     }
 }
 
-/// Predictions of several labels a clip for two splits, four clips a title; `sharpness` parts the labels' scores.
-fn several_labels(path: &Path, sharpness: f64) {
+/// Writes multi-label predictions for two splits, four clips per title; a higher `sharpness` separates the scores better.
+fn multi_label_predictions(path: &Path, sharpness: f64) {
     let names = ["action", "comedy", "drama", "thriller", "western"];
     let noise = |i: usize, k: usize| ((i * 7919 + k * 104_729 + i * k * 31) % 997) as f64 / 997.0;
     let mut text = String::from("id,split,group,labels");
     names.iter().for_each(|name| text.push_str(&format!(",score:{name}")));
     for i in 0..160 {
-        // No clip is a western.
+        // No clip has the label western.
         let mut truth: Vec<usize> = (0..4).filter(|&k| noise(i + 500, k + 9) < [0.5, 0.4, 0.3, 0.2][k]).collect();
         if truth.is_empty() {
             truth.push(2);
@@ -295,10 +295,10 @@ fn several_labels(path: &Path, sharpness: f64) {
 }
 
 #[test]
-fn several_labels_are_measured_and_read_back() {
+fn multi_label_predictions_are_evaluated_and_read_back() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    several_labels(&at.join("p.csv"), 0.4);
+    multi_label_predictions(&at.join("p.csv"), 0.4);
     let output = evaluate(at, &["--predictions", "p.csv", "--out", "out"]);
     assert_code(&output, 0);
     let text = printed(&output);
@@ -331,21 +331,21 @@ fn several_labels_are_measured_and_read_back() {
     assert_eq!(test["top_k_sweep"].as_array().unwrap().len(), 5);
     assert_eq!(test["interval"]["unit"], "groups");
     assert_eq!(test["thresholds"]["per_label"].as_array().unwrap().len(), 5);
-    assert!(metrics["val"]["thresholds"].is_null(), "they were tuned there");
+    assert!(metrics["val"]["thresholds"].is_null(), "the thresholds are tuned on val");
 
-    for picture in ["precision_recall_test.svg", "average_precision_test.svg"] {
-        assert_picture(&at.join("out").join(picture));
+    for figure in ["precision_recall_test.svg", "average_precision_test.svg"] {
+        assert_figure(&at.join("out").join(figure));
     }
     let report = fs::read_to_string(at.join("out/REPORT.md")).unwrap();
-    for part in ["| western | n/a | n/a | n/a | 0 |", "tuned on val", "| the 5 highest |"] {
+    for part in ["| western | n/a | n/a | n/a | 0 |", "tuned on val", "| top 5 |"] {
         assert!(report.contains(part), "no {part:?} in\n{report}");
     }
-    let classic = fs::read_to_string(at.join("out/classification_report.txt")).unwrap();
+    let text = fs::read_to_string(at.join("out/classification_report.txt")).unwrap();
     assert!(
-        classic.contains("samples avg") && classic.contains("precision    recall  f1-score   support"),
-        "{classic}"
+        text.contains("samples avg") && classic.contains("precision    recall  f1-score   support"),
+        "{text}"
     );
-    // What was written can be measured again, to the same numbers.
+    // Evaluating the written predictions again yields the same metrics.
     assert_code(&evaluate(at, &["--predictions", "out/predictions.csv", "--out", "again"]), 0);
     assert_eq!(json(&at.join("again/metrics.json"))["test"], metrics["test"]);
     let forced = evaluate(at, &["--predictions", "p.csv", "--task", "single-label", "--out", "forced"]);
@@ -354,12 +354,12 @@ fn several_labels_are_measured_and_read_back() {
 }
 
 #[test]
-fn runs_of_several_labels_are_compared_and_tasks_do_not_mix() {
+fn multi_label_runs_are_compared_and_tasks_do_not_mix() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     for (name, sharpness) in [("strong", 0.4), ("weak", 0.1)] {
         let csv = format!("{name}.csv");
-        several_labels(&at.join(&csv), sharpness);
+        multi_label_predictions(&at.join(&csv), sharpness);
         assert_code(&evaluate(at, &["--predictions", &csv, "--out", name]), 0);
     }
     let output = compare(at, &["strong", "weak", "--out", "compare"]);
@@ -371,14 +371,14 @@ fn runs_of_several_labels_are_compared_and_tasks_do_not_mix() {
     let map = |row: usize| rows[row]["parts"]["test"]["map"]["macro"].as_f64().unwrap();
     assert!(map(0) > map(1) && map(2) > map(1), "{} {} {}", map(0), map(1), map(2));
     let pairs = comparison["pairs"].as_array().unwrap();
-    assert_eq!(pairs.len(), 2 * 2 * 3, "two parts, two measures, three pairs");
+    assert_eq!(pairs.len(), 2 * 2 * 3, "two parts, two metrics, three pairs");
     assert_eq!((&pairs[0]["measure"], &pairs[1]["measure"]), (&Value::from("map"), &Value::from("micro_f1")));
     assert!(pairs[0]["p"].as_f64().unwrap() < 0.05 && pairs[0]["difference"].as_f64().unwrap() > 0.0);
-    for picture in ["bars_test.svg", "average_precision_test.svg"] {
-        assert_picture(&at.join("compare").join(picture));
+    for figure in ["bars_test.svg", "average_precision_test.svg"] {
+        assert_figure(&at.join("compare").join(figure));
     }
     let page = fs::read_to_string(at.join("compare/report.html")).unwrap();
-    for part in ["Every class, test", "AP: strong", "AP: weak", "paired bootstrap", "n/a"] {
+    for part in ["Metrics of each class, test", "AP: strong", "AP: weak", "paired bootstrap", "n/a"] {
         assert!(page.contains(part), "no {part}");
     }
     let header = fs::read_to_string(at.join("compare/compare.csv")).unwrap();
@@ -388,7 +388,7 @@ fn runs_of_several_labels_are_compared_and_tasks_do_not_mix() {
     assert_code(&evaluate(at, &["--predictions", "single.csv", "--out", "single"]), 0);
     let mixed = compare(at, &["strong", "single", "--out", "mixed"]);
     assert_code(&mixed, 1);
-    let sentence = "strong has several labels a clip and single has one label";
-    assert!(printed(&mixed).contains(sentence), "{}", printed(&mixed));
+    let expected = "strong is multi-label and single is single-label";
+    assert!(printed(&mixed).contains(expected), "{}", printed(&mixed));
     assert!(!at.join("mixed").exists());
 }

@@ -95,7 +95,7 @@ fn classifiers_learn_several_labels_and_report_correct_metrics() {
         let classifier = if ["asymmetric", "focal"].contains(&name) { "mlp" } else { name };
         let flags = [&data[..], &["--classifier", classifier, "--out", name], flags].concat();
         let said = kinoprobe(classify, at, &flags);
-        assert!(said.contains("constant"), "every table has the constant predictor:\n{said}");
+        assert!(said.contains("constant"), "every table has the constant baseline:\n{said}");
         // The metrics match an independent implementation, and kinoprobe-evaluate reproduces them.
         let measured = run_python(MEASURE, &[at, &at.join(name)]);
         let measured: Vec<f64> = measured.lines().map(|line| line.parse().unwrap()).collect();

@@ -128,7 +128,7 @@ fn every_year_gets_a_model_that_posters_json_lists() {
 
     let report = drawn.text("years/REPORT.md");
     for part in
-        ["**⚠ DEMO", "years together", "one model of all", "## Resampling", "years.svg", "poster.svg", "[2001](2001/"]
+        ["**⚠ DEMO", "models of the years", "model of all years", "## Resampling", "years.svg", "poster.svg", "[2001](2001/"]
     {
         assert!(report.contains(part), "no {part:?} in\n{report}");
     }
@@ -186,7 +186,7 @@ fn evaluating_saved_models_reproduces_their_metrics() {
         printed(&output)
     };
     let said = evaluate("again", "measured");
-    assert!(said.contains("DEMO") && said.contains("2002") && said.contains("one model of all"), "{said}");
+    assert!(said.contains("DEMO") && said.contains("2002") && said.contains("model of all years"), "{said}");
     for year in ["2000", "2001", "2002", "all"] {
         let (trained, evaluated) =
             (drawn.json(&format!("again/{year}/metrics.json")), drawn.json(&format!("measured/{year}/metrics.json")));

@@ -1,4 +1,4 @@
-//! The labels of a manifest: which come together, how unequal they are, and what would even them out.
+//! Labels of a manifest: co-occurrence, imbalance, class weights and resampling.
 
 use crate::manifest::imbalance::{
     self, Resampled, Weighting, class_weights, effective_classes, imbalance_ratio, mean_imbalance_ratio,
@@ -7,21 +7,21 @@ use crate::manifest::{Clip, Manifest, Split};
 use crate::report::svg::{Anchor, Drawing, shorten, viridis, width};
 use crate::report::table::Table;
 
-/// Shares between which compose classes are brought in the preview.
-const COMPOSE: (f64, f64) = (0.01, 0.04);
+/// Minimum and maximum frequency of a label set after resampling, for the preview.
+const RESAMPLED_FREQUENCIES: (f64, f64) = (0.01, 0.04);
 
-/// The clips of one split (or all of them), by label index.
+/// Label sets of clips.
 pub(super) struct LabelSets {
     /// Label indices of each labeled clip.
     pub sets: Vec<Vec<usize>>,
-    /// Clips of each label.
+    /// Number of clips of each label.
     pub counts: Vec<usize>,
 }
 
 impl LabelSets {
-    /// The labeled clips that `wanted` takes.
+    /// Returns the label sets of the labeled clips for which `wanted` returns `true`.
     pub fn of(manifest: &Manifest, classes: &[String], wanted: impl Fn(&Clip) -> bool) -> LabelSets {
-        let index = |label: &String| classes.iter().position(|class| class == label).expect("classes hold every label");
+        let index = |label: &String| classes.iter().position(|class| class == label).expect("classes contain every label");
         let labeled = manifest.clips.iter().filter(|clip| !clip.labels.is_empty() && wanted(clip));
         let sets: Vec<Vec<usize>> = labeled.map(|clip| clip.labels.iter().map(index).collect()).collect();
         let mut counts = vec![0; classes.len()];
@@ -29,7 +29,7 @@ impl LabelSets {
         LabelSets { sets, counts }
     }
 
-    /// One row: labeled clips, labels a clip, distinct label sets, and how unequal the labels are.
+    /// Returns a table row: labeled clips, labels per clip, distinct label sets and measures of imbalance.
     fn row(&self, name: &str) -> Vec<String> {
         let clips = self.sets.len();
         let labels: usize = self.counts.iter().sum();
@@ -49,7 +49,7 @@ impl LabelSets {
     }
 }
 
-/// Per split and in all: labeled clips, labels a clip, label sets, imbalance.
+/// Returns labeled clips, labels per clip, label sets and imbalance of each split and of all clips.
 pub(super) fn balance(manifest: &Manifest, classes: &[String], splits: &[Option<Split>]) -> Table {
     let header = ["split", "labeled", "labels/clip", "label sets", "max/min", "mean max/n", "effective labels"];
     let mut table = Table::new(&header, 1);
@@ -61,7 +61,7 @@ pub(super) fn balance(manifest: &Manifest, classes: &[String], splits: &[Option<
     table
 }
 
-/// Weights of each class by the formulas of [`Weighting`], from the training clips (from all, where no split is given).
+/// Returns the weights of each class by the formulas of [`Weighting`].
 pub(super) fn weights(classes: &[String], training: &LabelSets) -> Table {
     let formulas = [
         ("balanced", Weighting::Balanced),
@@ -83,7 +83,8 @@ pub(super) fn weights(classes: &[String], training: &LabelSets) -> Table {
     table
 }
 
-/// How many clips have both of two labels; on the diagonal how many have the one. (classes, classes), symmetric.
+/// Returns the number of clips with each pair of labels, shape (classes, classes), symmetric; the diagonal contains the number
+/// of clips of each label.
 pub(super) fn cooccurrence(sets: &LabelSets) -> Vec<Vec<usize>> {
     let classes = sets.counts.len();
     let mut counts = vec![vec![0; classes]; classes];
@@ -95,7 +96,7 @@ pub(super) fn cooccurrence(sets: &LabelSets) -> Vec<Vec<usize>> {
     counts
 }
 
-/// The matrix as a table.
+/// Returns the co-occurrence matrix as a table.
 pub(super) fn cooccurrence_table(classes: &[String], counts: &[Vec<usize>]) -> Table {
     let mut header = vec!["class"];
     header.extend(classes.iter().map(String::as_str));
@@ -108,30 +109,30 @@ pub(super) fn cooccurrence_table(classes: &[String], counts: &[Vec<usize>]) -> T
     table
 }
 
-/// The pairs of labels that come together most, and how many times more often than if they were independent.
-pub(super) fn commonest_pairs(classes: &[String], counts: &[Vec<usize>], clips: usize, named: usize) -> Vec<String> {
+/// Returns lines with the most frequent pairs of labels and the ratio of their frequency to that of independent labels.
+pub(super) fn most_frequent_pairs(classes: &[String], counts: &[Vec<usize>], clips: usize, limit: usize) -> Vec<String> {
     let mut pairs: Vec<(usize, usize)> = (0..classes.len()).flat_map(|a| (0..a).map(move |b| (b, a))).collect();
     pairs.retain(|&(a, b)| counts[a][b] > 0);
     pairs.sort_by_key(|&(a, b)| std::cmp::Reverse(counts[a][b]));
-    pairs.truncate(named);
+    pairs.truncate(limit);
     let shown = |&(a, b): &(usize, usize)| {
         let expected = counts[a][a] as f64 * counts[b][b] as f64 / clips as f64;
         let both = counts[a][b];
-        format!("{} + {}: {both} clips, {:.2} × chance", classes[a], classes[b], both as f64 / expected)
+        format!("{} + {}: {both} clips, {:.2} × expected", classes[a], classes[b], both as f64 / expected)
     };
     pairs.iter().map(shown).collect()
 }
 
-/// What compose-label resampling would make of the training clips.
-pub(super) fn compose_preview(training: &LabelSets) -> Resampled {
-    imbalance::resample_by_label_set(&training.sets, COMPOSE.0, COMPOSE.1, 0)
+/// Resamples the training clips by label set.
+pub(super) fn resampling_preview(training: &LabelSets) -> Resampled {
+    imbalance::resample_by_label_set(&training.sets, RESAMPLED_FREQUENCIES.0, RESAMPLED_FREQUENCIES.1, 0)
 }
 
-/// The compose classes before and after resampling, the commonest first.
+/// Returns the number of clips of each label set before and after resampling, the most frequent first.
 pub fn label_set_table(resampled: &Resampled, classes: &[String]) -> Table {
     let all = |of: fn(&imbalance::LabelSetSize) -> usize| resampled.label_sets.iter().map(of).sum::<usize>();
     let (before, after) = (all(|class| class.before), all(|class| class.after));
-    let share = |part: usize, whole: usize| format!("{:.2} %", 100.0 * part as f64 / whole.max(1) as f64);
+    let share = |count: usize, total: usize| format!("{:.2} %", 100.0 * count as f64 / total.max(1) as f64);
     let mut table = Table::new(&["labels", "before", "share", "after", "share"], 1);
     for class in &resampled.label_sets {
         let names: Vec<&str> = class.labels.iter().map(|&label| classes[label].as_str()).collect();
@@ -146,8 +147,8 @@ pub fn label_set_table(resampled: &Resampled, classes: &[String]) -> Table {
     table
 }
 
-/// Which labels come together, as a heat map: the count is of clips with both, the color the share of the row's clips
-/// that also have the column's label.
+/// Plots label co-occurrence as a heat map: the number of clips with both labels, colored by the fraction of the row's clips that
+/// have the column's label.
 pub(super) fn cooccurrence_plot(title: &str, labels: &[String], counts: &[Vec<usize>]) -> String {
     let names: Vec<String> = labels.iter().map(|label| shorten(label, 22)).collect();
     let cell = (900.0 / labels.len().max(1) as f64).clamp(6.0, 40.0);
@@ -157,7 +158,7 @@ pub(super) fn cooccurrence_plot(title: &str, labels: &[String], counts: &[Vec<us
     let wide = (left + side + 90.0).max(width(title, 14.0) + 24.0).max(430.0);
     let mut drawing = Drawing::new(wide, top + side + longest * 0.72 + 30.0, title);
     drawing.text(12.0, 20.0, 14.0, "ink", Anchor::Start, 0.0, title);
-    let key = "clips with both; color: share of the row's clips that have the column's label";
+    let key = "numbers: clips with both labels; color: fraction of the row's clips with the column's label";
     drawing.text(12.0, 40.0, 11.0, "dim", Anchor::Start, 0.0, key);
     for (a, row) in counts.iter().enumerate() {
         let y = top + a as f64 * cell;
@@ -183,7 +184,7 @@ pub(super) fn cooccurrence_plot(title: &str, labels: &[String], counts: &[Vec<us
     drawing.finish()
 }
 
-/// A histogram of frames a clip: the names of the bins, and the clips in each.
+/// Returns a histogram of frames per clip: names of the bins and number of clips in each.
 pub(super) fn frame_bins(frames: &[usize]) -> (Vec<String>, Vec<Vec<usize>>) {
     let (Some(&least), Some(&most)) = (frames.iter().min(), frames.iter().max()) else { return Default::default() };
     let width = (most - least + 1).div_ceil(20).max(1);

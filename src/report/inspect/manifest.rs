@@ -1,10 +1,10 @@
-//! What a manifest holds.
+//! Description of a manifest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
-use super::Findings;
+use super::Inspection;
 use super::labels::{self, LabelSets, label_set_table};
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, Split};
@@ -12,50 +12,50 @@ use crate::report::plots;
 use crate::report::table::Table;
 use crate::report::{write, write_records};
 
-/// Missing files that are named.
-const NAMED: usize = 10;
+/// Maximum number of listed files or label pairs.
+const MAX_LISTED: usize = 10;
 
-/// Says what a manifest holds: clips, labels, splits, groups, labels a clip, frames a clip, imbalance, missing files,
-/// pictures that are no posters.
+/// Describes a manifest: clips, labels, splits, groups, labels per clip, frames per clip, imbalance, missing files, images that
+/// are probably not posters.
 ///
 /// With `out`, writes
 /// - classes.csv, classes.svg: clips of each class and split;
-/// - balance.csv: labels a clip and imbalance of each split; weights.csv: class weights by several formulas;
-/// - where clips have several labels, labels_per_clip.svg, cooccurrence.csv and .svg, and compose.csv: what resampling by
-///   label set to between 1 % and 4 % would make of the training clips;
-/// - where clips are folders of frames, frames.csv and frames.svg; where they are pictures, pictures.csv.
+/// - balance.csv: labels per clip and imbalance of each split; weights.csv: class weights by several formulas;
+/// - for multi-label manifests, labels_per_clip.svg, cooccurrence.csv and .svg, and compose.csv: the training clips before and
+///   after resampling each label set to 1 % to 4 %;
+/// - for directories of frames, frames.csv and frames.svg; for images, pictures.csv.
 ///
 /// # Errors
-/// A file cannot be written.
-pub fn inspect_manifest(manifest: &Manifest, out: Option<&Path>) -> Result<Findings> {
-    let mut findings = Findings::default();
-    let mut say = |line: std::fmt::Arguments<'_>| {
-        findings.text.write_fmt(line).expect("writing to a string cannot fail");
-        findings.text.push('\n');
+/// Returns an error if a file cannot be written.
+pub fn inspect_manifest(manifest: &Manifest, out: Option<&Path>) -> Result<Inspection> {
+    let mut inspection = Inspection::default();
+    let mut print = |line: std::fmt::Arguments<'_>| {
+        inspection.text.write_fmt(line).expect("writing to a string cannot fail");
+        inspection.text.push('\n');
     };
     let clips = &manifest.clips;
-    say(format_args!("{}: {} clips", manifest.source.display(), clips.len()));
+    print(format_args!("{}: {} clips", manifest.source.display(), clips.len()));
     for warning in &manifest.warnings {
-        say(format_args!("warning: {warning}"));
+        print(format_args!("warning: {warning}"));
     }
     let missing: Vec<_> = clips.iter().filter(|clip| !clip.file.exists()).collect();
     if !missing.is_empty() {
-        say(format_args!("files missing: {} of {}", missing.len(), clips.len()));
-        for clip in missing.iter().take(NAMED) {
-            say(format_args!("  {}: {}", clip.id, clip.file.display()));
+        print(format_args!("files missing: {} of {}", missing.len(), clips.len()));
+        for clip in missing.iter().take(MAX_LISTED) {
+            print(format_args!("  {}: {}", clip.id, clip.file.display()));
         }
     }
-    let mut labels_a_clip: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut labels_per_clip: BTreeMap<usize, usize> = BTreeMap::new();
     for clip in clips {
-        *labels_a_clip.entry(clip.labels.len()).or_default() += 1;
+        *labels_per_clip.entry(clip.labels.len()).or_default() += 1;
     }
     let counts: Vec<String> =
-        labels_a_clip.iter().map(|(labels, clips)| format!("{labels} in {clips} clips")).collect();
-    say(format_args!("labels a clip: {}", counts.join(", ")));
+        labels_per_clip.iter().map(|(labels, clips)| format!("{labels} ({clips} clips)")).collect();
+    print(format_args!("labels per clip: {}", counts.join(", ")));
     let groups: BTreeSet<&str> = clips.iter().filter_map(|clip| clip.group.as_deref()).collect();
     if !groups.is_empty() {
         let without = clips.iter().filter(|clip| clip.group.is_none()).count();
-        say(format_args!("groups: {}, clips without one: {without}", groups.len()));
+        print(format_args!("groups: {}, clips without a group: {without}", groups.len()));
     }
     let classes = manifest.classes();
     let columns = columns(manifest);
@@ -81,15 +81,15 @@ pub fn inspect_manifest(manifest: &Manifest, out: Option<&Path>) -> Result<Findi
     let clips_in: Vec<usize> =
         columns.iter().map(|&split| clips.iter().filter(|clip| clip.split == split).count()).collect();
     table.rows.push(with_sum("(clips)", &clips_in));
-    say(format_args!("\n{}", table.text()));
+    print(format_args!("\n{}", table.text()));
     for class in
         classes.iter().zip(&counts).filter_map(|(class, counts)| lacks_training(&columns, counts).then_some(class))
     {
-        say(format_args!("warning: class `{class}` has no training clip"));
+        print(format_args!("warning: class `{class}` has no training clips"));
     }
     let sizes: Vec<usize> = counts.iter().map(|counts| counts.iter().sum()).collect();
     if let (Some(&least), Some(&most)) = (sizes.iter().min(), sizes.iter().max()) {
-        say(format_args!("classes: {}, of {least} to {most} clips", classes.len()));
+        print(format_args!("classes: {}, with {least} to {most} clips", classes.len()));
     }
     let frames: Vec<(&str, usize)> =
         clips.iter().filter_map(|clip| clip.frames().map(|frames| (clip.id.as_str(), frames))).collect();
@@ -97,52 +97,52 @@ pub fn inspect_manifest(manifest: &Manifest, out: Option<&Path>) -> Result<Findi
         let mut sorted: Vec<usize> = frames.iter().map(|(_, frames)| *frames).collect();
         sorted.sort_unstable();
         let (least, most, median) = (sorted[0], sorted[sorted.len() - 1], sorted[sorted.len() / 2]);
-        say(format_args!("folders of frames: {}, of {least} to {most} frames, median {median}", sorted.len()));
+        print(format_args!("frame directories: {}, with {least} to {most} frames, median {median}", sorted.len()));
     }
     #[cfg(feature = "media")]
-    let pictures = super::pictures::look(manifest);
+    let images = super::images::check(manifest);
     #[cfg(feature = "media")]
-    pictures.iter().flat_map(|pictures| pictures.lines()).for_each(|line| say(format_args!("{line}")));
+    images.iter().flat_map(|images| images.lines()).for_each(|line| print(format_args!("{line}")));
     let training = if columns.contains(&Some(Split::Train)) {
         LabelSets::of(manifest, &classes, |clip| clip.split == Some(Split::Train))
     } else {
         LabelSets::of(manifest, &classes, |_| true)
     };
-    let together = labels::cooccurrence(&LabelSets::of(manifest, &classes, |_| true));
+    let cooccurrence = labels::cooccurrence(&LabelSets::of(manifest, &classes, |_| true));
     if !classes.is_empty() {
-        say(format_args!("\n{}", labels::balance(manifest, &classes, &columns).text()));
-        say(format_args!(
-            "max/min: the commonest label over the rarest; mean max/n: the mean of that over the labels;\n\
-             effective labels: as many equally common ones"
+        print(format_args!("\n{}", labels::balance(manifest, &classes, &columns).text()));
+        print(format_args!(
+            "max/min: ratio of the most to the least frequent label; mean max/n: mean ratio over the labels;\n\
+             effective labels: number of equally frequent labels with the same entropy"
         ));
     }
     if manifest.is_multi_label() {
         let labeled = clips.iter().filter(|clip| !clip.labels.is_empty()).count();
-        say(format_args!("\nlabels that come together most:"));
-        for pair in labels::commonest_pairs(&classes, &together, labeled, NAMED) {
-            say(format_args!("  {pair}"));
+        print(format_args!("\nmost frequent label pairs:"));
+        for pair in labels::most_frequent_pairs(&classes, &cooccurrence, labeled, MAX_LISTED) {
+            print(format_args!("  {pair}"));
         }
     }
-    let Some(out) = out else { return Ok(findings) };
+    let Some(out) = out else { return Ok(inspection) };
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let mut put = |name: &str, content: Content| -> Result<()> {
         let path = out.join(name);
         match content {
             Content::Table(table) => write_records(&path, table.records())?,
-            Content::Picture(picture) => write(&path, &picture)?,
+            Content::Figure(svg) => write(&path, &svg)?,
         }
-        findings.files.push(path);
+        inspection.files.push(path);
         Ok(())
     };
     put("classes.csv", Content::Table(table))?;
     if !classes.is_empty() {
         let title = format!("Clips per class: {} clips, {} classes", clips.len(), classes.len());
-        put("classes.svg", Content::Picture(plots::counts(&title, &classes, &names, &counts)))?;
+        put("classes.svg", Content::Figure(plots::counts(&title, &classes, &names, &counts)))?;
         put("balance.csv", Content::Table(labels::balance(manifest, &classes, &columns)))?;
         put("weights.csv", Content::Table(labels::weights(&classes, &training)))?;
     }
     if manifest.is_multi_label() {
-        let numbers: Vec<usize> = labels_a_clip.keys().copied().collect();
+        let numbers: Vec<usize> = labels_per_clip.keys().copied().collect();
         let per_split = |number: usize| {
             let of = |split: Option<Split>| {
                 clips.iter().filter(|clip| clip.split == split && clip.labels.len() == number).count()
@@ -151,34 +151,34 @@ pub fn inspect_manifest(manifest: &Manifest, out: Option<&Path>) -> Result<Findi
         };
         let stacked: Vec<Vec<usize>> = numbers.iter().map(|&number| per_split(number)).collect();
         let texts: Vec<String> = numbers.iter().map(usize::to_string).collect();
-        put("labels_per_clip.svg", Content::Picture(plots::counts("Labels per clip", &texts, &names, &stacked)))?;
-        put("cooccurrence.csv", Content::Table(labels::cooccurrence_table(&classes, &together)))?;
-        let title = format!("Labels that come together: {} clips", clips.len());
-        put("cooccurrence.svg", Content::Picture(labels::cooccurrence_plot(&title, &classes, &together)))?;
-        put("compose.csv", Content::Table(label_set_table(&labels::compose_preview(&training), &classes)))?;
+        put("labels_per_clip.svg", Content::Figure(plots::counts("Labels per clip", &texts, &names, &stacked)))?;
+        put("cooccurrence.csv", Content::Table(labels::cooccurrence_table(&classes, &cooccurrence)))?;
+        let title = format!("Label co-occurrence: {} clips", clips.len());
+        put("cooccurrence.svg", Content::Figure(labels::cooccurrence_plot(&title, &classes, &cooccurrence)))?;
+        put("compose.csv", Content::Table(label_set_table(&labels::resampling_preview(&training), &classes)))?;
     }
     #[cfg(feature = "media")]
-    if let Some(pictures) = pictures {
-        put("pictures.csv", Content::Table(pictures.table))?;
+    if let Some(images) = images {
+        put("pictures.csv", Content::Table(images.table))?;
     }
     if !frames.is_empty() {
         let mut table = Table::new(&["id", "frames"], 1);
         table.rows = frames.iter().map(|(id, frames)| vec![id.to_string(), frames.to_string()]).collect();
         put("frames.csv", Content::Table(table))?;
         let (bins, counts) = labels::frame_bins(&frames.iter().map(|(_, frames)| *frames).collect::<Vec<_>>());
-        let title = format!("Frames per clip: {} folders", frames.len());
-        put("frames.svg", Content::Picture(plots::counts(&title, &bins, &["clips".to_string()], &counts)))?;
+        let title = format!("Frames per clip: {} directories", frames.len());
+        put("frames.svg", Content::Figure(plots::counts(&title, &bins, &["clips".to_string()], &counts)))?;
     }
-    Ok(findings)
+    Ok(inspection)
 }
 
-/// What a file holds.
+/// Content of a file.
 enum Content {
     Table(Table),
-    Picture(String),
+    Figure(String),
 }
 
-/// The splits that occur, clips without one last.
+/// Returns the splits that occur; `None` (clips without a split) is last.
 fn columns(manifest: &Manifest) -> Vec<Option<Split>> {
     let present: BTreeSet<Option<Split>> = manifest.clips.iter().map(|clip| clip.split).collect();
     let (without, with): (Vec<_>, Vec<_>) = present.into_iter().partition(Option::is_none);

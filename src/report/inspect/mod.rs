@@ -1,10 +1,10 @@
-//! What a store or a manifest holds: numbers for the terminal, pictures and exports for a folder.
+//! Descriptions of stores and manifests: text for the terminal; plots, tables and exports.
 
 mod labels;
 mod manifest;
 mod npy;
 #[cfg(feature = "media")]
-mod pictures;
+mod images;
 mod projection;
 mod store;
 #[cfg(test)]
@@ -18,13 +18,13 @@ pub use npy::write_npy;
 pub use projection::{Projection, project};
 pub use store::{Export, inspect_store};
 
-/// What an inspection says and wrote.
+/// Result of an inspection.
 #[derive(Debug, Clone, Default)]
-pub struct Findings {
-    /// The text for the terminal.
+pub struct Inspection {
+    /// Text for the terminal.
     pub text: String,
-    /// Files written.
+    /// Files that were written.
     pub files: Vec<PathBuf>,
-    /// Clips that failed and are recorded in the store.
+    /// Number of failed clips that the store records.
     pub failed: usize,
 }

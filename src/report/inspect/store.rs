@@ -1,4 +1,4 @@
-//! What a store holds.
+//! Description of a store.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -6,30 +6,30 @@ use std::path::Path;
 
 use ndarray::Array2;
 
-use super::{Findings, project, write_npy};
+use super::{Inspection, project, write_npy};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::report::markdown::UNTRAINED;
 use crate::report::{plots, write, write_records};
 use crate::store::{FeatureStore, Payload, Pooling, Store};
 
-/// Rows read at once.
-const BLOCK: usize = 4096;
-/// Clips, features or failures that are named.
-const NAMED: usize = 10;
+/// Number of rows read at once.
+const BLOCK_ROWS: usize = 4096;
+/// Maximum number of listed features or failures.
+const MAX_LISTED: usize = 10;
 
-/// What is exported beside the pictures.
+/// Export format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Export {
-    /// features.npy (R, D), pooled_mean.npy and pooled_max.npy (N, D), clips.csv and rows.csv.
+    /// features.npy, shape (rows, D); pooled_mean.npy and pooled_max.npy, shape (N, D); clips.csv and rows.csv.
     Npy,
-    /// pooled.csv: id and the mean-pooled features of each clip.
+    /// pooled.csv: id and mean-pooled features of each clip.
     Csv,
 }
 
 /// Statistics of one feature over all rows.
 #[derive(Debug, Clone, Copy)]
-struct Column {
+struct ColumnStatistics {
     count: usize,
     not_finite: usize,
     mean: f64,
@@ -38,11 +38,11 @@ struct Column {
     high: f32,
 }
 
-impl Column {
+impl ColumnStatistics {
     const EMPTY: Self =
         Self { count: 0, not_finite: 0, mean: 0.0, squares: 0.0, low: f32::INFINITY, high: f32::NEG_INFINITY };
 
-    /// Welford's update.
+    /// Adds a value by Welford's algorithm.
     fn add(&mut self, value: f32) {
         if !value.is_finite() {
             self.not_finite += 1;
@@ -56,54 +56,54 @@ impl Column {
         (self.low, self.high) = (self.low.min(value), self.high.max(value));
     }
 
-    fn deviation(&self) -> f64 {
+    fn std(&self) -> f64 {
         (self.squares / self.count.max(1) as f64).sqrt()
     }
 
-    fn constant(&self) -> bool {
+    fn is_constant(&self) -> bool {
         self.count > 0 && self.low == self.high
     }
 }
 
-/// Says what a store holds; with `out`, draws the first two principal components of its mean-pooled features colored by
-/// the manifest's labels and writes features.csv (statistics of each feature), failures.csv and the export.
+/// Describes a store. With `out`, plots the first two principal components of its mean-pooled features, colored by the labels of
+/// `manifest`, and writes features.csv (statistics of each feature), failures.csv and the export.
 ///
 /// # Errors
-/// The store is damaged; or a file cannot be written; or an export is asked of a descriptor store.
+/// Returns an error if the store is corrupt, a file cannot be written, or an export of a descriptor store is requested.
 pub fn inspect_store(
     path: &Path,
     manifest: Option<&Manifest>,
     out: Option<&Path>,
     export: Option<Export>,
-) -> Result<Findings> {
+) -> Result<Inspection> {
     let store = Store::open(path)?;
-    let mut findings = Findings { failed: store.failures().len(), ..Findings::default() };
-    let mut say = |line: std::fmt::Arguments<'_>| {
-        findings.text.write_fmt(line).expect("writing to a string cannot fail");
-        findings.text.push('\n');
+    let mut inspection = Inspection { failed: store.failures().len(), ..Inspection::default() };
+    let mut print = |line: std::fmt::Arguments<'_>| {
+        inspection.text.write_fmt(line).expect("writing to a string cannot fail");
+        inspection.text.push('\n');
     };
-    describe(&mut say, &store)?;
+    describe(&mut print, &store)?;
     if let Some(out) = out {
         std::fs::create_dir_all(out).map_err(Error::io(out))?;
         if !store.failures().is_empty() {
             let header = ["id", "stage", "error"].map(String::from).to_vec();
             let rows = store.failures().iter().map(|f| vec![f.id.clone(), f.stage.clone(), f.error.clone()]);
             write_records(&out.join("failures.csv"), std::iter::once(header).chain(rows))?;
-            findings.files.push(out.join("failures.csv"));
+            inspection.files.push(out.join("failures.csv"));
         }
     }
     let Payload::Features { dim } = store.payload() else {
         if export.is_some() {
             return Err(Error::Store {
                 path: path.to_path_buf(),
-                message: "a descriptor store is not exported: make a feature store of it with kinoprobe-codebook"
+                message: "cannot export a descriptor store: convert it to a feature store with kinoprobe-codebook"
                     .into(),
             });
         }
-        return Ok(findings);
+        return Ok(inspection);
     };
     let store = FeatureStore::open(path)?;
-    let mut columns = vec![Column::EMPTY; dim];
+    let mut columns = vec![ColumnStatistics::EMPTY; dim];
     for block in blocks(&store) {
         for row in block?.outer_iter() {
             for (column, &value) in columns.iter_mut().zip(row) {
@@ -111,24 +111,24 @@ pub fn inspect_store(
             }
         }
     }
-    let mut say = |line: std::fmt::Arguments<'_>| {
-        findings.text.write_fmt(line).expect("writing to a string cannot fail");
-        findings.text.push('\n');
+    let mut print = |line: std::fmt::Arguments<'_>| {
+        inspection.text.write_fmt(line).expect("writing to a string cannot fail");
+        inspection.text.push('\n');
     };
-    statistics(&mut say, &columns, store.row_count());
-    let Some(out) = out else { return Ok(findings) };
+    statistics(&mut print, &columns, store.row_count());
+    let Some(out) = out else { return Ok(inspection) };
     let mut files = Vec::new();
     write_statistics(&out.join("features.csv"), &columns)?;
     files.push("features.csv");
     if !store.clips().is_empty() {
         let labels = labels(&store, manifest);
-        let explained = draw(&store, &labels, &out.join("projection.svg"))?;
+        let explained = plot_projection(&store, &labels, &out.join("projection.svg"))?;
         files.push("projection.svg");
-        say(format_args!(
+        print(format_args!(
             "projection: two principal components, {:.1} % + {:.1} % of the variance{}",
             100.0 * explained[0],
             100.0 * explained[1],
-            if manifest.is_none() { "; --manifest colors it by label" } else { "" }
+            if manifest.is_none() { "; color it by label with --manifest" } else { "" }
         ));
     }
     files.extend(match export {
@@ -136,26 +136,26 @@ pub fn inspect_store(
         Some(Export::Csv) => export_csv(&store, out)?,
         None => Vec::new(),
     });
-    findings.files.extend(files.into_iter().map(|file| out.join(file)));
-    Ok(findings)
+    inspection.files.extend(files.into_iter().map(|file| out.join(file)));
+    Ok(inspection)
 }
 
 fn blocks(store: &FeatureStore) -> impl Iterator<Item = Result<Array2<f32>>> + '_ {
     let rows = store.row_count();
-    (0..rows).step_by(BLOCK).map(move |start| store.features(start..rows.min(start + BLOCK)))
+    (0..rows).step_by(BLOCK_ROWS).map(move |start| store.features(start..rows.min(start + BLOCK_ROWS)))
 }
 
-fn describe(say: &mut impl FnMut(std::fmt::Arguments<'_>), store: &Store) -> Result<()> {
+fn describe(print: &mut impl FnMut(std::fmt::Arguments<'_>), store: &Store) -> Result<()> {
     let provenance = store.provenance();
     let (clips, rows) = (store.clips(), store.row_count());
     if provenance.untrained() {
-        say(format_args!("⚠ {UNTRAINED}"));
+        print(format_args!("⚠ {UNTRAINED}"));
     }
-    let what = match store.payload() {
+    let payload = match store.payload() {
         Payload::Features { dim } => format!("features, {rows} rows × {dim}"),
         Payload::Descriptors { dim } => format!("descriptors, {rows} frames, {dim} values each"),
     };
-    say(format_args!("{}: {what}, {} clips", store.path().display(), clips.len()));
+    print(format_args!("{}: {payload}, {} clips", store.path().display(), clips.len()));
     let hash: String = provenance.model_sha256.chars().take(12).collect();
     for (name, value) in [
         ("method", &provenance.method),
@@ -169,12 +169,12 @@ fn describe(say: &mut impl FnMut(std::fmt::Arguments<'_>), store: &Store) -> Res
         ("recipe", &provenance.recipe),
     ] {
         if !value.is_empty() {
-            say(format_args!("  {name:<14} {value}"));
+            print(format_args!("  {name:<14} {value}"));
         }
     }
     let video: f64 = clips.iter().map(|clip| clip.duration_seconds).sum();
     if provenance.extract_seconds > 0.0 {
-        say(format_args!(
+        print(format_args!(
             "  {:<14} {:.1} s, {:.2} clips/s",
             "extraction",
             provenance.extract_seconds,
@@ -184,66 +184,66 @@ fn describe(say: &mut impl FnMut(std::fmt::Arguments<'_>), store: &Store) -> Res
     let (frames, lengths) =
         (clips.iter().map(|clip| clip.frame_count).sum::<u64>(), clips.iter().map(|clip| clip.length));
     if let (Some(least), Some(most)) = (lengths.clone().min(), lengths.max()) {
-        say(format_args!(
-            "clips: {frames} frames, {video:.1} s; rows a clip: {least} to {most}, mean {:.1}",
+        print(format_args!(
+            "clips: {frames} frames, {video:.1} s; rows per clip: {least} to {most}, mean {:.1}",
             rows as f64 / clips.len() as f64
         ));
         let padded = store.rows()?.iter().filter(|row| row.padded).count();
-        say(format_args!("padded rows (the window was longer than the clip): {padded} of {rows}"));
+        print(format_args!("padded rows (window longer than clip): {padded} of {rows}"));
     }
     let failures = store.failures();
-    say(format_args!("failures: {}", failures.len()));
-    for failure in failures.iter().take(NAMED) {
-        say(format_args!("  {} ({}): {}", failure.id, failure.stage, failure.error));
+    print(format_args!("failures: {}", failures.len()));
+    for failure in failures.iter().take(MAX_LISTED) {
+        print(format_args!("  {} ({}): {}", failure.id, failure.stage, failure.error));
     }
-    if failures.len() > NAMED {
-        say(format_args!("  and {} more", failures.len() - NAMED));
+    if failures.len() > MAX_LISTED {
+        print(format_args!("  and {} more", failures.len() - MAX_LISTED));
     }
     Ok(())
 }
 
-fn statistics(say: &mut impl FnMut(std::fmt::Arguments<'_>), columns: &[Column], rows: usize) {
+fn statistics(print: &mut impl FnMut(std::fmt::Arguments<'_>), columns: &[ColumnStatistics], rows: usize) {
     let not_finite: usize = columns.iter().map(|column| column.not_finite).sum();
-    say(format_args!("values that are not finite: {not_finite} of {}", rows * columns.len()));
+    print(format_args!("non-finite values: {not_finite} of {}", rows * columns.len()));
     let constant: Vec<String> =
-        columns.iter().enumerate().filter(|(_, c)| c.constant()).map(|(i, _)| i.to_string()).collect();
-    let named = constant.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+        columns.iter().enumerate().filter(|(_, c)| c.is_constant()).map(|(i, _)| i.to_string()).collect();
+    let named = constant.iter().take(MAX_LISTED).cloned().collect::<Vec<_>>().join(", ");
     let named = match constant.len() {
         0 => String::new(),
-        n if n > NAMED => format!(" ({named}, …)"),
+        n if n > MAX_LISTED => format!(" ({named}, …)"),
         _ => format!(" ({named})"),
     };
-    say(format_args!("constant features: {} of {}{named}", constant.len(), columns.len()));
-    let range = |value: &dyn Fn(&Column) -> f64| {
+    print(format_args!("constant features: {} of {}{named}", constant.len(), columns.len()));
+    let range = |value: &dyn Fn(&ColumnStatistics) -> f64| {
         let values = columns.iter().filter(|column| column.count > 0).map(value);
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
     };
     if columns.iter().any(|column| column.count > 0) {
-        let (means, deviations) = (range(&|c| c.mean), range(&|c| c.deviation()));
+        let (means, deviations) = (range(&|c| c.mean), range(&|c| c.std()));
         let values = (range(&|c| f64::from(c.low)).0, range(&|c| f64::from(c.high)).1);
-        say(format_args!("values: {:.4} to {:.4}", values.0, values.1));
-        say(format_args!("means of the features: {:.4} to {:.4}", means.0, means.1));
-        say(format_args!("deviations of the features: {:.4} to {:.4}", deviations.0, deviations.1));
+        print(format_args!("values: {:.4} to {:.4}", values.0, values.1));
+        print(format_args!("feature means: {:.4} to {:.4}", means.0, means.1));
+        print(format_args!("feature standard deviations: {:.4} to {:.4}", deviations.0, deviations.1));
     }
 }
 
-fn write_statistics(path: &Path, columns: &[Column]) -> Result<()> {
+fn write_statistics(path: &Path, columns: &[ColumnStatistics]) -> Result<()> {
     let header = ["feature", "not_finite", "mean", "std", "min", "max", "constant"].map(String::from).to_vec();
     let rows = columns.iter().enumerate().map(|(i, c)| {
         let mut record = vec![i.to_string(), c.not_finite.to_string()];
         if c.count > 0 {
-            record.extend([c.mean, c.deviation()].map(|value| value.to_string()));
+            record.extend([c.mean, c.std()].map(|value| value.to_string()));
             record.extend([c.low, c.high].map(|value| value.to_string()));
         } else {
             record.extend([const { String::new() }; 4]);
         }
-        record.push(u8::from(c.constant()).to_string());
+        record.push(u8::from(c.is_constant()).to_string());
         record
     });
     write_records(path, std::iter::once(header).chain(rows))
 }
 
-/// The label of each clip of the store; several are joined by `|`.
+/// Returns the label of each clip of the store; multiple labels are joined by `|`.
 fn labels(store: &FeatureStore, manifest: Option<&Manifest>) -> Vec<Option<String>> {
     let of_id: HashMap<&str, String> = manifest
         .map(|manifest| manifest.clips.iter().map(|clip| (clip.id.as_str(), clip.labels.join("|"))).collect())
@@ -252,7 +252,7 @@ fn labels(store: &FeatureStore, manifest: Option<&Manifest>) -> Vec<Option<Strin
     store.clips().iter().map(|clip| label(&clip.id)).collect()
 }
 
-fn draw(store: &FeatureStore, labels: &[Option<String>], path: &Path) -> Result<[f64; 2]> {
+fn plot_projection(store: &FeatureStore, labels: &[Option<String>], path: &Path) -> Result<[f64; 2]> {
     let projection = project(&store.pooled(Pooling::Mean)?);
     let mut classes: Vec<String> = labels.iter().flatten().cloned().collect();
     classes.sort_by(|a, b| natord::compare(a, b).then_with(|| a.cmp(b)));

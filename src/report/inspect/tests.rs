@@ -57,26 +57,26 @@ fn manifest() -> Manifest {
 }
 
 #[test]
-fn a_store_is_described_drawn_and_exported() {
+fn store_is_described_plotted_and_exported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cnn.h5");
     store(&path);
     let out = folder.path().join("out");
-    let findings = inspect_store(&path, Some(&manifest()), Some(&out), Some(Export::Npy)).unwrap();
-    assert_eq!(findings.failed, 1);
+    let inspection = inspect_store(&path, Some(&manifest()), Some(&out), Some(Export::Npy)).unwrap();
+    assert_eq!(inspection.failed, 1);
     for part in [
         "UNTRAINED",
         "8 rows × 3, 4 clips",
-        "rows a clip: 2 to 2",
+        "rows per clip: 2 to 2",
         "clip): 4 of 8",
         "e (decode): no frame",
-        "not finite: 1 of 24",
+        "non-finite values: 1 of 24",
         "constant features: 1 of 3 (1)",
         "2.00 clips/s",
     ] {
-        assert!(findings.text.contains(part), "no {part:?} in\n{}", findings.text);
+        assert!(inspection.text.contains(part), "no {part:?} in\n{}", inspection.text);
     }
-    for file in &findings.files {
+    for file in &inspection.files {
         assert!(file.is_file(), "{}", file.display());
     }
     let npy = std::fs::read(out.join("features.npy")).unwrap();
@@ -85,7 +85,7 @@ fn a_store_is_described_drawn_and_exported() {
     assert_eq!(npy[128 + 12..128 + 16], 0f32.to_le_bytes());
     assert_eq!(std::fs::read_to_string(out.join("rows.csv")).unwrap().lines().count(), 9);
     let picture = std::fs::read_to_string(out.join("projection.svg")).unwrap();
-    assert!(picture.contains("&lt;dog&gt;") && picture.contains("without a label"), "{picture}");
+    assert!(picture.contains("&lt;dog&gt;") && picture.contains("unlabeled"), "{picture}");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn pooled_features_export_as_csv() {
 }
 
 #[test]
-fn a_descriptor_store_is_described_but_not_exported() {
+fn descriptor_store_is_described_but_not_exported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sift.h5");
     StoreWriter::create(&path, Payload::Descriptors { dim: 128 }, &Provenance::default()).unwrap().finish().unwrap();
@@ -109,17 +109,17 @@ fn a_descriptor_store_is_described_but_not_exported() {
 }
 
 #[test]
-fn a_manifest_is_counted_and_drawn() {
+fn manifest_is_described_and_plotted() {
     let folder = tempfile::tempdir().unwrap();
-    let findings = inspect_manifest(&manifest(), Some(folder.path())).unwrap();
+    let inspection = inspect_manifest(&manifest(), Some(folder.path())).unwrap();
     for part in [
         "files missing: 4 of 4",
-        "labels a clip: 0 in 1 clips, 1 in 3 clips",
+        "labels per clip: 0 (1 clips), 1 (3 clips)",
         "groups: 1",
         "column `note`",
-        "`<dog>` has no training clip",
+        "`<dog>` has no training clips",
     ] {
-        assert!(findings.text.contains(part), "no {part:?} in\n{}", findings.text);
+        assert!(inspection.text.contains(part), "no {part:?} in\n{}", inspection.text);
     }
     let table = std::fs::read_to_string(folder.path().join("classes.csv")).unwrap();
     assert_eq!(table, "class,train,val,no split,all\n<dog>,0,1,0,1\ncat,1,1,0,2\n(clips),1,2,1,4\n");
@@ -127,7 +127,7 @@ fn a_manifest_is_counted_and_drawn() {
 }
 
 #[test]
-fn several_labels_are_analyzed() {
+fn multi_label_manifest_is_analyzed() {
     let folder = tempfile::tempdir().unwrap();
     for (title, frames) in [("a", 3), ("b", 12)] {
         std::fs::create_dir(folder.path().join(title)).unwrap();
@@ -155,31 +155,31 @@ fn several_labels_are_analyzed() {
         sha256: String::new(),
     };
     let out = folder.path().join("out");
-    let findings = inspect_manifest(&manifest, Some(&out)).unwrap();
+    let inspection = inspect_manifest(&manifest, Some(&out)).unwrap();
     for part in [
-        "labels a clip: 1 in 2 clips, 2 in 3 clips",
-        "folders of frames: 2, of 3 to 12 frames, median 12",
+        "labels per clip: 1 (2 clips), 2 (3 clips)",
+        "frame directories: 2, with 3 to 12 frames, median 12",
         "train         4         1.75           3",
-        "drama + war: 2 clips, 1.25 × chance",
+        "drama + war: 2 clips, 1.25 × expected",
     ] {
-        assert!(findings.text.contains(part), "no {part:?} in\n{}", findings.text);
+        assert!(inspection.text.contains(part), "no {part:?} in\n{}", inspection.text);
     }
     let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
     assert_eq!(read("cooccurrence.csv"), "class,<action>,drama,war\n<action>,2,1,0\ndrama,1,4,2\nwar,0,2,2\n");
     assert_eq!(read("frames.csv"), "id,frames\na,3\nb,12\n");
-    // Of the four training clips 2 are war, so it weighs 4 / (3 · 2); one is action.
+    // Two of four training clips have the label war, so its weight is 4 / (3 · 2).
     assert!(read("weights.csv").contains("\nwar,2,0.5000,0.6667,0.8165,1.0000,"), "{}", read("weights.csv"));
     assert!(read("compose.csv").starts_with("labels,before,share,after,share\ndrama|war,2,50.00 %,1,"));
     for picture in ["cooccurrence.svg", "labels_per_clip.svg", "frames.svg"] {
         assert!(read(picture).starts_with("<svg"));
     }
     assert!(read("cooccurrence.svg").contains("&lt;action&gt; and drama: 1 of 2"));
-    assert_eq!(findings.files.len(), 10);
+    assert_eq!(inspection.files.len(), 10);
 }
 
 #[test]
-fn the_projection_finds_the_plane() {
-    // Points in a plane of a five-dimensional space, wider along one axis than along the other.
+fn projection_finds_plane() {
+    // Points in a plane of a five-dimensional space, with more variance along one axis.
     let (u, v) = ([0.6, 0.0, 0.8, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0, 0.0]);
     let points = Array2::from_shape_fn((40, 5), |(i, d)| {
         let angle = i as f64 * 0.7;
@@ -191,7 +191,7 @@ fn the_projection_finds_the_plane() {
     let radius = |i: usize| (projection.points[i].0 / 3.0).hypot(projection.points[i].1);
     assert!((0..40).all(|i| (radius(i) - 1.0).abs() < 0.1));
     assert_eq!(project(&points), projection);
-    // Fewer points than dimensions take another path to the same plane.
+    // Fewer points than dimensions are projected without the scatter matrix.
     let few = points.slice(ndarray::s![..4, ..]).to_owned();
     assert!((project(&few).explained.iter().sum::<f64>() - 1.0).abs() < 1e-6);
 }
