@@ -7,7 +7,7 @@ use clap::Parser;
 use kinoprobe::Result;
 use kinoprobe::classify::{RunIdentity, RunInputs, SavedModel};
 use kinoprobe::cli::{self, Outcome};
-use kinoprobe::dataset::Dataset;
+use kinoprobe::dataset::{Dataset, Task};
 use kinoprobe::evaluate::predictions::PredictionTable;
 use kinoprobe::manifest::Manifest;
 use kinoprobe::posters;

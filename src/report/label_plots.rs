@@ -19,7 +19,8 @@ pub struct Curve {
 /// Plots precision against recall: the first [`MAX_COLORED`] curves in color with a legend, the others gray behind them.
 pub fn precision_recall(title: &str, curves: &[Curve]) -> String {
     let (left, top, side) = (58.0, 48.0, 400.0);
-    let names: Vec<String> = curves.iter().take(MAX_COLORED).map(|curve| shorten(&curve.name, MAX_LABEL_CHARS + 12)).collect();
+    let names: Vec<String> =
+        curves.iter().take(MAX_COLORED).map(|curve| shorten(&curve.name, MAX_LABEL_CHARS + 12)).collect();
     let longest = names.iter().map(|name| width(name, 11.0)).fold(90.0, f64::max);
     let wide = (left + side + 60.0 + longest).max(width(title, 14.0) + 24.0);
     let mut drawing = Drawing::new(wide, top + side + 52.0, title);

@@ -39,7 +39,8 @@ const STYLE: &str = "<style>\
 pub fn viridis(value: f64) -> (String, &'static str) {
     let position = value.clamp(0.0, 1.0) * (VIRIDIS.len() - 1) as f64;
     let (low, high) = (VIRIDIS[position.floor() as usize], VIRIDIS[position.ceil() as usize]);
-    let mix = |i: usize| (f64::from(low[i]) + (f64::from(high[i]) - f64::from(low[i])) * position.fract()).round() as u8;
+    let mix =
+        |i: usize| (f64::from(low[i]) + (f64::from(high[i]) - f64::from(low[i])) * position.fract()).round() as u8;
     (format!("#{:02x}{:02x}{:02x}", mix(0), mix(1), mix(2)), if value > 0.6 { "#10151a" } else { "#ffffff" })
 }
 

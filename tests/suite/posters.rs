@@ -127,9 +127,15 @@ fn every_year_gets_a_model_that_posters_json_lists() {
     assert_model(&drawn.path("years/all"));
 
     let report = drawn.text("years/REPORT.md");
-    for part in
-        ["**⚠ DEMO", "models of the years", "model of all years", "## Resampling", "years.svg", "poster.svg", "[2001](2001/"]
-    {
+    for part in [
+        "**⚠ DEMO",
+        "models of the years",
+        "model of all years",
+        "## Resampling",
+        "years.svg",
+        "poster.svg",
+        "[2001](2001/",
+    ] {
         assert!(report.contains(part), "no {part:?} in\n{report}");
     }
     assert!(drawn.text("years/report.html").contains("<svg") && drawn.path("years/poster.svg").is_file());

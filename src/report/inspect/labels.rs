@@ -21,7 +21,8 @@ pub(super) struct LabelSets {
 impl LabelSets {
     /// Returns the label sets of the labeled clips for which `wanted` returns `true`.
     pub fn of(manifest: &Manifest, classes: &[String], wanted: impl Fn(&Clip) -> bool) -> LabelSets {
-        let index = |label: &String| classes.iter().position(|class| class == label).expect("classes contain every label");
+        let index =
+            |label: &String| classes.iter().position(|class| class == label).expect("classes contain every label");
         let labeled = manifest.clips.iter().filter(|clip| !clip.labels.is_empty() && wanted(clip));
         let sets: Vec<Vec<usize>> = labeled.map(|clip| clip.labels.iter().map(index).collect()).collect();
         let mut counts = vec![0; classes.len()];
@@ -110,7 +111,12 @@ pub(super) fn cooccurrence_table(classes: &[String], counts: &[Vec<usize>]) -> T
 }
 
 /// Returns lines with the most frequent pairs of labels and the ratio of their frequency to that of independent labels.
-pub(super) fn most_frequent_pairs(classes: &[String], counts: &[Vec<usize>], clips: usize, limit: usize) -> Vec<String> {
+pub(super) fn most_frequent_pairs(
+    classes: &[String],
+    counts: &[Vec<usize>],
+    clips: usize,
+    limit: usize,
+) -> Vec<String> {
     let mut pairs: Vec<(usize, usize)> = (0..classes.len()).flat_map(|a| (0..a).map(move |b| (b, a))).collect();
     pairs.retain(|&(a, b)| counts[a][b] > 0);
     pairs.sort_by_key(|&(a, b)| std::cmp::Reverse(counts[a][b]));

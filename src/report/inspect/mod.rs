@@ -1,10 +1,10 @@
 //! Descriptions of stores and manifests: text for the terminal; plots, tables and exports.
 
+#[cfg(feature = "media")]
+mod images;
 mod labels;
 mod manifest;
 mod npy;
-#[cfg(feature = "media")]
-mod images;
 mod projection;
 mod store;
 #[cfg(test)]
