@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{ClassifierKind, FitContext, FitOutput, FitSettings, Model, ModelMetadata, RunIdentity, SavedModel, build, predict};
+use super::{
+    ClassifierKind, FitContext, FitOutput, FitSettings, Model, ModelMetadata, RunIdentity, SavedModel, build, predict,
+};
 use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
 use crate::evaluate::multi_label::{Averages, LabelMatrix};

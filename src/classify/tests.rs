@@ -253,7 +253,12 @@ fn saved_models_are_restored_bit_for_bit() {
                 assert!(row.iter().all(|p| (0.0..=1.0).contains(p)));
             }
             let metadata = ModelMetadata {
-                identity: RunIdentity { task, classifier: kind.name().into(), method: "golden".into(), ..Default::default() },
+                identity: RunIdentity {
+                    task,
+                    classifier: kind.name().into(),
+                    method: "golden".into(),
+                    ..Default::default()
+                },
                 classes: train.classes.clone(),
                 dim: train.dim(),
                 pooling: kind.pooling(Pooling::Mean),
