@@ -8,7 +8,7 @@ use linfa_bayes::GaussianNb;
 use ndarray::{Array1, Array2, Axis};
 use serde::{Deserialize, Serialize};
 
-use super::registry::non_negative;
+use super::definition::non_negative;
 use super::standardize::check_dim;
 use super::{
     Capabilities, Classifier, ClassifierDefinition, Exporter, FitContext, FitOutput, Model, Tensor, Tensors, Trainer,

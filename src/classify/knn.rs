@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, Axis, aview1};
 use serde::{Deserialize, Serialize};
 
-use super::registry::positive;
+use super::definition::positive;
 use super::standardize::check_dim;
 use super::{
     Capabilities, Classifier, ClassifierDefinition, Exporter, FitContext, FitOutput, Model, Tensor, Tensors, Trainer,

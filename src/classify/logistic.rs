@@ -6,8 +6,8 @@ use linfa_logistic::MultiLogisticRegression;
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 
+use super::definition::{non_negative, positive};
 use super::loss::{self, Loss};
-use super::registry::{non_negative, positive};
 use super::standardize::check_dim;
 use super::{
     Capabilities, Classifier, ClassifierDefinition, Exporter, FitContext, FitOutput, Model, Tensor, Tensors, Trainer,

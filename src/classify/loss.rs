@@ -3,8 +3,8 @@
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis};
 use serde::{Deserialize, Serialize};
 
+use super::definition::non_negative;
 use super::numeric::Real;
-use super::registry::non_negative;
 use crate::dataset::Task;
 use crate::error::{Error, Result};
 

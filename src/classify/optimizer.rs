@@ -3,9 +3,9 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::definition::non_negative;
 use super::layers::Parameter;
 use super::numeric::Real;
-use super::registry::non_negative;
 
 /// Settings of the optimizer; the table `[classify.optimizer]` of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::registry::{non_negative, positive};
+use super::definition::{non_negative, positive};
 
 /// Settings of the learning-rate schedule; the table `[classify.schedule]` of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]

@@ -6,11 +6,11 @@ use rand::seq::SliceRandom;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 
+use super::definition::positive;
 use super::early_stopping::{Decision, EarlyStopping};
 use super::layers::Parameter;
 use super::loss::{Loss, LossSettings, binary_accuracy, score};
 use super::optimizer::{Optimizer, OptimizerSettings};
-use super::registry::positive;
 use super::schedule::{Schedule, ScheduleSettings};
 use super::{FitContext, Task};
 use crate::dataset::Dataset;

@@ -510,8 +510,8 @@ fn inconsistent_models_are_rejected() {
         assert!(message.contains(expected), "{message}");
     };
     assert_rejected(&|listed| listed["model_sha256"] = json!("00ff"), "was fitted to features of another network");
-    assert_rejected(&|listed| listed["years"][0]["thresholds"] = json!([0.5]), "knows 4 genres");
-    assert_rejected(&|listed| listed["labels"] = json!(["Action", "Comedy"]), "knows a genre \"Drama\"");
+    assert_rejected(&|listed| listed["years"][0]["thresholds"] = json!([0.5]), "has 4 genres");
+    assert_rejected(&|listed| listed["labels"] = json!(["Action", "Comedy"]), "has the genre \"Drama\"");
     assert_rejected(&|listed| listed["card"] = json!("huge"), "no such model card; there are tiny");
     assert_rejected(&|listed| listed["years"][1]["folder"] = json!("1999"), "1999");
     let empty = tempfile::tempdir().unwrap();

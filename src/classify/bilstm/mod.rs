@@ -8,9 +8,9 @@ use ndarray::{Array2, ArrayViewMut2, Axis, s};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 
+use super::definition::{dropout_probability, positive};
 use super::layers::{Dropout, LayerNorm, Linear, Parameter};
 use super::loss::{self, Loss};
-use super::registry::{dropout_probability, positive};
 use super::standardize::check_dim;
 use super::training::{RandomStreams, Trainable, score_name};
 use super::{

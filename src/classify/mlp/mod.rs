@@ -5,9 +5,9 @@ pub mod network;
 use ndarray::{Array2, ArrayViewMut2};
 use serde::{Deserialize, Serialize};
 
+use super::definition::{dropout_probability, positive};
 use super::layers::{BatchNorm, Dropout, Linear, Parameter};
 use super::loss::{self, Loss};
-use super::registry::{dropout_probability, positive};
 use super::standardize::check_dim;
 use super::training::{RandomStreams, Trainable, score_name};
 use super::{
