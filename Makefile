@@ -36,7 +36,7 @@ LOAD_FLAGS     ?=
 ADDR        ?= 127.0.0.1:8080
 # Duration of `fuzz`.
 SECONDS     ?= 600
-# Revision that `compare-stores` compares with, and the two folders of stores if they exist already.
+# Revision that `compare-stores` compares with, and the two directories of stores if they exist already.
 BASE        ?= HEAD~1
 
 VARIABLES := METHOD DEMO MANIFEST ROOT WEIGHTS DEVICE CLASSIFIER CLASSIFIERS SEEDS OUT EXTRACT_FLAGS CLASSIFY_FLAGS SERVE_FLAGS \
@@ -116,9 +116,9 @@ help:
 	@echo '  CLASSIFIER      name of a classifier (default: $(CLASSIFIER)); `kinoprobe-classify --help` lists them'
 	@echo '  CLASSIFIERS     classifiers of `compare` and `demo` (default: $(CLASSIFIERS))'
 	@echo '  SEEDS           number of training runs with different seeds'
-	@echo '  MANIFEST, ROOT  manifest of your clips (CSV, list, or a folder per class) and the folder its paths are relative to'
+	@echo '  MANIFEST, ROOT  manifest of your clips (CSV, list, or a directory per class) and the directory its paths are relative to'
 	@echo '  DEMO            generated clips used without MANIFEST: demo (one label per clip, the default) or demo-labels (several)'
-	@echo '  OUT             folder of the results'
+	@echo '  OUT             directory of the results'
 	@echo '  WEIGHTS         published, registry, seeded, or a file'
 	@echo '  DEVICE          auto, native, cpu, openvino, cuda, tensorrt'
 	@echo '  EXTRACT_FLAGS   additional arguments for kinoprobe-extract, for example "--frames 16"; likewise CLASSIFY_FLAGS,'
@@ -168,6 +168,8 @@ run_dir = $(RUNS)/$1$(if $(filter-out mlp,$2),-$2)
 # so sorting orders them by length.)
 run_method = $(lastword $(sort $(foreach method,$(KNOWN_METHODS),$(if $(filter $(method) $(method)-%,$1),$(method)))))
 run_classifier = $(or $(patsubst $(call run_method,$1)-%,%,$(filter-out $(call run_method,$1),$1)),mlp)
+# $(call seeds_flag,CLASSIFIER): --seeds SEEDS if the classifier supports it; deterministic classifiers reject it.
+seeds_flag = $(if $(SEEDS),$$($(BIN)classify --list-classifiers seeds | sed -n 's/^$1$$/--seeds $(SEEDS)/p'))
 
 classify: $(foreach method,$(METHODS),$(call run_dir,$(method),$(CLASSIFIER))/metrics.json)
 
@@ -176,7 +178,7 @@ compare: $(foreach method,$(METHODS),$(foreach classifier,$(CLASSIFIERS),$(call 
 
 .SECONDEXPANSION:
 $(RUNS)/%/metrics.json: $(FEATURES)/$$(call run_method,$$*).h5 pipelines/$$(call run_method,$$*).toml $(if $(SEEDS)$(CLASSIFY_FLAGS),FORCE)
-	@$(BIN)classify --features $< $(data) --recipe $(word 2,$^) --out $(@D) --classifier $(call run_classifier,$*) $(addprefix --seeds ,$(SEEDS)) $(CLASSIFY_FLAGS)
+	@$(BIN)classify --features $< $(data) --recipe $(word 2,$^) --out $(@D) --classifier $(call run_classifier,$*) $(call seeds_flag,$(call run_classifier,$*)) $(CLASSIFY_FLAGS)
 
 inspect: $(METHODS:%=$(FEATURES)/%.h5)
 	@for method in $(METHODS); do $(BIN)inspect $(FEATURES)/$$method.h5 $(data) --out $(RUNS)/$$method/inspect; done
@@ -185,14 +187,14 @@ demo: compare
 	@echo
 	@echo 'HDF5 stores (open with h5py, HDFView or h5web):'
 	@for method in $(METHODS); do echo "  $(FEATURES)/$$method.h5"; done
-	@echo 'reports and plots, one folder per run:'
+	@echo 'reports and plots, one directory per run:'
 	@for method in $(METHODS); do echo "  $(RUNS)/$$method/REPORT.md"; done
 	@echo "comparison: $(RUNS)/comparison/report.html"
 
 # Posters -------------------------------------------------------------------------------------------------------------
 DEMO_POSTERS := demo/posters/manifest.csv
 POSTERS_OUT   = $(if $(filter $(DEMO_POSTERS),$(MANIFEST)),demo/posters,$(OUT))
-# Holds the folder of the models trained last, for `make serve`.
+# Holds the directory of the models trained last, for `make serve`.
 LAST_MODELS  := .last-posters
 
 posters: weights $(if $(IS_DEMO),require-manifest)
@@ -203,7 +205,7 @@ posters: weights $(if $(IS_DEMO),require-manifest)
 	@echo "report: $(POSTERS_OUT)/runs/posters/report.html; serve the models with: make serve"
 
 require-manifest:
-	@echo 'posters: MANIFEST is missing: run make posters MANIFEST=posters.csv ROOT=folder of the images, or make demo-posters' >&2; exit 2
+	@echo 'posters: MANIFEST is missing: run make posters MANIFEST=posters.csv ROOT=directory of the images, or make demo-posters' >&2; exit 2
 
 demo-posters: build
 	@$(BIN)demo --out $(dir $(DEMO_POSTERS)) --posters

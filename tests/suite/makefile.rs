@@ -85,7 +85,8 @@ fn a_sift_recipe_is_extracted_in_two_stages() {
             "codebook --descriptors out/features/sift-256.descriptors.h5 --manifest clips.csv --root clips \
              --recipe pipelines/sift-256.toml --out out/features/sift-256.h5",
             "classify --features out/features/sift-256.h5 --manifest clips.csv --root clips \
-             --recipe pipelines/sift-256.toml --out out/runs/sift-256-any --classifier any --seeds 3 --epochs 5",
+             --recipe pipelines/sift-256.toml --out out/runs/sift-256-any --classifier any \
+             $(target/release/kinoprobe-classify --list-classifiers seeds | sed -n 's/^any$/--seeds 3/p') --epochs 5",
         ]
     );
 }
