@@ -55,7 +55,9 @@ exec unshare --mount --propagation private bash -euc '
     mount -o remount,bind,ro "$root/opt/rust"
     mount --rbind /dev "$root/dev"
     mount -t proc proc "$root/proc"
+    certificates=/etc/ssl/certs/ca-certificates.crt
     exec env --ignore-environment HOME=/root LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive CARGO_TARGET_DIR=/root/target \
+        SSL_CERT_FILE=$certificates PIP_CERT=$certificates ${http_proxy:+http_proxy=$http_proxy} ${https_proxy:+https_proxy=$https_proxy} \
         PATH=/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
         chroot "$root" sh -euc '\''
             # The prerequisites that README.md names; setup/native.sh installs the others.
