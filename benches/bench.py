@@ -363,7 +363,7 @@ def line(r):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clips-from", required=True, help="folder with manifest.csv, as written by kinoprobe-demo")
+    parser.add_argument("--clips-from", required=True, help="directory with manifest.csv, as written by kinoprobe-demo")
     parser.add_argument("--stages", default=",".join(STAGES), help="comma-separated subset of " + " ".join(STAGES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clips", type=int, default=24)
@@ -372,7 +372,7 @@ def main():
     parser.add_argument("--calibrate", action="store_true", help="only measure which configuration of the peer is the fastest")
     parser.add_argument("--torch", action="store_true", help="PyTorch is installed: run the stages mlp and bilstm")
     parser.add_argument("--torchvision", action="store_true", help="the peer transforms frames with torchvision, which is slower than its own transforms")
-    parser.add_argument("--binaries", help="folder of the kinoprobe binaries")
+    parser.add_argument("--binaries", help="directory of the kinoprobe binaries")
     arguments = parser.parse_args()
     arguments.stages = arguments.stages.replace(",", " ").split()
     unknown = set(arguments.stages) - set(STAGES)

@@ -56,8 +56,8 @@ else
     libraries=$(dirname "$(find /usr/lib /usr/local/lib -name 'libopencv_core.so' 2>/dev/null | head -1)")
     headers=$(dirname "$(dirname "$(find /usr/include /usr/local/include -path '*opencv2/core.hpp' 2>/dev/null | head -1)")")
     [ -d "$libraries" ] && [ -d "$headers" ] || { log "OpenCV is installed, but its libraries or headers are not in /usr or /usr/local: install pkg-config's opencv4.pc"; exit 1; }
-    # Debian installs the generated opencv_modules.hpp in a folder per architecture.
-    for folder in /usr/include/*/opencv4; do [ -d "$folder" ] && headers="$headers,$folder"; done
+    # Debian installs the generated opencv_modules.hpp in a directory per architecture.
+    for directory in /usr/include/*/opencv4; do [ -d "$directory" ] && headers="$headers,$directory"; done
     wanted="# Written by setup/native.sh: paths of this machine's OpenCV.
 [env]
 OPENCV_LINK_LIBS = \"opencv_features2d,opencv_imgproc,opencv_flann,opencv_core\"

@@ -26,8 +26,8 @@ wheels, third_party = map(pathlib.Path, sys.argv[1:])
 # Parts of OpenVINO that are not needed to run ONNX files on a CPU.
 unwanted = ("pybind11", "_gpu_plugin", "_npu_plugin", "_gguf_", "_jax_", "_paddle_", "_pytorch_", "_tensorflow_")
 for wheel in sorted(wheels.glob("*.whl")):
-    folder = third_party / wheel.name.split("-")[0].replace("_", "-")
-    fresh = folder.with_suffix(".new")
+    directory = third_party / wheel.name.split("-")[0].replace("_", "-")
+    fresh = directory.with_suffix(".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     with zipfile.ZipFile(wheel) as archive:
@@ -36,7 +36,7 @@ for wheel in sorted(wheels.glob("*.whl")):
             library = ".so" in file and (file.startswith("lib")) and not any(part in file for part in unwanted)
             if library or "LICENSE" in file.upper() or "third-party" in file.lower():
                 (fresh / file).write_bytes(archive.read(name))
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    shutil.rmtree(directory, ignore_errors=True)
+    fresh.rename(directory)
 PYTHON
 cp "$pins" "$stamp"

@@ -24,13 +24,13 @@ pub struct FileCounts {
     pub kept: usize,
 }
 
-/// Creates `folder`, and empties it if the stamp file in `out` differs from `stamp`, which describes the settings.
-fn prepare_folder(out: &Path, folder: &Path, stamp: &str) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+/// Creates `directory`, and empties it if the stamp file in `out` differs from `stamp`, which describes the settings.
+fn prepare_directory(out: &Path, directory: &Path, stamp: &str) -> Result<()> {
+    std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
     let stamp_file = out.join(DEMO_MARKER);
     if std::fs::read_to_string(&stamp_file).unwrap_or_default() != stamp {
-        std::fs::remove_dir_all(folder).map_err(Error::io(folder))?;
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        std::fs::remove_dir_all(directory).map_err(Error::io(directory))?;
+        std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
         std::fs::write(&stamp_file, stamp).map_err(Error::io(&stamp_file))?;
     }
     Ok(())

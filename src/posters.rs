@@ -1,6 +1,6 @@
-//! Sets of genre models for posters, one per year, in a folder with `posters.json`.
+//! Sets of genre models for posters, one per year, in a directory with `posters.json`.
 //!
-//! Each model is a subfolder with the files of a run. [`years`] selects the clips of each year's model, and [`heads`] scores
+//! Each model is a subdirectory with the files of a run. [`years`] selects the clips of each year's model, and [`heads`] scores
 //! images with the models.
 
 pub mod heads;
@@ -19,7 +19,7 @@ use crate::evaluate::{Predictions, SplitMetrics};
 
 pub use heads::{Head, PosterModels, Scores};
 
-/// File name in the folder of a set of models.
+/// File name in the directory of a set of models.
 pub const FILE: &str = "posters.json";
 /// Format and format version of the file.
 const FORMAT: (&str, u32) = ("kinoprobe-posters", 1);
@@ -54,7 +54,7 @@ impl Default for MinClips {
     }
 }
 
-/// The contents of posters.json: the models of a folder and the features they read.
+/// The contents of posters.json: the models of a directory and the features they read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Posters {
     /// `kinoprobe-posters`.
@@ -85,8 +85,8 @@ pub struct Posters {
 pub struct YearModel {
     /// The year.
     pub year: i32,
-    /// Folder of the run, relative to that of posters.json.
-    pub folder: String,
+    /// Directory of the run, relative to that of posters.json.
+    pub directory: String,
     /// Score thresholds of the C labels, tuned on the validation clips of the year; 0.5 for labels without validation clips.
     pub thresholds: Vec<f32>,
     /// Number of labeled clips of each split. Training clips are those of the window.
@@ -98,8 +98,8 @@ pub struct YearModel {
 /// The model for all clips.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OverallModel {
-    /// Folder of the run, relative to that of posters.json.
-    pub folder: String,
+    /// Directory of the run, relative to that of posters.json.
+    pub directory: String,
     /// Score thresholds of the C labels, tuned on all validation clips.
     pub thresholds: Vec<f32>,
 }
@@ -132,7 +132,7 @@ impl Posters {
         }
     }
 
-    /// Reads the posters.json of the folder `dir`.
+    /// Reads the posters.json of the directory `dir`.
     ///
     /// # Errors
     /// Returns an error if the file is missing, is not JSON, or has another format or version.
@@ -151,7 +151,7 @@ impl Posters {
         Ok(posters)
     }
 
-    /// Writes posters.json to the folder `dir` atomically (temporary file and rename).
+    /// Writes posters.json to the directory `dir` atomically (temporary file and rename).
     ///
     /// # Errors
     /// Returns an error if the file cannot be written.
@@ -189,34 +189,34 @@ mod tests {
 
     #[test]
     fn written_files_have_the_documented_layout() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let set = Posters {
             identity: RunIdentity { method: "effnet".into(), task: Task::MultiLabel, ..RunIdentity::default() },
             labels: vec!["Action".into()],
             by: By::Year,
             years: vec![YearModel {
                 year: 2004,
-                folder: "2004".into(),
+                directory: "2004".into(),
                 thresholds: vec![0.5],
                 clips: Clips { train: 40, val: 5, test: 5 },
                 metrics: BTreeMap::from([("map".into(), 0.5)]),
             }],
             ..Posters::new()
         };
-        set.write(folder.path()).unwrap();
-        assert_eq!(Posters::read(folder.path()).unwrap(), set);
+        set.write(directory.path()).unwrap();
+        assert_eq!(Posters::read(directory.path()).unwrap(), set);
         let json: serde_json::Value =
-            serde_json::from_str(&std::fs::read_to_string(folder.path().join(FILE)).unwrap()).unwrap();
+            serde_json::from_str(&std::fs::read_to_string(directory.path().join(FILE)).unwrap()).unwrap();
         let expected = serde_json::json!({
             "format": "kinoprobe-posters", "format_version": 1, "task": "multi-label", "method": "effnet", "classifier": "",
             "untrained": false, "weights": "", "model": "", "model_sha256": "", "provider": "", "card": "", "demo": false, "labels": ["Action"], "by": "year", "window": null,
-            "years": [{"year": 2004, "folder": "2004", "thresholds": [0.5], "clips": {"train": 40, "val": 5, "test": 5},
+            "years": [{"year": 2004, "directory": "2004", "thresholds": [0.5], "clips": {"train": 40, "val": 5, "test": 5},
                        "metrics": {"map": 0.5}}],
             "overall": null
         });
         assert_eq!(json, expected);
-        Posters { format_version: 2, ..set }.write(folder.path()).unwrap();
-        let error = Posters::read(folder.path()).unwrap_err().to_string();
+        Posters { format_version: 2, ..set }.write(directory.path()).unwrap();
+        let error = Posters::read(directory.path()).unwrap_err().to_string();
         assert!(error.contains("version 2, not `kinoprobe-posters` version 1"), "{error}");
     }
 }

@@ -33,7 +33,7 @@ pub struct Recipe {
     /// The classifier and its training.
     #[serde(default)]
     pub classify: Classify,
-    /// Files of a run; set in the recipe of a run's folder, so that the run can be repeated from this file alone.
+    /// Files of a run; set in the recipe of a run's directory, so that the run can be repeated from this file alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunFiles>,
 }
@@ -46,10 +46,10 @@ pub struct RunFiles {
     pub features: PathBuf,
     /// Manifest.
     pub manifest: PathBuf,
-    /// Folder that the paths of the manifest are relative to, if given.
+    /// Directory that the paths of the manifest are relative to, if given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
-    /// Folder of the results.
+    /// Directory of the results.
     pub out: PathBuf,
     /// Seed of the split, for a manifest without splits.
     pub split_seed: u64,
@@ -87,7 +87,7 @@ impl Recipe {
         let mut methods: Vec<String> = names.collect();
         methods.sort();
         let message = match methods.is_empty() {
-            true => "no such recipe: run kinoprobe in its source folder, or name a file with --recipe".to_string(),
+            true => "no such recipe: run kinoprobe in its source directory, or name a file with --recipe".to_string(),
             false => format!("no such recipe: --method is one of {}, or name a file with --recipe", methods.join(", ")),
         };
         Err(Error::Config { path, message })

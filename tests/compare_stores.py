@@ -2,7 +2,7 @@
 
     compare_stores.py --base REV [--head REV]    the demo stores of two revisions: each is checked out into a worktree below
                                                  target/compare-stores, built, and runs `make features`
-    compare_stores.py FOLDER FOLDER              the stores (*.h5) of two folders
+    compare_stores.py DIRECTORY DIRECTORY              the stores (*.h5) of two directories
 
 Prints one line per dataset and attribute. Every dataset must have the same type, shape and bytes, and every attribute the same
 value, except for attributes that depend on the version, the time or the device (IGNORED, and --ignore). Exit code: 0 if the stores
@@ -79,14 +79,14 @@ def magnitude(left, right):
     return f": {np.count_nonzero(left != right)} elements, by at most {np.nanmax(np.abs(left - right)):.3g}"
 
 
-def compare_folders(base, head, ignored):
-    """Compares the stores of two folders and returns the number of differences."""
-    names = sorted({file.name for folder in (base, head) for file in folder.glob("*.h5")})
+def compare_directories(base, head, ignored):
+    """Compares the stores of two directories and returns the number of differences."""
+    names = sorted({file.name for directory in (base, head) for file in directory.glob("*.h5")})
     if not names:
         fail(f"{base} and {head} contain no stores (*.h5)")
     differences = 0
     for name in names:
-        missing = [str(folder) for folder in (base, head) if not (folder / name).is_file()]
+        missing = [str(directory) for directory in (base, head) if not (directory / name).is_file()]
         if missing:
             print(f"DIFFERS  {name}: missing in {missing[0]}")
             differences += 1
@@ -98,7 +98,7 @@ def compare_folders(base, head, ignored):
 
 
 def extract(revision, name):
-    """Checks out and builds a revision, runs its `make features`, and returns the folder of the stores."""
+    """Checks out and builds a revision, runs its `make features`, and returns the directory of the stores."""
     tree = WORK / name
     commit = subprocess.run(["git", "rev-parse", "--verify", "--quiet", revision + "^{commit}"], cwd=ROOT, capture_output=True, text=True)
     if commit.returncode != 0:
@@ -111,18 +111,18 @@ def extract(revision, name):
     for downloads in ("third_party", "models/downloads"):
         if (ROOT / downloads).is_dir():
             shutil.copytree((ROOT / downloads).resolve(), tree / downloads, copy_function=os.link)
-    # One target folder for both revisions, so that dependencies are compiled once.
+    # One target directory for both revisions, so that dependencies are compiled once.
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
     print(f"extracting the demo's features at {revision} ({commit.stdout[:9]}) in {tree}", file=sys.stderr)
     run(["make", "--no-print-directory", "features"], tree, CARGO_TARGET_DIR=str(target))
     return tree / "demo" / "features"
 
 
-def run(command, folder, **variables):
+def run(command, directory, **variables):
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "MAKELEVEL")}
-    status = subprocess.run([str(part) for part in command], cwd=folder, env=environment | variables, stdout=sys.stderr).returncode
+    status = subprocess.run([str(part) for part in command], cwd=directory, env=environment | variables, stdout=sys.stderr).returncode
     if status != 0:
-        fail(f"{' '.join(map(str, command))} in {folder} failed with exit code {status}")
+        fail(f"{' '.join(map(str, command))} in {directory} failed with exit code {status}")
 
 
 def fail(message):
@@ -132,18 +132,18 @@ def fail(message):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="*", type=pathlib.Path, metavar="FOLDER", help="two folders of stores")
+    parser.add_argument("directories", nargs="*", type=pathlib.Path, metavar="DIRECTORY", help="two directories of stores")
     parser.add_argument("--base", metavar="REV", help="revision to compare with")
     parser.add_argument("--head", metavar="REV", default="HEAD", help="revision to compare (default: HEAD)")
     parser.add_argument("--ignore", metavar="ATTRIBUTE", action="append", default=[], help="further attribute to ignore; may be repeated")
     arguments = parser.parse_args()
-    if (len(arguments.folders) == 2) == (arguments.base is not None) or len(arguments.folders) not in (0, 2):
-        parser.error("give two folders, or --base REV")
-    base, head = arguments.folders or (extract(arguments.base, "base"), extract(arguments.head, "head"))
-    for folder in (base, head):
-        if not folder.is_dir():
-            fail(f"{folder} is not a folder")
-    raise SystemExit(1 if compare_folders(base, head, IGNORED | set(arguments.ignore)) else 0)
+    if (len(arguments.directories) == 2) == (arguments.base is not None) or len(arguments.directories) not in (0, 2):
+        parser.error("give two directories, or --base REV")
+    base, head = arguments.directories or (extract(arguments.base, "base"), extract(arguments.head, "head"))
+    for directory in (base, head):
+        if not directory.is_dir():
+            fail(f"{directory} is not a directory")
+    raise SystemExit(1 if compare_directories(base, head, IGNORED | set(arguments.ignore)) else 0)
 
 
 if __name__ == "__main__":

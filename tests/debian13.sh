@@ -5,7 +5,7 @@
 # Environment:
 #   REVISION=HEAD                           revision to check out
 #   SUITE=trixie                            another Debian release
-#   CHROOT=/var/tmp/kinoprobe-$SUITE        folder of the chroot, which is kept for the next run; remove it to start over
+#   CHROOT=/var/tmp/kinoprobe-$SUITE        directory of the chroot, which is kept for the next run; remove it to start over
 #   MIRROR                                  Debian mirror (default: the one that this system's apt uses)
 #
 # The system's packages come from the mirror. The Rust toolchain and the downloaded crates are those of this machine.
@@ -42,7 +42,7 @@ cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 rm -rf "$root/src"
 mkdir -p "$root/src" "$root/opt/rust" "$root/root/.cargo"
 git archive "${REVISION:-HEAD}" | tar --extract --touch --directory "$root/src"
-# Crates are copied, because Cargo writes into this folder.
+# Crates are copied, because Cargo writes into this directory.
 if [ -d "$cargo_home/registry" ]; then
     mkdir -p "$root/root/.cargo/registry"
     for part in cache index; do cp -ru "$cargo_home/registry/$part" "$root/root/.cargo/registry/"; done

@@ -38,9 +38,9 @@ def load_session(path, threads):
 
 network = load_session(arguments.onnx, CORES)
 network_input = network.get_inputs()[0].name
-models = [(year["year"], year["thresholds"], load_session(arguments.models / year["folder"] / "model.onnx", 1)) for year in posters["years"]]
+models = [(year["year"], year["thresholds"], load_session(arguments.models / year["directory"] / "model.onnx", 1)) for year in posters["years"]]
 overall = posters["overall"]
-overall = overall and (None, overall["thresholds"], load_session(arguments.models / overall["folder"] / "model.onnx", 1))
+overall = overall and (None, overall["thresholds"], load_session(arguments.models / overall["directory"] / "model.onnx", 1))
 labels = posters["labels"]
 
 

@@ -25,7 +25,7 @@ Examples:
   kinoprobe-classify --features features/cnn.h5 --manifest clips.csv --out runs/cnn-logistic --classifier logistic
   kinoprobe-classify --features features/clip.h5 --manifest clips.csv --out runs/clip --classifier bilstm --loss asymmetric
   kinoprobe-classify --recipe runs/cnn/recipe.toml
-      repeats a run: its recipe names its files; --out selects another folder
+      repeats a run: its recipe names its files; --out selects another directory
   kinoprobe-classify --features features/effnet.h5 --manifest posters.csv --recipe pipelines/posters.toml --out runs/posters
       one model per year of the manifest and one for all; --window 10 trains on decades, --by none trains one for all only
   kinoprobe-classify --features features/sift.h5 --manifest clips/ --out runs/sift --seeds 5 --learning-rate 0.003
@@ -34,20 +34,20 @@ Settings come from pipelines/METHOD.toml, where METHOD is that of the store, or 
 that the classifier does not support is an error.
 Writes model.safetensors and model.onnx, predictions.csv, submission.csv (clips without a label), metrics.json, curves, tensorboard/,
 confusion matrices, per_class.csv, recipe.toml, REPORT.md, and manifest.csv if the split was drawn here. --by writes such
-a folder for every model, and posters.json, years.csv, REPORT.md and report.html above them.
+a directory for every model, and posters.json, years.csv, REPORT.md and report.html above them.
 
 {}", cli::EXIT_CODES))]
 struct Arguments {
     /// Feature store.
     #[arg(long, value_name = "F.h5", required_unless_present_any = ["recipe", "list_classifiers"])]
     features: Option<PathBuf>,
-    /// Manifest: CSV, folder per class, or list; its ids are those of the store.
+    /// Manifest: CSV, directory per class, or list; its ids are those of the store.
     #[arg(long, value_name = "F", required_unless_present_any = ["recipe", "list_classifiers"])]
     manifest: Option<PathBuf>,
-    /// Folder that the paths of the manifest are relative to.
+    /// Directory that the paths of the manifest are relative to.
     #[arg(long, value_name = "D")]
     root: Option<PathBuf>,
-    /// Output folder.
+    /// Output directory.
     #[arg(long, value_name = "D", required_unless_present_any = ["recipe", "list_classifiers"])]
     out: Option<PathBuf>,
     /// Recipe instead of pipelines/METHOD.toml; the recipe of a run also names the files of the run.

@@ -24,10 +24,10 @@ struct Arguments {
     /// Descriptor store by `kinoprobe-extract --method sift`
     #[arg(long)]
     descriptors: PathBuf,
-    /// The clips and their splits: a CSV, a folder per class, or a list
+    /// The clips and their splits: a CSV, a directory per class, or a list
     #[arg(long)]
     manifest: PathBuf,
-    /// Root folder of the paths in the manifest [default: the manifest's folder]
+    /// Root directory of the paths in the manifest [default: the manifest's directory]
     #[arg(long)]
     root: Option<PathBuf>,
     /// The feature store to write, usually features/sift.h5

@@ -15,7 +15,7 @@ use kinoprobe::demo::posters::{self, PosterSettings};
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-demo", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
-    /// The folder to write: manifest.csv, and clips/ with attributes.csv (texture and motion of each clip), or posters/
+    /// The directory to write: manifest.csv, and clips/ with attributes.csv (texture and motion of each clip), or posters/
     #[arg(long)]
     out: PathBuf,
     /// Number of clips per class

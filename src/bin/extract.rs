@@ -27,10 +27,10 @@ struct Arguments {
     /// Recipe file, instead of pipelines/METHOD.toml
     #[arg(long)]
     recipe: Option<PathBuf>,
-    /// The clips: a CSV (id,path,label[,split,group,start,end]), a folder per class, or a list of paths
+    /// The clips: a CSV (id,path,label[,split,group,start,end]), a directory per class, or a list of paths
     #[arg(long)]
     manifest: PathBuf,
-    /// Root folder of the paths in the manifest [default: the manifest's folder]
+    /// Root directory of the paths in the manifest [default: the manifest's directory]
     #[arg(long)]
     root: Option<PathBuf>,
     /// The store to write, usually features/METHOD.h5
@@ -46,7 +46,7 @@ struct Arguments {
     /// Device that runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto selects the fastest available one
     #[arg(long, default_value = "auto")]
     device: Device,
-    /// Folder of the model cards
+    /// Directory of the model cards
     #[arg(long, default_value = "models")]
     models: PathBuf,
     /// Number of decode threads [default: depends on the number of cores and the device]

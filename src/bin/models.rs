@@ -24,7 +24,7 @@ The variables http_proxy, https_proxy, all_proxy, no_proxy and SSL_CERT_FILE are
 struct Arguments {
     #[command(subcommand)]
     command: Command,
-    /// Folder of the model cards, downloads and converted files
+    /// Directory of the model cards, downloads and converted files
     #[arg(long, global = true, default_value = "models", value_name = "DIR")]
     models: PathBuf,
     /// Do not show progress
@@ -66,24 +66,24 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Arguments { command, models: folder, quiet } = Arguments::parse();
+    let Arguments { command, models: directory, quiet } = Arguments::parse();
     let cancel = cli::catch_interrupts();
     let progress = TerminalProgress::new("models", ProgressMode::from_quiet(quiet));
     cli::run("models", || {
         match command {
-            Command::List => print!("{}", inventory::table(&folder)?),
+            Command::List => print!("{}", inventory::table(&directory)?),
             Command::Fetch { name, weights, precision } => {
-                let card = Card::load(&folder, &name)?;
+                let card = Card::load(&directory, &name)?;
                 let model = models::prepare(&card, &weights, precision, &progress, &cancel)?;
                 let warning = if model.untrained { ", UNTRAINED" } else { "" };
                 println!("{}  {} ({} weights{warning})", model.sha256, model.onnx.display(), model.weights);
             }
             Command::Convert { checkpoint, card, out } => {
-                models::convert(&Card::load(&folder, &card)?, &checkpoint, &out)?;
+                models::convert(&Card::load(&directory, &card)?, &checkpoint, &out)?;
                 println!("{}", out.display());
             }
             Command::Verify { name } => {
-                let checks = inventory::verify(&Card::load(&folder, &name)?)?;
+                let checks = inventory::verify(&Card::load(&directory, &name)?)?;
                 checks.iter().for_each(|check| println!("{check}"));
                 let failed = checks.iter().filter(|check| check.failure.is_some()).count();
                 anyhow::ensure!(failed == 0, "{failed} of {} checks of {name} failed", checks.len());

@@ -24,7 +24,7 @@ struct Arguments {
     /// The clips, as for kinoprobe-extract
     #[arg(long)]
     manifest: Option<PathBuf>,
-    /// Root folder of the paths in the manifest [default: the manifest's folder]
+    /// Root directory of the paths in the manifest [default: the manifest's directory]
     #[arg(long, requires = "manifest")]
     root: Option<PathBuf>,
     /// The list to write
@@ -42,7 +42,7 @@ struct Arguments {
     /// Device that runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto selects the fastest available one
     #[arg(long, default_value = "auto")]
     device: Device,
-    /// Folder of the model cards
+    /// Directory of the model cards
     #[arg(long, default_value = "models")]
     models: PathBuf,
     /// Print only warnings, failures and the summary

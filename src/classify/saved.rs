@@ -59,14 +59,14 @@ pub struct SavedModel {
     pub model: Box<dyn Model>,
 }
 
-/// File names in a run's folder.
+/// File names in a run's directory.
 const TENSORS_FILE: &str = "model.safetensors";
 const ONNX_FILE: &str = "model.onnx";
 /// Key of [`ModelMetadata`] in the metadata of the safetensors file.
 const METADATA_KEY: &str = "kinoprobe";
 
 impl SavedModel {
-    /// Writes `model.safetensors` and `model.onnx` to the folder `dir`, which is created if it does not exist.
+    /// Writes `model.safetensors` and `model.onnx` to the directory `dir`, which is created if it does not exist.
     ///
     /// # Errors
     /// Returns an error if a file cannot be written.
@@ -94,7 +94,7 @@ impl SavedModel {
         std::fs::write(&path, bytes).map_err(Error::io(&path))
     }
 
-    /// Reads the model of a run's folder.
+    /// Reads the model of a run's directory.
     ///
     /// # Errors
     /// Returns an error if the file is missing, damaged, or was not written by kinoprobe.

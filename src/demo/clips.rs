@@ -10,7 +10,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::encoder::{Codec, Encoder};
 use super::scene::{Overlay, SIZE, Scene};
-use super::{FileCounts, create_missing, prepare_folder, split_of, write_if_changed};
+use super::{FileCounts, create_missing, prepare_directory, split_of, write_if_changed};
 use crate::error::{Error, Result};
 use crate::progress::ProgressSink;
 
@@ -26,7 +26,7 @@ const FPS: u32 = 25;
 /// Settings of [`make`].
 #[derive(Debug, Clone)]
 pub struct ClipSettings {
-    /// The folder to write: `manifest.csv`, `attributes.csv` and `clips/`.
+    /// The directory to write: `manifest.csv`, `attributes.csv` and `clips/`.
     pub out: PathBuf,
     /// Number of clips per class, at least 6. Of every six, one is for validation and one for test.
     pub clips: usize,
@@ -48,14 +48,14 @@ pub struct ClipSummary {
 /// Creates the clips and their manifest. Clips of an earlier run with the same settings are kept.
 ///
 /// # Errors
-/// Returns an error if the folder cannot be written, or if libavcodec has neither an H.264 nor an MPEG-4 encoder.
+/// Returns an error if the directory cannot be written, or if libavcodec has neither an H.264 nor an MPEG-4 encoder.
 pub fn make(settings: &ClipSettings, progress: &dyn ProgressSink) -> Result<ClipSummary> {
-    let folder = settings.out.join("clips");
-    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    let codec = Codec::available(&folder)?;
+    let directory = settings.out.join("clips");
+    std::fs::create_dir_all(&directory).map_err(Error::io(&directory))?;
+    let codec = Codec::available(&directory)?;
     let overlays = if settings.multi_label { " overlays" } else { "" };
     let stamp = format!("2 seed={} codec={}{overlays}\n", settings.seed, codec.name());
-    prepare_folder(&settings.out, &folder, &stamp)?;
+    prepare_directory(&settings.out, &directory, &stamp)?;
     let mut jobs = Vec::new();
     for texture in 0..TEXTURES.len() {
         for motion in 0..MOTIONS.len() {
@@ -66,7 +66,7 @@ pub fn make(settings: &ClipSettings, progress: &dyn ProgressSink) -> Result<Clip
                         settings.seed.wrapping_add(1).wrapping_mul(0xD1B5_4A32_D192_ED03) ^ job.number(),
                     ));
                 }
-                job.file = folder.join(format!("{}.mp4", job.id()));
+                job.file = directory.join(format!("{}.mp4", job.id()));
                 jobs.push(job);
             }
         }

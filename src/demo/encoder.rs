@@ -22,11 +22,11 @@ pub(super) enum Codec {
 }
 
 impl Codec {
-    /// Returns the first codec that this machine's libavcodec can encode. `folder` is named in the error.
-    pub(super) fn available(folder: &Path) -> Result<Self> {
+    /// Returns the first codec that this machine's libavcodec can encode. `directory` is named in the error.
+    pub(super) fn available(directory: &Path) -> Result<Self> {
         let has = |codec: &Self| encoder::find_by_name(codec.encoder()).is_some();
         [Codec::H264, Codec::Mpeg4].into_iter().find(has).ok_or_else(|| Error::Media {
-            path: folder.to_path_buf(),
+            path: directory.to_path_buf(),
             message: "this libavcodec can encode neither H.264 nor MPEG-4: install one with x264".into(),
         })
     }
@@ -195,9 +195,9 @@ mod tests {
 
     #[test]
     fn all_encoded_frames_are_decoded() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for codec in [Codec::H264, Codec::Mpeg4] {
-            let file = folder.path().join(codec.encoder()).with_extension("mp4");
+            let file = directory.path().join(codec.encoder()).with_extension("mp4");
             let mut encoder = Encoder::create(&file, codec, (64, 48), 10).unwrap();
             let color = |frame: u8| [20 * frame, 200 - 10 * frame, 90];
             for frame in 0..8 {

@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::canvas::{self, SIZE};
-use super::{FileCounts, create_missing, prepare_folder, split_of, write_if_changed};
+use super::{FileCounts, create_missing, prepare_directory, split_of, write_if_changed};
 use crate::error::{Error, Result};
 use crate::media::{BgrImage, jpeg};
 use crate::progress::ProgressSink;
@@ -28,7 +28,7 @@ const QUALITY: i32 = 90;
 /// Settings of [`make`].
 #[derive(Debug, Clone)]
 pub struct PosterSettings {
-    /// The folder to write: `manifest.csv` and `posters/`.
+    /// The directory to write: `manifest.csv` and `posters/`.
     pub out: PathBuf,
     /// The first year.
     pub first_year: i32,
@@ -72,12 +72,12 @@ impl PosterJob {
 /// Draws the posters and writes their manifest. Posters of an earlier run with the same settings are kept.
 ///
 /// # Errors
-/// Returns an error if the folder cannot be written, or a poster cannot be drawn or encoded.
+/// Returns an error if the directory cannot be written, or a poster cannot be drawn or encoded.
 pub fn make(settings: &PosterSettings, progress: &dyn ProgressSink) -> Result<FileCounts> {
-    let folder = settings.out.join("posters");
+    let directory = settings.out.join("posters");
     let PosterSettings { first_year, years, posters_per_year, seed, .. } = *settings;
     let stamp = format!("posters 2 seed={seed} first={first_year} years={years}\n");
-    prepare_folder(&settings.out, &folder, &stamp)?;
+    prepare_directory(&settings.out, &directory, &stamp)?;
     let jobs: Vec<PosterJob> = (0..years * posters_per_year)
         .map(|number| {
             let (index, instance) = (number / posters_per_year, number % posters_per_year);
@@ -87,7 +87,7 @@ pub fn make(settings: &PosterSettings, progress: &dyn ProgressSink) -> Result<Fi
             let genres = draw_genres(&mut random);
             let time = index as f64 / (years - 1).max(1) as f64;
             let mut job = PosterJob { year, instance, genres, time, file: PathBuf::new(), random };
-            job.file = folder.join(format!("{}.jpg", job.id()));
+            job.file = directory.join(format!("{}.jpg", job.id()));
             job
         })
         .collect();

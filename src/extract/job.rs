@@ -32,7 +32,7 @@ pub struct Options {
     pub shots: Option<Shots>,
     /// Source of the network's weights.
     pub weights: WeightsChoice,
-    /// Folder of the model cards.
+    /// Directory of the model cards.
     pub models: PathBuf,
     /// The device that runs the network.
     pub device: Device,

@@ -26,7 +26,7 @@ pub struct Options {
     pub out: PathBuf,
     /// Card of a network that gives one logit per frame.
     pub card: String,
-    /// Folder of the model cards.
+    /// Directory of the model cards.
     pub models: PathBuf,
     /// Source of the network's weights.
     pub weights: WeightsChoice,

@@ -1,4 +1,4 @@
-//! Folders of frames.
+//! Directories of frames.
 
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
@@ -6,22 +6,22 @@ use std::path::{Path, PathBuf};
 use super::image;
 use crate::error::{Error, Result};
 
-/// Returns the image files of a folder in natural order of their names, without hidden files and subfolders.
+/// Returns the image files of a directory in natural order of their names, without hidden files and subdirectories.
 ///
 /// # Errors
-/// Returns an error if the folder cannot be read or has no images.
-pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+/// Returns an error if the directory cannot be read or has no images.
+pub(super) fn list(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
-        let path = entry.map_err(Error::io(folder))?.path();
+    for entry in std::fs::read_dir(directory).map_err(Error::io(directory))? {
+        let path = entry.map_err(Error::io(directory))?.path();
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         if !hidden && image::has_image_extension(&path) && path.is_file() {
             paths.push(path);
         }
     }
     if paths.is_empty() {
-        let message = format!("the folder has no frames: no file with extension {}", image::EXTENSIONS.join(", "));
-        return Err(Error::Media { path: folder.to_path_buf(), message });
+        let message = format!("the directory has no frames: no file with extension {}", image::EXTENSIONS.join(", "));
+        return Err(Error::Media { path: directory.to_path_buf(), message });
     }
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     paths.sort_by(|a, b| natural_order(&name(a), &name(b)).then_with(|| a.cmp(b)));
@@ -64,12 +64,12 @@ mod tests {
 
     #[test]
     fn lists_frames_in_natural_order() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for name in ["shot_10.png", "shot_2.PNG", "shot_1.jpg", ".shot_0.png", "notes.txt", "shot_02.png"] {
-            std::fs::write(folder.path().join(name), "x").unwrap();
+            std::fs::write(directory.path().join(name), "x").unwrap();
         }
-        std::fs::create_dir(folder.path().join("shot_3.png")).unwrap();
-        let names: Vec<String> = list(folder.path())
+        std::fs::create_dir(directory.path().join("shot_3.png")).unwrap();
+        let names: Vec<String> = list(directory.path())
             .unwrap()
             .iter()
             .map(|p| p.file_name().unwrap().to_string_lossy().into_owned())
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn lists_keyframes_by_shot_and_image() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let ordered = [
             "shot_0000_img_0.jpg",
             "shot_0000_img_1.jpg",
@@ -90,17 +90,17 @@ mod tests {
             "shot_9999_img_0.jpg",
             "shot_10000_img_0.jpg",
         ];
-        ordered.iter().rev().for_each(|name| std::fs::write(folder.path().join(name), "x").unwrap());
-        let listed = list(folder.path()).unwrap();
+        ordered.iter().rev().for_each(|name| std::fs::write(directory.path().join(name), "x").unwrap());
+        let listed = list(directory.path()).unwrap();
         let names: Vec<_> = listed.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ordered);
     }
 
     #[test]
-    fn rejects_a_folder_without_images() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("clip.mp4"), "x").unwrap();
-        let error = list(folder.path()).unwrap_err().to_string();
+    fn rejects_a_directory_without_images() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("clip.mp4"), "x").unwrap();
+        let error = list(directory.path()).unwrap_err().to_string();
         assert!(error.contains("has no frames"), "{error}");
     }
 }

@@ -162,8 +162,8 @@ mod tests {
 
     #[test]
     fn rejects_a_huge_image_before_decoding() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("huge.png");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("huge.png");
         std::fs::write(&path, png_header(65536, 65536)).unwrap();
         let error = read(&path).unwrap_err().to_string();
         assert!(error.contains("huge.png: 65536x65536 pixels are too many"), "{error}");

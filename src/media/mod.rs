@@ -1,4 +1,4 @@
-//! Decoding of videos, images and folders of frames. Each clip is decoded once, and only the sampled frames are converted.
+//! Decoding of videos, images and directories of frames. Each clip is decoded once, and only the sampled frames are converted.
 //!
 //! ```no_run
 //! # use kinoprobe::{media::{self, Sampling}, models::Card, manifest::Clip};
@@ -20,9 +20,9 @@
 //!
 //! Other consumers of frames (SIFT, thumbnails) implement the two methods of [`FrameSink`].
 //!
-//! Frames of videos are rotated according to their metadata and have timestamps. Images and folders have no frame rate
-//! (`fps` and all timestamps are 0), so windows consist of consecutive frames. The frames of a folder are its image files in
-//! natural order (`shot_2` before `shot_10`), without hidden files and subfolders. They may differ in size.
+//! Frames of videos are rotated according to their metadata and have timestamps. Images and directories have no frame rate
+//! (`fps` and all timestamps are 0), so windows consist of consecutive frames. The frames of a directory are its image files in
+//! natural order (`shot_2` before `shot_10`), without hidden files and subdirectories. They may differ in size.
 
 #[cfg(feature = "media")]
 mod decode;

@@ -30,7 +30,7 @@ const TIME_TOLERANCE: f64 = 1e-3;
 pub struct Timeline {
     /// Number of frames that can be decoded.
     pub frame_count: usize,
-    /// Frames per second (the mean if the rate is variable); 0 for images and folders of frames.
+    /// Frames per second (the mean if the rate is variable); 0 for images and directories of frames.
     pub fps: f64,
     /// Time of each frame in seconds after the first frame of the file, ascending; only if the rate is variable.
     pub timestamps: Option<Vec<f64>>,

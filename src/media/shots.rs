@@ -102,9 +102,9 @@ impl Shots {
     /// # Errors
     /// Returns an error if the file cannot be written.
     pub fn write(path: &Path, shots: &[Shot]) -> Result<()> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(folder))?;
+        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
+        let mut file = tempfile::NamedTempFile::new_in(directory).map_err(Error::io(directory))?;
         let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
         let io_error = |e: csv::Error| Error::io(path)(e.into());
         writer
@@ -170,8 +170,8 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lists/shots.csv");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lists/shots.csv");
         let shot = |id: &str, shot, start_frame, end_frame| Shot {
             id: id.into(),
             shot,
@@ -194,8 +194,8 @@ mod tests {
 
     #[test]
     fn reports_the_line_of_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("shots.csv");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("shots.csv");
         for (lines, expected) in [
             ("a,5,3\n", "shots.csv:2: end_frame 3 is before start_frame 5"),
             ("a,0,9\nb,0,1\na,9,12\n", "shots.csv:4: starts before"),

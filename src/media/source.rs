@@ -14,23 +14,23 @@ pub enum Source {
     Video(PathBuf),
     /// One image.
     Image(PathBuf),
-    /// The images of a folder, in natural order.
+    /// The images of a directory, in natural order.
     Frames(Vec<PathBuf>),
 }
 
 impl Source {
-    /// Determines the source of a clip: a folder contains frames, a file with the extension of an image format is an
+    /// Determines the source of a clip: a directory contains frames, a file with the extension of an image format is an
     /// image, and any other file is a video.
     ///
     /// # Errors
-    /// Returns an error if the path does not exist, is an empty file, a special file or a folder without images; or if the
+    /// Returns an error if the path does not exist, is an empty file, a special file or a directory without images; or if the
     /// clip has a start or an end but is not a video, or its start is not before its end.
     pub fn of(clip: &Clip) -> Result<Self> {
         let path = &clip.file;
         let invalid = |message: &str| Err(Error::Media { path: path.clone(), message: message.into() });
         let metadata = match std::fs::metadata(path) {
             Ok(metadata) => metadata,
-            Err(error) if error.kind() == ErrorKind::NotFound => return invalid("no such file or folder"),
+            Err(error) if error.kind() == ErrorKind::NotFound => return invalid("no such file or directory"),
             Err(error) => return Err(Error::io(path)(error)),
         };
         let (start, end) = (clip.start.unwrap_or(0.0), clip.end.unwrap_or(f64::INFINITY));
@@ -40,7 +40,7 @@ impl Source {
         let source = if metadata.is_dir() {
             Source::Frames(frames::list(path)?)
         } else if !metadata.is_file() {
-            return invalid("neither a file nor a folder");
+            return invalid("neither a file nor a directory");
         } else if metadata.len() == 0 {
             return invalid("the file is empty");
         } else if image::has_image_extension(path) {

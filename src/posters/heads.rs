@@ -39,7 +39,7 @@ pub struct Scores {
 }
 
 impl PosterModels {
-    /// Reads the posters.json of the folder `dir` and the models it lists.
+    /// Reads the posters.json of the directory `dir` and the models it lists.
     ///
     /// # Errors
     /// Returns an error if posters.json cannot be read (see [`Posters::read`]), lists no model or is inconsistent, or if a model
@@ -48,10 +48,10 @@ impl PosterModels {
         let posters = Posters::read(dir)?;
         let invalid = |message: String| Error::Config { path: dir.join(FILE), message };
         validate(&posters).map_err(invalid)?;
-        let load = |folder: &str, thresholds: &[f32]| Head::load(dir, &posters, folder, thresholds);
+        let load = |directory: &str, thresholds: &[f32]| Head::load(dir, &posters, directory, thresholds);
         let years =
-            posters.years.iter().map(|year| load(&year.folder, &year.thresholds)).collect::<Result<Vec<_>>>()?;
-        let overall = posters.overall.as_ref().map(|all| load(&all.folder, &all.thresholds)).transpose()?;
+            posters.years.iter().map(|year| load(&year.directory, &year.thresholds)).collect::<Result<Vec<_>>>()?;
+        let overall = posters.overall.as_ref().map(|all| load(&all.directory, &all.thresholds)).transpose()?;
         let models = Self { posters, years, overall };
         if let Some(head) = models.heads().find(|head| head.dim() != models.dim()) {
             let (one, other) = (models.dim(), head.dim());
@@ -95,8 +95,8 @@ impl PosterModels {
 }
 
 impl Head {
-    fn load(dir: &Path, posters: &Posters, folder: &str, thresholds: &[f32]) -> Result<Self> {
-        let dir = dir.join(folder);
+    fn load(dir: &Path, posters: &Posters, directory: &str, thresholds: &[f32]) -> Result<Self> {
+        let dir = dir.join(directory);
         let saved = SavedModel::load(&dir)?;
         let invalid = |message: String| Error::Config { path: dir.join("model.safetensors"), message };
         let metadata = &saved.metadata;
@@ -137,14 +137,14 @@ fn validate(posters: &Posters) -> Result<(), String> {
     if posters.years.windows(2).any(|pair| pair[0].year >= pair[1].year) {
         return Err("years: not strictly ascending".into());
     }
-    let years = posters.years.iter().map(|year| (&year.folder, &year.thresholds));
-    for (folder, thresholds) in years.chain(posters.overall.iter().map(|all| (&all.folder, &all.thresholds))) {
-        let mut parts = Path::new(folder).components();
+    let years = posters.years.iter().map(|year| (&year.directory, &year.thresholds));
+    for (directory, thresholds) in years.chain(posters.overall.iter().map(|all| (&all.directory, &all.thresholds))) {
+        let mut parts = Path::new(directory).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-            return Err(format!("folder {folder:?} is not a plain folder name"));
+            return Err(format!("directory {directory:?} is not a plain directory name"));
         }
         if thresholds.iter().any(|threshold| !threshold.is_finite()) {
-            return Err(format!("thresholds of {folder} are not finite"));
+            return Err(format!("thresholds of {directory} are not finite"));
         }
     }
     Ok(())
@@ -162,9 +162,9 @@ mod tests {
             "weights": "registry", "model_sha256": "ab", "untrained": false, "demo": true, "labels": ["Action", "Drama"],
             "by": "year", "window": 10,
             "years": [
-                {"year": 2004, "folder": "2004", "thresholds": [0.5, 0.4], "clips": {"train": 40, "val": 5, "test": 5},
+                {"year": 2004, "directory": "2004", "thresholds": [0.5, 0.4], "clips": {"train": 40, "val": 5, "test": 5},
                  "metrics": {"map": 0.5}},
-                {"year": 2005, "folder": "2005", "thresholds": [0.5, 0.4], "clips": {"train": 40, "val": 0, "test": 0},
+                {"year": 2005, "directory": "2005", "thresholds": [0.5, 0.4], "clips": {"train": 40, "val": 0, "test": 0},
                  "metrics": {}},
             ],
             "overall": null,
@@ -195,7 +195,7 @@ mod tests {
             ("/labels", json!(["Drama", "Drama"]), "\"Drama\" is listed twice"),
             ("/years", json!([]), "lists no model"),
             ("/years/1/year", json!(2004), "not strictly ascending"),
-            ("/years/0/folder", json!("../2004"), "is not a plain folder name"),
+            ("/years/0/directory", json!("../2004"), "is not a plain directory name"),
             ("/by", json!("decade"), "unknown variant"),
         ] {
             let mut changed = valid_file();

@@ -39,7 +39,7 @@ macro_rules! define_table {
             #[serde(skip_serializing_if = "Option::is_none")]
             #[arg(skip)]
             pub resample: Option<Resample>,
-            /// Train one model per year and one for all clips (year), or one for all clips (none); writes a folder of runs
+            /// Train one model per year and one for all clips (year), or one for all clips (none); writes a directory of runs
             /// [default: a single run].
             #[serde(skip_serializing_if = "Option::is_none")]
             #[arg(long)]

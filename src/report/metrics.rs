@@ -188,8 +188,8 @@ mod tests {
         assert_eq!(written, text, "keys, their order and all numbers are unchanged");
 
         // Files without a version have the same layout.
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("metrics.json");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metrics.json");
         let unversioned = text.replace("\"format_version\": 1,", "");
         assert_ne!(unversioned, text);
         std::fs::write(&path, unversioned).unwrap();
@@ -198,8 +198,8 @@ mod tests {
 
     #[test]
     fn newer_files_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("metrics.json");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metrics.json");
         std::fs::write(&path, r#"{"format": "kinoprobe-metrics", "format_version": 2, "warnings": {}}"#).unwrap();
         let error = Metrics::read(&path).unwrap_err().to_string();
         assert!(error.contains("metrics.json") && error.contains("format version 2 is newer than 1"), "{error}");

@@ -24,7 +24,7 @@ pub(super) fn content(title: &str, part: &EvaluatedPart<'_>, metrics: &MultiLabe
             svg: label_plots::precision_recall(&caption, &curves(part, metrics)),
             caption,
         }));
-        let caption = format!("PrecisionRecallF1 precision of each label, {name}");
+        let caption = format!("Average precision of each label, {name}");
         let values = metrics.per_label.iter().map(|label| label.average_precision).collect();
         let mut series = vec![("average precision".to_string(), values)];
         if let Some(SplitMetrics::MultiLabel(constant)) = part.constant {

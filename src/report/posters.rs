@@ -30,7 +30,7 @@ pub struct ModelRow {
     /// Display name, such as the year.
     pub name: String,
     /// Directory of its run relative to the report, if it has one.
-    pub folder: Option<String>,
+    pub directory: Option<String>,
     /// Number of labeled clips of each split.
     pub clips: Clips,
     /// Metrics of the model.
@@ -344,9 +344,10 @@ fn to_markdown(report: &PosterReport<'_>, sections: &[Section]) -> String {
             let _ = writeln!(text, "\n![{}]({})", escape(&figure.caption), figure.file);
         }
     }
-    let folders: Vec<String> = report.rows.iter().filter_map(|row| row.folder.clone()).collect();
-    if !folders.is_empty() {
-        let links: Vec<String> = folders.iter().map(|folder| format!("[{folder}]({folder}/REPORT.md)")).collect();
+    let directories: Vec<String> = report.rows.iter().filter_map(|row| row.directory.clone()).collect();
+    if !directories.is_empty() {
+        let links: Vec<String> =
+            directories.iter().map(|directory| format!("[{directory}]({directory}/REPORT.md)")).collect();
         let _ = writeln!(text, "\n## Reports of the models\n\n{}", links.join(" · "));
     }
     text

@@ -125,9 +125,9 @@ pub fn write(dir: &Path, run: &TrainingRun) -> Result<()> {
         parts.entry(split.name()).or_default().extend(curves.map(|value| (last, value)));
     }
     for (name, values) in parts {
-        let folder = dir.join("tensorboard").join(name);
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        let path = folder.join("events.out.tfevents.0.kinoprobe");
+        let directory = dir.join("tensorboard").join(name);
+        std::fs::create_dir_all(&directory).map_err(Error::io(&directory))?;
+        let path = directory.join("events.out.tfevents.0.kinoprobe");
         std::fs::write(&path, records(values)).map_err(Error::io(&path))?;
     }
     Ok(())

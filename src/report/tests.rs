@@ -97,10 +97,10 @@ pub(super) fn run(classes: &[&str]) -> TrainingRun {
 
 #[test]
 fn run_files_are_complete_and_readable() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let run = run(&["a<b>", "bird", "cat|dog", "x_y"]);
-    write_run(folder.path(), &run).unwrap();
-    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    write_run(directory.path(), &run).unwrap();
+    let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
 
     let metrics: serde_json::Value = serde_json::from_str(&read("metrics.json")).unwrap();
     assert_eq!(metrics["untrained"], true);
@@ -111,11 +111,11 @@ fn run_files_are_complete_and_readable() {
     assert!((metrics["seeds"]["summary"]["val"]["accuracy"]["mean"].as_f64().unwrap() - 0.65).abs() < 1e-12);
     assert_eq!(metrics["constant"]["test"]["top_k"]["1"], metrics["constant"]["test"]["accuracy"]);
     assert_eq!(metrics["best_epoch"], 22);
-    let back = Metrics::read(&folder.path().join("metrics.json")).unwrap();
+    let back = Metrics::read(&directory.path().join("metrics.json")).unwrap();
     assert_eq!(back.constant, run.constant);
     assert_eq!(serde_json::to_value(&back).unwrap(), metrics);
 
-    let table = PredictionTable::read_csv(&folder.path().join("predictions.csv"), None).unwrap();
+    let table = PredictionTable::read_csv(&directory.path().join("predictions.csv"), None).unwrap();
     assert_eq!(table.select_split(Split::Val), run.splits[&Split::Val]);
     assert_eq!(table.select_split(Split::Test), run.splits[&Split::Test]);
 
@@ -143,9 +143,9 @@ fn report_names_collapsed_model() {
         predictions.predicted.fill(vec![1]);
         predictions.scores = None;
     }
-    let folder = tempfile::tempdir().unwrap();
-    write_run(folder.path(), &run).unwrap();
-    let report = std::fs::read_to_string(folder.path().join("REPORT.md")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    write_run(directory.path(), &run).unwrap();
+    let report = std::fs::read_to_string(directory.path().join("REPORT.md")).unwrap();
     assert!(report.contains("collapsed: every clip is predicted as b"), "{report}");
     assert!(report.contains("includes the constant baseline (33.3 %)"), "{report}");
 }
@@ -178,22 +178,22 @@ fn multi_label_run_files_are_complete_and_readable() {
             (split, compute_metrics(&Predictions { predicted: vec![vec![0, 2]; part.len()], scores, ..part.clone() }))
         })
         .collect();
-    let folder = tempfile::tempdir().unwrap();
-    write_run(folder.path(), &run).unwrap();
-    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    write_run(directory.path(), &run).unwrap();
+    let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
     let metrics: serde_json::Value = serde_json::from_str(&read("metrics.json")).unwrap();
     assert_eq!(metrics["task"], "multi-label");
     assert!(metrics["test"]["map"]["macro"].as_f64() > metrics["constant"]["test"]["map"]["macro"].as_f64());
     assert!(metrics["test"]["thresholds"]["micro"]["f1"].is_number());
     assert!(metrics["constant"]["test"]["collapsed"].is_string());
-    let back = Metrics::read(&folder.path().join("metrics.json")).unwrap();
+    let back = Metrics::read(&directory.path().join("metrics.json")).unwrap();
     // Through text, since conversion to a value would widen the f32 thresholds.
     let again: serde_json::Value = serde_json::from_str(&serde_json::to_string(&back).unwrap()).unwrap();
     assert_eq!(again, metrics);
     assert!(back.warnings.contains(
         &"test: 1 of 4 labels have no clips in this split: they are n/a and left out of macro averages".into()
     ));
-    let table = PredictionTable::read_csv(&folder.path().join("predictions.csv"), None).unwrap();
+    let table = PredictionTable::read_csv(&directory.path().join("predictions.csv"), None).unwrap();
     assert_eq!(table.select_split(Split::Test), run.splits[&Split::Test]);
     assert!(read("submission.csv").starts_with("Id,Category\nu000,"));
     let report = read("REPORT.md");
@@ -204,14 +204,14 @@ fn multi_label_run_files_are_complete_and_readable() {
     for name in ["precision_recall_test.svg", "average_precision_test.svg", "precision_recall_val.svg"] {
         assert!(report.contains(name) && !read(name).contains("<b>"), "{name}");
     }
-    let entry = compare::load(folder.path()).unwrap();
+    let entry = compare::load(directory.path()).unwrap();
     assert_eq!(entry.constant[&compare::Part::Test], metrics["constant"]["test"]["map"]["macro"].as_f64().unwrap());
 }
 
 #[test]
 fn unwritable_directory_is_named_in_error() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("taken");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("taken");
     std::fs::write(&file, "").unwrap();
     let error = write_run(&file.join("run"), &run(&["a", "b"])).unwrap_err().to_string();
     assert!(error.contains("taken"), "{error}");

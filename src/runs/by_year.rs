@@ -57,12 +57,12 @@ pub fn train(
     let mut years: Vec<(i32, HeldOutPredictions)> = Vec::new();
     for (year, part) in &plan.years {
         (context.on_message)(&format!("{year}: {} training clips", part.training_set().len()));
-        let folder = year.to_string();
-        let held_out = context.train(part, &out.join(&folder))?;
+        let directory = year.to_string();
+        let held_out = context.train(part, &out.join(&directory))?;
         let measured = reported_split(&held_out.model).map(|split| compute_metrics(&held_out.model[&split]));
         models.years.push(YearModel {
             year: *year,
-            folder,
+            directory,
             thresholds: posters::thresholds(held_out.model.get(&Split::Val), models.labels.len()),
             clips: held_out.clips,
             metrics: measured.as_ref().map(posters::metrics).unwrap_or_default(),
@@ -72,7 +72,7 @@ pub fn train(
     (context.on_message)(&format!("{OVERALL}: {} training clips", data.training_set().len()));
     let overall = context.train(data, &out.join(OVERALL))?;
     models.overall = Some(OverallModel {
-        folder: OVERALL.into(),
+        directory: OVERALL.into(),
         thresholds: posters::thresholds(overall.model.get(&Split::Val), models.labels.len()),
     });
     models.write(out)?;
@@ -133,7 +133,7 @@ fn model_rows(
         rows.push(ModelRow {
             year: Some(*year),
             name: year.to_string(),
-            folder: Some(year.to_string()),
+            directory: Some(year.to_string()),
             clips,
             model: compute_metrics(model),
             constant: constant.map(compute_metrics),
@@ -153,7 +153,7 @@ fn model_rows(
         rows.push(ModelRow {
             year: None,
             name: "models of the years".into(),
-            folder: None,
+            directory: None,
             clips: Clips { train: overall.map_or(0, |overall| overall.clips.train), ..clips },
             all: by_overall_model(&model.ids),
             model: compute_metrics(&model),
@@ -164,7 +164,7 @@ fn model_rows(
         rows.push(ModelRow {
             year: None,
             name: "model of all years".into(),
-            folder: Some(OVERALL.into()),
+            directory: Some(OVERALL.into()),
             clips: overall.clips,
             model: compute_metrics(model),
             constant: overall.constant.get(&split).map(compute_metrics),
@@ -199,10 +199,10 @@ fn example(
     };
     let Some(i) = (0..clips.len()).rev().max_by_key(rank) else { return Ok(None) };
     let poster = clips.select(&[i]);
-    let years = models.years.iter().map(|model| (model.year.to_string(), &model.folder));
-    let overall = models.overall.iter().map(|model| (OVERALL.to_string(), &model.folder));
-    let scores = years.chain(overall).map(|(name, folder)| {
-        let scores = SavedModel::load(&out.join(folder))?.model.scores(&poster)?;
+    let years = models.years.iter().map(|model| (model.year.to_string(), &model.directory));
+    let overall = models.overall.iter().map(|model| (OVERALL.to_string(), &model.directory));
+    let scores = years.chain(overall).map(|(name, directory)| {
+        let scores = SavedModel::load(&out.join(directory))?.model.scores(&poster)?;
         Ok((name, scores.row(0).to_vec()))
     });
     Ok(Some(PosterExample {
@@ -223,12 +223,12 @@ fn example(
 pub fn evaluate(dir: &Path, store: &FeatureStore, manifest: &Manifest, out: &Path) -> Result<String> {
     let models = Posters::read(dir)?;
     let year_of = years::years_by_id(manifest);
-    let of_years = models.years.iter().map(|model| (Some(model.year), &model.folder));
-    let of_overall = models.overall.iter().map(|model| (None, &model.folder));
+    let of_years = models.years.iter().map(|model| (Some(model.year), &model.directory));
+    let of_overall = models.overall.iter().map(|model| (None, &model.directory));
     let mut joined: Option<DatasetSplits> = None;
     let (mut years, mut overall) = (Vec::new(), None);
-    for (year, folder) in of_years.chain(of_overall) {
-        let source = dir.join(folder);
+    for (year, directory) in of_years.chain(of_overall) {
+        let source = dir.join(directory);
         let saved = SavedModel::load(&source)?;
         let data = match &joined {
             Some(data) => data,
@@ -241,7 +241,7 @@ pub fn evaluate(dir: &Path, store: &FeatureStore, manifest: &Manifest, out: &Pat
         if model.is_empty() {
             continue;
         }
-        report::write_evaluation(&out.join(folder), &super::evaluation(&saved, &source, store, manifest, &data)?)?;
+        report::write_evaluation(&out.join(directory), &super::evaluation(&saved, &source, store, manifest, &data)?)?;
         let held_out = HeldOutPredictions { clips: years::count_clips(&data), model, constant: BTreeMap::new() };
         match year {
             Some(year) => years.push((year, held_out)),

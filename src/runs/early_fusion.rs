@@ -70,7 +70,7 @@ pub fn fuse(runs: &[ComparedRun], threads: usize) -> Result<Option<ComparedRun>>
         kind: RunKind::EarlyFusion,
         identity,
         inputs: RunInputs::default(),
-        folder: None,
+        directory: None,
         extract_seconds: extract_seconds.sum(),
         training_seconds: Some(experiment.train_seconds),
         parts: experiment.splits.into_iter().map(|(split, part)| (split.into(), part)).collect(),
@@ -88,7 +88,8 @@ fn load_manifest(run: &ComparedRun) -> Result<Manifest> {
     let Some(original) = run.inputs.manifest() else {
         return Err(Error::Data(format!("{} does not name its manifest", run.name)));
     };
-    let with_split = run.folder.as_deref().map(|folder| folder.join("manifest.csv")).filter(|path| path.is_file());
+    let with_split =
+        run.directory.as_deref().map(|directory| directory.join("manifest.csv")).filter(|path| path.is_file());
     // Its paths are relative to the root of the original manifest, which defaults to the manifest's directory.
     let default_root = || if original.is_dir() { original.to_path_buf() } else { parent_dir(original) };
     let root = run.inputs.root.clone().or_else(|| with_split.is_some().then(default_root));
@@ -100,8 +101,8 @@ fn parent_dir(path: &Path) -> PathBuf {
 }
 
 fn load_member<'a>(path: &Path, run: &'a ComparedRun, manifest: &Manifest) -> Result<Member<'a>> {
-    let recipe = match &run.folder {
-        Some(folder) => Recipe::load(&folder.join("recipe.toml"))?,
+    let recipe = match &run.directory {
+        Some(directory) => Recipe::load(&directory.join("recipe.toml"))?,
         None => return Err(Error::Data(format!("{} has no directory with a recipe.toml", run.name))),
     };
     let store = FeatureStore::open(path)?;

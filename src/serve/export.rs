@@ -67,10 +67,10 @@ pub fn export(options: &Options, dir: &Path, progress: &dyn ProgressSink) -> Res
     let network_bytes = copy(&prepared.onnx, &dir.join("network.onnx"))?;
     let mut heads = Vec::new();
     let posters = &models.posters;
-    let years = posters.years.iter().map(|year| &year.folder);
-    for folder in years.chain(posters.overall.iter().map(|overall| &overall.folder)) {
-        let file = format!("heads/{folder}.onnx");
-        let bytes = copy(&options.models.join(folder).join("model.onnx"), &dir.join(&file))?;
+    let years = posters.years.iter().map(|year| &year.directory);
+    for directory in years.chain(posters.overall.iter().map(|overall| &overall.directory)) {
+        let file = format!("heads/{directory}.onnx");
+        let bytes = copy(&options.models.join(directory).join("model.onnx"), &dir.join(&file))?;
         heads.push(json!({ "file": file, "bytes": bytes }));
     }
 

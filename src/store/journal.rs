@@ -86,8 +86,8 @@ impl Journal {
     /// settings than those in `provenance`.
     pub fn open(store: &Path, payload: Payload, provenance: &Provenance) -> Result<Self> {
         let path = Self::path_for(store);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
         }
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = file.map_err(Error::io(&path))?;

@@ -33,8 +33,8 @@ fn descriptors(index: usize, counts: &[u32]) -> Values {
 
 #[test]
 fn reads_what_it_writes() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cnn.h5");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cnn.h5");
     let mut writer = StoreWriter::create(&path, Payload::Features { dim: 2 }, &provenance()).unwrap();
     let clips = [
         clip("a", Values::Features(array![[1.0, -4.0], [3.0, -2.0]])),
@@ -60,8 +60,8 @@ fn reads_what_it_writes() {
 
 #[test]
 fn a_journal_with_other_settings_is_rejected() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cnn.h5");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cnn.h5");
     drop(Journal::open(&path, Payload::Features { dim: 2 }, &provenance()).unwrap());
     let wanted = Provenance { weights: "seeded".into(), ..provenance() };
     let error = Journal::open(&path, Payload::Features { dim: 2 }, &wanted).unwrap_err().to_string();
@@ -71,8 +71,8 @@ fn a_journal_with_other_settings_is_rejected() {
 
 #[test]
 fn a_journal_is_locked() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cnn.h5");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cnn.h5");
     let _first = Journal::open(&path, Payload::Features { dim: 2 }, &provenance()).unwrap();
     let error = Journal::open(&path, Payload::Features { dim: 2 }, &provenance()).unwrap_err().to_string();
     assert!(error.contains("another process"), "{error}");
@@ -80,8 +80,8 @@ fn a_journal_is_locked() {
 
 #[test]
 fn a_journal_records_all_providers() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cnn.h5");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cnn.h5");
     for provider in ["cuda", "openvino", "cuda"] {
         let wanted = Provenance { provider: provider.into(), ..provenance() };
         drop(Journal::open(&path, Payload::Features { dim: 2 }, &wanted).unwrap());
@@ -92,13 +92,13 @@ fn a_journal_records_all_providers() {
 
 #[test]
 fn other_files_are_rejected() {
-    let folder = tempfile::tempdir().unwrap();
-    let text = folder.path().join("text.h5");
+    let directory = tempfile::tempdir().unwrap();
+    let text = directory.path().join("text.h5");
     std::fs::write(&text, "hello").unwrap();
     assert!(Store::open(&text).is_err());
     std::fs::write(Journal::path_for(&text), "notes").unwrap();
     assert!(Journal::open(&text, Payload::Features { dim: 2 }, &provenance()).is_err());
-    let empty = folder.path().join("empty.h5");
+    let empty = directory.path().join("empty.h5");
     drop(hdf5::File::create(&empty).unwrap());
     let error = Store::open(&empty).unwrap_err().to_string();
     assert!(error.contains("attribute `format` is missing"), "{error}");
@@ -106,8 +106,8 @@ fn other_files_are_rejected() {
 
 /// A store with two clips, changed by a function.
 fn damaged_store(payload: Payload, damage: impl Fn(&hdf5::File) -> hdf5::Result<()>) -> (tempfile::TempDir, Store) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("store.h5");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.h5");
     let mut writer = StoreWriter::create(&path, payload, &provenance()).unwrap();
     for i in 0..2 {
         let values = match payload {
@@ -121,29 +121,29 @@ fn damaged_store(payload: Payload, damage: impl Fn(&hdf5::File) -> hdf5::Result<
     damage(&file).unwrap();
     file.close().unwrap();
     let store = Store::open(&path);
-    (folder, store.unwrap())
+    (directory, store.unwrap())
 }
 
 #[test]
 fn damaged_datasets_are_errors() {
     let features = Payload::Features { dim: 2 };
     for name in ["rows/start_frame", "rows/start_seconds", "rows/end_seconds", "rows/padded"] {
-        let (_folder, store) = damaged_store(features, |file| file.dataset(name)?.resize(4));
+        let (_directory, store) = damaged_store(features, |file| file.dataset(name)?.resize(4));
         let error = store.read_clip(1).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains("[4]"), "{error}");
         assert!(store.read_clip(0).is_ok());
     }
-    let (folder, store) = damaged_store(features, |file| {
+    let (directory, store) = damaged_store(features, |file| {
         file.dataset("pooled/mean")?.resize((1, 2))?;
         file.dataset("pooled/max")?.resize((2, 0))
     });
     drop(store);
-    let store = FeatureStore::open(&folder.path().join("store.h5")).unwrap();
+    let store = FeatureStore::open(&directory.path().join("store.h5")).unwrap();
     assert!(store.pooled(Pooling::Mean).unwrap_err().to_string().contains("[1, 2]"));
     assert!(store.pooled(Pooling::Max).unwrap_err().to_string().contains("[2, 0]"));
     assert!(store.features(0..7).is_err());
 
-    let (_folder, store) =
+    let (_directory, store) =
         damaged_store(Payload::Descriptors { dim: 3 }, |file| file.dataset("descriptors")?.resize((5, 3)));
     assert!(store.read_clip(0).is_ok());
     assert!(store.read_clip(1).unwrap_err().to_string().contains("/descriptors has shape [5, 3]"));
@@ -152,8 +152,8 @@ fn damaged_datasets_are_errors() {
 #[test]
 fn inconsistent_clips_are_rejected() {
     let open = |name: &str, values: [u64; 2]| {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("cnn.h5");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cnn.h5");
         let mut writer = StoreWriter::create(&path, Payload::Features { dim: 2 }, &provenance()).unwrap();
         for id in ["a", "b"] {
             writer.push(clip(id, Values::Features(array![[1.0, 2.0]]))).unwrap();
@@ -296,8 +296,8 @@ fn mutate(bytes: &mut Vec<u8>, mutation: &Mutation) {
 
 /// Opens a mutated journal, reads all its clips and appends one.
 fn read_mutated(payload: Payload, clips: &[ClipRows], mutations: &[Mutation]) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("store.h5");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.h5");
     let mut journal = Journal::open(&path, payload, &provenance()).unwrap();
     for clip in clips {
         journal.push(clip).unwrap();
@@ -356,8 +356,8 @@ proptest! {
     /// A truncated journal has all clips whose records are complete, and can be continued.
     #[test]
     fn truncation_loses_only_the_last_record(counts in prop::collection::vec(prop::collection::vec(0u32..5, 1..4), 1..6), cut in 0.0..1.0f64) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("sift.h5");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sift.h5");
         let payload = Payload::Descriptors { dim: 3 };
         let clips: Vec<ClipRows> = counts.iter().enumerate().map(|(i, c)| clip(&i.to_string(), descriptors(i, c))).collect();
         let mut ends = Vec::new();
@@ -386,8 +386,8 @@ proptest! {
     /// After a bit error, the journal returns no clip that differs from the original.
     #[test]
     fn bit_errors_are_detected(at in 8usize..2000, flip in 1u8..) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("cnn.h5");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cnn.h5");
         let payload = Payload::Features { dim: 4 };
         let clips: Vec<ClipRows> = (0..4).map(|i| clip(&i.to_string(), Values::Features(Array2::from_elem((2, 4), i as f32)))).collect();
         let mut journal = Journal::open(&path, payload, &provenance()).unwrap();

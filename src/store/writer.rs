@@ -43,13 +43,13 @@ impl StoreWriter {
     /// Creates a store.
     ///
     /// # Errors
-    /// Returns an error if the folder or the file cannot be created.
+    /// Returns an error if the directory or the file cannot be created.
     pub fn create(path: &Path, payload: Payload, provenance: &Provenance) -> Result<Self> {
         let mut partial_path = path.as_os_str().to_owned();
         partial_path.push(".new");
         let partial_path = PathBuf::from(partial_path);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
         }
         let mut provenance = provenance.clone();
         provenance.stamp();

@@ -13,7 +13,7 @@ import pathlib
 import torch
 from safetensors.torch import save_file
 
-FOLDER = pathlib.Path(__file__).resolve().parents[2] / "fixtures" / "checkpoints"
+DIRECTORY = pathlib.Path(__file__).resolve().parents[2] / "fixtures" / "checkpoints"
 
 
 def tensors():
@@ -53,10 +53,10 @@ class Malicious:
 
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
     state = tensors()
     for suffix, zipped in [("zip", True), ("legacy", False)]:
-        save = lambda value, name: torch.save(value, FOLDER / f"{name}-{suffix}.pth", _use_new_zipfile_serialization=zipped)
+        save = lambda value, name: torch.save(value, DIRECTORY / f"{name}-{suffix}.pth", _use_new_zipfile_serialization=zipped)
         save(state, "plain")
         wrapped = collections.OrderedDict((f"module.{name}", value) for name, value in state.items())
         optimizer = {"state": {0: {"momentum": torch.ones(5, dtype=torch.float64)}}, "lr": 0.1, "betas": (0.9, 0.999)}
@@ -65,12 +65,12 @@ def main():
         # nn.Module.state_dict() returns a dict with the attribute _metadata.
         torch.manual_seed(0)
         save(torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.BatchNorm2d(3)).state_dict(), "module")
-    save_file({name: value.detach().clone().contiguous() for name, value in state.items()}, FOLDER / "plain.safetensors")
+    save_file({name: value.detach().clone().contiguous() for name, value in state.items()}, DIRECTORY / "plain.safetensors")
     expected = {
         name: {"shape": list(value.shape), "values": [repr(v) for v in value.detach().float().flatten().tolist()]}
         for name, value in state.items()
     }
-    (FOLDER / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+    (DIRECTORY / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 
 if __name__ == "__main__":

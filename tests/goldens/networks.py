@@ -254,8 +254,8 @@ def main():
     )
     parser.add_argument("networks", nargs="*", metavar="NAME", help="only these [default: all]")
     arguments = parser.parse_args()
-    folder = ROOT / "fixtures" / "networks"
-    folder.mkdir(parents=True, exist_ok=True)
+    directory = ROOT / "fixtures" / "networks"
+    directory.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     for name in arguments.networks or NETWORKS:
         module, shape = network(name)
@@ -271,7 +271,7 @@ def main():
         for kind, net in variants:
             with torch.inference_mode():
                 y = net(items(shape)).numpy()
-            np.save(folder / f"{name}-{kind}.npy", y)
+            np.save(directory / f"{name}-{kind}.npy", y)
             print(name, kind, y.shape, "rms", float(np.sqrt((y**2).mean())))
 
 

@@ -38,21 +38,21 @@ fn separable(classes: &[&'static str], counts: [usize; 3], dim: usize) -> Vec<Ma
     clips
 }
 
-/// A folder with a store, a manifest of the same clips, and their (empty) files.
+/// A directory with a store, a manifest of the same clips, and their (empty) files.
 struct Bench {
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Bench {
     fn new(clips: &[Made]) -> Self {
-        let bench = Self { folder: tempfile::tempdir().unwrap() };
+        let bench = Self { directory: tempfile::tempdir().unwrap() };
         bench.store(clips, "registry", &[]);
         bench.manifest(clips);
         bench
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     fn store(&self, clips: &[Made], weights: &str, failures: &[Failure]) {
@@ -96,13 +96,13 @@ impl Bench {
         fs::write(self.path("manifest.csv"), text).unwrap();
     }
 
-    /// Runs kinoprobe-classify in the folder, which has no pipelines/.
+    /// Runs kinoprobe-classify in the directory, which has no pipelines/.
     fn classify(&self, out: &str, flags: &[&str]) -> Output {
         let store = ["--features", "made.h5", "--manifest", "manifest.csv", "--out", out];
         self.run(env!("CARGO_BIN_EXE_kinoprobe-classify"), &[&store[..], flags].concat())
     }
 
-    /// Evaluates the model in the folder `model` on the store and the manifest.
+    /// Evaluates the model in the directory `model` on the store and the manifest.
     fn evaluate(&self, model: &str) -> Output {
         let store = ["--features", "made.h5", "--manifest", "manifest.csv", "--out", "evaluated"];
         self.run(env!("CARGO_BIN_EXE_kinoprobe-evaluate"), &[&store[..], &["--model", model]].concat())
@@ -114,7 +114,7 @@ impl Bench {
         Command::new(program)
             .args(arguments)
             .env("HDF5_USE_FILE_LOCKING", "FALSE")
-            .current_dir(self.folder.path())
+            .current_dir(self.directory.path())
             .output()
             .unwrap()
     }
@@ -324,11 +324,11 @@ fn models_reject_features_of_another_method() {
 /// Writes a complete store with h5py, with format and version as the only provenance.
 const FOREIGN_STORE: &str = "
 import sys, h5py, numpy as np
-folder = sys.argv[1]
+directory = sys.argv[1]
 random = np.random.default_rng(0)
 labels = [['x', 'y'][i % 2] for i in range(40)]
 features = (random.normal(size=(40, 8)) + np.array([3.0 * (l == 'y') for l in labels])[:, None]).astype('f4')
-with h5py.File(folder + '/made.h5', 'w') as f:
+with h5py.File(directory + '/made.h5', 'w') as f:
     f.attrs.update(format='kinoprobe-features', format_version=1, dim=8)
     f.create_dataset('features', data=features, chunks=True, compression='gzip', shuffle=True)
     for name, values in dict(clip=np.arange(40, dtype='u4'), start_frame=np.zeros(40, 'u8'), start_seconds=np.zeros(40),
@@ -343,17 +343,17 @@ with h5py.File(folder + '/made.h5', 'w') as f:
     f['pooled/max'] = features
     for name in 'id', 'stage', 'error':
         f.create_dataset('failures/' + name, (0,), dtype=h5py.string_dtype())
-with open(folder + '/manifest.csv', 'w') as f:
+with open(directory + '/manifest.csv', 'w') as f:
     f.write('id,path,label\\n')
     for i, label in enumerate(labels):
-        open(f'{folder}/clip{i}.mp4', 'w').close()
+        open(f'{directory}/clip{i}.mp4', 'w').close()
         f.write(f'clip{i},clip{i}.mp4,{label}\\n')
 ";
 
 #[test]
 fn stores_of_other_programs_are_accepted() {
-    let bench = Bench { folder: tempfile::tempdir().unwrap() };
-    run_python(FOREIGN_STORE, &[bench.folder.path()]);
+    let bench = Bench { directory: tempfile::tempdir().unwrap() };
+    run_python(FOREIGN_STORE, &[bench.directory.path()]);
     assert_code(&bench.classify("out", &QUICK), 0);
     let metrics = bench.metrics("out");
     assert_eq!(metrics["val"]["accuracy"], 1.0);
@@ -364,7 +364,7 @@ fn stores_of_other_programs_are_accepted() {
 /// class.
 const MINIMAL_STORE: &str = "
 import sys, h5py, numpy as np
-folder = sys.argv[1]
+directory = sys.argv[1]
 random = np.random.default_rng(0)
 labels = [['x', 'y'][i % 2] for i in range(60)]
 lengths = random.integers(3, 10, 60)
@@ -372,17 +372,17 @@ offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
 features = random.normal(size=(lengths.sum(), 8)).astype('f4')
 for label, offset, length in zip(labels, offsets, lengths):
     features[offset + random.integers(length), :4] += 9.0 if label == 'x' else -9.0
-with h5py.File(folder + '/made.h5', 'w') as f:
+with h5py.File(directory + '/made.h5', 'w') as f:
     f.attrs.update(format='kinoprobe-features', format_version=1)
     f['features'] = features
     f['rows/clip'] = np.repeat(np.arange(60), lengths)
     f['clips/id'] = [f'clip{i}' for i in range(60)]
     f['clips/offset'] = offsets
     f['clips/length'] = lengths
-with open(folder + '/manifest.csv', 'w') as f:
+with open(directory + '/manifest.csv', 'w') as f:
     f.write('id,path,label\\n')
     for i, label in enumerate(labels):
-        open(f'{folder}/clip{i}.mp4', 'w').close()
+        open(f'{directory}/clip{i}.mp4', 'w').close()
         f.write(f'clip{i},clip{i}.mp4,{label}\\n')
 ";
 
@@ -403,8 +403,8 @@ for part in 'train', 'val':
 
 #[test]
 fn bilstm_learns_from_a_minimal_store_and_a_recipe_repeats_its_run() {
-    let bench = Bench { folder: tempfile::tempdir().unwrap() };
-    run_python(MINIMAL_STORE, &[bench.folder.path()]);
+    let bench = Bench { directory: tempfile::tempdir().unwrap() };
+    run_python(MINIMAL_STORE, &[bench.directory.path()]);
     let quick = ["--hidden", "8", "--epochs", "30", "--batch", "8", "--patience", "30", "--split-seed", "3"];
     let flags = [&quick[..], &["--classifier", "bilstm", "--sample", "random-window", "--length", "8"]].concat();
     let output = bench.classify("out", &flags);

@@ -14,7 +14,7 @@ const DIM: usize = 128;
 
 /// 20 clips of 3 frames. Frame `f` of clip `i` has `(i + 5 f) % 12` random descriptors; those of clip `changed` have another seed.
 fn workspace(changed: Option<usize>) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let provenance = Provenance {
         method: "sift".into(),
         model: "sift".into(),
@@ -24,7 +24,7 @@ fn workspace(changed: Option<usize>) -> TempDir {
         extract_seconds: 2.0,
         ..Provenance::default()
     };
-    let path = folder.path().join("sift.descriptors.h5");
+    let path = directory.path().join("sift.descriptors.h5");
     let mut writer = StoreWriter::create(&path, Payload::Descriptors { dim: DIM }, &provenance).unwrap();
     let mut manifest = String::from("id,path,label,split\n");
     for i in 0..20 {
@@ -47,22 +47,22 @@ fn workspace(changed: Option<usize>) -> TempDir {
             values: Values::Descriptors { counts, values: Array2::from_shape_fn((total, DIM), |_| random.r#gen()) },
         };
         writer.push(clip).unwrap();
-        std::fs::write(folder.path().join(format!("{i}.mp4")), "").unwrap();
+        std::fs::write(directory.path().join(format!("{i}.mp4")), "").unwrap();
         let split = ["train", "val", "test"][usize::from(i >= 14) + usize::from(i >= 17)];
         manifest.push_str(&format!("c{i},{i}.mp4,{},{split}\n", if i == 19 { "" } else { ["x", "y"][i % 2] }));
     }
     writer.push_failure(Failure { id: "gone".into(), stage: "decode".into(), error: "no frame".into() });
     writer.finish().unwrap();
-    std::fs::write(folder.path().join("manifest.csv"), manifest).unwrap();
-    folder
+    std::fs::write(directory.path().join("manifest.csv"), manifest).unwrap();
+    directory
 }
 
-fn codebook(folder: &Path, flags: &[&str]) -> assert_cmd::assert::Assert {
+fn codebook(directory: &Path, flags: &[&str]) -> assert_cmd::assert::Assert {
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/sift.toml");
     let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-codebook"));
     // A child process of another test, forked while this process wrote the store, may briefly hold its lock.
     command.env("HDF5_USE_FILE_LOCKING", "FALSE");
-    command.current_dir(folder).args(["--descriptors", "sift.descriptors.h5", "--manifest", "manifest.csv"]);
+    command.current_dir(directory).args(["--descriptors", "sift.descriptors.h5", "--manifest", "manifest.csv"]);
     command
         .args(["--out", "sift.h5", "--recipe"])
         .arg(recipe)
@@ -71,15 +71,15 @@ fn codebook(folder: &Path, flags: &[&str]) -> assert_cmd::assert::Assert {
         .assert()
 }
 
-fn store(folder: &Path) -> FeatureStore {
-    FeatureStore::open(&folder.join("sift.h5")).unwrap()
+fn store(directory: &Path) -> FeatureStore {
+    FeatureStore::open(&directory.join("sift.h5")).unwrap()
 }
 
 #[test]
 fn every_frame_gets_a_histogram_of_its_keypoints() {
-    let folder = workspace(None);
-    codebook(folder.path(), &[]).success();
-    let store = store(folder.path());
+    let directory = workspace(None);
+    codebook(directory.path(), &[]).success();
+    let store = store(directory.path());
     assert_eq!(store.dim(), 8);
     let ids: Vec<String> = store.clips().iter().map(|clip| clip.id.clone()).collect();
     assert_eq!(ids, (0..20).map(|i| format!("c{i}")).collect::<Vec<_>>());
@@ -104,9 +104,9 @@ fn every_frame_gets_a_histogram_of_its_keypoints() {
 #[test]
 fn words_depend_on_the_training_split_only() {
     let sha256 = |changed| {
-        let folder = workspace(changed);
-        codebook(folder.path(), &[]).success();
-        store(folder.path()).provenance().model_sha256.clone()
+        let directory = workspace(changed);
+        codebook(directory.path(), &[]).success();
+        store(directory.path()).provenance().model_sha256.clone()
     };
     let base = sha256(None);
     assert_eq!(base, sha256(Some(15)), "the words depend on a validation clip");
@@ -117,28 +117,28 @@ fn words_depend_on_the_training_split_only() {
 
 #[test]
 fn flags_set_normalization_and_seed() {
-    let folder = workspace(None);
-    codebook(folder.path(), &["--normalize", "l1"]).success();
-    let sums = store(folder.path()).features(0..20 * FRAMES).unwrap().sum_axis(Axis(1));
+    let directory = workspace(None);
+    codebook(directory.path(), &["--normalize", "l1"]).success();
+    let sums = store(directory.path()).features(0..20 * FRAMES).unwrap().sum_axis(Axis(1));
     assert!(sums.iter().all(|&sum| sum == 0.0 || (sum - 1.0).abs() < 1e-6));
-    let first = store(folder.path()).provenance().model_sha256.clone();
-    codebook(folder.path(), &["--seed", "7"]).success();
-    assert_ne!(store(folder.path()).provenance().model_sha256, first);
+    let first = store(directory.path()).provenance().model_sha256.clone();
+    codebook(directory.path(), &["--seed", "7"]).success();
+    assert_ne!(store(directory.path()).provenance().model_sha256, first);
 }
 
 #[test]
 fn rejects_too_little_data() {
-    let folder = workspace(None);
+    let directory = workspace(None);
     let error = |flags: &[&str], manifest: Option<&str>| {
         if let Some(text) = manifest {
-            std::fs::write(folder.path().join("manifest.csv"), text).unwrap();
+            std::fs::write(directory.path().join("manifest.csv"), text).unwrap();
         }
-        let output = codebook(folder.path(), flags).failure().code(1).get_output().stderr.clone();
+        let output = codebook(directory.path(), flags).failure().code(1).get_output().stderr.clone();
         String::from_utf8(output).unwrap()
     };
     let message = error(&["--words", "5000"], None);
     assert!(message.contains("are too few for 5000 words; reduce --words"), "{message}");
     let message = error(&[], Some("id,path,label,split\nother,0.mp4,x,train\nc1,1.mp4,x,val\n"));
     assert!(message.contains("none of its 20 clips is a training clip"), "{message}");
-    assert!(!folder.path().join("sift.h5").exists());
+    assert!(!directory.path().join("sift.h5").exists());
 }

@@ -6,10 +6,10 @@ use std::process::Command;
 
 use crate::support::assert_code;
 
-/// Reads all files below a folder, by relative path.
-fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+/// Reads all files below a directory, by relative path.
+fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
+    for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
@@ -23,12 +23,12 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn output_is_deterministic() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let clips: &[&str] = &["--clips", "1", "--multi-label"];
     let posters: &[&str] = &["--posters", "--years", "2", "--per-year", "4"];
     for (arguments, count) in [(clips, 15 + 3), (posters, 8 + 2)] {
         let runs = ["1", "3"].map(|threads| {
-            let out = folder.path().join(format!("{count}-{threads}"));
+            let out = directory.path().join(format!("{count}-{threads}"));
             let run = Command::new(env!("CARGO_BIN_EXE_kinoprobe-demo"))
                 .args(arguments)
                 .args(["--quiet", "--out"])

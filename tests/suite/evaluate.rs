@@ -8,20 +8,20 @@ use serde_json::Value;
 
 use crate::support::{assert_code, printed, run_python};
 
-fn kinoprobe(binary: &str, folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(binary).current_dir(folder).args(arguments).output().unwrap()
+fn kinoprobe(binary: &str, directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(binary).current_dir(directory).args(arguments).output().unwrap()
 }
 
-fn evaluate(folder: &Path, arguments: &[&str]) -> Output {
-    kinoprobe(env!("CARGO_BIN_EXE_kinoprobe-evaluate"), folder, arguments)
+fn evaluate(directory: &Path, arguments: &[&str]) -> Output {
+    kinoprobe(env!("CARGO_BIN_EXE_kinoprobe-evaluate"), directory, arguments)
 }
 
-fn compare(folder: &Path, arguments: &[&str]) -> Output {
-    kinoprobe(env!("CARGO_BIN_EXE_kinoprobe-compare"), folder, arguments)
+fn compare(directory: &Path, arguments: &[&str]) -> Output {
+    kinoprobe(env!("CARGO_BIN_EXE_kinoprobe-compare"), directory, arguments)
 }
 
-fn inspect(folder: &Path, arguments: &[&str]) -> Output {
-    kinoprobe(env!("CARGO_BIN_EXE_kinoprobe-inspect"), folder, arguments)
+fn inspect(directory: &Path, arguments: &[&str]) -> Output {
+    kinoprobe(env!("CARGO_BIN_EXE_kinoprobe-inspect"), directory, arguments)
 }
 
 fn json(path: &Path) -> Value {
@@ -36,18 +36,18 @@ fn assert_figure(path: &Path) {
 }
 
 /// Writes two stores of the same clips with h5py: `strong` separates the classes, `weak` hardly does.
-fn stores(folder: &Path) {
+fn stores(directory: &Path) {
     let script = r#"
 import sys, pathlib, h5py, numpy as np
-folder = pathlib.Path(sys.argv[1])
+directory = pathlib.Path(sys.argv[1])
 rng = np.random.default_rng(0)
 names = ["cat", "dog", "owl"]
 clips = [(f"{split}{i:02}", names[i % 3], split) for split, n in [("train", 60), ("val", 30), ("test", 45)] for i in range(n)]
-(folder / "clips").mkdir()
-with open(folder / "clips.csv", "w") as file:
+(directory / "clips").mkdir()
+with open(directory / "clips.csv", "w") as file:
     print("id,path,label,split,group", file=file)
     for i, (id, label, split) in enumerate(clips):
-        (folder / "clips" / f"{id}.mp4").touch()
+        (directory / "clips" / f"{id}.mp4").touch()
         print(f"{id},clips/{id}.mp4,{label},{split},film{i // 5}", file=file)
 text = h5py.string_dtype()
 for method, strength, weights in [("strong", 3.0, "published"), ("weak", 0.7, "seeded")]:
@@ -56,7 +56,7 @@ for method, strength, weights in [("strong", 3.0, "published"), ("weak", 0.7, "s
     for i, (_, label, _) in enumerate(clips):
         features[i, names.index(label)] += strength
     features[clips.index(("test07", names[7 % 3], "test"))] = features[3]
-    with h5py.File(folder / f"{method}.h5", "w") as store:
+    with h5py.File(directory / f"{method}.h5", "w") as store:
         store.attrs.update(format="kinoprobe-features", format_version=1, method=method, model="numbers", weights=weights,
             model_sha256="00", recipe='{"sampling":{"kind":"even","frames":1},"extractor":{"kind":"network","card":"numbers","batch":1}}',
             manifest_sha256="", dim=d, precision="f32", provider="cpu", tool_version="0", created="2026-01-01T00:00:00Z", extract_seconds=27.0)
@@ -78,33 +78,33 @@ for method, strength, weights in [("strong", 3.0, "published"), ("weak", 0.7, "s
         for name in ("id", "stage", "error"):
             store.create_dataset(f"failures/{name}", shape=(0,), dtype=text)
 "#;
-    run_python(script, &[folder]);
+    run_python(script, &[directory]);
     for method in ["strong", "weak"] {
         let recipe = format!(
             "method = \"{method}\"\n[sampling]\nkind = \"even\"\nframes = 1\n[extractor]\nkind = \"network\"\n\
              card = \"numbers\"\nbatch = 1\n[classify.mlp]\nhidden = 16\n[classify.training]\nepochs = 12\n"
         );
-        fs::write(folder.join(format!("{method}.toml")), recipe).unwrap();
+        fs::write(directory.join(format!("{method}.toml")), recipe).unwrap();
     }
 }
 
-fn classify(folder: &Path, method: &str, classifier: &str) {
+fn classify(directory: &Path, method: &str, classifier: &str) {
     let (store, recipe, out) =
         (format!("{method}.h5"), format!("{method}.toml"), format!("runs/{method}-{classifier}"));
     let arguments = ["--features", &store, "--manifest", "clips.csv", "--recipe", &recipe, "--out", &out];
     let arguments = [&arguments[..], &["--classifier", classifier, "--quiet"]].concat();
-    assert_code(&kinoprobe(env!("CARGO_BIN_EXE_kinoprobe-classify"), folder, &arguments), 0);
+    assert_code(&kinoprobe(env!("CARGO_BIN_EXE_kinoprobe-classify"), directory, &arguments), 0);
 }
 
 #[test]
 fn predictions_without_scores_are_evaluated() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let rows = "id,label,predicted\n1,cat,cat\n2,cat,dog\n3,dog,dog\n4,dog,dog\n5,owl,dog\n";
-    fs::write(folder.path().join("p.csv"), rows).unwrap();
-    let output = evaluate(folder.path(), &["--predictions", "p.csv", "--out", "out"]);
+    fs::write(directory.path().join("p.csv"), rows).unwrap();
+    let output = evaluate(directory.path(), &["--predictions", "p.csv", "--out", "out"]);
     assert_code(&output, 0);
     assert!(printed(&output).contains("accuracy 60.0 % ["), "{}", printed(&output));
-    let metrics = json(&folder.path().join("out/metrics.json"));
+    let metrics = json(&directory.path().join("out/metrics.json"));
     let all = &metrics["all"];
     assert_eq!(all["confusion"], serde_json::json!([[1, 1, 0], [0, 2, 0], [0, 1, 0]]));
     assert_eq!(all["labels"], serde_json::json!(["cat", "dog", "owl"]));
@@ -112,30 +112,30 @@ fn predictions_without_scores_are_evaluated() {
     assert_eq!(all["hardest"], "owl");
     assert_eq!(all["top_k"], serde_json::json!({"1": 0.6}));
     assert!(metrics.get("val").is_none());
-    assert_figure(&folder.path().join("out/confusion_all.svg"));
-    let report = fs::read_to_string(folder.path().join("out/REPORT.md")).unwrap();
+    assert_figure(&directory.path().join("out/confusion_all.svg"));
+    let report = fs::read_to_string(directory.path().join("out/REPORT.md")).unwrap();
     assert!(report.contains("| cat | 1 | 0 | 1 | 3 |"), "{report}");
 }
 
 #[test]
 fn splits_of_scores_are_evaluated_separately() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let rows = "id,split,label,cat,dog\n1,val,cat,0.9,0.1\n2,val,dog,0.5,0.5\n3,test,dog,0.2,0.8\n4,test,dog,0.3,0.7\n";
-    fs::write(folder.path().join("p.csv"), rows).unwrap();
-    assert_code(&evaluate(folder.path(), &["--predictions", "p.csv", "--out", "out"]), 0);
-    let metrics = json(&folder.path().join("out/metrics.json"));
+    fs::write(directory.path().join("p.csv"), rows).unwrap();
+    assert_code(&evaluate(directory.path(), &["--predictions", "p.csv", "--out", "out"]), 0);
+    let metrics = json(&directory.path().join("out/metrics.json"));
     assert_eq!(metrics["val"]["accuracy"], 0.5);
     assert_eq!(metrics["test"]["accuracy"], 1.0);
     assert_eq!(metrics["all"]["n"], 4);
     assert!(metrics["all"]["expected_calibration_error"].is_number());
     // Evaluating the written predictions again yields the same metrics.
-    assert_code(&evaluate(folder.path(), &["--predictions", "out/predictions.csv", "--out", "again"]), 0);
-    assert_eq!(json(&folder.path().join("again/metrics.json"))["all"], metrics["all"]);
+    assert_code(&evaluate(directory.path(), &["--predictions", "out/predictions.csv", "--out", "again"]), 0);
+    assert_eq!(json(&directory.path().join("again/metrics.json"))["all"], metrics["all"]);
 }
 
 #[test]
 fn invalid_predictions_are_refused_and_nothing_is_written() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for (text, expected) in [
         ("id,label\n1,cat\n", "p.csv:1: missing column `predicted`"),
         ("id,label,predicted,score:cat\n1,cat,dog,1\n", "p.csv:2: no score column for the prediction `dog`"),
@@ -143,22 +143,22 @@ fn invalid_predictions_are_refused_and_nothing_is_written() {
         ("id,label,predicted\n", "p.csv: no predictions"),
         ("id,label,score:cat\n1,cat,very\n", "p.csv:2: invalid score `very` of `cat`"),
     ] {
-        fs::write(folder.path().join("p.csv"), text).unwrap();
-        let output = evaluate(folder.path(), &["--predictions", "p.csv", "--out", "out"]);
+        fs::write(directory.path().join("p.csv"), text).unwrap();
+        let output = evaluate(directory.path(), &["--predictions", "p.csv", "--out", "out"]);
         assert_code(&output, 1);
         assert!(printed(&output).contains(expected), "{text:?}: {}", printed(&output));
-        assert!(!folder.path().join("out").exists());
+        assert!(!directory.path().join("out").exists());
     }
-    let output = evaluate(folder.path(), &["--predictions", "none.csv", "--out", "out"]);
+    let output = evaluate(directory.path(), &["--predictions", "none.csv", "--out", "out"]);
     assert_code(&output, 1);
     assert!(printed(&output).contains("evaluate: none.csv: "), "{}", printed(&output));
-    assert_code(&evaluate(folder.path(), &["--out", "out"]), 2);
+    assert_code(&evaluate(directory.path(), &["--out", "out"]), 2);
 }
 
 #[test]
 fn runs_are_compared_and_fused() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
     stores(at);
     classify(at, "strong", "mlp");
     classify(at, "strong", "logistic");
@@ -213,8 +213,8 @@ fn runs_are_compared_and_fused() {
 
 #[test]
 fn external_predictions_are_compared_without_stores() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
     for (name, second) in [("ours", "dog"), ("theirs", "cat")] {
         let rows = format!("id,label,predicted\n1,cat,cat\n2,dog,{second}\n3,dog,dog\n");
         fs::write(at.join(format!("{name}.csv")), rows).unwrap();
@@ -234,8 +234,8 @@ fn external_predictions_are_compared_without_stores() {
 
 #[test]
 fn stores_and_manifests_are_described() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
     stores(at);
     let output = inspect(at, &["weak.h5", "--manifest", "clips.csv", "--out", "out", "--export", "npy"]);
     assert_code(&output, 0);
@@ -296,8 +296,8 @@ fn multi_label_predictions(path: &Path, sharpness: f64) {
 
 #[test]
 fn multi_label_predictions_are_evaluated_and_read_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
     multi_label_predictions(&at.join("p.csv"), 0.4);
     let output = evaluate(at, &["--predictions", "p.csv", "--out", "out"]);
     assert_code(&output, 0);
@@ -352,8 +352,8 @@ fn multi_label_predictions_are_evaluated_and_read_back() {
 
 #[test]
 fn multi_label_runs_are_compared_and_tasks_do_not_mix() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
     for (name, sharpness) in [("strong", 0.4), ("weak", 0.1)] {
         let csv = format!("{name}.csv");
         multi_label_predictions(&at.join(&csv), sharpness);

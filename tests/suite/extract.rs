@@ -23,25 +23,25 @@ with h5py.File(sys.argv[1]) as store:
 print(digest.hexdigest())
 ";
 
-/// A folder with a manifest of clips that are parts of one video.
+/// A directory with a manifest of clips that are parts of one video.
 struct Workspace {
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Workspace {
     fn new(clips: usize) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::copy(fixture("media/plain.mp4"), folder.path().join("video.mp4")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        fs::copy(fixture("media/plain.mp4"), directory.path().join("video.mp4")).unwrap();
         let mut manifest = String::from("id,path,label,start\n");
         for i in 0..clips {
             manifest += &format!("clip{i:03},video.mp4,{},{:.2}\n", ["a", "b"][i % 2], i as f64 * 1.5 / clips as f64);
         }
-        fs::write(folder.path().join("manifest.csv"), manifest).unwrap();
-        Self { folder }
+        fs::write(directory.path().join("manifest.csv"), manifest).unwrap();
+        Self { directory }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     fn command(&self, out: &str) -> Command {
@@ -229,7 +229,7 @@ fn a_dry_run_writes_nothing() {
     assert_code(&output, 0);
     assert!(printed(&output).contains("4 of 4 clips to extract"), "{}", printed(&output));
     assert!(
-        fs::read_dir(workspace.folder.path())
+        fs::read_dir(workspace.directory.path())
             .unwrap()
             .flatten()
             .all(|e| !e.path().to_string_lossy().contains("dry.h5"))
@@ -314,10 +314,10 @@ print(weights, cosine.min(), others)
 
 /// Compares the embeddings of an H.264 file with torchvision's.
 fn check_parity(method: &str, card: &str, weights: &[&str]) {
-    let folder = tempfile::tempdir().unwrap();
-    let manifest = folder.path().join("manifest.csv");
+    let directory = tempfile::tempdir().unwrap();
+    let manifest = directory.path().join("manifest.csv");
     fs::write(&manifest, format!("id,path,label\nplain,{},a\n", fixture("media/plain.mp4").display())).unwrap();
-    let out = folder.path().join("store.h5");
+    let out = directory.path().join("store.h5");
     let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-extract"));
     command.current_dir(root()).args(["--method", method, "--quiet", "--manifest"]).arg(&manifest);
     let output = command.arg("--out").arg(&out).args(weights).output().unwrap();

@@ -1,4 +1,4 @@
-//! The Makefile's targets and variables, through `make --dry-run` in a folder that holds only the files it reads.
+//! The Makefile's targets and variables, through `make --dry-run` in a directory that holds only the files it reads.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -7,34 +7,34 @@ use tempfile::TempDir;
 
 use crate::support::{assert_code, printed, root};
 
-/// A folder with the Makefile, the recipes and the cards.
-fn folder() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::copy(root().join("Makefile"), folder.path().join("Makefile")).unwrap();
+/// A directory with the Makefile, the recipes and the cards.
+fn directory() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::copy(root().join("Makefile"), directory.path().join("Makefile")).unwrap();
     for name in ["pipelines", "models"] {
-        fs::create_dir(folder.path().join(name)).unwrap();
+        fs::create_dir(directory.path().join(name)).unwrap();
         for file in fs::read_dir(root().join(name)).unwrap().map(|file| file.unwrap()) {
             if file.path().extension().is_some_and(|extension| extension == "toml") {
-                fs::copy(file.path(), folder.path().join(name).join(file.file_name())).unwrap();
+                fs::copy(file.path(), directory.path().join(name).join(file.file_name())).unwrap();
             }
         }
     }
-    folder
+    directory
 }
 
-fn make(folder: &TempDir, arguments: &[&str]) -> Output {
+fn make(directory: &TempDir, arguments: &[&str]) -> Output {
     let mut command = Command::new("make");
     // The variables of a `make test` that runs this test.
     for name in ["MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "MAKELEVEL", "CARGO_TARGET_DIR"] {
         command.env_remove(name);
     }
-    command.arg("--dry-run").arg("--directory").arg(folder.path()).args(arguments).output().unwrap()
+    command.arg("--dry-run").arg("--directory").arg(directory.path()).args(arguments).output().unwrap()
 }
 
-/// The kinoprobe commands that make would run, without the folder of the programs and with single spaces.
+/// The kinoprobe commands that make would run, without the directory of the programs and with single spaces.
 #[track_caller]
-fn commands(folder: &TempDir, arguments: &[&str]) -> Vec<String> {
-    let output = make(folder, arguments);
+fn commands(directory: &TempDir, arguments: &[&str]) -> Vec<String> {
+    let output = make(directory, arguments);
     assert_code(&output, 0);
     let commands = printed(&output);
     let commands = commands.lines().filter_map(|line| line.strip_prefix("target/release/kinoprobe-"));
@@ -42,8 +42,8 @@ fn commands(folder: &TempDir, arguments: &[&str]) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_error(folder: &TempDir, arguments: &[&str], parts: &[&str]) {
-    let output = make(folder, arguments);
+fn assert_error(directory: &TempDir, arguments: &[&str], parts: &[&str]) {
+    let output = make(directory, arguments);
     assert_code(&output, 2);
     let message = printed(&output);
     for part in parts {
@@ -53,10 +53,10 @@ fn assert_error(folder: &TempDir, arguments: &[&str], parts: &[&str]) {
 
 #[test]
 fn any_recipe_is_a_method() {
-    let folder = folder();
-    let pipelines = folder.path().join("pipelines");
+    let directory = directory();
+    let pipelines = directory.path().join("pipelines");
     fs::copy(pipelines.join("cnn.toml"), pipelines.join("mine.toml")).unwrap();
-    let commands = commands(&folder, &["classify", "METHOD=mine"]);
+    let commands = commands(&directory, &["classify", "METHOD=mine"]);
     assert_eq!(
         commands,
         [
@@ -71,12 +71,12 @@ fn any_recipe_is_a_method() {
 
 #[test]
 fn a_sift_recipe_is_extracted_in_two_stages() {
-    let folder = folder();
-    let pipelines = folder.path().join("pipelines");
+    let directory = directory();
+    let pipelines = directory.path().join("pipelines");
     fs::copy(pipelines.join("sift.toml"), pipelines.join("sift-256.toml")).unwrap();
     let arguments = ["METHOD=sift-256", "CLASSIFIER=any", "MANIFEST=clips.csv", "ROOT=clips", "OUT=out"];
     let flags = ["EXTRACT_FLAGS=--frames 16", "CLASSIFY_FLAGS=--epochs 5", "SEEDS=3"];
-    let commands = commands(&folder, &[&["classify"][..], &arguments, &flags].concat());
+    let commands = commands(&directory, &[&["classify"][..], &arguments, &flags].concat());
     assert_eq!(
         commands,
         [
@@ -93,7 +93,7 @@ fn a_sift_recipe_is_extracted_in_two_stages() {
 
 #[test]
 fn without_a_method_the_default_ones_are_compared() {
-    let commands = commands(&folder(), &["compare", "CLASSIFIERS=mlp knn"]);
+    let commands = commands(&directory(), &["compare", "CLASSIFIERS=mlp knn"]);
     let runs = "demo/runs/sift demo/runs/sift-knn demo/runs/cnn demo/runs/cnn-knn demo/runs/cnn3d demo/runs/cnn3d-knn \
                 demo/runs/effnet demo/runs/effnet-knn";
     assert_eq!(commands.last().unwrap(), &format!("compare {runs} --out demo/runs/comparison"));
@@ -109,29 +109,29 @@ fn without_a_method_the_default_ones_are_compared() {
 
 #[test]
 fn a_file_named_like_a_run_selects_method_and_classifier() {
-    let commands = commands(&folder(), &["demo/runs/cnn3d-bayes/metrics.json", "MANIFEST=demo/manifest.csv"]);
+    let commands = commands(&directory(), &["demo/runs/cnn3d-bayes/metrics.json", "MANIFEST=demo/manifest.csv"]);
     assert!(commands[1].starts_with("extract --method cnn3d "), "{commands:?}");
     assert!(commands[2].ends_with("--out demo/runs/cnn3d-bayes --classifier bayes"), "{commands:?}");
 }
 
 #[test]
 fn unknown_names_are_rejected_with_the_choices() {
-    let folder = folder();
+    let directory = directory();
     let choices = "clip cnn cnn3d effnet keyframes";
-    assert_error(&folder, &["features", "METHOD=cmn"], &["unknown METHOD cmn", choices, "pipelines/cmn.toml"]);
+    assert_error(&directory, &["features", "METHOD=cmn"], &["unknown METHOD cmn", choices, "pipelines/cmn.toml"]);
     assert_error(
-        &folder,
+        &directory,
         &["features", "MANIFSET=x"],
         &["unknown variable MANIFSET", "did you mean MANIFEST?", "WEIGHTS"],
     );
-    assert_error(&folder, &["features", "FLAGS=--frames 16"], &["unknown variable FLAGS", "EXTRACT_FLAGS"]);
+    assert_error(&directory, &["features", "FLAGS=--frames 16"], &["unknown variable FLAGS", "EXTRACT_FLAGS"]);
 }
 
 #[test]
 fn help_lists_every_variable_of_the_pipeline() {
-    let folder = folder();
+    let directory = directory();
     let output =
-        Command::new("make").env_remove("MAKEFLAGS").arg("--directory").arg(folder.path()).arg("help").output();
+        Command::new("make").env_remove("MAKEFLAGS").arg("--directory").arg(directory.path()).arg("help").output();
     let output = output.unwrap();
     assert_code(&output, 0);
     let help = printed(&output);

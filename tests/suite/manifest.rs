@@ -112,7 +112,7 @@ fn id_lists_are_read() {
 fn class_directories_and_path_lists_are_read() {
     let directory =
         directory(&["clips/cat/1.mp4", "clips/cat/2.mp4", "clips/dog/shots/1.jpg", "clips/dog/shots/2.jpg"]);
-    let expected = ["clips: 3 clips", "folders of frames: 1, of 2 to 2 frames"];
+    let expected = ["clips: 3 clips", "directories of frames: 1, of 2 to 2 frames"];
     assert_success(&inspect(&directory, &["clips"]), &expected);
     write(&directory, "list.txt", "# two clips\nclips/cat/1.mp4\nclips/dog/shots\n");
     assert_success(&inspect(&directory, &["list.txt"]), &["list.txt: 2 clips", "no clip has a label"]);

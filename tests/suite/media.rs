@@ -177,12 +177,12 @@ fn start_and_end_select_a_part_of_a_video() {
 
 #[test]
 fn invalid_files_are_rejected_with_a_reason() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| {
-        std::fs::write(folder.path().join(name), bytes).unwrap();
-        clip(folder.path().join(name))
+        std::fs::write(directory.path().join(name), bytes).unwrap();
+        clip(directory.path().join(name))
     };
-    assert!(decode_error(&clip(folder.path().join("missing.mp4"))).contains("no such file"));
+    assert!(decode_error(&clip(directory.path().join("missing.mp4"))).contains("no such file"));
     assert!(decode_error(&write("empty.mp4", b"")).contains("empty"));
     assert!(decode_error(&write("text.mp4", b"not a video at all\n")).contains("no video stream"));
     assert!(decode_error(&clip(fixture("audio_only.mp4"))).contains("no video stream"));
@@ -193,7 +193,7 @@ fn invalid_files_are_rejected_with_a_reason() {
     assert!(decode_error(&write("head.mkv", &plain[..700])).contains("head.mkv"));
     assert!(decode_error(&write("broken.png", b"\x89PNG\r\n\x1a\nbroken")).contains("not an image"));
     assert!(decode_error(&write("text.jpg", b"text")).contains("not an image"));
-    let frames = folder.path().join("frames");
+    let frames = directory.path().join("frames");
     std::fs::create_dir(&frames).unwrap();
     assert!(decode_error(&clip(&frames)).contains("no frames"));
     std::fs::write(frames.join("shot_1.png"), b"text").unwrap();
@@ -202,13 +202,13 @@ fn invalid_files_are_rejected_with_a_reason() {
 }
 
 #[test]
-fn a_folder_is_read_in_natural_order() {
-    let folder = tempfile::tempdir().unwrap();
+fn a_directory_is_read_in_natural_order() {
+    let directory = tempfile::tempdir().unwrap();
     for (name, from) in [("shot_10.png", "pixel.png"), ("shot_2.png", "alpha.png"), ("shot_1.png", "gray.png")] {
-        std::fs::copy(fixture(from), folder.path().join(name)).unwrap();
+        std::fs::copy(fixture(from), directory.path().join(name)).unwrap();
     }
-    std::fs::write(folder.path().join("notes.txt"), "no frame").unwrap();
-    let (decoded, seen) = decode(&clip(folder.path()), ALL).unwrap();
+    std::fs::write(directory.path().join("notes.txt"), "no frame").unwrap();
+    let (decoded, seen) = decode(&clip(directory.path()), ALL).unwrap();
     assert_eq!((decoded.timeline.frame_count, decoded.timeline.fps), (3, 0.0));
     let widths: Vec<usize> = seen.frames.iter().map(|(_, _, width, _)| *width).collect();
     assert_eq!(widths, [16, 16, 1]);
@@ -216,7 +216,7 @@ fn a_folder_is_read_in_natural_order() {
     // Windows consist of consecutive frames, which are resized to the same size.
     let mut items = ItemSink::new(&input("r2plus1d_18"));
     let sampling = Sampling::Windows { length: 16, rate: 15.0, count: 2 };
-    let decoded = media::decode(&clip(folder.path()), &sampling, &mut items).unwrap();
+    let decoded = media::decode(&clip(directory.path()), &sampling, &mut items).unwrap();
     assert_eq!(decoded.windows[0].indices[..4], [0, 1, 2, 2]);
     assert_eq!(items.take().len(), 3 * 16 * 112 * 112);
 }
@@ -322,11 +322,11 @@ fn the_frame_size_may_change() {
 fn a_file_cannot_make_the_decoder_use_the_network() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let address = listener.local_addr().unwrap();
     let list = format!("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://{address}/a.ts\n#EXT-X-ENDLIST\n");
-    std::fs::write(folder.path().join("list.m3u8"), list).unwrap();
-    decode_error(&clip(folder.path().join("list.m3u8")));
+    std::fs::write(directory.path().join("list.m3u8"), list).unwrap();
+    decode_error(&clip(directory.path().join("list.m3u8")));
     let error = listener.accept().expect_err("no connection").kind();
     assert_eq!(error, std::io::ErrorKind::WouldBlock);
 }

@@ -12,7 +12,7 @@ use crate::support::{assert_code, printed, run_python};
 /// ten clips without a label.
 const MAKE: &str = "
 import sys, h5py, numpy as np
-folder = sys.argv[1]
+directory = sys.argv[1]
 random = np.random.default_rng(4)
 names = np.array(['action', 'comedy', 'drama', 'western'])
 truth = random.random((250, 4)) < [0.5, 0.4, 0.3, 0.15]
@@ -21,17 +21,17 @@ lengths = random.integers(3, 7, 250)
 clip = np.repeat(np.arange(250), lengths)
 directions = np.linalg.qr(random.normal(size=(12, 4)))[0].T
 features = truth[clip] @ directions * 3 + random.normal(size=(len(clip), 12))
-with h5py.File(folder + '/made.h5', 'w') as f:
+with h5py.File(directory + '/made.h5', 'w') as f:
     f.attrs.update(format='kinoprobe-features', format_version=1)
     f['features'] = features.astype('f4')
     f['rows/clip'] = clip.astype('u4')
     f['clips/id'] = [f'clip{i}' for i in range(250)]
     f['clips/offset'] = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     f['clips/length'] = lengths
-with open(folder + '/manifest.csv', 'w') as f:
+with open(directory + '/manifest.csv', 'w') as f:
     f.write('id,path,labels,split\\n')
     for i in range(250):
-        open(f'{folder}/clip{i}.mp4', 'w').close()
+        open(f'{directory}/clip{i}.mp4', 'w').close()
         labels = '|'.join(names[truth[i]]) if i < 240 else ''
         f.write(f\"clip{i},clip{i}.mp4,{labels},{'train' if i < 150 else 'val' if i < 190 else 'test'}\\n\")
 ";
@@ -40,8 +40,8 @@ with open(folder + '/manifest.csv', 'w') as f:
 /// predictions.csv and the manifest.
 const MEASURE: &str = "
 import csv, sys, numpy as np
-folder, run = sys.argv[1:]
-truth = {row['id']: row['labels'].split('|') for row in csv.DictReader(open(folder + '/manifest.csv')) if row['split'] == 'test' and row['labels']}
+directory, run = sys.argv[1:]
+truth = {row['id']: row['labels'].split('|') for row in csv.DictReader(open(directory + '/manifest.csv')) if row['split'] == 'test' and row['labels']}
 rows = [row for row in csv.DictReader(open(run + '/predictions.csv')) if row['id'] in truth]
 assert len(rows) == 50
 names = [column[6:] for column in rows[0] if column.startswith('score:')]
@@ -58,8 +58,8 @@ said = scores >= 0.5
 print(2 * (said & y).sum() / (said.sum() + y.sum()))
 ";
 
-fn kinoprobe(program: &str, folder: &Path, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).current_dir(folder).output().unwrap();
+fn kinoprobe(program: &str, directory: &Path, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).current_dir(directory).output().unwrap();
     assert_code(&output, 0);
     printed(&output)
 }
@@ -70,8 +70,8 @@ fn json(path: &Path) -> Value {
 
 #[test]
 fn classifiers_learn_several_labels_and_report_correct_metrics() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
     run_python(MAKE, &[at]);
     let data = ["--features", "made.h5", "--manifest", "manifest.csv"];
     let quick = ["--hidden", "16", "--epochs", "40", "--batch", "16", "--patience", "40"];

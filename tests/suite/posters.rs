@@ -14,15 +14,15 @@ const GENRES: usize = 8;
 
 /// Posters of three years, 20 per year, with features of a tiny network.
 struct Drawn {
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Drawn {
-    /// Generates the posters once for all tests. Each test writes to its own folders.
+    /// Generates the posters once for all tests. Each test writes to its own directories.
     fn get() -> &'static Drawn {
         static DRAWN: OnceLock<Drawn> = OnceLock::new();
         DRAWN.get_or_init(|| {
-            let drawn = Drawn { folder: tempfile::tempdir().unwrap() };
+            let drawn = Drawn { directory: tempfile::tempdir().unwrap() };
             let out = drawn.path("drawn");
             let arguments = ["--posters", "--years", "3", "--per-year", "20", "--quiet", "--out"];
             let demo = Command::new(env!("CARGO_BIN_EXE_kinoprobe-demo")).args(arguments).arg(out).output().unwrap();
@@ -46,7 +46,7 @@ impl Drawn {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     fn text(&self, name: &str) -> String {
@@ -71,7 +71,7 @@ impl Drawn {
     fn run(&self, binary: &str, arguments: &[&str]) -> Output {
         // Several tests read the store at the same time.
         Command::new(binary)
-            .current_dir(self.folder.path())
+            .current_dir(self.directory.path())
             .env("HDF5_USE_FILE_LOCKING", "FALSE")
             .args(arguments)
             .output()
@@ -84,9 +84,9 @@ impl Drawn {
     }
 }
 
-fn assert_model(folder: &Path) {
+fn assert_model(directory: &Path) {
     for file in ["model.onnx", "model.safetensors", "metrics.json", "predictions.csv", "REPORT.md", "recipe.toml"] {
-        assert!(folder.join(file).is_file(), "{}", folder.join(file).display());
+        assert!(directory.join(file).is_file(), "{}", directory.join(file).display());
     }
 }
 
@@ -110,10 +110,11 @@ fn every_year_gets_a_model_that_posters_json_lists() {
         let thresholds = year["thresholds"].as_array().unwrap();
         assert_eq!(thresholds.len(), GENRES);
         assert!(thresholds.iter().all(|threshold| (0.0..=1.0).contains(&threshold.as_f64().unwrap())));
-        let folder = drawn.path("years").join(year["folder"].as_str().unwrap());
-        assert_model(&folder);
+        let directory = drawn.path("years").join(year["directory"].as_str().unwrap());
+        assert_model(&directory);
         // The metrics in posters.json are those of the year's run.
-        let metrics: Value = serde_json::from_str(&fs::read_to_string(folder.join("metrics.json")).unwrap()).unwrap();
+        let metrics: Value =
+            serde_json::from_str(&fs::read_to_string(directory.join("metrics.json")).unwrap()).unwrap();
         assert_eq!(year["metrics"]["map"], metrics["test"]["map"]["macro"]);
         for key in ["binary_accuracy", "r_precision"] {
             assert_eq!(year["metrics"][key], metrics["test"][key], "{key}");
@@ -123,7 +124,7 @@ fn every_year_gets_a_model_that_posters_json_lists() {
         }
         assert_eq!(metrics["test"]["labels"], posters["labels"], "all years have the same labels");
     }
-    assert_eq!(posters["overall"]["folder"], "all");
+    assert_eq!(posters["overall"]["directory"], "all");
     assert_model(&drawn.path("years/all"));
 
     let report = drawn.text("years/REPORT.md");
@@ -226,7 +227,7 @@ fn generated_posters_are_kept_and_pass_inspection() {
 #[test]
 fn a_table_of_posters_with_years_is_imported_and_trained_by_year() {
     let drawn = Drawn::get();
-    // The layout of published poster data sets: a table with Id, Genre and year, and a folder of images.
+    // The layout of published poster data sets: a table with Id, Genre and year, and a directory of images.
     let mut table = String::from("Id,Genre,year,split\n");
     for line in drawn.text("drawn/manifest.csv").lines().skip(1) {
         let [id, _, labels, year, split]: [&str; 5] = line.split(',').collect::<Vec<_>>().try_into().unwrap();

@@ -57,14 +57,14 @@ fn save_models(dir: &Path, change: impl FnOnce(&mut Value)) {
     }
     save_head(&dir.join("all"), 9, &LABELS, &sha256);
     let year = |year: i32, thresholds: &[f32]| {
-        json!({"year": year, "folder": year.to_string(), "thresholds": thresholds,
+        json!({"year": year, "directory": year.to_string(), "thresholds": thresholds,
                "clips": {"train": 40, "val": 4, "test": 4}, "metrics": {"map": 0.5}})
     };
     let mut listed = json!({
         "format": "kinoprobe-posters", "format_version": 1, "method": "tiny", "card": "tiny", "weights": "file",
         "model_sha256": sha256, "untrained": false, "demo": true, "labels": LABELS, "by": "year", "window": null,
         "years": [year(2004, &[0.5; 4]), year(2005, &[0.4; 4]), year(2006, &[0.3; 3])],
-        "overall": {"folder": "all", "thresholds": [0.5, 0.5, 0.5, 0.5]},
+        "overall": {"directory": "all", "thresholds": [0.5, 0.5, 0.5, 0.5]},
     });
     change(&mut listed);
     fs::write(dir.join("posters.json"), listed.to_string()).unwrap();
@@ -513,7 +513,7 @@ fn inconsistent_models_are_rejected() {
     assert_rejected(&|listed| listed["years"][0]["thresholds"] = json!([0.5]), "has 4 genres");
     assert_rejected(&|listed| listed["labels"] = json!(["Action", "Comedy"]), "has the genre \"Drama\"");
     assert_rejected(&|listed| listed["card"] = json!("huge"), "no such model card; there are tiny");
-    assert_rejected(&|listed| listed["years"][1]["folder"] = json!("1999"), "1999");
+    assert_rejected(&|listed| listed["years"][1]["directory"] = json!("1999"), "1999");
     let empty = tempfile::tempdir().unwrap();
     let output = command(&PathBuf::from(empty.path())).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("posters.json: No such file"));

@@ -10,22 +10,22 @@ use tempfile::TempDir;
 
 use crate::support::{assert_code, fixture, printed, root, run_python};
 
-/// A folder with a manifest of two clips, one with five scenes and one with a single scene.
+/// A directory with a manifest of two clips, one with five scenes and one with a single scene.
 struct Workspace {
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Workspace {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let (scenes, one) = (fixture("media/shots.mp4"), fixture("media/plain.mp4"));
         let lines = format!("id,path,label\nscenes,{},a\none,{},b\n", scenes.display(), one.display());
-        fs::write(folder.path().join("manifest.csv"), lines).unwrap();
-        Self { folder }
+        fs::write(directory.path().join("manifest.csv"), lines).unwrap();
+        Self { directory }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     fn shots(&self, out: &str, flags: &[&str]) -> Output {

@@ -78,7 +78,7 @@ export async function trainModels(browser, dir, program, root) {
     const settings = ['--quiet', '--hidden', '32', '--epochs', '30'];
     await run(program('classify'), [...data, '--out', out, '--task', 'multi-label', ...settings], { cwd: root });
     const metadata = await readMetadata(path.join(out, 'model.safetensors'));
-    return { metadata, entry: { folder: name, thresholds: metadata.classes.map((_, i) => 0.3 + 0.03 * i) } };
+    return { metadata, entry: { directory: name, thresholds: metadata.classes.map((_, i) => 0.3 + 0.03 * i) } };
   };
   const years = [];
   const clips = { train: (POSTERS_PER_YEAR * 7) / 8, val: POSTERS_PER_YEAR / 8, test: 0 };

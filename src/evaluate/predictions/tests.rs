@@ -24,8 +24,8 @@ fn names(names: &[&str]) -> Vec<String> {
 
 #[test]
 fn written_predictions_are_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("predictions.csv");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("predictions.csv");
     let val = Predictions::from_scores(
         Task::SingleLabel,
         names(&["a", "b, \"quoted\""]),
@@ -100,8 +100,8 @@ fn errors_have_lines() {
 
 #[test]
 fn multi_label_predictions_are_written_and_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("predictions.csv");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("predictions.csv");
     let val = Predictions::from_scores(
         Task::MultiLabel,
         names(&["a", "b", "c"]),

@@ -41,7 +41,7 @@ fn movienet() -> TempDir {
         ("tt0000009", r#"{"title": "No keyframes (1894)", "genres": ["Drama"]}"#),
         ("tt0000010", r#"{"title": "Another list", "genres": ["Short", "Adult"]}"#),
         ("tt0000011", r#"{"title": "No genres at all"}"#),
-        ("tt0000012", r#"{"title": "An empty folder", "genres": ["War"]}"#),
+        ("tt0000012", r#"{"title": "An empty directory", "genres": ["War"]}"#),
     ] {
         write(&directory, &format!("meta/{id}.json"), meta);
     }

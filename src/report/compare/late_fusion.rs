@@ -80,7 +80,7 @@ fn fuse_runs(runs: &[&ComparedRun]) -> Result<Option<ComparedRun>> {
         kind: RunKind::LateFusion,
         identity: RunIdentity::of_fusion(&identities, "mean of probabilities"),
         inputs: RunInputs::default(),
-        folder: None,
+        directory: None,
         // The extraction time of a store that two runs share would count twice.
         extract_seconds: if have_distinct_stores(runs) { sum(|run| run.extract_seconds) } else { None },
         training_seconds: sum(|run| run.training_seconds),

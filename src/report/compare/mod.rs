@@ -102,7 +102,7 @@ pub struct ComparedRun {
     /// Input files; empty for fusions.
     pub inputs: RunInputs,
     /// Directory of the run.
-    pub folder: Option<PathBuf>,
+    pub directory: Option<PathBuf>,
     /// Seconds of feature extraction for all clips.
     pub extract_seconds: Option<f64>,
     /// Seconds of training.
@@ -133,7 +133,7 @@ pub struct Comparison {
     pub task: Task,
     /// Runs in the order given, then fusions.
     pub rows: Vec<ComparisonRow>,
-    /// PairedComparison comparisons of all rows on each common part, by accuracy, or by mAP and by micro F1.
+    /// Paired comparisons of all rows on each common part, by accuracy, or by mAP and by micro F1.
     pub pairs: Vec<PairedRuns>,
     /// Near-duplicate clips across splits, by store.
     pub duplicates: Vec<Duplicates>,
@@ -152,7 +152,7 @@ pub struct ComparisonRow {
     #[serde(flatten)]
     pub identity: RunIdentity,
     /// Directory of the run.
-    pub folder: Option<PathBuf>,
+    pub directory: Option<PathBuf>,
     /// Cost of feature extraction, if known.
     pub extraction: Option<Extraction>,
     /// Seconds of training.
@@ -174,7 +174,7 @@ pub struct Extraction {
     pub video_seconds: Option<f64>,
 }
 
-/// PairedComparison comparison of two rows on the clips that both predict.
+/// Paired comparison of two rows on the clips that both predict.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PairedRuns {
     /// Part of the data.
@@ -194,25 +194,25 @@ pub struct PairedRuns {
 ///
 /// # Errors
 /// Returns an error if the directory is not that of a run or if a file in it is invalid.
-pub fn load(folder: &Path) -> Result<ComparedRun> {
-    let path = folder.join("metrics.json");
+pub fn load(directory: &Path) -> Result<ComparedRun> {
+    let path = directory.join("metrics.json");
     if !path.is_file() {
         return Err(Error::Table {
-            path: folder.to_path_buf(),
+            path: directory.to_path_buf(),
             line: None,
             message: "contains no metrics.json: pass a directory written by kinoprobe-classify or kinoprobe-evaluate"
                 .into(),
         });
     }
     let metrics = Metrics::read(&path)?;
-    let table = PredictionTable::read_csv(&folder.join("predictions.csv"), Some(metrics.identity.task))?;
+    let table = PredictionTable::read_csv(&directory.join("predictions.csv"), Some(metrics.identity.task))?;
     let mut parts: BTreeMap<Part, Predictions> =
         table.splits_present().into_iter().map(|split| (split.into(), table.select_split(split))).collect();
     if parts.is_empty() {
         parts.insert(Part::All, table.predictions.clone());
     }
     let name = match (metrics.identity.method.as_str(), metrics.identity.classifier.as_str()) {
-        ("", "") => folder.file_name().map_or("predictions".into(), |name| name.to_string_lossy().into_owned()),
+        ("", "") => directory.file_name().map_or("predictions".into(), |name| name.to_string_lossy().into_owned()),
         (method, classifier) => format!("{method} · {classifier}"),
     };
     Ok(ComparedRun {
@@ -220,12 +220,12 @@ pub fn load(folder: &Path) -> Result<ComparedRun> {
         kind: RunKind::Run,
         identity: metrics.identity,
         inputs: metrics.inputs,
-        folder: Some(folder.to_path_buf()),
+        directory: Some(directory.to_path_buf()),
         extract_seconds: metrics.extract_seconds,
         training_seconds: metrics.training_seconds,
         parts,
         constant: metrics.constant.iter().map(|(&split, metrics)| (split.into(), metrics.primary().1)).collect(),
-        unlabeled: unlabeled_ids(&folder.join("submission.csv"))?,
+        unlabeled: unlabeled_ids(&directory.join("submission.csv"))?,
     })
 }
 
@@ -233,8 +233,8 @@ pub fn load(folder: &Path) -> Result<ComparedRun> {
 ///
 /// # Errors
 /// Returns an error as [`load`] does, or if the runs have different tasks.
-pub fn load_all(folders: &[PathBuf]) -> Result<Vec<ComparedRun>> {
-    let mut runs = folders.iter().map(|folder| load(folder)).collect::<Result<Vec<_>>>()?;
+pub fn load_all(directories: &[PathBuf]) -> Result<Vec<ComparedRun>> {
+    let mut runs = directories.iter().map(|directory| load(directory)).collect::<Result<Vec<_>>>()?;
     make_names_unique(&mut runs);
     common_task(&runs)?;
     Ok(runs)
@@ -282,9 +282,9 @@ pub fn make_names_unique(runs: &mut [ComparedRun]) {
     let mut taken: HashSet<String> = HashSet::new();
     for run in runs {
         if taken.contains(&run.name)
-            && let Some(folder) = run.folder.as_ref().and_then(|folder| folder.file_name())
+            && let Some(directory) = run.directory.as_ref().and_then(|directory| directory.file_name())
         {
-            run.name = format!("{} ({})", run.name, folder.to_string_lossy());
+            run.name = format!("{} ({})", run.name, directory.to_string_lossy());
         }
         let name = run.name.clone();
         let mut number = 2;
@@ -359,7 +359,7 @@ fn comparison_row(run: &ComparedRun, store: Option<&FeatureStore>) -> Comparison
         name: run.name.clone(),
         kind: run.kind,
         identity: run.identity.clone(),
-        folder: run.folder.clone(),
+        directory: run.directory.clone(),
         extraction: seconds.map(|seconds| Extraction {
             seconds,
             clips: store.map(|store| store.clips().len()),

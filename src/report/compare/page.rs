@@ -92,7 +92,7 @@ fn class_figures(comparison: &Comparison, part: Part) -> Vec<Figure> {
         }
     }
     if !series.is_empty() {
-        let caption = format!("PrecisionRecallF1 precision of each label, {}", part.name());
+        let caption = format!("Average precision of each label, {}", part.name());
         let svg = label_plots::bars(&caption, &labels, &series);
         figures.push(Figure { file: format!("average_precision_{}.svg", part.name()), caption, svg });
     }

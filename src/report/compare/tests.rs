@@ -13,7 +13,7 @@ fn compared(name: &str, part: Part, predictions: Predictions) -> ComparedRun {
         kind: RunKind::Run,
         identity: RunIdentity { method: name.into(), classifier: "mlp".into(), ..RunIdentity::default() },
         inputs: RunInputs::default(),
-        folder: None,
+        directory: None,
         extract_seconds: None,
         training_seconds: Some(1.0),
         parts: BTreeMap::from([(part, predictions)]),
@@ -82,7 +82,7 @@ fn late_fusion_notes_runs_without_probabilities() {
 fn repeated_names_are_made_unique() {
     let predictions = scored(&["1"], &[0], array![[1.0]], &["a"]);
     let mut runs = vec![compared("x", Part::All, predictions); 3];
-    runs[1].folder = Some("runs/other".into());
+    runs[1].directory = Some("runs/other".into());
     make_names_unique(&mut runs);
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     assert_eq!(names, ["x", "x (other)", "x #2"]);
@@ -135,14 +135,14 @@ fn store(path: &Path) {
 
 #[test]
 fn report_is_self_contained_and_complete() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut first = run(&["a<b>", "bird", "cat|dog", "x_y"]);
-    first.inputs.features = folder.path().join("cnn3d.h5");
+    first.inputs.features = directory.path().join("cnn3d.h5");
     store(&first.inputs.features);
     let mut second = first.clone();
     second.identity.method = "sift & co".into();
     second.identity.untrained = false;
-    second.inputs.features = folder.path().join("missing.h5");
+    second.inputs.features = directory.path().join("missing.h5");
     for predictions in second.splits.values_mut() {
         let n = predictions.len();
         *predictions =
@@ -152,14 +152,14 @@ fn report_is_self_contained_and_complete() {
         predictions.predicted = vec![vec![0]; n];
         predictions.scores = Some(scores);
     }
-    let folders = [folder.path().join("one"), folder.path().join("two")];
-    write_run(&folders[0], &first).unwrap();
-    write_run(&folders[1], &second).unwrap();
-    let mut runs: Vec<ComparedRun> = folders.iter().map(|folder| load(folder).unwrap()).collect();
+    let directories = [directory.path().join("one"), directory.path().join("two")];
+    write_run(&directories[0], &first).unwrap();
+    write_run(&directories[1], &second).unwrap();
+    let mut runs: Vec<ComparedRun> = directories.iter().map(|directory| load(directory).unwrap()).collect();
     assert_eq!(runs[0].parts[&Part::Test], first.splits[&Split::Test]);
     runs.extend(late_fusion::fuse(&runs).unwrap().0);
     let comparison = compare(&runs, &[]).unwrap();
-    let out = folder.path().join("out");
+    let out = directory.path().join("out");
     write(&out, &comparison).unwrap();
 
     let html = std::fs::read_to_string(out.join("report.html")).unwrap();
@@ -194,11 +194,11 @@ fn report_is_self_contained_and_complete() {
 
 #[test]
 fn directory_without_metrics_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let error = load(folder.path()).unwrap_err().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let error = load(directory.path()).unwrap_err().to_string();
     assert!(error.contains("contains no metrics.json"), "{error}");
-    std::fs::write(folder.path().join("metrics.json"), "{\"format\": \"other\"}").unwrap();
-    assert!(load(folder.path()).unwrap_err().to_string().contains("format is `other`"));
-    std::fs::write(folder.path().join("metrics.json"), "{").unwrap();
-    assert!(load(folder.path()).unwrap_err().to_string().contains("not the metrics of a run"));
+    std::fs::write(directory.path().join("metrics.json"), "{\"format\": \"other\"}").unwrap();
+    assert!(load(directory.path()).unwrap_err().to_string().contains("format is `other`"));
+    std::fs::write(directory.path().join("metrics.json"), "{").unwrap();
+    assert!(load(directory.path()).unwrap_err().to_string().contains("not the metrics of a run"));
 }

@@ -79,20 +79,20 @@ mod tests {
 
     #[test]
     fn images_that_are_not_posters_are_listed() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, width: usize, height: usize, pixel: &dyn Fn(usize) -> u8| {
             let mut image = format!("P5\n{width} {height}\n255\n").into_bytes();
             image.extend((0..width * height).map(pixel));
-            std::fs::write(folder.path().join(name), image).unwrap();
+            std::fs::write(directory.path().join(name), image).unwrap();
         };
         write("poster.pgm", 60, 90, &|i| (i * 37 % 251) as u8);
         write("banner.pgm", 90, 60, &|i| (i * 37 % 251) as u8);
         write("blank.pgm", 60, 90, &|i| 120 + (i % 3) as u8);
-        std::fs::write(folder.path().join("broken.jpg"), "not an image").unwrap();
+        std::fs::write(directory.path().join("broken.jpg"), "not an image").unwrap();
         let clips = ["poster.pgm", "banner.pgm", "blank.pgm", "broken.jpg", "film.mp4"].map(|name| Clip {
             id: name.into(),
             path: name.into(),
-            file: folder.path().join(name),
+            file: directory.path().join(name),
             ..Clip::default()
         });
         let manifest =

@@ -58,10 +58,10 @@ fn manifest() -> Manifest {
 
 #[test]
 fn store_is_described_plotted_and_exported() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cnn.h5");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cnn.h5");
     store(&path);
-    let out = folder.path().join("out");
+    let out = directory.path().join("out");
     let inspection = inspect_store(&path, Some(&manifest()), Some(&out), Some(Export::Npy)).unwrap();
     assert_eq!(inspection.failed, 1);
     for part in [
@@ -90,28 +90,28 @@ fn store_is_described_plotted_and_exported() {
 
 #[test]
 fn pooled_features_export_as_csv() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cnn.h5");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cnn.h5");
     store(&path);
-    inspect_store(&path, None, Some(folder.path()), Some(Export::Csv)).unwrap();
-    let text = std::fs::read_to_string(folder.path().join("pooled.csv")).unwrap();
+    inspect_store(&path, None, Some(directory.path()), Some(Export::Csv)).unwrap();
+    let text = std::fs::read_to_string(directory.path().join("pooled.csv")).unwrap();
     assert!(text.starts_with("id,f0,f1,f2\na,0,7,0\nb,1,7,0\nc,2,7,NaN\n"), "{text}");
 }
 
 #[test]
 fn descriptor_store_is_described_but_not_exported() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("sift.h5");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sift.h5");
     StoreWriter::create(&path, Payload::Descriptors { dim: 128 }, &Provenance::default()).unwrap().finish().unwrap();
     assert!(inspect_store(&path, None, None, None).unwrap().text.contains("descriptors, 0 frames"));
-    let error = inspect_store(&path, None, Some(folder.path()), Some(Export::Npy)).unwrap_err();
+    let error = inspect_store(&path, None, Some(directory.path()), Some(Export::Npy)).unwrap_err();
     assert!(matches!(&error, Error::Store { message, .. } if message.contains("kinoprobe-codebook")), "{error}");
 }
 
 #[test]
 fn manifest_is_described_and_plotted() {
-    let folder = tempfile::tempdir().unwrap();
-    let inspection = inspect_manifest(&manifest(), Some(folder.path())).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let inspection = inspect_manifest(&manifest(), Some(directory.path())).unwrap();
     for part in [
         "files missing: 4 of 4",
         "labels per clip: 0 (1 clips), 1 (3 clips)",
@@ -121,23 +121,23 @@ fn manifest_is_described_and_plotted() {
     ] {
         assert!(inspection.text.contains(part), "no {part:?} in\n{}", inspection.text);
     }
-    let table = std::fs::read_to_string(folder.path().join("classes.csv")).unwrap();
+    let table = std::fs::read_to_string(directory.path().join("classes.csv")).unwrap();
     assert_eq!(table, "class,train,val,no split,all\n<dog>,0,1,0,1\ncat,1,1,0,2\n(clips),1,2,1,4\n");
-    assert!(std::fs::read_to_string(folder.path().join("classes.svg")).unwrap().contains("&lt;dog&gt;"));
+    assert!(std::fs::read_to_string(directory.path().join("classes.svg")).unwrap().contains("&lt;dog&gt;"));
 }
 
 #[test]
 fn multi_label_manifest_is_analyzed() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for (title, frames) in [("a", 3), ("b", 12)] {
-        std::fs::create_dir(folder.path().join(title)).unwrap();
+        std::fs::create_dir(directory.path().join(title)).unwrap();
         for frame in 0..frames {
-            std::fs::write(folder.path().join(format!("{title}/{frame}.png")), "").unwrap();
+            std::fs::write(directory.path().join(format!("{title}/{frame}.png")), "").unwrap();
         }
     }
     let clip = |id: &str, labels: &[&str], split| Clip {
         id: id.into(),
-        file: folder.path().join(id),
+        file: directory.path().join(id),
         labels: labels.iter().map(|label| label.to_string()).collect(),
         split: Some(split),
         ..Clip::default()
@@ -154,7 +154,7 @@ fn multi_label_manifest_is_analyzed() {
         warnings: Vec::new(),
         sha256: String::new(),
     };
-    let out = folder.path().join("out");
+    let out = directory.path().join("out");
     let inspection = inspect_manifest(&manifest, Some(&out)).unwrap();
     for part in [
         "labels per clip: 1 (2 clips), 2 (3 clips)",
