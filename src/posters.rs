@@ -23,7 +23,7 @@ pub use heads::{Head, PosterModels, Scores};
 pub const FILE: &str = "posters.json";
 /// Format and format version of the file.
 const FORMAT: (&str, u32) = ("kinoprobe-posters", 1);
-/// The metrics of a model in posters.json: keys of [`SplitMetrics::values`].
+/// Keys of the metrics in posters.json, which are keys of [`SplitMetrics::values`].
 pub const METRICS: [&str; 6] = ["map", "binary_accuracy", "top_1", "top_3", "top_5", "r_precision"];
 
 /// Number of models that are trained.
@@ -54,12 +54,12 @@ impl Default for MinClips {
     }
 }
 
-/// The contents of posters.json: the models of a directory and the features they read.
+/// The contents of posters.json: the models of a directory and their features.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Posters {
     /// `kinoprobe-posters`.
     pub format: String,
-    /// 1.
+    /// Format version, 1.
     pub format_version: u32,
     /// Classifier and features, the same for every model.
     #[serde(flatten)]
@@ -85,7 +85,7 @@ pub struct Posters {
 pub struct YearModel {
     /// The year.
     pub year: i32,
-    /// Directory of the run, relative to that of posters.json.
+    /// Directory of the run, relative to the directory of posters.json.
     pub directory: String,
     /// Score thresholds of the C labels, tuned on the validation clips of the year; 0.5 for labels without validation clips.
     pub thresholds: Vec<f32>,
@@ -98,7 +98,7 @@ pub struct YearModel {
 /// The model for all clips.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OverallModel {
-    /// Directory of the run, relative to that of posters.json.
+    /// Directory of the run, relative to the directory of posters.json.
     pub directory: String,
     /// Score thresholds of the C labels, tuned on all validation clips.
     pub thresholds: Vec<f32>,

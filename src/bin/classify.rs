@@ -17,7 +17,7 @@ use kinoprobe::report::{Metrics, markdown};
 use kinoprobe::runs::{RunContext, by_year};
 use kinoprobe::store::FeatureStore;
 
-/// Fit a classifier to stored features and evaluate it on held-out clips.
+/// Fit a classifier to stored features and evaluate it on held-out clips
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-classify", version, after_help = format!("\
 Examples:
@@ -25,47 +25,47 @@ Examples:
   kinoprobe-classify --features features/cnn.h5 --manifest clips.csv --out runs/cnn-logistic --classifier logistic
   kinoprobe-classify --features features/clip.h5 --manifest clips.csv --out runs/clip --classifier bilstm --loss asymmetric
   kinoprobe-classify --recipe runs/cnn/recipe.toml
-      repeats a run: its recipe names its files; --out selects another directory
+      repeats a run, whose recipe contains the paths of its files; --out selects another directory
   kinoprobe-classify --features features/effnet.h5 --manifest posters.csv --recipe pipelines/posters.toml --out runs/posters
       one model per year of the manifest and one for all; --window 10 trains on decades, --by none trains one for all only
   kinoprobe-classify --features features/sift.h5 --manifest clips/ --out runs/sift --seeds 5 --learning-rate 0.003
 
-Settings come from pipelines/METHOD.toml, where METHOD is that of the store, or from --recipe. Flags override both; a flag
-that the classifier does not support is an error.
+Settings come from --recipe or, by default, from pipelines/METHOD.toml for the method of the store. Flags override the recipe;
+a flag that the classifier does not support is an error.
 Writes model.safetensors and model.onnx, predictions.csv, submission.csv (clips without a label), metrics.json, curves, tensorboard/,
-confusion matrices, per_class.csv, recipe.toml, REPORT.md, and manifest.csv if the split was drawn here. --by writes such
-a directory for every model, and posters.json, years.csv, REPORT.md and report.html above them.
+confusion matrices, per_class.csv, recipe.toml, REPORT.md, and manifest.csv if a split was drawn. --by year writes
+one such directory per model, and posters.json, years.csv, REPORT.md and report.html in the output directory.
 
 {}", cli::EXIT_CODES))]
 struct Arguments {
-    /// Feature store.
-    #[arg(long, value_name = "F.h5", required_unless_present_any = ["recipe", "list_classifiers"])]
+    /// Feature store
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["recipe", "list_classifiers"])]
     features: Option<PathBuf>,
-    /// Manifest: CSV, directory per class, or list; its ids are those of the store.
-    #[arg(long, value_name = "F", required_unless_present_any = ["recipe", "list_classifiers"])]
+    /// Manifest: CSV, one directory per class, or list, with the ids of the store
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["recipe", "list_classifiers"])]
     manifest: Option<PathBuf>,
-    /// Directory that the paths of the manifest are relative to.
-    #[arg(long, value_name = "D")]
+    /// Directory that the paths of the manifest are relative to [default: the manifest's directory]
+    #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Output directory.
-    #[arg(long, value_name = "D", required_unless_present_any = ["recipe", "list_classifiers"])]
+    /// Output directory
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["recipe", "list_classifiers"])]
     out: Option<PathBuf>,
-    /// Recipe instead of pipelines/METHOD.toml; the recipe of a run also names the files of the run.
+    /// Recipe instead of pipelines/METHOD.toml; the recipe of a run also names the files of the run
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
-    /// Seed of the split, for a manifest without splits [default: 0].
+    /// Seed of the split if the manifest has no splits [default: 0]
     #[arg(long)]
     split_seed: Option<u64>,
-    /// Maximum number of threads; the result does not depend on it.
+    /// Maximum number of threads; results do not depend on it
     #[arg(long, default_value_t = default_threads())]
     threads: usize,
-    /// Print the recipe that would be used, and stop.
+    /// Print the recipe that would be used, and exit
     #[arg(long)]
     dry_run: bool,
-    /// Print the names of the classifiers (of those that support --OPTION), and stop.
+    /// Print the names of the classifiers, or of those that support --OPTION, and exit
     #[arg(long, value_name = "OPTION")]
     list_classifiers: Option<Option<String>>,
-    /// Print neither progress nor tables.
+    /// Print neither progress nor tables
     #[arg(long)]
     quiet: bool,
     #[command(flatten)]
@@ -73,7 +73,7 @@ struct Arguments {
 }
 
 impl Arguments {
-    /// Returns the files of the run: those of the flags, else those of the recipe.
+    /// Returns the files of the run. Flags take precedence over the recipe.
     fn files(&self) -> anyhow::Result<RunFiles> {
         let recipe = self.recipe.as_deref().map(Recipe::load).transpose()?.and_then(|recipe| recipe.run);
         let recipe = recipe.as_ref();
@@ -103,7 +103,7 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if let Some(option) = &arguments.list_classifiers {
         let kinds = match option {
             None => ClassifierKind::ALL.to_vec(),
-            Some(name) => ClassifyFlags::supporters(name).with_context(|| format!("there is no option --{name}"))?,
+            Some(name) => ClassifyFlags::supporters(name).with_context(|| format!("unknown option --{name}"))?,
         };
         kinds.iter().for_each(|kind| println!("{}", kind.name()));
         return Ok(Outcome::Done);
@@ -115,25 +115,25 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let drawn = split::assign(&mut manifest, split::Fractions::default(), files.split_seed)?;
     manifest.check_training()?;
     let mut data = Dataset::join(&store, &manifest, recipe.classify.pooling)?;
-    // Models by year are multi-label, also if no clip has several labels.
+    // Models by year are multi-label even if every clip has one label.
     let default_task = recipe.classify.by.map(|_| Task::MultiLabel);
     data.task = recipe.classify.task.or(default_task).unwrap_or(data.task);
     recipe.run = Some(files.absolute().context("the working directory does not exist")?);
-    let say = |line: &str| {
+    let log = |line: &str| {
         if !arguments.quiet {
             eprintln!("classify: {line}")
         }
     };
     if store.untrained() {
         eprintln!(
-            "classify: UNTRAINED features: the network had seeded weights, so the metrics say nothing about {}",
+            "classify: UNTRAINED features: the network has seeded weights, so the metrics do not measure {}",
             recipe.method
         );
     }
-    say(&format!("{} · {}: {}", recipe.method, recipe.classify.classifier.name(), describe(&data)));
+    log(&format!("{} · {}: {}", recipe.method, recipe.classify.classifier.name(), describe(&data)));
     data.warnings.splice(0..0, manifest.warnings.iter().cloned());
     if arguments.dry_run {
-        print!("{}", toml::to_string_pretty(&recipe).context("the recipe as TOML")?);
+        print!("{}", toml::to_string_pretty(&recipe).context("cannot serialize the recipe to TOML")?);
         data.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         return Ok(Outcome::Done);
     }
@@ -155,7 +155,7 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
                 100.0 * epoch.val_score
             ));
         },
-        on_message: &|line| bar.suspend(|| say(line)),
+        on_message: &|line| bar.suspend(|| log(line)),
     };
     let summary = match recipe.classify.by {
         Some(by) => by_year::train(&context, &data, &manifest, by, resampled)?,
@@ -171,7 +171,7 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if !arguments.quiet {
         print!("{summary}");
     }
-    say(&format!("wrote {}", files.out.join("REPORT.md").display()));
+    log(&format!("wrote {}", files.out.join("REPORT.md").display()));
     Ok(Outcome::Done)
 }
 

@@ -17,45 +17,45 @@ use kinoprobe::store::DescriptorStore;
 
 /// Cluster the descriptors of the training split into visual words, and compute the histogram of words of every frame.
 ///
-/// If the manifest has no split, one is drawn as by kinoprobe-classify (same seed, same split).
+/// If the manifest has no splits, they are drawn as in kinoprobe-classify: the same seed yields the same splits.
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-codebook", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
     /// Descriptor store by `kinoprobe-extract --method sift`
     #[arg(long)]
     descriptors: PathBuf,
-    /// The clips and their splits: a CSV, a directory per class, or a list
+    /// Manifest: CSV, one directory per class, or list
     #[arg(long)]
     manifest: PathBuf,
-    /// Root directory of the paths in the manifest [default: the manifest's directory]
+    /// Directory that the paths of the manifest are relative to [default: the manifest's directory]
     #[arg(long)]
     root: Option<PathBuf>,
-    /// The feature store to write, usually features/sift.h5
+    /// Feature store to write, usually features/sift.h5
     #[arg(long)]
     out: PathBuf,
-    /// Recipe file, instead of pipelines/METHOD.toml
+    /// Recipe file instead of pipelines/METHOD.toml
     #[arg(long)]
     recipe: Option<PathBuf>,
-    /// Seed of the split, if the manifest has none
+    /// Seed of the split if the manifest has no splits
     #[arg(long, default_value_t = 0)]
     split_seed: u64,
     /// Print only warnings and errors
     #[arg(long)]
     quiet: bool,
     /// Number of visual words
-    #[arg(long, help_heading = "Values of the recipe")]
+    #[arg(long, help_heading = "Recipe overrides")]
     words: Option<usize>,
     /// Maximum number of k-means iterations
-    #[arg(long, help_heading = "Values of the recipe")]
+    #[arg(long, help_heading = "Recipe overrides")]
     max_iterations: Option<usize>,
     /// Convergence threshold of k-means: movement of the centers relative to the mean variance
-    #[arg(long, help_heading = "Values of the recipe")]
+    #[arg(long, help_heading = "Recipe overrides")]
     tolerance: Option<f64>,
     /// Seed of k-means++
-    #[arg(long, help_heading = "Values of the recipe")]
+    #[arg(long, help_heading = "Recipe overrides")]
     seed: Option<u64>,
     /// Normalization of histograms: none (counts), l1, l2 or power
-    #[arg(long, help_heading = "Values of the recipe")]
+    #[arg(long, help_heading = "Recipe overrides")]
     normalize: Option<Normalize>,
 }
 

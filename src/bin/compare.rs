@@ -9,7 +9,7 @@ use kinoprobe::matrix::default_threads;
 use kinoprobe::report::compare::{self, late_fusion};
 use kinoprobe::runs::early_fusion;
 
-/// Compares runs: metrics with intervals, pairwise significance tests, fusions, times per stage, plots
+/// Compare runs: metrics with intervals, pairwise significance tests, fusions, times per stage, plots
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-compare", version, after_help = format!("\
 Examples:
@@ -24,7 +24,7 @@ struct Arguments {
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
     /// Output directory
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Feature stores to search for near-duplicate clips, in addition to those of the runs
     #[arg(long, value_name = "STORE", num_args = 1..)]
@@ -32,7 +32,7 @@ struct Arguments {
     /// Do not train a classifier on the concatenated features of the methods
     #[arg(long)]
     no_early_fusion: bool,
-    /// Number of threads for early fusion; the result does not depend on it
+    /// Maximum number of threads for early fusion; results do not depend on it
     #[arg(long, default_value_t = default_threads())]
     threads: usize,
 }
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         let mut runs = compare::load_all(&arguments.runs)?;
         let (mut fusions, mut notes) = late_fusion::fuse(&runs)?;
         if !arguments.no_early_fusion {
-            // Early fusion needs the stores, which the rest of the comparison can do without.
+            // Only early fusion requires the stores, so a missing store is not an error.
             match early_fusion::fuse(&runs, arguments.threads) {
                 Ok(fusion) => fusions.extend(fusion),
                 Err(error) => notes.push(format!("no early fusion: {error}")),

@@ -1,4 +1,4 @@
-//! kinoprobe-demo: creates synthetic clips and posters to try the other programs on.
+//! kinoprobe-demo: generates synthetic clips and posters as sample data for the other programs.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,12 +10,12 @@ use kinoprobe::demo::FileCounts;
 use kinoprobe::demo::clips::{self, ClipSettings, ClipSummary};
 use kinoprobe::demo::posters::{self, PosterSettings};
 
-/// Create synthetic data: clips of 15 classes (3 textures × 5 motions), where one frame shows the texture but not the
-/// motion; multi-label clips; or posters with genres and years.
+/// Generate synthetic data: clips of 15 classes (3 textures × 5 motions, of which a single frame shows only the texture),
+/// multi-label clips, or posters with genres and years.
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-demo", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
-    /// The directory to write: manifest.csv, and clips/ with attributes.csv (texture and motion of each clip), or posters/
+    /// Output directory: manifest.csv, and clips/ with attributes.csv (texture and motion of each clip), or posters/
     #[arg(long)]
     out: PathBuf,
     /// Number of clips per class
@@ -24,10 +24,10 @@ struct Arguments {
     /// Seed of the random generator
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Give each clip one to four labels (texture, motion, letterbox, flicker) instead of one class
+    /// Generate multi-label clips: one to four labels per clip (texture, motion, letterbox, flicker)
     #[arg(long)]
     multi_label: bool,
-    /// Create posters, with one to three genres and a year each, instead of clips
+    /// Generate posters instead of clips, each with one to three genres and a year
     #[arg(long, conflicts_with_all = ["multi_label", "clips"])]
     posters: bool,
     /// Number of years, starting in 2000

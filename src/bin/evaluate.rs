@@ -15,7 +15,7 @@ use kinoprobe::report::{self, Evaluation, markdown};
 use kinoprobe::runs::{self, by_year};
 use kinoprobe::store::FeatureStore;
 
-/// Evaluates predictions: accuracy or mAP, precision, recall and F1 (per class and averaged), confusions, intervals
+/// Evaluate predictions: accuracy or mAP, precision, recall and F1 (per class and averaged), confusions, intervals
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-evaluate", version, after_help = format!("\
 Examples:
@@ -32,25 +32,25 @@ figures.
 {}", cli::EXIT_CODES))]
 struct Arguments {
     /// Predictions to evaluate: CSV with columns id, label (or labels) and predicted, or id, label and scores
-    #[arg(long, value_name = "F.csv", required_unless_present = "model", conflicts_with = "model")]
+    #[arg(long, value_name = "FILE", required_unless_present = "model", conflicts_with = "model")]
     predictions: Option<PathBuf>,
     /// Task of the predictions [default: single-label for a column `label`, multi-label for `labels`]
     #[arg(long, value_enum, conflicts_with = "model")]
     task: Option<Task>,
     /// Directory of a saved model, instead of predictions
-    #[arg(long, value_name = "D", requires = "features", requires = "manifest")]
+    #[arg(long, value_name = "DIR", requires = "features", requires = "manifest")]
     model: Option<PathBuf>,
     /// Feature store to predict from
-    #[arg(long, value_name = "F.h5", requires = "model")]
+    #[arg(long, value_name = "FILE", requires = "model")]
     features: Option<PathBuf>,
     /// Manifest with the clips and their labels
-    #[arg(long, value_name = "F", requires = "model")]
+    #[arg(long, value_name = "FILE", requires = "model")]
     manifest: Option<PathBuf>,
-    /// Root directory of the manifest's paths
-    #[arg(long, value_name = "D", requires = "model")]
+    /// Directory that the paths of the manifest are relative to [default: the manifest's directory]
+    #[arg(long, value_name = "DIR", requires = "model")]
     root: Option<PathBuf>,
     /// Output directory
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
 

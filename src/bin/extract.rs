@@ -16,34 +16,34 @@ use kinoprobe::recipe::{ExtractionFlags, Recipe};
 
 /// Extract features from the clips of a manifest into an HDF5 store.
 ///
-/// A run that was interrupted or killed continues when the same command is run again; clips that are in the store already are
-/// not extracted again. Clips that fail are recorded in /failures of the store.
+/// To resume an interrupted run, run the same command again; clips that are already in the store are skipped. Clips that fail are
+/// recorded in /failures of the store.
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-extract", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
-    /// The recipe: pipelines/METHOD.toml (sift, cnn, cnn3d, effnet, clip, or your own)
+    /// Method: the name of a recipe in pipelines/ (sift, cnn, cnn3d, effnet, clip, or your own)
     #[arg(long)]
     method: String,
-    /// Recipe file, instead of pipelines/METHOD.toml
+    /// Recipe file instead of pipelines/METHOD.toml
     #[arg(long)]
     recipe: Option<PathBuf>,
-    /// The clips: a CSV (id,path,label[,split,group,start,end]), a directory per class, or a list of paths
+    /// Manifest: CSV (id,path,label[,split,group,start,end]), one directory per class, or list of paths
     #[arg(long)]
     manifest: PathBuf,
-    /// Root directory of the paths in the manifest [default: the manifest's directory]
+    /// Directory that the paths of the manifest are relative to [default: the manifest's directory]
     #[arg(long)]
     root: Option<PathBuf>,
-    /// The store to write, usually features/METHOD.h5
+    /// Store to write, usually features/METHOD.h5
     #[arg(long)]
     out: PathBuf,
     /// Shot list by kinoprobe-shots (required by sampling kind shots)
     #[arg(long, value_name = "FILE")]
     shots: Option<PathBuf>,
     /// Source of the network's weights: published, registry, seeded (untrained!) or a file (.onnx, .pth, .safetensors)
-    /// [default: the first one on the network's card that is not seeded]
+    /// [default: the card's first trained origin]
     #[arg(long)]
     weights: Option<WeightsChoice>,
-    /// Device that runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto selects the fastest available one
+    /// Device that runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto selects the fastest available
     #[arg(long, default_value = "auto")]
     device: Device,
     /// Directory of the model cards

@@ -8,7 +8,7 @@ use clap::Parser;
 use kinoprobe::cli::{self, Outcome};
 use kinoprobe::manifest::import::{self, Format, ImportOptions, LabelFilter};
 
-/// Create a manifest from a data set in its published layout, and report which clips were kept, dropped and missing.
+/// Create a manifest from a data set in its published layout, and report which clips were kept, dropped and missing
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-import", version, after_help = format!("\
 Examples:
@@ -25,10 +25,10 @@ struct Arguments {
     /// Label file of the data set, or the directory that contains it
     source: PathBuf,
     /// Manifest to write, with the columns id, path, labels, split, group and year
-    #[arg(long, value_name = "F.csv")]
+    #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Root directory of the videos, images and frame directories [default: the directory of the source]
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "DIR")]
     clips: Option<PathBuf>,
     /// Labels to keep
     #[arg(long, value_name = "L,L", value_delimiter = ',', conflicts_with = "all_labels")]

@@ -9,7 +9,7 @@ use kinoprobe::cli::{self, Outcome};
 use kinoprobe::manifest::Manifest;
 use kinoprobe::report::inspect::{self, Export};
 
-/// Describes a store or a manifest: shape, provenance, statistics, failures; plots and exports it
+/// Describe a store or a manifest (shape, provenance, statistics, failures), plot it and export it
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-inspect", version, after_help = format!("\
 Examples:
@@ -24,13 +24,13 @@ struct Arguments {
     #[arg(value_name = "STORE|MANIFEST")]
     source: PathBuf,
     /// Output directory for plots, tables and exports [default: only print]
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Manifest with labels for coloring the projection of a store
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
-    /// Root directory of the manifest's paths
-    #[arg(long, value_name = "D")]
+    /// Directory that the paths of the manifest are relative to [default: the manifest's directory]
+    #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// Also export the features; requires --out
     #[arg(long, requires = "out")]
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Returns `true` if the file is a store according to its extension.
+/// Returns `true` if the file has the extension of a store or journal.
 fn is_store(path: &Path) -> bool {
     path.extension().is_some_and(|extension| matches!(extension.to_str(), Some("h5" | "hdf5" | "partial")))
 }

@@ -15,10 +15,10 @@ const EXAMPLES: &str = "Examples:
   kinoprobe-models convert my_finetuned.pth --card r2plus1d_18 --out my_finetuned.onnx
   kinoprobe-models verify convnext_base
 
-The variables http_proxy, https_proxy, all_proxy, no_proxy and SSL_CERT_FILE are honored.
+The environment variables http_proxy, https_proxy, all_proxy, no_proxy and SSL_CERT_FILE are honored.
 ";
 
-/// List, fetch, convert and verify the weights of networks.
+/// List, fetch, convert and verify the weights of networks
 #[derive(Parser)]
 #[command(name = "kinoprobe-models", version, after_help = format!("{EXAMPLES}\n{}", cli::EXIT_CODES))]
 struct Arguments {
@@ -40,21 +40,21 @@ enum Command {
     Fetch {
         /// Name of the card
         name: String,
-        /// default (the card's first trained origin), published, registry, seeded, or the path of a checkpoint or ONNX file
+        /// Weights: default (the card's first trained origin), published, registry, seeded, or the path of a checkpoint or ONNX file
         #[arg(long, default_value = "default")]
         weights: WeightsChoice,
         /// Arithmetic precision of the network
         #[arg(long, default_value_t)]
         precision: Precision,
     },
-    /// Convert a checkpoint (.pth in both formats of PyTorch, .safetensors) to ONNX
+    /// Convert a checkpoint (.pth, legacy or zip format; .safetensors) to ONNX
     Convert {
-        /// The checkpoint
+        /// Checkpoint file
         checkpoint: PathBuf,
         /// Name of the card with the checkpoint's architecture
         #[arg(long, value_name = "NAME")]
         card: String,
-        /// The ONNX file to write
+        /// ONNX file to write
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },

@@ -21,25 +21,25 @@ struct Arguments {
     /// Videos; the id of each is its path
     #[arg(required_unless_present = "manifest", conflicts_with = "manifest", value_name = "VIDEO")]
     videos: Vec<PathBuf>,
-    /// The clips, as for kinoprobe-extract
+    /// Manifest of the clips, as for kinoprobe-extract
     #[arg(long)]
     manifest: Option<PathBuf>,
-    /// Root directory of the paths in the manifest [default: the manifest's directory]
+    /// Directory that the paths of the manifest are relative to [default: the manifest's directory]
     #[arg(long, requires = "manifest")]
     root: Option<PathBuf>,
-    /// The list to write
+    /// Shot list to write
     #[arg(long)]
     out: PathBuf,
     /// Probability above which a frame ends a shot
     #[arg(long, default_value_t = 0.5)]
     threshold: f32,
-    /// Card of the network
+    /// Model card of the network
     #[arg(long, default_value = "transnet_v2")]
     card: String,
-    /// Source of the network's weights: published, registry, seeded (untrained!) or a file [default: the first one on the card]
+    /// Source of the network's weights: published, registry, seeded (untrained!) or a file [default: the card's first trained origin]
     #[arg(long)]
     weights: Option<WeightsChoice>,
-    /// Device that runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto selects the fastest available one
+    /// Device that runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto selects the fastest available
     #[arg(long, default_value = "auto")]
     device: Device,
     /// Directory of the model cards

@@ -13,8 +13,8 @@ pub struct PrecisionRecallF1 {
     pub f1: f64,
 }
 
-/// An off-diagonal cell of the confusion matrix. With several labels per clip: the number of clips that have `label`
-/// without its prediction and that are wrongly predicted as `predicted`.
+/// An off-diagonal cell of the confusion matrix. For multi-label tasks: the number of clips for which `label` is a false negative
+/// and `predicted` is a false positive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Confusion {
     /// The true class.

@@ -20,8 +20,8 @@ pub enum ResamplingUnit {
 /// Percentile bootstrap intervals of the headline metrics of a split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Intervals {
-    /// Interval of each headline metric: `accuracy` and `macro_f1`, or `map` and `micro_f1`. Macro averages of a resample
-    /// leave out the classes that only the resample lacks.
+    /// Interval of each headline metric: `accuracy` and `macro_f1`, or `map` and `micro_f1`. The macro average of a resample
+    /// excludes classes that occur in the split but not in the resample.
     #[serde(flatten)]
     pub by_metric: BTreeMap<String, Interval>,
     /// Confidence level, 0.95.

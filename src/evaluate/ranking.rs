@@ -147,7 +147,7 @@ pub fn roc_auc(truth: &[bool], scores: &[f32]) -> Option<f64> {
     (last.tp > 0 && last.fp > 0).then(|| area / (last.tp as f64 * last.fp as f64))
 }
 
-/// Computes mAP, the mean of [`average_precision`] over the labels that a clip has; `None` if there are none.
+/// Computes mAP, the mean of [`average_precision`] over the labels with at least one positive clip; `None` if there are none.
 ///
 /// `targets` is (N, C) with values 0 or 1, `scores` is (N, C).
 ///

@@ -41,7 +41,7 @@ pub struct PairedComparison {
 }
 
 /// Returns the resampling unit and the rows of each unit: the groups if there are any (a clip without a group is its own
-/// unit), otherwise the clips. Unlabeled clips are left out.
+/// unit), otherwise the clips. Excludes unlabeled clips.
 pub fn resampling_units(predictions: &Predictions) -> (ResamplingUnit, Vec<Vec<usize>>) {
     let mut units: Vec<Vec<usize>> = Vec::new();
     let mut unit_of_group: HashMap<&str, usize> = HashMap::new();

@@ -37,7 +37,7 @@ pub struct PerClass {
 /// The metrics of a split in metrics.json.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SingleLabelMetrics {
-    /// Number of labeled clips. Unlabeled clips do not enter any metric.
+    /// Number of labeled clips. Metrics exclude unlabeled clips.
     pub n: usize,
     /// Fraction of clips with the correct predicted class, in [0, 1]. Source: `sklearn.metrics.accuracy_score`.
     pub accuracy: f64,
@@ -46,7 +46,7 @@ pub struct SingleLabelMetrics {
     /// Source: `sklearn.metrics.top_k_accuracy_score`.
     pub top_k: BTreeMap<usize, f64>,
     /// Unweighted mean over all classes; absent classes count as 0.
-    /// Source: `sklearn.metrics.precision_recall_fscore_support`, as the next two.
+    /// Source: `sklearn.metrics.precision_recall_fscore_support`, also for `micro` and `weighted`.
     #[serde(rename = "macro")]
     pub macro_: PrecisionRecallF1,
     /// From the summed counts; equal to the accuracy.
@@ -153,7 +153,8 @@ fn labeled_pairs(predictions: &Predictions) -> impl Iterator<Item = (usize, usiz
 
 /// Returns accuracy and macro F1 as functions of resampled rows.
 ///
-/// A class that the split lacks counts as 0 in macro F1, as in the metric; a class that only the resample lacks is left out.
+/// Macro F1 excludes classes that occur in the split but not in the resample. Classes that do not occur in the split count as 0,
+/// as in [`SingleLabelMetrics::macro_`].
 pub(super) fn statistics(predictions: &Predictions) -> Statistics {
     let classes = predictions.classes.len();
     let mut pairs = vec![(0, 0); predictions.len()];

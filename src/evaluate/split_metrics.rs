@@ -14,7 +14,7 @@ use crate::dataset::Task;
 /// Headline metrics of a split by key: `accuracy` and `macro_f1`, or `map` and `micro_f1`.
 pub type HeadlineMetrics = BTreeMap<String, f64>;
 
-/// The metrics of a split; serialized as the object of its task.
+/// The metrics of a split. Serialized without a tag: the keys depend on the task.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum SplitMetrics {
@@ -74,7 +74,7 @@ pub fn compute_metrics(predictions: &Predictions) -> SplitMetrics {
 }
 
 /// Computes the metrics of all splits, with intervals. The thresholds of multi-label predictions are tuned on the split
-/// `val` and applied to the other splits; without that split there are none.
+/// `val` and applied to the other splits; no thresholds are set if the split is absent.
 pub fn evaluate_splits<S: Ord + Copy>(splits: &BTreeMap<S, Predictions>, val: S) -> BTreeMap<S, SplitMetrics> {
     let tuned = splits.get(&val).and_then(Thresholds::tune);
     let evaluate = |(&split, predictions): (&S, &Predictions)| {
@@ -237,7 +237,7 @@ impl SplitMetrics {
         let absent = classes.iter().filter(|class| class.support == 0).count();
         let (noun, treatment) = match self {
             Self::SingleLabel(_) => ("classes", "they count as 0 in macro averages, as in scikit-learn"),
-            Self::MultiLabel(_) => ("labels", "they are n/a and left out of macro averages"),
+            Self::MultiLabel(_) => ("labels", "they are n/a and excluded from macro averages"),
         };
         (absent > 0).then(|| format!("{absent} of {} {noun} have no clips in this split: {treatment}", classes.len()))
     }

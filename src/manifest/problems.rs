@@ -4,19 +4,19 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Number of problems that are printed; the others are only counted.
+/// Maximum number of problems in an error message; the others are counted.
 const MAX_SHOWN: usize = 10;
 
 /// The problems of one manifest.
 pub(super) struct Problems {
     path: PathBuf,
     shown: Vec<(Option<u64>, String)>,
-    more: usize,
+    omitted: usize,
 }
 
 impl Problems {
     pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), shown: Vec::new(), more: 0 }
+        Self { path: path.to_path_buf(), shown: Vec::new(), omitted: 0 }
     }
 
     /// Adds a problem; `line` is 1-based.
@@ -24,7 +24,7 @@ impl Problems {
         if self.shown.len() < MAX_SHOWN {
             self.shown.push((line, message.into()));
         } else {
-            self.more += 1;
+            self.omitted += 1;
         }
     }
 
@@ -44,13 +44,13 @@ impl Problems {
                 Err(Error::Manifest { path: self.path, line, message })
             }
             count => {
-                let mut message = format!("{} problems", count + self.more);
+                let mut message = format!("{} problems", count + self.omitted);
                 for (line, text) in &self.shown {
                     let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
                     message.push_str(&format!("\n  {line}{text}"));
                 }
-                if self.more > 0 {
-                    message.push_str(&format!("\n  and {} more", self.more));
+                if self.omitted > 0 {
+                    message.push_str(&format!("\n  and {} more", self.omitted));
                 }
                 Err(Error::Manifest { path: self.path, line: None, message })
             }

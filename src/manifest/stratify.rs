@@ -24,9 +24,9 @@ impl ClipGroup {
 /// Iterative stratification. Returns the subset index of every group; `fractions` sum to 1.
 ///
 /// Repeats: take the label with the fewest remaining clips and assign its groups one by one to the subset with the largest
-/// demand for this label (ties: the largest demand for clips, then the lower index). A group counts with the sum of its
-/// clips' labels. Groups with most clips of the label come first, so that small groups balance the subsets. Ties between
-/// labels go to the lower index; ties between groups to the given order, which is that of a seeded hash.
+/// demand for this label (ties: the largest demand for clips, then the lower index). A group contributes the summed label
+/// counts of its clips. Groups with most clips of the label come first, so that small groups balance the subsets. Ties between
+/// labels go to the lower index; ties between groups keep the given order, which is that of a seeded hash.
 ///
 /// Source: Sechidis, Tsoumakas, Vlahavas, "On the Stratification of Multi-Label Data" (2011), algorithm 1, which breaks
 /// ties at random and has no groups.
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_count_with_the_number_of_their_clips() {
+    fn groups_are_weighted_by_clip_count() {
         let groups = [group(1, &[(0, 1)]), group(4, &[(0, 4)]), group(1, &[(0, 1)]), group(2, &[(0, 2)])];
         assert_eq!(iterative(&groups, &[0.5, 0.5]), [1, 0, 1, 1]);
     }

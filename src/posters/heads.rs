@@ -42,8 +42,8 @@ impl PosterModels {
     /// Reads the posters.json of the directory `dir` and the models it lists.
     ///
     /// # Errors
-    /// Returns an error if posters.json cannot be read (see [`Posters::read`]), lists no model or is inconsistent, or if a model
-    /// is missing, was fitted to other features, or does not match posters.json.
+    /// Returns an error if posters.json cannot be read (see [`Posters::read`]), lists no models or is inconsistent, or if a model
+    /// is missing, was fitted to features of another network, or does not match posters.json.
     pub fn load(dir: &Path) -> Result<Self> {
         let posters = Posters::read(dir)?;
         let invalid = |message: String| Error::Config { path: dir.join(FILE), message };
@@ -55,7 +55,7 @@ impl PosterModels {
         let models = Self { posters, years, overall };
         if let Some(head) = models.heads().find(|head| head.dim() != models.dim()) {
             let (one, other) = (models.dim(), head.dim());
-            return Err(invalid(format!("its models read {one} and {other} features: train them again")));
+            return Err(invalid(format!("the models expect {one} and {other} features: train them again")));
         }
         Ok(models)
     }
@@ -132,7 +132,7 @@ fn validate(posters: &Posters) -> Result<(), String> {
         return Err(format!("labels: {label:?} is listed twice"));
     }
     if posters.years.is_empty() && posters.overall.is_none() {
-        return Err("lists no model: years is empty and overall is null".into());
+        return Err("no models: years is empty and overall is null".into());
     }
     if posters.years.windows(2).any(|pair| pair[0].year >= pair[1].year) {
         return Err("years: not strictly ascending".into());
@@ -141,7 +141,7 @@ fn validate(posters: &Posters) -> Result<(), String> {
     for (directory, thresholds) in years.chain(posters.overall.iter().map(|all| (&all.directory, &all.thresholds))) {
         let mut parts = Path::new(directory).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-            return Err(format!("directory {directory:?} is not a plain directory name"));
+            return Err(format!("directory {directory:?} is not a single path component"));
         }
         if thresholds.iter().any(|threshold| !threshold.is_finite()) {
             return Err(format!("thresholds of {directory} are not finite"));
@@ -193,9 +193,9 @@ mod tests {
             ("/format", json!("kinoprobe-features"), "kinoprobe-posters"),
             ("/labels", json!([]), "the list is empty"),
             ("/labels", json!(["Drama", "Drama"]), "\"Drama\" is listed twice"),
-            ("/years", json!([]), "lists no model"),
+            ("/years", json!([]), "no models: years is empty"),
             ("/years/1/year", json!(2004), "not strictly ascending"),
-            ("/years/0/directory", json!("../2004"), "is not a plain directory name"),
+            ("/years/0/directory", json!("../2004"), "is not a single path component"),
             ("/by", json!("decade"), "unknown variant"),
         ] {
             let mut changed = valid_file();

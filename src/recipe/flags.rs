@@ -11,7 +11,7 @@ use crate::models::Precision;
 use crate::posters::By;
 use crate::store::Pooling;
 
-const HEADING: &str = "Values of the recipe";
+const HEADING: &str = "Recipe overrides";
 
 /// Flags of kinoprobe-extract for values of `[sampling]` and `[extractor]`.
 #[derive(Debug, Clone, Default, clap::Args)]

@@ -1,6 +1,6 @@
-//! Plots of individual labels: precision-recall curves, and bars of one metric by label.
+//! Plots with one element per label: precision-recall curves, and bars of one metric.
 
-use super::svg::{Anchor, Drawing, PALETTE, number, shorten, ticks, width};
+use super::svg::{Anchor, Drawing, PALETTE, format_tick, text_width, ticks, truncate};
 
 /// Maximum number of characters of a label.
 const MAX_LABEL_CHARS: usize = 28;
@@ -20,17 +20,17 @@ pub struct Curve {
 pub fn precision_recall(title: &str, curves: &[Curve]) -> String {
     let (left, top, side) = (58.0, 48.0, 400.0);
     let names: Vec<String> =
-        curves.iter().take(MAX_COLORED).map(|curve| shorten(&curve.name, MAX_LABEL_CHARS + 12)).collect();
-    let longest = names.iter().map(|name| width(name, 11.0)).fold(90.0, f64::max);
-    let wide = (left + side + 60.0 + longest).max(width(title, 14.0) + 24.0);
-    let mut drawing = Drawing::new(wide, top + side + 52.0, title);
+        curves.iter().take(MAX_COLORED).map(|curve| truncate(&curve.name, MAX_LABEL_CHARS + 12)).collect();
+    let longest = names.iter().map(|name| text_width(name, 11.0)).fold(90.0, f64::max);
+    let total_width = (left + side + 60.0 + longest).max(text_width(title, 14.0) + 24.0);
+    let mut drawing = Drawing::new(total_width, top + side + 52.0, title);
     drawing.text(12.0, 20.0, 14.0, "ink", Anchor::Start, 0.0, title);
     let at = |(recall, precision): (f64, f64)| (left + side * recall, top + side * (1.0 - precision));
     for mark in ticks(0.0, 1.0, 5) {
         drawing.line(at((0.0, mark)), at((1.0, mark)), "grid", 1.0, "");
         drawing.line(at((mark, 0.0)), at((mark, 1.0)), "grid", 1.0, "");
-        drawing.text(left - 7.0, at((0.0, mark)).1, 11.0, "dim", Anchor::End, 0.0, &number(mark));
-        drawing.text(at((mark, 0.0)).0, top + side + 14.0, 11.0, "dim", Anchor::Middle, 0.0, &number(mark));
+        drawing.text(left - 7.0, at((0.0, mark)).1, 11.0, "dim", Anchor::End, 0.0, &format_tick(mark));
+        drawing.text(at((mark, 0.0)).0, top + side + 14.0, 11.0, "dim", Anchor::Middle, 0.0, &format_tick(mark));
     }
     drawing.text(left + side / 2.0, top + side + 36.0, 12.0, "ink", Anchor::Middle, 0.0, "recall");
     drawing.text(14.0, top + side / 2.0, 12.0, "ink", Anchor::Middle, -90.0, "precision");
@@ -69,16 +69,16 @@ fn simplify(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 
 /// Plots fractions by label as horizontal bars. Each series has a name and one value per label; `None` is shown as n/a.
 pub fn bars(title: &str, labels: &[String], series: &[(String, Vec<Option<f64>>)]) -> String {
-    let names: Vec<String> = labels.iter().map(|label| shorten(label, MAX_LABEL_CHARS)).collect();
-    let longest = names.iter().map(|name| width(name, 11.0)).fold(60.0, f64::max);
-    let keys: Vec<String> = series.iter().map(|(name, _)| shorten(name, 64)).collect();
-    let widest_key = keys.iter().map(|name| width(name, 11.0)).fold(0.0, f64::max);
+    let names: Vec<String> = labels.iter().map(|label| truncate(label, MAX_LABEL_CHARS)).collect();
+    let longest = names.iter().map(|name| text_width(name, 11.0)).fold(60.0, f64::max);
+    let keys: Vec<String> = series.iter().map(|(name, _)| truncate(name, 64)).collect();
+    let widest_key = keys.iter().map(|name| text_width(name, 11.0)).fold(0.0, f64::max);
     let bar = if series.len() > 3 { 7.0 } else { 10.0 };
     let row = bar * series.len() as f64 + 8.0;
     let (left, top, span) = (longest + 24.0, 44.0 + 18.0 * series.len() as f64, 400.0);
-    let high = top + row * labels.len() as f64;
-    let wide = (left + span + 70.0).max(width(title, 14.0) + 24.0).max(60.0 + widest_key);
-    let mut drawing = Drawing::new(wide, high + 34.0, title);
+    let bottom = top + row * labels.len() as f64;
+    let total_width = (left + span + 70.0).max(text_width(title, 14.0) + 24.0).max(60.0 + widest_key);
+    let mut drawing = Drawing::new(total_width, bottom + 34.0, title);
     drawing.text(12.0, 20.0, 14.0, "ink", Anchor::Start, 0.0, title);
     for (k, key) in keys.iter().enumerate() {
         let y = 34.0 + 18.0 * k as f64;
@@ -87,8 +87,8 @@ pub fn bars(title: &str, labels: &[String], series: &[(String, Vec<Option<f64>>)
     }
     let x = |value: f64| left + span * value;
     for mark in ticks(0.0, 1.0, 5) {
-        drawing.line((x(mark), top - 4.0), (x(mark), high), "grid", 1.0, "");
-        drawing.text(x(mark), high + 14.0, 11.0, "dim", Anchor::Middle, 0.0, &format!("{:.0} %", 100.0 * mark));
+        drawing.line((x(mark), top - 4.0), (x(mark), bottom), "grid", 1.0, "");
+        drawing.text(x(mark), bottom + 14.0, 11.0, "dim", Anchor::Middle, 0.0, &format!("{:.0} %", 100.0 * mark));
     }
     for (i, name) in names.iter().enumerate() {
         let y = top + row * i as f64;
@@ -97,8 +97,15 @@ pub fn bars(title: &str, labels: &[String], series: &[(String, Vec<Option<f64>>)
             let y = y + bar * k as f64;
             match values[i] {
                 Some(value) => {
-                    let tip = format!("{}, {key}: {:.1} %", labels[i], 100.0 * value);
-                    drawing.rectangle(x(0.0), y, (span * value).max(1.0), bar - 1.0, PALETTE[k % PALETTE.len()], &tip);
+                    let tooltip = format!("{}, {key}: {:.1} %", labels[i], 100.0 * value);
+                    drawing.rectangle(
+                        x(0.0),
+                        y,
+                        (span * value).max(1.0),
+                        bar - 1.0,
+                        PALETTE[k % PALETTE.len()],
+                        &tooltip,
+                    );
                     if k == 0 {
                         let text = format!("{:.1}", 100.0 * value);
                         drawing.text(x(1.0) + 10.0, y + bar / 2.0, 10.0, "dim", Anchor::Start, 0.0, &text);

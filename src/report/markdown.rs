@@ -1,4 +1,4 @@
-//! REPORT.md: the results of a run for people.
+//! Writes REPORT.md, the human-readable report of a run.
 
 use std::fmt::Write;
 
@@ -36,10 +36,10 @@ pub fn percent(fraction: f64) -> String {
 }
 
 /// Formats a metric with its interval for a table cell.
-pub fn cell(number: &MetricValue) -> String {
-    match (number.value, number.format) {
+pub fn cell(metric: &MetricValue) -> String {
+    match (metric.value, metric.format) {
         (None, _) => "–".into(),
-        (Some(value), MetricFormat::Percentage) => with_interval(value, number.interval),
+        (Some(value), MetricFormat::Percentage) => with_interval(value, metric.interval),
         (Some(value), MetricFormat::Decimal) => format!("{value:.3}"),
     }
 }
@@ -113,7 +113,7 @@ pub(super) fn report(
         "per_class.csv" => "metrics of each class",
         "classification_report.txt" => "precision, recall, F1 and support of each class, and their averages",
         "recipe.toml" => "the recipe; run it again with `--recipe`",
-        "metrics.json" => "all results for programs",
+        "metrics.json" => "all results, machine-readable",
         _ => "",
     };
     for file in files.iter().filter(|file| !description(file).is_empty()) {
@@ -151,8 +151,8 @@ fn identity(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics) {
 
 fn results(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics, parts: &[EvaluatedPart<'_>]) {
     line(format_args!("## Results\n"));
-    let numbers = parts.first().map(|part| part.metrics.values()).unwrap_or_default();
-    let names = numbers.iter().map(|number| number.name.clone());
+    let metrics_of_first = parts.first().map(|part| part.metrics.values()).unwrap_or_default();
+    let names = metrics_of_first.iter().map(|metric| metric.name.clone());
     let header = ["split", "classifier", "clips"].map(String::from).into_iter().chain(names).collect();
     let mut table = Table { header, left: 2, rows: Vec::new(), best: None };
     let mut row = |split: &str, name: &str, metrics: &SplitMetrics| {
@@ -186,10 +186,10 @@ fn results(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics, pa
         ));
         let spread = |s: &super::metrics::Spread| format!("{:.1} ± {:.1} %", 100.0 * s.mean, 100.0 * s.std);
         let headlines = parts.first().map(|part| part.metrics.headlines()).unwrap_or_default();
-        let header = std::iter::once("split".to_string()).chain(headlines.iter().map(|number| number.name.clone()));
+        let header = std::iter::once("split".to_string()).chain(headlines.iter().map(|metric| metric.name.clone()));
         let mut table = Table { header: header.collect(), left: 1, rows: Vec::new(), best: None };
         for (split, summary) in &seeds.summary {
-            let cells = headlines.iter().map(|number| summary.get(&number.key).map_or("–".into(), spread));
+            let cells = headlines.iter().map(|metric| summary.get(&metric.key).map_or("–".into(), spread));
             table.rows.push(std::iter::once(split.name().to_string()).chain(cells).collect());
         }
         line(format_args!("{}", table.markdown()));
@@ -236,10 +236,10 @@ pub fn summary(metrics: &Metrics) -> String {
     for (name, part, constant) in parts {
         let Some(part) = part else { continue };
         let headlines = part.headlines();
-        let numbers = headlines.iter().map(|number| format!("  {} {}", number.name, cell(number)));
+        let values = headlines.iter().map(|metric| format!("  {} {}", metric.name, cell(metric)));
         let baseline = constant.and_then(|constant| constant.value(&headlines[0].key));
         let baseline = baseline.map(|value| format!("  constant {}", percent(value))).unwrap_or_default();
-        text.push_str(&format!("{name:<5} {} clips{}{baseline}\n", part.n(), numbers.collect::<String>()));
+        text.push_str(&format!("{name:<5} {} clips{}{baseline}\n", part.n(), values.collect::<String>()));
         for remark in remarks(part, constant) {
             text.push_str(&format!("      {remark}\n"));
         }

@@ -1,4 +1,4 @@
-//! metrics.json: the results of a run for programs.
+//! Reads and writes metrics.json, the machine-readable results of a run.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,8 +12,7 @@ use crate::manifest::Split;
 
 const FORMAT: &str = "kinoprobe-metrics";
 
-/// Version of the layout of [`Metrics`]. Increase it when a reader of the previous version would misread the file; adding a
-/// key does not require that.
+/// Format version of [`Metrics`]. Increase it for incompatible changes; a new key is compatible.
 pub const FORMAT_VERSION: u32 = 1;
 
 /// Content of metrics.json; `metrics["val"]["accuracy"]` is the accuracy on the validation split.
@@ -122,13 +121,13 @@ impl Metrics {
         }
     }
 
-    /// Reads a metrics.json of this or an older version; a file without `format_version` counts as version 0, which has the
-    /// layout of version 1.
+    /// Reads a metrics.json of this or an older version; a file without `format_version` is read as version 0, which has the
+    /// same keys as version 1.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read, is not the metrics of a run, or has a newer version.
+    /// Returns an error if the file cannot be read, is not a metrics.json, or has a newer version.
     pub fn read(path: &Path) -> Result<Self> {
-        /// Read first, since a newer version may have another layout.
+        /// The keys that all versions share.
         #[derive(Default, Deserialize)]
         #[serde(default)]
         struct Header {
@@ -175,7 +174,7 @@ mod tests {
 
     /// fixtures/metrics-v1.json was written by kinoprobe-classify before `RunIdentity` existed.
     #[test]
-    fn older_files_are_read() {
+    fn reads_older_files() {
         let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/metrics-v1.json");
         let metrics = Metrics::read(&stored).unwrap();
         let identity = &metrics.identity;
@@ -187,7 +186,7 @@ mod tests {
         let written = serde_json::to_string_pretty(&metrics).unwrap() + "\n";
         assert_eq!(written, text, "keys, their order and all numbers are unchanged");
 
-        // Files without a version have the same layout.
+        // Files without a version have the same keys.
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("metrics.json");
         let unversioned = text.replace("\"format_version\": 1,", "");
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn newer_files_are_refused() {
+    fn rejects_newer_files() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("metrics.json");
         std::fs::write(&path, r#"{"format": "kinoprobe-metrics", "format_version": 2, "warnings": {}}"#).unwrap();

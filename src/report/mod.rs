@@ -54,7 +54,7 @@ pub struct TrainingRun {
     pub constant: BTreeMap<Split, SplitMetrics>,
     /// Learning curves; empty if the classifier has no epochs.
     pub curves: Vec<Epoch>,
-    /// Name of the scores in `curves`: `accuracy` or `mAP`.
+    /// Name of the score in `curves`: `accuracy` or `mAP`.
     pub score_name: &'static str,
     /// Epoch whose parameters were kept, counted from 1; `None` if the classifier has no epochs.
     pub best_epoch: Option<usize>,
@@ -81,7 +81,7 @@ pub struct Evaluation {
 
 /// One evaluated part of the data: a split, or all clips.
 struct EvaluatedPart<'a> {
-    /// `train`, `val`, `test` or `all`; part of file names.
+    /// `train`, `val`, `test` or `all`; used in file names.
     name: String,
     predictions: &'a Predictions,
     metrics: &'a SplitMetrics,
@@ -89,7 +89,7 @@ struct EvaluatedPart<'a> {
     constant: Option<&'a SplitMetrics>,
 }
 
-/// Report content of an [`EvaluatedPart`] below its row in the table of results; it depends on the task.
+/// Content of the report on an [`EvaluatedPart`], without its row in the table of results. It depends on the task.
 struct PartContent {
     /// Plain-text findings.
     findings: Vec<String>,

@@ -7,7 +7,7 @@ use crate::evaluate::multi_label::{Averages, LabelMatrix};
 use crate::evaluate::ranking::precision_recall_curve;
 use crate::evaluate::{MultiLabelMetrics, SplitMetrics};
 
-/// Returns the content of one part below its row in the table of results.
+/// Returns the content of the report on one part.
 pub(super) fn content(title: &str, part: &EvaluatedPart<'_>, metrics: &MultiLabelMetrics) -> PartContent {
     let name = &part.name;
     let mut blocks = vec![

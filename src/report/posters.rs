@@ -1,4 +1,4 @@
-//! Report on poster models by year: each model next to the constant baseline, plots over the years, one example poster.
+//! Report on poster models by year: metrics of each model and of the constant baseline, plots over the years, an example poster.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -49,7 +49,7 @@ pub struct PosterExample {
     /// Year of the poster.
     pub year: Option<i32>,
     /// For each label, `true` if the poster has it.
-    pub has: Vec<bool>,
+    pub has_label: Vec<bool>,
     /// Name of each model and its score of each label.
     pub scores: Vec<(String, Vec<f32>)>,
 }
@@ -127,7 +127,7 @@ fn metric_cell(measured: Option<&SplitMetrics>, key: &str) -> String {
     measured.and_then(|measured| measured.value(key)).map_or("–".into(), percent)
 }
 
-/// Returns the metrics `keys` of each model, each next to that of the constant baseline.
+/// Returns the metrics `keys` of each model, each followed by the value of the constant baseline.
 fn results(report: &PosterReport<'_>, keys: &[&str]) -> Table {
     let mut table = Table::new(&["model", "train", "val", "test"], 1);
     table.header.extend(keys.iter().flat_map(|key| [metric_name(report, key), "constant".into()]));
@@ -148,7 +148,7 @@ fn results(report: &PosterReport<'_>, keys: &[&str]) -> Table {
     table.without_empty_columns()
 }
 
-/// Returns a note on the binary accuracy of predicting no label.
+/// Returns a note with the binary accuracy of a model that predicts no labels.
 fn binary_accuracy_note(report: &PosterReport<'_>) -> String {
     let without_labels = report.rows.last().map_or(0.0, |row| {
         let classes = row.model.classes();
@@ -177,8 +177,8 @@ fn sections(report: &PosterReport<'_>) -> Vec<Section> {
         heading: "Results".into(),
         paragraphs: vec![
             format!(
-                "Metrics on the {} split, each next to that of the constant baseline, which scores every label by its \
-                 frequency among the training clips and predicts the most frequent ones. Labels without clips in a part are \
+                "Metrics on the {} split, each followed by the value of the constant baseline, which scores every label by \
+                 its frequency among the training clips and predicts the most frequent ones. Labels without clips in a part are \
                  excluded from its mAP. With few clips the mAP varies widely between years; compare a year with the model of \
                  all years on the same clips.",
                 report.part
@@ -240,7 +240,8 @@ fn plot_over_years(report: &PosterReport<'_>, caption: &str, years: &[(i32, &Mod
 
 fn example_section(report: &PosterReport<'_>, example: &PosterExample) -> Section {
     let labels = &report.posters.labels;
-    let has: Vec<&str> = labels.iter().zip(&example.has).filter(|(_, has)| **has).map(|(l, _)| l.as_str()).collect();
+    let true_labels: Vec<&str> =
+        labels.iter().zip(&example.has_label).filter(|(_, has)| **has).map(|(l, _)| l.as_str()).collect();
     let year = example.year.map(|year| format!(" ({year})")).unwrap_or_default();
     let caption = format!("Scores of poster {}{year} by every model", example.id);
     Section {
@@ -249,11 +250,11 @@ fn example_section(report: &PosterReport<'_>, example: &PosterExample) -> Sectio
             "Poster {}{year} of the {} split. Its labels: {}.",
             example.id,
             report.part,
-            has.join(", ")
+            true_labels.join(", ")
         )],
         figures: vec![Figure {
             file: "poster.svg".into(),
-            svg: year_plots::heat_map(&caption, &example.scores, labels, &example.has),
+            svg: year_plots::heat_map(&caption, &example.scores, labels, &example.has_label),
             caption,
         }],
         ..Section::default()

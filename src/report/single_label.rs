@@ -5,7 +5,7 @@ use super::table::Table;
 use super::{Block, EvaluatedPart, Figure, PartContent, plots};
 use crate::evaluate::SingleLabelMetrics;
 
-/// Returns the content of one part below its row in the table of results.
+/// Returns the content of the report on one part.
 pub(super) fn content(title: &str, part: &EvaluatedPart<'_>, metrics: &SingleLabelMetrics) -> PartContent {
     let name = &part.name;
     let caption = format!("{title}, {name}: accuracy {}", percent(metrics.accuracy));

@@ -1,7 +1,7 @@
-//! A small SVG writer for the plots.
+//! A minimal SVG writer for the plots.
 //!
-//! Plots are shown next to text in Markdown and HTML: CSS classes adapt them to a light or dark color scheme, and they contain
-//! neither fonts nor links.
+//! Plots are embedded in Markdown and HTML: CSS classes adapt them to light and dark color schemes, and they reference no fonts or
+//! other external resources.
 
 use std::fmt::Write;
 
@@ -26,7 +26,7 @@ const VIRIDIS: [[u8; 3]; 11] = [
     [253, 231, 37],
 ];
 
-/// Style of the classes: `.paper` background, `.ink` text, `.rule` lines, `.grid` faint lines, `.dim` secondary text.
+/// CSS classes: `.paper` background, `.ink` text, `.rule` lines, `.grid` grid lines, `.dim` secondary text.
 const STYLE: &str = "<style>\
 .kp text{font-family:system-ui,'DejaVu Sans',sans-serif}\
 .kp .paper{fill:#ffffff}.kp .ink{fill:#1f2328}.kp .dim{fill:#5a6370}\
@@ -64,15 +64,15 @@ pub fn escape(text: &str) -> String {
 }
 
 /// Truncates text to at most `limit` characters, with an ellipsis.
-pub fn shorten(text: &str, limit: usize) -> String {
+pub fn truncate(text: &str, limit: usize) -> String {
     if text.chars().count() <= limit {
         return text.to_string();
     }
     text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// Estimates the width of text in pixels, as an upper bound for layout.
-pub fn width(text: &str, size: f64) -> f64 {
+/// Returns an upper bound of the width of text in pixels.
+pub fn text_width(text: &str, size: f64) -> f64 {
     text.chars().map(|c| if c as u32 >= 0x1100 { 1.05 } else { 0.62 }).sum::<f64>() * size
 }
 
@@ -118,7 +118,7 @@ impl Drawing {
         };
         let transform =
             if rotation == 0.0 { String::new() } else { format!(" transform=\"rotate({rotation} {x:.1} {y:.1})\"") };
-        // Not dominant-baseline, which some viewers do not support.
+        // Some viewers do not support dominant-baseline, so `dy` centers the text.
         self.push(format_args!(
             "<text x=\"{x:.1}\" y=\"{y:.1}\" dy=\"0.35em\" font-size=\"{size}\" class=\"{class}\" text-anchor=\"{anchor}\"{transform}>{}</text>",
             escape(text)
@@ -133,11 +133,11 @@ impl Drawing {
         ));
     }
 
-    /// Adds a filled rectangle with a tooltip unless `tip` is empty.
-    pub fn rectangle(&mut self, x: f64, y: f64, width: f64, height: f64, fill: &str, tip: &str) {
-        let tip = if tip.is_empty() { String::new() } else { format!("<title>{}</title>", escape(tip)) };
+    /// Adds a filled rectangle with an optional tooltip (empty: none).
+    pub fn rectangle(&mut self, x: f64, y: f64, width: f64, height: f64, fill: &str, tooltip: &str) {
+        let tooltip = if tooltip.is_empty() { String::new() } else { format!("<title>{}</title>", escape(tooltip)) };
         self.push(format_args!(
-            "<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{width:.2}\" height=\"{height:.2}\" fill=\"{fill}\">{tip}</rect>"
+            "<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{width:.2}\" height=\"{height:.2}\" fill=\"{fill}\">{tooltip}</rect>"
         ));
     }
 
@@ -160,34 +160,36 @@ impl Drawing {
         ));
     }
 
-    /// Adds a marker `size` pixels wide of the given shape: 0 disc, 1 triangle, 2 square, 3 cross, 4 ring.
-    pub fn marker(&mut self, x: f64, y: f64, size: f64, shape: usize, color: &str, tip: &str) {
+    /// Adds a marker `size` pixels total_width of the given shape: 0 disc, 1 triangle, 2 square, 3 cross, 4 ring.
+    pub fn marker(&mut self, x: f64, y: f64, size: f64, shape: usize, color: &str, tooltip: &str) {
         let r = size / 2.0;
-        let tip = if tip.is_empty() { String::new() } else { format!("<title>{}</title>", escape(tip)) };
+        let tooltip = if tooltip.is_empty() { String::new() } else { format!("<title>{}</title>", escape(tooltip)) };
         let filled = format!("fill=\"{color}\" fill-opacity=\"0.8\"");
         let drawn = format!("fill=\"none\" stroke=\"{color}\" stroke-width=\"1.8\"");
         match shape % 5 {
-            0 => self.push(format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{r:.1}\" {filled}>{tip}</circle>")),
+            0 => {
+                self.push(format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{r:.1}\" {filled}>{tooltip}</circle>"))
+            }
             1 => self.push(format_args!(
-                "<path d=\"M{:.1} {:.1}l{size:.1} 0l{:.1} {:.1}z\" {filled}>{tip}</path>",
+                "<path d=\"M{:.1} {:.1}l{size:.1} 0l{:.1} {:.1}z\" {filled}>{tooltip}</path>",
                 x - r,
                 y + r,
                 -r,
                 -size
             )),
             2 => self.push(format_args!(
-                "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{size:.1}\" height=\"{size:.1}\" {filled}>{tip}</rect>",
+                "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{size:.1}\" height=\"{size:.1}\" {filled}>{tooltip}</rect>",
                 x - r,
                 y - r
             )),
             3 => self.push(format_args!(
-                "<path d=\"M{:.1} {:.1}l{size:.1} {size:.1}m0 {:.1}l{:.1} {size:.1}\" {drawn}>{tip}</path>",
+                "<path d=\"M{:.1} {:.1}l{size:.1} {size:.1}m0 {:.1}l{:.1} {size:.1}\" {drawn}>{tooltip}</path>",
                 x - r,
                 y - r,
                 -size,
                 -size
             )),
-            _ => self.push(format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{r:.1}\" {drawn}>{tip}</circle>")),
+            _ => self.push(format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{r:.1}\" {drawn}>{tooltip}</circle>")),
         }
     }
 
@@ -202,7 +204,7 @@ impl Drawing {
     }
 }
 
-/// Returns about `count` round values that cover `low` to `high`.
+/// Returns about `count` evenly spaced round values whose range contains `low` and `high`.
 pub fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
     let span = (high - low).max(1e-12);
     let rough = span / count.max(1) as f64;
@@ -214,7 +216,7 @@ pub fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
 }
 
 /// Formats a tick value without trailing zeros.
-pub fn number(value: f64) -> String {
+pub fn format_tick(value: f64) -> String {
     if value != 0.0 && (value.abs() < 1e-3 || value.abs() >= 1e6) {
         return format!("{value:.1e}");
     }
@@ -237,7 +239,7 @@ mod tests {
     #[test]
     fn ticks_are_round_and_cover_range() {
         assert_eq!(ticks(0.0, 1.0, 5), [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]);
-        assert_eq!(ticks(1.0, 37.0, 5).into_iter().map(number).collect::<Vec<_>>(), ["0", "10", "20", "30", "40"]);
+        assert_eq!(ticks(1.0, 37.0, 5).into_iter().map(format_tick).collect::<Vec<_>>(), ["0", "10", "20", "30", "40"]);
         assert!(ticks(3.0, 3.0, 4).len() >= 2);
         assert_eq!(number(0.0001), "1.0e-4");
     }
@@ -250,7 +252,7 @@ mod tests {
 
     #[test]
     fn long_labels_are_truncated() {
-        assert_eq!(shorten("abcdef", 4), "abc…");
-        assert_eq!(shorten("abcd", 4), "abcd");
+        assert_eq!(truncate("abcdef", 4), "abc…");
+        assert_eq!(truncate("abcd", 4), "abcd");
     }
 }

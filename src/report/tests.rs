@@ -191,7 +191,7 @@ fn multi_label_run_files_are_complete_and_readable() {
     let again: serde_json::Value = serde_json::from_str(&serde_json::to_string(&back).unwrap()).unwrap();
     assert_eq!(again, metrics);
     assert!(back.warnings.contains(
-        &"test: 1 of 4 labels have no clips in this split: they are n/a and left out of macro averages".into()
+        &"test: 1 of 4 labels have no clips in this split: they are n/a and excluded from macro averages".into()
     ));
     let table = PredictionTable::read_csv(&directory.path().join("predictions.csv"), None).unwrap();
     assert_eq!(table.select_split(Split::Test), run.splits[&Split::Test]);

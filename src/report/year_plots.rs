@@ -1,6 +1,6 @@
 //! Plots of models by year: metrics over the years, and the scores of one poster.
 
-use super::svg::{Anchor, Drawing, PALETTE, shorten, ticks, viridis, width};
+use super::svg::{Anchor, Drawing, PALETTE, text_width, ticks, truncate, viridis};
 
 /// Number of panels per row.
 const COLUMNS: usize = 3;
@@ -10,18 +10,18 @@ const COLUMNS: usize = 3;
 pub struct Panel {
     /// Name of the metric.
     pub name: String,
-    /// Values of each line, one per year; `None` if missing.
+    /// Values of each line, one per year; `None` if the year has no value.
     pub lines: Vec<Vec<Option<f64>>>,
 }
 
-/// Plots metrics over the years in a panel each. `lines` are the names of the lines, the same in all panels.
+/// Plots metrics over the years, one panel per metric. `lines` contains the names of the lines, which are the same in all panels.
 pub fn over_years(title: &str, years: &[i32], lines: &[&str], panels: &[Panel]) -> String {
     let (panel, height, left, top, gap) = (270.0, 170.0, 52.0, 92.0, 62.0);
     let rows = panels.len().div_ceil(COLUMNS);
     let columns = panels.len().min(COLUMNS);
     let step = height + 74.0;
-    let wide = (left + columns as f64 * (panel + gap)).max(width(title, 14.0) + 24.0);
-    let mut drawing = Drawing::new(wide, top + rows as f64 * step, title);
+    let total_width = (left + columns as f64 * (panel + gap)).max(text_width(title, 14.0) + 24.0);
+    let mut drawing = Drawing::new(total_width, top + rows as f64 * step, title);
     drawing.text(12.0, 20.0, 14.0, "ink", Anchor::Start, 0.0, title);
     let styles = [("", 0), ("6 3", 4), ("2 3", 2)];
     let mut legend = 12.0;
@@ -30,10 +30,10 @@ pub fn over_years(title: &str, years: &[i32], lines: &[&str], panels: &[Panel]) 
         drawing.polyline(&[(legend, 44.0), (legend + 26.0, 44.0)], PALETTE[k % PALETTE.len()], dash);
         drawing.marker(legend + 13.0, 44.0, 7.0, shape, PALETTE[k % PALETTE.len()], "");
         drawing.text(legend + 34.0, 44.0, 11.0, "ink", Anchor::Start, 0.0, name);
-        legend += 52.0 + width(name, 11.0);
+        legend += 52.0 + text_width(name, 11.0);
     }
     let (first, last) = (years.first().copied().unwrap_or(0), years.last().copied().unwrap_or(0));
-    let every = ((last - first + 1) as f64 / 6.0).ceil().max(1.0) as i32;
+    let year_step = ((last - first + 1) as f64 / 6.0).ceil().max(1.0) as i32;
     for (i, Panel { name, lines: values }) in panels.iter().enumerate() {
         let x0 = left + (i % COLUMNS) as f64 * (panel + gap);
         let y0 = top + (i / COLUMNS) as f64 * step;
@@ -46,7 +46,7 @@ pub fn over_years(title: &str, years: &[i32], lines: &[&str], panels: &[Panel]) 
             let text = format!("{:.0} %", 100.0 * mark);
             drawing.text(x0 - 7.0, y(mark), 10.0, "dim", Anchor::End, 0.0, &text);
         }
-        for year in (first..=last).filter(|year| (year - first) % every == 0) {
+        for year in (first..=last).filter(|year| (year - first) % year_step == 0) {
             drawing.text(x(year), y0 + height + 14.0, 10.0, "dim", Anchor::Middle, 0.0, &year.to_string());
         }
         for (k, values) in values.iter().enumerate().rev() {
@@ -63,8 +63,8 @@ pub fn over_years(title: &str, years: &[i32], lines: &[&str], panels: &[Panel]) 
             }
             for (&year, value) in years.iter().zip(values) {
                 if let Some(value) = value {
-                    let tip = format!("{year}, {}: {:.1} %", lines[k], 100.0 * value);
-                    drawing.marker(x(year), y(*value), 6.0, shape, color, &tip);
+                    let tooltip = format!("{year}, {}: {:.1} %", lines[k], 100.0 * value);
+                    drawing.marker(x(year), y(*value), 6.0, shape, color, &tooltip);
                 }
             }
         }
@@ -72,36 +72,37 @@ pub fn over_years(title: &str, years: &[i32], lines: &[&str], panels: &[Panel]) 
     drawing.finish()
 }
 
-/// Plots the scores of one poster, in [0, 1], as a heat map of models (rows) and labels (columns); its true labels are marked.
-pub fn heat_map(title: &str, rows: &[(String, Vec<f32>)], labels: &[String], has: &[bool]) -> String {
+/// Plots the scores of one poster, in [0, 1], as a heat map of models (rows) and labels (columns), and marks its true labels.
+pub fn heat_map(title: &str, rows: &[(String, Vec<f32>)], labels: &[String], has_label: &[bool]) -> String {
     let names: Vec<String> = labels
         .iter()
-        .zip(has)
-        .map(|(label, &has)| {
-            let name = shorten(label, 22);
-            if has { format!("{name} ●") } else { name }
+        .zip(has_label)
+        .map(|(label, &has_label)| {
+            let name = truncate(label, 22);
+            if has_label { format!("{name} ●") } else { name }
         })
         .collect();
     let cell = (1000.0 / labels.len().max(1) as f64).clamp(30.0, 56.0);
-    let high = 24.0;
-    let longest = names.iter().map(|name| width(name, 11.0)).fold(0.0, f64::max);
-    let widest = rows.iter().map(|(name, _)| width(name, 11.0)).fold(30.0, f64::max);
+    let row_height = 24.0;
+    let longest = names.iter().map(|name| text_width(name, 11.0)).fold(0.0, f64::max);
+    let widest = rows.iter().map(|(name, _)| text_width(name, 11.0)).fold(30.0, f64::max);
     let (left, top) = (widest.max(longest * 0.72 - cell / 2.0) + 24.0, 62.0);
-    let key = "score of each model in percent, from 0 (purple) to 100 (yellow); ● true label of the poster";
-    let wide = (left + cell * labels.len() as f64).max(width(title, 14.0)).max(width(key, 11.0)) + 24.0;
-    let bottom = top + high * rows.len() as f64;
-    let mut drawing = Drawing::new(wide, bottom + longest * 0.72 + 30.0, title);
+    let legend = "score of each model in percent, from 0 (purple) to 100 (yellow); ● true label of the poster";
+    let total_width =
+        (left + cell * labels.len() as f64).max(text_width(title, 14.0)).max(text_width(legend, 11.0)) + 24.0;
+    let bottom = top + row_height * rows.len() as f64;
+    let mut drawing = Drawing::new(total_width, bottom + longest * 0.72 + 30.0, title);
     drawing.text(12.0, 20.0, 14.0, "ink", Anchor::Start, 0.0, title);
-    drawing.text(12.0, 40.0, 11.0, "dim", Anchor::Start, 0.0, key);
+    drawing.text(12.0, 40.0, 11.0, "dim", Anchor::Start, 0.0, legend);
     for (r, (name, scores)) in rows.iter().enumerate() {
-        let y = top + high * r as f64;
-        drawing.text(left - 8.0, y + high / 2.0, 11.0, "ink", Anchor::End, 0.0, name);
+        let y = top + row_height * r as f64;
+        drawing.text(left - 8.0, y + row_height / 2.0, 11.0, "ink", Anchor::End, 0.0, name);
         for (c, &score) in scores.iter().enumerate() {
             let (fill, ink) = viridis(f64::from(score));
             let x = left + cell * c as f64;
-            let tip = format!("{name}, {}: {:.3}", labels[c], score);
-            drawing.rectangle(x, y, cell - 0.8, high - 0.8, &fill, &tip);
-            drawing.label(x + cell / 2.0, y + high / 2.0, 11.0, ink, &format!("{:.0}", 100.0 * score));
+            let tooltip = format!("{name}, {}: {:.3}", labels[c], score);
+            drawing.rectangle(x, y, cell - 0.8, row_height - 0.8, &fill, &tooltip);
+            drawing.label(x + cell / 2.0, y + row_height / 2.0, 11.0, ink, &format!("{:.0}", 100.0 * score));
         }
     }
     for (c, name) in names.iter().enumerate() {

@@ -208,7 +208,7 @@ fn example(
     Ok(Some(PosterExample {
         id: clips.ids[i].clone(),
         year: year_of.get(clips.ids[i].as_str()).copied(),
-        has: poster.targets.row(0).iter().map(|&target| target > 0.0).collect(),
+        has_label: poster.targets.row(0).iter().map(|&target| target > 0.0).collect(),
         scores: scores.collect::<Result<_>>()?,
     }))
 }

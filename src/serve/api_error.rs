@@ -10,12 +10,12 @@ use crate::error::Error;
 /// Seconds after which a rejected client may retry.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
-/// Why a request fails.
+/// The error of a failed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
     /// HTTP status.
     pub status: StatusCode,
-    /// The problem and its remedy, for the client. Names files only as the client does.
+    /// The problem and its remedy, for the client. Contains file names of the client only.
     pub message: String,
     /// The cause of an internal error, for the server's log. Not sent to the client.
     pub cause: Option<String>,

@@ -81,7 +81,7 @@ pub fn export(options: &Options, dir: &Path, progress: &dyn ProgressSink) -> Res
     description["untrained"] = json!(posters.identity.untrained || prepared.untrained);
     let site = json!({
         "models": [description],
-        "limits": { "picture_megabytes": options.limits.picture_megabytes, "megapixels": options.limits.megapixels },
+        "limits": { "image_megabytes": options.limits.image_megabytes, "megapixels": options.limits.megapixels },
         "network": { "file": "network.onnx", "bytes": network_bytes, "input": card.input, "output": card.output.name },
         "heads": heads,
     });

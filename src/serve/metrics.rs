@@ -42,11 +42,11 @@ impl Metrics {
         let help = "Time from receiving a prediction request to its response";
         registry.register_with_unit("predict", help, Unit::Seconds, prediction_seconds.clone());
         let batch_images = Histogram::new(IMAGES_BUCKETS);
-        registry.register("batch_pictures", "Images per batch of the network", batch_images.clone());
+        registry.register("batch_images", "Images per batch of the network", batch_images.clone());
         let abandoned = Counter::default();
         registry.register("abandoned", "Images dropped because the client disconnected", abandoned.clone());
         let free_slots = Gauge::default();
-        registry.register("free_places", "Free slots of the image queue", free_slots.clone());
+        registry.register("free_slots", "Free slots of the image queue", free_slots.clone());
         let resident_memory = Gauge::default();
         let help = "Resident memory of the process";
         registry.register_with_unit("resident_memory", help, Unit::Bytes, resident_memory.clone());

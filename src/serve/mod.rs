@@ -75,7 +75,7 @@ pub struct Limits {
     pub request_megabytes: usize,
     /// Mebibytes per image file
     #[arg(long, default_value_t = 16)]
-    pub picture_megabytes: usize,
+    pub image_megabytes: usize,
     /// Million pixels per image or video frame
     #[arg(long, default_value_t = 40)]
     pub megapixels: u64,

@@ -30,7 +30,7 @@ pub trait QueueObserver: Send + Sync + 'static {
     fn job_abandoned(&self);
 }
 
-/// The queue in front of a network.
+/// The queue of images that wait for a network.
 pub struct InferenceQueue<T> {
     jobs: Sender<Job<T>>,
     slots: Arc<Semaphore>,

@@ -63,7 +63,7 @@ enum Content {
 pub enum Decoded {
     /// One item.
     Image(Vec<f32>),
-    /// One item per sampled frame.
+    /// One item per sampled frame; at least one.
     Video {
         /// Presentation time of each frame from the start of the video, ascending.
         seconds: Vec<f64>,
@@ -145,7 +145,7 @@ impl UploadReader {
         mut field: Field<'_>,
         budget: &mut ByteBudget,
     ) -> Result<(Content, Vec<OwnedSemaphorePermit>), ApiError> {
-        let megabytes = self.limits.picture_megabytes;
+        let megabytes = self.limits.image_megabytes;
         let mut bytes = head;
         let mut permits = vec![self.buffer_permit()?];
         while let Some(chunk) = budget.next_chunk(&mut field).await? {
@@ -184,7 +184,7 @@ impl UploadReader {
         Ok((Content::Video(file), vec![permit]))
     }
 
-    /// Decodes an upload on a blocking thread, on at most one thread per core. Returns the file's name and content.
+    /// Decodes an upload on a blocking thread. At most one upload per core is decoded at a time. Returns the file's name and content.
     ///
     /// # Errors
     /// Returns an error if the file is damaged (422) or exceeds a limit (413).
@@ -235,6 +235,10 @@ impl UploadReader {
         let decoded = media::decode(&clip, &sampling, sink).map_err(undecodable)?;
         if decoded.timeline.duration() > max_seconds + 0.5 {
             return Err(too_long());
+        }
+        if decoded.windows.is_empty() {
+            let message = format!("{name} cannot be decoded: it contains no frames");
+            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message));
         }
         let seconds = decoded.windows.iter().map(|window| decoded.timeline.seconds(window.indices[0])).collect();
         Ok(Decoded::Video { seconds, items: sink.take() })
@@ -302,8 +306,8 @@ fn sniff(head: &[u8]) -> Option<MediaKind> {
     }
 }
 
-/// Removes directories and control characters from a client's file name and truncates it. Returns `file` if nothing is
-/// left.
+/// Removes directories and control characters from a client's file name and truncates it. Returns `file` if the result is
+/// empty.
 fn sanitize_file_name(name: Option<&str>) -> String {
     let name = name.unwrap_or_default().rsplit(['/', '\\']).next().unwrap_or_default();
     let name: String = name.chars().filter(|c| !c.is_control()).take(MAX_NAME_CHARS).collect();
@@ -315,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn file_names_lose_directories_and_control_characters() {
+    fn file_names_are_sanitized() {
         assert_eq!(sanitize_file_name(Some("C:\\posters\\a b.png")), "a b.png");
         assert_eq!(sanitize_file_name(Some("../../etc/passwd")), "passwd");
         assert_eq!(sanitize_file_name(Some("a\nb")), "ab");

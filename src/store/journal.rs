@@ -93,9 +93,9 @@ impl Journal {
         let mut file = file.map_err(Error::io(&path))?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::Store { path, message: "another process is extracting into it".into() });
+                return Err(Error::Store { path, message: "another process is writing to this file".into() });
             }
-            // Some network file systems have no locks; then the file is not protected.
+            // Some network file systems do not support locks; the file is not protected there.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
         let contents = JournalContents::read(&mut file, &path)?;
@@ -114,7 +114,7 @@ impl Journal {
         match contents.begin {
             Some((stored_payload, stored)) => {
                 if stored_payload != payload {
-                    let message = format!("it has {stored_payload:?}, not {payload:?}; remove it to start over");
+                    let message = format!("contains {stored_payload}, not {payload}; remove the file to start over");
                     return Err(Error::Store { path: journal.path, message });
                 }
                 stored.check_compatible(&journal.path, provenance)?;
@@ -246,7 +246,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes the buffer, and syncs the file if the last sync is some time ago.
+    /// Writes the buffer, and syncs the file if [`SYNC_INTERVAL`] has passed since the last sync.
     fn flush(&mut self) -> Result<()> {
         self.file.flush().map_err(Error::io(&self.path))?;
         if self.last_sync.elapsed() >= SYNC_INTERVAL {
@@ -274,7 +274,7 @@ impl JournalContents {
         let mut magic = Vec::new();
         (&mut reader).take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(Error::io(path))?;
         if magic != MAGIC {
-            // A run that was killed at its start may have written a part of the magic bytes.
+            // A process that was killed at the start may have written only some of the magic bytes.
             if MAGIC.starts_with(&magic) {
                 return Ok(Self::default());
             }

@@ -1,5 +1,6 @@
 //! The root attributes of stores: format and provenance.
 
+use std::fmt;
 use std::path::Path;
 
 use hdf5::File;
@@ -21,6 +22,15 @@ pub enum Payload {
         /// Length D of a descriptor.
         dim: usize,
     },
+}
+
+impl fmt::Display for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Payload::Features { dim } => write!(f, "features of length {dim}"),
+            Payload::Descriptors { dim } => write!(f, "descriptors of length {dim}"),
+        }
+    }
 }
 
 impl Payload {

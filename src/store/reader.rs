@@ -81,12 +81,12 @@ impl Store {
     /// Checks the kind of data.
     ///
     /// # Errors
-    /// Returns an error if kind or length of the vectors differ from `requested`.
+    /// Returns an error if the kind or the length of the vectors differs from `requested`.
     pub fn check_payload(&self, requested: Payload) -> Result<()> {
         if self.payload == requested {
             return Ok(());
         }
-        Err(self.error(format!("it has {:?}, not {requested:?}; write to another file with --out", self.payload)))
+        Err(self.error(format!("contains {}, not {requested}; write to another file with --out", self.payload)))
     }
 
     /// Reads a clip with its rows.
@@ -195,6 +195,9 @@ impl Store {
         let id = self.texts("failures/id")?;
         let stage = self.texts("failures/stage")?;
         let error = self.texts("failures/error")?;
+        if stage.len() != id.len() || error.len() != id.len() {
+            return Err(self.error("damaged: the datasets of /failures differ in length".into()));
+        }
         Ok(id.into_iter().zip(stage).zip(error).map(|((id, stage), error)| Failure { id, stage, error }).collect())
     }
 
@@ -268,7 +271,7 @@ impl FeatureStore {
     /// Opens a feature store.
     ///
     /// # Errors
-    /// Returns an error as [`Store::open`], or if the file is a descriptor store.
+    /// Returns an error under the conditions of [`Store::open`], or if the file is a descriptor store.
     pub fn open(path: &Path) -> Result<Self> {
         let store = Store::open(path)?;
         match store.payload {
@@ -337,7 +340,7 @@ impl DescriptorStore {
     /// Opens a descriptor store.
     ///
     /// # Errors
-    /// Returns an error as [`Store::open`], or if the file is a feature store.
+    /// Returns an error under the conditions of [`Store::open`], or if the file is a feature store.
     pub fn open(path: &Path) -> Result<Self> {
         let store = Store::open(path)?;
         match store.payload {

@@ -150,6 +150,23 @@ fn damaged_datasets_are_errors() {
 }
 
 #[test]
+fn inconsistent_failures_are_rejected() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["failures/stage", "failures/error"] {
+        let path = directory.path().join("cnn.h5");
+        let mut writer = StoreWriter::create(&path, Payload::Features { dim: 2 }, &provenance()).unwrap();
+        writer.push_failure(Failure { id: "a".into(), stage: "decode".into(), error: "truncated".into() });
+        writer.finish().unwrap();
+        assert_eq!(Store::open(&path).unwrap().failures().len(), 1);
+        let file = hdf5::File::open_rw(&path).unwrap();
+        file.dataset(name).unwrap().resize(0).unwrap();
+        file.close().unwrap();
+        let error = Store::open(&path).unwrap_err().to_string();
+        assert!(error.contains("the datasets of /failures differ in length"), "{error}");
+    }
+}
+
+#[test]
 fn inconsistent_clips_are_rejected() {
     let open = |name: &str, values: [u64; 2]| {
         let directory = tempfile::tempdir().unwrap();

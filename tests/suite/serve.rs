@@ -298,7 +298,7 @@ fn overall_is_the_mean_over_the_years_without_an_overall_model() {
 #[test]
 fn invalid_files_are_rejected_with_status_and_message() {
     let server =
-        Server::start(&["--files", "2", "--picture-megabytes", "1", "--request-megabytes", "2", "--seconds", "2"]);
+        Server::start(&["--files", "2", "--image-megabytes", "1", "--request-megabytes", "2", "--seconds", "2"]);
     let jpeg = media("pictures/turned_3.jpg");
     let good = media("gray.png");
     let assert_rejected = |files: &[(&str, &[u8])], status: u16, expected: &str| {
@@ -425,8 +425,8 @@ fn metrics_count_requests_and_images() {
         "kinoprobe_requests_total{route=\"/api/predict\",status=\"200\"} 1",
         "kinoprobe_requests_total{route=\"/api/predict\",status=\"415\"} 1",
         "kinoprobe_predict_seconds_count 1",
-        "kinoprobe_batch_pictures_sum 1.0",
-        "kinoprobe_free_places 128",
+        "kinoprobe_batch_images_sum 1.0",
+        "kinoprobe_free_slots 128",
         "# EOF",
     ] {
         assert!(text.lines().any(|other| other == line), "missing {line} in\n{text}");
@@ -440,7 +440,7 @@ fn requests_beyond_capacity_are_rejected_with_retry_after() {
     let poster = media("pictures/turned_3.jpg");
     // Two incomplete requests occupy both slots.
     let incomplete: Vec<TcpStream> = (0..2).map(|_| start_request(&server.address)).collect();
-    while !server.get("/metrics").text.contains("kinoprobe_free_places 0") {
+    while !server.get("/metrics").text.contains("kinoprobe_free_slots 0") {
         std::thread::yield_now();
     }
     let rejected = server.predict(&[("a.jpg", &poster)]);
@@ -449,7 +449,7 @@ fn requests_beyond_capacity_are_rejected_with_retry_after() {
     assert_eq!(server.get("/healthz").status, 200);
     // The slots of disconnected clients are released.
     drop(incomplete);
-    while !server.get("/metrics").text.contains("kinoprobe_free_places 2") {
+    while !server.get("/metrics").text.contains("kinoprobe_free_slots 2") {
         std::thread::yield_now();
     }
     let statuses: Vec<u16> = std::thread::scope(|scope| {
@@ -479,7 +479,7 @@ fn shutdown_finishes_requests_in_progress() {
         let mut stream = TcpStream::connect(&server.address).unwrap();
         write!(stream, "{REQUEST_HEAD}Connection: close\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();
         stream.write_all(&body[..50]).unwrap();
-        while !server.get("/metrics").text.contains("kinoprobe_free_places 127") {
+        while !server.get("/metrics").text.contains("kinoprobe_free_slots 127") {
             std::thread::yield_now();
         }
         server.signal(signal);

@@ -8,13 +8,13 @@ use crate::evaluate::ranking::top_k_indices;
 
 /// Precision, recall and F1 of label sets in four averages.
 ///
-/// Source: `sklearn.metrics.precision_recall_fscore_support`, except that `macro` leaves out the labels that no clip has
+/// Source: `sklearn.metrics.precision_recall_fscore_support`, except that `macro` excludes labels without a positive clip
 /// (scikit-learn counts them as 0).
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Averages {
     /// From the counts summed over all labels.
     pub micro: PrecisionRecallF1,
-    /// Unweighted mean over the labels that a clip has.
+    /// Unweighted mean over the labels with at least one positive clip.
     #[serde(rename = "macro")]
     pub macro_: PrecisionRecallF1,
     /// Mean over the labels weighted by support.

@@ -1,7 +1,7 @@
 //! Metrics for any number of labels per clip, as scikit-learn defines them (`zero_division` = 0).
 //!
-//! Clips without labels count as unlabeled and do not enter any metric. The metrics of a label that no clip has are
-//! undefined (`None`, null in JSON), and macro averages leave it out; scikit-learn counts it as 0. [`averages`] compares
+//! Clips without labels count as unlabeled; metrics exclude them. The metrics of a label without a positive clip are undefined
+//! (`None`, null in JSON), and macro averages exclude it; scikit-learn counts it as 0. [`averages`] compares
 //! label sets, [`per_clip`] ranks the labels of a clip, [`thresholds`] tunes decision thresholds.
 
 pub mod averages;
@@ -30,7 +30,7 @@ const SWEEP_MAX_K: usize = 10;
 /// Scores that differ by less than this between clips, for every label, count as constant.
 const CONSTANT_TOLERANCE: f32 = 1e-4;
 
-/// Metrics of a label, in [0, 1]; undefined (`None`) if no clip has the label.
+/// Metrics of a label, in [0, 1]; undefined (`None`) if the label has no positive clip.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PerLabel {
     /// Name of the label.
@@ -43,7 +43,7 @@ pub struct PerLabel {
     pub f1: Option<f64>,
     /// Number of clips with the label, TP + FN.
     pub support: u64,
-    /// [`average_precision`]; `None` without scores, as the next two.
+    /// [`average_precision`]; `None` without scores, as are `pr_auc_trapezoid` and `roc_auc`.
     pub average_precision: Option<f64>,
     /// [`pr_auc_trapezoid`].
     pub pr_auc_trapezoid: Option<f64>,
@@ -53,12 +53,12 @@ pub struct PerLabel {
 
 /// Mean average precision in four averages, in [0, 1]; `None` without scores.
 ///
-/// Source: `sklearn.metrics.average_precision_score`, except that `macro` leaves out the labels that no clip has.
+/// Source: `sklearn.metrics.average_precision_score`, except that `macro` excludes labels without a positive clip.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct MeanAveragePrecision {
     /// Average precision of all (clip, label) pairs in one ranking.
     pub micro: Option<f64>,
-    /// Unweighted mean over the labels that a clip has: mAP.
+    /// mAP: unweighted mean over the labels with at least one positive clip.
     #[serde(rename = "macro")]
     pub macro_: Option<f64>,
     /// Mean over the labels weighted by support.
@@ -80,7 +80,7 @@ pub struct TopKAverages {
 /// The metrics of a split in metrics.json.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MultiLabelMetrics {
-    /// Number of labeled clips. Unlabeled clips do not enter any metric.
+    /// Number of labeled clips. Metrics exclude unlabeled clips.
     pub n: usize,
     /// Label names, C of them.
     pub labels: Vec<String>,
@@ -95,9 +95,9 @@ pub struct MultiLabelMetrics {
     pub exact_match: f64,
     /// Fraction of wrong (clip, label) pairs, in [0, 1] (lower is better). Source: `sklearn.metrics.hamming_loss`.
     pub hamming_loss: f64,
-    /// 1 − Hamming loss, in [0, 1]; high for a model that predicts nothing if labels are sparse.
+    /// 1 − Hamming loss, in [0, 1]; if labels are sparse, a model that predicts no labels has a high value.
     pub binary_accuracy: f64,
-    /// Mean of [`per_clip::ranking_loss`], in [0, 1] (lower is better); `None` without scores, as the next three.
+    /// Mean of [`per_clip::ranking_loss`], in [0, 1] (lower is better); this and the next three metrics are `None` without scores.
     pub ranking_loss: Option<f64>,
     /// Mean of [`per_clip::coverage_error`], in [1, C] (lower is better).
     pub coverage_error: Option<f64>,
@@ -260,8 +260,8 @@ fn describe_collapse(predictions: &Predictions, rows: &[usize], scores: Option<&
     constant.then(|| "collapsed: every clip gets the same scores, within 0.0001".to_string())
 }
 
-/// Returns mAP (if there are scores) and micro F1 as functions of resampled rows. The mAP leaves out labels that the
-/// resample lacks.
+/// Returns mAP (if there are scores) and micro F1 as functions of resampled rows. The mAP excludes labels without
+/// a positive clip in the resample.
 pub(super) fn statistics(predictions: &Predictions) -> Statistics {
     let rows: Vec<usize> = (0..predictions.len()).collect();
     let classes = predictions.classes.len();

@@ -12,7 +12,7 @@ use crate::evaluate::predictions::{DEFAULT_THRESHOLD, Predictions};
 pub struct LabelThreshold {
     /// Name of the label.
     pub label: String,
-    /// The label is predicted if its score is at least this.
+    /// Minimum score at which the label is predicted.
     pub threshold: f32,
     /// F1 of the label with the threshold, in [0, 1]; `None` if no clip has the label.
     pub f1: Option<f64>,

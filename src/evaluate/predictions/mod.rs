@@ -14,7 +14,7 @@ pub use table::{PredictionTable, write_csv};
 use crate::dataset::Task;
 use crate::error::{Error, Result};
 
-/// A label is predicted if its score is at least this, unless thresholds were tuned.
+/// Minimum score of a predicted label, unless thresholds were tuned.
 pub const DEFAULT_THRESHOLD: f32 = 0.5;
 
 /// Predictions of N clips over C classes.
@@ -152,7 +152,7 @@ fn predict_classes(task: Task, scores: ArrayView1<'_, f32>) -> Vec<usize> {
     }
 }
 
-/// Returns the index of the highest value (ties: the first), ignoring NaN; 0 if there is no other value.
+/// Returns the index of the highest value (ties: the first), ignoring NaN; 0 if no value is greater than −∞.
 pub fn argmax(values: impl IntoIterator<Item = f32>) -> usize {
     let mut best = (0, f32::NEG_INFINITY);
     for (index, value) in values.into_iter().enumerate() {
@@ -166,7 +166,8 @@ pub fn argmax(values: impl IntoIterator<Item = f32>) -> usize {
 /// Converts predictions to the union of their classes in natural order, so that they can be compared.
 ///
 /// # Errors
-/// Returns an error as [`Predictions::with_classes`] does, which requires a set with an invalid class.
+/// Returns the error of [`Predictions::with_classes`]. It does not occur for valid predictions, since the union contains every
+/// class.
 pub fn align_classes(predictions: &[&Predictions]) -> Result<Vec<Predictions>> {
     let mut classes: Vec<String> = predictions.iter().flat_map(|member| member.classes.iter().cloned()).collect();
     classes.sort_by(|a, b| natord::compare(a, b).then_with(|| a.cmp(b)));

@@ -1,8 +1,8 @@
 //! Converts published data sets into manifests.
 //!
 //! The reader of a format ([`movienet`], [`trailers85`], [`table`]) lists titles with their labels. [`import`] then applies
-//! the label filter, finds the files of each title by its id, leaves out titles without files or labels, and counts all of
-//! that ([`Summary`]).
+//! the label filter, finds the files of each title by its id, excludes titles without files or labels, and reports the counts
+//! ([`Summary`]).
 
 mod json;
 mod movienet;
@@ -79,7 +79,7 @@ pub struct Imported {
 /// Imports a published data set. `source` is its list, or the directory of the list.
 ///
 /// A title becomes a clip. The group of a clip is its title, unless the list has a column `group`; use that column for
-/// several titles of one film. A title is left out, and counted, if its files are missing or if none of its labels is
+/// several titles of one film. A title is excluded, and counted, if its files are missing or if none of its labels is
 /// kept. Test titles that are listed without labels are kept for prediction. Labels without a training clip are dropped
 /// from the other splits.
 ///
@@ -112,11 +112,11 @@ pub fn import(format: Format, source: &Path, options: &ImportOptions) -> Result<
     filter_labels(&mut titles, format, &options.labels, &mut summary);
     let mut clips = find_clips(titles, &root, &mut summary, &mut problems)?;
     if clips.is_empty() && problems.is_empty() {
-        problems.add(None, nothing_left(&summary, &root, &unknown_labels));
+        problems.add(None, no_clips_message(&summary, &root, &unknown_labels));
     }
     validate::validate(&clips, &root, &mut problems, &mut warnings);
     problems.finish()?;
-    drop_untrained_labels(&mut clips, &mut summary);
+    drop_labels_without_training_clips(&mut clips, &mut summary);
     summary.count(&clips, frame_range);
     let clips: Vec<Clip> = clips.into_iter().map(|parsed| parsed.clip).collect();
     let sha256 = validate::extraction_sha256(&clips);
@@ -173,7 +173,7 @@ fn find_list(format: Format, source: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Describes the labels of the filter that no title has, each with the closest label.
+/// Returns a message for each label of the filter that no title has, with the most similar label.
 fn unknown_labels(titles: &[Title], filter: &LabelFilter) -> Vec<String> {
     let LabelFilter::Only(requested) = filter else { return Vec::new() };
     let labels: BTreeSet<&str> = titles.iter().flat_map(|title| title.labels.iter().map(String::as_str)).collect();
@@ -211,15 +211,15 @@ fn filter_labels(titles: &mut [Title], format: Format, filter: &LabelFilter, sum
     }
 }
 
-/// Finds the files of the titles that are not left out.
+/// Finds the files of the titles that have a kept label.
 fn find_clips(
     titles: Vec<Title>,
     root: &Path,
     summary: &mut Summary,
     problems: &mut Problems,
 ) -> Result<Vec<ParsedClip>> {
-    let left_out: HashSet<String> = summary.without_label.iter().cloned().collect();
-    let titles: Vec<Title> = titles.into_iter().filter(|title| !left_out.contains(&title.id)).collect();
+    let excluded_ids: HashSet<String> = summary.without_label.iter().cloned().collect();
+    let titles: Vec<Title> = titles.into_iter().filter(|title| !excluded_ids.contains(&title.id)).collect();
     let ids: HashSet<&str> = titles.iter().filter(|t| t.path.is_none()).map(|title| title.id.as_str()).collect();
     let candidates = if ids.is_empty() { BTreeMap::new() } else { find_by_id(root, &ids)? };
     let mut clips = Vec::new();
@@ -258,8 +258,8 @@ fn find_clips(
     Ok(clips)
 }
 
-/// Describes why no clip remains.
-fn nothing_left(summary: &Summary, root: &Path, unknown_labels: &[String]) -> String {
+/// Returns the error message if no clip remains.
+fn no_clips_message(summary: &Summary, root: &Path, unknown_labels: &[String]) -> String {
     let mut message = format!("no clip remains of {}", count_of(summary.listed, "title"));
     if let Some(first) = summary.without_label.first() {
         message += &format!("; {} without a kept label, such as `{first}`", summary.without_label.len());
@@ -276,7 +276,7 @@ fn nothing_left(summary: &Summary, root: &Path, unknown_labels: &[String]) -> St
 }
 
 /// Drops the labels without a training clip, if there is a training split, and the clips that have no other label.
-fn drop_untrained_labels(clips: &mut Vec<ParsedClip>, summary: &mut Summary) {
+fn drop_labels_without_training_clips(clips: &mut Vec<ParsedClip>, summary: &mut Summary) {
     let training = clips.iter().map(|parsed| &parsed.clip).filter(|clip| clip.split == Some(Split::Train));
     let trained: BTreeSet<String> = training.flat_map(|clip| clip.labels.iter().cloned()).collect();
     if trained.is_empty() {

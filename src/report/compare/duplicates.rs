@@ -24,9 +24,9 @@ pub struct Duplicates {
     pub store: PathBuf,
     /// Held-out split.
     pub part: Part,
-    /// Number of its clips with a near-duplicate in the training split (or, for test, in the validation split).
+    /// Number of clips in the split with a near-duplicate in the training split (for test: or in the validation split).
     pub clips: usize,
-    /// Number of its clips.
+    /// Number of clips in the split.
     pub of: usize,
     /// The first of these clips, each with its nearest neighbor.
     pub pairs: Vec<DuplicatePair>,
@@ -71,8 +71,8 @@ impl Duplicates {
     }
 }
 
-/// Searches a store for near-duplicates across the splits of `run`. Clips that the run did not predict form its training
-/// split; unlabeled clips belong to no split.
+/// Searches a store for near-duplicates across the splits of `run`. Clips that the run did not predict are its training
+/// split; unlabeled clips are not part of a split.
 ///
 /// # Errors
 /// Returns an error as [`find`] does.

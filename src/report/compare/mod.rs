@@ -90,7 +90,7 @@ impl RunKind {
     }
 }
 
-/// Predictions to compare and their origin: a run or a fusion of runs.
+/// A run, or a fusion of runs, with its predictions.
 #[derive(Debug, Clone)]
 pub struct ComparedRun {
     /// Name, unique within the comparison.
@@ -111,7 +111,7 @@ pub struct ComparedRun {
     pub parts: BTreeMap<Part, Predictions>,
     /// Headline metric (accuracy or mAP) of the constant baseline on each part.
     pub constant: BTreeMap<Part, f64>,
-    /// Ids of the unlabeled clips, which belong to no split.
+    /// Ids of the unlabeled clips, which are not part of a split.
     pub unlabeled: HashSet<String>,
 }
 
@@ -127,7 +127,7 @@ impl ComparedRun {
 pub struct Comparison {
     /// `kinoprobe-comparison`.
     pub format: &'static str,
-    /// Version of the layout: 1.
+    /// Format version, 1.
     pub format_version: u32,
     /// Single-label or multi-label.
     pub task: Task,

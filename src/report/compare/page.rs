@@ -1,4 +1,4 @@
-//! The files of a comparison: a self-contained HTML page, Markdown, CSV, JSON and figures; and its terminal summary.
+//! Writes a comparison as a self-contained HTML page, Markdown, CSV, JSON and figures, and summarizes it for the terminal.
 
 use std::path::Path;
 
@@ -224,8 +224,8 @@ fn html_page(comparison: &Comparison, figures: &Figures) -> String {
     html::page(TITLE, body)
 }
 
-/// Summarizes the comparison for the terminal, the most important part last: times, pairwise comparisons with the best row,
-/// the first metrics of each part, warnings.
+/// Summarizes the comparison for the terminal: times, pairwise comparisons with the best row, the first metrics of each part,
+/// and warnings. The most important part is last.
 pub fn summary(comparison: &Comparison) -> String {
     let mut text = String::new();
     let mut push = |heading: &str, table: Table| {

@@ -89,7 +89,7 @@ fn repeated_names_are_made_unique() {
 }
 
 #[test]
-fn different_labels_are_refused_with_names_of_runs() {
+fn different_labels_are_rejected_with_names_of_runs() {
     let first = compared("x", Part::Test, scored(&["1"], &[0], array![[1.0, 0.0]], &["a", "b"]));
     let second = compared("y", Part::Test, scored(&["1"], &[1], array![[1.0, 0.0]], &["a", "b"]));
     let error = compare(&[first, second], &[]).unwrap_err().to_string();
@@ -193,7 +193,7 @@ fn report_is_self_contained_and_complete() {
 }
 
 #[test]
-fn directory_without_metrics_is_refused() {
+fn directory_without_metrics_is_rejected() {
     let directory = tempfile::tempdir().unwrap();
     let error = load(directory.path()).unwrap_err().to_string();
     assert!(error.contains("contains no metrics.json"), "{error}");

@@ -1,4 +1,4 @@
-//! Images of a manifest that are probably not posters: unusual aspect ratio, uniform color, unreadable.
+//! Detects images that are probably not posters: unusual aspect ratio, uniform color, or unreadable.
 
 use std::ops::RangeInclusive;
 
@@ -31,17 +31,17 @@ pub(super) fn check(manifest: &Manifest) -> Option<Images> {
     table.rows = clips
         .par_iter()
         .map(|clip| match ImageStats::read(&clip.file) {
-            Ok(still) => {
+            Ok(stats) => {
                 let mut remarks = Vec::new();
-                if !ASPECT.contains(&still.aspect()) {
-                    remarks.push(format!("aspect ratio {:.2}", still.aspect()));
+                if !ASPECT.contains(&stats.aspect()) {
+                    remarks.push(format!("aspect ratio {:.2}", stats.aspect()));
                 }
-                if still.deviation < MIN_DEVIATION {
-                    remarks.push(format!("uniform color (standard deviation {:.1})", still.deviation));
+                if stats.deviation < MIN_DEVIATION {
+                    remarks.push(format!("uniform color (standard deviation {:.1})", stats.deviation));
                 }
-                let numbers = [still.width.to_string(), still.height.to_string()];
+                let numbers = [stats.width.to_string(), stats.height.to_string()];
                 let [width, height] = numbers;
-                let (aspect, deviation) = (format!("{:.3}", still.aspect()), format!("{:.1}", still.deviation));
+                let (aspect, deviation) = (format!("{:.3}", stats.aspect()), format!("{:.1}", stats.deviation));
                 vec![clip.id.clone(), width, height, aspect, deviation, remarks.join(", ")]
             }
             Err(error) => {

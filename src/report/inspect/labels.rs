@@ -4,7 +4,7 @@ use crate::manifest::imbalance::{
     self, Resampled, Weighting, class_weights, effective_classes, imbalance_ratio, mean_imbalance_ratio,
 };
 use crate::manifest::{Clip, Manifest, Split};
-use crate::report::svg::{Anchor, Drawing, shorten, viridis, width};
+use crate::report::svg::{Anchor, Drawing, text_width, truncate, viridis};
 use crate::report::table::Table;
 
 /// Minimum and maximum frequency of a label set after resampling, for the preview.
@@ -19,11 +19,11 @@ pub(super) struct LabelSets {
 }
 
 impl LabelSets {
-    /// Returns the label sets of the labeled clips for which `wanted` returns `true`.
-    pub fn of(manifest: &Manifest, classes: &[String], wanted: impl Fn(&Clip) -> bool) -> LabelSets {
+    /// Returns the label sets of the labeled clips that satisfy `predicate`.
+    pub fn of(manifest: &Manifest, classes: &[String], predicate: impl Fn(&Clip) -> bool) -> LabelSets {
         let index =
             |label: &String| classes.iter().position(|class| class == label).expect("classes contain every label");
-        let labeled = manifest.clips.iter().filter(|clip| !clip.labels.is_empty() && wanted(clip));
+        let labeled = manifest.clips.iter().filter(|clip| !clip.labels.is_empty() && predicate(clip));
         let sets: Vec<Vec<usize>> = labeled.map(|clip| clip.labels.iter().map(index).collect()).collect();
         let mut counts = vec![0; classes.len()];
         sets.iter().flatten().for_each(|&label| counts[label] += 1);
@@ -121,12 +121,12 @@ pub(super) fn most_frequent_pairs(
     pairs.retain(|&(a, b)| counts[a][b] > 0);
     pairs.sort_by_key(|&(a, b)| std::cmp::Reverse(counts[a][b]));
     pairs.truncate(limit);
-    let shown = |&(a, b): &(usize, usize)| {
+    let format_pair = |&(a, b): &(usize, usize)| {
         let expected = counts[a][a] as f64 * counts[b][b] as f64 / clips as f64;
         let both = counts[a][b];
         format!("{} + {}: {both} clips, {:.2} × expected", classes[a], classes[b], both as f64 / expected)
     };
-    pairs.iter().map(shown).collect()
+    pairs.iter().map(format_pair).collect()
 }
 
 /// Resamples the training clips by label set.
@@ -156,34 +156,34 @@ pub fn label_set_table(resampled: &Resampled, classes: &[String]) -> Table {
 /// Plots label co-occurrence as a heat map: the number of clips with both labels, colored by the fraction of the row's clips that
 /// have the column's label.
 pub(super) fn cooccurrence_plot(title: &str, labels: &[String], counts: &[Vec<usize>]) -> String {
-    let names: Vec<String> = labels.iter().map(|label| shorten(label, 22)).collect();
+    let names: Vec<String> = labels.iter().map(|label| truncate(label, 22)).collect();
     let cell = (900.0 / labels.len().max(1) as f64).clamp(6.0, 40.0);
-    let (size, written) = (f64::clamp(cell * 0.42, 5.0, 12.0), cell >= 14.0);
-    let longest = names.iter().map(|name| width(name, size)).fold(0.0, f64::max);
+    let (size, show_text) = (f64::clamp(cell * 0.42, 5.0, 12.0), cell >= 14.0);
+    let longest = names.iter().map(|name| text_width(name, size)).fold(0.0, f64::max);
     let (left, top, side) = (longest + 24.0, 64.0, cell * labels.len() as f64);
-    let wide = (left + side + 90.0).max(width(title, 14.0) + 24.0).max(430.0);
-    let mut drawing = Drawing::new(wide, top + side + longest * 0.72 + 30.0, title);
+    let total_width = (left + side + 90.0).max(text_width(title, 14.0) + 24.0).max(430.0);
+    let mut drawing = Drawing::new(total_width, top + side + longest * 0.72 + 30.0, title);
     drawing.text(12.0, 20.0, 14.0, "ink", Anchor::Start, 0.0, title);
-    let key = "numbers: clips with both labels; color: fraction of the row's clips with the column's label";
-    drawing.text(12.0, 40.0, 11.0, "dim", Anchor::Start, 0.0, key);
+    let legend = "numbers: clips with both labels; color: fraction of the row's clips with the column's label";
+    drawing.text(12.0, 40.0, 11.0, "dim", Anchor::Start, 0.0, legend);
     for (a, row) in counts.iter().enumerate() {
         let y = top + a as f64 * cell;
-        if written {
+        if show_text {
             drawing.text(left - 6.0, y + cell / 2.0, size, "ink", Anchor::End, 0.0, &names[a]);
         }
         for (b, &both) in row.iter().enumerate() {
             let (fill, ink) = viridis(both as f64 / row[a].max(1) as f64);
             let x = left + b as f64 * cell;
-            let tip = format!("{} and {}: {both} of {}", labels[a], labels[b], row[a]);
-            drawing.rectangle(x, y, cell - 0.6, cell - 0.6, &fill, &tip);
-            if written && both > 0 {
+            let tooltip = format!("{} and {}: {both} of {}", labels[a], labels[b], row[a]);
+            drawing.rectangle(x, y, cell - 0.6, cell - 0.6, &fill, &tooltip);
+            if show_text && both > 0 {
                 let text = both.to_string();
                 let fits = f64::min(size, (cell - 2.0) / (0.62 * text.len() as f64));
                 drawing.label(x + cell / 2.0 - 0.3, y + cell / 2.0, (fits * 10.0).round() / 10.0, ink, &text);
             }
         }
     }
-    for (b, name) in names.iter().enumerate().filter(|_| written) {
+    for (b, name) in names.iter().enumerate().filter(|_| show_text) {
         let x = left + (b as f64 + 0.5) * cell;
         drawing.text(x + 2.0, top + side + 8.0, size, "ink", Anchor::End, -45.0, name);
     }

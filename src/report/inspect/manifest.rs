@@ -1,4 +1,4 @@
-//! Description of a manifest.
+//! Describes manifests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -23,7 +23,7 @@ const MAX_LISTED: usize = 10;
 /// - balance.csv: labels per clip and imbalance of each split; weights.csv: class weights by several formulas;
 /// - for multi-label manifests, labels_per_clip.svg, cooccurrence.csv and .svg, and compose.csv: the training clips before and
 ///   after resampling each label set to 1 % to 4 %;
-/// - for directories of frames, frames.csv and frames.svg; for images, pictures.csv.
+/// - for directories of frames, frames.csv and frames.svg; for images, images.csv.
 ///
 /// # Errors
 /// Returns an error if a file cannot be written.
@@ -159,7 +159,7 @@ pub fn inspect_manifest(manifest: &Manifest, out: Option<&Path>) -> Result<Inspe
     }
     #[cfg(feature = "media")]
     if let Some(images) = images {
-        put("pictures.csv", Content::Table(images.table))?;
+        put("images.csv", Content::Table(images.table))?;
     }
     if !frames.is_empty() {
         let mut table = Table::new(&["id", "frames"], 1);

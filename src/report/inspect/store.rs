@@ -1,4 +1,4 @@
-//! Description of a store.
+//! Describes stores.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -49,10 +49,10 @@ impl ColumnStatistics {
             return;
         }
         self.count += 1;
-        let wide = f64::from(value);
-        let delta = wide - self.mean;
+        let value64 = f64::from(value);
+        let delta = value64 - self.mean;
         self.mean += delta / self.count as f64;
-        self.squares += delta * (wide - self.mean);
+        self.squares += delta * (value64 - self.mean);
         (self.low, self.high) = (self.low.min(value), self.high.max(value));
     }
 

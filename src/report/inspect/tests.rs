@@ -170,8 +170,8 @@ fn multi_label_manifest_is_analyzed() {
     // Two of four training clips have the label war, so its weight is 4 / (3 · 2).
     assert!(read("weights.csv").contains("\nwar,2,0.5000,0.6667,0.8165,1.0000,"), "{}", read("weights.csv"));
     assert!(read("compose.csv").starts_with("labels,before,share,after,share\ndrama|war,2,50.00 %,1,"));
-    for picture in ["cooccurrence.svg", "labels_per_clip.svg", "frames.svg"] {
-        assert!(read(picture).starts_with("<svg"));
+    for figure in ["cooccurrence.svg", "labels_per_clip.svg", "frames.svg"] {
+        assert!(read(figure).starts_with("<svg"));
     }
     assert!(read("cooccurrence.svg").contains("&lt;action&gt; and drama: 1 of 2"));
     assert_eq!(inspection.files.len(), 10);

@@ -41,7 +41,7 @@ async function start() {
   const span = model.years.length ? `${model.years.length} years, ${model.years[0].year} to ${model.years.at(-1).year}` : 'one model for all years';
   byId('model').textContent = `${model.labels.length} genres; ${span}; features of ${model.card} (${model.weights} weights) on ${model.provider}; kinoprobe ${model.version}.`;
   if (description.limits) {
-    const { picture_megabytes: megabytes, seconds } = description.limits;
+    const { image_megabytes: megabytes, seconds } = description.limits;
     const videos = seconds ? `, videos up to ${Number((seconds / 60).toFixed(1))} minutes` : '';
     byId('limits').textContent = `Images up to ${megabytes} MB${videos}.`;
     byId('videos').hidden = !seconds;

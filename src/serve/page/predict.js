@@ -1,7 +1,7 @@
 // Gets predictions from the server. The page uses only `describe`, `predict` and `privacy`: the exported site replaces
 // this module with one that runs the models in the browser.
 
-/** What happens to the files, as shown on the page. */
+/** The privacy notice of the page. */
 export const privacy = 'Files are sent to this server, processed in memory, and not stored.';
 
 /** Returns the models and their limits: the response of `GET api/models`. */

@@ -15,8 +15,8 @@ const FORMATS = [
  */
 export async function decode(file, name, limits) {
   if (file.size === 0) throw new Error(`${name} is empty.`);
-  if (file.size > limits.picture_megabytes * 2 ** 20) {
-    throw new Error(`${name} is larger than ${limits.picture_megabytes} MB: choose a smaller image.`);
+  if (file.size > limits.image_megabytes * 2 ** 20) {
+    throw new Error(`${name} is larger than ${limits.image_megabytes} MB: choose a smaller image.`);
   }
   const bytes = new Uint8Array(await file.arrayBuffer());
   const format = FORMATS.find(([, magic]) => magic.every((byte, i) => byte === -1 || byte === bytes[i]))?.[0];
