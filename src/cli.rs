@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use crate::cancel::CancellationToken;
 use crate::error::Error;
 
-/// Result of a program that ran to its end.
+/// Outcome of a program that did not return an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Everything succeeded: exit code 0.
     Done,
-    /// Some clips or files failed, are recorded and were skipped: exit code 3.
+    /// Some clips or files failed; they were recorded and skipped: exit code 3.
     Partial {
         /// Number of failures.
         failed: usize,
@@ -28,7 +28,7 @@ impl Outcome {
 
 /// The exit codes as text for `--help`, for clap's `after_help`.
 pub const EXIT_CODES: &str =
-    "Exit codes: 0 success; 1 error; 2 wrong usage; 3 success, but some clips failed and are recorded; 130 interrupted";
+    "Exit codes: 0 success; 1 error; 2 usage error; 3 success, but some clips failed and are recorded; 130 interrupted";
 
 /// Runs the body of a program and converts its result into an exit code. Errors are printed here, once, as
 /// `program: message`.

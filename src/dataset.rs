@@ -56,7 +56,7 @@ pub struct DatasetSplits {
     pub test: Dataset,
     /// Unlabeled clips of all splits.
     pub unlabeled: Dataset,
-    /// Warnings for the user: clips that are left out, and why.
+    /// Warnings for the user: excluded clips, with the reason.
     pub warnings: Vec<String>,
 }
 
@@ -207,7 +207,7 @@ impl Dataset {
     ///
     /// Features are pooled, or sequences with [`Pooling::None`]; of sequences, only those of the manifest's clips are read.
     /// The classes are the labels of all clips with a split, in natural order. Clips without features (with the reason from
-    /// the store, if known) and labeled clips without a split (if other clips have one) are left out with a warning.
+    /// the store, if known) and labeled clips without a split (if other clips have one) are excluded with a warning.
     ///
     /// # Errors
     /// Returns an error if there is no training clip, a split of the manifest has no clip with features, a class has no
@@ -356,12 +356,12 @@ fn missing_features(store: &FeatureStore, manifest: &Manifest, features: &Stored
         .collect()
 }
 
-/// Describes the clips that are left out of the join.
+/// Describes the clips that the join excludes.
 fn left_out_warnings(store: &FeatureStore, manifest: &Manifest, missing: &[String]) -> Vec<String> {
     let mut warnings = Vec::new();
     if !missing.is_empty() {
         warnings.push(format!(
-            "left out {} of {} clips of the manifest without features in {}: {}",
+            "excluded {} of {} clips of the manifest without features in {}: {}",
             missing.len(),
             manifest.clips.len(),
             store.path().display(),
@@ -373,7 +373,7 @@ fn left_out_warnings(store: &FeatureStore, manifest: &Manifest, missing: &[Strin
     let not_in_manifest: Vec<String> = not_in_manifest.map(|clip| clip.id.clone()).collect();
     if !not_in_manifest.is_empty() {
         warnings.push(format!(
-            "left out {} clips of {} that are not in the manifest: {}",
+            "excluded {} clips of {} that are not in the manifest: {}",
             not_in_manifest.len(),
             store.path().display(),
             first_names(&not_in_manifest)
@@ -383,7 +383,7 @@ fn left_out_warnings(store: &FeatureStore, manifest: &Manifest, missing: &[Strin
     let without_split: Vec<String> = without_split.map(|clip| clip.id.clone()).collect();
     if !without_split.is_empty() {
         warnings.push(format!(
-            "left out {} labeled clips without a split: {}",
+            "excluded {} labeled clips without a split: {}",
             without_split.len(),
             first_names(&without_split)
         ));

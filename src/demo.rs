@@ -1,4 +1,4 @@
-//! Synthetic data to try the programs on: video [`clips`] and [`posters`].
+//! Generates sample data: video [`clips`] and [`posters`].
 
 mod canvas;
 pub mod clips;

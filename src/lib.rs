@@ -1,6 +1,6 @@
-//! kinoprobe turns clips into cached features, and features into compared classifiers.
+//! kinoprobe extracts features of video clips and images into HDF5 stores, and trains and compares classifiers on them.
 //!
-//! The data flows one way; a room imports only from rooms before it, or from [`models`]:
+//! Data flows in one direction. A module imports only modules before it, or [`models`]:
 //!
 //! ```text
 //! manifest → media → extract → store (HDF5) → dataset → evaluate → classify → posters → report → runs

@@ -1,6 +1,6 @@
-//! Progress events of long operations. The library reports events; the programs decide what to show.
+//! Progress events of long operations. The library reports events; the programs display them.
 
-/// What the units of a task are.
+/// Unit of a task's progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// Clips of a manifest.
@@ -15,9 +15,9 @@ pub enum Unit {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// Information that a quiet program hides.
+    /// An informational message, hidden in quiet mode.
     Info(&'a str),
-    /// Something the user should check. The operation continues.
+    /// A warning. The operation continues.
     Warning(&'a str),
     /// A task starts. Tasks of one sink do not overlap.
     Started {

@@ -1,6 +1,6 @@
 //! Suggestions for misspelled names: columns, labels, splits, methods.
 
-/// Returns the choice that `name` most likely misspells, ignoring case; the first of several equally close ones.
+/// Returns the choice of which `name` is probably a misspelling, ignoring case; the first one in case of ties.
 ///
 /// Closeness is the optimal string alignment distance (insertions, deletions, substitutions and transpositions of
 /// neighboring characters): at most 1, or at most 2 for choices of five or more characters.

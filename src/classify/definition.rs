@@ -4,7 +4,7 @@ use super::{Classifier, Model, Tensors, Trainer};
 use crate::dataset::Task;
 use crate::error::Result;
 
-/// What a classifier reads, and which shared settings it uses.
+/// Capabilities of a classifier: the kind of input it reads and the shared settings it uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Capabilities {
     /// Reads sequences of rows (pooling `none`) instead of one vector per clip.
@@ -17,7 +17,7 @@ pub struct Capabilities {
 /// The definition of a classifier, implemented by its settings: a table of recipes (through serde) whose keys are also
 /// flags (through clap).
 pub trait ClassifierDefinition: clap::Args {
-    /// What the classifier supports.
+    /// Capabilities of the classifier.
     const CAPABILITIES: Capabilities;
 
     /// Checks the ranges of the settings.

@@ -1,6 +1,6 @@
 //! Early stopping.
 
-/// What an epoch means for training.
+/// Effect of an epoch on training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// The best epoch so far: keep its parameters.

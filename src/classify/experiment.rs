@@ -26,7 +26,7 @@ pub struct Experiment {
     pub constant_predictions: BTreeMap<Split, Predictions>,
     /// Learning curves; empty for classifiers without epochs.
     pub curves: Vec<Epoch>,
-    /// Name of the scores in the curves: `accuracy` or `mAP`.
+    /// Name of the score in the curves: `accuracy` or `mAP`.
     pub score_name: &'static str,
     /// The epoch (counted from 1) whose parameters were kept, for classifiers with epochs.
     pub kept_epoch: Option<usize>,

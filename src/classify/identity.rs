@@ -18,7 +18,7 @@ pub struct RunIdentity {
     pub task: Task,
     /// Name of the method whose features are read; of fusions, the names of all methods joined by ` + `.
     pub method: String,
-    /// Name of the classifier, as `--classifier` takes it.
+    /// Name of the classifier: a value of `--classifier`.
     pub classifier: String,
     /// `true` if the features come from seeded (untrained) weights.
     pub untrained: bool,
@@ -62,7 +62,7 @@ impl RunIdentity {
     }
 }
 
-/// Input files of a run, as given on the command line.
+/// Input files of a run, with paths as given on the command line.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunInputs {

@@ -61,8 +61,8 @@ pub trait Classifier {
     /// Fits a model to `train`. `valid` may be empty; trained classifiers use it for early stopping.
     ///
     /// # Errors
-    /// Returns an error if the clips do not suit the classifier: too few clips, several labels per clip for a classifier of
-    /// one label, or sequences for a classifier of vectors.
+    /// Returns an error if the clips do not suit the classifier: too few clips, several labels per clip for a single-label
+    /// classifier, or sequences for a vector classifier.
     fn fit(&self, train: &Dataset, valid: &Dataset, context: &mut FitContext<'_>) -> Result<FitOutput>;
 }
 
@@ -84,7 +84,7 @@ pub struct FitOutput {
     pub model: Box<dyn Model>,
     /// Learning curves; empty for classifiers without epochs.
     pub curves: Vec<Epoch>,
-    /// Name of the scores in the curves: `accuracy` or `mAP`.
+    /// Name of the score in the curves: `accuracy` or `mAP`.
     pub score_name: &'static str,
     /// The epoch (counted from 1) whose parameters were kept, for classifiers with epochs.
     pub kept_epoch: Option<usize>,

@@ -53,7 +53,7 @@ macro_rules! define_classifiers {
                 }
             }
 
-            /// Returns what the classifier supports.
+            /// Returns the capabilities of the classifier.
             pub fn capabilities(self) -> Capabilities {
                 match self {
                     $(Self::$kind => <$settings as ClassifierDefinition>::CAPABILITIES,)*
@@ -115,8 +115,8 @@ macro_rules! define_classifiers {
 for_each_classifier!(define_classifiers);
 
 impl ClassifierKind {
-    /// Returns the pooling that this classifier reads if a recipe asks for `pooling`: always `none` for a classifier of
-    /// sequences, and the mean instead of `none` for the others.
+    /// Returns the pooling of the features that this classifier reads: `none` for sequence classifiers; otherwise `pooling`, with
+    /// the mean instead of `none`.
     pub fn pooling(self, pooling: Pooling) -> Pooling {
         match (self.capabilities().sequences, pooling) {
             (true, _) => Pooling::None,

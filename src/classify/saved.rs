@@ -15,7 +15,7 @@ use crate::evaluate::Predictions;
 use crate::evaluate::predictions::PredictionTable;
 use crate::store::{Pooling, Provenance};
 
-/// The metadata of a model file: what the model is and where its features come from.
+/// The metadata of a model file: the model and the origin of its features.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelMetadata {
     /// Classifier and features.

@@ -1,7 +1,7 @@
-//! Synthetic clips of 15 classes: 3 textures × 5 motions. One frame shows the texture but not the motion.
+//! Synthetic clips of 15 classes: 3 textures × 5 motions. A single frame shows the texture but not the motion.
 //!
 //! In multi-label mode, texture and motion are separate labels (`still` is not a label). Independently of them, some
-//! clips have black bars (`letterbox`, visible in one frame) or a varying brightness (`flicker`, visible in none).
+//! clips have black bars (`letterbox`, visible in a single frame) or a varying brightness (`flicker`, not visible in a single frame).
 
 use std::path::PathBuf;
 
@@ -32,7 +32,7 @@ pub struct ClipSettings {
     pub clips: usize,
     /// Seed of the random generator.
     pub seed: u64,
-    /// Give each clip one to four labels instead of one class.
+    /// Generate multi-label clips with one to four labels.
     pub multi_label: bool,
 }
 

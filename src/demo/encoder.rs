@@ -1,4 +1,4 @@
-//! An MP4 encoder on libav. The same frames give the same bytes.
+//! A deterministic MP4 encoder based on libav.
 
 use std::path::{Path, PathBuf};
 

@@ -111,7 +111,7 @@ impl Scene {
             "zoom" => scale *= (0.45 * (TAU * self.speed * time + self.phase).sin()).exp2(),
             _ => {}
         }
-        // Pan and tilt follow the axes of the frame, whatever the angle of the texture.
+        // Pan and tilt follow the axes of the frame, regardless of the angle of the texture.
         let (sin, cos) = angle.sin_cos();
         let (width, height) = SIZE;
         let bar = (self.overlay.letterbox * height as f32) as usize;

@@ -216,7 +216,7 @@ impl DescriptorIndex {
     }
 }
 
-/// Joins consecutive ranges that touch.
+/// Merges consecutive ranges if one ends at the start of the next.
 fn merge_adjacent(ranges: &[Range<usize>]) -> Vec<Range<usize>> {
     let mut merged: Vec<Range<usize>> = Vec::new();
     for range in ranges {
@@ -228,7 +228,7 @@ fn merge_adjacent(ranges: &[Range<usize>]) -> Vec<Range<usize>> {
     merged
 }
 
-/// Normalizes one histogram. The histogram of a frame without keypoints stays zero.
+/// Normalizes one histogram. The histogram of a frame without keypoints remains zero.
 fn normalize_histogram(histogram: &mut [f32], normalize: Normalize) {
     if normalize == Normalize::Power {
         histogram.iter_mut().for_each(|count| *count = count.sqrt());

@@ -55,11 +55,11 @@ pub struct Summary {
     pub extracted_before: usize,
     /// Number of those clips that failed in an earlier run and were not retried.
     pub failed_before: usize,
-    /// What this run did.
+    /// Outcome of this run.
     pub action: Action,
 }
 
-/// What an extraction run did.
+/// Outcome of an extraction run.
 #[derive(Debug, Clone)]
 pub enum Action {
     /// A dry run: this number of clips would be extracted.

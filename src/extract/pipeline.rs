@@ -21,7 +21,7 @@ use crate::store::{ClipRows, Failure, Journal, RowSource, Values};
 
 /// Minimum time between two writes of the journal to disk.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
-/// Number of failures after which a batch without items is passed on, so that they are recorded.
+/// Number of failures after which a batch without items is emitted, so that they are recorded.
 const MAX_FAILURES_PER_BATCH: usize = 64;
 
 /// A clip after decoding.

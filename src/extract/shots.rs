@@ -24,7 +24,7 @@ pub struct Options {
     pub clips: Vec<Clip>,
     /// The list to write.
     pub out: PathBuf,
-    /// Card of a network that gives one logit per frame.
+    /// Card of a network that outputs one logit per frame.
     pub card: String,
     /// Directory of the model cards.
     pub models: PathBuf,
@@ -66,7 +66,7 @@ impl fmt::Display for Summary {
 pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &CancellationToken) -> Result<Summary> {
     let Options { clips, out, threshold, .. } = options;
     if !(0.0..=1.0).contains(threshold) {
-        return Err(Error::Data(format!("the threshold is a probability, from 0 to 1, not {threshold}")));
+        return Err(Error::Data(format!("--threshold must be in [0, 1], not {threshold}")));
     }
     let card = Card::load(&options.models, &options.card)?;
     let mut detector = ShotDetector::load(&card, options, progress, cancel)?;
@@ -163,7 +163,8 @@ impl ShotDetector {
             return Err(Error::Config { path: card.path(), message });
         }
         if (scale, mean, std) != (255.0, [0.0; 3], [1.0; 3]) {
-            let message = "input: a shot detector takes values divided by 255: set scale 255, mean 0 and std 1".into();
+            let message =
+                "input: a shot detector expects values divided by 255: set scale 255, mean 0 and std 1".into();
             return Err(Error::Config { path: card.path(), message });
         }
         let model = models::prepare(card, &options.weights, Precision::F32, progress, cancel)?;

@@ -129,7 +129,7 @@ impl DescriptorSink {
     /// Creates a sink for the `keypoints` strongest keypoints of each frame. Each worker thread has its own.
     ///
     /// # Errors
-    /// Returns an error as [`Sift::new`].
+    /// Returns an error under the conditions of [`Sift::new`].
     pub fn new(keypoints: usize) -> Result<Self> {
         Ok(Self { sift: Sift::new(keypoints)?, counts: Vec::new(), values: Vec::new() })
     }

@@ -1,7 +1,7 @@
 //! Seeded, stratified and group-aware splits.
 //!
 //! The assignment depends on the seed, the ids, the labels and the groups, not on the order of the clips: clips (or
-//! groups) are ordered by a hash of the seed and their name. Adding a clip therefore moves few others.
+//! groups) are ordered by a hash of the seed and their name. Adding a clip therefore changes the split of few others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -33,7 +33,7 @@ impl Default for Fractions {
 /// - No labeled clip has a split: all splits are drawn.
 /// - There are training clips, but no validation clips: `fractions.val` of the training clips become validation clips;
 ///   the test split is unchanged.
-/// - Otherwise nothing changes. Unlabeled clips never get a split, and clips without a split are left out if others have
+/// - Otherwise nothing changes. Unlabeled clips never get a split, and clips without a split are excluded if others have
 ///   one.
 ///
 /// Without groups and with one label per clip, the split is exact: every class contributes `fraction · clips`, rounded by

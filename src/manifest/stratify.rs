@@ -26,7 +26,7 @@ impl ClipGroup {
 /// Repeats: take the label with the fewest remaining clips and assign its groups one by one to the subset with the largest
 /// demand for this label (ties: the largest demand for clips, then the lower index). A group contributes the summed label
 /// counts of its clips. Groups with most clips of the label come first, so that small groups balance the subsets. Ties between
-/// labels go to the lower index; ties between groups keep the given order, which is that of a seeded hash.
+/// labels are broken by the lower index, ties between groups by the given order, which is that of a seeded hash.
 ///
 /// Source: Sechidis, Tsoumakas, Vlahavas, "On the Stratification of Multi-Label Data" (2011), algorithm 1, which breaks
 /// ties at random and has no groups.

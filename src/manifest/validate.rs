@@ -126,7 +126,7 @@ pub(super) fn extraction_sha256(clips: &[Clip]) -> String {
     let mut hasher = Sha256::new();
     for clip in clips {
         for text in [&clip.id, &clip.path] {
-            // The length prevents that two fields are confused with their concatenation.
+            // The length prefix makes the encoding of the fields unambiguous.
             hasher.update((text.len() as u64).to_le_bytes());
             hasher.update(text.as_bytes());
         }

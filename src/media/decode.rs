@@ -13,7 +13,7 @@ use crate::manifest::Clip;
 ///
 /// # Errors
 /// Returns [`Error::Media`] or [`Error::Io`], naming the file, if it is missing, empty, too large or cannot be decoded, if the
-/// clip starts after its end, or if none of its shots lies within it. Returns the errors of the sink.
+/// clip starts after its end, or if none of its shots is within it. Returns the errors of the sink.
 pub fn decode<'a, S: FrameSink>(clip: &Clip, wanted: impl Into<Wanted<'a>>, sink: &mut S) -> Result<Decoded> {
     let wanted = wanted.into();
     match Source::of(clip)? {
@@ -42,7 +42,7 @@ pub fn image_size(bytes: &[u8]) -> Option<(u64, u64)> {
     image::size_from_header(bytes)
 }
 
-/// Reads the metadata of a video container, without decoding. They may be wrong.
+/// Reads the metadata of a video container, which may be wrong, without decoding.
 ///
 /// # Errors
 /// Returns [`Error::Media`] if the file has no video stream that can be decoded.

@@ -1,4 +1,4 @@
-//! JPEG decoding and encoding by libjpeg-turbo, which OpenCV and Pillow use too. No decoder in Rust gives the same bits.
+//! JPEG decoding and encoding by libjpeg-turbo, which OpenCV and Pillow use too. No Rust decoder produces identical pixels.
 //! (The crate `turbojpeg` requires version 3 of the library; Debian 12 and 13 have version 2.)
 #![allow(unsafe_code)]
 

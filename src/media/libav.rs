@@ -15,7 +15,7 @@ use ffmpeg::{Dictionary, Packet, codec, format, frame, media};
 use super::orientation::{self, Orientation};
 use super::pixels::BgrImage;
 
-/// Maximum number of consecutive packets that fail to decode; then the stream ends. A damaged stream often recovers.
+/// Number of consecutive undecodable packets after which the stream ends. A damaged stream often recovers earlier.
 const MAX_FAILURES: usize = 8;
 
 /// An open video file with its decoder.

@@ -16,7 +16,7 @@
 //! [`decode`] plans the sampling from the frame count and frame rate in the container, passes each sampled frame to a
 //! [`FrameSink`] when it is decoded (borrowed from the decoder, without a copy), and continues to the end of the clip to
 //! determine the actual frame count and timestamps. If the sampling of the actual frames differs from the plan, the clip is
-//! decoded a second time. There is no seeking: frame `i` is the `i`-th frame that the decoder returns.
+//! decoded a second time. The decoder does not seek: frame `i` is the `i`-th frame that the decoder returns.
 //!
 //! Other consumers of frames (SIFT, thumbnails) implement the two methods of [`FrameSink`].
 //!

@@ -85,7 +85,7 @@ pub struct Window {
 /// * [`Sampling::All`]: windows of one frame: `0, every, 2·every, …`. If there are more than `most`, the centers of `most`
 ///   equal segments of this list.
 /// * [`Sampling::Shots`]: windows of one frame, for each shot as [`Sampling::Even`] for a clip. Parts of shots outside of the
-///   clip are ignored. If no shot lies within the clip, there are no windows.
+///   clip are ignored. If no shot is within the clip, there are no windows.
 ///
 /// # Source
 /// torchvision `datasets/video_utils.py` and `datasets/samplers/clip_sampler.py`, which use 32-bit floats.
@@ -229,14 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn even_sampling_takes_the_centers_of_equal_segments() {
+    fn even_sampling_selects_the_centers_of_equal_segments() {
         assert_eq!(indices(Sampling::Even { frames: 4 }, &constant(100, 25.0)), [[12], [37], [62], [87]]);
         assert_eq!(indices(Sampling::Even { frames: 8 }, &constant(3, 25.0)), [[0], [1], [2]]);
         assert!(plan(&Sampling::Even { frames: 8 }, &constant(0, 25.0)).is_empty());
     }
 
     #[test]
-    fn all_sampling_takes_every_nth_frame_up_to_a_limit() {
+    fn all_sampling_selects_every_nth_frame_up_to_a_limit() {
         let all = |every, most| indices(Sampling::All { every, most }, &constant(10, 25.0)).concat();
         assert_eq!(all(1, None), (0..10).collect::<Vec<_>>());
         assert_eq!(all(4, None), [0, 4, 8]);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn shot_sampling_takes_the_centers_of_shots_within_the_clip() {
+    fn shot_sampling_selects_the_centers_of_shots_within_the_clip() {
         let take = |frames, shots: &[Range<usize>], timeline: &Timeline| -> Vec<usize> {
             let wanted = Wanted { sampling: &Sampling::Shots { frames }, shots };
             plan(wanted, timeline).into_iter().flat_map(|w| w.indices).collect()

@@ -51,4 +51,4 @@ pub struct Decoded {
 }
 
 /// Error message if all shots of a clip are outside of it.
-pub(super) const NO_SHOT: &str = "none of its shots lies within the clip";
+pub(super) const NO_SHOT: &str = "none of its shots is within the clip";

@@ -9,7 +9,7 @@ use super::sink::{Decoded, Frame, FrameSink, NO_SHOT};
 use super::timing;
 use crate::error::{Error, Result};
 
-/// Time in seconds that decoding continues after a clip's end, so that frames that are out of order are seen.
+/// Seconds of decoding after the end of a clip, to include frames that are out of order.
 const DECODE_AFTER_END: f64 = 1.0;
 
 /// Frame counts of containers that are used for the first plan.

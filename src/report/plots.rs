@@ -189,7 +189,7 @@ pub fn scatter(
     ids: &[String],
 ) -> String {
     let names: Vec<String> = classes.iter().map(|name| truncate(name, MAX_NAME_CHARS)).collect();
-    let longest = names.iter().map(|name| text_width(name, 11.0)).fold(width("unlabeled", 11.0), f64::max);
+    let longest = names.iter().map(|name| text_width(name, 11.0)).fold(text_width("unlabeled", 11.0), f64::max);
     let side = 520.0;
     let (left, top) = (64.0, 44.0);
     let per_column = 28;

@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(ticks(0.0, 1.0, 5), [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]);
         assert_eq!(ticks(1.0, 37.0, 5).into_iter().map(format_tick).collect::<Vec<_>>(), ["0", "10", "20", "30", "40"]);
         assert!(ticks(3.0, 3.0, 4).len() >= 2);
-        assert_eq!(number(0.0001), "1.0e-4");
+        assert_eq!(format_tick(0.0001), "1.0e-4");
     }
 
     #[test]

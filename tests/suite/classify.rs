@@ -250,7 +250,7 @@ fn clips_without_features_are_reported_with_the_reason() {
     let output = bench.classify("out", &QUICK);
     assert_code(&output, 0);
     assert!(
-        printed(&output).contains("left out 1 clips of made.h5 that are not in the manifest"),
+        printed(&output).contains("excluded 1 clips of made.h5 that are not in the manifest"),
         "{}",
         printed(&output)
     );

@@ -347,7 +347,7 @@ fn multi_label_predictions_are_evaluated_and_read_back() {
     assert_eq!(json(&at.join("again/metrics.json"))["test"], metrics["test"]);
     let forced = evaluate(at, &["--predictions", "p.csv", "--task", "single-label", "--out", "forced"]);
     assert_code(&forced, 1);
-    assert!(printed(&forced).contains("where one is asked for"), "{}", printed(&forced));
+    assert!(printed(&forced).contains("in a single-label task"), "{}", printed(&forced));
 }
 
 #[test]

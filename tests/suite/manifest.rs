@@ -112,7 +112,7 @@ fn id_lists_are_read() {
 fn class_directories_and_path_lists_are_read() {
     let directory =
         directory(&["clips/cat/1.mp4", "clips/cat/2.mp4", "clips/dog/shots/1.jpg", "clips/dog/shots/2.jpg"]);
-    let expected = ["clips: 3 clips", "directories of frames: 1, of 2 to 2 frames"];
+    let expected = ["clips: 3 clips", "frame directories: 1, with 2 to 2 frames"];
     assert_success(&inspect(&directory, &["clips"]), &expected);
     write(&directory, "list.txt", "# two clips\nclips/cat/1.mp4\nclips/dog/shots\n");
     assert_success(&inspect(&directory, &["list.txt"]), &["list.txt: 2 clips", "no clip has a label"]);
@@ -131,7 +131,7 @@ fn label_statistics_are_written() {
         "id,path,labels,year\n1,a.mp4,war|drama,1998\n2,b.mp4,drama,1942\n3,c.mp4,drama|war,\n",
     );
     let output = inspect(&directory, &["clips.csv", "--out", "out"]);
-    assert_success(&output, &["labels a clip: 1 in 1 clips, 2 in 2 clips", "drama + war: 2 clips, 1.00 × chance"]);
+    assert_success(&output, &["labels per clip: 1 (1 clips), 2 (2 clips)", "drama + war: 2 clips, 1.00 × expected"]);
     for file in ["classes.csv", "balance.csv", "weights.csv", "cooccurrence.csv", "cooccurrence.svg", "compose.csv"] {
         assert!(printed(&output).contains(&format!("inspect: wrote out/{file}")), "{}", printed(&output));
         assert!(directory.path().join("out").join(file).is_file());
@@ -192,7 +192,7 @@ fn imported_manifest_is_read() {
     let text = "Id,Genre,Action,War\ntt1,\"['Action', 'War']\",1,1\ntt2,['War'],0,1\ntt3,['War'],0,1\n";
     write(&directory, "posters.csv", text);
     let output = import(&directory, &["posters", "posters.csv", "--clips", "images", "--out", "made/clips.csv"]);
-    let expected = ["kept 2 clips of 3 titles", "left out, no file: 1 title (tt3)", "import: wrote made/clips.csv"];
+    let expected = ["kept 2 clips of 3 titles", "excluded, no file: 1 title (tt3)", "import: wrote made/clips.csv"];
     assert_success(&output, &expected);
     // Paths are relative if the images are below the directory of the manifest, otherwise absolute.
     assert!(fs::read_to_string(directory.path().join("made/clips.csv")).unwrap().contains(",/"));

@@ -221,7 +221,7 @@ fn generated_posters_are_kept_and_pass_inspection() {
     let output = drawn.run(env!("CARGO_BIN_EXE_kinoprobe-inspect"), &["drawn/manifest.csv"]);
     assert_code(&output, 0);
     let said = printed(&output);
-    assert!(said.contains("pictures: 60, of which 0 do not look like posters"), "{said}");
+    assert!(said.contains("images: 60, of which 0 are probably not posters"), "{said}");
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn clips_without_shots_are_rejected() {
     fs::write(&shots, "id,start_frame,end_frame\nscenes,0,37\none,400,500\n").unwrap();
     let output = workspace.extract("tiny.h5", &["--shots", text(&shots)]);
     assert_code(&output, 3);
-    assert!(printed(&output).contains("none of its shots lies within the clip"), "{}", printed(&output));
+    assert!(printed(&output).contains("none of its shots is within the clip"), "{}", printed(&output));
     fs::write(&shots, "id,start_frame,end_frame\nscenes,0,37\n").unwrap();
     let output = workspace.extract("other.h5", &["--shots", text(&shots)]);
     assert_code(&output, 3);

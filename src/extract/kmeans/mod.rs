@@ -76,7 +76,7 @@ impl KMeans {
     /// Clusters the rows of `data`, (N, D), from the initial centers `start`, (k, D).
     ///
     /// # Errors
-    /// Returns an error as [`KMeans::fit`], or if `start` has another shape.
+    /// Returns an error under the conditions of [`KMeans::fit`], or if `start` has another shape.
     pub fn fit_from<T: Number>(&self, data: ArrayView2<'_, T>, start: Array2<f32>) -> Result<Clusters> {
         let data = data.as_standard_layout();
         self.check(&data)?;
@@ -99,7 +99,7 @@ impl KMeans {
             )));
         }
         if !data.iter().all(|&value| value.into().is_finite()) {
-            return Err(Error::Data("the data of k-means have a value that is not finite".into()));
+            return Err(Error::Data("the input of k-means contains a value that is not finite".into()));
         }
         Ok(())
     }

@@ -28,9 +28,9 @@ pub struct Summary {
     pub dropped_labels: BTreeMap<String, usize>,
     /// Number of validation and test clips from which each label without a training clip was dropped.
     pub untrained_labels: BTreeMap<String, usize>,
-    /// Ids of the titles left out because none of their labels is kept.
+    /// Ids of the titles excluded because none of their labels is kept.
     pub without_label: Vec<String>,
-    /// Ids of the titles left out because they have no file or no frame.
+    /// Ids of the titles excluded because they have no file or no frame.
     pub missing: Vec<String>,
     /// Numbers of frames of the clips that are directories of frames, ascending.
     pub frames: Vec<usize>,
@@ -78,7 +78,7 @@ impl Display for Summary {
             }
         }
         for (description, ids) in
-            [("left out, no kept label", &self.without_label), ("left out, no file", &self.missing)]
+            [("excluded, no kept label", &self.without_label), ("excluded, no file", &self.missing)]
         {
             if !ids.is_empty() {
                 let shown = ids[..ids.len().min(MAX_SHOWN_IDS)].join(", ");

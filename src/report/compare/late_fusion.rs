@@ -11,7 +11,7 @@ use crate::evaluate::predictions::align_classes;
 use crate::evaluate::{Predictions, compute_metrics};
 
 /// Fuses all runs and, if there are at least three, also the best pair. Returns the fusions and a note on each run that is
-/// left out.
+/// excluded.
 ///
 /// The constant baseline and runs without scores in [0, 1] are not fused. The best pair is selected by the first headline
 /// metric on the validation split (the first of equal pairs), so its test metrics are unbiased; without a validation split
