@@ -1,4 +1,4 @@
--- wrk script: sends the multipart bodies in the directory POSTERS (files 0, 1, …) in turn and prints the results as a line of JSON.
+-- wrk script: sends the multipart bodies in the directory POSTERS (files 0, 1, …) round-robin and prints the results as a line of JSON.
 local bodies, next_body, threads = {}, 0, {}
 -- Globals, because wrk reads them from each thread.
 ok, rejected, errors = 0, 0, 0

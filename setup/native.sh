@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Installs missing build dependencies and tells Cargo where OpenCV is. Called by `make setup`; a second run takes a second and
-# changes nothing.
+# Installs missing build dependencies and writes the paths of OpenCV to the Cargo configuration. Called by `make setup`. Idempotent.
 #   setup/native.sh [PACKAGE…]        with additional system packages, such as chromium for `make test-web`
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -107,7 +107,7 @@ impl LogisticRegression {
         alpha: f64,
     ) -> Result<Solution> {
         // linfa minimizes the summed loss. Its gradient is so large that the first step of the line search overshoots and
-        // linfa's log-sum-exp over all clips underflows. Scaling the features by 1/√N, and the penalty accordingly, gives
+        // linfa's log-sum-exp over all clips underflows. Scaling the features by 1/√N, and the penalty accordingly, yields
         // an equivalent problem at the scale of the mean loss. The bias starts at its optimum for W = 0.
         let (count, dim) = vectors.dim();
         let scale = 1.0 / (count as f64).sqrt();

@@ -128,7 +128,7 @@ impl SavedModel {
     /// may differ in number and order.
     ///
     /// # Errors
-    /// Returns an error if the features do not match the model, or a clip has a label that the model does not know or, for a
+    /// Returns an error if the features do not match the model, or a clip has a label that is not among the classes of the model or, for a
     /// single-label model, several labels.
     pub fn predict(&self, data: &Dataset) -> Result<Predictions> {
         predict(self.metadata.identity.task, self.model.as_ref(), &self.metadata.classes, data)
@@ -169,7 +169,7 @@ pub fn predict(task: Task, model: &dyn Model, classes: &[String], data: &Dataset
         let to_model = |class: usize| {
             class_map[class].ok_or_else(|| {
                 Error::Data(format!(
-                    "clip {} has the label {}, which the model does not know; its classes are {}",
+                    "clip {} has the label {}, which is not among the classes of the model: {}",
                     data.ids[i],
                     data.classes[class],
                     classes.join(", ")

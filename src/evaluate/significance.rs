@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 pub const RESAMPLES: usize = 2000;
 /// Confidence level of intervals.
 pub const LEVEL: f64 = 0.95;
-/// Seed of every bootstrap: the same predictions give the same interval.
+/// Seed of every bootstrap: the same predictions yield the same interval.
 const SEED: u64 = 0;
 
 /// Comparison of two classifiers on the same clips by one metric.
@@ -134,7 +134,7 @@ pub fn mcnemar(b: u64, c: u64) -> f64 {
     if b == c {
         return 1.0;
     }
-    // ln(C(n, k) / 2ⁿ), then the smaller terms by their ratios i / (n − i + 1): nothing overflows.
+    // ln(C(n, k) / 2ⁿ), then the smaller terms by their ratios i / (n − i + 1): this avoids overflow.
     let log_largest: f64 =
         (1..=k).map(|j| ((n - k + j) as f64 / j as f64).ln()).sum::<f64>() - n as f64 * std::f64::consts::LN_2;
     let (mut term, mut sum) = (1.0, 1.0);

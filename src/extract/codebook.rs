@@ -129,7 +129,7 @@ impl Codebook {
     }
 
     /// Writes the feature store `out`: the histograms of every clip of `store`, its failures, and the words. `seconds`
-    /// is the time that training took.
+    /// is the duration of the training.
     ///
     /// # Errors
     /// Returns an error if a store cannot be read or written, or if the run is cancelled.

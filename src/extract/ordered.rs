@@ -6,7 +6,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 /// Maps `inputs` with one thread per worker. Results have the order of the inputs.
 ///
-/// At most `ahead` inputs are taken before the oldest result is consumed, in whichever order the workers finish, so memory is
+/// At most `ahead` inputs are taken before the oldest result is consumed, regardless of the order in which the workers finish, so memory is
 /// bounded by `ahead` inputs and results. The threads end after the last input, or when the returned [`Ordered`] is dropped.
 ///
 /// # Panics

@@ -49,7 +49,7 @@ pub enum Weighting {
     ///
     /// Source: Cui, Jia, Lin, Song, Belongie, "Class-Balanced Loss Based on Effective Number of Samples" (2019).
     EffectiveNumber {
-        /// β in [0, 1): 0 gives equal weights, values near 1 give inverse frequencies.
+        /// β in [0, 1): 0 yields equal weights, values near 1 yield inverse class frequencies.
         beta: f64,
     },
 }

@@ -33,7 +33,7 @@ impl Default for Fractions {
 /// - No labeled clip has a split: all splits are drawn.
 /// - There are training clips, but no validation clips: `fractions.val` of the training clips become validation clips;
 ///   the test split is unchanged.
-/// - Otherwise nothing changes. Unlabeled clips never get a split, and clips without a split are excluded if others have
+/// - Otherwise the splits are unchanged. Unlabeled clips are not assigned to a split, and clips without a split are excluded if others have
 ///   one.
 ///
 /// Without groups and with one label per clip, the split is exact: every class contributes `fraction · clips`, rounded by

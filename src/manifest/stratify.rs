@@ -74,8 +74,8 @@ pub(super) fn iterative(groups: &[ClipGroup], fractions: &[f64]) -> Vec<usize> {
     subset_of.into_iter().map(|subset| subset.expect("every group has a label")).collect()
 }
 
-/// Improves an assignment by local search: moves single groups to another subset as long as that lowers the imbalance or
-/// gives a label its first training clip. Subset 0 is the training split; `subset_of` is the subset index of every group.
+/// Improves an assignment by local search: moves single groups to another subset as long as this lowers the imbalance or
+/// adds the first training clip of a label. Subset 0 is the training split; `subset_of` is the subset index of every group.
 pub(super) fn improve(groups: &[ClipGroup], fractions: &[f64], subset_of: &mut [usize]) {
     let mut imbalance = Imbalance::new(groups, fractions);
     for (group, &subset) in groups.iter().zip(subset_of.iter()) {

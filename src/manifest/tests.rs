@@ -208,7 +208,7 @@ fn reads_splits_from_directories() {
 }
 
 #[test]
-fn directory_with_a_manifest_is_read_by_the_manifest() {
+fn directory_with_manifest_csv_is_read_through_it() {
     let directory = directory(&["x/1.mp4", "x/2.mp4"]);
     write(directory.path(), "manifest.csv", "id,path,label\nonly,x/2.mp4,x\n");
     let manifest = Manifest::load(directory.path(), None).unwrap();

@@ -48,7 +48,7 @@ impl FrameSink for ItemSink {
             if window.indices.len() != self.frames {
                 let (actual, expected) = (window.indices.len(), self.frames);
                 return Err(Error::Data(format!(
-                    "the recipe samples windows of {actual} frames, but the network takes {expected}: set sampling.length to {expected}"
+                    "the recipe samples windows of {actual} frames, but the network expects {expected}: set sampling.length to {expected}"
                 )));
             }
             for (slot, index) in window.indices.iter().enumerate() {

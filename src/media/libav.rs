@@ -136,7 +136,7 @@ impl Video {
     /// Converts the frame to color and applies the rotation. Returns `None` if swscale does not support its format.
     pub(super) fn image(&mut self) -> Option<BgrImage<'_>> {
         let (width, height) = (self.frame.width() as usize, self.frame.height() as usize);
-        // As in OpenCV, the coded frame is converted and then cropped, which gives different colors for odd sizes.
+        // As in OpenCV, the coded frame is converted and then cropped, which yields different colors for odd sizes.
         let (coded_width, coded_height) = ffi_wrappers::coded_size(&self.decoder, &self.frame);
         let source = Definition { format: self.frame.format(), width: coded_width, height: coded_height };
         if self.converter.as_ref().is_none_or(|converter| *converter.input() != source) {

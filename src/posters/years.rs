@@ -7,7 +7,7 @@ use super::{Clips, MinClips};
 use crate::dataset::DatasetSplits;
 use crate::manifest::{Manifest, Split};
 
-/// The years that get a model, and those that are skipped.
+/// The years with a model, and the skipped years.
 #[derive(Debug, Default)]
 pub struct YearPlan {
     /// Years with enough clips in ascending order, with their clips.

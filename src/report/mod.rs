@@ -1,4 +1,4 @@
-//! Reports: JSON, CSV, Markdown, HTML and SVG files written from results. Nothing is trained or decoded here.
+//! Reports: JSON, CSV, Markdown, HTML and SVG files written from results. This module neither trains nor decodes.
 //!
 //! - [`write_run`] writes the directory of one classifier trained on one store.
 //! - [`write_evaluation`] writes the directory of predictions that are evaluated without training.

@@ -104,7 +104,7 @@ fn decision_rules(metrics: &MultiLabelMetrics, constant: Option<&SplitMetrics>) 
         let cells = averages.iter().flat_map(|a| [a.precision, a.recall, a.f1]).map(|v| format!("{v:.4}"));
         table.rows.push(std::iter::once(rule).chain(cells).collect());
     };
-    row("as predicted (score ≥ 0.5 unless the predictions say otherwise)".into(), &metrics.averages);
+    row("as predicted (by default: score ≥ 0.5)".into(), &metrics.averages);
     if let Some(tuned) = &metrics.thresholds {
         row("score ≥ threshold of each label, tuned on val".into(), &tuned.averages);
     }

@@ -179,12 +179,15 @@ impl ServedModels {
         let posters = &models.posters;
         let card = Card::load(&options.cards, &posters.card)?;
         if card.input.layout != InputLayout::Frames {
-            return Err(config_error(format!("the card {} takes windows of several frames, not images", card.name)));
+            return Err(config_error(format!(
+                "the network of the card {} expects windows of several frames, not images",
+                card.name
+            )));
         }
         if card.output.dim != models.dim() {
             let (dim, card_dim) = (models.dim(), card.output.dim);
             return Err(config_error(format!(
-                "the models take {dim} features per image, but the card {} yields {card_dim}",
+                "the models expect {dim} features per image, but the card {} yields {card_dim}",
                 card.name
             )));
         }

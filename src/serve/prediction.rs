@@ -83,7 +83,7 @@ fn overall(models: &PosterModels, scores: &Scores) -> Vec<GenreScore> {
     if let (Some(head), Some(scores)) = (&models.overall, &scores.overall) {
         return rank(models, labeled_scores(head, scores).collect());
     }
-    // Mean score and mean threshold of each label, over the years whose model knows the label.
+    // Mean score and mean threshold of each label, over the years whose model has the label.
     let mut sums = vec![(0.0, 0.0, 0.0); models.posters.labels.len()];
     let all_years = models.years.iter().zip(&scores.years);
     for (label, score, threshold) in all_years.flat_map(|(head, scores)| labeled_scores(head, scores)) {

@@ -134,7 +134,7 @@ impl<T: Send + 'static> InferenceQueue<T> {
     /// Queues an image. Dropping the receiver cancels the job unless it has started.
     pub fn submit(&self, slot: Slot, item: Vec<f32>) -> oneshot::Receiver<Result<T>> {
         let (sender, receiver) = oneshot::channel();
-        // Before the job is sent: the lane that takes it must not wait for it.
+        // Must precede the send, so that the lane that receives the job does not wait for further images.
         drop(slot.pending);
         // If all lane threads have ended, the job is dropped and the receiver reports it.
         let _ = self.jobs.send(Job { item, result: sender, permit: slot.permit });

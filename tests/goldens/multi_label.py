@@ -49,7 +49,7 @@ def highest(scores, k):
 
 
 def tuned(truth, scores):
-    """The score that gives the highest F1, the highest one for ties; 0.5 if no clip has the label."""
+    """The score threshold with the highest F1 (ties: the highest score); 0.5 if no clip has the label."""
     thresholds = []
     for y, s in zip(truth.T, scores.T):
         candidates = np.unique(s)[::-1]

@@ -145,7 +145,7 @@ class ClipViTB32(torch.nn.Module):
 
 
 class TransNetV2(torch.nn.Module):
-    """The layers of the package, for inputs divided by 255 as in kinoprobe. The package's `forward` takes bytes."""
+    """The layers of the package, for inputs divided by 255 as in kinoprobe. The package's `forward` expects bytes."""
 
     def __init__(self):
         super().__init__()

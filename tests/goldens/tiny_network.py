@@ -1,4 +1,4 @@
-"""Writes fixtures/models/tiny.onnx: a network that kinoprobe knows only from its card.
+"""Writes fixtures/models/tiny.onnx: a network without a built-in definition, described by its card only.
 
 Needs onnx and numpy. One strided convolution, ReLU, global average: (batch, 3, 64, 64) -> (batch, 8).
 """

@@ -432,8 +432,8 @@ fn bilstm_learns_from_a_minimal_store_and_a_recipe_repeats_its_run() {
     let output = bench.run(classify, &["--out", "nothing"]);
     assert_code(&output, 2);
 
-    let said = run_python(TENSORBOARD, &[&bench.path("out")]);
-    let lines: Vec<&str> = said.lines().collect();
+    let text = run_python(TENSORBOARD, &[&bench.path("out")]);
+    let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[..2], ["train ['accuracy', 'learning_rate', 'loss'] []", "30 30"]);
     assert_eq!(lines[2..4], ["val ['accuracy', 'loss'] ['pr/x', 'pr/y']", "30 30"]);
     assert_eq!(lines[4..], ["pr_curves (6, 201)"; 2]);

@@ -134,7 +134,7 @@ fn splits_of_scores_are_evaluated_separately() {
 }
 
 #[test]
-fn invalid_predictions_are_refused_and_nothing_is_written() {
+fn invalid_predictions_are_rejected_and_no_files_are_written() {
     let directory = tempfile::tempdir().unwrap();
     for (text, expected) in [
         ("id,label\n1,cat\n", "p.csv:1: missing column `predicted`"),

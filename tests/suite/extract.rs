@@ -131,7 +131,7 @@ fn kill_at(workspace: &Workspace, out: &str, sizes: impl Iterator<Item = u64>) -
 }
 
 #[test]
-fn killed_runs_continue_and_give_the_same_store() {
+fn killed_runs_resume_and_produce_the_same_store() {
     let workspace = Workspace::new(60);
     assert_code(&workspace.command("complete.h5").output().unwrap(), 0);
     // From the first byte of the journal; every run continues the previous one.

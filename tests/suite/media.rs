@@ -245,7 +245,7 @@ fn items_contain_the_transformed_frames_of_each_window() {
         }
     }
     let error = media::decode(&clip(fixture("plain.mp4")), &Sampling::Even { frames: 2 }, &mut sink).unwrap_err();
-    assert!(error.to_string().contains("the network takes 16"), "{error}");
+    assert!(error.to_string().contains("the network expects 16"), "{error}");
 }
 
 /// Compares the mean of each quadrant and channel (red, green, blue). JPEG and 16-color palettes are not exact.
@@ -289,7 +289,7 @@ fn jpegs_equal_opencv_python() {
 }
 
 #[test]
-fn a_file_and_its_bytes_decode_equally() {
+fn files_and_in_memory_images_decode_identically() {
     for name in ["alpha.png", "sixteen.png", "pictures/turned_6.jpg", "pictures/palette.png"] {
         let bytes = std::fs::read(fixture(name)).unwrap();
         let mut seen = Collector::default();
@@ -319,7 +319,7 @@ fn the_frame_size_may_change() {
 }
 
 #[test]
-fn a_file_cannot_make_the_decoder_use_the_network() {
+fn decoder_does_not_access_the_network() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let directory = tempfile::tempdir().unwrap();

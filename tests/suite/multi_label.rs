@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::{assert_code, printed, run_python};
 
-/// Writes 240 clips with three to six rows and one to four labels, where each label shifts the rows in its own direction, and
+/// Writes 240 clips with three to six rows and one to four labels, with a direction per label that is added to the rows, and
 /// ten clips without a label.
 const MAKE: &str = "
 import sys, h5py, numpy as np
@@ -54,8 +54,8 @@ for k in range(len(names)):
     precision = np.cumsum(hits)[ends] / (np.flatnonzero(ends) + 1)
     recall = np.cumsum(hits)[ends] / hits.sum()
     print((np.diff(recall, prepend=0) * precision).sum())
-said = scores >= 0.5
-print(2 * (said & y).sum() / (said.sum() + y.sum()))
+predicted = scores >= 0.5
+print(2 * (predicted & y).sum() / (predicted.sum() + y.sum()))
 ";
 
 fn kinoprobe(program: &str, directory: &Path, arguments: &[&str]) -> String {
@@ -94,8 +94,8 @@ fn classifiers_learn_several_labels_and_report_correct_metrics() {
     for (name, flags) in runs {
         let classifier = if ["asymmetric", "focal"].contains(&name) { "mlp" } else { name };
         let flags = [&data[..], &["--classifier", classifier, "--out", name], flags].concat();
-        let said = kinoprobe(classify, at, &flags);
-        assert!(said.contains("constant"), "every table has the constant baseline:\n{said}");
+        let text = kinoprobe(classify, at, &flags);
+        assert!(text.contains("constant"), "every table has the constant baseline:\n{text}");
         // The metrics match an independent implementation, and kinoprobe-evaluate reproduces them.
         let measured = run_python(MEASURE, &[at, &at.join(name)]);
         let measured: Vec<f64> = measured.lines().map(|line| line.parse().unwrap()).collect();

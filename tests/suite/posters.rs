@@ -13,21 +13,21 @@ use crate::support::{assert_code, fixture, printed, root};
 const GENRES: usize = 8;
 
 /// Posters of three years, 20 per year, with features of a tiny network.
-struct Drawn {
+struct Posters {
     directory: TempDir,
 }
 
-impl Drawn {
+impl Posters {
     /// Generates the posters once for all tests. Each test writes to its own directories.
-    fn get() -> &'static Drawn {
-        static DRAWN: OnceLock<Drawn> = OnceLock::new();
-        DRAWN.get_or_init(|| {
-            let drawn = Drawn { directory: tempfile::tempdir().unwrap() };
-            let out = drawn.path("drawn");
+    fn get() -> &'static Posters {
+        static POSTERS: OnceLock<Posters> = OnceLock::new();
+        POSTERS.get_or_init(|| {
+            let workspace = Posters { directory: tempfile::tempdir().unwrap() };
+            let out = workspace.path("drawn");
             let arguments = ["--posters", "--years", "3", "--per-year", "20", "--quiet", "--out"];
             let demo = Command::new(env!("CARGO_BIN_EXE_kinoprobe-demo")).args(arguments).arg(out).output().unwrap();
             assert_code(&demo, 0);
-            assert!(printed(&demo).contains("60 posters drawn, 0 kept"), "{}", printed(&demo));
+            assert!(printed(&demo).contains("60 posters created, 0 kept"), "{}", printed(&demo));
             let extract = Command::new(env!("CARGO_BIN_EXE_kinoprobe-extract"))
                 .current_dir(root())
                 .args(["--method", "tiny", "--quiet", "--recipe"])
@@ -35,13 +35,13 @@ impl Drawn {
                 .arg("--models")
                 .arg(fixture("models"))
                 .arg("--manifest")
-                .arg(drawn.path("drawn/manifest.csv"))
+                .arg(workspace.path("drawn/manifest.csv"))
                 .arg("--out")
-                .arg(drawn.path("tiny.h5"))
+                .arg(workspace.path("tiny.h5"))
                 .output()
                 .unwrap();
             assert_code(&extract, 0);
-            drawn
+            workspace
         })
     }
 
@@ -92,11 +92,11 @@ fn assert_model(directory: &Path) {
 
 #[test]
 fn every_year_gets_a_model_that_posters_json_lists() {
-    let drawn = Drawn::get();
-    drawn.recipe("by-year.toml", "train = 10\nval = 2\ntest = 2");
-    let output = drawn.classify("drawn/manifest.csv", "by-year.toml", "years", &[]);
+    let workspace = Posters::get();
+    workspace.recipe("by-year.toml", "train = 10\nval = 2\ntest = 2");
+    let output = workspace.classify("drawn/manifest.csv", "by-year.toml", "years", &[]);
     assert_code(&output, 0);
-    let posters = drawn.json("years/posters.json");
+    let posters = workspace.json("years/posters.json");
     assert_eq!((&posters["format"], &posters["format_version"]), (&Value::from("kinoprobe-posters"), &Value::from(1)));
     assert_eq!((&posters["method"], &posters["card"]), (&Value::from("tiny"), &Value::from("tiny")));
     assert_eq!((&posters["weights"], &posters["untrained"]), (&Value::from("file"), &Value::from(false)));
@@ -110,7 +110,7 @@ fn every_year_gets_a_model_that_posters_json_lists() {
         let thresholds = year["thresholds"].as_array().unwrap();
         assert_eq!(thresholds.len(), GENRES);
         assert!(thresholds.iter().all(|threshold| (0.0..=1.0).contains(&threshold.as_f64().unwrap())));
-        let directory = drawn.path("years").join(year["directory"].as_str().unwrap());
+        let directory = workspace.path("years").join(year["directory"].as_str().unwrap());
         assert_model(&directory);
         // The metrics in posters.json are those of the year's run.
         let metrics: Value =
@@ -125,9 +125,9 @@ fn every_year_gets_a_model_that_posters_json_lists() {
         assert_eq!(metrics["test"]["labels"], posters["labels"], "all years have the same labels");
     }
     assert_eq!(posters["overall"]["directory"], "all");
-    assert_model(&drawn.path("years/all"));
+    assert_model(&workspace.path("years/all"));
 
-    let report = drawn.text("years/REPORT.md");
+    let report = workspace.text("years/REPORT.md");
     for part in [
         "**⚠ DEMO",
         "models of the years",
@@ -139,76 +139,78 @@ fn every_year_gets_a_model_that_posters_json_lists() {
     ] {
         assert!(report.contains(part), "no {part:?} in\n{report}");
     }
-    assert!(drawn.text("years/report.html").contains("<svg") && drawn.path("years/poster.svg").is_file());
-    let csv = drawn.text("years/years.csv");
+    assert!(workspace.text("years/report.html").contains("<svg") && workspace.path("years/poster.svg").is_file());
+    let csv = workspace.text("years/years.csv");
     assert!(csv.starts_with("model,train,val,test,map,constant:map,all:map,"), "{csv}");
     assert_eq!(csv.lines().count(), 1 + 3 + 2);
 }
 
 #[test]
 fn years_with_too_few_clips_are_skipped_and_reported() {
-    let drawn = Drawn::get();
+    let workspace = Posters::get();
     // Remove most posters of 2001.
-    let all = drawn.text("drawn/manifest.csv");
+    let all = workspace.text("drawn/manifest.csv");
     let kept = |line: &&str| !line.starts_with("2001-0") || line.starts_with("2001-000") || line.starts_with("2001-00");
     let mut lines: Vec<&str> = all.lines().filter(kept).collect();
     lines.retain(|line| !line.starts_with("2001-00") || line.ends_with(",val"));
-    fs::write(drawn.path("drawn/few.csv"), lines.join("\n") + "\n").unwrap();
-    drawn.recipe("few.toml", "train = 10\nval = 2\ntest = 2");
-    let output = drawn.classify("drawn/few.csv", "few.toml", "few", &["--quiet"]);
+    fs::write(workspace.path("drawn/few.csv"), lines.join("\n") + "\n").unwrap();
+    workspace.recipe("few.toml", "train = 10\nval = 2\ntest = 2");
+    let output = workspace.classify("drawn/few.csv", "few.toml", "few", &["--quiet"]);
     assert_code(&output, 0);
-    let said = printed(&output);
-    assert!(!said.contains("skipping 2000") && !drawn.path("few/2001").exists(), "{said}");
-    assert!(drawn.text("few/REPORT.md").contains("skipping 2001: 0 training clips, the minimum is 10"));
-    let posters = drawn.json("few/posters.json");
+    let text = printed(&output);
+    assert!(!text.contains("skipping 2000") && !workspace.path("few/2001").exists(), "{text}");
+    assert!(workspace.text("few/REPORT.md").contains("skipping 2001: 0 training clips, the minimum is 10"));
+    let posters = workspace.json("few/posters.json");
     assert_eq!(posters["years"].as_array().unwrap().len(), 2);
     // A window adds training clips of neighboring years, but no test clips.
-    let output = drawn.classify("drawn/few.csv", "few.toml", "few-window", &["--window", "10"]);
+    let output = workspace.classify("drawn/few.csv", "few.toml", "few-window", &["--window", "10"]);
     assert_code(&output, 0);
-    let said = printed(&output);
-    assert!(said.contains("skipping 2001: ") && !said.contains("training clips, the minimum"), "{said}");
-    let posters = drawn.json("few-window/posters.json");
+    let text = printed(&output);
+    assert!(text.contains("skipping 2001: ") && !text.contains("training clips, the minimum"), "{text}");
+    let posters = workspace.json("few-window/posters.json");
     assert_eq!((&posters["window"], &posters["years"][0]["clips"]["train"]), (&10.into(), &28.into()));
 
-    drawn.recipe("none.toml", "train = 1000");
-    let output = drawn.classify("drawn/manifest.csv", "none.toml", "nothing", &[]);
+    workspace.recipe("none.toml", "train = 1000");
+    let output = workspace.classify("drawn/manifest.csv", "none.toml", "nothing", &[]);
     assert_code(&output, 1);
     assert!(printed(&output).contains("no year has enough clips (skipping 2000: 14 training"), "{}", printed(&output));
-    let output = drawn.classify("drawn/manifest.csv", "none.toml", "only-all", &["--by", "none"]);
+    let output = workspace.classify("drawn/manifest.csv", "none.toml", "only-all", &["--by", "none"]);
     assert_code(&output, 0);
-    let posters = drawn.json("only-all/posters.json");
+    let posters = workspace.json("only-all/posters.json");
     assert_eq!((&posters["by"], posters["years"].as_array().unwrap().len()), (&"none".into(), 0));
-    assert_model(&drawn.path("only-all/all"));
+    assert_model(&workspace.path("only-all/all"));
 }
 
 #[test]
 fn evaluating_saved_models_reproduces_their_metrics() {
-    let drawn = Drawn::get();
-    drawn.recipe("again.toml", "train = 10\nval = 2\ntest = 2");
-    assert_code(&drawn.classify("drawn/manifest.csv", "again.toml", "again", &["--quiet"]), 0);
+    let workspace = Posters::get();
+    workspace.recipe("again.toml", "train = 10\nval = 2\ntest = 2");
+    assert_code(&workspace.classify("drawn/manifest.csv", "again.toml", "again", &["--quiet"]), 0);
     let evaluate = |model: &str, out: &str| {
         let arguments = ["--model", model, "--features", "tiny.h5", "--manifest", "drawn/manifest.csv", "--out", out];
-        let output = drawn.run(env!("CARGO_BIN_EXE_kinoprobe-evaluate"), &arguments);
+        let output = workspace.run(env!("CARGO_BIN_EXE_kinoprobe-evaluate"), &arguments);
         assert_code(&output, 0);
         printed(&output)
     };
-    let said = evaluate("again", "measured");
-    assert!(said.contains("DEMO") && said.contains("2002") && said.contains("model of all years"), "{said}");
+    let text = evaluate("again", "measured");
+    assert!(text.contains("DEMO") && text.contains("2002") && text.contains("model of all years"), "{text}");
     for year in ["2000", "2001", "2002", "all"] {
-        let (trained, evaluated) =
-            (drawn.json(&format!("again/{year}/metrics.json")), drawn.json(&format!("measured/{year}/metrics.json")));
+        let (trained, evaluated) = (
+            workspace.json(&format!("again/{year}/metrics.json")),
+            workspace.json(&format!("measured/{year}/metrics.json")),
+        );
         assert_eq!(trained["test"]["map"], evaluated["test"]["map"], "{year}");
         assert_eq!(trained["test"]["n"], evaluated["test"]["n"]);
     }
     evaluate("again/2001", "measured-2001");
     // A single model is evaluated on all clips of the manifest.
-    assert_eq!(drawn.json("measured-2001/metrics.json")["test"]["n"], 9);
+    assert_eq!(workspace.json("measured-2001/metrics.json")["test"]["n"], 9);
 }
 
 #[test]
 fn generated_posters_are_kept_and_pass_inspection() {
-    let drawn = Drawn::get();
-    let manifest = drawn.text("drawn/manifest.csv");
+    let workspace = Posters::get();
+    let manifest = workspace.text("drawn/manifest.csv");
     assert!(manifest.starts_with("id,path,labels,year,split\n2000-000,posters/2000-000.jpg,"), "{manifest}");
     for line in manifest.lines().skip(1) {
         let labels = line.split(',').nth(2).unwrap().split('|').count();
@@ -216,32 +218,32 @@ fn generated_posters_are_kept_and_pass_inspection() {
     }
     let arguments = ["--posters", "--years", "1", "--per-year", "7", "--quiet", "--out", "again-drawn"];
     let demo = env!("CARGO_BIN_EXE_kinoprobe-demo");
-    assert_code(&drawn.run(demo, &arguments), 0);
-    assert!(printed(&drawn.run(demo, &arguments)).contains("0 posters drawn, 7 kept"));
-    let output = drawn.run(env!("CARGO_BIN_EXE_kinoprobe-inspect"), &["drawn/manifest.csv"]);
+    assert_code(&workspace.run(demo, &arguments), 0);
+    assert!(printed(&workspace.run(demo, &arguments)).contains("0 posters created, 7 kept"));
+    let output = workspace.run(env!("CARGO_BIN_EXE_kinoprobe-inspect"), &["drawn/manifest.csv"]);
     assert_code(&output, 0);
-    let said = printed(&output);
-    assert!(said.contains("images: 60, of which 0 are probably not posters"), "{said}");
+    let text = printed(&output);
+    assert!(text.contains("images: 60, of which 0 are probably not posters"), "{text}");
 }
 
 #[test]
 fn a_table_of_posters_with_years_is_imported_and_trained_by_year() {
-    let drawn = Drawn::get();
+    let workspace = Posters::get();
     // The layout of published poster data sets: a table with Id, Genre and year, and a directory of images.
     let mut table = String::from("Id,Genre,year,split\n");
-    for line in drawn.text("drawn/manifest.csv").lines().skip(1) {
+    for line in workspace.text("drawn/manifest.csv").lines().skip(1) {
         let [id, _, labels, year, split]: [&str; 5] = line.split(',').collect::<Vec<_>>().try_into().unwrap();
         let list: Vec<String> = labels.split('|').map(|label| format!("'{label}'")).collect();
         table += &format!("{id},\"[{}]\",{year},{split}\n", list.join(", "));
     }
-    fs::write(drawn.path("table.csv"), table).unwrap();
+    fs::write(workspace.path("table.csv"), table).unwrap();
     let import = env!("CARGO_BIN_EXE_kinoprobe-import");
     let arguments = ["posters", "table.csv", "--clips", "drawn/posters", "--all-labels", "--out", "imported.csv"];
-    assert_code(&drawn.run(import, &arguments), 0);
-    assert!(drawn.text("imported.csv").lines().next().unwrap().contains("year"));
-    drawn.recipe("imported.toml", "train = 10\nval = 2\ntest = 2");
-    let output = drawn.classify("imported.csv", "imported.toml", "imported", &["--quiet"]);
+    assert_code(&workspace.run(import, &arguments), 0);
+    assert!(workspace.text("imported.csv").lines().next().unwrap().contains("year"));
+    workspace.recipe("imported.toml", "train = 10\nval = 2\ntest = 2");
+    let output = workspace.classify("imported.csv", "imported.toml", "imported", &["--quiet"]);
     assert_code(&output, 0);
-    let posters = drawn.json("imported/posters.json");
+    let posters = workspace.json("imported/posters.json");
     assert_eq!((posters["years"].as_array().unwrap().len(), &posters["demo"]), (3, &false.into()));
 }

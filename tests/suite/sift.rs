@@ -59,7 +59,7 @@ fn descriptors_match_opencv_python() {
             (total, equal) = (total + 1, equal + usize::from(a == b));
         }
     }
-    // Versions of OpenCV differ in the last bit of an angle, and thus by a step in a descriptor or two.
+    // Versions of OpenCV differ in the last bit of an angle, which changes one or two descriptors by one step.
     let allowed = if CV_VERSION_MINOR < 8 { 1 } else { 2 };
     assert!(total - equal <= allowed, "{equal} of {total} descriptors are equal");
     assert!(remaining.is_empty());

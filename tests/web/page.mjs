@@ -174,7 +174,7 @@ export async function checkPage({ browser, check, variant, address, width, image
   await context.close();
 }
 
-/** Checks that server and site give the same scores for the same images, with a tolerance of 1e-3. */
+/** Checks that server and site return the same scores for the same images, with a tolerance of 1e-3. */
 export async function compareScores({ browser, check, variants, images }) {
   const predictions = [];
   for (const [variant, address] of variants) {

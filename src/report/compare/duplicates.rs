@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::report::table::Table;
 use crate::store::{FeatureStore, Pooling};
 
-/// Cosine similarity at or above which two clips are near-duplicates. Re-encoded or trimmed copies lie above it, different
-/// clips below.
+/// Cosine similarity at or above which two clips are near-duplicates. Re-encoded or trimmed copies exceed it; different
+/// clips do not.
 pub const THRESHOLD: f32 = 0.9995;
 /// Maximum number of listed pairs.
 const MAX_LISTED: usize = 20;
@@ -27,7 +27,7 @@ pub struct Duplicates {
     /// Number of clips in the split with a near-duplicate in the training split (for test: or in the validation split).
     pub clips: usize,
     /// Number of clips in the split.
-    pub of: usize,
+    pub total: usize,
     /// The first of these clips, each with its nearest neighbor.
     pub pairs: Vec<DuplicatePair>,
 }
@@ -38,9 +38,9 @@ pub struct DuplicatePair {
     /// Id of the clip.
     pub id: String,
     /// Id of its nearest neighbor.
-    pub twin: String,
+    pub neighbor: String,
     /// Split of the nearest neighbor.
-    pub twin_part: Part,
+    pub neighbor_part: Part,
     /// Cosine similarity of their mean-pooled features, centered by the mean of the store.
     pub cosine: f32,
 }
@@ -50,7 +50,12 @@ impl Duplicates {
     pub fn table(&self) -> Table {
         let mut table = Table::new(&["clip", "near-duplicate", "split of near-duplicate", "cosine"], 3);
         let cells = |pair: &DuplicatePair| {
-            vec![pair.id.clone(), pair.twin.clone(), pair.twin_part.name().into(), format!("{:.5}", pair.cosine)]
+            vec![
+                pair.id.clone(),
+                pair.neighbor.clone(),
+                pair.neighbor_part.name().into(),
+                format!("{:.5}", pair.cosine),
+            ]
         };
         table.rows = self.pairs.iter().map(cells).collect();
         table
@@ -58,13 +63,13 @@ impl Duplicates {
 
     /// Returns a warning with the remedy.
     pub fn warning(&self) -> String {
-        let example = self.pairs.first().map(|pair| format!(", for example {} and {}", pair.id, pair.twin));
+        let example = self.pairs.first().map(|pair| format!(", for example {} and {}", pair.id, pair.neighbor));
         format!(
             "{}: {} of {} {} clips have a near-duplicate (cosine ≥ {THRESHOLD}) in another split{}; this inflates the \
              metrics: assign near-duplicates to one group and split by group",
             self.store.display(),
             self.clips,
-            self.of,
+            self.total,
             self.part.name(),
             example.unwrap_or_default()
         )
@@ -91,7 +96,7 @@ pub fn of_run(store: &FeatureStore, run: &ComparedRun) -> Result<Vec<Duplicates>
 /// Searches for clips of val and test whose mean-pooled features have a cosine similarity of at least [`THRESHOLD`] to those of
 /// a clip of train (or, for test, of val). Splits without near-duplicates are omitted.
 ///
-/// Features are centered first: those after a ReLU, and those of untrained networks, lie in a narrow cone in which all
+/// Features are centered first: those after a ReLU, and those of untrained networks, are in a narrow cone in which all
 /// cosine similarities are high. `part_of` returns the split of a clip id, or [`Part::All`] if it belongs to none.
 ///
 /// # Errors
@@ -115,21 +120,21 @@ pub fn find(store: &FeatureStore, part_of: impl Fn(&str) -> Part) -> Result<Vec<
             let cosines = ours.slice(s![start..end, ..]).dot(&theirs.t());
             for (i, cosines) in cosines.outer_iter().enumerate() {
                 let nearest = cosines.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-                let Some((twin, &cosine)) = nearest.filter(|&(_, &cosine)| cosine >= THRESHOLD) else { continue };
+                let Some((neighbor, &cosine)) = nearest.filter(|&(_, &cosine)| cosine >= THRESHOLD) else { continue };
                 clips += 1;
                 if pairs.len() < MAX_LISTED {
-                    let (id, twin) = (rows[start + i], against[twin]);
+                    let (id, neighbor) = (rows[start + i], against[neighbor]);
                     pairs.push(DuplicatePair {
                         id: store.clips()[id].id.clone(),
-                        twin: store.clips()[twin].id.clone(),
-                        twin_part: parts[twin],
+                        neighbor: store.clips()[neighbor].id.clone(),
+                        neighbor_part: parts[neighbor],
                         cosine,
                     });
                 }
             }
         }
         if clips > 0 {
-            found.push(Duplicates { store: store.path().to_path_buf(), part, clips, of: rows.len(), pairs });
+            found.push(Duplicates { store: store.path().to_path_buf(), part, clips, total: rows.len(), pairs });
         }
     }
     Ok(found)

@@ -175,8 +175,8 @@ fn report_is_self_contained_and_complete() {
     assert_eq!(comparison.pairs.len(), 6);
     assert_eq!(comparison.rows[0].extraction.unwrap().clips, Some(255));
     assert_eq!(comparison.duplicates.len(), 1);
-    let twin = &comparison.duplicates[0].pairs[0];
-    assert_eq!((twin.id.as_str(), twin.twin.as_str(), twin.twin_part), ("t003", "x000", Part::Train));
+    let pair = &comparison.duplicates[0].pairs[0];
+    assert_eq!((pair.id.as_str(), pair.neighbor.as_str(), pair.neighbor_part), ("t003", "x000", Part::Train));
     let warnings = comparison.warnings.join("\n");
     assert!(warnings.contains("1 of 90 test clips") && warnings.contains("missing.h5"), "{warnings}");
     let text = summary(&comparison);

@@ -120,6 +120,6 @@ export function thumbnail(file, url) {
 
 /** Formats seconds as m:ss. */
 export function formatTime(seconds) {
-  const whole = Math.floor(seconds);
-  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, '0')}`;
+  const rounded = Math.floor(seconds);
+  return `${Math.floor(rounded / 60)}:${String(rounded % 60).padStart(2, '0')}`;
 }

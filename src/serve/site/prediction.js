@@ -14,7 +14,7 @@ export function predictionForImage(model, name, scores) {
 /** Returns label, score and threshold of each genre of a model. */
 const labeledScores = (thresholds, scores) => thresholds.map(({ label, threshold }, i) => ({ label, score: scores[i], threshold }));
 
-/** Returns the mean score and mean threshold of each label, over the years whose model knows the label. */
+/** Returns the mean score and mean threshold of each label, over the years whose model has the label. */
 function means(labels, genres) {
   return labels.flatMap((label) => {
     const known = genres.filter((genre) => genre.label === label);

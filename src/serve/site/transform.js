@@ -1,6 +1,6 @@
 // Transforms an image into a network's input: resize, center crop, `(value / scale - mean) / std`. Repeats the
-// arithmetic of the server (src/media/transform.rs) operation by operation in 32-bit floats. A scaling canvas would
-// give other values.
+// arithmetic of the server (src/media/transform.rs) operation by operation in 32-bit floats. A canvas that scales the image
+// would yield other values.
 
 const f32 = Math.fround;
 
