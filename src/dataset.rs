@@ -244,7 +244,7 @@ impl Dataset {
     fn collect(store: &FeatureStore, manifest: &Manifest, pooling: Pooling) -> Result<(DatasetSplits, Vec<String>)> {
         let features = StoredFeatures::open(store, pooling)?;
         let missing = missing_features(store, manifest, &features);
-        let warnings = left_out_warnings(store, manifest, &missing);
+        let warnings = exclusion_warnings(store, manifest, &missing);
         let used: BTreeSet<&str> = manifest
             .clips
             .iter()
@@ -340,7 +340,7 @@ impl<'a> StoredFeatures<'a> {
     }
 }
 
-/// Returns the ids of the manifest's clips without features, with the reason if the store recorded a failure.
+/// Returns the ids of the clips without features, with the reason if the store recorded a failure.
 fn missing_features(store: &FeatureStore, manifest: &Manifest, features: &StoredFeatures) -> Vec<String> {
     let failures: HashMap<&str, String> = store
         .failures()
@@ -357,7 +357,7 @@ fn missing_features(store: &FeatureStore, manifest: &Manifest, features: &Stored
 }
 
 /// Describes the clips that the join excludes.
-fn left_out_warnings(store: &FeatureStore, manifest: &Manifest, missing: &[String]) -> Vec<String> {
+fn exclusion_warnings(store: &FeatureStore, manifest: &Manifest, missing: &[String]) -> Vec<String> {
     let mut warnings = Vec::new();
     if !missing.is_empty() {
         warnings.push(format!(

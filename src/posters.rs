@@ -19,17 +19,17 @@ use crate::evaluate::{Predictions, SplitMetrics};
 
 pub use heads::{Head, PosterModels, Scores};
 
-/// File name in the directory of a set of models.
-pub const FILE: &str = "posters.json";
+/// File name of the index in a directory of models.
+pub const INDEX_FILE: &str = "posters.json";
 /// Format and format version of the file.
 const FORMAT: (&str, u32) = ("kinoprobe-posters", 1);
 /// Keys of the metrics in posters.json, which are keys of [`SplitMetrics::values`].
 pub const METRICS: [&str; 6] = ["map", "binary_accuracy", "top_1", "top_3", "top_5", "r_precision"];
 
-/// Number of models that are trained.
+/// Grouping of clips into models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum By {
+pub enum ModelGrouping {
     /// One model per year of the manifest, and one for all clips.
     Year,
     /// One model for all clips.
@@ -54,9 +54,9 @@ impl Default for MinClips {
     }
 }
 
-/// The contents of posters.json: the models of a directory and their features.
+/// The index of a directory of poster models, stored in posters.json: the models and their features.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Posters {
+pub struct PosterIndex {
     /// `kinoprobe-posters`.
     pub format: String,
     /// Format version, 1.
@@ -70,8 +70,8 @@ pub struct Posters {
     pub demo: bool,
     /// The C labels of all models, in the order of the scores.
     pub labels: Vec<String>,
-    /// Number of models.
-    pub by: By,
+    /// Grouping of clips into models.
+    pub by: ModelGrouping,
     /// Number of years that the training clips of a year's model span; `None` for the year alone.
     pub window: Option<i32>,
     /// The models of years, in ascending order.
@@ -90,7 +90,7 @@ pub struct YearModel {
     /// Score thresholds of the C labels, tuned on the validation clips of the year; 0.5 for labels without validation clips.
     pub thresholds: Vec<f32>,
     /// Number of labeled clips of each split. Training clips are those of the window.
-    pub clips: Clips,
+    pub clips: ClipCounts,
     /// The defined [`METRICS`] on the test clips of the year (or its validation clips if there are none), in [0, 1].
     pub metrics: BTreeMap<String, f64>,
 }
@@ -106,7 +106,7 @@ pub struct OverallModel {
 
 /// Number of labeled clips of each split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Clips {
+pub struct ClipCounts {
     /// Training.
     pub train: usize,
     /// Validation.
@@ -115,8 +115,8 @@ pub struct Clips {
     pub test: usize,
 }
 
-impl Posters {
-    /// Creates an empty set.
+impl PosterIndex {
+    /// Returns an index without models.
     pub fn new() -> Self {
         Self {
             format: FORMAT.0.into(),
@@ -125,7 +125,7 @@ impl Posters {
             card: String::new(),
             demo: false,
             labels: Vec::new(),
-            by: By::None,
+            by: ModelGrouping::None,
             window: None,
             years: Vec::new(),
             overall: None,
@@ -137,7 +137,7 @@ impl Posters {
     /// # Errors
     /// Returns an error if the file is missing, is not JSON, or has another format or version.
     pub fn read(dir: &Path) -> Result<Self> {
-        let path = dir.join(FILE);
+        let path = dir.join(INDEX_FILE);
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
         let invalid = |message: String| Error::Table { path: path.clone(), line: None, message };
         let posters: Self =
@@ -156,14 +156,14 @@ impl Posters {
     /// # Errors
     /// Returns an error if the file cannot be written.
     pub fn write(&self, dir: &Path) -> Result<()> {
-        let (path, partial) = (dir.join(FILE), dir.join(FILE).with_extension("json.partial"));
-        let text = serde_json::to_string_pretty(self).expect("the set serializes to JSON");
+        let (path, partial) = (dir.join(INDEX_FILE), dir.join(INDEX_FILE).with_extension("json.partial"));
+        let text = serde_json::to_string_pretty(self).expect("the index serializes to JSON");
         std::fs::write(&partial, text + "\n").map_err(Error::io(&partial))?;
         std::fs::rename(&partial, &path).map_err(Error::io(&path))
     }
 }
 
-impl Default for Posters {
+impl Default for PosterIndex {
     fn default() -> Self {
         Self::new()
     }
@@ -190,23 +190,23 @@ mod tests {
     #[test]
     fn written_files_have_the_documented_layout() {
         let directory = tempfile::tempdir().unwrap();
-        let set = Posters {
+        let index = PosterIndex {
             identity: RunIdentity { method: "effnet".into(), task: Task::MultiLabel, ..RunIdentity::default() },
             labels: vec!["Action".into()],
-            by: By::Year,
+            by: ModelGrouping::Year,
             years: vec![YearModel {
                 year: 2004,
                 directory: "2004".into(),
                 thresholds: vec![0.5],
-                clips: Clips { train: 40, val: 5, test: 5 },
+                clips: ClipCounts { train: 40, val: 5, test: 5 },
                 metrics: BTreeMap::from([("map".into(), 0.5)]),
             }],
-            ..Posters::new()
+            ..PosterIndex::new()
         };
-        set.write(directory.path()).unwrap();
-        assert_eq!(Posters::read(directory.path()).unwrap(), set);
+        index.write(directory.path()).unwrap();
+        assert_eq!(PosterIndex::read(directory.path()).unwrap(), index);
         let json: serde_json::Value =
-            serde_json::from_str(&std::fs::read_to_string(directory.path().join(FILE)).unwrap()).unwrap();
+            serde_json::from_str(&std::fs::read_to_string(directory.path().join(INDEX_FILE)).unwrap()).unwrap();
         let expected = serde_json::json!({
             "format": "kinoprobe-posters", "format_version": 1, "task": "multi-label", "method": "effnet", "classifier": "",
             "untrained": false, "weights": "", "model": "", "model_sha256": "", "provider": "", "card": "", "demo": false, "labels": ["Action"], "by": "year", "window": null,
@@ -215,8 +215,8 @@ mod tests {
             "overall": null
         });
         assert_eq!(json, expected);
-        Posters { format_version: 2, ..set }.write(directory.path()).unwrap();
-        let error = Posters::read(directory.path()).unwrap_err().to_string();
+        PosterIndex { format_version: 2, ..index }.write(directory.path()).unwrap();
+        let error = PosterIndex::read(directory.path()).unwrap_err().to_string();
         assert!(error.contains("version 2, not `kinoprobe-posters` version 1"), "{error}");
     }
 }

@@ -12,7 +12,7 @@ use crate::dataset::DatasetSplits;
 use crate::error::Result;
 use crate::evaluate::{Epoch, Predictions};
 use crate::manifest::{Manifest, Split};
-use crate::posters::{Clips, years};
+use crate::posters::{ClipCounts, years};
 use crate::recipe::{Classify, Recipe, RunFiles};
 use crate::report::{self, Evaluation, TrainingRun};
 use crate::store::FeatureStore;
@@ -36,7 +36,7 @@ pub struct RunContext<'a> {
 /// Held-out predictions of a model, in addition to the files of its run.
 pub struct HeldOutPredictions {
     /// Number of labeled clips of each split.
-    pub clips: Clips,
+    pub clips: ClipCounts,
     /// Predictions of the model for val and test, if they have clips.
     pub model: BTreeMap<Split, Predictions>,
     /// Predictions of the constant baseline.

@@ -64,7 +64,7 @@ fn main() -> ExitCode {
                 inputs: RunInputs::default(),
                 table: PredictionTable::read_csv(source, arguments.task)?,
             },
-            (None, Some(model), Some(features), Some(manifest)) if model.join(posters::FILE).is_file() => {
+            (None, Some(model), Some(features), Some(manifest)) if model.join(posters::INDEX_FILE).is_file() => {
                 let manifest = Manifest::load(manifest, arguments.root.as_deref())?;
                 let store = FeatureStore::open(features)?;
                 print!("{}", by_year::evaluate(model, &store, &manifest, &arguments.out)?);

@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
-use super::{FILE, Posters};
+use super::{INDEX_FILE, PosterIndex};
 use crate::classify::SavedModel;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ pub struct Head {
 /// All loaded models of a set.
 pub struct PosterModels {
     /// The contents of posters.json.
-    pub posters: Posters,
+    pub posters: PosterIndex,
     /// One model per year.
     pub years: Vec<Head>,
     /// The model for all posters, if there is one.
@@ -42,11 +42,11 @@ impl PosterModels {
     /// Reads the posters.json of the directory `dir` and the models it lists.
     ///
     /// # Errors
-    /// Returns an error if posters.json cannot be read (see [`Posters::read`]), lists no models or is inconsistent, or if a model
+    /// Returns an error if posters.json cannot be read (see [`PosterIndex::read`]), lists no models or is inconsistent, or if a model
     /// is missing, was fitted to features of another network, or does not match posters.json.
     pub fn load(dir: &Path) -> Result<Self> {
-        let posters = Posters::read(dir)?;
-        let invalid = |message: String| Error::Config { path: dir.join(FILE), message };
+        let posters = PosterIndex::read(dir)?;
+        let invalid = |message: String| Error::Config { path: dir.join(INDEX_FILE), message };
         validate(&posters).map_err(invalid)?;
         let load = |directory: &str, thresholds: &[f32]| Head::load(dir, &posters, directory, thresholds);
         let years =
@@ -95,23 +95,23 @@ impl PosterModels {
 }
 
 impl Head {
-    fn load(dir: &Path, posters: &Posters, directory: &str, thresholds: &[f32]) -> Result<Self> {
+    fn load(dir: &Path, posters: &PosterIndex, directory: &str, thresholds: &[f32]) -> Result<Self> {
         let dir = dir.join(directory);
         let saved = SavedModel::load(&dir)?;
         let invalid = |message: String| Error::Config { path: dir.join("model.safetensors"), message };
         let metadata = &saved.metadata;
         if metadata.identity.model_sha256 != posters.identity.model_sha256 {
             return Err(invalid(format!(
-                "was fitted to features of another network than the one in {FILE}: train it again"
+                "was fitted to features of another network than the one in {INDEX_FILE}: train it again"
             )));
         }
         if metadata.classes.len() != thresholds.len() {
             let (classes, thresholds) = (metadata.classes.len(), thresholds.len());
-            return Err(invalid(format!("has {classes} genres, but {FILE} lists {thresholds} thresholds")));
+            return Err(invalid(format!("has {classes} genres, but {INDEX_FILE} lists {thresholds} thresholds")));
         }
         let label = |class: &String| {
             let index = posters.labels.iter().position(|label| label == class);
-            index.ok_or_else(|| invalid(format!("has the genre {class:?}, which {FILE} does not list")))
+            index.ok_or_else(|| invalid(format!("has the genre {class:?}, which {INDEX_FILE} does not list")))
         };
         let labels = metadata.classes.iter().map(label).collect::<Result<Vec<_>>>()?;
         Ok(Self { labels, thresholds: thresholds.to_vec(), saved })
@@ -123,7 +123,7 @@ impl Head {
 }
 
 /// Checks the consistency of posters.json.
-fn validate(posters: &Posters) -> Result<(), String> {
+fn validate(posters: &PosterIndex) -> Result<(), String> {
     if posters.labels.is_empty() {
         return Err("labels: the list is empty".into());
     }
@@ -171,11 +171,11 @@ mod tests {
         })
     }
 
-    fn read(value: &Value) -> Result<Posters> {
+    fn read(value: &Value) -> Result<PosterIndex> {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(FILE), value.to_string()).unwrap();
-        Posters::read(dir.path()).and_then(|posters| {
-            let invalid = |message: String| Error::Config { path: dir.path().join(FILE), message };
+        std::fs::write(dir.path().join(INDEX_FILE), value.to_string()).unwrap();
+        PosterIndex::read(dir.path()).and_then(|posters| {
+            let invalid = |message: String| Error::Config { path: dir.path().join(INDEX_FILE), message };
             validate(&posters).map_err(invalid).map(|()| posters)
         })
     }
@@ -201,9 +201,9 @@ mod tests {
             let mut changed = valid_file();
             *changed.pointer_mut(pointer).unwrap() = value;
             let error = read(&changed).unwrap_err().to_string();
-            assert!(error.contains(expected) && error.contains(FILE), "{pointer}: {error}");
+            assert!(error.contains(expected) && error.contains(INDEX_FILE), "{pointer}: {error}");
         }
-        let error = Posters::read(Path::new("/nowhere")).unwrap_err().to_string();
+        let error = PosterIndex::read(Path::new("/nowhere")).unwrap_err().to_string();
         assert!(error.contains("posters.json"), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
-use super::{Clips, MinClips};
+use super::{ClipCounts, MinClips};
 use crate::dataset::DatasetSplits;
 use crate::manifest::{Manifest, Split};
 
@@ -32,8 +32,8 @@ pub fn training_years(year: i32, window: Option<i32>) -> RangeInclusive<i32> {
 }
 
 /// Counts the labeled clips of each split.
-pub fn count_clips(data: &DatasetSplits) -> Clips {
-    Clips { train: data.train.len(), val: data.val.len(), test: data.test.len() }
+pub fn count_clips(data: &DatasetSplits) -> ClipCounts {
+    ClipCounts { train: data.train.len(), val: data.val.len(), test: data.test.len() }
 }
 
 /// Selects the clips of each year of the manifest: training clips of the [`training_years`], validation and test clips of the
@@ -48,7 +48,7 @@ pub fn plan(data: &DatasetSplits, manifest: &Manifest, window: Option<i32>, min_
             (Some(Split::Train), Some(clip_year)) => training_years.contains(clip_year),
             (_, clip_year) => clip_year == Some(&year),
         });
-        let Clips { train, val, test } = count_clips(&part);
+        let ClipCounts { train, val, test } = count_clips(&part);
         let shortages: Vec<String> =
             [("training", train, min_clips.train), ("validation", val, min_clips.val), ("test", test, min_clips.test)]
                 .into_iter()
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(alone.skipped, ["skipping 2003: 0 test clips, the minimum is 1"]);
         assert_eq!(alone.years[1].1.train.ids, ["2001-0", "2001-1"]);
         let decades = plan(&data, &manifest, Some(10), MIN_CLIPS);
-        assert_eq!(count_clips(&decades.years[2].1), Clips { train: 8, val: 1, test: 1 });
+        assert_eq!(count_clips(&decades.years[2].1), ClipCounts { train: 8, val: 1, test: 1 });
         assert_eq!(decades.years[2].1.test.ids, ["2002-3"]);
         assert_eq!(plan(&data, &manifest, Some(10), MinClips { train: 9, ..MIN_CLIPS }).years.len(), 0);
     }

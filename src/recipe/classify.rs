@@ -9,7 +9,7 @@ use crate::classify::{
 };
 use crate::dataset::Task;
 use crate::manifest::imbalance::Resample;
-use crate::posters::{By, MinClips};
+use crate::posters::{MinClips, ModelGrouping};
 use crate::store::Pooling;
 
 macro_rules! define_table {
@@ -43,7 +43,7 @@ macro_rules! define_table {
             /// [default: a single run].
             #[serde(skip_serializing_if = "Option::is_none")]
             #[arg(long)]
-            pub by: Option<By>,
+            pub by: Option<ModelGrouping>,
             /// With --by year: number of years that the training clips of a model span; 10 selects the years y − 5 to y + 4
             /// [default: the year alone].
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,7 +151,7 @@ impl Classify {
         self.schedule.validate()?;
         positive("classify.seeds", self.seeds as usize)?;
         positive("classify.window", self.window.unwrap_or(1).max(0) as usize)?;
-        if self.window.is_some() && self.by != Some(By::Year) {
+        if self.window.is_some() && self.by != Some(ModelGrouping::Year) {
             return Err("classify.window applies to classify.by = \"year\" only".into());
         }
         if self.min_clips.train < 2 {

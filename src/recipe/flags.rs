@@ -8,7 +8,7 @@ use crate::classify::{ClassifierKind, LossSettings, OptimizerSettings, ScheduleS
 use crate::extract::Extractor;
 use crate::media::Sampling;
 use crate::models::Precision;
-use crate::posters::By;
+use crate::posters::ModelGrouping;
 use crate::store::Pooling;
 
 const HEADING: &str = "Recipe overrides";
@@ -93,7 +93,7 @@ fn set<T: Clone>(name: &str, value: &Option<T>, target: Option<&mut T>) -> Resul
     }
 }
 
-/// Flags of kinoprobe-classify for values of `[classify]`. They derive from the settings of the recipe and of the registered
+/// Flags of kinoprobe-classify for values of `[classify]`, derived from the settings of the recipe and of the registered
 /// classifiers.
 #[derive(Debug, Clone, Default)]
 pub struct ClassifyFlags {
@@ -216,7 +216,7 @@ impl ClassifyFlags {
             update().map_err(|error| error.to_string())?;
             let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
             check_support(classify, &given)?;
-            if classify.by != Some(By::Year) && !given("window") {
+            if classify.by != Some(ModelGrouping::Year) && !given("window") {
                 classify.window = None;
             }
         }
@@ -259,7 +259,7 @@ fn check_support(classify: &Classify, given: &dyn Fn(&str) -> bool) -> Result<()
         return Err(match classify.pooling {
             Pooling::None => format!(
                 "--pooling none yields sequences, but classifier {} needs one vector per clip; use mean or max, or a \
-                 classifier of sequences: {kinds}",
+                 sequence classifier: {kinds}",
                 kind.name()
             ),
             _ => format!(

@@ -14,7 +14,7 @@ use super::{Figure, html, write as write_text, write_records};
 use crate::error::{Error, Result};
 use crate::evaluate::SplitMetrics;
 use crate::manifest::imbalance::Resampled;
-use crate::posters::{Clips, METRICS, Posters};
+use crate::posters::{ClipCounts, METRICS, PosterIndex};
 
 /// Banner of reports on models trained with generated posters.
 const DEMO: &str = "DEMO: these models are trained on generated posters. The results do not apply to real posters.";
@@ -32,7 +32,7 @@ pub struct ModelRow {
     /// Directory of its run relative to the report, if it has one.
     pub directory: Option<String>,
     /// Number of labeled clips of each split.
-    pub clips: Clips,
+    pub clips: ClipCounts,
     /// Metrics of the model.
     pub model: SplitMetrics,
     /// Metrics of the constant baseline on the same clips.
@@ -58,7 +58,7 @@ pub struct PosterExample {
 #[derive(Debug, Clone)]
 pub struct PosterReport<'a> {
     /// The models.
-    pub posters: &'a Posters,
+    pub posters: &'a PosterIndex,
     /// Evaluated split: `test`, or `val` if there are no test clips.
     pub part: &'a str,
     /// Results of each model, the years first.
@@ -135,7 +135,7 @@ fn results(report: &PosterReport<'_>, keys: &[&str]) -> Table {
         .rows
         .iter()
         .map(|row| {
-            let Clips { train, val, test } = row.clips;
+            let ClipCounts { train, val, test } = row.clips;
             let mut cells = vec![row.name.clone()];
             cells.extend([train, val, test].map(|clips| clips.to_string()));
             cells.extend(
@@ -293,7 +293,7 @@ fn records(report: &PosterReport<'_>) -> Vec<Vec<String>> {
         measured.and_then(|measured| measured.value(key)).map(|value| value.to_string()).unwrap_or_default()
     };
     let rows = report.rows.iter().map(|row| {
-        let Clips { train, val, test } = row.clips;
+        let ClipCounts { train, val, test } = row.clips;
         let counts = [train, val, test].map(|clips| clips.to_string());
         let metrics = METRICS.iter().flat_map(|key| {
             [text(Some(&row.model), key), text(row.constant.as_ref(), key), text(row.all.as_ref(), key)]

@@ -12,7 +12,7 @@ use crate::extract::Extractor;
 use crate::manifest::imbalance::Resampled;
 use crate::manifest::{Manifest, Split};
 use crate::posters::years::{self, YearPlan};
-use crate::posters::{self, By, Clips, OverallModel, Posters, YearModel};
+use crate::posters::{self, ClipCounts, ModelGrouping, OverallModel, PosterIndex, YearModel};
 use crate::recipe::Classify;
 use crate::report;
 use crate::report::compare::{Part, duplicates};
@@ -33,7 +33,7 @@ pub fn train(
     context: &RunContext<'_>,
     data: &DatasetSplits,
     manifest: &Manifest,
-    by: By,
+    by: ModelGrouping,
     resampled: Option<Resampled>,
 ) -> Result<String> {
     let Classify { window, min_clips, .. } = context.recipe.classify;
@@ -42,11 +42,11 @@ pub fn train(
         return Err(Error::Data("models by year are multi-label: pass --task multi-label".into()));
     }
     let plan = match by {
-        By::Year => years::plan(data, manifest, window, min_clips),
-        By::None => YearPlan::default(),
+        ModelGrouping::Year => years::plan(data, manifest, window, min_clips),
+        ModelGrouping::None => YearPlan::default(),
     };
     plan.skipped.iter().for_each(|skipped| (context.on_message)(skipped));
-    if by == By::Year && plan.years.is_empty() {
+    if by == ModelGrouping::Year && plan.years.is_empty() {
         let reason = match plan.skipped.first() {
             Some(first) => format!("no year has enough clips ({first}); lower classify.min_clips in the recipe"),
             None => "no clip has a year; add a column `year` to the manifest".into(),
@@ -95,10 +95,10 @@ pub fn train(
 }
 
 /// Describes the models before training.
-fn describe(context: &RunContext<'_>, data: &DatasetSplits, manifest: &Manifest, by: By) -> Posters {
+fn describe(context: &RunContext<'_>, data: &DatasetSplits, manifest: &Manifest, by: ModelGrouping) -> PosterIndex {
     let recipe = context.recipe;
     let identity = RunIdentity::new(data.task, recipe.classify.classifier.name(), context.store.provenance());
-    Posters {
+    PosterIndex {
         identity: RunIdentity { method: recipe.method.clone(), ..identity },
         card: match &recipe.extractor {
             Extractor::Network { card, .. } => card.clone(),
@@ -108,7 +108,7 @@ fn describe(context: &RunContext<'_>, data: &DatasetSplits, manifest: &Manifest,
         labels: data.train.classes.clone(),
         by,
         window: recipe.classify.window,
-        ..Posters::new()
+        ..PosterIndex::new()
     }
 }
 
@@ -125,7 +125,7 @@ fn model_rows(
     split: Split,
 ) -> Vec<ModelRow> {
     let mut rows = Vec::new();
-    let mut combined: Option<(Predictions, Option<Predictions>, Clips)> = None;
+    let mut combined: Option<(Predictions, Option<Predictions>, ClipCounts)> = None;
     let by_overall_model = |ids: &[String]| Some(compute_metrics(&select_ids(overall?.model.get(&split)?, ids)));
     for (year, held_out) in years {
         let Some(model) = held_out.model.get(&split) else { continue };
@@ -145,7 +145,7 @@ fn model_rows(
                 models.concat(model.clone()),
                 constants.zip(constant).map(|(constants, constant)| constants.concat(constant.clone())),
                 // Training clips are not summed, since windows overlap.
-                Clips { train: 0, val: sum.val + clips.val, test: sum.test + clips.test },
+                ClipCounts { train: 0, val: sum.val + clips.val, test: sum.test + clips.test },
             ),
         });
     }
@@ -154,7 +154,7 @@ fn model_rows(
             year: None,
             name: "models of the years".into(),
             directory: None,
-            clips: Clips { train: overall.map_or(0, |overall| overall.clips.train), ..clips },
+            clips: ClipCounts { train: overall.map_or(0, |overall| overall.clips.train), ..clips },
             all: by_overall_model(&model.ids),
             model: compute_metrics(&model),
             constant: constant.as_ref().map(compute_metrics),
@@ -183,7 +183,7 @@ fn select_ids(predictions: &Predictions, ids: &[String]) -> Predictions {
 /// Returns the scores of an example poster of `split` by every model: the first of those with most labels, preferably of a
 /// year with a model.
 fn example(
-    models: &Posters,
+    models: &PosterIndex,
     out: &Path,
     data: &DatasetSplits,
     manifest: &Manifest,
@@ -221,7 +221,7 @@ fn example(
 /// Returns an error if `dir` is incomplete, no clip has features, the models cannot read the features, or a file cannot be
 /// written.
 pub fn evaluate(dir: &Path, store: &FeatureStore, manifest: &Manifest, out: &Path) -> Result<String> {
-    let models = Posters::read(dir)?;
+    let models = PosterIndex::read(dir)?;
     let year_of = years::years_by_id(manifest);
     let of_years = models.years.iter().map(|model| (Some(model.year), &model.directory));
     let of_overall = models.overall.iter().map(|model| (None, &model.directory));
@@ -262,7 +262,7 @@ pub fn evaluate(dir: &Path, store: &FeatureStore, manifest: &Manifest, out: &Pat
     };
     let mut warnings = [manifest.warnings.clone(), joined.map(|data| data.warnings).unwrap_or_default()].concat();
     let without_model = year_of.values().filter(|&&year| !models.years.iter().any(|model| model.year == year)).count();
-    if without_model > 0 && models.by == By::Year {
+    if without_model > 0 && models.by == ModelGrouping::Year {
         warnings.push(format!(
             "{without_model} clips belong to years without a model: only the model of all years is evaluated on them"
         ));

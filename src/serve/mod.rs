@@ -175,7 +175,7 @@ impl ServedModels {
     /// Returns an error if the models, the card or the weights are not available or do not fit each other.
     fn load(options: &Options, progress: &dyn ProgressSink) -> Result<Self> {
         let models = PosterModels::load(&options.models)?;
-        let config_error = |message| Error::Config { path: options.models.join(posters::FILE), message };
+        let config_error = |message| Error::Config { path: options.models.join(posters::INDEX_FILE), message };
         let posters = &models.posters;
         let card = Card::load(&options.cards, &posters.card)?;
         if card.input.layout != InputLayout::Frames {

@@ -3,7 +3,7 @@
 
 import { predictionForImage } from './prediction.js';
 
-/** What happens to the files, as shown on the page. */
+/** The privacy notice of the page. */
 export const privacy = 'Files never leave this device: the models run in your browser.';
 
 /** Content of `models.json`. */
