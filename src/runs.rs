@@ -88,7 +88,7 @@ impl RunContext<'_> {
 /// Predicts all clips of `data` with a saved model. `source` is the directory of the model.
 ///
 /// # Errors
-/// Returns an error as [`SavedModel::predict`] does.
+/// Returns the error of [`SavedModel::predict`].
 pub fn evaluation(
     saved: &SavedModel,
     source: &Path,

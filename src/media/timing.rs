@@ -7,7 +7,7 @@ use super::sampler::Timeline;
 /// Tolerance at the ends of a time range, in frames, so that a start of 0.04 s is frame 1 at 25 frames per second.
 const RANGE_TOLERANCE: f64 = 1e-3;
 
-/// Frame rates of containers that are used.
+/// Range of accepted frame rates of containers; others are ignored.
 const PLAUSIBLE_FPS: Range<f64> = 0.01..1000.0;
 
 /// Computes the timeline of a file from the timestamp of each frame, in seconds, and the frame rate of the container.

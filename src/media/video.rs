@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// Seconds of decoding after the end of a clip, to include frames that are out of order.
 const DECODE_AFTER_END: f64 = 1.0;
 
-/// Frame counts of containers that are used for the first plan.
+/// Range of accepted frame counts of containers; others are ignored in the first plan.
 const PLAUSIBLE_FRAME_COUNTS: Range<f64> = 1.0..1e9;
 
 /// Lower bound for the frame rate of a container.

@@ -80,7 +80,7 @@ impl Duplicates {
 /// split; unlabeled clips are not part of a split.
 ///
 /// # Errors
-/// Returns an error as [`find`] does.
+/// Returns an error if the store cannot be read.
 pub fn of_run(store: &FeatureStore, run: &ComparedRun) -> Result<Vec<Duplicates>> {
     let mut part_of: HashMap<&str, Part> = HashMap::new();
     for (&part, predictions) in run.parts.iter().filter(|(part, _)| matches!(part, Part::Val | Part::Test)) {

@@ -232,7 +232,7 @@ pub fn load(directory: &Path) -> Result<ComparedRun> {
 /// Reads the directories of runs and makes their names unique.
 ///
 /// # Errors
-/// Returns an error as [`load`] does, or if the runs have different tasks.
+/// Returns an error if a directory is not that of a run, a file in it is invalid, or the runs have different tasks.
 pub fn load_all(directories: &[PathBuf]) -> Result<Vec<ComparedRun>> {
     let mut runs = directories.iter().map(|directory| load(directory)).collect::<Result<Vec<_>>>()?;
     make_names_unique(&mut runs);
@@ -279,16 +279,16 @@ fn unlabeled_ids(path: &Path) -> Result<HashSet<String>> {
 
 /// Makes names unique: appends the name of the directory to a repeated name, then a number if it still repeats.
 pub fn make_names_unique(runs: &mut [ComparedRun]) {
-    let mut taken: HashSet<String> = HashSet::new();
+    let mut used_names: HashSet<String> = HashSet::new();
     for run in runs {
-        if taken.contains(&run.name)
+        if used_names.contains(&run.name)
             && let Some(directory) = run.directory.as_ref().and_then(|directory| directory.file_name())
         {
             run.name = format!("{} ({})", run.name, directory.to_string_lossy());
         }
         let name = run.name.clone();
         let mut number = 2;
-        while !taken.insert(run.name.clone()) {
+        while !used_names.insert(run.name.clone()) {
             run.name = format!("{name} #{number}");
             number += 1;
         }

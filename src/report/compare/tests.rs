@@ -93,7 +93,7 @@ fn different_labels_are_rejected_with_names_of_runs() {
     let first = compared("x", Part::Test, scored(&["1"], &[0], array![[1.0, 0.0]], &["a", "b"]));
     let second = compared("y", Part::Test, scored(&["1"], &[1], array![[1.0, 0.0]], &["a", "b"]));
     let error = compare(&[first, second], &[]).unwrap_err().to_string();
-    assert!(error.contains("x and y, test: clip `1` is `a` in one run and `b` in another"), "{error}");
+    assert!(error.contains("x and y, test: clip `1` has the label `a` in one run and `b` in another"), "{error}");
     assert!(compare(&[], &[]).is_err());
 }
 
