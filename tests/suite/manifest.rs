@@ -100,7 +100,7 @@ fn id_lists_are_read() {
     let directory = directory(&["videos/1.mp4", "videos/2.avi", "videos/3.mp4"]);
     write(&directory, "train.csv", "Id,Category\n1,7\n2,0\n");
     write(&directory, "test.csv", "Id\n3\n");
-    assert_success(&inspect(&directory, &["train.csv"]), &["train.csv: 2 clips", "classes: 2, of 1 to 1 clips"]);
+    assert_success(&inspect(&directory, &["train.csv"]), &["train.csv: 2 clips", "classes: 2, with 1 to 1 clips"]);
     assert_success(&inspect(&directory, &["."]), &[".: 3 clips", "1 clip without a label: predicted, not evaluated"]);
     write(&directory, "train.csv", "Id,Category\n1,7\n9,0\n");
     let output = inspect(&directory, &["train.csv"]);
