@@ -267,7 +267,7 @@ lint: setup
 	cargo clippy --release --all-targets -- -D warnings
 	cargo clippy --release --all-targets --no-default-features -- -D warnings
 	# The code for processors without AMX.
-	cargo clippy --release --lib -- -D warnings --cfg no_tiles
+	cargo clippy --release --lib -- -D warnings --cfg no_amx
 
 clean:
 	rm -rf target demo

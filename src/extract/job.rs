@@ -12,7 +12,7 @@ use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest};
 use crate::media::{self, FrameSink, ItemSink, Sampling, Shots, Wanted};
-use crate::models::runtime::{Device, Network, Settings};
+use crate::models::runtime::{Device, Session, SessionOptions};
 use crate::models::{self, Card, Precision, PreparedModel, WeightsChoice};
 use crate::progress::{Event, ProgressSink, Unit};
 use crate::store::{Journal, Payload, Provenance, RowSource, Values};
@@ -282,7 +282,7 @@ fn extract(
             Ok((counts, journal))
         }
         FeatureSource::Network { card, model, batch, precision } => {
-            let settings = Settings {
+            let session_options = SessionOptions {
                 item: card.input.shape(1)[1..].to_vec(),
                 dim: card.output.dim,
                 batch: *batch,
@@ -290,7 +290,7 @@ fn extract(
                 output: Some(card.output.name.clone()),
                 precision: *precision,
             };
-            let network = Network::load(&model.onnx, options.device, settings)?;
+            let network = Session::load(&model.onnx, options.device, session_options)?;
             provenance.provider = network.provider.clone();
             // On the CPU, the network takes most of the time and all cores.
             let workers = options.workers.unwrap_or(if network.on_cpu() { cores.div_ceil(4) } else { cores }).max(1);

@@ -15,7 +15,7 @@ use super::ordered::ordered;
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest};
-use crate::models::runtime::Network;
+use crate::models::runtime::Session;
 use crate::progress::{Event, ProgressSink};
 use crate::store::{ClipRows, Failure, Journal, RowSource, Values};
 
@@ -111,15 +111,15 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// Returns an error if the network fails, the journal cannot be written or the run is cancelled. Clips that fail
     /// are recorded.
-    pub fn extract_embeddings(self, workers: Vec<DecodeFn<'_, Vec<f32>>>, network: Network) -> Result<Counts> {
+    pub fn extract_embeddings(self, workers: Vec<DecodeFn<'_, Vec<f32>>>, network: Session) -> Result<Counts> {
         let Self { manifest, pending, cancel, .. } = self;
         let mut writer = JournalWriter::new(self);
-        let (input_len, dim) = (network.settings.input_len(), network.settings.dim);
+        let (input_len, dim) = (network.options.input_len(), network.options.dim);
         std::thread::scope(|scope| {
             let ahead = 2 * workers.len();
             let workers = workers.into_iter().map(|decode| worker(manifest, decode)).collect();
             let results = ordered(scope, until_cancelled(pending, cancel), workers, ahead);
-            let batch_size = network.settings.batch;
+            let batch_size = network.options.batch;
             let batches = Batches { results, input_len, batch_size, remainder: None, exhausted: false };
             let ahead = 2 * network.lanes.len();
             let lanes = network.lanes.into_iter().map(|mut lane| {

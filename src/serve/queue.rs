@@ -17,7 +17,7 @@ use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::error::{Error, Result};
-use crate::models::runtime::{Lane, Network};
+use crate::models::runtime::{Lane, Session};
 
 /// Computes one result per image from the embeddings (N, D) of a batch.
 pub type Postprocess<T> = dyn Fn(ArrayView2<'_, f32>) -> Result<Vec<T>> + Send + Sync;
@@ -79,8 +79,8 @@ impl<T: Send + 'static> InferenceQueue<T> {
     /// size `batch_size`, if batches are faster on its device. `slots` is the maximum number of images in flight;
     /// `max_delay` is how long an image waits for a batch to fill up.
     pub fn start(
-        single: Network,
-        batched: Option<Network>,
+        single: Session,
+        batched: Option<Session>,
         batch_size: usize,
         slots: usize,
         max_delay: Duration,
@@ -103,7 +103,7 @@ impl<T: Send + 'static> InferenceQueue<T> {
                     observer.batch_started(batch.len());
                     // A lane may use the threads of the other lanes only if those have nothing to do.
                     let is_alone = pending.load(Ordering::Relaxed) == 0 && receiver.is_empty();
-                    runner.single.share(batch.len() == 1 && is_alone);
+                    runner.single.borrow_idle_threads(batch.len() == 1 && is_alone);
                     run_batch(batch, &mut runner, postprocess.as_ref());
                 }
             });
@@ -225,7 +225,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::models::runtime::Settings;
+    use crate::models::runtime::SessionOptions;
 
     /// Reports the batch size of each run, then blocks until the test releases it.
     struct BlockingLane {
@@ -268,14 +268,14 @@ mod tests {
     fn fixture(slots: usize, max_delay: Duration) -> Fixture {
         let (started_sender, started) = unbounded();
         let (release, release_receiver) = unbounded();
-        let network = |batch| Network {
+        let network = |batch| Session {
             provider: "test".into(),
             lanes: vec![Box::new(BlockingLane {
                 batch,
                 started: started_sender.clone(),
                 release: release_receiver.clone(),
             })],
-            settings: Settings {
+            options: SessionOptions {
                 item: vec![1],
                 dim: 1,
                 batch,

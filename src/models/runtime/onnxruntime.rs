@@ -1,4 +1,4 @@
-//! Networks on ONNX Runtime: CPU, CUDA, TensorRT.
+//! ONNX Runtime backend: CPU, CUDA, TensorRT.
 
 use std::fmt;
 use std::path::Path;
@@ -11,48 +11,56 @@ use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use ort::value::{TensorRef, ValueType};
 
-use super::{Device, Lane, Settings, admits, embeddings, ffi, is_embedding, required_library};
+use super::device::Device;
+use super::lane::{Lane, SessionOptions, embeddings, is_embedding, shape_matches};
+use super::{ffi, library};
 use crate::error::{Error, Result};
 
-/// `ort` holds that running one session from several threads is unsound: one lane, which uses all threads.
+/// The only lane of a session; it uses all threads. `ort` considers concurrent runs of one session unsound.
 struct SessionLane {
     session: Session,
+    /// Index of the output.
     output: usize,
-    settings: Settings,
+    options: SessionOptions,
 }
 
 impl Lane for SessionLane {
     fn run(&mut self, items: &[f32]) -> Result<Array2<f32>> {
-        let failed = |e: ort::Error| Error::Runtime(format!("the network failed: {e}"));
-        let input = TensorRef::from_array_view((self.settings.input_shape(), items)).map_err(failed)?;
+        let failed = |e: ort::Error| Error::Runtime(format!("inference failed: {e}"));
+        let input = TensorRef::from_array_view((self.options.input_shape(), items)).map_err(failed)?;
         let outputs = self.session.run(ort::inputs![input]).map_err(failed)?;
         let (_, values) = outputs[self.output].try_extract_tensor::<f32>().map_err(failed)?;
-        embeddings(values, &self.settings)
+        embeddings(values, &self.options)
     }
 }
 
-pub(super) fn load(onnx: &Path, device: Device, settings: &Settings) -> Result<(String, Vec<Box<dyn Lane>>)> {
+/// Loads a network; returns the names of its execution providers and its lane.
+///
+/// # Errors
+/// Returns an error if the library is missing, the device cannot be used, or the network does not match `options`.
+pub(super) fn load(onnx: &Path, device: Device, options: &SessionOptions) -> Result<(String, Vec<Box<dyn Lane>>)> {
     let environment = environment(device)?;
     let failed = |what: &str, error: &dyn fmt::Display| Error::Runtime(format!("device {device} {what}: {error}"));
     let builder = Session::builder(environment).map_err(|e| failed("cannot be used", &e))?;
-    let mut builder = configure(builder, device, settings).map_err(|e| failed("cannot be used", &e))?;
+    let mut builder = configure(builder, device, options).map_err(|e| failed("cannot be used", &e))?;
     let session = builder.commit_from_file(onnx).map_err(|e| failed(&format!("cannot load {}", onnx.display()), &e))?;
-    let ran = ffi::assigned_providers(&session).map_err(|e| failed("does not say what it runs", &e))?;
-    let names: Vec<String> = ran.iter().map(|name| name.trim_end_matches("ExecutionProvider").to_lowercase()).collect();
+    let providers = ffi::assigned_providers(&session).map_err(|e| failed("does not report its providers", &e))?;
+    let names: Vec<String> =
+        providers.iter().map(|name| name.trim_end_matches("ExecutionProvider").to_lowercase()).collect();
     if !names.contains(&device.to_string()) {
-        return Err(failed("was asked for, but the network would run on", &names.join("+")));
+        return Err(failed("was requested, but the network would run on", &names.join("+")));
     }
-    let output = check_shapes(&session, onnx, settings)?;
-    Ok((names.join("+"), vec![Box::new(SessionLane { session, output, settings: settings.clone() })]))
+    let output = check_shapes(&session, onnx, options)?;
+    Ok((names.join("+"), vec![Box::new(SessionLane { session, output, options: options.clone() })]))
 }
 
-fn configure(builder: SessionBuilder, device: Device, settings: &Settings) -> ort::Result<SessionBuilder> {
+fn configure(builder: SessionBuilder, device: Device, options: &SessionOptions) -> ort::Result<SessionBuilder> {
     let builder = builder
         .with_config_entry("session.record_ep_graph_assignment_info", "1")?
-        // Every run has the same shape, so that providers may plan for it.
-        .with_dimension_override("batch", settings.batch as i64)?
-        .with_intra_threads(settings.threads)?
-        // Threads that spin while they wait take cores from the decoders.
+        // A fixed batch size lets providers plan memory.
+        .with_dimension_override("batch", options.batch as i64)?
+        .with_intra_threads(options.threads)?
+        // Spinning threads would compete with the decoders for cores.
         .with_intra_op_spinning(false)?;
     Ok(match device {
         Device::Cuda => builder.with_execution_providers([CUDA::default().build().error_on_failure()])?,
@@ -64,55 +72,57 @@ fn configure(builder: SessionBuilder, device: Device, settings: &Settings) -> or
     })
 }
 
-/// Compares input and output with the card; returns the output's index.
-fn check_shapes(session: &Session, onnx: &Path, settings: &Settings) -> Result<usize> {
-    let wrong = |message: String| Error::Weights { path: onnx.to_path_buf(), message };
+/// Checks input and output against the card; returns the index of the output.
+fn check_shapes(session: &Session, onnx: &Path, options: &SessionOptions) -> Result<usize> {
+    let mismatch = |message: String| Error::Weights { path: onnx.to_path_buf(), message };
     let [input] = session.inputs() else {
-        return Err(wrong(format!("a network needs exactly one input, this one has {}", session.inputs().len())));
+        return Err(mismatch(format!("expected exactly one input, found {}", session.inputs().len())));
     };
     match input.dtype() {
-        ValueType::Tensor { shape, .. } if admits(shape, &settings.input_shape()) => {}
+        ValueType::Tensor { shape, .. } if shape_matches(shape, &options.input_shape()) => {}
         other => {
-            let wanted = settings.input_shape();
-            return Err(wrong(format!("its input `{}` is {other}, the card states f32 {wanted:?}", input.name())));
+            let (name, expected) = (input.name(), options.input_shape());
+            return Err(mismatch(format!("input `{name}` is {other}, but the card declares f32 {expected:?}")));
         }
     }
     let outputs = session.outputs();
-    let index = match &settings.output {
+    let index = match &options.output {
         None if outputs.len() == 1 => 0,
         None => {
             let names: Vec<_> = outputs.iter().map(|output| output.name()).collect();
-            return Err(wrong(format!(
-                "it has several outputs, {}: name one in its card, [output] name",
+            return Err(mismatch(format!(
+                "it has {} outputs ({}): name one in its card, [output] name",
+                names.len(),
                 names.join(", ")
             )));
         }
         Some(name) => (outputs.iter().position(|output| output.name() == name))
-            .ok_or_else(|| wrong(format!("it has no output `{name}`")))?,
+            .ok_or_else(|| mismatch(format!("it has no output `{name}`")))?,
     };
     match outputs[index].dtype() {
-        ValueType::Tensor { shape, .. } if is_embedding(shape, settings.dim) => Ok(index),
+        ValueType::Tensor { shape, .. } if is_embedding(shape, options.dim) => Ok(index),
         other => {
             let name = outputs[index].name();
-            Err(wrong(format!("its output `{name}` is {other}, the card states f32 [batch, {}]", settings.dim)))
+            let dim = options.dim;
+            Err(mismatch(format!("output `{name}` is {other}, but the card declares f32 [batch, {dim}]")))
         }
     }
 }
 
-/// The process's one environment. The first call decides which library is loaded.
+/// Returns the environment of the process. The first call decides which library is loaded.
 fn environment(device: Device) -> Result<&'static Environment> {
     static ENVIRONMENT: OnceLock<Result<Environment, String>> = OnceLock::new();
     let path = match device {
         Device::Cuda | Device::TensorRt => {
-            required_library("onnxruntime-gpu", "libonnxruntime.so", "run `make setup DEVICE=cuda`")?
+            library::require("onnxruntime-gpu", "libonnxruntime.so", "run `make setup DEVICE=cuda`")?
         }
-        _ => required_library("onnxruntime", "libonnxruntime.so", "run `make setup`")?,
+        _ => library::require("onnxruntime", "libonnxruntime.so", "run `make setup`")?,
     };
-    let made = ENVIRONMENT.get_or_init(|| {
+    let result = ENVIRONMENT.get_or_init(|| {
         let builder = ort::init_from(&path).map_err(|e| format!("{} cannot be loaded: {e}", path.display()))?;
         let environment = builder.with_name("kinoprobe").with_telemetry(false).build().map_err(|e| e.to_string())?;
         environment.set_log_level(ort::logging::LogLevel::Error);
         Ok(environment)
     });
-    made.as_ref().map_err(|message| Error::Runtime(message.clone()))
+    result.as_ref().map_err(|message| Error::Runtime(message.clone()))
 }

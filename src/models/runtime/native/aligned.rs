@@ -1,56 +1,55 @@
-//! Buffers whose every 64 bytes lie in one line of the cache: a vector or a row of a tile that lies in two takes twice the
-//! time to read.
+//! Buffers aligned to cache lines: loading a vector or a tile row that straddles two lines takes twice as long.
 
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 use bytemuck::{Pod, Zeroable};
 
-/// Bytes of a line.
-pub(super) const LINE: usize = 64;
+/// Size of a cache line in bytes.
+const LINE_BYTES: usize = 64;
 
-/// A line of the cache.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
-struct Line([u8; LINE]);
+struct CacheLine([u8; LINE_BYTES]);
 
-/// Numbers from the beginning of a line on, filled up to whole lines.
+/// A growable buffer that starts at a cache line; its length is rounded up to whole cache lines.
 #[derive(Debug)]
-pub(super) struct Aligned<T = f32> {
-    lines: Vec<Line>,
-    of: std::marker::PhantomData<T>,
+pub(super) struct AlignedBuffer<T = f32> {
+    lines: Vec<CacheLine>,
+    element: PhantomData<T>,
 }
 
-impl<T> Default for Aligned<T> {
+impl<T> Default for AlignedBuffer<T> {
     fn default() -> Self {
-        Self { lines: Vec::new(), of: std::marker::PhantomData }
+        Self { lines: Vec::new(), element: PhantomData }
     }
 }
 
-impl<T: Pod> Aligned<T> {
-    /// Zeros.
-    pub fn zeros(length: usize) -> Self {
-        let mut values = Self::default();
-        values.at_least(length);
-        values
+impl<T: Pod> AlignedBuffer<T> {
+    /// Creates a buffer of at least `len` zeros.
+    pub fn zeros(len: usize) -> Self {
+        let mut buffer = Self::default();
+        buffer.grow_to(len);
+        buffer
     }
 
-    /// Grows to hold as many, with zeros.
-    pub fn at_least(&mut self, length: usize) {
-        let lines = (length * size_of::<T>()).div_ceil(LINE);
+    /// Grows to at least `len` elements; new elements are zero. Never shrinks.
+    pub fn grow_to(&mut self, len: usize) {
+        let lines = (len * size_of::<T>()).div_ceil(LINE_BYTES);
         if self.lines.len() < lines {
-            self.lines.resize(lines, Line([0; LINE]));
+            self.lines.resize(lines, CacheLine([0; LINE_BYTES]));
         }
     }
 }
 
-impl<T: Pod> Deref for Aligned<T> {
+impl<T: Pod> Deref for AlignedBuffer<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
         bytemuck::cast_slice(&self.lines)
     }
 }
 
-impl<T: Pod> DerefMut for Aligned<T> {
+impl<T: Pod> DerefMut for AlignedBuffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         bytemuck::cast_slice_mut(&mut self.lines)
     }

@@ -1,214 +1,198 @@
-//! Convolutions: the direct ways, and which way suits.
-
-use std::ops::Range;
+//! Convolutions: choice of the algorithm, fusion of consecutive layers, and im2col.
 
 use ndarray::ArrayView3;
 
-use super::layers::{Activation, Shape, filled};
-use super::separable::{Pointwise, Separable};
-use super::team::Team;
-use super::tiles;
-use super::weights::{Packed, Unit};
-use super::winograd::{End, Factorized, Spatial, Temporal};
+use super::activation::Activation;
+use super::amx;
+use super::inverted_bottleneck::{Expansion, InvertedBottleneck};
+use super::isa::Isa;
+use super::kernel::Epilogue;
+use super::packed::PackedWeights;
+use super::shape::{ConvGeometry, TensorShape, padded_channels};
+use super::thread_pool::Workers;
+use super::winograd::{FactorizedWinograd, SpatialWinograd, TemporalWinograd};
 
-/// Positions whose inputs are gathered at a time.
-const ROWS: usize = 240;
+/// Positions whose inputs are gathered per block of the im2col product.
+const IM2COL_ROWS: usize = 240;
 
-/// Along depth, height and width.
-pub(super) type Axes = [usize; 3];
+/// Minimum number of 4 × 4 tiles per item for which the Winograd algorithm is used in two dimensions. For fewer, the
+/// transformed weights cost more to read than the multiplications they save.
+const MIN_WINOGRAD_TILES: usize = 16;
 
-/// Where a convolution looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Geometry {
-    /// Taps.
-    pub kernel: Axes,
-    /// Steps.
-    pub stride: Axes,
-    /// Zeros before.
-    pub before: Axes,
-    /// Zeros after.
-    pub after: Axes,
-}
-
-impl Geometry {
-    /// Shape of the output; `None` where the input is smaller than the kernel.
-    pub fn output(&self, input: Shape, channels: usize) -> Option<Shape> {
-        let axis = |i: usize, length: usize| -> Option<usize> {
-            Some((length + self.before[i] + self.after[i]).checked_sub(self.kernel[i])? / self.stride[i] + 1)
-        };
-        let (depth, height, width) = (axis(0, input.depth)?, axis(1, input.height)?, axis(2, input.width)?);
-        Some(Shape { depth, height, width, ..input }.with_channels(channels))
-    }
-
-    /// The rows of a picture of this height that some rows of the output look at.
-    pub fn rows(&self, output: &Range<usize>, height: usize) -> Range<usize> {
-        let first = (output.start * self.stride[1]).saturating_sub(self.before[1]);
-        let last = ((output.end - 1) * self.stride[1] + self.kernel[1]).saturating_sub(self.before[1]);
-        first.min(height)..last.min(height)
-    }
-
-    fn is(&self, kernel: Axes, stride: usize, padding: Axes) -> bool {
-        self.kernel == kernel && self.stride == [stride; 3] && self.before == padding && self.after == padding
-    }
-}
-
-/// The weights of a convolution, prepared for the way it is computed.
+/// Algorithm of a convolution, with its weights prepared.
 #[derive(Debug)]
-pub(super) enum Way {
-    /// One tap: a product over channels, (channels in, channels out).
-    Pointwise(Packed),
-    /// Minimal filtering over height and width.
-    Spatial(Spatial),
-    /// Minimal filtering over depth.
-    Temporal(Temporal),
-    /// Minimal filtering over height and width, then over depth.
-    Factorized(Box<Factorized>),
-    /// The inputs of each position side by side, times (taps · channels in, channels out).
-    Gathered(Geometry, Packed),
-    /// A filter a channel, and the pointwise layers around it.
-    Separable(Box<Separable>),
+pub(super) enum ConvAlgorithm {
+    /// 1 × 1 × 1 kernel: a matrix product over channels.
+    Pointwise(PackedWeights),
+    /// Winograd over height and width.
+    Spatial(SpatialWinograd),
+    /// Winograd over depth.
+    Temporal(TemporalWinograd),
+    /// Winograd over height and width, then over depth.
+    Factorized(Box<FactorizedWinograd>),
+    /// Inputs of each position gathered into a row, times (taps · input channels, output channels).
+    Im2col(ConvGeometry, PackedWeights),
+    /// Depthwise, with the pointwise convolutions fused into it.
+    Depthwise(Box<InvertedBottleneck>),
 }
 
-/// A convolution with what follows it.
+/// A convolution with bias, residual connection and activation.
 #[derive(Debug)]
 pub(super) struct Convolution {
-    /// How.
-    pub way: Way,
-    /// (stored channels out).
+    pub algorithm: ConvAlgorithm,
+    /// Bias per output channel, (channel stride).
     pub bias: Vec<f32>,
-    /// Whether it is added to what its output holds already.
-    pub adds: bool,
-    /// What follows.
+    /// If `true`, the result is added to the previous content of the output before the activation. Requires
+    /// [`Convolution::can_accumulate`].
+    pub accumulate: bool,
+    /// Applied last.
     pub activation: Activation,
 }
 
-impl Way {
-    /// The way that suits a dense convolution of `weight`, (channels out, channels in, taps), to `output` from `input`.
-    pub fn dense(geometry: Geometry, weight: &[f32], input: Shape, output: Shape, unit: Unit) -> Self {
-        let taps: usize = geometry.kernel.iter().product();
-        let weight = ArrayView3::from_shape((output.channels, input.channels, taps), weight).expect("it has its shape");
+impl ConvAlgorithm {
+    /// Selects the algorithm for a dense convolution with `weight` (output channels, input channels, taps).
+    pub fn dense(geometry: ConvGeometry, weight: &[f32], input: TensorShape, output: TensorShape, isa: Isa) -> Self {
+        let weight = ArrayView3::from_shape((output.channels, input.channels, geometry.taps()), weight)
+            .expect("the weight has the shape (output channels, input channels, taps)");
         let weight = weight.permuted_axes([2, 1, 0]);
-        let stored = (input.stored, output.stored);
-        let whole = input.stored == filled(input.channels);
-        // Beyond some weights a position the transformed ones cost more to read than they save.
+        let padded = (input.channel_stride, output.channel_stride);
+        let is_padded = input.channel_stride == padded_channels(input.channels);
         let tiles = input.frames() * input.height.div_ceil(4) * input.width.div_ceil(4);
-        if geometry.is([1, 1, 1], 1, [0; 3]) {
-            Way::Pointwise(Packed::whole(weight, stored, unit))
-        } else if geometry.is([1, 3, 3], 1, [0, 1, 1]) && whole && tiles >= 16 {
-            Way::Spatial(Spatial::new(weight, stored, tiles, unit))
-        } else if geometry.is([3, 1, 1], 1, [1, 0, 0]) && whole && input.depth > 1 {
-            Way::Temporal(Temporal::new(weight, stored, input.depth, unit))
+        if geometry.matches([1, 1, 1], 1, [0; 3]) {
+            ConvAlgorithm::Pointwise(PackedWeights::concatenate(weight, padded, isa))
+        } else if geometry.matches([1, 3, 3], 1, [0, 1, 1]) && is_padded && tiles >= MIN_WINOGRAD_TILES {
+            ConvAlgorithm::Spatial(SpatialWinograd::new(weight, padded, tiles, isa))
+        } else if geometry.matches([3, 1, 1], 1, [1, 0, 0]) && is_padded && input.depth > 1 {
+            ConvAlgorithm::Temporal(TemporalWinograd::new(weight, padded, input.depth, isa))
         } else {
-            Way::Gathered(geometry, Packed::whole(weight, stored, unit))
+            ConvAlgorithm::Im2col(geometry, PackedWeights::concatenate(weight, padded, isa))
         }
     }
 }
 
 impl Convolution {
-    /// Whether `next` can be computed together with this, whose output only it reads.
-    pub fn joins(&self, next: &Convolution) -> bool {
-        match (&self.way, &next.way) {
-            (Way::Spatial(_), Way::Temporal(_)) | (Way::Pointwise(_), Way::Separable(_)) => true,
-            (Way::Separable(layers), Way::Pointwise(_)) => layers.is_open(),
+    /// Returns `true` if `next`, the only reader of this layer's output, can be fused with this layer.
+    pub fn can_fuse(&self, next: &Convolution) -> bool {
+        use ConvAlgorithm::{Depthwise, Pointwise, Spatial, Temporal};
+        match (&self.algorithm, &next.algorithm) {
+            (Spatial(_), Temporal(_)) | (Pointwise(_), Depthwise(_)) => true,
+            (Depthwise(block), Pointwise(_)) => !block.has_projection(),
             _ => false,
         }
     }
 
-    /// Whether it can be [added](Convolution::adds) to what its output holds.
-    pub fn can_add(&self) -> bool {
+    /// Returns `true` if the layer supports [`Convolution::accumulate`].
+    pub fn can_accumulate(&self) -> bool {
         self.activation == Activation::None
-            && match &self.way {
-                Way::Temporal(_) | Way::Factorized(_) => true,
-                Way::Separable(layers) => !layers.is_open(),
+            && match &self.algorithm {
+                ConvAlgorithm::Temporal(_) | ConvAlgorithm::Factorized(_) => true,
+                ConvAlgorithm::Depthwise(block) => block.has_projection(),
                 _ => false,
             }
     }
 
-    /// This and `next` as one, where they [join](Convolution::joins).
-    pub fn join(self, next: Convolution) -> Option<Convolution> {
+    /// Fuses this layer with `next`; returns `None` unless they [can be fused](Convolution::can_fuse).
+    pub fn fuse(self, next: Convolution) -> Option<Convolution> {
+        use ConvAlgorithm::{Depthwise, Factorized, Pointwise, Spatial, Temporal};
         let Convolution { bias, activation, .. } = self;
-        let way = match (self.way, next.way) {
-            (Way::Spatial(spatial), Way::Temporal(temporal)) => {
-                Way::Factorized(Box::new(Factorized { spatial, bias, activation, temporal }))
+        let algorithm = match (self.algorithm, next.algorithm) {
+            (Spatial(spatial), Temporal(temporal)) => {
+                Factorized(Box::new(FactorizedWinograd { spatial, bias, activation, temporal }))
             }
-            (Way::Pointwise(weight), Way::Separable(layers)) => {
-                Way::Separable(Box::new(layers.after(Pointwise { weight, bias, activation })))
+            (Pointwise(weights), Depthwise(block)) => {
+                Depthwise(Box::new(block.with_expansion(Expansion { weights, bias, activation })))
             }
-            (Way::Separable(layers), Way::Pointwise(weight)) => {
-                Way::Separable(Box::new(layers.before(bias, activation, weight)))
+            (Depthwise(block), Pointwise(weights)) => {
+                Depthwise(Box::new(block.with_projection(bias, activation, weights)))
             }
             _ => return None,
         };
-        Some(Convolution { way, ..next })
+        Some(Convolution { algorithm, ..next })
     }
 
-    /// `output` of `input`, of these shapes; where it can, by the whole team. The result does not depend on how many
-    /// they are.
-    pub fn run(&self, from: Shape, input: &[f32], to: Shape, output: &mut [f32], team: &mut Team<'_>) {
+    /// Computes `output` of shape `to` from `input` of shape `from`. The result does not depend on the number of workers.
+    pub fn run(
+        &self,
+        from: TensorShape,
+        input: &[f32],
+        to: TensorShape,
+        output: &mut [f32],
+        workers: &mut Workers<'_>,
+    ) {
         let (bias, activation) = (&self.bias[..], self.activation);
-        let end = End { bias, adds: self.adds, activation };
-        match &self.way {
-            Way::Spatial(layer) => layer.run(from, input, output, end, team.scratch()),
-            Way::Temporal(layer) => layer.run(from, input, output, end, team.scratch()),
-            Way::Factorized(layers) => layers.run(from, input, output, end, team.scratch()),
-            Way::Pointwise(weight) => {
-                let (taken, _) = weight.dim();
-                // Whole tiles.
-                let rows = (output.len() / to.stored).div_ceil(team.scratches.len()).next_multiple_of(tiles::SIDE);
-                let shares = input.chunks(rows * taken).zip(output.chunks_mut(rows * to.stored));
-                team.share(shares, |_, (input, output), scratch| {
-                    weight.multiply(input, output, bias, activation, &mut scratch.digits);
+        let epilogue = Epilogue { bias, accumulate: self.accumulate, activation };
+        let output_positions = output.len() / to.channel_stride;
+        match &self.algorithm {
+            ConvAlgorithm::Spatial(layer) => layer.run(from, input, output, epilogue, workers.own_scratch()),
+            ConvAlgorithm::Temporal(layer) => layer.run(from, input, output, epilogue, workers.own_scratch()),
+            ConvAlgorithm::Factorized(layers) => layers.run(from, input, output, epilogue, workers.own_scratch()),
+            ConvAlgorithm::Pointwise(weights) => {
+                let (inputs, _) = weights.dim();
+                // A multiple of the AMX tile height.
+                let rows = output_positions.div_ceil(workers.count()).next_multiple_of(amx::TILE_ROWS);
+                let jobs = input.chunks(rows * inputs).zip(output.chunks_mut(rows * to.channel_stride));
+                workers.for_each(jobs, |_, (input, output), scratch| {
+                    weights.matmul(input, output, bias, activation, &mut scratch.quantized);
                 });
             }
-            Way::Gathered(geometry, weight) => {
-                let (taken, _) = weight.dim();
-                let blocks = (output.len() / to.stored).div_ceil(ROWS).div_ceil(team.scratches.len());
-                team.share(output.chunks_mut(blocks * ROWS * to.stored), |job, output, scratch| {
-                    scratch.input.at_least(ROWS * taken);
-                    for (block, output) in output.chunks_mut(ROWS * to.stored).enumerate() {
-                        let rows = output.len() / to.stored;
-                        let patches = &mut scratch.input[..rows * taken];
-                        gather(geometry, from, input, to, (job * blocks + block) * ROWS, patches);
-                        weight.multiply(patches, output, bias, activation, &mut scratch.digits);
+            ConvAlgorithm::Im2col(geometry, weights) => {
+                let (inputs, _) = weights.dim();
+                let block = IM2COL_ROWS * to.channel_stride;
+                let job_blocks = output_positions.div_ceil(IM2COL_ROWS).div_ceil(workers.count());
+                workers.for_each(output.chunks_mut(job_blocks * block), |job, output, scratch| {
+                    scratch.input.grow_to(IM2COL_ROWS * inputs);
+                    for (i, output) in output.chunks_mut(block).enumerate() {
+                        let rows = output.len() / to.channel_stride;
+                        let patches = &mut scratch.input[..rows * inputs];
+                        im2col(geometry, from, input, to, (job * job_blocks + i) * IM2COL_ROWS, patches);
+                        weights.matmul(patches, output, bias, activation, &mut scratch.quantized);
                     }
                 });
             }
-            Way::Separable(layers) => layers.run(input, output, end, team),
+            ConvAlgorithm::Depthwise(block) => block.run(input, output, epilogue, workers),
         }
     }
 }
 
-/// What the outputs look at, from the position `first` on, each tap after tap, zeros beyond the edges.
-fn gather(geometry: &Geometry, from: Shape, input: &[f32], to: Shape, first: usize, patches: &mut [f32]) {
-    /// Numbers that are copied at a time where a line has no more: what is too much is overwritten by the next.
-    const SHORT: usize = 16;
-    let [deep, high, wide] = geometry.kernel;
-    let corner = |i: usize, at: usize| (at * geometry.stride[i]) as isize - geometry.before[i] as isize;
+/// Gathers the inputs of output positions from `first` on, (positions, taps, channel stride), with zeros for padding.
+fn im2col(
+    geometry: &ConvGeometry,
+    from: TensorShape,
+    input: &[f32],
+    to: TensorShape,
+    first: usize,
+    patches: &mut [f32],
+) {
+    /// Kernel rows of at most this many floats are copied with this constant length; the next row overwrites the excess.
+    const SHORT_ROW: usize = 16;
+    let [kernel_depth, kernel_height, kernel_width] = geometry.kernel;
+    let window_start =
+        |axis: usize, output: usize| (output * geometry.stride[axis]) as isize - geometry.pad_before[axis] as isize;
     let (mut x, rest) = (first % to.width, first / to.width);
     let (mut y, rest) = (rest % to.height, rest / to.height);
     let (mut t, mut item) = (rest % to.depth, rest / to.depth);
-    let line = wide * from.stored;
-    for patch in (0..patches.len()).step_by(deep * high * line) {
-        let (front, top, left) = (corner(0, t), corner(1, y), corner(2, x));
-        // The part of a line of taps that lies within the picture.
-        let begin = (-left).clamp(0, wide as isize) as usize;
-        let end = (from.width as isize - left).clamp(begin as isize, wide as isize) as usize;
-        for tap in 0..deep * high {
-            let (t, y) = (front + (tap / high) as isize, top + (tap % high) as isize);
-            let taps = &mut patches[patch + tap * line..];
+    let row_len = kernel_width * from.channel_stride;
+    for patch in (0..patches.len()).step_by(kernel_depth * kernel_height * row_len) {
+        let (front, top, left) = (window_start(0, t), window_start(1, y), window_start(2, x));
+        // The columns of the window that lie within the image.
+        let begin = (-left).clamp(0, kernel_width as isize) as usize;
+        let end = (from.width as isize - left).clamp(begin as isize, kernel_width as isize) as usize;
+        for tap in 0..kernel_depth * kernel_height {
+            let (t, y) = (front + (tap / kernel_height) as isize, top + (tap % kernel_height) as isize);
+            let taps = &mut patches[patch + tap * row_len..];
             if t < 0 || y < 0 || t >= from.depth as isize || y >= from.height as isize || begin == end {
-                taps[..line].fill(0.0);
+                taps[..row_len].fill(0.0);
                 continue;
             }
             let row = ((item * from.depth + t as usize) * from.height + y as usize) * from.width;
-            let source = &input[(row as isize + left + begin as isize) as usize * from.stored..];
-            match (taps.first_chunk_mut::<SHORT>(), source.first_chunk::<SHORT>()) {
-                (Some(taps), Some(source)) if line <= SHORT && end - begin == wide => *taps = *source,
+            let source = &input[(row as isize + left + begin as isize) as usize * from.channel_stride..];
+            match (taps.first_chunk_mut::<SHORT_ROW>(), source.first_chunk::<SHORT_ROW>()) {
+                (Some(taps), Some(source)) if row_len <= SHORT_ROW && end - begin == kernel_width => *taps = *source,
                 _ => {
-                    taps[..begin * from.stored].fill(0.0);
-                    taps[begin * from.stored..end * from.stored]
-                        .copy_from_slice(&source[..(end - begin) * from.stored]);
-                    taps[end * from.stored..line].fill(0.0);
+                    let (begin, end) = (begin * from.channel_stride, end * from.channel_stride);
+                    taps[..begin].fill(0.0);
+                    taps[begin..end].copy_from_slice(&source[..end - begin]);
+                    taps[end..row_len].fill(0.0);
                 }
             }
         }

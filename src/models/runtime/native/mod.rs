@@ -1,31 +1,42 @@
-//! Networks on kinoprobe's own kernels: in f32's precision on the CPU, without another runtime.
+//! Native backend: f32 inference on the CPU with kinoprobe's own SIMD kernels.
 //!
 //! ```text
-//! ONNX file → read (nodes, tensors) → plan (layers in order, buffers shared) → lanes, one a thread
+//! ONNX file → onnx_reader (nodes, tensors) → plan_builder (fused layers) → plan (buffers) → lanes, one per thread
 //! ```
-//! Activations are kept channels last, so that every convolution is a matrix product over channels and every other
-//! layer works on whole vectors. These make it faster than a general runtime on the networks here: 3×3 and 3×1×1
-//! convolutions of stride one are computed by Winograd's minimal filtering ([`winograd`]), with a fourth and a half of the
-//! multiplications; bottlenecks are computed some rows at a time ([`separable`]); products run on the tile unit where the
-//! processor has one ([`tiles`]); and lanes share the weights and never wait for each other. A network with an operator that
-//! is not known here is refused by name, and runs on another device.
+//! Activations are stored channels-last, so that every convolution is a matrix product over channels and every other layer
+//! processes full vectors. The following make it faster than a general runtime on the shipped networks:
+//! - 3×3 and 3×1×1 convolutions of stride 1 use Winograd's minimal filtering ([`winograd`]);
+//! - inverted bottlenecks and (2+1)D convolutions are fused and computed some rows at a time ([`inverted_bottleneck`]);
+//! - matrix products use Intel AMX if available ([`amx`]);
+//! - lanes share the weights and do not synchronize.
+//!
+//! Kernels are generic over pulp's `Simd` and compiled for each [instruction set](isa::Isa); `KINOPROBE_SIMD` selects one. A
+//! network with an operator that is not implemented is rejected with its name and runs on another device.
 
+mod activation;
 mod aligned;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(no_amx)))]
+mod amx;
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(no_amx))))]
+#[path = "amx_unsupported.rs"]
+mod amx;
 mod convolution;
-mod layers;
+mod depthwise;
+mod gemm;
+mod inverted_bottleneck;
+mod isa;
+mod kernel;
+mod normalization;
+mod onnx_reader;
+mod packed;
 mod plan;
-mod product;
-mod read;
-mod separable;
-mod team;
+mod plan_builder;
+mod pooling;
+mod shape;
+mod step;
 #[cfg(test)]
 mod tests;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(no_tiles)))]
-mod tiles;
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(no_tiles))))]
-#[path = "no_tiles.rs"]
-mod tiles;
-mod weights;
+mod thread_pool;
 mod winograd;
 
 use std::path::Path;
@@ -35,107 +46,118 @@ use std::sync::{Arc, OnceLock};
 use ndarray::Array2;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::{Lane, Settings, embeddings};
+use super::lane::{Lane, SessionOptions, embeddings};
 use crate::error::{Error, Result};
 use crate::memory;
+use isa::Isa;
+use onnx_reader::OnnxGraph;
 use plan::{Plan, Workspace};
-use weights::Unit;
+use step::PlanError;
 
-/// Lanes beyond this add memory for activations, and wait for the memory.
-const MOST_LANES: usize = 16;
+/// More lanes would need memory for activations and compete for memory bandwidth.
+const MAX_LANES: usize = 16;
 
-/// One thread's worth of buffers beside the shared plan.
+/// Buffers of one thread and the shared plan.
 struct NativeLane {
     plan: Arc<Plan>,
-    /// Lanes that run at this moment, of all.
+    /// Number of lanes that are running.
     running: Arc<AtomicUsize>,
+    /// Number of lanes of the session.
     lanes: usize,
-    /// Threads for a lane that runs while others rest.
-    helpers: Arc<OnceLock<Option<ThreadPool>>>,
-    share: bool,
+    /// Threads for a lane that runs while others are idle.
+    pool: Arc<OnceLock<Option<ThreadPool>>>,
+    borrow_threads: bool,
     workspace: Workspace,
-    settings: Settings,
+    options: SessionOptions,
 }
 
 impl Lane for NativeLane {
     fn run(&mut self, items: &[f32]) -> Result<Array2<f32>> {
-        let running = Running::begin(&self.running);
-        // Item after item: the activations of one stay in the cache, and weights cost little to read again.
-        let mut values = Vec::with_capacity(self.settings.batch * self.settings.dim);
-        for item in items.chunks_exact(items.len() / self.settings.batch) {
-            // The threads of lanes that have nothing to do.
-            let helpers = if self.share { helpers(&self.helpers, self.lanes) } else { None };
-            let threads = if helpers.is_some() { (self.lanes / running.lanes()).max(1) } else { 1 };
-            values.extend_from_slice(self.plan.run(item, threads, helpers, &mut self.workspace));
+        let running = RunningGuard::new(&self.running);
+        // One item at a time: its activations stay in the cache, and weights are cheap to read again.
+        let mut values = Vec::with_capacity(self.options.batch * self.options.dim);
+        for item in items.chunks_exact(items.len() / self.options.batch) {
+            let pool = if self.borrow_threads { thread_pool_of(&self.pool, self.lanes) } else { None };
+            // Idle lanes' threads are divided among the running ones.
+            let threads = if pool.is_some() { (self.lanes / running.count()).max(1) } else { 1 };
+            values.extend_from_slice(self.plan.run(item, threads, pool, &mut self.workspace));
         }
-        embeddings(&values, &self.settings)
+        embeddings(&values, &self.options)
     }
 
-    fn share(&mut self, share: bool) {
-        self.share = share;
+    fn borrow_idle_threads(&mut self, borrow: bool) {
+        self.borrow_threads = borrow;
     }
 }
 
-/// Threads beside a lane's own, made when they are first wanted.
-fn helpers(made: &OnceLock<Option<ThreadPool>>, lanes: usize) -> Option<&ThreadPool> {
-    let pool = || ThreadPoolBuilder::new().num_threads(lanes - 1).thread_name(|i| format!("helper {i}"));
-    made.get_or_init(|| if lanes > 1 { pool().build().ok() } else { None }).as_ref()
+/// Returns the threads besides a lane's own; they are started when first needed. `None` if there is a single lane.
+fn thread_pool_of(pool: &OnceLock<Option<ThreadPool>>, lanes: usize) -> Option<&ThreadPool> {
+    let builder = || ThreadPoolBuilder::new().num_threads(lanes - 1).thread_name(|i| format!("native-{i}"));
+    pool.get_or_init(|| if lanes > 1 { builder().build().ok() } else { None }).as_ref()
 }
 
-/// A lane that runs, as long as this lives.
-struct Running<'a>(&'a AtomicUsize);
+/// Counts a lane as running while it is alive.
+struct RunningGuard<'a>(&'a AtomicUsize);
 
-impl<'a> Running<'a> {
-    fn begin(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
+impl<'a> RunningGuard<'a> {
+    fn new(running: &'a AtomicUsize) -> Self {
+        running.fetch_add(1, Ordering::Relaxed);
+        Self(running)
     }
 
-    /// All that run.
-    fn lanes(&self) -> usize {
+    /// Returns the number of running lanes.
+    fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for RunningGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Whether these kernels know every operator of the network; says which they do not.
-pub(super) fn load(onnx: &Path, settings: &Settings) -> Result<(String, Vec<Box<dyn Lane>>)> {
-    let network = read::Network::open(onnx)?;
-    let unit = Unit::best();
-    let plan =
-        Plan::new(&network, &Settings { batch: 1, ..settings.clone() }, unit).map_err(|refusal| match refusal {
-            plan::Refusal::Unknown(what) => Error::Runtime(format!(
-                "device native cannot run {}: {what}; use --device openvino or cpu",
-                onnx.display()
-            )),
-            plan::Refusal::Unreadable(error) => error,
-            plan::Refusal::Misfit(message) => Error::Weights { path: onnx.to_path_buf(), message },
-        })?;
+/// Checks the instruction set requested by `KINOPROBE_SIMD`.
+///
+/// # Errors
+/// Returns an error if it is unknown or unavailable.
+pub(super) fn check_instruction_set() -> Result<()> {
+    Isa::from_env().map(|_| ())
+}
+
+/// Loads a network; returns the provider's name and one lane per thread.
+///
+/// # Errors
+/// Returns an error if the file cannot be read, does not match `options` or needs an unsupported operator (which is named),
+/// or if `KINOPROBE_SIMD` is invalid.
+pub(super) fn load(onnx: &Path, options: &SessionOptions) -> Result<(String, Vec<Box<dyn Lane>>)> {
+    let isa = Isa::from_env()?;
+    let graph = OnnxGraph::open(onnx)?;
+    let single = SessionOptions { batch: 1, ..options.clone() };
+    let plan = Plan::new(&graph, &single, isa).map_err(|error| match error {
+        PlanError::Unsupported(reason) => Error::Runtime(format!(
+            "device native cannot run {}: {reason}; use --device openvino or cpu",
+            onnx.display()
+        )),
+        PlanError::Mismatch(message) => Error::Weights { path: onnx.to_path_buf(), message },
+        PlanError::Read(error) => error,
+    })?;
     let plan = Arc::new(plan);
-    // What reading the weights left free is a tenth of the network's size.
+    // Temporary buffers of packing amount to a tenth of the network's size.
     memory::trim_heap();
-    let lanes = settings.threads.clamp(1, MOST_LANES);
+    let lanes = options.threads.clamp(1, MAX_LANES);
     let running = Arc::new(AtomicUsize::new(0));
-    let helpers = Arc::new(OnceLock::new());
+    let pool = Arc::new(OnceLock::new());
     let lane = |_| -> Box<dyn Lane> {
         Box::new(NativeLane {
             plan: plan.clone(),
             running: running.clone(),
-            helpers: helpers.clone(),
-            share: false,
             lanes,
+            pool: pool.clone(),
+            borrow_threads: false,
             workspace: Workspace::default(),
-            settings: settings.clone(),
+            options: options.clone(),
         })
     };
-    let provider = match unit {
-        Unit::Vectors => "native",
-        Unit::Tiles => "native-amx",
-    };
-    Ok((provider.into(), (0..lanes).map(lane).collect()))
+    Ok((format!("native-{}", isa.name()), (0..lanes).map(lane).collect()))
 }

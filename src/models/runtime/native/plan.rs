@@ -1,259 +1,207 @@
-//! Nodes of an ONNX graph → layers in order, with what follows a layer fused into it and buffers used again.
-
-mod builder;
+//! Execution plan of a network: layers in order, with activations assigned to reused buffers.
 
 use std::collections::HashMap;
 
 use rayon::ThreadPool;
 
-use super::aligned::Aligned;
-use super::convolution::Convolution;
-use super::layers::{Activation, Affine, LayerNorm, Shape, add, apply, global_average};
-use super::read::Network;
-use super::team::Team;
-use super::weights::Unit;
-use super::winograd::Scratch;
-use crate::error::Error;
-use crate::models::runtime::{Settings, admits};
-use builder::Builder;
-
-/// Why a network cannot run here.
-#[derive(Debug)]
-pub(super) enum Refusal {
-    /// An operator, or a use of one, that these kernels do not know.
-    Unknown(String),
-    /// It does not have the input or the output that its card states.
-    Misfit(String),
-    /// Its file cannot be read.
-    Unreadable(Error),
-}
-
-/// The order of an activation's axes in the ONNX graph; in memory channels are always last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
-    ChannelsFirst,
-    ChannelsLast,
-    /// (batch, channels).
-    Vector,
-}
-
-/// An activation while the plan is made.
-#[derive(Debug, Clone, Copy)]
-struct Value {
-    id: usize,
-    shape: Shape,
-    order: Order,
-}
-
-/// What a step does. Activation ids become buffers once all steps are known.
-#[derive(Debug)]
-enum Operation {
-    Convolution(Convolution),
-    LayerNorm(LayerNorm),
-    Affine(Affine, Activation),
-    Add(Activation),
-    Activation(Activation),
-    GlobalAverage,
-}
-
-impl Operation {
-    /// The input that becomes the output where it stands, if one does.
-    fn changes(&self) -> Option<usize> {
-        match self {
-            Operation::Convolution(layer) => layer.adds.then_some(1),
-            Operation::GlobalAverage => None,
-            _ => Some(0),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Step {
-    operation: Operation,
-    /// Ids, later buffers.
-    inputs: Vec<usize>,
-    output: usize,
-    from: Shape,
-    to: Shape,
-}
+use super::activation::{AddActivate, ApplyActivation};
+use super::aligned::AlignedBuffer;
+use super::isa::Isa;
+use super::kernel::ScratchBuffers;
+use super::onnx_reader::OnnxGraph;
+use super::plan_builder::PlanBuilder;
+use super::pooling::global_average_pool;
+use super::shape::TensorShape;
+use super::step::{ActivationTensor, Operation, PlanError, PlanResult, Step, unsupported};
+use super::thread_pool::Workers;
+use crate::models::runtime::lane::{SessionOptions, shape_matches};
 
 /// A network ready to run, shared by lanes.
 #[derive(Debug)]
 pub(super) struct Plan {
-    input: Shape,
+    isa: Isa,
+    input: TensorShape,
     steps: Vec<Step>,
-    /// Numbers that each buffer must hold; the first is the input's.
-    buffers: Vec<usize>,
-    /// The buffer of the result.
-    result: usize,
-    output: Shape,
+    /// Floats per buffer; the first buffer receives the input.
+    buffer_lens: Vec<usize>,
+    /// Index of the buffer that holds the result.
+    output_buffer: usize,
+    output: TensorShape,
 }
 
-/// The buffers of one lane.
+/// Buffers of one lane.
 #[derive(Debug, Default)]
 pub(super) struct Workspace {
-    buffers: Vec<Aligned>,
-    scratches: Vec<Scratch>,
+    buffers: Vec<AlignedBuffer>,
+    /// One per thread.
+    scratch: Vec<ScratchBuffers>,
     result: Vec<f32>,
 }
 
-type Planned<T> = Result<T, Refusal>;
-
-fn unknown<T>(what: impl Into<String>) -> Planned<T> {
-    Err(Refusal::Unknown(what.into()))
-}
-
 impl Plan {
-    /// The plan of a network for items as `settings` states them, on a unit that this processor has.
-    pub fn new(network: &Network, settings: &Settings, unit: Unit) -> Planned<Self> {
-        let [(input, declared)] = &network.inputs[..] else {
-            return Err(Refusal::Misfit(format!(
-                "a network needs exactly one input, this one has {}",
-                network.inputs.len()
-            )));
+    /// Creates the plan of a network for the input and output declared by `options`.
+    ///
+    /// # Errors
+    /// Returns an error if the network does not match `options`, is malformed, or uses an unsupported operator.
+    pub fn new(graph: &OnnxGraph, options: &SessionOptions, isa: Isa) -> PlanResult<Self> {
+        let [(input, declared)] = &graph.inputs[..] else {
+            let count = graph.inputs.len();
+            return Err(PlanError::Mismatch(format!("expected exactly one input, found {count}")));
         };
-        if !admits(declared, &settings.input_shape()) {
-            let wanted = settings.input_shape();
-            return Err(Refusal::Misfit(format!(
-                "its input `{input}` is {declared:?}, the card states f32 {wanted:?}"
-            )));
-        }
-        let (batch, channels) = (settings.batch, settings.item[0]);
-        let shape = match settings.item[1..] {
-            [height, width] => Shape { batch, depth: 1, height, width, channels, stored: channels },
-            [depth, height, width] => Shape { batch, depth, height, width, channels, stored: channels },
-            _ => return unknown(format!("an input of {} axes", settings.item.len() + 1)),
-        };
-        let output = match &settings.output {
-            Some(name) if network.outputs.contains(name) => name.clone(),
-            Some(name) => return Err(Refusal::Misfit(format!("it has no output `{name}`"))),
-            None => match &network.outputs[..] {
-                [name] => name.clone(),
-                names => {
-                    let names = names.join(", ");
-                    return Err(Refusal::Misfit(format!(
-                        "it has several outputs, {names}: name one in its card, [output] name"
-                    )));
-                }
-            },
-        };
-        let builder = Builder::new(network, input, shape, &output, unit).whole()?;
-        let Some(&result) = builder.values.get(&output) else {
-            return unknown(format!("no layer known here makes its output `{output}`"));
-        };
-        if result.shape.positions() != settings.batch || result.shape.channels != settings.dim {
-            let mut shape = vec![result.shape.channels, result.shape.depth, result.shape.height, result.shape.width];
-            shape.retain(|&axis| axis > 1);
-            return Err(Refusal::Misfit(format!(
-                "its output `{output}` is f32 [batch, {}], the card states f32 [batch, {}]",
-                shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", "),
-                settings.dim
+        let expected = options.input_shape();
+        if !shape_matches(declared, &expected) {
+            return Err(PlanError::Mismatch(format!(
+                "input `{input}` is {declared:?}, but the card declares f32 {expected:?}"
             )));
         }
-        Ok(Self::placed(shape, builder.steps, result))
+        let batch = options.batch;
+        let shape = match options.item[..] {
+            [channels, height, width] => {
+                TensorShape { batch, depth: 1, height, width, channels, channel_stride: channels }
+            }
+            [channels, depth, height, width] => {
+                TensorShape { batch, depth, height, width, channels, channel_stride: channels }
+            }
+            _ => return unsupported(format!("an input of {} axes", options.item.len() + 1)),
+        };
+        if shape.checked_len().is_none_or(|len| len == 0) {
+            return Err(PlanError::Mismatch(format!("input `{input}` has an invalid shape {expected:?}")));
+        }
+        let output = select_output(graph, options)?;
+        let (steps, tensors) = PlanBuilder::new(graph, input, shape, output, isa).build()?;
+        let Some(&result) = tensors.get(output) else {
+            return unsupported(format!("output `{output}` is not computed by any node"));
+        };
+        if result.shape.positions() != options.batch || result.shape.channels != options.dim {
+            let TensorShape { channels, depth, height, width, .. } = result.shape;
+            let axes = [channels, depth, height, width].into_iter().filter(|&axis| axis > 1);
+            return Err(PlanError::Mismatch(format!(
+                "output `{output}` is f32 [batch, {}], but the card declares f32 [batch, {}]",
+                axes.map(|axis| axis.to_string()).collect::<Vec<_>>().join(", "),
+                options.dim
+            )));
+        }
+        Ok(Self::allocate(isa, shape, steps, result))
     }
 
-    /// Gives every activation a buffer; one that nobody reads any more is used again.
-    fn placed(input: Shape, mut steps: Vec<Step>, result: Value) -> Self {
+    /// Assigns a buffer to every activation; buffers are reused after the last read.
+    fn allocate(isa: Isa, input: TensorShape, mut steps: Vec<Step>, result: ActivationTensor) -> Self {
         let mut last_read: HashMap<usize, usize> = HashMap::from([(result.id, usize::MAX)]);
-        for (at, step) in steps.iter().enumerate() {
+        for (index, step) in steps.iter().enumerate() {
             for id in &step.inputs {
-                let last = last_read.entry(*id).or_insert(at);
-                *last = (*last).max(at);
+                let last = last_read.entry(*id).or_insert(index);
+                *last = (*last).max(index);
             }
         }
-        let mut buffers = vec![input.len()];
+        let mut buffer_lens = vec![input.len()];
         let mut free: Vec<usize> = Vec::new();
-        let mut place: HashMap<usize, usize> = HashMap::from([(0, 0)]);
-        for (at, step) in steps.iter_mut().enumerate() {
-            let dies = |id: &usize| last_read[id] <= at;
+        let mut buffer_of: HashMap<usize, usize> = HashMap::from([(0, 0)]);
+        for (index, step) in steps.iter_mut().enumerate() {
+            let is_last_read = |id: &usize| last_read[id] <= index;
             let ids = std::mem::take(&mut step.inputs);
-            step.inputs = ids.iter().map(|id| place[id]).collect();
-            let changed = step.operation.changes().map(|i| ids[i]).filter(dies);
-            let buffer =
-                if let Some(changed) = changed.filter(|id| ids.iter().filter(|other| *other == id).count() == 1) {
-                    place[&changed]
-                } else {
-                    // The smallest that is large enough, else the largest grows.
+            step.inputs = ids.iter().map(|id| buffer_of[id]).collect();
+            let in_place = (step.operation.in_place_input().map(|i| ids[i]))
+                .filter(is_last_read)
+                .filter(|id| ids.iter().filter(|other| *other == id).count() == 1);
+            let buffer = match in_place {
+                Some(id) => buffer_of[&id],
+                None => {
+                    // The smallest free buffer that is large enough; otherwise the largest one is enlarged.
                     let needed = step.to.len();
-                    free.sort_by_key(|&buffer| buffers[buffer]);
-                    match free.iter().position(|&buffer| buffers[buffer] >= needed).or(free.len().checked_sub(1)) {
+                    free.sort_by_key(|&buffer| buffer_lens[buffer]);
+                    let fitting = free.iter().position(|&buffer| buffer_lens[buffer] >= needed);
+                    match fitting.or(free.len().checked_sub(1)) {
                         Some(found) => free.remove(found),
                         None => {
-                            buffers.push(0);
-                            buffers.len() - 1
+                            buffer_lens.push(0);
+                            buffer_lens.len() - 1
                         }
                     }
-                };
-            buffers[buffer] = buffers[buffer].max(step.to.len());
+                }
+            };
+            buffer_lens[buffer] = buffer_lens[buffer].max(step.to.len());
             for id in &ids {
-                if dies(id) && place[id] != buffer && !free.contains(&place[id]) {
-                    free.push(place[id]);
+                if is_last_read(id) && buffer_of[id] != buffer && !free.contains(&buffer_of[id]) {
+                    free.push(buffer_of[id]);
                 }
             }
-            place.insert(step.output, buffer);
+            buffer_of.insert(step.output, buffer);
             step.output = buffer;
         }
-        Self { input, buffers, result: place[&result.id], output: result.shape, steps }
+        Self { isa, input, buffer_lens, output_buffer: buffer_of[&result.id], output: result.shape, steps }
     }
 
-    /// Runs a batch of items, each channels first, one after the other, on `threads` threads, those beside this one of
-    /// `helpers`; the result is (batch, channels) and does not depend on them.
+    /// Runs a batch of items, (batch, channels, positions), and returns (batch, output channels). Uses `threads` threads:
+    /// the calling one and threads of `pool`. The result does not depend on their number.
     pub fn run<'w>(
         &self,
         items: &[f32],
         threads: usize,
-        helpers: Option<&ThreadPool>,
+        pool: Option<&ThreadPool>,
         workspace: &'w mut Workspace,
     ) -> &'w [f32] {
-        let Workspace { buffers, scratches, result } = workspace;
-        scratches.resize_with(scratches.len().max(threads), Scratch::default);
+        let Workspace { buffers, scratch, result } = workspace;
+        scratch.resize_with(scratch.len().max(threads), ScratchBuffers::default);
         if buffers.is_empty() {
-            *buffers = self.buffers.iter().map(|&length| Aligned::zeros(length)).collect();
+            *buffers = self.buffer_lens.iter().map(|&len| AlignedBuffer::zeros(len)).collect();
         }
-        channels_last(self.input, items, &mut buffers[0]);
-        Team::with(helpers, &mut scratches[..threads], |team| self.steps(buffers, team));
+        to_channels_last(self.input, items, &mut buffers[0]);
+        self.run_steps(buffers, &mut Workers::new(pool, &mut scratch[..threads]));
         result.clear();
-        for position in buffers[self.result][..self.output.len()].chunks_exact(self.output.stored) {
+        let output = &buffers[self.output_buffer][..self.output.len()];
+        for position in output.chunks_exact(self.output.channel_stride) {
             result.extend_from_slice(&position[..self.output.channels]);
         }
         result
     }
 
-    fn steps(&self, buffers: &mut [Aligned], mut team: Team<'_>) {
+    fn run_steps(&self, buffers: &mut [AlignedBuffer], workers: &mut Workers<'_>) {
         for step in &self.steps {
-            let mut output = std::mem::take(&mut buffers[step.output]);
-            let values = &mut output[..step.to.len()];
-            if let Some(changed) = step.operation.changes().map(|i| step.inputs[i]).filter(|&from| from != step.output)
-            {
-                values.copy_from_slice(&buffers[changed][..step.to.len()]);
+            let mut buffer = std::mem::take(&mut buffers[step.output]);
+            let output = &mut buffer[..step.to.len()];
+            let in_place = step.operation.in_place_input().map(|i| step.inputs[i]);
+            if let Some(source) = in_place.filter(|&source| source != step.output) {
+                output.copy_from_slice(&buffers[source][..step.to.len()]);
             }
             let first = step.inputs[0];
             match &step.operation {
                 Operation::Convolution(layer) => {
-                    layer.run(step.from, &buffers[first][..step.from.len()], step.to, values, &mut team);
+                    layer.run(step.from, &buffers[first][..step.from.len()], step.to, output, workers);
                 }
-                Operation::GlobalAverage => global_average(step.from, &buffers[first][..step.from.len()], values),
-                Operation::LayerNorm(layer) => {
-                    layer.run(values, step.to.channels);
+                Operation::GlobalAveragePool => {
+                    global_average_pool(step.from, &buffers[first][..step.from.len()], output);
                 }
-                Operation::Affine(layer, activation) => {
-                    layer.run(values, *activation);
-                }
+                Operation::LayerNorm(layer) => layer.run(self.isa, output, step.to.channels),
+                Operation::Affine(layer, activation) => layer.run(self.isa, output, *activation),
                 Operation::Activation(activation) => {
-                    apply(values, *activation);
+                    self.isa.dispatch(ApplyActivation { values: output, activation: *activation });
                 }
                 Operation::Add(activation) => {
-                    add(values, &buffers[step.inputs[1]][..step.to.len()], *activation);
+                    let other = &buffers[step.inputs[1]][..step.to.len()];
+                    self.isa.dispatch(AddActivate { sum: output, other, activation: *activation });
                 }
             }
-            buffers[step.output] = output;
+            buffers[step.output] = buffer;
         }
     }
 }
 
-/// (batch, channel, positions) → (batch, positions, channel).
-fn channels_last(shape: Shape, items: &[f32], output: &mut [f32]) {
+/// Returns the name of the output that the card selects, or of the only one.
+fn select_output<'a>(graph: &'a OnnxGraph, options: &'a SessionOptions) -> PlanResult<&'a str> {
+    match (&options.output, &graph.outputs[..]) {
+        (Some(name), outputs) if outputs.contains(name) => Ok(name),
+        (Some(name), _) => Err(PlanError::Mismatch(format!("it has no output `{name}`"))),
+        (None, [name]) => Ok(name),
+        (None, names) => Err(PlanError::Mismatch(format!(
+            "it has {} outputs ({}): name one in its card, [output] name",
+            names.len(),
+            names.join(", ")
+        ))),
+    }
+}
+
+/// Converts (batch, channels, positions) to (batch, positions, channels).
+fn to_channels_last(shape: TensorShape, items: &[f32], output: &mut [f32]) {
     let positions = shape.depth * shape.height * shape.width;
     let length = positions * shape.channels;
     for (item, output) in items.chunks_exact(length).zip(output.chunks_exact_mut(length)) {

@@ -1,0 +1,132 @@
+//! Activation functions and the element-wise tail of layers, generic over the instruction set.
+
+use pulp::{Simd, WithSimd};
+
+use crate::numeric::{ERF_P, ERF_Q, ERF_RANGE};
+
+/// Activation function fused into the layer before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Activation {
+    /// Identity.
+    None,
+    /// max(x, 0).
+    Relu,
+    /// min(max(x, 0), 6).
+    Relu6,
+    /// x·Φ(x), the exact form with erf.
+    Gelu,
+}
+
+/// Computes x/2 · (1 + erf(x/√2)) with the rational approximation of erf in [`crate::numeric`].
+#[inline(always)]
+fn gelu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let range = simd.splat_f32s(ERF_RANGE);
+    let scaled = simd.mul_f32s(x, simd.splat_f32s(std::f32::consts::FRAC_1_SQRT_2));
+    let t = simd.min_f32s(simd.max_f32s(scaled, simd.neg_f32s(range)), range);
+    let square = simd.mul_f32s(t, t);
+    let (mut numerator, mut denominator) = (simd.splat_f32s(ERF_P[5]), simd.splat_f32s(ERF_Q[5]));
+    for k in (0..5).rev() {
+        numerator = simd.mul_add_f32s(numerator, square, simd.splat_f32s(ERF_P[k]));
+        denominator = simd.mul_add_f32s(denominator, square, simd.splat_f32s(ERF_Q[k]));
+    }
+    let erf = simd.div_f32s(simd.mul_f32s(t, numerator), denominator);
+    // NaN propagates through this factor; `t` may have lost it.
+    let half = simd.mul_f32s(x, simd.splat_f32s(0.5));
+    simd.mul_add_f32s(half, erf, half)
+}
+
+/// Returns max(bound, x), or NaN if `x` is NaN.
+#[inline(always)]
+fn max_or_nan<S: Simd>(simd: S, bound: S::f32s, x: S::f32s) -> S::f32s {
+    if S::IS_SCALAR {
+        // `f32::max` ignores NaN.
+        simd.select_f32s(simd.less_than_f32s(x, bound), bound, x)
+    } else {
+        // x86 returns the second operand if either is NaN; NEON returns NaN.
+        simd.max_f32s(bound, x)
+    }
+}
+
+/// Returns min(bound, x), or NaN if `x` is NaN.
+#[inline(always)]
+fn min_or_nan<S: Simd>(simd: S, bound: S::f32s, x: S::f32s) -> S::f32s {
+    if S::IS_SCALAR { simd.select_f32s(simd.less_than_f32s(bound, x), bound, x) } else { simd.min_f32s(bound, x) }
+}
+
+/// Applies an activation to one vector. NaN propagates.
+#[inline(always)]
+pub(super) fn activate<S: Simd>(simd: S, x: S::f32s, activation: Activation) -> S::f32s {
+    let zero = simd.splat_f32s(0.0);
+    match activation {
+        Activation::None => x,
+        Activation::Relu => max_or_nan(simd, zero, x),
+        Activation::Relu6 => min_or_nan(simd, simd.splat_f32s(6.0), max_or_nan(simd, zero, x)),
+        Activation::Gelu => gelu(simd, x),
+    }
+}
+
+/// Computes `values = activation(values + bias)`, with `bias` per channel.
+#[inline(always)]
+pub(super) fn add_bias<S: Simd>(simd: S, values: &mut [f32], bias: &[f32], activation: Activation) {
+    let bias = S::as_simd_f32s(bias).0;
+    let values = S::as_mut_simd_f32s(values).0;
+    for position in values.chunks_exact_mut(bias.len()) {
+        for (value, &bias) in position.iter_mut().zip(bias) {
+            *value = activate(simd, simd.add_f32s(*value, bias), activation);
+        }
+    }
+}
+
+/// Computes `output = activation(values + bias + output)`, with `bias` per channel.
+#[inline(always)]
+pub(super) fn accumulate_with_bias<S: Simd>(
+    simd: S,
+    values: &[f32],
+    output: &mut [f32],
+    bias: &[f32],
+    activation: Activation,
+) {
+    let (bias, values) = (S::as_simd_f32s(bias).0, S::as_simd_f32s(values).0);
+    let output = S::as_mut_simd_f32s(output).0;
+    for (position, values) in output.chunks_exact_mut(bias.len()).zip(values.chunks_exact(bias.len())) {
+        for ((output, &value), &bias) in position.iter_mut().zip(values).zip(bias) {
+            *output = activate(simd, simd.add_f32s(simd.add_f32s(value, bias), *output), activation);
+        }
+    }
+}
+
+/// Kernel that applies an activation in place. The number of values is a multiple of
+/// [`CHANNEL_ALIGNMENT`](super::shape::CHANNEL_ALIGNMENT).
+pub(super) struct ApplyActivation<'a> {
+    pub values: &'a mut [f32],
+    pub activation: Activation,
+}
+
+impl WithSimd for ApplyActivation<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for value in S::as_mut_simd_f32s(self.values).0 {
+            *value = activate(simd, *value, self.activation);
+        }
+    }
+}
+
+/// Kernel that computes `sum = activation(sum + other)`. The number of values is a multiple of
+/// [`CHANNEL_ALIGNMENT`](super::shape::CHANNEL_ALIGNMENT).
+pub(super) struct AddActivate<'a> {
+    pub sum: &'a mut [f32],
+    pub other: &'a [f32],
+    pub activation: Activation,
+}
+
+impl WithSimd for AddActivate<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let others = S::as_simd_f32s(self.other).0;
+        for (sum, other) in S::as_mut_simd_f32s(self.sum).0.iter_mut().zip(others) {
+            *sum = activate(simd, simd.add_f32s(*sum, *other), self.activation);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Stand-in for [`super::amx`] on processors and systems without AMX. Nothing but [`is_available`] is ever called.
+
+use std::ops::Range;
+
+use super::activation::Activation;
+
+pub(super) const TILE_ROWS: usize = 16;
+pub(super) const K_RANGE: Range<usize> = 0..0;
+
+const UNAVAILABLE: &str = "AMX is not available in this build";
+
+pub(super) fn is_available() -> bool {
+    false
+}
+
+#[derive(Debug, Default)]
+pub(super) struct QuantizedRows;
+
+pub(super) fn panel_len(_: usize) -> usize {
+    unreachable!("{UNAVAILABLE}")
+}
+
+pub(super) fn quantize_panel(_: &[f32], _: &mut [i8], _: &mut [f32]) {
+    unreachable!("{UNAVAILABLE}")
+}
+
+#[allow(dead_code)] // constructed by the code shared with `amx`
+pub(super) struct Matmul<'a> {
+    pub inputs: usize,
+    pub input: &'a [f32],
+    pub outputs: usize,
+    pub output: &'a mut [f32],
+    pub bias: &'a [f32],
+    pub activation: Activation,
+}
+
+impl Matmul<'_> {
+    pub fn run<'w>(self, _: impl Iterator<Item = &'w [i8]> + Clone, _: &[f32], _: &mut QuantizedRows) {
+        unreachable!("{UNAVAILABLE}")
+    }
+}

@@ -1,0 +1,235 @@
+//! Depthwise convolutions over height and width.
+
+use ndarray::{Array2, s};
+use pulp::{Simd, WithSimd};
+
+use super::activation::{Activation, activate};
+use super::isa::Isa;
+use super::shape::{ConvGeometry, TensorShape};
+
+/// A depthwise convolution: one filter per channel.
+#[derive(Debug)]
+pub(super) struct DepthwiseConv {
+    /// Kernel, stride and padding; the kernel has depth 1.
+    pub geometry: ConvGeometry,
+    /// Shape of the input.
+    pub input: TensorShape,
+    /// Shape of the output.
+    pub output: TensorShape,
+    /// (taps, channel stride).
+    weight: Array2<f32>,
+    isa: Isa,
+}
+
+impl DepthwiseConv {
+    /// Creates the layer from `weight` (channels, 1, taps).
+    pub fn new(geometry: ConvGeometry, weight: &[f32], input: TensorShape, output: TensorShape, isa: Isa) -> Self {
+        let taps = geometry.taps();
+        let mut matrix = Array2::zeros((taps, input.channel_stride));
+        for ((tap, channel), value) in matrix.slice_mut(s![.., ..input.channels]).indexed_iter_mut() {
+            *value = weight[channel * taps + tap];
+        }
+        Self { geometry, input, output, weight: matrix, isa }
+    }
+
+    /// Computes the rows of one frame's output from `first_output_row` on, as many as `output` holds. `rows` are the rows
+    /// of the frame's input from `first_input_row` on.
+    pub fn run_rows(
+        &self,
+        rows: &[f32],
+        first_input_row: usize,
+        first_output_row: usize,
+        output: &mut [f32],
+        bias: &[f32],
+        activation: Activation,
+    ) {
+        let layer = self;
+        self.isa.dispatch(RowsKernel { layer, rows, first_input_row, first_output_row, output, bias, activation });
+    }
+}
+
+struct RowsKernel<'a> {
+    layer: &'a DepthwiseConv,
+    rows: &'a [f32],
+    first_input_row: usize,
+    first_output_row: usize,
+    output: &'a mut [f32],
+    bias: &'a [f32],
+    activation: Activation,
+}
+
+impl WithSimd for RowsKernel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let ConvGeometry { kernel, stride, .. } = self.layer.geometry;
+        match (kernel[2], stride[2]) {
+            (3, 1) => self.compute::<S, 3, 1>(simd),
+            (5, 1) => self.compute::<S, 5, 1>(simd),
+            (7, 1) => self.compute::<S, 7, 1>(simd),
+            (3, 2) => self.compute::<S, 3, 2>(simd),
+            (5, 2) => self.compute::<S, 5, 2>(simd),
+            _ => self.compute::<S, 0, 0>(simd),
+        }
+    }
+}
+
+impl RowsKernel<'_> {
+    /// Kernel width `K` and stride `STRIDE`; 0 for any other.
+    #[inline(always)]
+    fn compute<S: Simd, const K: usize, const STRIDE: usize>(self, simd: S) {
+        let Self { layer, rows, first_input_row, first_output_row, output, bias, activation } = self;
+        let bias = S::as_simd_f32s(bias).0;
+        let vectors = bias.len();
+        let filter = RowFilter::<S, K, STRIDE> {
+            simd,
+            geometry: &layer.geometry,
+            vectors,
+            weight: S::as_simd_f32s(layer.weight.as_slice().expect("the matrix is contiguous")).0,
+            bias,
+            activation,
+            rows: S::as_simd_f32s(rows).0,
+            first_input_row,
+            input: layer.input,
+        };
+        // Two vectors of channels of all rows at a time: input rows shared by output rows stay in the L1 cache.
+        for channel in (0..vectors).step_by(2) {
+            let output_rows = output.chunks_exact_mut(layer.output.width * layer.output.channel_stride);
+            for (row, values) in output_rows.enumerate() {
+                let values = S::as_mut_simd_f32s(values).0;
+                match vectors - channel {
+                    1 => filter.run_row::<1>(first_output_row + row, channel, values),
+                    _ => filter.run_row::<2>(first_output_row + row, channel, values),
+                }
+            }
+        }
+    }
+}
+
+/// The operands as vectors, for kernel width `K` and stride `STRIDE`, or any if they are 0.
+struct RowFilter<'a, S: Simd, const K: usize, const STRIDE: usize> {
+    simd: S,
+    geometry: &'a ConvGeometry,
+    /// Vectors per position.
+    vectors: usize,
+    /// (taps, vectors).
+    weight: &'a [S::f32s],
+    bias: &'a [S::f32s],
+    activation: Activation,
+    /// Input rows from `first_input_row` on, (rows, columns, vectors).
+    rows: &'a [S::f32s],
+    first_input_row: usize,
+    /// Shape of the whole input.
+    input: TensorShape,
+}
+
+impl<S: Simd, const K: usize, const STRIDE: usize> RowFilter<'_, S, K, STRIDE> {
+    /// Computes `V` vectors of channels from `channel` on of output row `y`, several positions at a time. If the width is
+    /// not a multiple of their number, some positions are computed twice.
+    #[inline(always)]
+    fn run_row<const V: usize>(&self, y: usize, channel: usize, row: &mut [S::f32s]) {
+        let width = row.len() / self.vectors;
+        let mut x = 0;
+        while x < width {
+            if K > 0 && width - x > 3 && width >= 6 {
+                self.run_positions::<V, 6>(y, x.min(width - 6), channel, row);
+                x += 6;
+            } else if K > 0 && width >= 3 {
+                self.run_positions::<V, 3>(y, x.min(width - 3), channel, row);
+                x += 3;
+            } else {
+                self.run_position::<V>(y, x, channel, row);
+                x += 1;
+            }
+        }
+    }
+
+    /// Returns the input rows that output row `y` depends on, each with the weights from the first tap of its kernel row.
+    #[inline(always)]
+    fn input_rows(&self, y: usize) -> impl Iterator<Item = (&[S::f32s], &[S::f32s])> {
+        let Self { geometry, input, vectors, .. } = *self;
+        geometry.input_rows(&(y..y + 1), input.height).map(move |row| {
+            let tap = row + geometry.pad_before[1] - y * geometry.stride[1];
+            let length = input.width * vectors;
+            let values = &self.rows[(row - self.first_input_row) * length..][..length];
+            (values, &self.weight[tap * geometry.kernel[2] * vectors..])
+        })
+    }
+
+    /// Computes `X` positions from `x` on. Each input value is loaded once per kernel row.
+    #[inline(always)]
+    fn run_positions<const V: usize, const X: usize>(&self, y: usize, x: usize, channel: usize, row: &mut [S::f32s]) {
+        let Self { simd, vectors, .. } = *self;
+        let left = (x * STRIDE) as isize - self.geometry.pad_before[2] as isize;
+        let mut sums = [[simd.splat_f32s(0.0); V]; X];
+        for (input, weight) in self.input_rows(y) {
+            let mut taps = [[simd.splat_f32s(0.0); V]; K];
+            for (dx, taps) in taps.iter_mut().enumerate() {
+                taps.copy_from_slice(&weight[dx * vectors + channel..][..V]);
+            }
+            // 15 columns cover the widest window. Written out, because the compiler does not unroll a loop.
+            const { assert!((X - 1) * STRIDE + K <= 15) };
+            macro_rules! columns { ($($column:literal)*) => { $(
+                if $column < (X - 1) * STRIDE + K {
+                    let position = (left + $column) as usize; // wraps to a large value left of the edge
+                    if position < self.input.width {
+                        self.add_column($column, &input[position * vectors + channel..][..V], &taps, &mut sums);
+                    }
+                }
+            )* } }
+            columns!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+        }
+        for (i, sums) in sums.into_iter().enumerate() {
+            self.store(sums, channel, &mut row[(x + i) * vectors..]);
+        }
+    }
+
+    /// Adds the products with one input column to the sums of all positions whose window contains it.
+    #[inline(always)]
+    fn add_column<const V: usize, const X: usize>(
+        &self,
+        column: usize,
+        pixel: &[S::f32s],
+        taps: &[[S::f32s; V]; K],
+        sums: &mut [[S::f32s; V]; X],
+    ) {
+        for (i, sums) in sums.iter_mut().enumerate() {
+            if i * STRIDE <= column && column < i * STRIDE + K {
+                let taps = &taps[column - i * STRIDE];
+                for v in 0..V {
+                    sums[v] = self.simd.mul_add_f32s(pixel[v], taps[v], sums[v]);
+                }
+            }
+        }
+    }
+
+    /// Computes one position, for any kernel width and stride.
+    #[inline(always)]
+    fn run_position<const V: usize>(&self, y: usize, x: usize, channel: usize, row: &mut [S::f32s]) {
+        let Self { simd, vectors, geometry, .. } = *self;
+        let left = (x * geometry.stride[2]) as isize - geometry.pad_before[2] as isize;
+        let mut sums = [simd.splat_f32s(0.0); V];
+        for (input, weight) in self.input_rows(y) {
+            for (dx, taps) in weight.chunks_exact(vectors).enumerate().take(geometry.kernel[2]) {
+                let position = (left + dx as isize) as usize; // wraps to a large value left of the edge
+                if position < self.input.width {
+                    let pixel = &input[position * vectors + channel..][..V];
+                    for v in 0..V {
+                        sums[v] = simd.mul_add_f32s(pixel[v], taps[channel + v], sums[v]);
+                    }
+                }
+            }
+        }
+        self.store(sums, channel, &mut row[x * vectors..]);
+    }
+
+    /// Stores the sums of one position with bias and activation.
+    #[inline(always)]
+    fn store<const V: usize>(&self, sums: [S::f32s; V], channel: usize, position: &mut [S::f32s]) {
+        let values = position[channel..][..V].iter_mut().zip(&self.bias[channel..]);
+        for ((value, &bias), sum) in values.zip(sums) {
+            *value = activate(self.simd, self.simd.add_f32s(sum, bias), self.activation);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Matrix product of activations (rows, input channels) with [packed weights](PackedWeights), where most of the run time
+//! is spent. Bias and activation are applied while sums are in registers.
+//!
+//! Blocking follows Goto & van de Geijn ("Anatomy of High-Performance Matrix Multiplication", 2008); weights are packed
+//! when the network is loaded and activations are not packed at all. This module does not use the `gemm` crate, which
+//! serves the classifiers ([`crate::matrix`]), detects the processor by itself and ignores `KINOPROBE_SIMD`.
+
+use pulp::{Simd, WithSimd};
+
+use super::activation::{Activation, activate};
+use super::amx::{self, QuantizedRows};
+use super::packed::{PackedLayout, PackedWeights};
+
+/// Floats of the activations processed per block, to stay in the L2 cache.
+const L2_FLOATS: usize = 1 << 18;
+
+impl PackedWeights {
+    /// Computes `output = activation(input · W + bias)` for weights of one matrix, with `input` (rows, inputs), `output`
+    /// (rows, outputs) and `bias` (outputs). `workspace` is used by AMX.
+    pub fn matmul(
+        &self,
+        input: &[f32],
+        output: &mut [f32],
+        bias: &[f32],
+        activation: Activation,
+        workspace: &mut QuantizedRows,
+    ) {
+        self.matmul_with(0, input, output, bias, activation, workspace);
+    }
+
+    /// Computes `output[i] = input[i] · W[i]` for every matrix, with `input` (matrices, rows, inputs) and `output`
+    /// (matrices, rows, outputs). `zeros` holds at least as many zeros as there are outputs.
+    pub fn batched_matmul(
+        &self,
+        rows: usize,
+        input: &[f32],
+        output: &mut [f32],
+        zeros: &[f32],
+        workspace: &mut QuantizedRows,
+    ) {
+        let (inputs, outputs) = self.dim();
+        let parts = input.chunks_exact(rows * inputs).zip(output.chunks_exact_mut(rows * outputs));
+        for (matrix, (input, output)) in (0..self.matrices()).zip(parts) {
+            self.matmul_with(matrix, input, output, &zeros[..outputs], Activation::None, workspace);
+        }
+    }
+
+    fn matmul_with(
+        &self,
+        matrix: usize,
+        input: &[f32],
+        output: &mut [f32],
+        bias: &[f32],
+        activation: Activation,
+        workspace: &mut QuantizedRows,
+    ) {
+        match self.layout() {
+            PackedLayout::Vectors(values) => {
+                self.isa().dispatch(Matmul { weights: self, values, matrix, input, output, bias, activation });
+            }
+            PackedLayout::Amx { slices, scales } => {
+                let (inputs, outputs) = self.dim();
+                let product = amx::Matmul { inputs, input, outputs, output, bias, activation };
+                product.run(self.amx_panels(matrix, slices), &scales[matrix * outputs..][..outputs], workspace);
+            }
+        }
+    }
+}
+
+/// Kernel of the `Vectors` layout.
+struct Matmul<'a> {
+    weights: &'a PackedWeights,
+    values: &'a [f32],
+    matrix: usize,
+    input: &'a [f32],
+    output: &'a mut [f32],
+    bias: &'a [f32],
+    activation: Activation,
+}
+
+impl WithSimd for Matmul<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { weights, values, matrix, input, output, bias, activation } = self;
+        let (inputs, outputs) = weights.dim();
+        let bias = S::as_simd_f32s(bias).0;
+        // A multiple of every micro-tile height below.
+        let block_rows = (L2_FLOATS / inputs).clamp(48, 480) / 24 * 24;
+        for (input, output) in input.chunks(block_rows * inputs).zip(output.chunks_mut(block_rows * outputs)) {
+            let mut first = 0;
+            for (width, panel) in weights.vector_panels(matrix, S::F32_LANES, values) {
+                let unpadded_inputs = weights.unpadded_inputs();
+                let columns =
+                    PanelColumns { inputs, unpadded_inputs, outputs, first: first * S::F32_LANES, activation };
+                let panel = S::as_simd_f32s(panel).0;
+                let bias = &bias[first..first + width];
+                // Accumulators, one row of weights and one broadcast activation fill the register file.
+                match (width, S::REGISTER_COUNT >= 32) {
+                    (3, true) => multiply_panel::<S, 3, 8>(simd, input, output, panel, bias, columns),
+                    (3, false) => multiply_panel::<S, 3, 4>(simd, input, output, panel, bias, columns),
+                    (2, true) => multiply_panel::<S, 2, 12>(simd, input, output, panel, bias, columns),
+                    (2, false) => multiply_panel::<S, 2, 6>(simd, input, output, panel, bias, columns),
+                    _ => multiply_panel::<S, 1, 12>(simd, input, output, panel, bias, columns),
+                }
+                first += width;
+            }
+        }
+    }
+}
+
+/// The columns of the output that a panel of weights computes.
+#[derive(Clone, Copy)]
+struct PanelColumns {
+    /// Input stride.
+    inputs: usize,
+    /// Inputs without padding.
+    unpadded_inputs: usize,
+    /// Output stride.
+    outputs: usize,
+    /// First column.
+    first: usize,
+    activation: Activation,
+}
+
+/// Multiplies all rows with one panel, `R` rows at a time, then four, then one.
+#[inline(always)]
+fn multiply_panel<S: Simd, const V: usize, const R: usize>(
+    simd: S,
+    input: &[f32],
+    output: &mut [f32],
+    panel: &[S::f32s],
+    bias: &[S::f32s],
+    columns: PanelColumns,
+) {
+    let PanelColumns { inputs, outputs, .. } = columns;
+    let rows = output.len() / outputs;
+    let mut row = 0;
+    while row + R <= rows {
+        micro_tile::<S, V, R>(simd, &input[row * inputs..], &mut output[row * outputs..], panel, bias, columns);
+        row += R;
+    }
+    while row + 4 <= rows {
+        micro_tile::<S, V, 4>(simd, &input[row * inputs..], &mut output[row * outputs..], panel, bias, columns);
+        row += 4;
+    }
+    while row < rows {
+        micro_tile::<S, V, 1>(simd, &input[row * inputs..], &mut output[row * outputs..], panel, bias, columns);
+        row += 1;
+    }
+}
+
+/// Multiplies `R` rows with one panel of `V` vectors.
+#[inline(always)]
+fn micro_tile<S: Simd, const V: usize, const R: usize>(
+    simd: S,
+    input: &[f32],
+    output: &mut [f32],
+    panel: &[S::f32s],
+    bias: &[S::f32s],
+    columns: PanelColumns,
+) {
+    let PanelColumns { inputs, unpadded_inputs, outputs, first, activation } = columns;
+    let mut rows: [&[f32]; R] = [&[]; R];
+    for (r, row) in rows.iter_mut().enumerate() {
+        *row = &input[r * inputs..][..unpadded_inputs];
+    }
+    let mut sums = [[simd.splat_f32s(0.0); V]; R];
+    for (k, weights) in panel.chunks_exact(V).enumerate().take(unpadded_inputs) {
+        for r in 0..R {
+            let x = simd.splat_f32s(rows[r][k]);
+            for v in 0..V {
+                sums[r][v] = simd.mul_add_f32s(x, weights[v], sums[r][v]);
+            }
+        }
+    }
+    for (r, sums) in sums.into_iter().enumerate() {
+        let row = S::as_mut_simd_f32s(&mut output[r * outputs + first..][..V * S::F32_LANES]).0;
+        for v in 0..V {
+            row[v] = activate(simd, simd.add_f32s(sums[v], bias[v]), activation);
+        }
+    }
+}

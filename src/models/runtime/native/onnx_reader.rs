@@ -1,0 +1,250 @@
+//! Reader of ONNX files: nodes are decoded, tensors only located. Each tensor is read when its layer is created, so that
+//! weights are never in memory twice.
+//!
+//! Files are untrusted: every length is checked against the size of the file before memory is allocated.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+
+use crate::error::{Error, Result};
+use crate::models::onnx::proto::{NodeProto, ValueInfo};
+
+/// Location of an f32 tensor in the file.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Initializer {
+    /// Lengths of its axes, all positive; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// Offset of the first byte.
+    offset: u64,
+}
+
+impl Initializer {
+    /// Returns the number of elements. It cannot overflow: the reader has compared it with the size of the file.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// Graph of an ONNX model.
+#[derive(Debug)]
+pub(super) struct OnnxGraph {
+    path: PathBuf,
+    file: File,
+    /// Nodes in topological order.
+    pub nodes: Vec<NodeProto>,
+    /// f32 constants by name.
+    pub initializers: HashMap<String, Initializer>,
+    /// Inputs that are not initializers, with the lengths of their axes; -1 for a dynamic axis.
+    pub inputs: Vec<(String, Vec<i64>)>,
+    /// Names of the outputs.
+    pub outputs: Vec<String>,
+}
+
+impl OnnxGraph {
+    /// Opens a file. Initializers that are empty, not f32, or not stored as raw bytes are ignored: a node that needs one is
+    /// unsupported.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read or is not an ONNX model.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        let file_len = file.metadata().map_err(Error::io(path))?.len();
+        let mut graph = Self {
+            path: path.into(),
+            file: file.try_clone().map_err(Error::io(path))?,
+            nodes: Vec::new(),
+            initializers: HashMap::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+        };
+        let mut reader = FieldReader { input: BufReader::with_capacity(1 << 16, file), position: 0, file_len };
+        let invalid = |message: String| Error::Weights { path: path.to_path_buf(), message };
+        reader.read_model(&mut graph).map_err(|error| match error.kind() {
+            ErrorKind::InvalidData | ErrorKind::UnexpectedEof => invalid(format!("not an ONNX model: {error}")),
+            _ => Error::io(path)(error),
+        })?;
+        if graph.nodes.is_empty() {
+            return Err(invalid("not an ONNX model: it has no nodes".into()));
+        }
+        graph.inputs.retain(|(name, _)| !graph.initializers.contains_key(name));
+        Ok(graph)
+    }
+
+    /// Reads the elements of a tensor, row-major.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read.
+    pub fn read(&self, tensor: &Initializer) -> Result<Vec<f32>> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(tensor.offset)).map_err(Error::io(&self.path))?;
+        let mut input = BufReader::with_capacity(1 << 16, file);
+        let mut values = Vec::with_capacity(tensor.len());
+        let mut buffer = [0; 4096];
+        while values.len() < tensor.len() {
+            let bytes = &mut buffer[..(4 * (tensor.len() - values.len())).min(4096)];
+            input.read_exact(bytes).map_err(Error::io(&self.path))?;
+            let (words, _) = bytes.as_chunks();
+            values.extend(words.iter().map(|word| f32::from_le_bytes(*word)));
+        }
+        Ok(values)
+    }
+}
+
+/// Reads a protobuf message field by field.
+struct FieldReader {
+    input: BufReader<File>,
+    position: u64,
+    file_len: u64,
+}
+
+/// A field: its number, and its length or value.
+enum Field {
+    /// Length-delimited; the content follows.
+    Bytes(u64, u64),
+    Integer(u64, u64),
+    Skipped,
+}
+
+impl FieldReader {
+    /// Reads `ModelProto`: field 7 is the graph.
+    fn read_model(&mut self, graph: &mut OnnxGraph) -> std::io::Result<()> {
+        while let Some(field) = self.next_field()? {
+            match field {
+                Field::Bytes(7, length) => self.read_graph(length, graph)?,
+                Field::Bytes(_, length) => self.skip(length)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads `GraphProto`: field 1 is a node, 5 an initializer, 11 an input, 12 an output.
+    fn read_graph(&mut self, length: u64, graph: &mut OnnxGraph) -> std::io::Result<()> {
+        let end = self.end_of(length)?;
+        while self.position < end {
+            match self.next_field()?.ok_or(ErrorKind::UnexpectedEof)? {
+                Field::Bytes(1, length) => graph.nodes.push(self.read_message(length)?),
+                Field::Bytes(5, length) => {
+                    if let Some((name, tensor)) = self.read_tensor(length)? {
+                        graph.initializers.insert(name, tensor);
+                    }
+                }
+                Field::Bytes(11, length) => {
+                    let input = self.read_message::<ValueInfo>(length)?;
+                    let shape =
+                        input.kind.and_then(|kind| kind.tensor?.shape).map_or_else(Vec::new, |shape| shape.dims);
+                    let axes = shape.iter().map(|axis| axis.value.unwrap_or(-1)).collect();
+                    graph.inputs.push((input.name, axes));
+                }
+                Field::Bytes(12, length) => graph.outputs.push(self.read_message::<ValueInfo>(length)?.name),
+                Field::Bytes(_, length) => self.skip(length)?,
+                _ => {}
+            }
+        }
+        self.expect_end(end)
+    }
+
+    /// Reads `TensorProto`: field 1 is one or several (packed) axis lengths, 2 the element type (1 is f32), 8 the name, 9 the
+    /// raw bytes. Returns `None` for tensors that are not usable.
+    fn read_tensor(&mut self, length: u64) -> std::io::Result<Option<(String, Initializer)>> {
+        let end = self.end_of(length)?;
+        let (mut name, mut shape, mut element_type, mut raw) = (String::new(), Vec::new(), 0, None);
+        while self.position < end {
+            match self.next_field()?.ok_or(ErrorKind::UnexpectedEof)? {
+                Field::Integer(1, axis) => shape.push(axis),
+                Field::Bytes(1, length) => {
+                    let end = self.end_of(length)?;
+                    while self.position < end {
+                        shape.push(self.read_varint()?.ok_or(ErrorKind::UnexpectedEof)?);
+                    }
+                    self.expect_end(end)?;
+                }
+                Field::Integer(2, value) => element_type = value,
+                Field::Bytes(8, length) => name = String::from_utf8_lossy(&self.read_bytes(length)?).into_owned(),
+                Field::Bytes(9, length) => {
+                    raw = Some((self.position, length));
+                    self.skip(length)?;
+                }
+                Field::Bytes(_, length) => self.skip(length)?,
+                _ => {}
+            }
+        }
+        self.expect_end(end)?;
+        let bytes = shape.iter().try_fold(4u64, |bytes, &axis| bytes.checked_mul(axis));
+        Ok(match raw {
+            // Axis lengths divide the number of bytes, which is at most the size of the file.
+            Some((offset, length)) if element_type == 1 && length > 0 && bytes == Some(length) => {
+                Some((name, Initializer { shape: shape.into_iter().map(|axis| axis as usize).collect(), offset }))
+            }
+            _ => None,
+        })
+    }
+
+    /// Reads a field's key, and its value if it is an integer. Returns `None` at the end of the file.
+    fn next_field(&mut self) -> std::io::Result<Option<Field>> {
+        let Some(key) = self.read_varint()? else { return Ok(None) };
+        let number = key >> 3;
+        let mut integer = || self.read_varint()?.ok_or(std::io::Error::from(ErrorKind::UnexpectedEof));
+        Ok(Some(match key & 7 {
+            0 => Field::Integer(number, integer()?),
+            2 => Field::Bytes(number, integer()?),
+            1 => self.skip(8).map(|()| Field::Skipped)?,
+            5 => self.skip(4).map(|()| Field::Skipped)?,
+            wire_type => return Err(invalid_data(format!("unknown wire type {wire_type}"))),
+        }))
+    }
+
+    /// Returns `None` at the end of the file.
+    fn read_varint(&mut self) -> std::io::Result<Option<u64>> {
+        let mut value = 0u64;
+        for i in 0..10 {
+            let mut byte = [0u8];
+            if self.input.read(&mut byte)? == 0 {
+                return if i == 0 { Ok(None) } else { Err(ErrorKind::UnexpectedEof.into()) };
+            }
+            self.position += 1;
+            value |= u64::from(byte[0] & 0x7f) << (7 * i);
+            if byte[0] < 0x80 {
+                return Ok(Some(value));
+            }
+        }
+        Err(invalid_data("varint longer than ten bytes".into()))
+    }
+
+    /// Returns the position after the next `length` bytes; an error if the file is shorter.
+    fn end_of(&self, length: u64) -> std::io::Result<u64> {
+        let end = self.position.checked_add(length).filter(|&end| end <= self.file_len);
+        end.ok_or_else(|| invalid_data(format!("a field of {length} bytes exceeds the file")))
+    }
+
+    fn expect_end(&self, end: u64) -> std::io::Result<()> {
+        if self.position == end { Ok(()) } else { Err(invalid_data("a field exceeds its message".into())) }
+    }
+
+    fn skip(&mut self, length: u64) -> std::io::Result<()> {
+        let end = self.end_of(length)?;
+        self.input.seek_relative(i64::try_from(length).map_err(|_| ErrorKind::UnexpectedEof)?)?;
+        self.position = end;
+        Ok(())
+    }
+
+    fn read_bytes(&mut self, length: u64) -> std::io::Result<Vec<u8>> {
+        let end = self.end_of(length)?;
+        let mut bytes = vec![0; usize::try_from(length).map_err(|_| ErrorKind::UnexpectedEof)?];
+        self.input.read_exact(&mut bytes)?;
+        self.position = end;
+        Ok(bytes)
+    }
+
+    fn read_message<M: Message + Default>(&mut self, length: u64) -> std::io::Result<M> {
+        M::decode(self.read_bytes(length)?.as_slice()).map_err(|error| invalid_data(error.to_string()))
+    }
+}
+
+fn invalid_data(message: String) -> std::io::Error {
+    std::io::Error::new(ErrorKind::InvalidData, message)
+}

@@ -1,0 +1,220 @@
+//! Weight matrices packed once, in the order in which the matrix product reads them.
+
+use ndarray::{ArrayView3, Axis};
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::aligned::AlignedBuffer;
+use super::amx;
+use super::isa::Isa;
+
+/// One or several matrices (input channels, output channels) of the same size, divided into panels of output channels.
+/// Panels follow each other; within a panel its part of every matrix.
+#[derive(Debug)]
+pub(super) struct PackedWeights {
+    matrices: usize,
+    inputs: usize,
+    unpadded_inputs: usize,
+    outputs: usize,
+    isa: Isa,
+    layout: PackedLayout,
+}
+
+/// Values in the order in which the instruction set reads them.
+#[derive(Debug)]
+pub(super) enum PackedLayout {
+    /// f32 panels one to three vectors wide, (inputs, vectors).
+    Vectors(AlignedBuffer),
+    /// [AMX](amx) panels one tile wide.
+    Amx {
+        /// Values as 8-bit slices.
+        slices: AlignedBuffer<i8>,
+        /// Scale per column, (matrices, outputs).
+        scales: Vec<f32>,
+    },
+}
+
+/// Divides `vectors` into panels of three; the last ones have two rather than a single one.
+fn panel_widths(vectors: usize) -> impl Iterator<Item = usize> {
+    let mut remaining = vectors;
+    std::iter::from_fn(move || {
+        let width = match remaining {
+            0 => return None,
+            1 => 1,
+            2 | 4 => 2,
+            _ => 3,
+        };
+        remaining -= width;
+        Some(width)
+    })
+}
+
+impl PackedWeights {
+    /// Packs linear combinations of the taps of `weight` (taps, input channels, output channels): one matrix per row of
+    /// `coefficients`, which holds one coefficient per tap. Channels are padded with zeros to `padded` (inputs,
+    /// outputs); outputs must be a multiple of 16. Sums are computed in f64, panels in parallel.
+    pub fn combine<const TAPS: usize>(
+        weight: ArrayView3<'_, f32>,
+        padded: (usize, usize),
+        coefficients: &[[f64; TAPS]],
+        isa: Isa,
+    ) -> Self {
+        let coefficients: Vec<&[f64]> = coefficients.iter().map(|row| &row[..]).collect();
+        Self::new(weight, padded, &coefficients, coefficients.len(), isa)
+    }
+
+    /// Packs one matrix (taps · input channels, output channels) from `weight` (taps, input channels, output channels),
+    /// padded as in [`PackedWeights::combine`].
+    pub fn concatenate(weight: ArrayView3<'_, f32>, padded: (usize, usize), isa: Isa) -> Self {
+        let taps = weight.len_of(Axis(0));
+        let unit = |tap: usize| (0..taps).map(|other| f64::from(u8::from(other == tap))).collect();
+        let identity: Vec<Vec<f64>> = (0..taps).map(unit).collect();
+        let identity: Vec<&[f64]> = identity.iter().map(Vec::as_slice).collect();
+        Self::new(weight, padded, &identity, 1, isa)
+    }
+
+    /// The blocks given by the rows of `coefficients`, stacked, make up `matrices` matrices.
+    fn new(
+        weight: ArrayView3<'_, f32>,
+        (channels, outputs): (usize, usize),
+        coefficients: &[&[f64]],
+        matrices: usize,
+        isa: Isa,
+    ) -> Self {
+        let inputs = channels * coefficients.len() / matrices;
+        let fill_panel = |first: usize, width: usize, panel: &mut [f32]| {
+            let taps = transpose_panel(weight, channels, first, width);
+            let taps: Vec<&[f32]> = taps.chunks_exact(channels * width).collect();
+            for (output, coefficients) in panel.chunks_exact_mut(channels * width).zip(coefficients) {
+                isa.dispatch(LinearCombination { taps: &taps, coefficients, output });
+            }
+        };
+        let layout = if isa == Isa::Amx && amx::K_RANGE.contains(&inputs) {
+            let length = amx::panel_len(inputs);
+            let mut slices = AlignedBuffer::zeros(outputs / amx::TILE_ROWS * matrices * length);
+            let mut scales = vec![0.0; matrices * outputs];
+            // In the order of the panels: (outputs / 16, matrices, 16).
+            let mut panel_scales = scales.clone();
+            let jobs =
+                slices.par_chunks_mut(matrices * length).zip(panel_scales.par_chunks_mut(matrices * amx::TILE_ROWS));
+            jobs.enumerate().for_each(|(index, (slices, scales))| {
+                let mut panel = vec![0.0; matrices * inputs * amx::TILE_ROWS];
+                fill_panel(index * amx::TILE_ROWS, amx::TILE_ROWS, &mut panel);
+                let parts = slices.chunks_exact_mut(length).zip(scales.chunks_exact_mut(amx::TILE_ROWS));
+                for (matrix, (slices, scales)) in panel.chunks_exact(inputs * amx::TILE_ROWS).zip(parts) {
+                    amx::quantize_panel(matrix, slices, scales);
+                }
+            });
+            for (i, panel) in panel_scales.chunks_exact(amx::TILE_ROWS).enumerate() {
+                let start = i % matrices * outputs + i / matrices * amx::TILE_ROWS;
+                scales[start..][..amx::TILE_ROWS].copy_from_slice(panel);
+            }
+            PackedLayout::Amx { slices, scales }
+        } else {
+            let lanes = isa.f32_lanes();
+            let mut values = AlignedBuffer::zeros(matrices * inputs * outputs);
+            let (mut jobs, mut remaining, mut first) = (Vec::new(), &mut values[..], 0);
+            for vectors in panel_widths(outputs / lanes) {
+                let width = vectors * lanes;
+                let (panel, rest) = remaining.split_at_mut(matrices * inputs * width);
+                jobs.push((first, width, panel));
+                (remaining, first) = (rest, first + width);
+            }
+            jobs.into_par_iter().for_each(|(first, width, panel)| fill_panel(first, width, panel));
+            PackedLayout::Vectors(values)
+        };
+        let unpadded_inputs = inputs - (channels - weight.len_of(Axis(1)));
+        Self { matrices, inputs, unpadded_inputs, outputs, isa, layout }
+    }
+
+    /// Returns (inputs, outputs) of each matrix, including padding.
+    pub fn dim(&self) -> (usize, usize) {
+        (self.inputs, self.outputs)
+    }
+
+    /// Returns the number of inputs without the padding channels at the end.
+    pub fn unpadded_inputs(&self) -> usize {
+        self.unpadded_inputs
+    }
+
+    /// Returns the number of matrices.
+    pub fn matrices(&self) -> usize {
+        self.matrices
+    }
+
+    /// Returns the instruction set that the weights are packed for.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Returns the packed values.
+    pub fn layout(&self) -> &PackedLayout {
+        &self.layout
+    }
+
+    /// Returns the panels of one matrix in the `Vectors` layout: their width in vectors and their values.
+    #[inline(always)]
+    pub fn vector_panels<'a>(
+        &self,
+        matrix: usize,
+        lanes: usize,
+        values: &'a [f32],
+    ) -> impl Iterator<Item = (usize, &'a [f32])> {
+        let (mut remaining, matrices, inputs) = (values, self.matrices, self.inputs);
+        panel_widths(self.outputs / lanes).map(move |vectors| {
+            let length = inputs * vectors * lanes;
+            let (panel, rest) = remaining.split_at(matrices * length);
+            remaining = rest;
+            (vectors, &panel[matrix * length..][..length])
+        })
+    }
+
+    /// Returns the panels of one matrix in the `Amx` layout.
+    pub fn amx_panels<'a>(&self, matrix: usize, slices: &'a [i8]) -> impl Iterator<Item = &'a [i8]> + Clone {
+        slices.chunks_exact(amx::panel_len(self.inputs)).skip(matrix).step_by(self.matrices)
+    }
+}
+
+/// Copies `width` output channels from `first` on to (taps, inputs, width), zero-padded.
+fn transpose_panel(weight: ArrayView3<'_, f32>, inputs: usize, first: usize, width: usize) -> Vec<f32> {
+    let (taps, channels, filters) = weight.dim();
+    let mut panel = vec![0.0; taps * inputs * width];
+    for (lane, filter) in (first..filters.min(first + width)).enumerate() {
+        let filter = weight.index_axis(Axis(2), filter);
+        // In the memory order of ONNX files: taps vary fastest.
+        for channel in 0..channels {
+            for tap in 0..taps {
+                panel[(tap * inputs + channel) * width + lane] = filter[(tap, channel)];
+            }
+        }
+    }
+    panel
+}
+
+/// Kernel that computes `output = Σ coefficients[tap]·taps[tap]` in f64.
+struct LinearCombination<'a> {
+    taps: &'a [&'a [f32]],
+    coefficients: &'a [f64],
+    output: &'a mut [f32],
+}
+
+impl WithSimd for LinearCombination<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        const BLOCK: usize = 64;
+        let Self { taps, coefficients, output } = self;
+        for (block, output) in output.chunks_mut(BLOCK).enumerate() {
+            let mut sums = [0.0f64; BLOCK];
+            for (tap, &coefficient) in taps.iter().zip(coefficients).filter(|(_, coefficient)| **coefficient != 0.0) {
+                for (sum, value) in sums.iter_mut().zip(&tap[block * BLOCK..][..output.len()]) {
+                    *sum += coefficient * f64::from(*value);
+                }
+            }
+            for (value, sum) in output.iter_mut().zip(sums) {
+                *value = sum as f32;
+            }
+        }
+    }
+}

@@ -1,0 +1,474 @@
+//! Converts the nodes of an ONNX graph into steps and fuses activations, residual additions and consecutive convolutions.
+//!
+//! The graph is untrusted: attributes, shapes and names are checked before they are used, and anything unexpected is an
+//! error. To support another operator, add an arm to [`PlanBuilder::add_node`].
+
+use std::collections::HashMap;
+
+use ndarray::ArrayView3;
+
+use super::activation::Activation;
+use super::convolution::{ConvAlgorithm, Convolution};
+use super::depthwise::DepthwiseConv;
+use super::inverted_bottleneck::InvertedBottleneck;
+use super::isa::Isa;
+use super::normalization::{ChannelAffine, LayerNorm};
+use super::onnx_reader::{Initializer, OnnxGraph};
+use super::packed::PackedWeights;
+use super::shape::{CHANNEL_ALIGNMENT, ConvGeometry, Dhw, TensorShape, padded_channels};
+use super::step::{ActivationTensor, AxisOrder, Operation, PlanError, PlanResult, Step, unsupported};
+use crate::models::onnx::proto::{Attribute, NodeProto};
+
+/// Maximum floats of an activation (4 GiB).
+const MAX_ACTIVATION_LEN: usize = 1 << 30;
+
+/// Maximum stride along an axis.
+const MAX_STRIDE: usize = 1 << 16;
+
+/// The plan under construction.
+pub(super) struct PlanBuilder<'a> {
+    graph: &'a OnnxGraph,
+    isa: Isa,
+    /// Activation tensors by name.
+    tensors: HashMap<String, ActivationTensor>,
+    /// Number of readers of each tensor, by name.
+    readers: HashMap<String, usize>,
+    /// Step that computes an activation tensor, by id.
+    producers: HashMap<usize, usize>,
+    steps: Vec<Step>,
+    next_id: usize,
+}
+
+impl<'a> PlanBuilder<'a> {
+    /// Creates a builder for a graph with the given input and output, which counts as a reader.
+    pub fn new(graph: &'a OnnxGraph, input: &str, shape: TensorShape, output: &str, isa: Isa) -> Self {
+        let mut readers: HashMap<String, usize> = HashMap::from([(output.into(), 1)]);
+        for name in graph.nodes.iter().flat_map(|node| &node.input) {
+            *readers.entry(name.clone()).or_default() += 1;
+        }
+        let input_tensor = ActivationTensor { id: 0, shape, order: AxisOrder::ChannelsFirst };
+        let tensors = HashMap::from([(input.into(), input_tensor)]);
+        Self { graph, isa, tensors, readers, producers: HashMap::new(), steps: Vec::new(), next_id: 1 }
+    }
+
+    /// Converts all nodes; returns the steps and the output tensors by name.
+    ///
+    /// # Errors
+    /// Returns an error if a node is unsupported or malformed.
+    pub fn build(mut self) -> PlanResult<(Vec<Step>, HashMap<String, ActivationTensor>)> {
+        let nodes = &self.graph.nodes;
+        let mut index = 0;
+        while index < nodes.len() {
+            index += self.add_node(&nodes[index..])?;
+        }
+        Ok((self.steps, self.tensors))
+    }
+
+    /// Converts the first of `nodes`, with the following ones if they are fused; returns how many were converted.
+    fn add_node(&mut self, nodes: &[NodeProto]) -> PlanResult<usize> {
+        let node = &nodes[0];
+        match node.op_type.as_str() {
+            "Conv" => self.add_convolution(node).map(|()| 1),
+            "MatMul" => self.add_matmul(node, nodes.get(1)),
+            "Relu" => self.add_activation(node, Activation::Relu).map(|()| 1),
+            "Clip" => {
+                let bound = |i: usize, value: f32| node.input.get(i).is_some_and(|name| self.is_scalar(name, value));
+                match bound(1, 0.0) && bound(2, 6.0) {
+                    true => self.add_activation(node, Activation::Relu6).map(|()| 1),
+                    false => unsupported("operator Clip with bounds other than 0 and 6"),
+                }
+            }
+            "Div" => self.add_gelu(nodes),
+            "Add" => self.add_addition(node).map(|()| 1),
+            "Mul" => self.add_channel_scale(node).map(|()| 1),
+            "Transpose" => self.add_transpose(node).map(|()| 1),
+            "LayerNormalization" => self.add_layer_norm(node).map(|()| 1),
+            "BatchNormalization" => self.add_batch_norm(node).map(|()| 1),
+            "GlobalAveragePool" => {
+                let x = self.padded_tensor(input(node, 0)?, Some(AxisOrder::ChannelsFirst))?;
+                let to = TensorShape { depth: 1, height: 1, width: 1, ..x.shape };
+                self.push(node, Operation::GlobalAveragePool, &[x], to, x.order)?;
+                Ok(1)
+            }
+            "Flatten" => {
+                let x = self.tensor(input(node, 0)?, None)?;
+                let axis = ints(node, "axis").first().copied().unwrap_or(1);
+                if x.shape.positions() != x.shape.batch || axis != 1 {
+                    return unsupported("operator Flatten of more than one position");
+                }
+                self.add_alias(input(node, 0)?, output(node)?, ActivationTensor { order: AxisOrder::Vector, ..x });
+                Ok(1)
+            }
+            other => unsupported(format!("operator {other} is not implemented")),
+        }
+    }
+
+    /// Returns the activation tensor `name`, if it has the given axis order.
+    fn tensor(&self, name: &str, order: Option<AxisOrder>) -> PlanResult<ActivationTensor> {
+        let Some(&tensor) = self.tensors.get(name) else {
+            return unsupported(format!("`{name}` is not an activation"));
+        };
+        match order {
+            Some(order) if order != tensor.order => unsupported(format!("unexpected axis order of `{name}`")),
+            _ => Ok(tensor),
+        }
+    }
+
+    /// As [`Self::tensor`], for operators that process full vectors of channels.
+    fn padded_tensor(&self, name: &str, order: Option<AxisOrder>) -> PlanResult<ActivationTensor> {
+        let tensor = self.tensor(name, order)?;
+        if !tensor.shape.channel_stride.is_multiple_of(CHANNEL_ALIGNMENT) {
+            return unsupported(format!("`{name}`, the network's input, is read by an operator other than Conv"));
+        }
+        Ok(tensor)
+    }
+
+    fn initializer(&self, name: &str) -> PlanResult<&'a Initializer> {
+        self.graph.initializers.get(name).map_or_else(|| unsupported(format!("`{name}` is not an f32 constant")), Ok)
+    }
+
+    fn read(&self, tensor: &Initializer) -> PlanResult<Vec<f32>> {
+        self.graph.read(tensor).map_err(PlanError::Read)
+    }
+
+    fn is_scalar(&self, name: &str, value: f32) -> bool {
+        let tensor = self.graph.initializers.get(name).filter(|tensor| tensor.len() == 1);
+        tensor.and_then(|tensor| self.read(tensor).ok()).is_some_and(|values| (values[0] - value).abs() < 1e-6)
+    }
+
+    /// Reads a constant with one value per channel, padded with zeros.
+    fn channel_vector(&self, name: &str, channels: usize) -> PlanResult<Vec<f32>> {
+        let tensor = self.initializer(name)?;
+        if tensor.len() != channels {
+            return unsupported(format!("`{name}` has {} elements for {channels} channels", tensor.len()));
+        }
+        let mut values = self.read(tensor)?;
+        values.resize(padded_channels(channels), 0.0);
+        Ok(values)
+    }
+
+    fn push(
+        &mut self,
+        node: &NodeProto,
+        operation: Operation,
+        inputs: &[ActivationTensor],
+        to: TensorShape,
+        order: AxisOrder,
+    ) -> PlanResult<()> {
+        let ids = inputs.iter().map(|x| x.id).collect();
+        self.push_step(node, operation, ids, inputs[0].shape, to, order)
+    }
+
+    fn push_step(
+        &mut self,
+        node: &NodeProto,
+        operation: Operation,
+        inputs: Vec<usize>,
+        from: TensorShape,
+        to: TensorShape,
+        order: AxisOrder,
+    ) -> PlanResult<()> {
+        let name = output(node)?;
+        if to.checked_len().is_none_or(|len| len > MAX_ACTIVATION_LEN) {
+            return Err(PlanError::Mismatch(format!("the activation `{name}` is too large")));
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        self.producers.insert(id, self.steps.len());
+        self.steps.push(Step { operation, inputs, output: id, from, to });
+        self.tensors.insert(name.into(), ActivationTensor { id, shape: to, order });
+        Ok(())
+    }
+
+    /// Fuses an activation into the step that computes `x` if nothing else reads it; otherwise adds a step. `reads` is the
+    /// number of times the activation itself reads `x`.
+    fn fuse_activation(
+        &mut self,
+        name: &str,
+        x: ActivationTensor,
+        node: &NodeProto,
+        activation: Activation,
+        reads: usize,
+    ) -> PlanResult<()> {
+        let only_reader = self.readers.get(name) == Some(&reads);
+        let producer = self.producers.get(&x.id).map(|&step| &mut self.steps[step].operation);
+        let slot = match producer {
+            Some(Operation::Convolution(layer)) if only_reader => Some(&mut layer.activation),
+            Some(Operation::Affine(_, slot) | Operation::Add(slot)) if only_reader => Some(slot),
+            _ => None,
+        };
+        match slot.filter(|slot| **slot == Activation::None) {
+            Some(slot) => {
+                *slot = activation;
+                self.tensors.insert(output(node)?.into(), x);
+                Ok(())
+            }
+            None => self.push(node, Operation::Activation(activation), &[x], x.shape, x.order),
+        }
+    }
+
+    fn add_activation(&mut self, node: &NodeProto, activation: Activation) -> PlanResult<()> {
+        let name = input(node, 0)?;
+        let x = self.padded_tensor(name, None)?;
+        self.fuse_activation(name, x, node, activation, 1)
+    }
+
+    /// Recognizes x/2 · (1 + erf(x/√2)) written as Div, Erf, Add, Mul, Mul.
+    fn add_gelu(&mut self, nodes: &[NodeProto]) -> PlanResult<usize> {
+        let not_gelu = || unsupported("operator Div that is not part of a GELU");
+        let [div, erf, add, mul, half, ..] = nodes else { return not_gelu() };
+        let types = [erf, add, mul, half].map(|node| node.op_type.as_str());
+        if types != ["Erf", "Add", "Mul", "Mul"] {
+            return not_gelu();
+        }
+        let name = input(div, 0)?;
+        let is = |name: &str, value: f32| self.is_scalar(name, value);
+        let matches = is(input(div, 1)?, std::f32::consts::SQRT_2)
+            && input(erf, 0)? == output(div)?
+            && (input(add, 0)? == output(erf)? && is(input(add, 1)?, 1.0))
+            && (input(mul, 0)? == name && input(mul, 1)? == output(add)?)
+            && (input(half, 0)? == output(mul)? && is(input(half, 1)?, 0.5));
+        if !matches {
+            return not_gelu();
+        }
+        let x = self.padded_tensor(name, None)?;
+        // Div and the first Mul both read x.
+        self.fuse_activation(name, x, half, Activation::Gelu, 2)?;
+        Ok(5)
+    }
+
+    fn add_convolution(&mut self, node: &NodeProto) -> PlanResult<()> {
+        let x = self.tensor(input(node, 0)?, Some(AxisOrder::ChannelsFirst))?;
+        let weight = self.initializer(input(node, 1)?)?;
+        let geometry = conv_geometry(node, &weight.shape)?;
+        let groups = attribute(node, "group").and_then(|attribute| attribute.i).unwrap_or(1);
+        let (outputs, group_inputs) = (weight.shape[0], weight.shape[1]);
+        let Some(to) = geometry.output_shape(x.shape, outputs) else {
+            return Err(PlanError::Mismatch("its input is smaller than a kernel".into()));
+        };
+        let algorithm = if groups == 1 && group_inputs == x.shape.channels {
+            ConvAlgorithm::dense(geometry, &self.read(weight)?, x.shape, to, self.isa)
+        } else if usize::try_from(groups) == Ok(x.shape.channels)
+            && group_inputs == 1
+            && outputs == x.shape.channels
+            && geometry.kernel[0] == 1
+            && geometry.stride[0] == 1
+            && x.shape.channel_stride == to.channel_stride
+        {
+            let depthwise = DepthwiseConv::new(geometry, &self.read(weight)?, x.shape, to, self.isa);
+            ConvAlgorithm::Depthwise(Box::new(InvertedBottleneck::new(depthwise, self.isa)))
+        } else {
+            let channels = x.shape.channels;
+            return unsupported(format!("operator Conv with {groups} groups and {channels} input channels"));
+        };
+        let bias = match optional_input(node, 2) {
+            Some(name) => self.channel_vector(name, outputs)?,
+            None => vec![0.0; to.channel_stride],
+        };
+        let layer = Convolution { algorithm, bias, accumulate: false, activation: Activation::None };
+        let only_reader = self.readers.get(input(node, 0)?) == Some(&1);
+        let previous = self.steps.pop_if(|previous| {
+            let Operation::Convolution(first) = &previous.operation else { return false };
+            only_reader && previous.output == x.id && first.can_fuse(&layer)
+        });
+        match previous {
+            Some(Step { operation: Operation::Convolution(first), inputs, from, .. }) => {
+                let fused = first.fuse(layer).expect("`can_fuse` has been checked");
+                self.push_step(node, Operation::Convolution(fused), inputs, from, to, x.order)
+            }
+            _ => self.push(node, Operation::Convolution(layer), &[x], to, x.order),
+        }
+    }
+
+    /// Adds a product with a constant matrix (input channels, output channels), and the bias if an Add follows.
+    fn add_matmul(&mut self, node: &NodeProto, next: Option<&NodeProto>) -> PlanResult<usize> {
+        let x = self.tensor(input(node, 0)?, None)?;
+        let weight = self.initializer(input(node, 1)?)?;
+        let (&[inputs, outputs], true) = (&weight.shape[..], x.order != AxisOrder::ChannelsFirst) else {
+            return unsupported("operator MatMul over an axis other than the channels");
+        };
+        if inputs != x.shape.channels {
+            return unsupported(format!("operator MatMul of {} channels with {inputs} rows", x.shape.channels));
+        }
+        let to = x.shape.with_channels(outputs);
+        let product = output(node)?;
+        let bias = next
+            .filter(|next| next.op_type == "Add" && self.readers.get(product) == Some(&1))
+            .filter(|next| optional_input(next, 0) == Some(product))
+            .and_then(|next| self.channel_vector(optional_input(next, 1)?, outputs).ok().map(|bias| (next, bias)));
+        let values = self.read(weight)?;
+        let matrix = ArrayView3::from_shape((1, inputs, outputs), &values).expect("the tensor has this shape");
+        let packed = PackedWeights::concatenate(matrix, (x.shape.channel_stride, to.channel_stride), self.isa);
+        let (node, bias, converted) = match bias {
+            Some((next, bias)) => (next, bias, 2),
+            None => (node, vec![0.0; to.channel_stride], 1),
+        };
+        let algorithm = ConvAlgorithm::Pointwise(packed);
+        let layer = Convolution { algorithm, bias, accumulate: false, activation: Activation::None };
+        self.push(node, Operation::Convolution(layer), &[x], to, x.order)?;
+        Ok(converted)
+    }
+
+    fn add_addition(&mut self, node: &NodeProto) -> PlanResult<()> {
+        let (x, y) = (self.padded_tensor(input(node, 0)?, None)?, self.padded_tensor(input(node, 1)?, None)?);
+        if x.shape != y.shape || x.order != y.order {
+            return unsupported("operator Add of different shapes");
+        }
+        // A convolution read only by this node accumulates into the other operand, if that is computed earlier.
+        for (name, (residual, branch)) in node.input.iter().take(2).rev().zip([(x, y), (y, x)]) {
+            let only_reader = self.readers.get(name) == Some(&1);
+            let (earlier, later) = (self.producers.get(&residual.id), self.producers.get(&branch.id));
+            let Some(step) =
+                later.filter(|later| only_reader && earlier < Some(later)).map(|&later| &mut self.steps[later])
+            else {
+                continue;
+            };
+            if let Operation::Convolution(layer) = &mut step.operation
+                && layer.can_accumulate()
+                && !layer.accumulate
+            {
+                layer.accumulate = true;
+                step.inputs.push(residual.id);
+                self.tensors.insert(output(node)?.into(), branch);
+                return Ok(());
+            }
+        }
+        self.push(node, Operation::Add(Activation::None), &[x, y], x.shape, x.order)
+    }
+
+    /// Adds a multiplication with one factor per channel.
+    fn add_channel_scale(&mut self, node: &NodeProto) -> PlanResult<()> {
+        let x = self.padded_tensor(input(node, 0)?, None)?;
+        if x.order == AxisOrder::ChannelsFirst {
+            return unsupported("operator Mul over an axis other than the channels");
+        }
+        let scale = self.channel_vector(input(node, 1)?, x.shape.channels)?;
+        let affine = ChannelAffine { offset: vec![0.0; scale.len()], scale };
+        self.push(node, Operation::Affine(affine, Activation::None), &[x], x.shape, x.order)
+    }
+
+    /// Renames the tensor: in memory channels are last in both orders.
+    fn add_transpose(&mut self, node: &NodeProto) -> PlanResult<()> {
+        let (from, to) = (input(node, 0)?, output(node)?);
+        let x = self.tensor(from, None)?;
+        let order = match (ints(node, "perm"), x.order) {
+            ([0, 2, 3, 1] | [0, 2, 3, 4, 1], AxisOrder::ChannelsFirst) => AxisOrder::ChannelsLast,
+            ([0, 3, 1, 2] | [0, 4, 1, 2, 3], AxisOrder::ChannelsLast) => AxisOrder::ChannelsFirst,
+            (axes, _) => return unsupported(format!("operator Transpose to {axes:?}")),
+        };
+        self.add_alias(from, to, ActivationTensor { order, ..x });
+        Ok(())
+    }
+
+    /// Adds another name of the activation `from`. Readers of both names are counted, so that nothing is fused into a
+    /// step whose result is read elsewhere.
+    fn add_alias(&mut self, from: &str, to: &str, tensor: ActivationTensor) {
+        let other_readers = self.readers.get(from).map_or(0, |readers| readers - 1);
+        *self.readers.entry(to.into()).or_default() += other_readers;
+        self.tensors.insert(to.into(), tensor);
+    }
+
+    fn add_layer_norm(&mut self, node: &NodeProto) -> PlanResult<()> {
+        let x = self.padded_tensor(input(node, 0)?, None)?;
+        if x.order == AxisOrder::ChannelsFirst || ints(node, "axis").first().is_some_and(|&axis| axis != -1) {
+            return unsupported("operator LayerNormalization over an axis other than the channels");
+        }
+        let channels = x.shape.channels;
+        let bias = match optional_input(node, 2) {
+            Some(name) => self.channel_vector(name, channels)?,
+            None => vec![0.0; x.shape.channel_stride],
+        };
+        let weight = self.channel_vector(input(node, 1)?, channels)?;
+        let layer = LayerNorm { weight, bias, epsilon: epsilon(node) };
+        self.push(node, Operation::LayerNorm(layer), &[x], x.shape, x.order)
+    }
+
+    fn add_batch_norm(&mut self, node: &NodeProto) -> PlanResult<()> {
+        let x = self.padded_tensor(input(node, 0)?, Some(AxisOrder::ChannelsFirst))?;
+        let channels = x.shape.channels;
+        let parameter = |i: usize| self.channel_vector(input(node, i)?, channels);
+        let (weight, bias, mean, variance) = (parameter(1)?, parameter(2)?, parameter(3)?, parameter(4)?);
+        let epsilon = f64::from(epsilon(node));
+        let scale: Vec<f64> =
+            weight.iter().zip(&variance).map(|(w, v)| f64::from(*w) / (f64::from(*v) + epsilon).sqrt()).collect();
+        let offset =
+            bias.iter().zip(&mean).zip(&scale).map(|((b, m), s)| (f64::from(*b) - f64::from(*m) * s) as f32).collect();
+        let affine = ChannelAffine { scale: scale.into_iter().map(|s| s as f32).collect(), offset };
+        self.push(node, Operation::Affine(affine, Activation::None), &[x], x.shape, x.order)
+    }
+}
+
+/// Reads kernel, stride and padding of a Conv node with a weight of this shape.
+fn conv_geometry(node: &NodeProto, weight_shape: &[usize]) -> PlanResult<ConvGeometry> {
+    let kernel: Dhw = match *weight_shape {
+        [_, _, height, width] => [1, height, width],
+        [_, _, depth, height, width] => [depth, height, width],
+        _ => return unsupported(format!("operator Conv with a weight of {} axes", weight_shape.len())),
+    };
+    let axes = weight_shape.len() - 2;
+    if ints(node, "dilations").iter().any(|&step| step != 1) || attribute(node, "auto_pad").is_some() {
+        return unsupported("operator Conv with dilations or auto_pad");
+    }
+    // 2-D values get `default` along the depth.
+    let to_dhw = |values: &[i64], name: &str, default: usize, valid: &dyn Fn(usize, usize) -> bool| {
+        let mut dhw = [default; 3];
+        if values.len() != axes {
+            return unsupported(format!("operator Conv with {name} of {} axes", values.len()));
+        }
+        for (axis, &value) in (3 - axes..).zip(values) {
+            dhw[axis] = match usize::try_from(value) {
+                Ok(value) if valid(axis, value) => value,
+                _ => return unsupported(format!("operator Conv with {name} {values:?}")),
+            };
+        }
+        Ok(dhw)
+    };
+    let strides = ints(node, "strides");
+    let stride = match strides {
+        [] => [1; 3],
+        _ => to_dhw(strides, "strides", 1, &|_, stride| (1..=MAX_STRIDE).contains(&stride))?,
+    };
+    let pads = ints(node, "pads");
+    if !pads.len().is_multiple_of(2) {
+        return unsupported(format!("operator Conv with pads {pads:?}"));
+    }
+    let (before, after) = pads.split_at(pads.len() / 2);
+    let padding = |pads: &[i64]| match pads {
+        [] => Ok([0; 3]),
+        _ => to_dhw(pads, "pads", 0, &|axis, padding| padding < kernel[axis]),
+    };
+    Ok(ConvGeometry { kernel, stride, pad_before: padding(before)?, pad_after: padding(after)? })
+}
+
+/// Returns the name of a required input.
+fn input(node: &NodeProto, index: usize) -> PlanResult<&str> {
+    optional_input(node, index)
+        .ok_or_else(|| PlanError::Mismatch(format!("operator {} without input {index}", node.op_type)))
+}
+
+/// Returns the name of an input; ONNX writes a missing one as an empty name.
+fn optional_input(node: &NodeProto, index: usize) -> Option<&str> {
+    node.input.get(index).map(String::as_str).filter(|name| !name.is_empty())
+}
+
+/// Returns the name of the first output.
+fn output(node: &NodeProto) -> PlanResult<&str> {
+    let name = node.output.first().map(String::as_str);
+    name.ok_or_else(|| PlanError::Mismatch(format!("operator {} without output", node.op_type)))
+}
+
+fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a Attribute> {
+    node.attribute.iter().find(|attribute| attribute.name == name)
+}
+
+/// Returns the values of an integer or integer list attribute; empty if it is missing.
+fn ints<'a>(node: &'a NodeProto, name: &str) -> &'a [i64] {
+    attribute(node, name).map_or(&[], |attribute| match &attribute.i {
+        Some(value) => std::slice::from_ref(value),
+        None => &attribute.ints,
+    })
+}
+
+fn epsilon(node: &NodeProto) -> f32 {
+    attribute(node, "epsilon").and_then(|attribute| attribute.f).unwrap_or(1e-5)
+}

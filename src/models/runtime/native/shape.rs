@@ -1,0 +1,103 @@
+//! Shapes of activations and geometry of convolutions.
+
+use std::ops::Range;
+
+/// The channel stride of every activation is a multiple of this, so that a position consists of full vectors on every
+/// instruction set. Channels beyond the real ones are padding and hold zeros.
+pub(super) const CHANNEL_ALIGNMENT: usize = 16;
+
+/// Returns `channels` rounded up to a multiple of [`CHANNEL_ALIGNMENT`].
+pub(super) fn padded_channels(channels: usize) -> usize {
+    channels.next_multiple_of(CHANNEL_ALIGNMENT)
+}
+
+/// Sizes along depth, height and width.
+pub(super) type Dhw = [usize; 3];
+
+/// Shape of an activation in memory, (batch, depth, height, width, channels). Images have depth 1, vectors one position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TensorShape {
+    /// Number of items.
+    pub batch: usize,
+    /// Frames per item.
+    pub depth: usize,
+    /// Rows per frame.
+    pub height: usize,
+    /// Columns per frame.
+    pub width: usize,
+    /// Channels per position, without padding.
+    pub channels: usize,
+    /// Floats per position in memory: the channels and their zero padding.
+    pub channel_stride: usize,
+}
+
+impl TensorShape {
+    /// Returns the number of frames in the batch.
+    pub fn frames(self) -> usize {
+        self.batch * self.depth
+    }
+
+    /// Returns the number of positions in the batch.
+    pub fn positions(self) -> usize {
+        self.frames() * self.height * self.width
+    }
+
+    /// Returns the number of floats in memory.
+    pub fn len(self) -> usize {
+        self.positions() * self.channel_stride
+    }
+
+    /// Returns the number of floats in memory, or `None` if it overflows.
+    pub fn checked_len(self) -> Option<usize> {
+        [self.depth, self.height, self.width, self.channel_stride]
+            .into_iter()
+            .try_fold(self.batch, |product, axis| product.checked_mul(axis))
+    }
+
+    /// Returns the shape with the same positions and `channels` channels, padded.
+    pub fn with_channels(self, channels: usize) -> Self {
+        Self { channels, channel_stride: padded_channels(channels), ..self }
+    }
+}
+
+/// Kernel size, stride and padding of a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ConvGeometry {
+    /// Kernel size.
+    pub kernel: Dhw,
+    /// Stride, at least 1.
+    pub stride: Dhw,
+    /// Zero padding before the first element of each axis.
+    pub pad_before: Dhw,
+    /// Zero padding after the last element of each axis.
+    pub pad_after: Dhw,
+}
+
+impl ConvGeometry {
+    /// Returns the number of kernel taps.
+    pub fn taps(&self) -> usize {
+        self.kernel.iter().product()
+    }
+
+    /// Returns the output shape, or `None` if the padded input is smaller than the kernel.
+    pub fn output_shape(&self, input: TensorShape, channels: usize) -> Option<TensorShape> {
+        let axis = |i: usize, length: usize| -> Option<usize> {
+            let padded = length.checked_add(self.pad_before[i])?.checked_add(self.pad_after[i])?;
+            Some(padded.checked_sub(self.kernel[i])? / self.stride[i] + 1)
+        };
+        let (depth, height, width) = (axis(0, input.depth)?, axis(1, input.height)?, axis(2, input.width)?);
+        Some(TensorShape { depth, height, width, ..input }.with_channels(channels))
+    }
+
+    /// Returns the rows of an image of `height` rows that the `output` rows depend on.
+    pub fn input_rows(&self, output: &Range<usize>, height: usize) -> Range<usize> {
+        let first = (output.start * self.stride[1]).saturating_sub(self.pad_before[1]);
+        let last = ((output.end - 1) * self.stride[1] + self.kernel[1]).saturating_sub(self.pad_before[1]);
+        first.min(height)..last.min(height)
+    }
+
+    /// Returns `true` if the kernel has this size, this stride along every axis and this padding on both sides.
+    pub fn matches(&self, kernel: Dhw, stride: usize, padding: Dhw) -> bool {
+        self.kernel == kernel && self.stride == [stride; 3] && self.pad_before == padding && self.pad_after == padding
+    }
+}

@@ -1,0 +1,80 @@
+//! Types of the execution plan shared by its builder and its executor.
+
+use super::activation::Activation;
+use super::convolution::Convolution;
+use super::normalization::{ChannelAffine, LayerNorm};
+use super::shape::TensorShape;
+use crate::error::Error;
+
+/// Why a network cannot run on the native kernels.
+#[derive(Debug)]
+pub(super) enum PlanError {
+    /// An operator, or a use of one, that is not implemented.
+    Unsupported(String),
+    /// The network does not have the input or output that its card declares, or is inconsistent.
+    Mismatch(String),
+    /// The file cannot be read.
+    Read(Error),
+}
+
+pub(super) type PlanResult<T> = Result<T, PlanError>;
+
+/// Returns the error for an operator that is not implemented.
+pub(super) fn unsupported<T>(reason: impl Into<String>) -> PlanResult<T> {
+    Err(PlanError::Unsupported(reason.into()))
+}
+
+/// Order of an activation's axes in the ONNX graph. In memory channels are always last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AxisOrder {
+    /// (batch, channels, positions).
+    ChannelsFirst,
+    /// (batch, positions, channels).
+    ChannelsLast,
+    /// (batch, channels).
+    Vector,
+}
+
+/// An activation tensor of the graph.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ActivationTensor {
+    pub id: usize,
+    pub shape: TensorShape,
+    pub order: AxisOrder,
+}
+
+/// Computation of a step.
+#[derive(Debug)]
+pub(super) enum Operation {
+    Convolution(Convolution),
+    LayerNorm(LayerNorm),
+    Affine(ChannelAffine, Activation),
+    Add(Activation),
+    Activation(Activation),
+    GlobalAveragePool,
+}
+
+impl Operation {
+    /// Returns the index of the input that the operation overwrites with its output, if any.
+    pub fn in_place_input(&self) -> Option<usize> {
+        match self {
+            Operation::Convolution(layer) => layer.accumulate.then_some(1),
+            Operation::GlobalAveragePool => None,
+            _ => Some(0),
+        }
+    }
+}
+
+/// One layer of the plan.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub operation: Operation,
+    /// Ids of activation tensors; buffers once they are allocated.
+    pub inputs: Vec<usize>,
+    /// As `inputs`.
+    pub output: usize,
+    /// Shape of the first input.
+    pub from: TensorShape,
+    /// Shape of the output.
+    pub to: TensorShape,
+}
