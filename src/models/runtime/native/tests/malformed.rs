@@ -9,6 +9,7 @@ use super::super::isa::Isa;
 use super::super::onnx_reader::OnnxGraph;
 use super::super::plan::{Plan, Workspace};
 use super::noise;
+use crate::models::Precision;
 use crate::models::onnx::proto::{Attribute, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfo};
 use crate::models::runtime::lane::SessionOptions;
 
@@ -75,7 +76,8 @@ fn model() -> ModelProto {
 fn load_and_run(bytes: &[u8]) -> Result<Vec<f32>, String> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
-    let options = SessionOptions { item: vec![3, SIZE, SIZE], dim: 16, batch: 1, threads: 1, output: None };
+    let precision = Precision::F32;
+    let options = SessionOptions { item: vec![3, SIZE, SIZE], dim: 16, batch: 1, threads: 1, output: None, precision };
     let graph = OnnxGraph::open(file.path()).map_err(|error| error.to_string())?;
     let isa = Isa::available().last().unwrap();
     let plan = Plan::new(&graph, &options, isa).map_err(|error| format!("{error:?}"))?;

@@ -66,7 +66,7 @@ pub(super) fn activate(x: f64, activation: Activation) -> f64 {
         Activation::None => x,
         Activation::Relu => x.max(0.0),
         Activation::Relu6 => x.clamp(0.0, 6.0),
-        Activation::Gelu => 0.5 * x * (1.0 + (x * std::f64::consts::FRAC_1_SQRT_2).erf()),
+        Activation::Gelu => 0.5 * x * (1.0 + Real::erf(x * std::f64::consts::FRAC_1_SQRT_2)),
     }
 }
 
