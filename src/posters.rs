@@ -86,6 +86,7 @@ pub struct YearModel {
     /// The year.
     pub year: i32,
     /// Directory of the run, relative to the directory of posters.json.
+    #[serde(alias = "folder")]
     pub directory: String,
     /// Score thresholds of the C labels, tuned on the validation clips of the year; 0.5 for labels without validation clips.
     pub thresholds: Vec<f32>,
@@ -99,6 +100,7 @@ pub struct YearModel {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OverallModel {
     /// Directory of the run, relative to the directory of posters.json.
+    #[serde(alias = "folder")]
     pub directory: String,
     /// Score thresholds of the C labels, tuned on all validation clips.
     pub thresholds: Vec<f32>,
