@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::escape::escape_markdown;
 use super::metrics::Metrics;
 use super::table::Table;
 use super::{Block, EvaluatedPart, PartContent};
@@ -13,22 +14,6 @@ use crate::manifest::Split;
 /// Banner of every report on untrained features.
 pub const UNTRAINED: &str = "UNTRAINED: these features come from a network with seeded random weights. \
     The results only show that the pipeline works; they do not measure the network.";
-
-/// Escapes text for Markdown, including table cells.
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\\' | '|' | '`' | '*' | '_' | '[' | ']' | '#' | '~' | '$' => escaped.extend(['\\', character]),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '&' => escaped.push_str("&amp;"),
-            c if c.is_control() => escaped.push(' '),
-            c => escaped.push(c),
-        }
-    }
-    escaped
-}
 
 /// Formats a fraction as a percentage with one decimal.
 pub fn percent(fraction: f64) -> String {
@@ -87,13 +72,13 @@ pub(super) fn report(
         text.write_fmt(args).expect("writing to a string cannot fail");
         text.push('\n');
     };
-    line(format_args!("# {}\n", escape(title)));
+    line(format_args!("# {}\n", escape_markdown(title)));
     if metrics.identity.untrained {
         line(format_args!("> **⚠ {UNTRAINED}**\n"));
     }
     identity(&mut line, metrics);
     for warning in &metrics.warnings {
-        line(format_args!("- warning: {}", escape(warning)));
+        line(format_args!("- warning: {}", escape_markdown(warning)));
     }
     if !metrics.warnings.is_empty() {
         line(format_args!(""));
@@ -127,7 +112,7 @@ fn identity(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics) {
     line(format_args!("| | |\n|-|-|"));
     let mut row = |name: &str, value: String| {
         if !value.is_empty() {
-            line(format_args!("| {name} | {} |", escape(&value)));
+            line(format_args!("| {name} | {} |", escape_markdown(&value)));
         }
     };
     row("method", identity.method.clone());
@@ -199,15 +184,15 @@ fn results(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics, pa
 fn write_part(line: &mut impl FnMut(std::fmt::Arguments<'_>), part: &EvaluatedPart<'_>, content: &PartContent) {
     line(format_args!("## {}\n", heading(&part.name)));
     for remark in remarks(part.metrics, part.constant) {
-        line(format_args!("- **{}**", escape(&remark)));
+        line(format_args!("- **{}**", escape_markdown(&remark)));
     }
     for finding in &content.findings {
-        line(format_args!("- {}", escape(finding)));
+        line(format_args!("- {}", escape_markdown(finding)));
     }
     for block in &content.blocks {
         match block {
             Block::Table(caption, table) => line(format_args!("\n{caption}\n\n{}", table.markdown())),
-            Block::Figure(figure) => line(format_args!("\n![{}]({})\n", escape(&figure.caption), figure.file)),
+            Block::Figure(figure) => line(format_args!("\n![{}]({})\n", escape_markdown(&figure.caption), figure.file)),
         }
     }
 }

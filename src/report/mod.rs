@@ -8,6 +8,7 @@
 
 pub mod classification_report;
 pub mod compare;
+mod escape;
 mod html;
 pub mod inspect;
 pub mod label_plots;

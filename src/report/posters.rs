@@ -6,8 +6,9 @@ use std::path::Path;
 use maud::html;
 
 use super::compare::Duplicates;
+use super::escape::escape_markdown;
 use super::inspect::label_set_table;
-use super::markdown::{UNTRAINED, escape, percent};
+use super::markdown::{UNTRAINED, percent};
 use super::table::Table;
 use super::year_plots::{self, Panel};
 use super::{Figure, html, write as write_text, write_records};
@@ -331,18 +332,18 @@ fn to_markdown(report: &PosterReport<'_>, sections: &[Section]) -> String {
     }
     let _ = writeln!(text, "{}", identity(report).markdown());
     for line in report.skipped.iter().chain(&report.warnings) {
-        let _ = writeln!(text, "- warning: {}", escape(line));
+        let _ = writeln!(text, "- warning: {}", escape_markdown(line));
     }
     for Section { heading, paragraphs, tables, figures } in sections {
         let _ = writeln!(text, "\n## {heading}");
         for paragraph in paragraphs {
-            let _ = writeln!(text, "\n{}", escape(paragraph));
+            let _ = writeln!(text, "\n{}", escape_markdown(paragraph));
         }
         for (caption, table) in tables {
             let _ = writeln!(text, "\n{caption}\n\n{}", table.markdown());
         }
         for figure in figures {
-            let _ = writeln!(text, "\n![{}]({})", escape(&figure.caption), figure.file);
+            let _ = writeln!(text, "\n![{}]({})", escape_markdown(&figure.caption), figure.file);
         }
     }
     let directories: Vec<String> = report.rows.iter().filter_map(|row| row.directory.clone()).collect();

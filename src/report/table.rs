@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::markdown;
+use super::escape::escape_markdown;
 
 /// A table of strings. The first `left` columns are left-aligned, the others right-aligned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Table {
     /// Formats the table for Markdown; the highlighted row is bold.
     pub fn markdown(&self) -> String {
         let cells = |row: &[String], wrap: &str| {
-            let cells: Vec<String> = row.iter().map(|cell| format!("{wrap}{}{wrap}", markdown::escape(cell))).collect();
+            let cells: Vec<String> = row.iter().map(|cell| format!("{wrap}{}{wrap}", escape_markdown(cell))).collect();
             format!("| {} |\n", cells.join(" | "))
         };
         let mut text = cells(&self.header, "");
@@ -77,6 +77,11 @@ impl Table {
         text
     }
 
+    /// Returns the HTML class of a column: numbers are aligned to the right.
+    fn alignment_class(&self, column: usize) -> Option<&'static str> {
+        (column >= self.left).then_some("n")
+    }
+
     /// Formats the table for HTML; the highlighted row has the class `best`.
     pub fn html(&self) -> Markup {
         html! {
@@ -85,15 +90,15 @@ impl Table {
                     thead {
                         tr {
                             @for (column, name) in self.header.iter().enumerate() {
-                                th.n[column >= self.left] { (name) }
+                                th class=[self.alignment_class(column)] { (name) }
                             }
                         }
                     }
                     tbody {
                         @for (i, row) in self.rows.iter().enumerate() {
-                            tr.best[self.best == Some(i)] {
+                            tr class=[(self.best == Some(i)).then_some("best")] {
                                 @for (column, cell) in row.iter().enumerate() {
-                                    td.n[column >= self.left] { (cell) }
+                                    td class=[self.alignment_class(column)] { (cell) }
                                 }
                             }
                         }

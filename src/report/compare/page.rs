@@ -11,7 +11,8 @@ use super::{Comparison, Part, RunKind, parts_of, tables};
 use crate::dataset::Task;
 use crate::error::Result;
 use crate::evaluate::split_metrics::{MetricValue, SplitMetrics};
-use crate::report::markdown::{UNTRAINED, escape, percent};
+use crate::report::escape::escape_markdown;
+use crate::report::markdown::{UNTRAINED, percent};
 use crate::report::plots::{self, Bar};
 use crate::report::table::Table;
 use crate::report::{Figure, html, label_plots, write as write_text, write_records};
@@ -175,17 +176,17 @@ fn untrained_banner(comparison: &Comparison) -> Option<String> {
 fn markdown(comparison: &Comparison, figures: &Figures) -> String {
     let mut text = String::from("# Comparison\n\n");
     if let Some(banner) = untrained_banner(comparison) {
-        text.push_str(&format!("> **⚠ {}**\n\n", escape(&banner)));
+        text.push_str(&format!("> **⚠ {}**\n\n", escape_markdown(&banner)));
     }
     for warning in &comparison.warnings {
-        text.push_str(&format!("- warning: {}\n", escape(warning)));
+        text.push_str(&format!("- warning: {}\n", escape_markdown(warning)));
     }
     for (heading, table) in tables(comparison) {
         text.push_str(&format!("\n## {heading}\n\n{}", table.markdown()));
     }
     text.push_str("\n## Figures\n");
     for figure in figures.of_parts.iter().chain(&figures.of_classes) {
-        text.push_str(&format!("\n![{}]({})\n", escape(&figure.caption), figure.file));
+        text.push_str(&format!("\n![{}]({})\n", escape_markdown(&figure.caption), figure.file));
     }
     text.push_str("\n## Notes\n\n");
     for note in notes(comparison) {

@@ -159,7 +159,7 @@ fn multi_label_manifest_is_analyzed() {
     for part in [
         "labels per clip: 1 (2 clips), 2 (3 clips)",
         "frame directories: 2, with 3 to 12 frames, median 12",
-        "train         4         1.75           3",
+        "train        4         1.75           3",
         "drama + war: 2 clips, 1.25 × expected",
     ] {
         assert!(inspection.text.contains(part), "no {part:?} in\n{}", inspection.text);
