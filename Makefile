@@ -34,7 +34,7 @@ SERVE_FLAGS    ?=
 BENCH_FLAGS    ?=
 LOAD_FLAGS     ?=
 ADDR        ?= 127.0.0.1:8080
-# Duration of `fuzz`.
+# Duration of `fuzz`, and of each reader in `fuzz-readers`.
 SECONDS     ?= 600
 # Revision that `compare-stores` compares with, and the two directories of stores if they exist already.
 BASE        ?= HEAD~1
@@ -86,7 +86,7 @@ extract_flags = $(if $(IS_DEMO),$(DEMO_FLAGS_$1)) $(EXTRACT_FLAGS)
 allow_failed_clips := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
 .PHONY: help setup build weights demo features classify compare inspect posters demo-posters require-manifest serve require-models \
-    test test-web test-debian13 compare-stores fuzz load bench goldens lint clean FORCE
+    test test-web test-debian13 compare-stores fuzz fuzz-readers load bench goldens lint clean FORCE
 
 help:
 	@echo 'Targets (each installs what it needs and skips what is up to date):'
@@ -103,6 +103,7 @@ help:
 	@echo '  test-debian13   run `make test` on REVISION (HEAD) in a Debian 13 chroot (needs root)'
 	@echo '  compare-stores  compare the demo stores of this revision with those of BASE ($(BASE)), byte by byte'
 	@echo '  fuzz            send malformed uploads to the server of the poster models trained last   SECONDS=$(SECONDS)'
+	@echo '  fuzz-readers    fuzz the readers of ONNX files, checkpoints, journals, manifests, recipes and cards   SECONDS=$(SECONDS)'
 	@echo '  load            measure the requests per second of that server against a Python server   LOAD_FLAGS="--seconds 60"'
 	@echo '  bench           measure speed against a Python implementation, with PyTorch if PEER=torch; output: BENCHMARKS.md'
 	@echo '  lint            run rustfmt and clippy'
@@ -250,6 +251,9 @@ compare-stores: setup .venv-test/ready
 
 fuzz: build require-models
 	@tests/fuzz/run.sh $(BIN)serve "$$(cat $(LAST_MODELS))" $(SECONDS)
+
+fuzz-readers: setup
+	@tests/fuzz/readers/run.sh $(SECONDS)
 
 bench: build
 	@benches/run.sh $(BENCH_FLAGS)

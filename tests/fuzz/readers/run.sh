@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Fuzzes the readers of files that users supply with libFuzzer: tests/fuzz/readers/run.sh SECONDS [TARGET…]
+#
+# Coverage instrumentation works on stable Rust with the flags below, which are those of `cargo fuzz` without a sanitizer. A crash,
+# a hang (10 s) or an allocation over 1 GiB ends a target with exit code 1; the input is in target/fuzz-readers/TARGET/found.
+# Copy it to fixtures/fuzz/TARGET/, which the suite replays, and fix the reader.
+set -euo pipefail
+cd "$(dirname "$0")/../../.."
+seconds=$1
+shift
+targets=("${@:-}")
+[ -n "${targets[*]}" ] || targets=(card checkpoint journal manifest onnx recipe)
+
+# The configuration that setup wrote for OpenCV is not needed: the readers build without media.
+flags='--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters'
+flags+=' -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1'
+export CARGO_TARGET_DIR=$PWD/target/fuzz-readers/build
+# With --target, the flags do not apply to build scripts and procedural macros.
+host=$(rustc -vV | sed -n 's/^host: //p')
+RUSTFLAGS="$flags" cargo build --profile fuzz --quiet --package fuzz-readers --target "$host" --bins
+programs=$CARGO_TARGET_DIR/$host/fuzz
+
+seed() { # the initial corpus of a target
+    case $1 in
+        card) cp models/*.toml fixtures/models/*.toml "$2" ;;
+        checkpoint) cp fixtures/checkpoints/*.pth fixtures/checkpoints/*.safetensors "$2" ;;
+        journal) "$programs/seeds" "$2" ;;
+        manifest)
+            printf '\0id,path,labels,split,group,start,end,year\na,a.mp4,x|y,train,g,0.5,2,1999\nb,"b,c.mkv",z,val,,,,\n' >"$2/csv"
+            printf '\0Id,Category\na.jpg,cat\nb.jpg,dog\n' >"$2/categories"
+            printf '\1a.mp4\nfolder/b.mkv\n# comment\n' >"$2/list"
+            printf '\0\xef\xbb\xbfid;path;label\r\n1;a.mp4;"x ""y"""\r\n' >"$2/semicolons"
+            ;;
+        onnx) cp fixtures/models/*.onnx "$2" ;;
+        recipe) cp pipelines/*.toml "$2" ;;
+    esac
+}
+
+failed=0
+for target in "${targets[@]}"; do
+    folder=target/fuzz-readers/$target
+    mkdir -p "$folder/corpus" "$folder/found"
+    seed "$target" "$folder/corpus"
+    if [ -d "fixtures/fuzz/$target" ]; then cp "fixtures/fuzz/$target"/* "$folder/corpus"; fi
+    echo "fuzzing the $target reader for $seconds s"
+    if "$programs/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -malloc_limit_mb=1024 -max_len=65536 \
+        -print_final_stats=1 -artifact_prefix="$folder/found/" "$folder/corpus" >"$folder/log" 2>&1; then
+        grep -E 'number_of_executed_units|average_exec_per_sec|peak_rss' "$folder/log" | sed 's/^/  /'
+        grep -E 'cov: ' "$folder/log" | tail -1 | sed 's/^/  /'
+    else
+        failed=1
+        grep -vE '^#[0-9]' "$folder/log" | tail -20
+    fi
+    rm -rf /dev/shm/fuzz-readers*
+done
+exit $failed

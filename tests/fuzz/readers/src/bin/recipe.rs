@@ -1,0 +1,4 @@
+//! Recipes (pipelines/*.toml).
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz_readers::readers::recipe(&fuzz_readers::file("fuzzed.toml", data)));
