@@ -512,7 +512,7 @@ fn inconsistent_models_are_rejected() {
     assert_rejected(&|listed| listed["model_sha256"] = json!("00ff"), "was fitted to features of another network");
     assert_rejected(&|listed| listed["years"][0]["thresholds"] = json!([0.5]), "has 4 genres");
     assert_rejected(&|listed| listed["labels"] = json!(["Action", "Comedy"]), "has the genre \"Drama\"");
-    assert_rejected(&|listed| listed["card"] = json!("huge"), "no such model card; there are tiny");
+    assert_rejected(&|listed| listed["card"] = json!("huge"), "no such model card; known: tiny");
     assert_rejected(&|listed| listed["years"][1]["directory"] = json!("1999"), "1999");
     let empty = tempfile::tempdir().unwrap();
     let output = command(&PathBuf::from(empty.path())).output().unwrap();
