@@ -1,5 +1,6 @@
 //! Integration tests in a single program. Most of them run the programs on real files.
 
+mod architecture;
 mod classify;
 mod codebook;
 #[cfg(feature = "media")]
