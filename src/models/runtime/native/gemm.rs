@@ -9,7 +9,8 @@ use pulp::{Simd, WithSimd};
 
 use super::activation::{Activation, activate};
 use super::amx::{self, QuantizedRows};
-use super::packed::{PackedLayout, PackedWeights};
+use super::isa::Isa;
+use super::packed::{PackedLayout, PackedWeights, VectorPanels};
 
 /// Floats of the activations processed per block, to stay in the L2 cache.
 const L2_FLOATS: usize = 1 << 18;
@@ -56,7 +57,9 @@ impl PackedWeights {
     ) {
         match self.layout() {
             PackedLayout::Vectors(values) => {
-                self.isa().dispatch(Matmul { weights: self, values, matrix, input, output, bias, activation });
+                let (panels, (inputs, _)) = (self.vector_panels(values), self.dim());
+                let input = InputRows { values: input, stride: inputs, inputs: self.unpadded_inputs() };
+                self.isa().dispatch(Matmul { panels, matrix, input, output, bias, activation });
             }
             PackedLayout::Amx { slices, scales } => {
                 let (inputs, outputs) = self.dim();
@@ -67,12 +70,25 @@ impl PackedWeights {
     }
 }
 
+/// Left operand of a product: rows of `inputs` elements that start `stride` elements apart.
+#[derive(Clone, Copy)]
+pub(super) struct InputRows<'a> {
+    pub values: &'a [f32],
+    pub stride: usize,
+    pub inputs: usize,
+}
+
+/// Computes `output = input · B + bias` for one matrix B that has been packed at run time, with `output` (rows, outputs) and
+/// `bias` (outputs).
+pub(super) fn multiply(isa: Isa, input: InputRows<'_>, panels: VectorPanels<'_>, output: &mut [f32], bias: &[f32]) {
+    isa.dispatch(Matmul { panels, matrix: 0, input, output, bias, activation: Activation::None });
+}
+
 /// Kernel of the `Vectors` layout.
 struct Matmul<'a> {
-    weights: &'a PackedWeights,
-    values: &'a [f32],
+    panels: VectorPanels<'a>,
     matrix: usize,
-    input: &'a [f32],
+    input: InputRows<'a>,
     output: &'a mut [f32],
     bias: &'a [f32],
     activation: Activation,
@@ -83,17 +99,16 @@ impl WithSimd for Matmul<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { weights, values, matrix, input, output, bias, activation } = self;
-        let (inputs, outputs) = weights.dim();
+        let Self { panels, matrix, input, output, bias, activation } = self;
+        let InputRows { values: input, stride, inputs } = input;
+        let outputs = panels.outputs;
         let bias = S::as_simd_f32s(bias).0;
         // A multiple of every micro-tile height below.
-        let block_rows = (L2_FLOATS / inputs).clamp(48, 480) / 24 * 24;
-        for (input, output) in input.chunks(block_rows * inputs).zip(output.chunks_mut(block_rows * outputs)) {
+        let block_rows = (L2_FLOATS / stride).clamp(48, 480) / 24 * 24;
+        for (input, output) in input.chunks(block_rows * stride).zip(output.chunks_mut(block_rows * outputs)) {
             let mut first = 0;
-            for (width, panel) in weights.vector_panels(matrix, S::F32_LANES, values) {
-                let unpadded_inputs = weights.unpadded_inputs();
-                let columns =
-                    PanelColumns { inputs, unpadded_inputs, outputs, first: first * S::F32_LANES, activation };
+            for (width, panel) in panels.of_matrix(matrix, S::F32_LANES) {
+                let columns = PanelColumns { stride, inputs, outputs, first: first * S::F32_LANES, activation };
                 let panel = S::as_simd_f32s(panel).0;
                 let bias = &bias[first..first + width];
                 // Accumulators, one row of weights and one broadcast activation fill the register file.
@@ -114,9 +129,9 @@ impl WithSimd for Matmul<'_> {
 #[derive(Clone, Copy)]
 struct PanelColumns {
     /// Input stride.
-    inputs: usize,
+    stride: usize,
     /// Inputs without padding.
-    unpadded_inputs: usize,
+    inputs: usize,
     /// Output stride.
     outputs: usize,
     /// First column.
@@ -134,19 +149,19 @@ fn multiply_panel<S: Simd, const V: usize, const R: usize>(
     bias: &[S::f32s],
     columns: PanelColumns,
 ) {
-    let PanelColumns { inputs, outputs, .. } = columns;
+    let PanelColumns { stride, outputs, .. } = columns;
     let rows = output.len() / outputs;
     let mut row = 0;
     while row + R <= rows {
-        micro_tile::<S, V, R>(simd, &input[row * inputs..], &mut output[row * outputs..], panel, bias, columns);
+        micro_tile::<S, V, R>(simd, &input[row * stride..], &mut output[row * outputs..], panel, bias, columns);
         row += R;
     }
     while row + 4 <= rows {
-        micro_tile::<S, V, 4>(simd, &input[row * inputs..], &mut output[row * outputs..], panel, bias, columns);
+        micro_tile::<S, V, 4>(simd, &input[row * stride..], &mut output[row * outputs..], panel, bias, columns);
         row += 4;
     }
     while row < rows {
-        micro_tile::<S, V, 1>(simd, &input[row * inputs..], &mut output[row * outputs..], panel, bias, columns);
+        micro_tile::<S, V, 1>(simd, &input[row * stride..], &mut output[row * outputs..], panel, bias, columns);
         row += 1;
     }
 }
@@ -161,13 +176,13 @@ fn micro_tile<S: Simd, const V: usize, const R: usize>(
     bias: &[S::f32s],
     columns: PanelColumns,
 ) {
-    let PanelColumns { inputs, unpadded_inputs, outputs, first, activation } = columns;
+    let PanelColumns { stride, inputs, outputs, first, activation } = columns;
     let mut rows: [&[f32]; R] = [&[]; R];
     for (r, row) in rows.iter_mut().enumerate() {
-        *row = &input[r * inputs..][..unpadded_inputs];
+        *row = &input[r * stride..][..inputs];
     }
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
-    for (k, weights) in panel.chunks_exact(V).enumerate().take(unpadded_inputs) {
+    for (k, weights) in panel.chunks_exact(V).enumerate().take(inputs) {
         for r in 0..R {
             let x = simd.splat_f32s(rows[r][k]);
             for v in 0..V {

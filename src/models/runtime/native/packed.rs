@@ -34,6 +34,48 @@ pub(super) enum PackedLayout {
     },
 }
 
+/// Matrices (inputs, outputs) divided into panels of output channels, in the order of [`PackedWeights`].
+#[derive(Clone, Copy)]
+pub(super) struct VectorPanels<'a> {
+    pub values: &'a [f32],
+    pub matrices: usize,
+    /// Rows per matrix.
+    pub inputs: usize,
+    /// Columns per matrix, a multiple of the vector length.
+    pub outputs: usize,
+}
+
+impl<'a> VectorPanels<'a> {
+    /// Returns the panels of one matrix: their width in vectors of `lanes` elements and their values.
+    #[inline(always)]
+    pub fn of_matrix(self, matrix: usize, lanes: usize) -> impl Iterator<Item = (usize, &'a [f32])> {
+        let mut remaining = self.values;
+        panel_widths(self.outputs / lanes).map(move |vectors| {
+            let length = self.inputs * vectors * lanes;
+            let (panel, rest) = remaining.split_at(self.matrices * length);
+            remaining = rest;
+            (vectors, &panel[matrix * length..][..length])
+        })
+    }
+}
+
+/// Packs one matrix (inputs, outputs) into panels of vectors of `lanes` elements. `fill(first, width, panel)` writes
+/// `width` columns from `first` on, (inputs, width).
+pub(super) fn pack_panels(
+    panels: &mut [f32],
+    (inputs, outputs): (usize, usize),
+    lanes: usize,
+    fill: impl Fn(usize, usize, &mut [f32]),
+) {
+    let (mut remaining, mut first) = (panels, 0);
+    for vectors in panel_widths(outputs / lanes) {
+        let width = vectors * lanes;
+        let (panel, rest) = remaining.split_at_mut(inputs * width);
+        fill(first, width, panel);
+        (remaining, first) = (rest, first + width);
+    }
+}
+
 /// Divides `vectors` into panels of three; the last ones have two rather than a single one.
 fn panel_widths(vectors: usize) -> impl Iterator<Item = usize> {
     let mut remaining = vectors;
@@ -152,21 +194,9 @@ impl PackedWeights {
         &self.layout
     }
 
-    /// Returns the panels of one matrix in the `Vectors` layout: their width in vectors and their values.
-    #[inline(always)]
-    pub fn vector_panels<'a>(
-        &self,
-        matrix: usize,
-        lanes: usize,
-        values: &'a [f32],
-    ) -> impl Iterator<Item = (usize, &'a [f32])> {
-        let (mut remaining, matrices, inputs) = (values, self.matrices, self.inputs);
-        panel_widths(self.outputs / lanes).map(move |vectors| {
-            let length = inputs * vectors * lanes;
-            let (panel, rest) = remaining.split_at(matrices * length);
-            remaining = rest;
-            (vectors, &panel[matrix * length..][..length])
-        })
+    /// Returns the panels of the `Vectors` layout.
+    pub fn vector_panels<'a>(&self, values: &'a [f32]) -> VectorPanels<'a> {
+        VectorPanels { values, matrices: self.matrices, inputs: self.inputs, outputs: self.outputs }
     }
 
     /// Returns the panels of one matrix in the `Amx` layout.
