@@ -36,6 +36,16 @@ pub(crate) const ERF_P: [f32; 6] =
     [1.128_379_1, 1.904_080_3e-1, 5.274_893_3e-2, 3.765_684_5e-3, 2.848_843_3e-4, 2.050_076_5e-6];
 pub(crate) const ERF_Q: [f32; 6] = [1.0, 5.020_774_6e-1, 1.141_097_6e-1, 1.496_935_2e-2, 1.162_552e-3, 3.809_168_8e-5];
 
+// eˣ = 2ⁿ·eʳ with n = round(x / ln 2).
+/// Lower bound of the argument: its exponential is still a normal number.
+pub(crate) const EXP_MIN: f32 = -87.0;
+/// High part of ln 2, with a short mantissa, so that n · `LN2_HIGH` is exact.
+pub(crate) const LN2_HIGH: f32 = 0.693_359_4;
+/// ln 2 − `LN2_HIGH`.
+pub(crate) const LN2_LOW: f32 = -2.121_944_4e-4;
+/// 1.5 · 2²³: adding it rounds to the nearest integer.
+pub(crate) const ROUND_SHIFT: f32 = 12_582_912.0;
+
 impl Real for f32 {
     #[inline(always)]
     fn erf(self) -> Self {
@@ -50,12 +60,9 @@ impl Real for f32 {
 
     #[inline(always)]
     fn exp_nonpositive(self) -> Self {
-        const LN2_HIGH: f32 = 0.693_359_4; // short mantissa, so that n · LN2_HIGH is exact
-        const LN2_LOW: f32 = -2.121_944_4e-4;
-        const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³: adding it rounds to the nearest integer
-        let x = self.max(-87.0);
-        let shifted = x * std::f32::consts::LOG2_E + SHIFT;
-        let n = shifted - SHIFT;
+        let x = self.max(EXP_MIN);
+        let shifted = x * std::f32::consts::LOG2_E + ROUND_SHIFT;
+        let n = shifted - ROUND_SHIFT;
         let r = x - n * LN2_HIGH - n * LN2_LOW;
         let series =
             ((((((r / 5040.0 + 1.0 / 720.0) * r + 1.0 / 120.0) * r + 1.0 / 24.0) * r + 1.0 / 6.0) * r + 0.5) * r + 1.0)

@@ -2,7 +2,7 @@
 
 use pulp::{Simd, WithSimd};
 
-use crate::numeric::{ERF_P, ERF_Q, ERF_RANGE};
+use crate::numeric::{ERF_P, ERF_Q, ERF_RANGE, EXP_MIN, LN2_HIGH, LN2_LOW, ROUND_SHIFT};
 
 /// Activation function fused into the layer before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,42 @@ pub(super) enum Activation {
     Relu6,
     /// x·Φ(x), the exact form with erf.
     Gelu,
+    /// x·σ(1.702·x), the sigmoid approximation of GELU.
+    QuickGelu,
+}
+
+/// Factor of [`Activation::QuickGelu`].
+pub(super) const QUICK_GELU_FACTOR: f32 = 1.702;
+
+/// Computes eˣ for x ≤ 0 with the algorithm of [`Real::exp_nonpositive`](crate::numeric::Real::exp_nonpositive). NaN
+/// propagates.
+#[inline(always)]
+pub(super) fn exp_nonpositive<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    const COEFFICIENTS: [f32; 7] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+    let x = max_or_nan(simd, simd.splat_f32s(EXP_MIN), x);
+    let shift = simd.splat_f32s(ROUND_SHIFT);
+    let shifted = simd.mul_add_f32s(x, simd.splat_f32s(std::f32::consts::LOG2_E), shift);
+    let n = simd.sub_f32s(shifted, shift);
+    let r = simd.mul_add_f32s(n, simd.splat_f32s(-LN2_HIGH), x);
+    let r = simd.mul_add_f32s(n, simd.splat_f32s(-LN2_LOW), r);
+    let mut series = simd.splat_f32s(1.0 / 5040.0);
+    for coefficient in COEFFICIENTS {
+        series = simd.mul_add_f32s(series, r, simd.splat_f32s(coefficient));
+    }
+    // The low mantissa bits of `shifted` hold n; shifted into the exponent they form 2ⁿ.
+    let exponent = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(23));
+    let power = simd.transmute_f32s_u32s(simd.add_u32s(exponent, simd.splat_u32s(0x3f80_0000)));
+    simd.mul_f32s(series, power)
+}
+
+/// Computes x·σ(1.702·x).
+#[inline(always)]
+fn quick_gelu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let (zero, one) = (simd.splat_f32s(0.0), simd.splat_f32s(1.0));
+    let scaled = simd.mul_f32s(x, simd.splat_f32s(QUICK_GELU_FACTOR));
+    let exponential = exp_nonpositive(simd, simd.neg_f32s(simd.abs_f32s(scaled)));
+    let numerator = simd.select_f32s(simd.less_than_f32s(scaled, zero), exponential, one);
+    simd.mul_f32s(x, simd.div_f32s(numerator, simd.add_f32s(one, exponential)))
 }
 
 /// Computes x/2 · (1 + erf(x/√2)) with the rational approximation of erf in [`crate::numeric`].
@@ -37,7 +73,7 @@ fn gelu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 
 /// Returns max(bound, x), or NaN if `x` is NaN.
 #[inline(always)]
-fn max_or_nan<S: Simd>(simd: S, bound: S::f32s, x: S::f32s) -> S::f32s {
+pub(super) fn max_or_nan<S: Simd>(simd: S, bound: S::f32s, x: S::f32s) -> S::f32s {
     if S::IS_SCALAR {
         // `f32::max` ignores NaN.
         simd.select_f32s(simd.less_than_f32s(x, bound), bound, x)
@@ -62,6 +98,7 @@ pub(super) fn activate<S: Simd>(simd: S, x: S::f32s, activation: Activation) -> 
         Activation::Relu => max_or_nan(simd, zero, x),
         Activation::Relu6 => min_or_nan(simd, simd.splat_f32s(6.0), max_or_nan(simd, zero, x)),
         Activation::Gelu => gelu(simd, x),
+        Activation::QuickGelu => quick_gelu(simd, x),
     }
 }
 

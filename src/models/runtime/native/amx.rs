@@ -193,7 +193,7 @@ impl Matmul<'_> {
                 }
                 pending.into_iter().for_each(|position| store(previous, position));
             }
-            if activation == Activation::Gelu {
+            if matches!(activation, Activation::Gelu | Activation::QuickGelu) {
                 pulp::Arch::new().dispatch(ApplyActivation { values: output, activation });
             }
         }
@@ -307,7 +307,7 @@ struct Dequantize<'a> {
     column_scales: &'a [f32],
     /// Bias per column.
     bias: &'a [f32],
-    /// Applied last; GELU is left to the caller.
+    /// Applied last; both forms of GELU are left to the caller.
     activation: Activation,
 }
 
@@ -318,7 +318,7 @@ impl Dequantize<'_> {
         let Self { row_scales, column_scales, bias, activation } = self;
         let (second, third) = (_mm512_set1_ps(1.0 / 256.0), _mm512_set1_ps(1.0 / 65536.0));
         let (low, high) = match activation {
-            Activation::None | Activation::Gelu => (f32::NEG_INFINITY, f32::INFINITY),
+            Activation::None | Activation::Gelu | Activation::QuickGelu => (f32::NEG_INFINITY, f32::INFINITY),
             Activation::Relu => (0.0, f32::INFINITY),
             Activation::Relu6 => (0.0, 6.0),
         };

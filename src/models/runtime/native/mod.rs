@@ -8,6 +8,7 @@
 //! - 3×3 and 3×1×1 convolutions of stride 1 use Winograd's minimal filtering ([`winograd`]);
 //! - inverted bottlenecks and (2+1)D convolutions are fused and computed some rows at a time ([`inverted_bottleneck`]);
 //! - matrix products use Intel AMX if available ([`amx`]);
+//! - attention is computed head by head, so that scores stay in the cache ([`attention`]);
 //! - lanes share the weights and do not synchronize.
 //!
 //! Kernels are generic over pulp's `Simd` and compiled for each [instruction set](isa::Isa); `KINOPROBE_SIMD` selects one. A
@@ -20,6 +21,7 @@ mod amx;
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(no_amx))))]
 #[path = "amx_unsupported.rs"]
 mod amx;
+mod attention;
 mod convolution;
 mod depthwise;
 mod gemm;
@@ -37,6 +39,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod thread_pool;
+mod tokens;
 mod winograd;
 
 use std::path::Path;

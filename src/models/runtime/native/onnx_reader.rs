@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 
 use crate::error::{Error, Result};
-use crate::models::onnx::proto::{NodeProto, ValueInfo};
+use crate::models::onnx::proto::{self, NodeProto, ValueInfo};
 
-/// Location of an f32 tensor in the file.
+/// Location of a tensor in the file.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Initializer {
     /// Lengths of its axes, all positive; empty for a scalar.
@@ -38,6 +38,8 @@ pub(super) struct OnnxGraph {
     pub nodes: Vec<NodeProto>,
     /// f32 constants by name.
     pub initializers: HashMap<String, Initializer>,
+    /// i64 constants by name: shapes, axes and indices.
+    pub integers: HashMap<String, Initializer>,
     /// Inputs that are not initializers, with the lengths of their axes; -1 for a dynamic axis.
     pub inputs: Vec<(String, Vec<i64>)>,
     /// Names of the outputs.
@@ -45,8 +47,8 @@ pub(super) struct OnnxGraph {
 }
 
 impl OnnxGraph {
-    /// Opens a file. Initializers that are empty, not f32, or not stored as raw bytes are ignored: a node that needs one is
-    /// unsupported.
+    /// Opens a file. Initializers that are empty, neither f32 nor i64, or not stored as raw bytes are ignored: a node that
+    /// needs one is unsupported.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read or is not an ONNX model.
@@ -58,6 +60,7 @@ impl OnnxGraph {
             file: file.try_clone().map_err(Error::io(path))?,
             nodes: Vec::new(),
             initializers: HashMap::new(),
+            integers: HashMap::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
         };
@@ -70,28 +73,51 @@ impl OnnxGraph {
         if graph.nodes.is_empty() {
             return Err(invalid("not an ONNX model: it has no nodes".into()));
         }
-        graph.inputs.retain(|(name, _)| !graph.initializers.contains_key(name));
+        let is_constant = |name: &str| graph.initializers.contains_key(name) || graph.integers.contains_key(name);
+        graph.inputs.retain(|(name, _)| !is_constant(name));
         Ok(graph)
     }
 
-    /// Reads the elements of a tensor, row-major.
+    /// Reads the elements of an f32 tensor, row-major.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read.
     pub fn read(&self, tensor: &Initializer) -> Result<Vec<f32>> {
+        self.read_elements(tensor, f32::from_le_bytes)
+    }
+
+    /// As [`Self::read`], for an i64 tensor.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read.
+    pub fn read_integers(&self, tensor: &Initializer) -> Result<Vec<i64>> {
+        self.read_elements(tensor, i64::from_le_bytes)
+    }
+
+    fn read_elements<T, const BYTES: usize>(
+        &self,
+        tensor: &Initializer,
+        from_bytes: impl Fn([u8; BYTES]) -> T,
+    ) -> Result<Vec<T>> {
         let mut file = &self.file;
         file.seek(SeekFrom::Start(tensor.offset)).map_err(Error::io(&self.path))?;
         let mut input = BufReader::with_capacity(1 << 16, file);
         let mut values = Vec::with_capacity(tensor.len());
         let mut buffer = [0; 4096];
         while values.len() < tensor.len() {
-            let bytes = &mut buffer[..(4 * (tensor.len() - values.len())).min(4096)];
+            let bytes = &mut buffer[..(BYTES * (tensor.len() - values.len())).min(4096)];
             input.read_exact(bytes).map_err(Error::io(&self.path))?;
             let (words, _) = bytes.as_chunks();
-            values.extend(words.iter().map(|word| f32::from_le_bytes(*word)));
+            values.extend(words.iter().map(|word| from_bytes(*word)));
         }
         Ok(values)
     }
+}
+
+/// Element type of a usable tensor.
+enum ElementType {
+    F32,
+    I64,
 }
 
 /// Reads a protobuf message field by field.
@@ -129,8 +155,12 @@ impl FieldReader {
             match self.next_field()?.ok_or(ErrorKind::UnexpectedEof)? {
                 Field::Bytes(1, length) => graph.nodes.push(self.read_message(length)?),
                 Field::Bytes(5, length) => {
-                    if let Some((name, tensor)) = self.read_tensor(length)? {
-                        graph.initializers.insert(name, tensor);
+                    if let Some((name, element_type, tensor)) = self.read_tensor(length)? {
+                        let tensors = match element_type {
+                            ElementType::F32 => &mut graph.initializers,
+                            ElementType::I64 => &mut graph.integers,
+                        };
+                        tensors.insert(name, tensor);
                     }
                 }
                 Field::Bytes(11, length) => {
@@ -148,9 +178,9 @@ impl FieldReader {
         self.expect_end(end)
     }
 
-    /// Reads `TensorProto`: field 1 is one or several (packed) axis lengths, 2 the element type (1 is f32), 8 the name, 9 the
-    /// raw bytes. Returns `None` for tensors that are not usable.
-    fn read_tensor(&mut self, length: u64) -> std::io::Result<Option<(String, Initializer)>> {
+    /// Reads `TensorProto`: field 1 is one or several (packed) axis lengths, 2 the element type, 8 the name, 9 the raw bytes.
+    /// Returns `None` for tensors that are not usable.
+    fn read_tensor(&mut self, length: u64) -> std::io::Result<Option<(String, ElementType, Initializer)>> {
         let end = self.end_of(length)?;
         let (mut name, mut shape, mut element_type, mut raw) = (String::new(), Vec::new(), 0, None);
         while self.position < end {
@@ -174,12 +204,19 @@ impl FieldReader {
             }
         }
         self.expect_end(end)?;
-        let bytes = shape.iter().try_fold(4u64, |bytes, &axis| bytes.checked_mul(axis));
+        let (element_type, element_len) = match i32::try_from(element_type) {
+            Ok(proto::FLOAT) => (ElementType::F32, 4u64),
+            Ok(proto::INT64) => (ElementType::I64, 8),
+            _ => return Ok(None),
+        };
+        let bytes = shape.iter().try_fold(element_len, |bytes, &axis| bytes.checked_mul(axis));
         Ok(match raw {
             // Axis lengths divide the number of bytes, which is at most the size of the file.
-            Some((offset, length)) if element_type == 1 && length > 0 && bytes == Some(length) => {
-                Some((name, Initializer { shape: shape.into_iter().map(|axis| axis as usize).collect(), offset }))
-            }
+            Some((offset, length)) if length > 0 && bytes == Some(length) => Some((
+                name,
+                element_type,
+                Initializer { shape: shape.into_iter().map(|axis| axis as usize).collect(), offset },
+            )),
             _ => None,
         })
     }

@@ -14,6 +14,7 @@ use super::pooling::global_average_pool;
 use super::shape::TensorShape;
 use super::step::{ActivationTensor, Operation, PlanError, PlanResult, Step, unsupported};
 use super::thread_pool::Workers;
+use super::tokens::first_token;
 use crate::models::runtime::lane::{SessionOptions, shape_matches};
 
 /// A network ready to run, shared by lanes.
@@ -171,6 +172,18 @@ impl Plan {
                 Operation::GlobalAveragePool => {
                     global_average_pool(step.from, &buffers[first][..step.from.len()], output);
                 }
+                Operation::MaxPool(layer) => {
+                    let input = &buffers[first][..step.from.len()];
+                    layer.run(self.isa, (step.from, input), (step.to, output), workers);
+                }
+                Operation::Attention(layer) => {
+                    let qkv = [0, 1, 2].map(|i| &buffers[step.inputs[i]][..step.from.len()]);
+                    layer.run(self.isa, step.from, qkv, output, workers);
+                }
+                Operation::TokenEmbedding(layer) => {
+                    layer.run(step.from, &buffers[first][..step.from.len()], output);
+                }
+                Operation::FirstToken => first_token(step.from, &buffers[first][..step.from.len()], output),
                 Operation::LayerNorm(layer) => layer.run(self.isa, output, step.to.channels),
                 Operation::Affine(layer, activation) => layer.run(self.isa, output, *activation),
                 Operation::Activation(activation) => {

@@ -3,6 +3,9 @@
 //! The graph is untrusted: attributes, shapes and names are checked before they are used, and anything unexpected is an
 //! error. To support another operator, add an arm to [`PlanBuilder::add_node`].
 
+mod node;
+mod transformer;
+
 use std::collections::HashMap;
 
 use ndarray::ArrayView3;
@@ -15,15 +18,17 @@ use super::isa::Isa;
 use super::normalization::{ChannelAffine, LayerNorm};
 use super::onnx_reader::{Initializer, OnnxGraph};
 use super::packed::PackedWeights;
-use super::shape::{CHANNEL_ALIGNMENT, ConvGeometry, Dhw, TensorShape, padded_channels};
+use super::pooling::MaxPool;
+use super::shape::{CHANNEL_ALIGNMENT, TensorShape, padded_channels};
 use super::step::{ActivationTensor, AxisOrder, Operation, PlanError, PlanResult, Step, unsupported};
-use crate::models::onnx::proto::{Attribute, NodeProto};
+use crate::models::onnx::proto::NodeProto;
+use node::{attribute, epsilon, input, ints, optional_input, output, window_geometry};
 
 /// Maximum floats of an activation (4 GiB).
 const MAX_ACTIVATION_LEN: usize = 1 << 30;
 
-/// Maximum stride along an axis.
-const MAX_STRIDE: usize = 1 << 16;
+/// Maximum elements of a shape or a list of axes.
+const MAX_INTEGERS: usize = 8;
 
 /// The plan under construction.
 pub(super) struct PlanBuilder<'a> {
@@ -80,7 +85,14 @@ impl<'a> PlanBuilder<'a> {
             }
             "Div" => self.add_gelu(nodes),
             "Add" => self.add_addition(node).map(|()| 1),
+            "Mul" if nodes.get(1).is_some_and(|next| next.op_type == "Sigmoid") => self.add_quick_gelu(nodes),
             "Mul" => self.add_channel_scale(node).map(|()| 1),
+            "Reshape" => self.add_reshape(nodes),
+            "Pad" => self.add_token_embedding(nodes),
+            "Gather" => self.add_first_token(node).map(|()| 1),
+            "Softmax" => unsupported("operator Softmax that is not part of an attention"),
+            "Sigmoid" => unsupported("operator Sigmoid that is not part of a QuickGELU"),
+            "MaxPool" => self.add_max_pool(node).map(|()| 1),
             "Transpose" => self.add_transpose(node).map(|()| 1),
             "LayerNormalization" => self.add_layer_norm(node).map(|()| 1),
             "BatchNormalization" => self.add_batch_norm(node).map(|()| 1),
@@ -131,9 +143,24 @@ impl<'a> PlanBuilder<'a> {
         self.graph.read(tensor).map_err(PlanError::Read)
     }
 
+    /// Returns the value of a constant with one element.
+    fn scalar(&self, name: &str) -> Option<f32> {
+        let tensor = self.graph.initializers.get(name).filter(|tensor| tensor.len() == 1)?;
+        self.read(tensor).ok().map(|values| values[0])
+    }
+
     fn is_scalar(&self, name: &str, value: f32) -> bool {
-        let tensor = self.graph.initializers.get(name).filter(|tensor| tensor.len() == 1);
-        tensor.and_then(|tensor| self.read(tensor).ok()).is_some_and(|values| (values[0] - value).abs() < 1e-6)
+        self.scalar(name).is_some_and(|scalar| (scalar - value).abs() < 1e-6)
+    }
+
+    /// Reads an i64 constant that is a vector.
+    fn integers(&self, name: &str) -> PlanResult<Vec<i64>> {
+        match self.graph.integers.get(name) {
+            Some(tensor) if tensor.shape.len() == 1 && tensor.len() <= MAX_INTEGERS => {
+                self.graph.read_integers(tensor).map_err(PlanError::Read)
+            }
+            _ => unsupported(format!("`{name}` is not a constant vector of up to {MAX_INTEGERS} integers")),
+        }
     }
 
     /// Reads a constant with one value per channel, padded with zeros.
@@ -240,7 +267,7 @@ impl<'a> PlanBuilder<'a> {
     fn add_convolution(&mut self, node: &NodeProto) -> PlanResult<()> {
         let x = self.tensor(input(node, 0)?, Some(AxisOrder::ChannelsFirst))?;
         let weight = self.initializer(input(node, 1)?)?;
-        let geometry = conv_geometry(node, &weight.shape)?;
+        let geometry = window_geometry(node, weight.shape.get(2..).unwrap_or_default())?;
         let groups = attribute(node, "group").and_then(|attribute| attribute.i).unwrap_or(1);
         let (outputs, group_inputs) = (weight.shape[0], weight.shape[1]);
         let Some(to) = geometry.output_shape(x.shape, outputs) else {
@@ -280,11 +307,28 @@ impl<'a> PlanBuilder<'a> {
         }
     }
 
+    fn add_max_pool(&mut self, node: &NodeProto) -> PlanResult<()> {
+        let x = self.padded_tensor(input(node, 0)?, Some(AxisOrder::ChannelsFirst))?;
+        if node.output.len() > 1 || ints(node, "ceil_mode").iter().any(|&mode| mode != 0) {
+            return unsupported("operator MaxPool with ceil_mode or indices");
+        }
+        let kernel: Vec<usize> =
+            ints(node, "kernel_shape").iter().map(|&size| usize::try_from(size).unwrap_or(0)).collect();
+        let geometry = window_geometry(node, &kernel)?;
+        let Some(to) = geometry.output_shape(x.shape, x.shape.channels) else {
+            return Err(PlanError::Mismatch("its input is smaller than a kernel".into()));
+        };
+        self.push(node, Operation::MaxPool(MaxPool { geometry }), &[x], to, x.order)
+    }
+
     /// Adds a product with a constant matrix (input channels, output channels), and the bias if an Add follows.
     fn add_matmul(&mut self, node: &NodeProto, next: Option<&NodeProto>) -> PlanResult<usize> {
         let x = self.tensor(input(node, 0)?, None)?;
+        if self.tensors.contains_key(input(node, 1)?) {
+            return unsupported("operator MatMul of two activations that is not part of an attention");
+        }
         let weight = self.initializer(input(node, 1)?)?;
-        let (&[inputs, outputs], true) = (&weight.shape[..], x.order != AxisOrder::ChannelsFirst) else {
+        let (&[inputs, outputs], true) = (&weight.shape[..], x.order.is_channels_last()) else {
             return unsupported("operator MatMul over an axis other than the channels");
         };
         if inputs != x.shape.channels {
@@ -339,7 +383,7 @@ impl<'a> PlanBuilder<'a> {
     /// Adds a multiplication with one factor per channel.
     fn add_channel_scale(&mut self, node: &NodeProto) -> PlanResult<()> {
         let x = self.padded_tensor(input(node, 0)?, None)?;
-        if x.order == AxisOrder::ChannelsFirst {
+        if !x.order.is_channels_last() {
             return unsupported("operator Mul over an axis other than the channels");
         }
         let scale = self.channel_vector(input(node, 1)?, x.shape.channels)?;
@@ -354,6 +398,8 @@ impl<'a> PlanBuilder<'a> {
         let order = match (ints(node, "perm"), x.order) {
             ([0, 2, 3, 1] | [0, 2, 3, 4, 1], AxisOrder::ChannelsFirst) => AxisOrder::ChannelsLast,
             ([0, 3, 1, 2] | [0, 4, 1, 2, 3], AxisOrder::ChannelsLast) => AxisOrder::ChannelsFirst,
+            ([0, 2, 1], AxisOrder::Flattened) => AxisOrder::Tokens,
+            ([0, 2, 1], AxisOrder::Tokens) => AxisOrder::Flattened,
             (axes, _) => return unsupported(format!("operator Transpose to {axes:?}")),
         };
         self.add_alias(from, to, ActivationTensor { order, ..x });
@@ -370,7 +416,7 @@ impl<'a> PlanBuilder<'a> {
 
     fn add_layer_norm(&mut self, node: &NodeProto) -> PlanResult<()> {
         let x = self.padded_tensor(input(node, 0)?, None)?;
-        if x.order == AxisOrder::ChannelsFirst || ints(node, "axis").first().is_some_and(|&axis| axis != -1) {
+        if !x.order.is_channels_last() || ints(node, "axis").first().is_some_and(|&axis| axis != -1) {
             return unsupported("operator LayerNormalization over an axis other than the channels");
         }
         let channels = x.shape.channels;
@@ -396,79 +442,4 @@ impl<'a> PlanBuilder<'a> {
         let affine = ChannelAffine { scale: scale.into_iter().map(|s| s as f32).collect(), offset };
         self.push(node, Operation::Affine(affine, Activation::None), &[x], x.shape, x.order)
     }
-}
-
-/// Reads kernel, stride and padding of a Conv node with a weight of this shape.
-fn conv_geometry(node: &NodeProto, weight_shape: &[usize]) -> PlanResult<ConvGeometry> {
-    let kernel: Dhw = match *weight_shape {
-        [_, _, height, width] => [1, height, width],
-        [_, _, depth, height, width] => [depth, height, width],
-        _ => return unsupported(format!("operator Conv with a weight of {} axes", weight_shape.len())),
-    };
-    let axes = weight_shape.len() - 2;
-    if ints(node, "dilations").iter().any(|&step| step != 1) || attribute(node, "auto_pad").is_some() {
-        return unsupported("operator Conv with dilations or auto_pad");
-    }
-    // 2-D values get `default` along the depth.
-    let to_dhw = |values: &[i64], name: &str, default: usize, valid: &dyn Fn(usize, usize) -> bool| {
-        let mut dhw = [default; 3];
-        if values.len() != axes {
-            return unsupported(format!("operator Conv with {name} of {} axes", values.len()));
-        }
-        for (axis, &value) in (3 - axes..).zip(values) {
-            dhw[axis] = match usize::try_from(value) {
-                Ok(value) if valid(axis, value) => value,
-                _ => return unsupported(format!("operator Conv with {name} {values:?}")),
-            };
-        }
-        Ok(dhw)
-    };
-    let strides = ints(node, "strides");
-    let stride = match strides {
-        [] => [1; 3],
-        _ => to_dhw(strides, "strides", 1, &|_, stride| (1..=MAX_STRIDE).contains(&stride))?,
-    };
-    let pads = ints(node, "pads");
-    if !pads.len().is_multiple_of(2) {
-        return unsupported(format!("operator Conv with pads {pads:?}"));
-    }
-    let (before, after) = pads.split_at(pads.len() / 2);
-    let padding = |pads: &[i64]| match pads {
-        [] => Ok([0; 3]),
-        _ => to_dhw(pads, "pads", 0, &|axis, padding| padding < kernel[axis]),
-    };
-    Ok(ConvGeometry { kernel, stride, pad_before: padding(before)?, pad_after: padding(after)? })
-}
-
-/// Returns the name of a required input.
-fn input(node: &NodeProto, index: usize) -> PlanResult<&str> {
-    optional_input(node, index)
-        .ok_or_else(|| PlanError::Mismatch(format!("operator {} without input {index}", node.op_type)))
-}
-
-/// Returns the name of an input; ONNX writes a missing one as an empty name.
-fn optional_input(node: &NodeProto, index: usize) -> Option<&str> {
-    node.input.get(index).map(String::as_str).filter(|name| !name.is_empty())
-}
-
-/// Returns the name of the first output.
-fn output(node: &NodeProto) -> PlanResult<&str> {
-    let name = node.output.first().map(String::as_str);
-    name.ok_or_else(|| PlanError::Mismatch(format!("operator {} without output", node.op_type)))
-}
-
-fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a Attribute> {
-    node.attribute.iter().find(|attribute| attribute.name == name)
-}
-
-/// Returns the values of an integer or integer list attribute; empty if it is missing.
-fn ints<'a>(node: &'a NodeProto, name: &str) -> &'a [i64] {
-    attribute(node, name).map_or(&[], |attribute| match &attribute.i {
-        Some(value) => std::slice::from_ref(value),
-        None => &attribute.ints,
-    })
-}
-
-fn epsilon(node: &NodeProto) -> f32 {
-    attribute(node, "epsilon").and_then(|attribute| attribute.f).unwrap_or(1e-5)
 }

@@ -1,4 +1,4 @@
-//! Shapes of activations and geometry of convolutions.
+//! Shapes of activations and geometry of convolutions and pooling.
 
 use std::ops::Range;
 
@@ -60,16 +60,16 @@ impl TensorShape {
     }
 }
 
-/// Kernel size, stride and padding of a convolution.
+/// Kernel size, stride and padding of a convolution or pooling layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ConvGeometry {
     /// Kernel size.
     pub kernel: Dhw,
     /// Stride, at least 1.
     pub stride: Dhw,
-    /// Zero padding before the first element of each axis.
+    /// Padding before the first element of each axis.
     pub pad_before: Dhw,
-    /// Zero padding after the last element of each axis.
+    /// Padding after the last element of each axis.
     pub pad_after: Dhw,
 }
 
@@ -94,6 +94,13 @@ impl ConvGeometry {
         let first = (output.start * self.stride[1]).saturating_sub(self.pad_before[1]);
         let last = ((output.end - 1) * self.stride[1] + self.kernel[1]).saturating_sub(self.pad_before[1]);
         first.min(height)..last.min(height)
+    }
+
+    /// Returns the elements of an axis of `length` elements that element `output` of the result depends on.
+    pub fn window(&self, axis: usize, output: usize, length: usize) -> Range<usize> {
+        let start = output * self.stride[axis];
+        let bound = |end: usize| end.saturating_sub(self.pad_before[axis]).min(length);
+        bound(start)..bound(start + self.kernel[axis])
     }
 
     /// Returns `true` if the kernel has this size, this stride along every axis and this padding on both sides.

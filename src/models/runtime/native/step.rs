@@ -1,9 +1,12 @@
 //! Types of the execution plan shared by its builder and its executor.
 
 use super::activation::Activation;
+use super::attention::Attention;
 use super::convolution::Convolution;
 use super::normalization::{ChannelAffine, LayerNorm};
+use super::pooling::MaxPool;
 use super::shape::TensorShape;
+use super::tokens::TokenEmbedding;
 use crate::error::Error;
 
 /// Why a network cannot run on the native kernels.
@@ -31,8 +34,19 @@ pub(super) enum AxisOrder {
     ChannelsFirst,
     /// (batch, positions, channels).
     ChannelsLast,
+    /// (batch, channels, positions), with all positions on one axis.
+    Flattened,
+    /// (batch, tokens, channels).
+    Tokens,
     /// (batch, channels).
     Vector,
+}
+
+impl AxisOrder {
+    /// Returns `true` if the channels are the last axis.
+    pub fn is_channels_last(self) -> bool {
+        matches!(self, AxisOrder::ChannelsLast | AxisOrder::Tokens | AxisOrder::Vector)
+    }
 }
 
 /// An activation tensor of the graph.
@@ -52,6 +66,11 @@ pub(super) enum Operation {
     Add(Activation),
     Activation(Activation),
     GlobalAveragePool,
+    MaxPool(MaxPool),
+    /// Inputs: query, key and value.
+    Attention(Attention),
+    TokenEmbedding(TokenEmbedding),
+    FirstToken,
 }
 
 impl Operation {
@@ -59,8 +78,12 @@ impl Operation {
     pub fn in_place_input(&self) -> Option<usize> {
         match self {
             Operation::Convolution(layer) => layer.accumulate.then_some(1),
-            Operation::GlobalAveragePool => None,
-            _ => Some(0),
+            Operation::LayerNorm(_) | Operation::Affine(..) | Operation::Add(_) | Operation::Activation(_) => Some(0),
+            Operation::GlobalAveragePool
+            | Operation::MaxPool(_)
+            | Operation::Attention(_)
+            | Operation::TokenEmbedding(_)
+            | Operation::FirstToken => None,
         }
     }
 }

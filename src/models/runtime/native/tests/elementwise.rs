@@ -1,10 +1,10 @@
-//! Activations, normalization and pooling.
+//! Activations and normalization.
 
 use proptest::prelude::*;
+use pulp::{Simd, WithSimd};
 
-use super::super::activation::{Activation, AddActivate, ApplyActivation};
+use super::super::activation::{Activation, AddActivate, ApplyActivation, exp_nonpositive};
 use super::super::normalization::{ChannelAffine, LayerNorm};
-use super::super::pooling::global_average_pool;
 use super::*;
 
 /// Normalizes each position of `values` in f64.
@@ -31,6 +31,32 @@ fn activations_match_their_formulas() {
         isa.dispatch(ApplyActivation { values: &mut found, activation });
         let expected: Vec<f64> = values.iter().map(|&x| activate(f64::from(x), activation)).collect();
         assert_close(&found, &expected, 1e-6, &format!("{activation:?}, {isa:?}"));
+    }
+}
+
+#[test]
+fn exponentials_match_the_reference() {
+    struct Exp<'a>(&'a mut [f32]);
+    impl WithSimd for Exp<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            S::as_mut_simd_f32s(self.0).0.iter_mut().for_each(|x| *x = exp_nonpositive(simd, *x));
+        }
+    }
+    let values: Vec<f32> = (0..160_000).map(|i| i as f32 * -87.0 / 160_000.0).collect();
+    for isa in instruction_sets() {
+        let mut found = values.clone();
+        isa.dispatch(Exp(&mut found));
+        for (x, found) in values.iter().zip(&found) {
+            assert!((f64::from(*found) / f64::from(*x).exp() - 1.0).abs() < 3e-7, "exp({x}) = {found}, {isa:?}");
+        }
+        // Smaller arguments are clamped.
+        let mut extreme = [0.0, -87.0, -1e9, f32::NEG_INFINITY, f32::NAN, -0.0, -88.0, -1e38].repeat(2);
+        isa.dispatch(Exp(&mut extreme));
+        assert_eq!((extreme[0], extreme[5]), (1.0, 1.0), "{isa:?}");
+        assert!([2, 3, 6, 7].into_iter().all(|i| extreme[i] == extreme[1] && extreme[1] < 2e-38), "{isa:?}");
+        assert!(extreme[4].is_nan(), "{isa:?}");
     }
 }
 
@@ -79,7 +105,7 @@ fn nan_propagates_through_activations() {
 }
 
 #[test]
-fn nan_propagates_through_layer_norm_and_pooling() {
+fn nan_propagates_through_layer_norm() {
     let from = shape(2, [1, 1, 2], 20);
     let mut input = random_activation(from, 1);
     input[32 + 5] = f32::NAN;
@@ -91,9 +117,6 @@ fn nan_propagates_through_layer_norm_and_pooling() {
             assert!(position[..20].iter().all(|x| x.is_nan() == (i == 1)), "{isa:?}");
         }
     }
-    let mut mean = vec![0.0; 64];
-    global_average_pool(from, &input, &mut mean);
-    assert!((0..64).all(|i| mean[i].is_nan() == (i == 5)));
 }
 
 proptest! {
@@ -130,21 +153,6 @@ proptest! {
             norm.run(isa, &mut found, channels);
             assert_within(&found, &normalized, 2e-5, &format!("layer norm, {isa:?}"));
         }
-    }
-
-    #[test]
-    fn global_average_pooling_matches_the_reference(size in [1..4usize, 1..8usize, 1..8usize], channels in 1..40usize) {
-        let from = shape(2, size, channels);
-        let input = random_activation(from, 1);
-        let mut found = vec![f32::NAN; 2 * from.channel_stride];
-        global_average_pool(from, &input, &mut found);
-        let positions = from.positions() / 2;
-        let expected: Vec<f64> = (0..found.len()).map(|i| {
-            let (item, channel) = (i / from.channel_stride, i % from.channel_stride);
-            let values = (0..positions).map(|p| f64::from(input[(item * positions + p) * from.channel_stride + channel]));
-            values.sum::<f64>() / positions as f64
-        }).collect();
-        assert_within(&found, &expected, 1e-6, "mean");
     }
 
     #[test]

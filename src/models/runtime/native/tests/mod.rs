@@ -7,11 +7,14 @@
 //! qemu-x86_64 -cpu Haswell target/debug/deps/kinoprobe-HASH models::runtime::native
 //! ```
 
+mod attention;
 mod convolution;
 mod elementwise;
 mod malformed;
+mod models;
+mod pooling;
 
-use super::activation::Activation;
+use super::activation::{Activation, QUICK_GELU_FACTOR};
 use super::convolution::Convolution;
 use super::isa::Isa;
 use super::kernel::ScratchBuffers;
@@ -19,8 +22,8 @@ use super::shape::{ConvGeometry, Dhw, TensorShape, padded_channels};
 use super::thread_pool::Workers;
 use crate::numeric::Real;
 
-pub(super) const ACTIVATIONS: [Activation; 4] =
-    [Activation::None, Activation::Relu, Activation::Relu6, Activation::Gelu];
+pub(super) const ACTIVATIONS: [Activation; 5] =
+    [Activation::None, Activation::Relu, Activation::Relu6, Activation::Gelu, Activation::QuickGelu];
 
 /// Returns the available instruction sets; prints the others.
 pub(super) fn instruction_sets() -> Vec<Isa> {
@@ -66,6 +69,7 @@ pub(super) fn activate(x: f64, activation: Activation) -> f64 {
         Activation::None => x,
         Activation::Relu => x.max(0.0),
         Activation::Relu6 => x.clamp(0.0, 6.0),
+        Activation::QuickGelu => x / (1.0 + (-x * f64::from(QUICK_GELU_FACTOR)).exp()),
         Activation::Gelu => 0.5 * x * (1.0 + Real::erf(x * std::f64::consts::FRAC_1_SQRT_2)),
     }
 }
@@ -118,7 +122,19 @@ pub(super) fn to_f64(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| f64::from(x)).collect()
 }
 
-/// Runs a layer with three workers and with one; the results must be identical.
+/// Runs `compute(output, workers)` with three workers and with one; the results must be identical. The previous content of
+/// the output is `previous`.
+pub(super) fn run_with_workers(previous: &[f32], compute: impl Fn(&mut [f32], &mut Workers<'_>)) -> Vec<f32> {
+    let mut scratch: Vec<ScratchBuffers> = (0..3).map(|_| ScratchBuffers::default()).collect();
+    let (mut shared, mut single) = (previous.to_vec(), previous.to_vec());
+    compute(&mut shared, &mut Workers::new(None, &mut scratch));
+    compute(&mut single, &mut Workers::new(None, &mut scratch[..1]));
+    let identical = shared.iter().zip(&single).all(|(a, b)| a.to_bits() == b.to_bits());
+    assert!(identical, "the result depends on the number of workers");
+    single
+}
+
+/// Runs a convolution with [`run_with_workers`].
 pub(super) fn run(layer: &Convolution, from: TensorShape, input: &[f32], to: TensorShape) -> Vec<f32> {
     // The previous content must not matter.
     run_onto(layer, from, input, to, &vec![f32::NAN; to.len()])
@@ -132,13 +148,7 @@ pub(super) fn run_onto(
     to: TensorShape,
     previous: &[f32],
 ) -> Vec<f32> {
-    let mut scratch: Vec<ScratchBuffers> = (0..3).map(|_| ScratchBuffers::default()).collect();
-    let (mut shared, mut single) = (previous.to_vec(), previous.to_vec());
-    layer.run(from, input, to, &mut shared, &mut Workers::new(None, &mut scratch));
-    layer.run(from, input, to, &mut single, &mut Workers::new(None, &mut scratch[..1]));
-    let identical = shared.iter().zip(&single).all(|(a, b)| a.to_bits() == b.to_bits());
-    assert!(identical, "the result depends on the number of workers");
-    single
+    run_with_workers(previous, |output, workers| layer.run(from, input, to, output, workers))
 }
 
 /// Compares with the largest error relative to the root mean square of `expected`.
