@@ -66,7 +66,7 @@ fn gelu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
         denominator = simd.mul_add_f32s(denominator, square, simd.splat_f32s(ERF_Q[k]));
     }
     let erf = simd.div_f32s(simd.mul_f32s(t, numerator), denominator);
-    // NaN propagates through this factor; `t` may have lost it.
+    // NaN propagates through `half`; the clamped `t` may have lost it.
     let half = simd.mul_f32s(x, simd.splat_f32s(0.5));
     simd.mul_add_f32s(half, erf, half)
 }

@@ -1,12 +1,12 @@
 //! Matrix product on Intel AMX tiles: f32 accuracy from 8-bit integer products (Ozaki scheme).
 //!
-//! Every row of activations and every column of weights has one scale s; each of its values is written as three signed
+//! Every row of activations and every column of weights has one scale s; each of its values is split into three signed
 //! 8-bit slices, x = s·(2¹⁶·x₁ + 2⁸·x₂ + x₃): 24 bits relative to the largest magnitude of the row or column, the precision
-//! of f32. Tile products of slices are exact. Of the nine products of slices the six that are significant in 24 bits are
-//! computed, summed by order: x₁·w₁, then x₁·w₂ + x₂·w₁, then x₁·w₃ + x₂·w₂ + x₃·w₁ (Ozaki, Ogita, Oishi & Rump,
-//! "Error-free transformations of matrix multiplication by using fast routines of matrix multiplication and its
-//! applications", 2012; on integer units: Ootomo, Ozaki & Yokota, "DGEMM on Integer Matrix Multiplication Unit", 2024). The
-//! error is comparable to that of an f32 sum.
+//! of f32. Tile products of slices are exact. Of the nine products of slices, only the six that are significant in 24
+//! bits are computed. They are summed by order of magnitude: x₁·w₁, then x₁·w₂ + x₂·w₁, then x₁·w₃ + x₂·w₂ + x₃·w₁
+//! (Ozaki, Ogita, Oishi & Rump, "Error-free transformations of matrix multiplication by using fast routines of matrix
+//! multiplication and its applications", 2012; on integer units: Ootomo, Ozaki & Yokota, "DGEMM on Integer Matrix
+//! Multiplication Unit", 2024). The error is comparable to that of an f32 sum.
 //!
 //! All `unsafe` code of the native kernels is in this file.
 #![allow(unsafe_code)]
@@ -19,33 +19,33 @@ use std::sync::OnceLock;
 use super::activation::{Activation, ApplyActivation};
 use super::aligned::AlignedBuffer;
 
-/// Rows of a tile; also f32 or i32 elements per row of a tile.
+/// Number of rows of a tile, and of 32-bit elements per row.
 pub(super) const TILE_ROWS: usize = 16;
 
-/// Bytes per row of a tile: inputs per tile product.
+/// Bytes per row of a tile: the number of inputs (inner dimension) that one tile product sums over.
 const TILE_ROW_BYTES: usize = 64;
 
-/// Bytes of a tile.
+/// Bytes per tile.
 const TILE_BYTES: usize = TILE_ROWS * TILE_ROW_BYTES;
 
-/// Slices per value.
+/// Number of slices per value.
 const SLICES: usize = 3;
 
-/// Integer that the largest magnitude of a row or column is scaled to.
+/// Integer that the largest magnitude of a row or column is scaled to: 127 in the first slice.
 const QUANTIZED_MAX: f32 = 127.0 * 65536.0;
 
 /// Rows whose largest magnitude is smaller are treated as zero: the scale would have no finite inverse.
 const MIN_MAGNITUDE: f32 = 1e-30;
 
-/// Inner dimensions that AMX is used for. Below, quantization and the epilogue take longer than the vector product; above,
-/// sums of three products of up to 2¹⁴ per input could exceed 2³¹.
+/// Inner dimensions for which AMX is used. For smaller ones, quantization and the epilogue take longer than the product
+/// on the vector units; for larger ones, the i32 sums of three products of up to 2¹⁴ per input could overflow.
 pub(super) const K_RANGE: Range<usize> = 48..1 << 15;
 
-/// Bytes of quantized activations per block, to stay in the L2 cache.
+/// Bytes of quantized activations per block, chosen so that a block stays in the L2 cache.
 const L2_BYTES: usize = 1 << 19;
 
-/// Bytes of quantized activations that stay in the L1 cache while all weights are streamed. If a row group is larger, the
-/// weights stay instead and rows are streamed.
+/// Bytes of quantized activations that stay in the L1 cache while the weights are streamed. If a single group of rows
+/// is larger, a panel of weights stays in the cache and the rows are streamed.
 const L1_BYTES: usize = 20 << 10;
 
 /// Returns `true` if the processor has AMX-INT8 and the operating system permits its use. The permission is requested once
@@ -67,14 +67,15 @@ fn request_permission() -> bool {
     unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
 }
 
-/// Quantized activations: the slices of all rows and one scale per row.
+/// Quantized activations: the slices of all rows, in the layout of [`quantize_rows`], and one scale per row.
 #[derive(Debug, Default)]
 pub(super) struct QuantizedRows {
     slices: AlignedBuffer<i8>,
     scales: AlignedBuffer<f32>,
 }
 
-/// Returns the bytes of a quantized panel of 16 columns with `inputs` rows; also of a group of 16 rows of activations.
+/// Returns the size in bytes of a quantized panel of weights (inputs, 16 outputs) or group of activations (16 rows,
+/// inputs).
 pub(super) fn panel_len(inputs: usize) -> usize {
     inputs.div_ceil(TILE_ROW_BYTES) * SLICES * TILE_BYTES
 }
@@ -83,6 +84,7 @@ pub(super) fn panel_len(inputs: usize) -> usize {
 /// of 64 inputs, the tiles of the first, second and third slices; a tile row holds, for each output, the inputs of four
 /// consecutive [positions](tile_position).
 pub(super) fn quantize_panel(panel: &[f32], slices: &mut [i8], scales: &mut [f32]) {
+    // Until the end, `scales` holds the largest magnitude of each column.
     scales.fill(0.0);
     for row in panel.chunks_exact(TILE_ROWS) {
         for (max, value) in scales.iter_mut().zip(row) {
@@ -97,7 +99,8 @@ pub(super) fn quantize_panel(panel: &[f32], slices: &mut [i8], scales: &mut [f32
             let position = tile_position(input);
             for (output, (value, inverse)) in row.iter().zip(&inverses).enumerate() {
                 let offset = position / 4 * TILE_ROW_BYTES + output * 4 + position % 4;
-                // Slices are rounded, so that the remainder is between -128 and 127.
+                // Digits in base 256 from -128 to 127: adding 0x80 to each byte carries into the next one, and flipping
+                // the sign bit subtracts it again.
                 let integer = round_to_i32(value * inverse) + 0x0080_8080;
                 for slice in 0..SLICES {
                     block[offset + slice * TILE_BYTES] = ((integer >> (16 - 8 * slice)) as u8 ^ 0x80) as i8;
@@ -108,18 +111,19 @@ pub(super) fn quantize_panel(panel: &[f32], slices: &mut [i8], scales: &mut [f32
     scales.iter_mut().for_each(|max| *max = first_slice_scale(*max));
 }
 
-/// Returns the factor that scales the largest magnitude `max` to [`QUANTIZED_MAX`], or 0 if `max` is (almost) 0.
+/// Returns the factor that scales the largest magnitude `max` to [`QUANTIZED_MAX`], or 0 if `max` is below
+/// [`MIN_MAGNITUDE`]. NaN propagates.
 fn inverse_scale(max: f32) -> f32 {
     if max < MIN_MAGNITUDE { 0.0 } else { QUANTIZED_MAX / max }
 }
 
-/// Rounds to the nearest integer: adding 1.5·2⁵² leaves it in the low bits of the f64.
+/// Rounds to the nearest integer, ties to even: adding 1.5·2⁵² leaves it in the low bits of the f64.
 fn round_to_i32(value: f32) -> i32 {
     const SHIFT: f64 = 1.5 * (1u64 << 52) as f64;
     (f64::from(value) + SHIFT).to_bits() as i32
 }
 
-/// Returns the value of one unit of the first slice for the largest magnitude `max`.
+/// Returns the scale of the first slice, 2¹⁶·s, of a row or column whose largest magnitude is `max`.
 fn first_slice_scale(max: f32) -> f32 {
     if max < MIN_MAGNITUDE { 0.0 } else { max / QUANTIZED_MAX * 65536.0 }
 }
@@ -141,29 +145,31 @@ pub(super) struct Matmul<'a> {
 }
 
 impl Matmul<'_> {
-    /// Computes the product with [quantized](quantize_panel) weights, given panel by panel, and the `scales` of their
-    /// columns. `workspace` receives the quantized input.
+    /// Computes `output = activation(input · W + bias)` with the [quantized](quantize_panel) panels of W and the
+    /// `weight_scales` of its columns. `workspace` receives the quantized input.
     pub fn run<'w>(
         self,
         panels: impl Iterator<Item = &'w [i8]> + Clone,
-        scales: &[f32],
+        weight_scales: &[f32],
         workspace: &mut QuantizedRows,
     ) {
         let Self { inputs, input, outputs, output, bias, activation } = self;
         assert!(is_available() && inputs < K_RANGE.end && outputs.is_multiple_of(TILE_ROWS));
-        assert!(bias.len() == outputs && scales.len() == outputs && input.len() / inputs == output.len() / outputs);
-        let length = panel_len(inputs);
-        let block_rows = (L2_BYTES / length).max(4) * TILE_ROWS;
-        let l1_groups = if length <= L1_BYTES { L1_BYTES / length } else { usize::MAX };
+        assert!(
+            bias.len() == outputs && weight_scales.len() == outputs && input.len() / inputs == output.len() / outputs
+        );
+        let group_len = panel_len(inputs);
+        let block_rows = (L2_BYTES / group_len).max(4) * TILE_ROWS;
+        let l1_group_count = if group_len <= L1_BYTES { L1_BYTES / group_len } else { usize::MAX };
         let (mut current, mut previous) = (&mut TileSums::default(), &mut TileSums::default());
         for (input, output) in input.chunks(block_rows * inputs).zip(output.chunks_mut(block_rows * outputs)) {
             let rows = output.len() / outputs;
             let groups = rows.div_ceil(TILE_ROWS);
-            workspace.slices.grow_to(groups * length);
+            workspace.slices.grow_to(groups * group_len);
             workspace.scales.grow_to(groups * TILE_ROWS);
             // SAFETY: `is_available` has checked for AVX-512.
-            unsafe { quantize_rows(input, inputs, &mut workspace.slices[..groups * length], &mut workspace.scales) };
-            // Groups of 16 rows, then the remaining rows.
+            unsafe { quantize_rows(input, inputs, &mut workspace.slices[..groups * group_len], &mut workspace.scales) };
+            // Full groups of 16 rows, then the remaining rows.
             for (range, height) in [(0..rows / TILE_ROWS, TILE_ROWS), (rows / TILE_ROWS..groups, rows % TILE_ROWS)] {
                 if range.is_empty() {
                     continue;
@@ -171,19 +177,19 @@ impl Matmul<'_> {
                 let _config = TileConfig::new(height);
                 let mut store = |sums: &TileSums, (group, column): (usize, usize)| {
                     let columns = column..column + TILE_ROWS;
-                    let (scales, bias) = (&scales[columns.clone()], &bias[columns]);
+                    let (column_scales, bias) = (&weight_scales[columns.clone()], &bias[columns]);
                     let row_scales = &workspace.scales[group * TILE_ROWS..][..height];
-                    let dequantize = Dequantize { row_scales, column_scales: scales, bias, activation };
+                    let dequantize = Dequantize { row_scales, column_scales, bias, activation };
                     // SAFETY: `is_available` has checked for AVX-512.
                     unsafe { dequantize.store(sums, &mut output[group * TILE_ROWS * outputs + column..], outputs) };
                 };
                 // The vector units store the previous sums while the tile unit computes the current ones.
                 let mut pending = None;
-                for first in range.clone().step_by(l1_groups) {
+                for first in range.clone().step_by(l1_group_count) {
                     for (panel, weights) in panels.clone().enumerate() {
-                        for group in first..range.end.min(first.saturating_add(l1_groups)) {
+                        for group in first..range.end.min(first.saturating_add(l1_group_count)) {
                             // SAFETY: AMX is available and the tiles are configured.
-                            unsafe { multiply(&workspace.slices[group * length..][..length], weights, current) };
+                            unsafe { multiply(&workspace.slices[group * group_len..][..group_len], weights, current) };
                             if let Some(position) = pending.replace((group, panel * TILE_ROWS)) {
                                 store(previous, position);
                             }
@@ -200,24 +206,27 @@ impl Matmul<'_> {
     }
 }
 
-/// Tile configuration of the current thread; released when dropped.
+/// Guard of the current thread's tile configuration, which is released when the guard is dropped.
 struct TileConfig;
 
 impl TileConfig {
-    /// Configures tiles 0 to 2 (sums) and 3 to 5 (activations) with `height` rows, 6 and 7 (weights) with 16.
+    /// Configures tiles 0 to 2 (sums) and 3 to 5 (activations) with `height` rows, tiles 6 and 7 (weights) with 16.
     fn new(height: usize) -> Self {
         #[repr(C, align(64))]
-        struct Palette([u8; 64]);
-        let mut palette = Palette([0; 64]);
-        palette.0[0] = 1;
+        struct ConfigBytes([u8; 64]);
+        // Operand of LDTILECFG: byte 0 is the palette, bytes 16 to 31 the lengths of tile rows (u16, in bytes), bytes
+        // 48 to 55 the numbers of rows.
+        let mut config = ConfigBytes([0; 64]);
+        config.0[0] = 1;
         for tile in 0..8 {
-            palette.0[16 + 2 * tile] = 64;
-            palette.0[48 + tile] = if tile >= 6 { TILE_ROWS } else { height } as u8;
+            config.0[16 + 2 * tile] = TILE_ROW_BYTES as u8;
+            config.0[48 + tile] = if tile >= 6 { TILE_ROWS } else { height } as u8;
         }
-        // SAFETY: the operand is a valid 64-byte palette, and AMX is available. The instruction zeroes all tiles.
+        // SAFETY: the operand is a valid configuration of 64 bytes, and AMX is available. The instruction zeroes all
+        // tiles.
         unsafe {
             asm!(
-                "ldtilecfg [{}]", in(reg) &palette,
+                "ldtilecfg [{}]", in(reg) &config,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack, readonly, preserves_flags),
@@ -229,7 +238,8 @@ impl TileConfig {
 
 impl Drop for TileConfig {
     fn drop(&mut self) {
-        // SAFETY: returns the tiles to their initial state, so that the system need not save them.
+        // Returns the tiles to their initial state, so that context switches do not save them.
+        // SAFETY: AMX is available, since `new` has configured the tiles; no tile is in use.
         unsafe {
             asm!(
                 "tilerelease",
@@ -241,10 +251,10 @@ impl Drop for TileConfig {
     }
 }
 
-/// Elements of a tile of sums.
+/// Number of elements of a tile of sums.
 const TILE_SUMS: usize = TILE_ROWS * TILE_ROWS;
 
-/// Sums of first, second and third order of an output tile, (order, row, column).
+/// Sums of the products of first, second and third order for one output tile, (order, row, column).
 #[repr(C, align(64))]
 struct TileSums([i32; 3 * TILE_SUMS]);
 
@@ -254,14 +264,15 @@ impl Default for TileSums {
     }
 }
 
-/// Multiplies a group of rows with a panel of weights.
+/// Multiplies a group of rows by a panel of weights. Tiles 0 to 2 hold the sums by order, 3 to 5 the slices of the
+/// rows, 6 and 7 slices of the weights.
 ///
 /// # Safety
 /// AMX must be [available](is_available) and the tiles [configured](TileConfig) for the height of the group.
 unsafe fn multiply(rows: &[i8], weights: &[i8], sums: &mut TileSums) {
     assert!(rows.len() == weights.len() && !rows.is_empty() && rows.len().is_multiple_of(SLICES * TILE_BYTES));
-    // SAFETY: reads as many blocks of three tiles from both operands; writes the three tiles of `sums`. All tiles are
-    // declared as clobbered; flags and memory are clobbered by default.
+    // SAFETY: both operands consist of the same number of blocks of three tiles, as asserted, and `sums` has three
+    // tiles. All tiles are declared as clobbered; flags and memory are clobbered by default.
     unsafe {
         asm!(
             "tilezero tmm0",
@@ -299,24 +310,24 @@ unsafe fn multiply(rows: &[i8], weights: &[i8], sums: &mut TileSums) {
     }
 }
 
-/// Converts the sums of a tile to f32, with scales, bias and activation.
+/// Epilogue of an output tile: converts its sums to f32 and applies scales, bias and activation.
 struct Dequantize<'a> {
-    /// Scale per row.
+    /// Scale per row of activations.
     row_scales: &'a [f32],
-    /// Scale per column.
+    /// Scale per column of weights.
     column_scales: &'a [f32],
     /// Bias per column.
     bias: &'a [f32],
-    /// Applied last; both forms of GELU are left to the caller.
+    /// Applied last, except for both forms of GELU, which the caller applies.
     activation: Activation,
 }
 
 impl Dequantize<'_> {
-    /// Adds the sums of all orders and stores as many rows of `output` as there are row scales.
+    /// Adds the sums of all orders and stores one row of `output`, `stride` elements apart, per row scale.
     #[target_feature(enable = "avx512f")]
     fn store(self, sums: &TileSums, output: &mut [f32], stride: usize) {
         let Self { row_scales, column_scales, bias, activation } = self;
-        let (second, third) = (_mm512_set1_ps(1.0 / 256.0), _mm512_set1_ps(1.0 / 65536.0));
+        let (second_order, third_order) = (_mm512_set1_ps(1.0 / 256.0), _mm512_set1_ps(1.0 / 65536.0));
         let (low, high) = match activation {
             Activation::None | Activation::Gelu | Activation::QuickGelu => (f32::NEG_INFINITY, f32::INFINITY),
             Activation::Relu => (0.0, f32::INFINITY),
@@ -334,8 +345,8 @@ impl Dequantize<'_> {
                 let sum = |order: usize| {
                     _mm512_cvtepi32_ps(_mm512_load_si512(sum_rows[order * TILE_ROWS + row].as_ptr().cast()))
                 };
-                let total = _mm512_fmadd_ps(sum(1), second, sum(0));
-                let total = _mm512_fmadd_ps(sum(2), third, total);
+                let total = _mm512_fmadd_ps(sum(1), second_order, sum(0));
+                let total = _mm512_fmadd_ps(sum(2), third_order, total);
                 let scale = _mm512_mul_ps(_mm512_set1_ps(*scale), scales);
                 let value = _mm512_fmadd_ps(total, scale, bias);
                 // NaN propagates: `max` and `min` return their second operand if either is NaN.
@@ -345,8 +356,9 @@ impl Dequantize<'_> {
     }
 }
 
-/// Quantizes rows of activations to `slices` and one scale per row. The layout is: per group of 16 rows and block of 64
-/// inputs, the tiles of the first, second and third slices. Missing rows of the last group are left unchanged.
+/// Quantizes rows of activations (rows, inputs) to `slices` and one scale per row. The layout is: per group of 16 rows
+/// and block of 64 inputs, the tiles of the first, second and third slices. If the last group has fewer rows, the rest
+/// of its tiles is left unchanged.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn quantize_rows(input: &[f32], inputs: usize, slices: &mut [i8], scales: &mut [f32]) {
     let blocks = inputs.div_ceil(TILE_ROW_BYTES);
@@ -354,7 +366,7 @@ fn quantize_rows(input: &[f32], inputs: usize, slices: &mut [i8], scales: &mut [
     for ((rows, slices), scales) in groups.zip(scales.chunks_exact_mut(TILE_ROWS)) {
         let mut maxima = [_mm512_setzero_si512(); TILE_ROWS];
         for (row, max) in rows.chunks_exact(inputs).zip(&mut maxima) {
-            // Without the sign, bit patterns are ordered like magnitudes, and those of NaN are the largest.
+            // Without the sign bit, f32 bit patterns compare like magnitudes, and NaN compares largest.
             let mut update = |values| {
                 let bits = _mm512_and_si512(_mm512_castps_si512(values), _mm512_set1_epi32(i32::MAX));
                 *max = _mm512_max_epu32(*max, bits);
@@ -393,7 +405,7 @@ fn quantize_rows(input: &[f32], inputs: usize, slices: &mut [i8], scales: &mut [
 /// Returns the unsigned maximum of each of 16 vectors.
 #[target_feature(enable = "avx512f")]
 fn reduce_max_each(vectors: [__m512i; TILE_ROWS]) -> __m512i {
-    // Halves, quarters and eighths of two vectors side by side, reduced element-wise.
+    // Each step reduces two vectors to half their elements and stores both halves in one vector.
     let halves: [__m512i; 8] = std::array::from_fn(|i| {
         let (a, b) = (vectors[i], vectors[i + 8]);
         _mm512_max_epu32(_mm512_shuffle_i64x2::<0b01_00_01_00>(a, b), _mm512_shuffle_i64x2::<0b11_10_11_10>(a, b))
@@ -409,25 +421,27 @@ fn reduce_max_each(vectors: [__m512i; TILE_ROWS]) -> __m512i {
     let [a, b] = eighths.map(|vector| _mm512_castsi512_ps(vector));
     let (even, odd) = (_mm512_shuffle_ps::<0b10_00_10_00>(a, b), _mm512_shuffle_ps::<0b11_01_11_01>(a, b));
     let shuffled = _mm512_max_epu32(_mm512_castps_si512(even), _mm512_castps_si512(odd));
+    // The steps leave the maxima in a permuted order.
     let order = _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15);
     _mm512_permutexvar_epi32(order, shuffled)
 }
 
-/// Returns the position within a tile of input `input` of a block of 64. The order is chosen so that [`quantize_block`]
-/// only needs shuffles within 128-bit lanes.
+/// Returns the position of input `input` (0 to 63) of a block along the inner dimension of a tile. Activations and weights use the same
+/// permutation of inputs, so it does not change the product; it is chosen so that [`quantize_block`] shuffles only
+/// within 128-bit lanes.
 fn tile_position(input: usize) -> usize {
     input % TILE_ROWS / 4 * TILE_ROWS + input / TILE_ROWS * 4 + input % 4
 }
 
-/// Quantizes 64 values of a row to row `row` of three tiles.
+/// Quantizes 64 values, multiplied by `inverse`, to row `row` of the three tiles of a block.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn quantize_block(values: [__m512; 4], inverse: __m512, tiles: &mut [i8], row: usize) {
     let offset = _mm512_set1_epi32(0x0080_8080);
-    // The first slices of four values, then the second and the third ones.
+    // Per 128-bit lane: the first slices of four values, then their second and third ones.
     let shuffle = _mm512_broadcast_i32x4(_mm_setr_epi8(2, 6, 10, 14, 1, 5, 9, 13, 0, 4, 8, 12, -1, -1, -1, -1));
     let [a, b, c, d] = values.map(|values| {
         let value = _mm512_cvtps_epi32(_mm512_mul_ps(values, inverse));
-        // Slices are rounded, so that the remainder is between -128 and 127.
+        // Digits from -128 to 127, as in `quantize_panel`.
         _mm512_shuffle_epi8(_mm512_xor_si512(_mm512_add_epi32(value, offset), offset), shuffle)
     });
     let (low, high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));

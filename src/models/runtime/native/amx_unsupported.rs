@@ -1,4 +1,5 @@
-//! Stand-in for [`super::amx`] on processors and systems without AMX. Nothing but [`is_available`] is ever called.
+//! Stub of `amx.rs` for builds without AMX: targets other than Linux on x86-64, or `no_amx`. Only [`is_available`] is
+//! called at run time.
 
 use std::ops::Range;
 

@@ -1,8 +1,8 @@
 //! Multi-head attention (Vaswani et al., "Attention Is All You Need", 2017, section 3.2).
 //!
 //! Heads are computed one after the other, so that keys, values and scores of a head stay in the cache. Keys and values are
-//! packed at run time; both products use the vector kernels of [`gemm`](super::gemm), since quantizing operands for AMX
-//! takes longer than these products, which are small compared with the linear layers around them.
+//! packed at run time. Both products use the vector kernels of [`gemm`](super::gemm): they are small compared with the
+//! linear layers around them, and quantizing their operands for AMX would take longer than the products.
 
 use pulp::{Simd, WithSimd};
 
@@ -14,22 +14,22 @@ use super::packed::{VectorPanels, pack_panels};
 use super::shape::{TensorShape, padded_channels};
 use super::thread_pool::Workers;
 
-/// Floats of the scores computed per block of queries (32 KiB).
+/// Target number of scores per block of queries: 32 KiB of f32.
 const SCORES_LEN: usize = 1 << 13;
 
-/// Minimum number of queries per block, for the reuse of keys and values.
+/// Minimum number of queries per block, so that packed keys and values are reused even for long sequences.
 const MIN_BLOCK_ROWS: usize = 8;
 
-/// softmax(scale · q·kᵀ)·v in each head.
+/// Multi-head attention: computes softmax(scale · q·kᵀ)·v in each head.
 #[derive(Debug)]
 pub(super) struct Attention {
     heads: usize,
     head_channels: usize,
-    /// Factor of the scores.
+    /// Scale of the scores, usually 1/√`head_channels`.
     scale: f32,
-    /// Added to the scores of a query, (padded tokens): 0 for tokens, −∞ for padding.
+    /// Bias of the scores of a query, (padded tokens): 0 for tokens, −∞ for padding.
     mask: Vec<f32>,
-    /// Zeros in place of a bias, (padded head channels).
+    /// Bias of the second product: zeros, (padded head channels).
     zeros: Vec<f32>,
 }
 
@@ -41,9 +41,9 @@ impl Attention {
         Self { heads, head_channels, scale, mask, zeros: vec![0.0; padded_channels(head_channels)] }
     }
 
-    /// Computes `output` from queries, keys and values, all of shape `shape`, (batch, tokens, channels). Within a head, NaN
-    /// in a query yields NaN in its token, in a key in all tokens, in a value in its channel of all tokens. The result does
-    /// not depend on the number of workers.
+    /// Computes `output` from queries, keys and values, all of shape `shape`, (batch, tokens, channels). NaN propagates
+    /// within a head: from a query to its token, from a key to all tokens, from a value to its channel in all tokens.
+    /// The result does not depend on the number of workers.
     pub fn run(
         &self,
         isa: Isa,
@@ -57,7 +57,8 @@ impl Attention {
         let job_len = tokens.div_ceil(workers.count()) * stride;
         let items = queries.chunks_exact(item_len).zip(keys.chunks_exact(item_len)).zip(values.chunks_exact(item_len));
         for (((queries, keys), values), output) in items.zip(output.chunks_exact_mut(item_len)) {
-            // Each job packs the keys and values again: synchronization would take longer.
+            // Each job packs all keys and values itself, since sharing them would require synchronization, which takes
+            // longer.
             let jobs = queries.chunks(job_len).zip(output.chunks_mut(job_len));
             workers.for_each(jobs, |_, (queries, output), scratch| {
                 for head in 0..self.heads {
@@ -84,11 +85,11 @@ impl Attention {
         let first_channel = head * head_channels;
         let (tokens, padded_tokens) = (keys.len() / stride, mask.len());
         let block_rows = (SCORES_LEN / padded_tokens).max(MIN_BLOCK_ROWS);
-        let ScratchBuffers { input, intermediate, rows, output: results, .. } = scratch;
+        let ScratchBuffers { input, intermediate, rows, output: head_output, .. } = scratch;
         input.grow_to(head_channels * padded_tokens);
         intermediate.grow_to(tokens * zeros.len());
         rows.grow_to(block_rows * (padded_tokens + 1));
-        results.grow_to(block_rows * zeros.len());
+        head_output.grow_to(block_rows * zeros.len());
 
         let key_panels = &mut input[..head_channels * padded_tokens];
         self.pack_keys(isa, &keys[first_channel..], stride, key_panels);
@@ -106,11 +107,11 @@ impl Attention {
             multiply(isa, queries, key_panels, scores, mask);
             isa.dispatch(ExpScores { scores, row_len: padded_tokens, sums: &mut sums[..rows] });
             let weights = InputRows { values: scores, stride: padded_tokens, inputs: tokens };
-            let results = &mut results[..rows * zeros.len()];
-            multiply(isa, weights, value_panels, results, zeros);
-            // Division by the sum is deferred to this point: products of small weights would be subnormal, and slow.
+            let head_output = &mut head_output[..rows * zeros.len()];
+            multiply(isa, weights, value_panels, head_output, zeros);
+            // The softmax divides by the sum only here: with normalized weights, products could be subnormal and slow.
             for ((position, result), sum) in
-                output.chunks_exact_mut(stride).zip(results.chunks(zeros.len())).zip(&*sums)
+                output.chunks_exact_mut(stride).zip(head_output.chunks(zeros.len())).zip(&*sums)
             {
                 let factor = 1.0 / sum;
                 for (value, result) in position[first_channel..][..head_channels].iter_mut().zip(result) {
@@ -161,7 +162,7 @@ impl WithSimd for ExpScores<'_> {
         let Self { scores, row_len, sums } = self;
         for (row, sum) in scores.chunks_exact_mut(row_len).zip(sums) {
             let row = S::as_mut_simd_f32s(row).0;
-            // The maximum may ignore NaN: its exponential makes the sum NaN.
+            // The maximum may ignore a NaN score; its exponential makes the sum NaN in any case.
             let mut max = simd.splat_f32s(f32::NEG_INFINITY);
             for score in row.iter() {
                 max = simd.max_f32s(max, *score);

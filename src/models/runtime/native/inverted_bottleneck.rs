@@ -1,8 +1,8 @@
 //! Depthwise convolutions fused with the pointwise ones around them: the inverted bottleneck of MobileNetV2 (Sandler et
 //! al., CVPR 2018) and EfficientNet.
 //!
-//! The expanded activation has about six times as many channels as the input and output. Layers are computed together,
-//! some rows at a time, so that it stays in the cache.
+//! The expanded activation has about six times as many channels as the input and output. The layers are computed
+//! together, a few rows at a time, so that the expanded rows stay in the cache.
 
 use super::activation::{Activation, AddActivate};
 use super::depthwise::DepthwiseConv;
@@ -11,15 +11,15 @@ use super::kernel::{Epilogue, ScratchBuffers};
 use super::packed::PackedWeights;
 use super::thread_pool::Workers;
 
-/// Floats of expanded rows per block, to stay in the L2 cache.
+/// Maximum number of expanded floats per block of rows, chosen so that a block stays in the L2 cache.
 const L2_FLOATS: usize = 1 << 17;
 
 /// The pointwise convolution before a depthwise one.
 #[derive(Debug)]
 pub(super) struct Expansion {
-    /// (input channels, output channels).
+    /// Weights, (input channels, output channels).
     pub weights: PackedWeights,
-    /// (channel stride).
+    /// Bias per output channel, (channel stride).
     pub bias: Vec<f32>,
     /// Applied last.
     pub activation: Activation,
@@ -32,7 +32,7 @@ struct Projection {
     depthwise_bias: Vec<f32>,
     /// Activation of the depthwise convolution.
     depthwise_activation: Activation,
-    /// (input channels, output channels).
+    /// Weights, (input channels, output channels). Bias and activation are those of the [`Epilogue`].
     weights: PackedWeights,
 }
 
@@ -56,7 +56,8 @@ impl InvertedBottleneck {
         Self { expansion: Some(expansion), ..self }
     }
 
-    /// Adds a projection after the depthwise convolution, whose own bias and activation become inner ones.
+    /// Adds a projection after the depthwise convolution. `depthwise_bias` and `depthwise_activation` are applied
+    /// between the two; bias and activation of the projection are those of the [`Epilogue`].
     pub fn with_projection(
         self,
         depthwise_bias: Vec<f32>,
@@ -71,84 +72,87 @@ impl InvertedBottleneck {
         self.projection.is_some()
     }
 
-    /// Returns the floats per input row.
+    /// Returns the number of floats per input row.
     fn input_row_len(&self) -> usize {
-        let shape = self.depthwise.input;
+        let shape = self.depthwise.input_shape;
         shape.width * self.expansion.as_ref().map_or(shape.channel_stride, |expansion| expansion.weights.dim().0)
     }
 
-    /// Returns the floats per output row.
+    /// Returns the number of floats per output row.
     fn output_row_len(&self) -> usize {
-        let shape = self.depthwise.output;
+        let shape = self.depthwise.output_shape;
         shape.width * self.projection.as_ref().map_or(shape.channel_stride, |projection| projection.weights.dim().1)
     }
 
-    /// Computes `output` from `input`; rows of each frame are divided among the workers. `epilogue` belongs to the last
-    /// convolution.
+    /// Computes `output` from `input`. The output rows of each frame are divided among the workers. `epilogue` is
+    /// applied to the last convolution.
     pub fn run(&self, input: &[f32], output: &mut [f32], epilogue: Epilogue<'_>, workers: &mut Workers<'_>) {
-        let (input_height, output_height) = (self.depthwise.input.height, self.depthwise.output.height);
-        let (input_row, output_row) = (self.input_row_len(), self.output_row_len());
+        let (input_height, output_height) = (self.depthwise.input_shape.height, self.depthwise.output_shape.height);
+        let (input_row_len, output_row_len) = (self.input_row_len(), self.output_row_len());
         let job_rows = output_height.div_ceil(workers.count());
-        let frames =
-            input.chunks_exact(input_height * input_row).zip(output.chunks_exact_mut(output_height * output_row));
+        let frames = input
+            .chunks_exact(input_height * input_row_len)
+            .zip(output.chunks_exact_mut(output_height * output_row_len));
         for (frame, output) in frames {
-            workers.for_each(output.chunks_mut(job_rows * output_row), |i, output, scratch| {
+            workers.for_each(output.chunks_mut(job_rows * output_row_len), |i, output, scratch| {
                 self.run_rows(frame, i * job_rows, output, epilogue, scratch);
             });
         }
     }
 
-    /// Computes the rows of one frame's output from `first` on, as many as `output` holds.
+    /// Computes consecutive output rows of one frame, from `first_row` until `output` is full.
     fn run_rows(
         &self,
         frame: &[f32],
-        first: usize,
+        first_row: usize,
         output: &mut [f32],
         epilogue: Epilogue<'_>,
         scratch: &mut ScratchBuffers,
     ) {
-        let (input_row, output_row) = (self.input_row_len(), self.output_row_len());
-        let DepthwiseConv { input: from, output: to, geometry, .. } = &self.depthwise;
-        let (expanded_row, filtered_row) = (from.width * from.channel_stride, to.width * to.channel_stride);
+        let (input_row_len, output_row_len) = (self.input_row_len(), self.output_row_len());
+        let DepthwiseConv { input_shape, output_shape, geometry, .. } = &self.depthwise;
+        let expanded_row_len = input_shape.width * input_shape.channel_stride;
+        let filtered_row_len = output_shape.width * output_shape.channel_stride;
         let (stride, kernel) = (geometry.stride[1], geometry.kernel[1]);
-        let block_rows = (L2_FLOATS / expanded_row.max(filtered_row) / stride).clamp(1, to.height);
+        let block_rows = (L2_FLOATS / expanded_row_len.max(filtered_row_len) / stride).clamp(1, output_shape.height);
         let ScratchBuffers { input: expanded, output: filtered, rows: projected, quantized, .. } = scratch;
-        expanded.grow_to(if self.expansion.is_some() { (stride * block_rows + kernel) * expanded_row } else { 0 });
-        filtered.grow_to(if self.projection.is_some() { block_rows * filtered_row } else { 0 });
-        // Input rows whose expansion is in `expanded`.
+        expanded.grow_to(if self.expansion.is_some() { (stride * block_rows + kernel) * expanded_row_len } else { 0 });
+        filtered.grow_to(if self.projection.is_some() { block_rows * filtered_row_len } else { 0 });
+        // Range of input rows whose expansion is in `expanded`.
         let mut available = 0..0;
-        for (block, output) in output.chunks_mut(block_rows * output_row).enumerate() {
-            let start = first + block * block_rows;
-            let output_rows = start..start + output.len() / output_row;
-            let needed = geometry.input_rows(&output_rows, from.height);
+        for (block, output) in output.chunks_mut(block_rows * output_row_len).enumerate() {
+            let start = first_row + block * block_rows;
+            let output_rows = start..start + output.len() / output_row_len;
+            let needed = geometry.input_rows(&output_rows, input_shape.height);
             let (rows, first_input_row) = match &self.expansion {
                 None => (frame, 0),
                 Some(expansion) => {
-                    // Rows shared with the previous block are kept.
+                    // Rows shared with the previous block are moved to the front instead of computed again.
                     let kept = if needed.start < available.end {
                         needed.start..available.end
                     } else {
                         needed.start..needed.start
                     };
-                    let moved = (available.len() - kept.len()) * expanded_row..available.len() * expanded_row;
-                    expanded.copy_within(moved, 0);
-                    let (new, last) = (kept.end, needed.end.max(kept.end));
-                    let new_rows = &mut expanded[kept.len() * expanded_row..][..(last - new) * expanded_row];
+                    let source = (available.len() - kept.len()) * expanded_row_len..available.len() * expanded_row_len;
+                    expanded.copy_within(source, 0);
+                    let (new_start, new_end) = (kept.end, needed.end.max(kept.end));
+                    let new_rows =
+                        &mut expanded[kept.len() * expanded_row_len..][..(new_end - new_start) * expanded_row_len];
                     expansion.weights.matmul(
-                        &frame[new * input_row..last * input_row],
+                        &frame[new_start * input_row_len..new_end * input_row_len],
                         new_rows,
                         &expansion.bias,
                         expansion.activation,
                         quantized,
                     );
-                    available = kept.start..last;
-                    (&expanded[..available.len() * expanded_row], available.start)
+                    available = kept.start..new_end;
+                    (&expanded[..available.len() * expanded_row_len], available.start)
                 }
             };
             let Epilogue { bias, accumulate, activation } = epilogue;
             match &self.projection {
                 Some(Projection { depthwise_bias, depthwise_activation, weights }) => {
-                    let filtered = &mut filtered[..output_rows.len() * filtered_row];
+                    let filtered = &mut filtered[..output_rows.len() * filtered_row_len];
                     self.depthwise.run_rows(
                         rows,
                         first_input_row,

@@ -1,4 +1,4 @@
-//! Execution plan of a network: layers in order, with activations assigned to reused buffers.
+//! Execution plan of a network: its steps in order, with activations assigned to shared buffers.
 
 use std::collections::HashMap;
 
@@ -17,25 +17,26 @@ use super::thread_pool::Workers;
 use super::tokens::first_token;
 use crate::models::runtime::lane::{SessionOptions, shape_matches};
 
-/// A network ready to run, shared by lanes.
+/// Executable form of a network, shared by its lanes.
 #[derive(Debug)]
 pub(super) struct Plan {
     isa: Isa,
     input: TensorShape,
     steps: Vec<Step>,
-    /// Floats per buffer; the first buffer receives the input.
+    /// Number of floats per buffer. Buffer 0 receives the input.
     buffer_lens: Vec<usize>,
     /// Index of the buffer that holds the result.
     output_buffer: usize,
     output: TensorShape,
 }
 
-/// Buffers of one lane.
+/// Buffers of one lane, allocated on its first run.
 #[derive(Debug, Default)]
 pub(super) struct Workspace {
     buffers: Vec<AlignedBuffer>,
-    /// One per thread.
+    /// Scratch buffers per thread.
     scratch: Vec<ScratchBuffers>,
+    /// Output of the network without padding channels.
     result: Vec<f32>,
 }
 
@@ -85,7 +86,7 @@ impl Plan {
         Ok(Self::allocate(isa, shape, steps, result))
     }
 
-    /// Assigns a buffer to every activation; buffers are reused after the last read.
+    /// Assigns a buffer to every activation. A buffer is reused after the last read of its activation.
     fn allocate(isa: Isa, input: TensorShape, mut steps: Vec<Step>, result: ActivationTensor) -> Self {
         let mut last_read: HashMap<usize, usize> = HashMap::from([(result.id, usize::MAX)]);
         for (index, step) in steps.iter().enumerate() {
@@ -96,19 +97,20 @@ impl Plan {
         }
         let mut buffer_lens = vec![input.len()];
         let mut free: Vec<usize> = Vec::new();
-        let mut buffer_of: HashMap<usize, usize> = HashMap::from([(0, 0)]);
+        let mut buffer_of_id: HashMap<usize, usize> = HashMap::from([(0, 0)]);
         for (index, step) in steps.iter_mut().enumerate() {
             let is_last_read = |id: &usize| last_read[id] <= index;
             let ids = std::mem::take(&mut step.inputs);
-            step.inputs = ids.iter().map(|id| buffer_of[id]).collect();
+            step.inputs = ids.iter().map(|id| buffer_of_id[id]).collect();
+            // The output overwrites an input only if nothing else reads that input, now or later.
             let in_place = (step.operation.in_place_input().map(|i| ids[i]))
                 .filter(is_last_read)
                 .filter(|id| ids.iter().filter(|other| *other == id).count() == 1);
             let buffer = match in_place {
-                Some(id) => buffer_of[&id],
+                Some(id) => buffer_of_id[&id],
                 None => {
                     // The smallest free buffer that is large enough; otherwise the largest one is enlarged.
-                    let needed = step.to.len();
+                    let needed = step.output_shape.len();
                     free.sort_by_key(|&buffer| buffer_lens[buffer]);
                     let fitting = free.iter().position(|&buffer| buffer_lens[buffer] >= needed);
                     match fitting.or(free.len().checked_sub(1)) {
@@ -120,20 +122,20 @@ impl Plan {
                     }
                 }
             };
-            buffer_lens[buffer] = buffer_lens[buffer].max(step.to.len());
+            buffer_lens[buffer] = buffer_lens[buffer].max(step.output_shape.len());
             for id in &ids {
-                if is_last_read(id) && buffer_of[id] != buffer && !free.contains(&buffer_of[id]) {
-                    free.push(buffer_of[id]);
+                if is_last_read(id) && buffer_of_id[id] != buffer && !free.contains(&buffer_of_id[id]) {
+                    free.push(buffer_of_id[id]);
                 }
             }
-            buffer_of.insert(step.output, buffer);
+            buffer_of_id.insert(step.output, buffer);
             step.output = buffer;
         }
-        Self { isa, input, buffer_lens, output_buffer: buffer_of[&result.id], output: result.shape, steps }
+        Self { isa, input, buffer_lens, output_buffer: buffer_of_id[&result.id], output: result.shape, steps }
     }
 
-    /// Runs a batch of items, (batch, channels, positions), and returns (batch, output channels). Uses `threads` threads:
-    /// the calling one and threads of `pool`. The result does not depend on their number.
+    /// Runs a batch of items (batch, channels, positions) and returns their embeddings (batch, output channels). Uses
+    /// `threads` threads: the calling one and threads of `pool`. The result does not depend on their number.
     pub fn run<'w>(
         &self,
         items: &[f32],
@@ -159,38 +161,47 @@ impl Plan {
     fn run_steps(&self, buffers: &mut [AlignedBuffer], workers: &mut Workers<'_>) {
         for step in &self.steps {
             let mut buffer = std::mem::take(&mut buffers[step.output]);
-            let output = &mut buffer[..step.to.len()];
+            let output = &mut buffer[..step.output_shape.len()];
             let in_place = step.operation.in_place_input().map(|i| step.inputs[i]);
+            // An in-place operation whose input is still needed works on a copy.
             if let Some(source) = in_place.filter(|&source| source != step.output) {
-                output.copy_from_slice(&buffers[source][..step.to.len()]);
+                output.copy_from_slice(&buffers[source][..step.output_shape.len()]);
             }
             let first = step.inputs[0];
             match &step.operation {
                 Operation::Convolution(layer) => {
-                    layer.run(step.from, &buffers[first][..step.from.len()], step.to, output, workers);
+                    layer.run(
+                        step.input_shape,
+                        &buffers[first][..step.input_shape.len()],
+                        step.output_shape,
+                        output,
+                        workers,
+                    );
                 }
                 Operation::GlobalAveragePool => {
-                    global_average_pool(step.from, &buffers[first][..step.from.len()], output);
+                    global_average_pool(step.input_shape, &buffers[first][..step.input_shape.len()], output);
                 }
                 Operation::MaxPool(layer) => {
-                    let input = &buffers[first][..step.from.len()];
-                    layer.run(self.isa, (step.from, input), (step.to, output), workers);
+                    let input = &buffers[first][..step.input_shape.len()];
+                    layer.run(self.isa, (step.input_shape, input), (step.output_shape, output), workers);
                 }
                 Operation::Attention(layer) => {
-                    let qkv = [0, 1, 2].map(|i| &buffers[step.inputs[i]][..step.from.len()]);
-                    layer.run(self.isa, step.from, qkv, output, workers);
+                    let qkv = [0, 1, 2].map(|i| &buffers[step.inputs[i]][..step.input_shape.len()]);
+                    layer.run(self.isa, step.input_shape, qkv, output, workers);
                 }
                 Operation::TokenEmbedding(layer) => {
-                    layer.run(step.from, &buffers[first][..step.from.len()], output);
+                    layer.run(step.input_shape, &buffers[first][..step.input_shape.len()], output);
                 }
-                Operation::FirstToken => first_token(step.from, &buffers[first][..step.from.len()], output),
-                Operation::LayerNorm(layer) => layer.run(self.isa, output, step.to.channels),
+                Operation::FirstToken => {
+                    first_token(step.input_shape, &buffers[first][..step.input_shape.len()], output)
+                }
+                Operation::LayerNorm(layer) => layer.run(self.isa, output, step.output_shape.channels),
                 Operation::Affine(layer, activation) => layer.run(self.isa, output, *activation),
                 Operation::Activation(activation) => {
                     self.isa.dispatch(ApplyActivation { values: output, activation: *activation });
                 }
                 Operation::Add(activation) => {
-                    let other = &buffers[step.inputs[1]][..step.to.len()];
+                    let other = &buffers[step.inputs[1]][..step.output_shape.len()];
                     self.isa.dispatch(AddActivate { sum: output, other, activation: *activation });
                 }
             }
@@ -199,7 +210,7 @@ impl Plan {
     }
 }
 
-/// Returns the name of the output that the card selects, or of the only one.
+/// Returns the name of the output that the card selects; without a selection, of the only output.
 fn select_output<'a>(graph: &'a OnnxGraph, options: &'a SessionOptions) -> PlanResult<&'a str> {
     match (&options.output, &graph.outputs[..]) {
         (Some(name), outputs) if outputs.contains(name) => Ok(name),

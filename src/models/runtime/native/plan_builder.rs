@@ -1,4 +1,4 @@
-//! Converts the nodes of an ONNX graph into steps and fuses activations, residual additions and consecutive convolutions.
+//! Converts the nodes of an ONNX graph into steps. Fuses activations, residual additions and consecutive convolutions.
 //!
 //! The graph is untrusted: attributes, shapes and names are checked before they are used, and anything unexpected is an
 //! error. To support another operator, add an arm to [`PlanBuilder::add_node`].
@@ -24,10 +24,10 @@ use super::step::{ActivationTensor, AxisOrder, Operation, PlanError, PlanResult,
 use crate::models::onnx::proto::NodeProto;
 use node::{attribute, epsilon, input, ints, optional_input, output, window_geometry};
 
-/// Maximum floats of an activation (4 GiB).
+/// Maximum number of floats of an activation (4 GiB).
 const MAX_ACTIVATION_LEN: usize = 1 << 30;
 
-/// Maximum elements of a shape or a list of axes.
+/// Maximum length of an integer vector, such as a shape or a list of axes.
 const MAX_INTEGERS: usize = 8;
 
 /// The plan under construction.
@@ -36,16 +36,16 @@ pub(super) struct PlanBuilder<'a> {
     isa: Isa,
     /// Activation tensors by name.
     tensors: HashMap<String, ActivationTensor>,
-    /// Number of readers of each tensor, by name.
+    /// Number of times each tensor is read, by name.
     readers: HashMap<String, usize>,
-    /// Step that computes an activation tensor, by id.
+    /// Index of the step that computes each activation tensor, by id.
     producers: HashMap<usize, usize>,
     steps: Vec<Step>,
     next_id: usize,
 }
 
 impl<'a> PlanBuilder<'a> {
-    /// Creates a builder for a graph with the given input and output, which counts as a reader.
+    /// Creates a builder for a graph with the given input, its shape, and the given output, which counts as a read.
     pub fn new(graph: &'a OnnxGraph, input: &str, shape: TensorShape, output: &str, isa: Isa) -> Self {
         let mut readers: HashMap<String, usize> = HashMap::from([(output.into(), 1)]);
         for name in graph.nodes.iter().flat_map(|node| &node.input) {
@@ -69,7 +69,8 @@ impl<'a> PlanBuilder<'a> {
         Ok((self.steps, self.tensors))
     }
 
-    /// Converts the first of `nodes`, with the following ones if they are fused; returns how many were converted.
+    /// Converts the first of `nodes`, together with following ones that are fused into it. Returns the number of
+    /// converted nodes.
     fn add_node(&mut self, nodes: &[NodeProto]) -> PlanResult<usize> {
         let node = &nodes[0];
         match node.op_type.as_str() {
@@ -115,7 +116,7 @@ impl<'a> PlanBuilder<'a> {
         }
     }
 
-    /// Returns the activation tensor `name`, if it has the given axis order.
+    /// Returns the activation tensor `name`; an error if it does not have the given axis order.
     fn tensor(&self, name: &str, order: Option<AxisOrder>) -> PlanResult<ActivationTensor> {
         let Some(&tensor) = self.tensors.get(name) else {
             return unsupported(format!("`{name}` is not an activation"));
@@ -135,6 +136,7 @@ impl<'a> PlanBuilder<'a> {
         Ok(tensor)
     }
 
+    /// Returns the f32 constant `name`.
     fn initializer(&self, name: &str) -> PlanResult<&'a Initializer> {
         self.graph.initializers.get(name).map_or_else(|| unsupported(format!("`{name}` is not an f32 constant")), Ok)
     }
@@ -174,6 +176,7 @@ impl<'a> PlanBuilder<'a> {
         Ok(values)
     }
 
+    /// Adds a step that computes the first output of `node` from `inputs`.
     fn push(
         &mut self,
         node: &NodeProto,
@@ -186,29 +189,31 @@ impl<'a> PlanBuilder<'a> {
         self.push_step(node, operation, ids, inputs[0].shape, to, order)
     }
 
+    /// As [`Self::push`], with the ids of the inputs and the shape of the first one.
     fn push_step(
         &mut self,
         node: &NodeProto,
         operation: Operation,
         inputs: Vec<usize>,
-        from: TensorShape,
-        to: TensorShape,
+        input_shape: TensorShape,
+        output_shape: TensorShape,
         order: AxisOrder,
     ) -> PlanResult<()> {
         let name = output(node)?;
-        if to.checked_len().is_none_or(|len| len > MAX_ACTIVATION_LEN) {
+        if output_shape.checked_len().is_none_or(|len| len > MAX_ACTIVATION_LEN) {
             return Err(PlanError::Mismatch(format!("the activation `{name}` is too large")));
         }
         let id = self.next_id;
         self.next_id += 1;
         self.producers.insert(id, self.steps.len());
-        self.steps.push(Step { operation, inputs, output: id, from, to });
-        self.tensors.insert(name.into(), ActivationTensor { id, shape: to, order });
+        self.steps.push(Step { operation, inputs, output: id, input_shape, output_shape });
+        self.tensors.insert(name.into(), ActivationTensor { id, shape: output_shape, order });
         Ok(())
     }
 
-    /// Fuses an activation into the step that computes `x` if nothing else reads it; otherwise adds a step. `reads` is the
-    /// number of times the activation itself reads `x`.
+    /// Fuses an activation function into the step that computes its input `x`, called `name`; adds a step if anything
+    /// else reads `x`. `reads` is the number of times the nodes of the activation function read `x`. `node` is the last
+    /// of them.
     fn fuse_activation(
         &mut self,
         name: &str,
@@ -219,14 +224,14 @@ impl<'a> PlanBuilder<'a> {
     ) -> PlanResult<()> {
         let only_reader = self.readers.get(name) == Some(&reads);
         let producer = self.producers.get(&x.id).map(|&step| &mut self.steps[step].operation);
-        let slot = match producer {
+        let fused = match producer {
             Some(Operation::Convolution(layer)) if only_reader => Some(&mut layer.activation),
-            Some(Operation::Affine(_, slot) | Operation::Add(slot)) if only_reader => Some(slot),
+            Some(Operation::Affine(_, fused) | Operation::Add(fused)) if only_reader => Some(fused),
             _ => None,
         };
-        match slot.filter(|slot| **slot == Activation::None) {
-            Some(slot) => {
-                *slot = activation;
+        match fused.filter(|fused| **fused == Activation::None) {
+            Some(fused) => {
+                *fused = activation;
                 self.tensors.insert(output(node)?.into(), x);
                 Ok(())
             }
@@ -249,12 +254,11 @@ impl<'a> PlanBuilder<'a> {
             return not_gelu();
         }
         let name = input(div, 0)?;
-        let is = |name: &str, value: f32| self.is_scalar(name, value);
-        let matches = is(input(div, 1)?, std::f32::consts::SQRT_2)
+        let matches = self.is_scalar(input(div, 1)?, std::f32::consts::SQRT_2)
             && input(erf, 0)? == output(div)?
-            && (input(add, 0)? == output(erf)? && is(input(add, 1)?, 1.0))
+            && (input(add, 0)? == output(erf)? && self.is_scalar(input(add, 1)?, 1.0))
             && (input(mul, 0)? == name && input(mul, 1)? == output(add)?)
-            && (input(half, 0)? == output(mul)? && is(input(half, 1)?, 0.5));
+            && (input(half, 0)? == output(mul)? && self.is_scalar(input(half, 1)?, 0.5));
         if !matches {
             return not_gelu();
         }
@@ -299,9 +303,9 @@ impl<'a> PlanBuilder<'a> {
             only_reader && previous.output == x.id && first.can_fuse(&layer)
         });
         match previous {
-            Some(Step { operation: Operation::Convolution(first), inputs, from, .. }) => {
+            Some(Step { operation: Operation::Convolution(first), inputs, input_shape, .. }) => {
                 let fused = first.fuse(layer).expect("`can_fuse` has been checked");
-                self.push_step(node, Operation::Convolution(fused), inputs, from, to, x.order)
+                self.push_step(node, Operation::Convolution(fused), inputs, input_shape, to, x.order)
             }
             _ => self.push(node, Operation::Convolution(layer), &[x], to, x.order),
         }
@@ -321,7 +325,8 @@ impl<'a> PlanBuilder<'a> {
         self.push(node, Operation::MaxPool(MaxPool { geometry }), &[x], to, x.order)
     }
 
-    /// Adds a product with a constant matrix (input channels, output channels), and the bias if an Add follows.
+    /// Adds a product with a constant matrix (input channels, output channels), fused with the bias if an Add follows.
+    /// Returns the number of converted nodes.
     fn add_matmul(&mut self, node: &NodeProto, next: Option<&NodeProto>) -> PlanResult<usize> {
         let x = self.tensor(input(node, 0)?, None)?;
         if self.tensors.contains_key(input(node, 1)?) {
@@ -358,7 +363,7 @@ impl<'a> PlanBuilder<'a> {
         if x.shape != y.shape || x.order != y.order {
             return unsupported("operator Add of different shapes");
         }
-        // A convolution read only by this node accumulates into the other operand, if that is computed earlier.
+        // A convolution that only this node reads accumulates into the other operand, if that has been computed before.
         for (name, (residual, branch)) in node.input.iter().take(2).rev().zip([(x, y), (y, x)]) {
             let only_reader = self.readers.get(name) == Some(&1);
             let (earlier, later) = (self.producers.get(&residual.id), self.producers.get(&branch.id));
@@ -380,7 +385,7 @@ impl<'a> PlanBuilder<'a> {
         self.push(node, Operation::Add(Activation::None), &[x, y], x.shape, x.order)
     }
 
-    /// Adds a multiplication with one factor per channel.
+    /// Adds a multiplication by one factor per channel.
     fn add_channel_scale(&mut self, node: &NodeProto) -> PlanResult<()> {
         let x = self.padded_tensor(input(node, 0)?, None)?;
         if !x.order.is_channels_last() {
@@ -391,7 +396,7 @@ impl<'a> PlanBuilder<'a> {
         self.push(node, Operation::Affine(affine, Activation::None), &[x], x.shape, x.order)
     }
 
-    /// Renames the tensor: in memory channels are last in both orders.
+    /// Adds an alias with another axis order. No data moves: in memory, channels are last in both orders.
     fn add_transpose(&mut self, node: &NodeProto) -> PlanResult<()> {
         let (from, to) = (input(node, 0)?, output(node)?);
         let x = self.tensor(from, None)?;
@@ -406,8 +411,8 @@ impl<'a> PlanBuilder<'a> {
         Ok(())
     }
 
-    /// Adds another name of the activation `from`. Readers of both names are counted, so that nothing is fused into a
-    /// step whose result is read elsewhere.
+    /// Makes `to` another name of the activation `from`. Its read count includes the other reads of `from`, so that
+    /// nothing is fused into a step whose result is read elsewhere.
     fn add_alias(&mut self, from: &str, to: &str, tensor: ActivationTensor) {
         let other_readers = self.readers.get(from).map_or(0, |readers| readers - 1);
         *self.readers.entry(to.into()).or_default() += other_readers;

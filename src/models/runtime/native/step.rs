@@ -1,4 +1,4 @@
-//! Types of the execution plan shared by its builder and its executor.
+//! Types of the execution plan that the builder and the executor share.
 
 use super::activation::Activation;
 use super::attention::Attention;
@@ -9,12 +9,12 @@ use super::shape::TensorShape;
 use super::tokens::TokenEmbedding;
 use crate::error::Error;
 
-/// Why a network cannot run on the native kernels.
+/// Reason why the native backend cannot run a network.
 #[derive(Debug)]
 pub(super) enum PlanError {
     /// An operator, or a use of one, that is not implemented.
     Unsupported(String),
-    /// The network does not have the input or output that its card declares, or is inconsistent.
+    /// The network is malformed, or lacks the input or output that its card declares.
     Mismatch(String),
     /// The file cannot be read.
     Read(Error),
@@ -27,7 +27,7 @@ pub(super) fn unsupported<T>(reason: impl Into<String>) -> PlanResult<T> {
     Err(PlanError::Unsupported(reason.into()))
 }
 
-/// Order of an activation's axes in the ONNX graph. In memory channels are always last.
+/// Order of an activation's axes in the ONNX graph. In memory, channels are always last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AxisOrder {
     /// (batch, channels, positions).
@@ -43,7 +43,7 @@ pub(super) enum AxisOrder {
 }
 
 impl AxisOrder {
-    /// Returns `true` if the channels are the last axis.
+    /// Returns `true` if the channels are the last axis in the graph.
     pub fn is_channels_last(self) -> bool {
         matches!(self, AxisOrder::ChannelsLast | AxisOrder::Tokens | AxisOrder::Vector)
     }
@@ -52,6 +52,7 @@ impl AxisOrder {
 /// An activation tensor of the graph.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ActivationTensor {
+    /// Identifies the data; the aliases of a tensor share it.
     pub id: usize,
     pub shape: TensorShape,
     pub order: AxisOrder,
@@ -63,6 +64,7 @@ pub(super) enum Operation {
     Convolution(Convolution),
     LayerNorm(LayerNorm),
     Affine(ChannelAffine, Activation),
+    /// Sum of two inputs, followed by an activation.
     Add(Activation),
     Activation(Activation),
     GlobalAveragePool,
@@ -88,16 +90,17 @@ impl Operation {
     }
 }
 
-/// One layer of the plan.
+/// One operation of the plan.
 #[derive(Debug)]
 pub(super) struct Step {
     pub operation: Operation,
-    /// Ids of activation tensors; buffers once they are allocated.
+    /// Ids of the input tensors; indices of their buffers once these are assigned. An accumulating convolution has the
+    /// residual as its second input.
     pub inputs: Vec<usize>,
-    /// As `inputs`.
+    /// Id of the output tensor, or index of its buffer, as for `inputs`.
     pub output: usize,
     /// Shape of the first input.
-    pub from: TensorShape,
+    pub input_shape: TensorShape,
     /// Shape of the output.
-    pub to: TensorShape,
+    pub output_shape: TensorShape,
 }

@@ -1,10 +1,14 @@
-//! Stride-1 convolutions with three taps per axis by Winograd's minimal filtering (Winograd 1980; for networks: Lavin &
-//! Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016).
+//! Convolutions with kernel size 3 and stride 1, computed with Winograd's minimal filtering algorithm (Winograd 1980;
+//! for neural networks: Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016).
 //!
-//! F(4, 3) computes four outputs from six inputs with 6 multiplications instead of 12, and in two dimensions 16 outputs with
-//! 36 instead of 144: y = Aᵀ[(G·g) ⊙ (Bᵀ·d)]. The products over channels are one matrix product for each of the 6 (36)
-//! points; transforms operate on rows of pixels. F(2, 3), with 4 (16) points for 2 (4) outputs, is used for axes too short
-//! for F(4, 3) and for images with so few tiles that reading the weights of 36 points would dominate.
+//! F(4, 3) computes four outputs from a tile d of six inputs and a kernel g of three taps: y = Aᵀ[(G·g) ⊙ (Bᵀ·d)]. This
+//! takes 6 multiplications instead of 12; in two dimensions, with transforms along both axes, 36 instead of 144 for 16
+//! outputs. The elements of a transformed tile are called points. The sum over input channels makes ⊙ a matrix product
+//! per point, (tiles, input channels) × (input channels, output channels). Weights are transformed when the network is
+//! loaded.
+//!
+//! F(2, 3), with 4 (16) points for 2 (4) outputs, is used for axes too short for F(4, 3), and for images with so few
+//! tiles that reading the weights of 36 points would dominate.
 //!
 //! In f32 the result differs from the direct sum by about 1e-6 relative to its magnitude.
 
@@ -17,13 +21,13 @@ use super::kernel::{Epilogue, ScratchBuffers};
 use super::packed::PackedWeights;
 use super::shape::TensorShape;
 
-/// Tiles (4 × 4 outputs) per block, so that their transforms stay in the L2 cache.
+/// Number of tiles transformed per block, so that the transformed tiles stay in the L2 cache.
 const BLOCK_TILES: usize = 72;
-/// Positions per block of the temporal convolution.
+/// Number of positions per block of the temporal convolution.
 const BLOCK_POSITIONS: usize = 120;
 
-/// A linear transform of I values to O, element-wise over vectors. It is a type instead of a function argument because
-/// functions passed as values are compiled without the target features of their caller.
+/// Linear transform from `I` to `O` values, applied to each lane of SIMD vectors. A trait instead of a function
+/// argument, because functions passed as values are compiled without the target features of their caller.
 trait Transform<const I: usize, const O: usize> {
     fn apply<S: Simd>(s: S, values: [S::f32s; I]) -> [S::f32s; O];
 }
@@ -42,14 +46,15 @@ impl Transform<6, 6> for InputF4 {
     fn apply<S: Simd>(s: S, d: [S::f32s; 6]) -> [S::f32s; 6] {
         let [d0, d1, d2, d3, d4, d5] = d;
         let (two, four, five) = (s.splat_f32s(2.0), s.splat_f32s(4.0), s.splat_f32s(5.0));
-        let even = s.negate_mul_add_f32s(four, d2, d4); // d4 − 4·d2
-        let odd = s.negate_mul_add_f32s(four, d1, d3); // d3 − 4·d1
+        // Even and odd terms of the points ±1 and ±2; `negate_mul_add_f32s(a, b, c)` is c − a·b.
+        let even1 = s.negate_mul_add_f32s(four, d2, d4);
+        let odd1 = s.negate_mul_add_f32s(four, d1, d3);
         let even2 = s.sub_f32s(d4, d2);
         let odd2 = s.mul_f32s(two, s.sub_f32s(d3, d1));
         [
             s.add_f32s(s.mul_f32s(four, d0), s.negate_mul_add_f32s(five, d2, d4)),
-            s.add_f32s(even, odd),
-            s.sub_f32s(even, odd),
+            s.add_f32s(even1, odd1),
+            s.sub_f32s(even1, odd1),
             s.add_f32s(even2, odd2),
             s.sub_f32s(even2, odd2),
             s.add_f32s(s.mul_f32s(four, d1), s.negate_mul_add_f32s(five, d3, d5)),
@@ -62,19 +67,19 @@ impl Transform<6, 4> for OutputF4 {
     fn apply<S: Simd>(s: S, m: [S::f32s; 6]) -> [S::f32s; 4] {
         let [m0, m1, m2, m3, m4, m5] = m;
         let (two, four, eight) = (s.splat_f32s(2.0), s.splat_f32s(4.0), s.splat_f32s(8.0));
-        let (sum, difference) = (s.add_f32s(m1, m2), s.sub_f32s(m1, m2));
+        let (sum1, difference1) = (s.add_f32s(m1, m2), s.sub_f32s(m1, m2));
         let (sum2, difference2) = (s.add_f32s(m3, m4), s.sub_f32s(m3, m4));
         [
-            s.add_f32s(m0, s.add_f32s(sum, sum2)),
-            s.mul_add_f32s(two, difference2, difference),
-            s.mul_add_f32s(four, sum2, sum),
-            s.add_f32s(s.mul_add_f32s(eight, difference2, difference), m5),
+            s.add_f32s(m0, s.add_f32s(sum1, sum2)),
+            s.mul_add_f32s(two, difference2, difference1),
+            s.mul_add_f32s(four, sum2, sum1),
+            s.add_f32s(s.mul_add_f32s(eight, difference2, difference1), m5),
         ]
     }
 }
 
-/// G of F(4, 3): coefficients of three taps at six points.
-const KERNEL_F4: [[f64; 3]; 6] = [
+/// G of F(4, 3): one row of tap coefficients per point.
+const KERNEL_TRANSFORM_F4: [[f64; 3]; 6] = [
     [1.0 / 4.0, 0.0, 0.0],
     [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
     [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
@@ -83,8 +88,8 @@ const KERNEL_F4: [[f64; 3]; 6] = [
     [0.0, 0.0, 1.0],
 ];
 
-/// G of F(2, 3): coefficients of three taps at four points.
-const KERNEL_F2: [[f64; 3]; 4] = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
+/// G of F(2, 3): one row of tap coefficients per point.
+const KERNEL_TRANSFORM_F2: [[f64; 3]; 4] = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
 
 impl Transform<4, 4> for InputF2 {
     #[inline(always)]
@@ -102,7 +107,8 @@ impl Transform<4, 2> for OutputF2 {
     }
 }
 
-/// Computes `outputs[..][i]` from `inputs[..][i]` for every i. All slices have the same length, a multiple of 16.
+/// Applies the transform `T` across `I` rows, element by element: computes `outputs[..][i]` from `inputs[..][i]`. All
+/// rows have the same length, a multiple of 16.
 #[inline(always)]
 fn transform_rows<S: Simd, T: Transform<I, O>, const I: usize, const O: usize>(
     simd: S,
@@ -124,14 +130,14 @@ fn transform_rows<S: Simd, T: Transform<I, O>, const I: usize, const O: usize>(
     }
 }
 
-/// Returns the first N chunks of `length` floats.
+/// Returns the first `N` chunks of `length` floats, mutably.
 #[inline(always)]
 fn chunks_mut<const N: usize>(buffer: &mut [f32], length: usize) -> [&mut [f32]; N] {
     let mut chunks = buffer.chunks_exact_mut(length);
     std::array::from_fn(|_| chunks.next().expect("the buffer holds N chunks"))
 }
 
-/// Returns the first N chunks of `length` floats.
+/// Returns the first `N` chunks of `length` floats.
 #[inline(always)]
 fn chunks<const N: usize>(buffer: &[f32], length: usize) -> [&[f32]; N] {
     std::array::from_fn(|k| &buffer[k * length..(k + 1) * length])
@@ -140,30 +146,34 @@ fn chunks<const N: usize>(buffer: &[f32], length: usize) -> [&[f32]; N] {
 /// 1 × 3 × 3 convolution, stride 1, padding 1: F(4 × 4, 3 × 3) or F(2 × 2, 3 × 3).
 #[derive(Debug)]
 pub(super) struct SpatialWinograd {
-    /// Transformed weights, one matrix (input channels, output channels) per point, row-major: 36 or 16.
-    points: PackedWeights,
-    /// Outputs per tile along each axis: 4 or 2.
-    tile: usize,
+    /// Transformed weights: one matrix (input channels, output channels) for each of the 36 or 16 points, row-major.
+    weights: PackedWeights,
+    /// Number of outputs per tile along each axis: 4 or 2.
+    tile_size: usize,
 }
 
 impl SpatialWinograd {
-    /// Transforms `weight` (9 taps, input channels, output channels), zero-padded to `padded` channels. `tiles` is the
-    /// number of 4 × 4 tiles of an item; if there are few, F(2 × 2, 3 × 3) is faster, because it reads fewer weights.
+    /// Transforms `weight` (9 taps, input channels, output channels), zero-padded to `padded` (input, output) channels.
+    /// `tiles` is the number of 4 × 4 tiles per item; if it is small, F(2 × 2, 3 × 3) is used, because it reads fewer
+    /// weights.
     pub fn new(weight: ArrayView3<'_, f32>, padded: (usize, usize), tiles: usize, isa: Isa) -> Self {
-        let (tile, kernel) = if tiles > BLOCK_TILES { (4, &KERNEL_F4[..]) } else { (2, &KERNEL_F2[..]) };
-        let point = |(i, j): (usize, usize)| std::array::from_fn(|tap| kernel[i][tap / 3] * kernel[j][tap % 3]);
-        let points: Vec<[f64; 9]> =
-            (0..kernel.len()).flat_map(|i| (0..kernel.len()).map(move |j| (i, j))).map(point).collect();
-        Self { points: PackedWeights::combine(weight, padded, &points, isa), tile }
+        let (tile_size, transform) =
+            if tiles > BLOCK_TILES { (4, &KERNEL_TRANSFORM_F4[..]) } else { (2, &KERNEL_TRANSFORM_F2[..]) };
+        let axis_points = transform.len();
+        // The two-dimensional transform is the outer product of the one-dimensional ones.
+        let point = |(i, j): (usize, usize)| std::array::from_fn(|tap| transform[i][tap / 3] * transform[j][tap % 3]);
+        let coefficients: Vec<[f64; 9]> =
+            (0..axis_points).flat_map(|i| (0..axis_points).map(move |j| (i, j))).map(point).collect();
+        Self { weights: PackedWeights::combine(weight, padded, &coefficients, isa), tile_size }
     }
 
     /// Returns the number of output channels, including padding.
-    fn outputs(&self) -> usize {
-        self.points.dim().1
+    fn output_channels(&self) -> usize {
+        self.weights.dim().1
     }
 
-    /// Computes `output` (positions, output channels) from `input` (positions, input channels); both have the positions of
-    /// `shape`.
+    /// Computes `output` (positions, output channels) from `input` (positions, input channels). The positions are those
+    /// of `shape` for both.
     pub fn run(
         &self,
         shape: TensorShape,
@@ -172,35 +182,36 @@ impl SpatialWinograd {
         epilogue: Epilogue<'_>,
         scratch: &mut ScratchBuffers,
     ) {
-        let bands = Bands { frames: (0, shape.frames()), tile_rows: (0, shape.height.div_ceil(self.tile)) };
-        self.run_bands(shape, bands, input, output, epilogue, scratch);
+        let region = Region { frames: (0, shape.frames()), tile_rows: (0, shape.height.div_ceil(self.tile_size)) };
+        self.run_region(shape, region, input, output, epilogue, scratch);
     }
 
-    /// Computes only some tile rows of some frames; `output` holds nothing else.
-    fn run_bands(
+    /// Computes the tile rows of `region`; `output` holds only these.
+    fn run_region(
         &self,
         shape: TensorShape,
-        bands: Bands,
+        region: Region,
         input: &[f32],
         output: &mut [f32],
         epilogue: Epilogue<'_>,
         scratch: &mut ScratchBuffers,
     ) {
-        self.points.isa().dispatch(SpatialKernel { layer: self, shape, bands, input, output, epilogue, scratch });
+        self.weights.isa().dispatch(SpatialKernel { layer: self, shape, region, input, output, epilogue, scratch });
     }
 }
 
-/// Ranges (start, end) of frames, and of tile rows in each of them.
+/// Part of the output: ranges (start, end) of frames, and of tile rows in each of these frames.
 #[derive(Clone, Copy)]
-struct Bands {
+struct Region {
     frames: (usize, usize),
     tile_rows: (usize, usize),
 }
 
+/// SIMD kernel of [`SpatialWinograd`].
 struct SpatialKernel<'a> {
     layer: &'a SpatialWinograd,
     shape: TensorShape,
-    bands: Bands,
+    region: Region,
     input: &'a [f32],
     output: &'a mut [f32],
     epilogue: Epilogue<'a>,
@@ -212,7 +223,7 @@ impl WithSimd for SpatialKernel<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match self.layer.tile {
+        match self.layer.tile_size {
             4 => self.compute::<S, InputF4, OutputF4, 6, 4>(simd),
             _ => self.compute::<S, InputF2, OutputF2, 4, 2>(simd),
         }
@@ -220,78 +231,87 @@ impl WithSimd for SpatialKernel<'_> {
 }
 
 impl SpatialKernel<'_> {
-    /// Computes tiles of O × O outputs from P × P points.
+    /// Computes tiles of `O × O` outputs from `P × P` points, block by block: input transform, matrix products, output
+    /// transform.
     #[inline(always)]
     fn compute<S: Simd, TI: Transform<P, P>, TO: Transform<P, O>, const P: usize, const O: usize>(self, simd: S) {
-        let Self { layer, shape, bands, input, output, epilogue, scratch } = self;
-        let (inputs, outputs) = layer.points.dim();
+        let Self { layer, shape, region, input, output, epilogue, scratch } = self;
+        let (input_channels, output_channels) = layer.weights.dim();
         let (height, width) = (shape.height, shape.width);
-        let row_tiles = width.div_ceil(O);
-        let (padded_row, output_row) = ((O * row_tiles + 2) * inputs, O * row_tiles * outputs);
-        let frame_bands = bands.tile_rows.1 - bands.tile_rows.0;
-        // First row of pixels, and number of rows, of each frame in `output`.
-        let first_row = O * bands.tile_rows.0;
-        let frame_rows = height.min(O * bands.tile_rows.1) - first_row;
-        let total_bands = (bands.frames.1 - bands.frames.0) * frame_bands;
-        let block_bands = BLOCK_TILES.div_ceil(row_tiles).min(total_bands);
-        let block_tiles = block_bands * row_tiles;
-        scratch.input.grow_to(P * P * block_tiles * inputs);
-        scratch.output.grow_to(P * P * block_tiles * outputs);
-        scratch.rows.grow_to((P * padded_row).max((P + O) * output_row));
-        scratch.zeros.grow_to((width * inputs).max(outputs));
-        for first in (0..total_bands).step_by(block_bands) {
-            let count = block_bands.min(total_bands - first);
-            let tiles = count * row_tiles;
-            for band in 0..count {
-                let frame = bands.frames.0 + (first + band) / frame_bands;
-                let top = first_row + (first + band) % frame_bands * O;
-                let image = &input[frame * height * width * inputs..][..height * width * inputs];
-                let lines: [&[f32]; P] = std::array::from_fn(|k| match (top + k).checked_sub(1) {
-                    Some(y) if y < height => &image[y * width * inputs..][..width * inputs],
-                    _ => &scratch.zeros[..width * inputs],
+        let tiles_per_row = width.div_ceil(O);
+        let (padded_row_len, output_row_len) =
+            ((O * tiles_per_row + 2) * input_channels, O * tiles_per_row * output_channels);
+        let tile_rows_per_frame = region.tile_rows.1 - region.tile_rows.0;
+        // First row of the image in each frame of `output`, and number of rows.
+        let first_row = O * region.tile_rows.0;
+        let rows_per_frame = height.min(O * region.tile_rows.1) - first_row;
+        let total_tile_rows = (region.frames.1 - region.frames.0) * tile_rows_per_frame;
+        let block_tile_rows = BLOCK_TILES.div_ceil(tiles_per_row).min(total_tile_rows);
+        let block_tiles = block_tile_rows * tiles_per_row;
+        scratch.input.grow_to(P * P * block_tiles * input_channels);
+        scratch.output.grow_to(P * P * block_tiles * output_channels);
+        scratch.rows.grow_to((P * padded_row_len).max((P + O) * output_row_len));
+        scratch.zeros.grow_to((width * input_channels).max(output_channels));
+        for first_tile_row in (0..total_tile_rows).step_by(block_tile_rows) {
+            let count = block_tile_rows.min(total_tile_rows - first_tile_row);
+            let tiles = count * tiles_per_row;
+            for tile_row in 0..count {
+                let frame = region.frames.0 + (first_tile_row + tile_row) / tile_rows_per_frame;
+                let top = first_row + (first_tile_row + tile_row) % tile_rows_per_frame * O;
+                // Bᵀ along the height, with zeros to the left and right of the image.
+                let image = &input[frame * height * width * input_channels..][..height * width * input_channels];
+                let image_rows: [&[f32]; P] = std::array::from_fn(|k| match (top + k).checked_sub(1) {
+                    Some(y) if y < height => &image[y * width * input_channels..][..width * input_channels],
+                    _ => &scratch.zeros[..width * input_channels],
                 });
-                let rows = &mut scratch.rows[..P * padded_row];
-                for row in rows.chunks_exact_mut(padded_row) {
-                    row[..inputs].fill(0.0);
-                    row[(1 + width) * inputs..].fill(0.0);
+                let rows = &mut scratch.rows[..P * padded_row_len];
+                for row in rows.chunks_exact_mut(padded_row_len) {
+                    row[..input_channels].fill(0.0);
+                    row[(1 + width) * input_channels..].fill(0.0);
                 }
-                let interior = chunks_mut::<P>(rows, padded_row).map(|row| &mut row[inputs..(1 + width) * inputs]);
-                transform_rows::<S, TI, P, P>(simd, lines, interior);
-                for (i, row) in rows.chunks_exact(padded_row).enumerate() {
-                    let plane = tiles * inputs;
-                    for tile in 0..row_tiles {
-                        let pixels = chunks::<P>(&row[O * tile * inputs..], inputs);
-                        let start = (band * row_tiles + tile) * inputs;
-                        let points = chunks_mut::<P>(&mut scratch.input[P * i * plane..], plane);
-                        let points = points.map(|point| &mut point[start..start + inputs]);
+                let interior = chunks_mut::<P>(rows, padded_row_len)
+                    .map(|row| &mut row[input_channels..(1 + width) * input_channels]);
+                transform_rows::<S, TI, P, P>(simd, image_rows, interior);
+                // Bᵀ along the width of each tile: point (i, j) of all tiles is contiguous.
+                for (i, row) in rows.chunks_exact(padded_row_len).enumerate() {
+                    let point_len = tiles * input_channels;
+                    for tile in 0..tiles_per_row {
+                        let pixels = chunks::<P>(&row[O * tile * input_channels..], input_channels);
+                        let start = (tile_row * tiles_per_row + tile) * input_channels;
+                        let points = chunks_mut::<P>(&mut scratch.input[P * i * point_len..], point_len);
+                        let points = points.map(|point| &mut point[start..start + input_channels]);
                         transform_rows::<S, TI, P, P>(simd, pixels, points);
                     }
                 }
             }
-            let (points, products) = (&scratch.input, &mut scratch.output);
-            layer.points.batched_matmul(tiles, points, products, &scratch.zeros, &mut scratch.quantized);
-            for band in 0..count {
-                let (frame, top) = ((first + band) / frame_bands, (first + band) % frame_bands * O);
-                let (rows, discarded) = scratch.rows[..(P + O) * output_row].split_at_mut(P * output_row);
-                for (i, row) in rows.chunks_exact_mut(output_row).enumerate() {
-                    let plane = tiles * outputs;
-                    for tile in 0..row_tiles {
-                        let start = (band * row_tiles + tile) * outputs;
-                        let points = chunks::<P>(&scratch.output[P * i * plane..], plane);
-                        let pixels = chunks_mut::<O>(&mut row[O * tile * outputs..], outputs);
-                        let points = points.map(|point| &point[start..start + outputs]);
+            let (transformed, products) = (&scratch.input, &mut scratch.output);
+            layer.weights.batched_matmul(tiles, transformed, products, &scratch.zeros, &mut scratch.quantized);
+            for tile_row in 0..count {
+                let (frame, top) = (
+                    (first_tile_row + tile_row) / tile_rows_per_frame,
+                    (first_tile_row + tile_row) % tile_rows_per_frame * O,
+                );
+                // Aᵀ along the width of each tile, then along the height.
+                let (rows, discarded) = scratch.rows[..(P + O) * output_row_len].split_at_mut(P * output_row_len);
+                for (i, row) in rows.chunks_exact_mut(output_row_len).enumerate() {
+                    let point_len = tiles * output_channels;
+                    for tile in 0..tiles_per_row {
+                        let start = (tile_row * tiles_per_row + tile) * output_channels;
+                        let points = chunks::<P>(&scratch.output[P * i * point_len..], point_len);
+                        let pixels = chunks_mut::<O>(&mut row[O * tile * output_channels..], output_channels);
+                        let points = points.map(|point| &point[start..start + output_channels]);
                         transform_rows::<S, TO, P, O>(simd, points, pixels);
                     }
                 }
-                let line = width * outputs;
-                let rows = chunks::<P>(rows, output_row).map(|row| &row[..line]);
-                let visible_rows = (frame_rows - top).min(O);
-                let image = &mut output[(frame * frame_rows + top) * line..][..visible_rows * line];
-                // Rows below the image are computed and discarded.
-                let mut lines = image.chunks_exact_mut(line).chain(discarded.chunks_exact_mut(output_row));
-                let lines: [&mut [f32]; O] =
-                    std::array::from_fn(|_| &mut lines.next().expect("there are O rows")[..line]);
-                transform_rows::<S, TO, P, O>(simd, rows, lines);
+                let row_len = width * output_channels;
+                let rows = chunks::<P>(rows, output_row_len).map(|row| &row[..row_len]);
+                let visible_rows = (rows_per_frame - top).min(O);
+                let image = &mut output[(frame * rows_per_frame + top) * row_len..][..visible_rows * row_len];
+                // The last tile row may extend below the image; those rows are discarded.
+                let mut image_rows = image.chunks_exact_mut(row_len).chain(discarded.chunks_exact_mut(output_row_len));
+                let image_rows: [&mut [f32]; O] =
+                    std::array::from_fn(|_| &mut image_rows.next().expect("there are O rows")[..row_len]);
+                transform_rows::<S, TO, P, O>(simd, rows, image_rows);
                 add_bias(simd, image, epilogue.bias, epilogue.activation);
             }
         }
@@ -301,16 +321,16 @@ impl SpatialKernel<'_> {
 /// 3 × 1 × 1 convolution, stride 1, padding 1: F(4, 3), or F(2, 3) for at most two frames.
 #[derive(Debug)]
 pub(super) struct TemporalWinograd {
-    /// Transformed weights, one matrix (input channels, output channels) per point: six or four.
-    points: PackedWeights,
+    /// Transformed weights: one matrix (input channels, output channels) for each of the six or four points.
+    weights: PackedWeights,
 }
 
 impl TemporalWinograd {
-    /// Transforms `weight` (3 taps, input channels, output channels), zero-padded to `padded` channels, for clips of
-    /// `depth` frames.
+    /// Transforms `weight` (3 taps, input channels, output channels), zero-padded to `padded` (input, output)
+    /// channels, for clips of `depth` frames.
     pub fn new(weight: ArrayView3<'_, f32>, padded: (usize, usize), depth: usize, isa: Isa) -> Self {
-        let kernel = if depth > 2 { &KERNEL_F4[..] } else { &KERNEL_F2 };
-        Self { points: PackedWeights::combine(weight, padded, kernel, isa) }
+        let transform = if depth > 2 { &KERNEL_TRANSFORM_F4[..] } else { &KERNEL_TRANSFORM_F2 };
+        Self { weights: PackedWeights::combine(weight, padded, transform, isa) }
     }
 
     /// Computes `output` from `input` as [`SpatialWinograd::run`] does.
@@ -323,43 +343,44 @@ impl TemporalWinograd {
         scratch: &mut ScratchBuffers,
     ) {
         let area = shape.height * shape.width;
-        let (inputs, outputs) = self.points.dim();
-        let clips = output.chunks_exact_mut(shape.depth * area * outputs);
-        for (input, output) in input.chunks_exact(shape.depth * area * inputs).zip(clips) {
-            let window = PositionWindow { input_area: area, output_area: area, offset: 0 };
-            self.run_window(shape.depth, window, input, output, epilogue, scratch);
+        let (input_channels, output_channels) = self.weights.dim();
+        let clips = output.chunks_exact_mut(shape.depth * area * output_channels);
+        for (input, output) in input.chunks_exact(shape.depth * area * input_channels).zip(clips) {
+            let range = PositionRange { input_area: area, output_area: area, offset: 0 };
+            self.run_range(shape.depth, range, input, output, epilogue, scratch);
         }
     }
 
-    /// Computes some positions of every frame of one clip.
-    fn run_window(
+    /// Computes the positions of `range` in every frame of one clip.
+    fn run_range(
         &self,
         depth: usize,
-        window: PositionWindow,
+        range: PositionRange,
         input: &[f32],
         output: &mut [f32],
         epilogue: Epilogue<'_>,
         scratch: &mut ScratchBuffers,
     ) {
-        self.points.isa().dispatch(TemporalKernel { layer: self, depth, window, input, output, epilogue, scratch });
+        self.weights.isa().dispatch(TemporalKernel { layer: self, depth, range, input, output, epilogue, scratch });
     }
 }
 
-/// The positions of a frame that the input holds, and their location in the output.
+/// Consecutive positions of every frame. The input holds only these, the output holds full frames.
 #[derive(Clone, Copy)]
-struct PositionWindow {
-    /// Positions per frame of the input.
+struct PositionRange {
+    /// Positions per frame of the input: the length of the range.
     input_area: usize,
     /// Positions per frame of the output.
     output_area: usize,
-    /// First position in a frame of the output.
+    /// First position of the range in a frame of the output.
     offset: usize,
 }
 
+/// SIMD kernel of [`TemporalWinograd`].
 struct TemporalKernel<'a> {
     layer: &'a TemporalWinograd,
     depth: usize,
-    window: PositionWindow,
+    range: PositionRange,
     input: &'a [f32],
     output: &'a mut [f32],
     epilogue: Epilogue<'a>,
@@ -371,7 +392,7 @@ impl WithSimd for TemporalKernel<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match self.layer.points.matrices() {
+        match self.layer.weights.matrices() {
             6 => self.compute::<S, InputF4, OutputF4, 6, 4>(simd),
             _ => self.compute::<S, InputF2, OutputF2, 4, 2>(simd),
         }
@@ -379,34 +400,38 @@ impl WithSimd for TemporalKernel<'_> {
 }
 
 impl TemporalKernel<'_> {
-    /// Computes O frames from P points at a time.
+    /// Computes `O` frames from `P` points at a time, for a block of positions.
     #[inline(always)]
     fn compute<S: Simd, TI: Transform<P, P>, TO: Transform<P, O>, const P: usize, const O: usize>(self, simd: S) {
-        let Self { layer, depth, window, input, output, epilogue, scratch } = self;
-        let (inputs, outputs) = layer.points.dim();
-        let PositionWindow { input_area, output_area, offset } = window;
+        let Self { layer, depth, range, input, output, epilogue, scratch } = self;
+        let (input_channels, output_channels) = layer.weights.dim();
+        let PositionRange { input_area, output_area, offset } = range;
         let block = BLOCK_POSITIONS.min(input_area);
-        scratch.input.grow_to(P * block * inputs);
-        scratch.output.grow_to(P * block * outputs);
-        scratch.zeros.grow_to((block * inputs).max(outputs));
-        scratch.rows.grow_to(O * block * outputs);
-        for start in (0..depth).step_by(O) {
-            for first in (0..input_area).step_by(block) {
-                let rows = block.min(input_area - first);
-                let frames: [&[f32]; P] = std::array::from_fn(|k| match (start + k).checked_sub(1) {
-                    Some(t) if t < depth => &input[(t * input_area + first) * inputs..][..rows * inputs],
-                    _ => &scratch.zeros[..rows * inputs],
+        scratch.input.grow_to(P * block * input_channels);
+        scratch.output.grow_to(P * block * output_channels);
+        scratch.zeros.grow_to((block * input_channels).max(output_channels));
+        scratch.rows.grow_to(O * block * output_channels);
+        for first_frame in (0..depth).step_by(O) {
+            for first_position in (0..input_area).step_by(block) {
+                let positions = block.min(input_area - first_position);
+                let frames: [&[f32]; P] = std::array::from_fn(|k| match (first_frame + k).checked_sub(1) {
+                    Some(t) if t < depth => {
+                        &input[(t * input_area + first_position) * input_channels..][..positions * input_channels]
+                    }
+                    _ => &scratch.zeros[..positions * input_channels],
                 });
-                let points = chunks_mut::<P>(&mut scratch.input, rows * inputs);
+                let points = chunks_mut::<P>(&mut scratch.input, positions * input_channels);
                 transform_rows::<S, TI, P, P>(simd, frames, points);
-                let (points, products) = (&scratch.input, &mut scratch.output);
-                layer.points.batched_matmul(rows, points, products, &scratch.zeros, &mut scratch.quantized);
-                let products = chunks::<P>(&scratch.output, rows * outputs);
-                let sums = &mut scratch.rows[..O * rows * outputs];
-                transform_rows::<S, TO, P, O>(simd, products, chunks_mut::<O>(sums, rows * outputs));
-                let frames = output[start * output_area * outputs..].chunks_exact_mut(output_area * outputs);
-                for (sums, frame) in sums.chunks_exact(rows * outputs).zip(frames) {
-                    let values = &mut frame[(offset + first) * outputs..][..rows * outputs];
+                let (transformed, products) = (&scratch.input, &mut scratch.output);
+                layer.weights.batched_matmul(positions, transformed, products, &scratch.zeros, &mut scratch.quantized);
+                let products = chunks::<P>(&scratch.output, positions * output_channels);
+                let sums = &mut scratch.rows[..O * positions * output_channels];
+                transform_rows::<S, TO, P, O>(simd, products, chunks_mut::<O>(sums, positions * output_channels));
+                let frames = output[first_frame * output_area * output_channels..]
+                    .chunks_exact_mut(output_area * output_channels);
+                for (sums, frame) in sums.chunks_exact(positions * output_channels).zip(frames) {
+                    let values =
+                        &mut frame[(offset + first_position) * output_channels..][..positions * output_channels];
                     if epilogue.accumulate {
                         accumulate_with_bias(simd, sums, values, epilogue.bias, epilogue.activation);
                     } else {
@@ -443,25 +468,25 @@ impl FactorizedWinograd {
         epilogue: Epilogue<'_>,
         scratch: &mut ScratchBuffers,
     ) {
-        let outputs = self.temporal.points.dim().1;
+        let output_channels = self.temporal.weights.dim().1;
         let output_area = shape.height * shape.width;
         let spatial_epilogue = Epilogue { bias: &self.bias, accumulate: false, activation: self.activation };
-        let tile = self.spatial.tile;
-        let tile_rows = shape.height.div_ceil(tile);
-        // Several tile rows if one row of all frames is too little for an efficient matrix product.
-        let block_rows = BLOCK_TILES.div_ceil(shape.depth * shape.width.div_ceil(tile));
+        let tile_size = self.spatial.tile_size;
+        let tile_rows = shape.height.div_ceil(tile_size);
+        // Several tile rows if one tile row of all frames has too few tiles for an efficient matrix product.
+        let block_rows = BLOCK_TILES.div_ceil(shape.depth * shape.width.div_ceil(tile_size));
         let mut intermediate = std::mem::take(&mut scratch.intermediate);
-        for (clip, output) in output.chunks_exact_mut(shape.depth * output_area * outputs).enumerate() {
+        for (clip, output) in output.chunks_exact_mut(shape.depth * output_area * output_channels).enumerate() {
             let frames = (clip * shape.depth, (clip + 1) * shape.depth);
-            for row in (0..tile_rows).step_by(block_rows) {
-                let end = tile_rows.min(row + block_rows);
-                let input_area = (shape.height.min(tile * end) - tile * row) * shape.width;
-                let length = shape.depth * input_area * self.spatial.outputs();
+            for start in (0..tile_rows).step_by(block_rows) {
+                let end = tile_rows.min(start + block_rows);
+                let input_area = (shape.height.min(tile_size * end) - tile_size * start) * shape.width;
+                let length = shape.depth * input_area * self.spatial.output_channels();
                 intermediate.grow_to(length);
-                let bands = Bands { frames, tile_rows: (row, end) };
-                self.spatial.run_bands(shape, bands, input, &mut intermediate[..length], spatial_epilogue, scratch);
-                let window = PositionWindow { input_area, output_area, offset: tile * row * shape.width };
-                self.temporal.run_window(shape.depth, window, &intermediate[..length], output, epilogue, scratch);
+                let region = Region { frames, tile_rows: (start, end) };
+                self.spatial.run_region(shape, region, input, &mut intermediate[..length], spatial_epilogue, scratch);
+                let range = PositionRange { input_area, output_area, offset: tile_size * start * shape.width };
+                self.temporal.run_range(shape.depth, range, &intermediate[..length], output, epilogue, scratch);
             }
         }
         scratch.intermediate = intermediate;

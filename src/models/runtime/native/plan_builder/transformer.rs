@@ -9,10 +9,10 @@ use super::PlanBuilder;
 use super::node::{attribute, input, ints, optional_input, output};
 use crate::models::onnx::proto::NodeProto;
 
-/// Axes of (batch, tokens, heads, channels) in the order (batch, heads, tokens, channels); also the inverse.
+/// Permutation of (batch, tokens, heads, channels) to (batch, heads, tokens, channels). It is its own inverse.
 const HEADS_FIRST: [i64; 4] = [0, 2, 1, 3];
 
-/// Axes of (batch, tokens, heads, channels) in the order (batch, heads, channels, tokens).
+/// Permutation of (batch, tokens, heads, channels) to (batch, heads, channels, tokens).
 const HEADS_FIRST_TRANSPOSED: [i64; 4] = [0, 2, 3, 1];
 
 impl PlanBuilder<'_> {
@@ -38,8 +38,8 @@ impl PlanBuilder<'_> {
         }
     }
 
-    /// Recognizes multi-head attention: query, key and value are split by Reshape and Transpose each, and then go through
-    /// Mul (scale), MatMul, Softmax, MatMul, Transpose and Reshape.
+    /// Recognizes multi-head attention. Query, key and value are each split into heads by Reshape and Transpose; Mul
+    /// (scale), MatMul, Softmax and MatMul compute the heads; Transpose and Reshape merge them.
     fn add_attention(&mut self, nodes: &[NodeProto], heads: i64, head_channels: i64) -> PlanResult<usize> {
         const OPERATORS: [&str; 12] = [
             "Reshape",
@@ -63,7 +63,7 @@ impl PlanBuilder<'_> {
             return not_attention();
         };
         let [split_query, query, split_key, key, split_value, value, tail @ ..] = nodes;
-        let [scale, scores, softmax, mixed, transposed, merged] = tail;
+        let [scale, scores, softmax, weighted_values, heads_last, merge] = tail;
         let splits = [split_query, split_key, split_value];
         for ((split, node), axes) in
             splits.into_iter().zip([query, key, value]).zip([HEADS_FIRST, HEADS_FIRST_TRANSPOSED, HEADS_FIRST])
@@ -79,9 +79,9 @@ impl PlanBuilder<'_> {
         let matches = input(scale, 0)? == output(query)?
             && (input(scores, 0)? == output(scale)? && input(scores, 1)? == output(key)?)
             && (input(softmax, 0)? == output(scores)? && matches!(ints(softmax, "axis"), [] | [-1] | [3]))
-            && (input(mixed, 0)? == output(softmax)? && input(mixed, 1)? == output(value)?)
-            && (input(transposed, 0)? == output(mixed)? && ints(transposed, "perm") == HEADS_FIRST)
-            && (input(merged, 0)? == output(transposed)? && attribute(merged, "allowzero").is_none());
+            && (input(weighted_values, 0)? == output(softmax)? && input(weighted_values, 1)? == output(value)?)
+            && (input(heads_last, 0)? == output(weighted_values)? && ints(heads_last, "perm") == HEADS_FIRST)
+            && (input(merge, 0)? == output(heads_last)? && attribute(merge, "allowzero").is_none());
         let (Some(factor), true) = (self.scalar(input(scale, 1)?), matches) else { return not_attention() };
 
         let tensor = |node| self.padded_tensor(input(node, 0)?, Some(AxisOrder::Tokens));
@@ -90,7 +90,7 @@ impl PlanBuilder<'_> {
             return unsupported("attention between sequences of different shapes");
         }
         let size = usize::try_from(heads).ok().zip(usize::try_from(head_channels).ok());
-        let (channels, merged_shape) = (q.shape.channels, self.integers(input(merged, 1)?)?);
+        let (channels, merged_shape) = (q.shape.channels, self.integers(input(merge, 1)?)?);
         let Some((heads, head_channels)) =
             size.filter(|&(heads, head_channels)| heads.checked_mul(head_channels) == Some(channels))
         else {
@@ -100,7 +100,7 @@ impl PlanBuilder<'_> {
             return unsupported(format!("attention with a result of shape {merged_shape:?}"));
         }
         let attention = Attention::new(q.shape.width, heads, head_channels, factor);
-        self.push(merged, Operation::Attention(attention), &[q, k, v], q.shape, q.order)?;
+        self.push(merge, Operation::Attention(attention), &[q, k, v], q.shape, q.order)?;
         Ok(nodes.len())
     }
 
