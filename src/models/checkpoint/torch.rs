@@ -23,21 +23,21 @@ pub(super) fn read_zip(source: &Arc<Source>) -> Tensors {
     let file = std::fs::File::open(&source.path).map_err(|e| e.to_string())?;
     let mut archive =
         zip::ZipArchive::new(BufReader::new(file)).map_err(|e| format!("truncated or invalid zip archive ({e})"))?;
-    // (folder, name below it) → position and length; None if the member is compressed.
+    // (directory, name below it) → position and length; None if the member is compressed.
     let mut members = HashMap::new();
-    let mut folder = None;
+    let mut directory = None;
     for index in 0..archive.len() {
         let member = archive.by_index_raw(index).map_err(|e| format!("malformed zip archive ({e})"))?;
         let stored = member.compression() == zip::CompressionMethod::Stored && !member.encrypted();
         let range = stored.then(|| (member.data_start(), member.size()));
         let Some((top, name)) = member.name().split_once('/') else { continue };
         if name == "data.pkl" {
-            folder = Some(top.to_owned());
+            directory = Some(top.to_owned());
         }
         members.insert((top.to_owned(), name.to_owned()), range);
     }
-    let folder = folder.ok_or("not a PyTorch checkpoint: the zip archive has no data.pkl")?;
-    let find = |name: &str| match members.get(&(folder.clone(), name.to_owned())) {
+    let directory = directory.ok_or("not a PyTorch checkpoint: the zip archive has no data.pkl")?;
+    let find = |name: &str| match members.get(&(directory.clone(), name.to_owned())) {
         Some(Some(range)) => Ok(Some(*range)),
         Some(None) => Err(format!("{name} is compressed in the archive; save the checkpoint with torch.save")),
         None => Ok(None),

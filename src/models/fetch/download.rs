@@ -32,8 +32,8 @@ pub fn download(
     progress: &dyn ProgressSink,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let folder = target.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let directory = target.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
     let download = Download { agent: agent(url)?, url, part: PartialFile::new(target), progress, cancel };
     let resumed = download.part.len() > 0;
     download.transfer_with_retries()?;

@@ -56,11 +56,11 @@ pub(super) fn sha256_mismatch(path: &Path, expected: &str) -> Result<Option<Stri
 /// Writes a file under a temporary name and renames it, so that `path` is never incomplete.
 ///
 /// # Errors
-/// Returns an error if the folder or the file cannot be written.
+/// Returns an error if the directory or the file cannot be written.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder).map_err(Error::io(folder))?;
+    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
+    let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(directory).map_err(Error::io(directory))?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(Error::io(path))?;
     make_readable(file.as_file(), path)?;
     file.persist(path).map_err(|e| Error::io(path)(e.error))?;

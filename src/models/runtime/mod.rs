@@ -1,8 +1,9 @@
 //! Inference of ONNX networks on one of three backends: the native kernels, OpenVINO, or ONNX Runtime (CPU, CUDA, TensorRT).
 //!
-//! The native backend is part of this crate. The libraries of the other two are loaded at run time, from the folder named
-//! by `KINOPROBE_RUNTIME`, else from `third_party/onnxruntime` (CUDA and TensorRT: `third_party/onnxruntime-gpu`) and
-//! `third_party/openvino` in the working directory, else from the same folders in the source directory of the build.
+//! The native backend is part of this crate. The libraries of the other two are loaded at run time, from the directory
+//! named by `KINOPROBE_RUNTIME`, else from `third_party/onnxruntime` (CUDA and TensorRT: `third_party/onnxruntime-gpu`)
+//! and `third_party/openvino` in the working directory, else from the same directories in the source directory of the
+//! build.
 //!
 //! OpenVINO is used directly and not as an execution provider of ONNX Runtime: the provider offers no device on AMD
 //! processors, and a compiled model serves several lanes with one copy of the weights.

@@ -25,8 +25,8 @@ const NATIVE: [&str; 6] =
 
 fn compare(card: &Card, onnx: &[u8], golden: &str) {
     let expected = read_npy(&fixture("networks").join(golden), card.output.dim);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("net.onnx");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("net.onnx");
     std::fs::write(&path, onnx).unwrap();
     let shape = card.input.shape(2);
     let item = shape[1..].to_vec();
