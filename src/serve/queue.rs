@@ -1,12 +1,12 @@
-//! The bounded queue that batches the images of all requests for the lanes of one network.
+//! Bounded queue that collects the images of all requests into batches and runs them on the lanes of one network.
 //!
 //! A request acquires a [`Slot`] before its upload, and one for each further image. The number of slots is fixed, so that
-//! memory is bounded and an overloaded server rejects requests immediately. Each lane has a thread that blocks until a
-//! job arrives, waits for further jobs up to a delay while images are pending, drops the jobs of disconnected clients
-//! and runs the rest.
+//! memory is bounded and an overloaded server rejects requests immediately. An image is pending while it has a slot but
+//! has not been submitted. Each lane has a thread that blocks until a job arrives and, while images are pending, waits
+//! for further jobs up to a maximum delay. It then drops the jobs of disconnected clients and runs the rest as a batch.
 //!
-//! Batches save time on GPUs. On a CPU, the default batch size is 1: lanes run single images in parallel, and no job
-//! waits.
+//! Batches save time on GPUs. On a CPU, the default batch size is 1: the lanes run single images in parallel, and no
+//! job waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,27 +24,28 @@ pub type Postprocess<T> = dyn Fn(ArrayView2<'_, f32>) -> Result<Vec<T>> + Send +
 
 /// Receives the events that [`super::metrics`] counts.
 pub trait QueueObserver: Send + Sync + 'static {
-    /// A batch of this many images is about to run.
+    /// Called before a batch of `images` images runs.
     fn batch_started(&self, images: usize);
-    /// An image was dropped because its client has disconnected.
+    /// Called when an image is dropped because its client has disconnected.
     fn job_abandoned(&self);
 }
 
-/// The queue of images that wait for a network.
+/// Queue of preprocessed images that wait for the network. Each yields a result of type `T`.
 pub struct InferenceQueue<T> {
     jobs: Sender<Job<T>>,
     slots: Arc<Semaphore>,
-    /// Number of slots whose image is not in the queue yet.
+    /// Number of acquired slots whose image has not been submitted.
     pending: Arc<AtomicUsize>,
 }
 
-/// The right to submit one image. The capacity is occupied from before the upload until the result is available.
+/// Permission to submit one image. Counts against the capacity of the queue until the result of the image is available,
+/// or until the slot is dropped.
 pub struct Slot {
     permit: OwnedSemaphorePermit,
     pending: PendingGuard,
 }
 
-/// Counts an image as pending until it is dropped.
+/// Guard that counts an image as pending until the guard is dropped.
 struct PendingGuard(Arc<AtomicUsize>);
 
 impl PendingGuard {
@@ -60,14 +61,17 @@ impl Drop for PendingGuard {
     }
 }
 
+/// A submitted image.
 struct Job<T> {
+    /// Network input.
     item: Vec<f32>,
     result: oneshot::Sender<Result<T>>,
     permit: OwnedSemaphorePermit,
 }
 
 impl<T> Job<T> {
-    /// Frees the slot, then sends the result, so that a client that has its result finds a free slot.
+    /// Releases the slot, then sends the result. In this order, a client that has received its result finds a free
+    /// slot.
     fn complete(self, result: Result<T>) {
         drop(self.permit);
         let _ = self.result.send(result); // the client may have disconnected
@@ -76,8 +80,8 @@ impl<T> Job<T> {
 
 impl<T: Send + 'static> InferenceQueue<T> {
     /// Starts one thread per lane of `single`, the network with batch size 1. `batched` is the same network with batch
-    /// size `batch_size`, if batches are faster on its device. `slots` is the maximum number of images in flight;
-    /// `max_delay` is how long an image waits for a batch to fill up.
+    /// size `batch_size`, if batches are faster on its device. `slots` is the maximum number of images in flight, from
+    /// upload to result; `max_delay` is the maximum time an image waits for its batch to fill up.
     pub fn start(
         single: Session,
         batched: Option<Session>,
@@ -89,9 +93,9 @@ impl<T: Send + 'static> InferenceQueue<T> {
     ) -> Self {
         let (sender, receiver) = unbounded();
         let pending = Arc::new(AtomicUsize::new(0));
-        let mut batched = batched.map_or_else(Vec::new, |network| network.lanes).into_iter();
-        for single in single.lanes {
-            let mut runner = LaneRunner { single, batched: batched.next(), batch_size };
+        let mut batched_lanes = batched.map_or_else(Vec::new, |session| session.lanes).into_iter();
+        for single_lane in single.lanes {
+            let mut runner = LaneRunner { single: single_lane, batched: batched_lanes.next(), batch_size };
             let receiver: Receiver<Job<T>> = receiver.clone();
             let (pending, postprocess, observer) = (pending.clone(), postprocess.clone(), observer.clone());
             std::thread::spawn(move || {
@@ -101,9 +105,9 @@ impl<T: Send + 'static> InferenceQueue<T> {
                         continue;
                     }
                     observer.batch_started(batch.len());
-                    // A lane may use the threads of the other lanes only if those have nothing to do.
-                    let is_alone = pending.load(Ordering::Relaxed) == 0 && receiver.is_empty();
-                    runner.single.borrow_idle_threads(batch.len() == 1 && is_alone);
+                    // A lane may borrow the threads of idle lanes only if no image will need them soon.
+                    let no_image_waits = pending.load(Ordering::Relaxed) == 0 && receiver.is_empty();
+                    runner.single.borrow_idle_threads(batch.len() == 1 && no_image_waits);
                     run_batch(batch, &mut runner, postprocess.as_ref());
                 }
             });
@@ -111,32 +115,33 @@ impl<T: Send + 'static> InferenceQueue<T> {
         Self { jobs: sender, slots: Arc::new(Semaphore::new(slots)), pending }
     }
 
-    /// Returns a slot, or `None` if all are occupied.
+    /// Acquires a slot. Returns `None` if all are in use.
     pub fn try_acquire_slot(&self) -> Option<Slot> {
-        self.slots.clone().try_acquire_owned().ok().map(|permit| self.slot(permit))
+        self.slots.clone().try_acquire_owned().ok().map(|permit| self.new_slot(permit))
     }
 
-    /// Waits for a slot: for the further images of a request that was accepted.
+    /// Waits for a slot. Used for the second and later images of a request, which has been accepted already.
     pub async fn acquire_slot(&self) -> Slot {
         let permit = self.slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-        self.slot(permit)
+        self.new_slot(permit)
     }
 
-    fn slot(&self, permit: OwnedSemaphorePermit) -> Slot {
+    fn new_slot(&self, permit: OwnedSemaphorePermit) -> Slot {
         Slot { permit, pending: PendingGuard::new(&self.pending) }
     }
 
-    /// Number of free slots.
+    /// Returns the number of free slots.
     pub fn free_slots(&self) -> usize {
         self.slots.available_permits()
     }
 
-    /// Queues an image. Dropping the receiver cancels the job unless it has started.
+    /// Queues a preprocessed image and returns the receiver of its result. Dropping the receiver cancels the job unless
+    /// it has started.
     pub fn submit(&self, slot: Slot, item: Vec<f32>) -> oneshot::Receiver<Result<T>> {
         let (sender, receiver) = oneshot::channel();
-        // Must precede the send, so that the lane that receives the job does not wait for further images.
+        // Before the send: the lane that receives the job must not count its image as pending and wait for it.
         drop(slot.pending);
-        // If all lane threads have ended, the job is dropped and the receiver reports it.
+        // If all lane threads have ended, the job is dropped and the receiver returns an error.
         let _ = self.jobs.send(Job { item, result: sender, permit: slot.permit });
         receiver
     }
@@ -165,6 +170,7 @@ fn next_batch<T>(
     Some(batch)
 }
 
+/// Removes the jobs whose clients have disconnected.
 fn drop_abandoned<T>(batch: &mut Vec<Job<T>>, observer: &impl QueueObserver) {
     batch.retain(|job| {
         let is_abandoned = job.result.is_closed();
@@ -175,6 +181,7 @@ fn drop_abandoned<T>(batch: &mut Vec<Job<T>>, observer: &impl QueueObserver) {
     });
 }
 
+/// Runs the network and sends every job its result, or all of them the same error.
 fn run_batch<T>(batch: Vec<Job<T>>, runner: &mut LaneRunner, postprocess: &Postprocess<T>) {
     let items: Vec<&[f32]> = batch.iter().map(|job| job.item.as_slice()).collect();
     match runner.run(&items).and_then(|embeddings| postprocess(embeddings.view())) {
@@ -192,7 +199,7 @@ fn run_batch<T>(batch: Vec<Job<T>>, runner: &mut LaneRunner, postprocess: &Postp
     }
 }
 
-/// One lane, with batch size 1 and, if batches are faster, with the full batch size.
+/// A lane of the network with batch size 1 and, if batches are faster, one with the full batch size.
 struct LaneRunner {
     single: Box<dyn Lane>,
     batched: Option<Box<dyn Lane>>,
@@ -201,7 +208,7 @@ struct LaneRunner {
 }
 
 impl LaneRunner {
-    /// Returns the embeddings (N, D) of N items; N is at most the batch size.
+    /// Computes the embeddings (N, D) of N items, at most the batch size.
     fn run(&mut self, items: &[&[f32]]) -> Result<Array2<f32>> {
         match &mut self.batched {
             // A padded batch is faster than single runs if it is more than half full.
@@ -242,13 +249,14 @@ mod tests {
         }
     }
 
+    /// Records the size of each batch and counts abandoned jobs.
     #[derive(Default)]
-    struct Counts {
+    struct RecordingObserver {
         batches: Mutex<Vec<usize>>,
         abandoned: AtomicUsize,
     }
 
-    impl QueueObserver for Counts {
+    impl QueueObserver for RecordingObserver {
         fn batch_started(&self, images: usize) {
             self.batches.lock().unwrap().push(images);
         }
@@ -262,13 +270,13 @@ mod tests {
         queue: InferenceQueue<f32>,
         started: Receiver<usize>,
         release: Sender<()>,
-        counts: Arc<Counts>,
+        observer: Arc<RecordingObserver>,
     }
 
     fn fixture(slots: usize, max_delay: Duration) -> Fixture {
         let (started_sender, started) = unbounded();
         let (release, release_receiver) = unbounded();
-        let network = |batch| Session {
+        let session = |batch| Session {
             provider: "test".into(),
             lanes: vec![Box::new(BlockingLane {
                 batch,
@@ -285,15 +293,15 @@ mod tests {
             },
         };
         let postprocess: Arc<Postprocess<f32>> = Arc::new(|embeddings| Ok(embeddings.iter().copied().collect()));
-        let counts = Arc::new(Counts::default());
+        let observer = Arc::new(RecordingObserver::default());
         let queue =
-            InferenceQueue::start(network(1), Some(network(4)), 4, slots, max_delay, postprocess, counts.clone());
-        Fixture { queue, started, release, counts }
+            InferenceQueue::start(session(1), Some(session(4)), 4, slots, max_delay, postprocess, observer.clone());
+        Fixture { queue, started, release, observer }
     }
 
     #[test]
     fn queued_images_form_one_batch_and_keep_their_order() {
-        let Fixture { queue, started, release, counts } = fixture(8, Duration::ZERO);
+        let Fixture { queue, started, release, observer } = fixture(8, Duration::ZERO);
         let first = queue.submit(queue.try_acquire_slot().unwrap(), vec![1.0]);
         assert_eq!(started.recv().unwrap(), 1);
         let rest: Vec<_> = (2..5).map(|i| queue.submit(queue.try_acquire_slot().unwrap(), vec![i as f32])).collect();
@@ -301,9 +309,9 @@ mod tests {
         assert_eq!(first.blocking_recv().unwrap().unwrap(), 10.0);
         assert_eq!(started.recv().unwrap(), 4); // three in a padded batch of four
         release.send(()).unwrap();
-        let values: Vec<f32> = rest.into_iter().map(|result| result.blocking_recv().unwrap().unwrap()).collect();
-        assert_eq!(values, [20.0, 30.0, 40.0]);
-        assert_eq!(*counts.batches.lock().unwrap(), [1, 3]);
+        let results: Vec<f32> = rest.into_iter().map(|result| result.blocking_recv().unwrap().unwrap()).collect();
+        assert_eq!(results, [20.0, 30.0, 40.0]);
+        assert_eq!(*observer.batches.lock().unwrap(), [1, 3]);
     }
 
     #[test]
@@ -331,7 +339,7 @@ mod tests {
 
     #[test]
     fn abandoned_jobs_do_not_run() {
-        let Fixture { queue, started, release, counts } = fixture(8, Duration::ZERO);
+        let Fixture { queue, started, release, observer } = fixture(8, Duration::ZERO);
         let first = queue.submit(queue.try_acquire_slot().unwrap(), vec![1.0]);
         started.recv().unwrap();
         drop(queue.submit(queue.try_acquire_slot().unwrap(), vec![2.0]));
@@ -340,8 +348,8 @@ mod tests {
         release.send(()).unwrap();
         first.blocking_recv().unwrap().unwrap();
         assert_eq!(third.blocking_recv().unwrap().unwrap(), 30.0);
-        assert_eq!(*counts.batches.lock().unwrap(), [1, 1]);
-        assert_eq!(counts.abandoned.load(Ordering::Relaxed), 1);
+        assert_eq!(*observer.batches.lock().unwrap(), [1, 1]);
+        assert_eq!(observer.abandoned.load(Ordering::Relaxed), 1);
         assert_eq!(started.try_iter().count(), 1);
     }
 }

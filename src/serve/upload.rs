@@ -24,16 +24,18 @@ use crate::models::input::InputSpec;
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Maximum time for the upload of a file.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(120);
-/// Number of leading bytes from which the format is detected.
-const SNIFF_BYTES: usize = 4096;
+/// Minimum number of leading bytes from which the format is detected, if the file is not shorter.
+const DETECTION_BYTES: usize = 4096;
 /// Maximum size of all encoded images in memory, in mebibytes.
 const MAX_BUFFERED_MEBIBYTES: usize = 512;
-/// Maximum number of videos that are uploaded or decoded at the same time.
+/// Maximum number of videos uploaded or decoded at the same time.
 const MAX_CONCURRENT_VIDEOS: usize = 2;
-/// Maximum length of a file name; longer names are truncated.
+/// Maximum number of characters of a file name; longer names are truncated.
 const MAX_NAME_CHARS: usize = 120;
 
+/// MIME types of the supported image formats, as detected by `infer`.
 const IMAGE_TYPES: [&str; 6] = ["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff"];
+/// MIME types of the supported video formats, as detected by `infer`.
 const VIDEO_TYPES: [&str; 8] = [
     "video/mp4",
     "video/x-m4v",
@@ -47,23 +49,25 @@ const VIDEO_TYPES: [&str; 8] = [
 
 /// An uploaded file, still encoded.
 pub struct Upload {
-    /// File name sent by the client, without directories.
+    /// File name sent by the client, [sanitized](sanitize_file_name).
     pub name: String,
     content: Content,
-    /// Capacity that is released when the file is decoded.
+    /// Memory or video capacity; released when the upload is dropped, after it has been decoded.
     _permits: Vec<OwnedSemaphorePermit>,
 }
 
 enum Content {
+    /// Bytes of the file.
     Image(Vec<u8>),
+    /// A temporary copy of the file, since video decoders need to seek.
     Video(NamedTempFile),
 }
 
-/// A decoded upload: items of the network's input.
+/// A decoded upload: one network input (item) per image or video frame.
 pub enum Decoded {
-    /// One item.
+    /// The item.
     Image(Vec<f32>),
-    /// One item per sampled frame; at least one.
+    /// Items of the sampled frames, at least one.
     Video {
         /// Presentation time of each frame from the start of the video, ascending.
         seconds: Vec<f64>,
@@ -76,29 +80,31 @@ pub enum Decoded {
 pub struct UploadReader {
     limits: Limits,
     input: InputSpec,
-    /// One permit per mebibyte of encoded images.
-    buffer_permits: Arc<Semaphore>,
+    /// Memory for encoded images: one permit per mebibyte.
+    image_memory_permits: Arc<Semaphore>,
+    /// One permit per video that is uploaded or decoded.
     video_permits: Arc<Semaphore>,
+    /// One permit per core.
     decoder_permits: Arc<Semaphore>,
-    /// Idle sinks. They are reused because they keep their buffers.
+    /// Idle sinks, reused because they keep their buffers allocated.
     sinks: Mutex<Vec<ItemSink>>,
 }
 
 impl UploadReader {
-    /// Creates a reader that transforms images for the network input `input`.
+    /// Creates a reader that preprocesses images and frames as `input` specifies.
     pub fn new(input: InputSpec, limits: Limits) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             limits,
             input,
-            buffer_permits: Arc::new(Semaphore::new(MAX_BUFFERED_MEBIBYTES)),
+            image_memory_permits: Arc::new(Semaphore::new(MAX_BUFFERED_MEBIBYTES)),
             video_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_VIDEOS)),
             decoder_permits: Arc::new(Semaphore::new(cores)),
             sinks: Mutex::new(Vec::new()),
         }
     }
 
-    /// Reads a file of a request. Its bytes are subtracted from the request's `budget`.
+    /// Reads a file of a request and subtracts its size from the request's `budget`.
     ///
     /// # Errors
     /// Returns an error if the file is empty (422), is neither an image nor a video (415) or exceeds a limit (413), if
@@ -116,7 +122,7 @@ impl UploadReader {
     async fn read_file(&self, mut field: Field<'_>, budget: &mut ByteBudget) -> Result<Upload, ApiError> {
         let name = sanitize_file_name(field.file_name());
         let mut head = Vec::new();
-        while head.len() < SNIFF_BYTES
+        while head.len() < DETECTION_BYTES
             && let Some(chunk) = budget.next_chunk(&mut field).await?
         {
             head.extend_from_slice(&chunk);
@@ -124,7 +130,7 @@ impl UploadReader {
         if head.is_empty() {
             return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, format!("{name} is empty")));
         }
-        let (content, permits) = match sniff(&head) {
+        let (content, permits) = match detect_media_kind(&head) {
             Some(MediaKind::Image) => self.read_image(&name, head, field, budget).await?,
             Some(MediaKind::Video) => self.read_video(head, field, budget).await?,
             None => {
@@ -138,6 +144,7 @@ impl UploadReader {
         Ok(Upload { name, content, _permits: permits })
     }
 
+    /// Reads an image into memory. `head` holds the bytes read so far.
     async fn read_image(
         &self,
         name: &str,
@@ -145,27 +152,30 @@ impl UploadReader {
         mut field: Field<'_>,
         budget: &mut ByteBudget,
     ) -> Result<(Content, Vec<OwnedSemaphorePermit>), ApiError> {
-        let megabytes = self.limits.image_megabytes;
+        let max_mebibytes = self.limits.image_megabytes;
         let mut bytes = head;
-        let mut permits = vec![self.buffer_permit()?];
+        let mut permits = vec![self.image_memory_permit()?];
         while let Some(chunk) = budget.next_chunk(&mut field).await? {
             bytes.extend_from_slice(&chunk);
-            if bytes.len() > megabytes << 20 {
-                return Err(ApiError::too_large(format!("{name} is larger than {megabytes} MB: send a smaller image")));
+            if bytes.len() > max_mebibytes << 20 {
+                return Err(ApiError::too_large(format!(
+                    "{name} is larger than {max_mebibytes} MB: send a smaller image"
+                )));
             }
             while permits.len() << 20 < bytes.len() {
-                permits.push(self.buffer_permit()?);
+                permits.push(self.image_memory_permit()?);
             }
         }
         Ok((Content::Image(bytes), permits))
     }
 
     /// Reserves a mebibyte for an encoded image.
-    fn buffer_permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        let permit = self.buffer_permits.clone().try_acquire_owned();
-        permit.map_err(|_| ApiError::busy("the server has no memory left for further images"))
+    fn image_memory_permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let permit = self.image_memory_permits.clone().try_acquire_owned();
+        permit.map_err(|_| ApiError::busy("the server has no memory available for another image"))
     }
 
+    /// Reads a video to a temporary file. `head` holds the bytes read so far.
     async fn read_video(
         &self,
         head: Vec<u8>,
@@ -173,10 +183,11 @@ impl UploadReader {
         budget: &mut ByteBudget,
     ) -> Result<(Content, Vec<OwnedSemaphorePermit>), ApiError> {
         let permit = self.video_permits.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| ApiError::busy("the server is processing other videos"))?;
+        let permit =
+            permit.map_err(|_| ApiError::busy("the server is already processing the maximum number of videos"))?;
         let file = tempfile::Builder::new().prefix("kinoprobe-").tempfile();
         let mut file = file.map_err(|error| ApiError::internal(&error))?;
-        // The budget of the request limits the size of the file.
+        // The size of the file is limited by the budget of the request.
         file.write_all(&head).map_err(|error| ApiError::internal(&error))?;
         while let Some(chunk) = budget.next_chunk(&mut field).await? {
             file.write_all(&chunk).map_err(|error| ApiError::internal(&error))?;
@@ -184,7 +195,8 @@ impl UploadReader {
         Ok((Content::Video(file), vec![permit]))
     }
 
-    /// Decodes an upload on a blocking thread. At most one upload per core is decoded at a time. Returns the file's name and content.
+    /// Decodes an upload on a blocking thread, at most one per core at a time. Returns the name of the file and its
+    /// items.
     ///
     /// # Errors
     /// Returns an error if the file is damaged (422) or exceeds a limit (413).
@@ -215,7 +227,7 @@ impl UploadReader {
             return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message));
         };
         self.check_pixels(name, width.saturating_mul(height))?;
-        // The path is used in error messages only; no file is opened.
+        // The path is used only in error messages; no file is opened.
         media::decode_image(Path::new(name), bytes, sink).map_err(|error| ApiError::undecodable(name, error))?;
         Ok(Decoded::Image(sink.take()))
     }
@@ -229,7 +241,7 @@ impl UploadReader {
         if info.seconds > max_seconds + 1.0 {
             return Err(too_long());
         }
-        // The container's duration may be wrong, so decoding stops at the limit in any case.
+        // The duration in the container may be wrong, so decoding stops after the limit in any case.
         let clip = Clip { end: Some(max_seconds + 1.0), ..unlisted(path) };
         let sampling = Sampling::Windows { length: 1, rate: 1.0, count: self.limits.frames };
         let decoded = media::decode(&clip, &sampling, sink).map_err(undecodable)?;
@@ -244,6 +256,7 @@ impl UploadReader {
         Ok(Decoded::Video { seconds, items: sink.take() })
     }
 
+    /// Returns an error (413) if an image or frame has too many pixels.
     fn check_pixels(&self, name: &str, pixels: u64) -> Result<(), ApiError> {
         let megapixels = self.limits.megapixels;
         if pixels > megapixels * 1_000_000 {
@@ -275,12 +288,12 @@ impl ByteBudget {
     }
 }
 
-/// 400: the body is malformed or truncated.
+/// Returns the error (400) for a malformed or truncated body.
 pub fn invalid_multipart(_: MultipartError) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, "the request body is not valid multipart/form-data")
 }
 
-/// Awaits data of a request.
+/// Awaits a future that reads from a request.
 ///
 /// # Errors
 /// Returns an error (408) if `future` does not complete within the stall timeout.
@@ -294,8 +307,8 @@ enum MediaKind {
     Video,
 }
 
-/// Detects the format from the first bytes of a file. Returns `None` if it is not supported.
-fn sniff(head: &[u8]) -> Option<MediaKind> {
+/// Detects the kind of a file from its first bytes. Returns `None` if the format is not supported.
+fn detect_media_kind(head: &[u8]) -> Option<MediaKind> {
     let mime_type = infer::get(head)?.mime_type();
     if IMAGE_TYPES.contains(&mime_type) {
         Some(MediaKind::Image)
@@ -331,13 +344,13 @@ mod tests {
     fn formats_are_detected_from_content() {
         let read = |name: &str| std::fs::read(format!("{}/fixtures/media/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
         for name in ["gray.png", "pixel.png", "sixteen.png"] {
-            assert!(matches!(sniff(&read(name)), Some(MediaKind::Image)), "{name}");
+            assert!(matches!(detect_media_kind(&read(name)), Some(MediaKind::Image)), "{name}");
         }
         for name in ["plain.mp4", "short.mkv", "vp9.webm", "mjpeg.avi", "mpeg4.avi", "audio_only.mp4"] {
-            assert!(matches!(sniff(&read(name)), Some(MediaKind::Video)), "{name}");
+            assert!(matches!(detect_media_kind(&read(name)), Some(MediaKind::Video)), "{name}");
         }
-        assert!(sniff(b"#EXTM3U\nfile:///etc/passwd").is_none());
-        assert!(sniff(b"<svg xmlns='http://www.w3.org/2000/svg'/>").is_none());
-        assert!(sniff(b"just text").is_none());
+        assert!(detect_media_kind(b"#EXTM3U\nfile:///etc/passwd").is_none());
+        assert!(detect_media_kind(b"<svg xmlns='http://www.w3.org/2000/svg'/>").is_none());
+        assert!(detect_media_kind(b"just text").is_none());
     }
 }
