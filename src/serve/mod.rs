@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
+use clap::builder::RangedU64ValueParser;
 use tokio::sync::oneshot;
 
 use self::api::AppState;
@@ -83,7 +84,7 @@ pub struct Limits {
     #[arg(long, default_value_t = 240)]
     pub seconds: u64,
     /// Frames per video: sampled at one per second, less often in longer videos
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 60, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub frames: usize,
     /// Images in flight; further requests are rejected with status 503
     #[arg(long, default_value_t = 128)]

@@ -500,6 +500,14 @@ fn shutdown_finishes_requests_in_progress() {
 }
 
 #[test]
+fn zero_frames_per_video_are_a_usage_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = command(dir.path()).args(["--frames", "0"]).output().unwrap();
+    assert_code(&output, 2);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--frames"));
+}
+
+#[test]
 fn inconsistent_models_are_rejected() {
     let assert_rejected = |change: &dyn Fn(&mut Value), expected: &str| {
         let dir = tempfile::tempdir().unwrap();
