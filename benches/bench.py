@@ -318,7 +318,10 @@ class Bench:
                 self.training(stage)
             # Written after each stage, so that an interrupted run keeps its results.
             (WORK / "latest.json").write_text(json.dumps(self.results, indent=2) + "\n")
-            (ROOT / "BENCHMARKS.md").write_text(self.report())
+            # The sections below the table are written by hand and kept.
+            path = ROOT / "BENCHMARKS.md"
+            _, *sections = path.read_text().partition("\n## ")
+            path.write_text(self.report() + "".join(sections))
         self.log(f"{WORK / 'latest.json'}\n{ROOT / 'BENCHMARKS.md'}")
 
     def report(self):
