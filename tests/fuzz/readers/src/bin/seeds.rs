@@ -3,14 +3,14 @@
 
 use std::path::PathBuf;
 
-use kinoprobe::store::{ClipRows, Failure, Journal, Payload, Provenance, Row, Values};
+use kinoprobe::store::{ClipRows, Failure, Journal, Payload, Provenance, RowSource, Values};
 use ndarray::Array2;
 
 fn main() -> kinoprobe::Result<()> {
     let folder = PathBuf::from(std::env::args().nth(1).expect("usage: seeds FOLDER"));
     let mut journal = Journal::open(&folder.join("seed.h5"), Payload::Features { dim: 4 }, &Provenance::default())?;
     for id in ["a", "b"] {
-        let row = Row { start_frame: 0, start_seconds: 0.0, end_seconds: 0.1, padded: false };
+        let row = RowSource { start_frame: 0, start_seconds: 0.0, end_seconds: 0.1, padded: false };
         journal.push(&ClipRows {
             id: id.into(),
             path: format!("{id}.mp4"),
