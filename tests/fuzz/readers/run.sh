@@ -3,7 +3,7 @@
 #
 # Coverage instrumentation works on stable Rust with the flags below, which are those of `cargo fuzz` without a sanitizer. A crash,
 # a hang (10 s) or an allocation over 1 GiB ends a target with exit code 1; the input is in target/fuzz-readers/TARGET/found.
-# Copy it to fixtures/fuzz/TARGET/, which the suite replays, and fix the reader.
+# Fix the reader and add the input to its tests.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 seconds=$1
@@ -41,7 +41,6 @@ for target in "${targets[@]}"; do
     folder=target/fuzz-readers/$target
     mkdir -p "$folder/corpus" "$folder/found"
     seed "$target" "$folder/corpus"
-    if [ -d "fixtures/fuzz/$target" ]; then cp "fixtures/fuzz/$target"/* "$folder/corpus"; fi
     echo "fuzzing the $target reader for $seconds s"
     if "$programs/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -malloc_limit_mb=1024 -max_len=65536 \
         -print_final_stats=1 -artifact_prefix="$folder/found/" "$folder/corpus" >"$folder/log" 2>&1; then

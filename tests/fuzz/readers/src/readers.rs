@@ -1,5 +1,4 @@
-//! One function per reader: reads a file as far as the programs would, and ignores the result. Included by the fuzz targets
-//! and by the suite, which replays the inputs that fuzzing found.
+//! One function per reader: reads a file as far as the programs would, and ignores the result.
 
 use std::path::Path;
 
@@ -34,7 +33,6 @@ pub fn manifest(path: &Path) {
 }
 
 /// Loads an ONNX file into the native kernels and runs it once.
-#[cfg(feature = "onnx")]
 pub fn onnx(path: &Path) {
     use kinoprobe::models::Precision;
     use kinoprobe::models::runtime::{Device, Session, SessionOptions};
