@@ -215,7 +215,7 @@ impl Journal {
         let body = read_body(file, self.end.saturating_sub(position)).map_err(Error::io(&self.path))?;
         file.seek(SeekFrom::Start(self.end)).map_err(Error::io(&self.path))?;
         match body.as_deref().and_then(parse) {
-            Some((Record::Clip(header), values)) => clip_rows(header, &values, self.payload)
+            Some((Record::Clip(header), values)) => clip_rows(header, values, self.payload)
                 .ok_or_else(|| error("damaged: a clip has a wrong number of values")),
             _ => Err(error("damaged while it was in use")),
         }
