@@ -4,6 +4,7 @@ use pulp::{Simd, WithSimd};
 
 use super::activation::{Activation, activate};
 use super::isa::Isa;
+use super::shape::CHANNEL_ALIGNMENT;
 
 /// y = scale·x + offset per channel: batch normalization with running statistics, or layer scale.
 #[derive(Debug)]
@@ -56,23 +57,22 @@ impl LayerNorm {
             fn with_simd<S: Simd>(self, simd: S) {
                 let Kernel(layer, values, channels) = self;
                 let (weight, bias) = (S::as_simd_f32s(&layer.weight).0, S::as_simd_f32s(&layer.bias).0);
-                let (reciprocal, padding) = (1.0 / channels as f32, (layer.weight.len() - channels) as f32);
-                for position in S::as_mut_simd_f32s(values).0.chunks_exact_mut(weight.len()) {
-                    let zero = simd.splat_f32s(0.0);
-                    let mut sum = zero;
-                    for x in position.iter() {
-                        sum = simd.add_f32s(sum, *x);
-                    }
+                let reciprocal = 1.0 / channels as f32;
+                for position in values.chunks_exact_mut(layer.weight.len()) {
+                    // Sums exclude the padding: subtracting its share of the squares would cancel.
+                    let (whole, partial) = S::as_simd_f32s(&position[..channels]);
+                    let last = simd.partial_load_f32s(partial);
+                    let sum = whole.iter().fold(last, |sum, x| simd.add_f32s(sum, *x));
                     let mean = simd.reduce_sum_f32s(sum) * reciprocal;
                     let center = simd.splat_f32s(mean);
-                    let mut squares = zero;
-                    for x in position.iter() {
+                    let last = simd.sub_f32s(last, simd.partial_load_f32s(&[mean; CHANNEL_ALIGNMENT][..partial.len()]));
+                    let squares = whole.iter().fold(simd.mul_f32s(last, last), |squares, x| {
                         let x = simd.sub_f32s(*x, center);
-                        squares = simd.mul_add_f32s(x, x, squares);
-                    }
-                    // Each padding channel is zero and contributed mean² to the sum.
-                    let variance = (simd.reduce_sum_f32s(squares) - padding * mean * mean) * reciprocal;
+                        simd.mul_add_f32s(x, x, squares)
+                    });
+                    let variance = simd.reduce_sum_f32s(squares) * reciprocal;
                     let factor = simd.splat_f32s(1.0 / (variance + layer.epsilon).sqrt());
+                    let position = S::as_mut_simd_f32s(position).0;
                     for ((x, weight), bias) in position.iter_mut().zip(weight).zip(bias) {
                         let normalized = simd.mul_f32s(simd.sub_f32s(*x, center), factor);
                         *x = simd.mul_add_f32s(normalized, *weight, *bias);

@@ -76,6 +76,24 @@ fn layer_norm_is_accurate_far_from_zero() {
 }
 
 #[test]
+fn layer_norm_is_accurate_with_any_share_of_padding() {
+    for channels in 1..=33 {
+        let from = shape(2, [1, 2, 3], channels);
+        let mut values = random_activation(from, 4);
+        values.chunks_exact_mut(from.channel_stride).for_each(|p| p[..channels].iter_mut().for_each(|x| *x += 3.0));
+        let (weight, bias) = (random_channels(channels, 3), random_channels(channels, 4));
+        let layer = LayerNorm { weight, bias, epsilon: 1e-3 };
+        let expected = reference_layer_norm(&layer, &values, channels);
+        for isa in instruction_sets() {
+            let mut found = values.clone();
+            layer.run(isa, &mut found, channels);
+            // The rounding error of the mean (4 · 2⁻²⁴) is divided by a standard deviation of at least √epsilon.
+            assert_within(&found, &expected, 2e-5, &format!("{channels} channels, {isa:?}"));
+        }
+    }
+}
+
+#[test]
 fn nan_propagates_through_activations() {
     for (isa, activation) in instruction_sets().into_iter().flat_map(|isa| ACTIVATIONS.map(move |a| (isa, a))) {
         let check = |values: &[f32]| {
