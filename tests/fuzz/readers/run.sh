@@ -24,7 +24,14 @@ seed() { # the initial corpus of a target
     case $1 in
         card) cp models/*.toml fixtures/models/*.toml "$2" ;;
         checkpoint) cp fixtures/checkpoints/*.pth fixtures/checkpoints/*.safetensors "$2" ;;
-        journal) ;; # no seeds: records are checksummed, so fuzzing reaches little more than their framing
+        journal) # see `journal` in src/readers.rs
+            local source='{"start_frame":0,"start_seconds":0.0,"end_seconds":0.5,"padded":false}'
+            local clip='{"Clip":{"id":"a","path":"a.mp4","frame_count":8,"fps":25.0,"duration_seconds":0.5,"rows":'
+            printf '\0kinojnl1' >"$2/empty"
+            printf '\1%s[%s],"counts":null}}\xfe0123456789abcdef' "$clip" "$source" >"$2/features"
+            printf '\2%s[%s,%s],"counts":[1,2]}}\xfe012345678' "$clip" "$source" "$source" >"$2/descriptors"
+            printf '\1{"Failure":{"id":"a","stage":"decode","error":"e"}}\xff{"Seconds":1.5}\xff{"Provider":"native-avx2"}' >"$2/others"
+            ;;
         manifest)
             printf '\0id,path,labels,split,group,start,end,year\na,a.mp4,x|y,train,g,0.5,2,1999\nb,"b,c.mkv",z,val,,,,\n' >"$2/csv"
             printf '\0Id,Category\na.jpg,cat\nb.jpg,dog\n' >"$2/categories"

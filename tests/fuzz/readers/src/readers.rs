@@ -1,5 +1,7 @@
 //! One function per reader: reads a file as far as the programs would, and ignores the result.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
 use kinoprobe::manifest::Manifest;
@@ -7,6 +9,8 @@ use kinoprobe::models::Card;
 use kinoprobe::models::checkpoint::Checkpoint;
 use kinoprobe::recipe::Recipe;
 use kinoprobe::store::{Journal, Payload, Provenance};
+
+use crate::file;
 
 /// Reads a model card, `NAME.toml`.
 pub fn card(path: &Path) {
@@ -22,9 +26,32 @@ pub fn checkpoint(path: &Path) {
     }
 }
 
-/// Resumes the journal `NAME.h5.partial`.
-pub fn journal(path: &Path) {
-    let _ = Journal::open(&path.with_extension(""), Payload::Features { dim: 4 }, &Provenance::default());
+/// Resumes a journal and reads its clip. The first byte is 0 for the bytes of a journal; for 1 (features) and 2 (descriptors),
+/// records follow, which are added to a valid journal with the right checksums. A record is JSON, the byte 0xFE and the values of the
+/// clip; the byte 0xFF ends it. Neither byte occurs in JSON.
+pub fn journal(data: &[u8]) {
+    let Some((kind, data)) = data.split_first() else { return };
+    let (path, payload) = match kind {
+        0 => (file("fuzzed.h5.partial", data), Payload::Features { dim: 4 }),
+        1 => (file("fuzzed.h5.partial", &[]), Payload::Features { dim: 4 }),
+        _ => (file("fuzzed.h5.partial", &[]), Payload::Descriptors { dim: 3 }),
+    };
+    let open = || Journal::open(&path.with_extension(""), payload, &Provenance::default());
+    if *kind > 0 {
+        drop(open().expect("a new journal"));
+        let mut journal = File::options().append(true).open(&path).expect("the journal");
+        for record in data.split(|byte| *byte == 0xff) {
+            let json = record.split(|byte| *byte == 0xfe).next().unwrap();
+            let values = record.get(json.len() + 1..).unwrap_or_default();
+            let body = [&(json.len() as u32).to_le_bytes(), json, values].concat();
+            let length = (body.len() as u64).to_le_bytes();
+            let checksum = crc32fast::hash(&body).to_le_bytes();
+            journal.write_all(&[&length, body.as_slice(), &checksum].concat()).expect("the journal");
+        }
+    }
+    if let Ok(mut journal) = open() {
+        let _ = journal.read("a", "a.mp4");
+    }
 }
 
 /// Reads a manifest. The extension decides the format.
