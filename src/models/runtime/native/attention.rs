@@ -10,7 +10,7 @@ use super::activation::exp_nonpositive;
 use super::gemm::{InputRows, multiply};
 use super::isa::Isa;
 use super::kernel::ScratchBuffers;
-use super::packed::{VectorPanels, pack_panels};
+use super::packed::{PanelShape, VectorPanels, pack_panels};
 use super::shape::{TensorShape, padded_channels};
 use super::thread_pool::Workers;
 
@@ -124,7 +124,7 @@ impl Attention {
     /// Packs the scaled and transposed keys of a head, (head channels, padded tokens).
     fn pack_keys(&self, isa: Isa, keys: &[f32], stride: usize, panels: &mut [f32]) {
         let dim = (self.head_channels, self.mask.len());
-        pack_panels(panels, dim, isa.f32_lanes(), |first, width, panel| {
+        pack_panels(panels, dim, PanelShape::new(isa), |first, width, panel| {
             panel.fill(0.0);
             for (lane, key) in keys.chunks(stride).skip(first).take(width).enumerate() {
                 for (row, value) in panel.chunks_exact_mut(width).zip(key) {
@@ -137,7 +137,7 @@ impl Attention {
     /// Packs the values of a head, (tokens, padded head channels).
     fn pack_values(&self, isa: Isa, values: &[f32], stride: usize, panels: &mut [f32]) {
         let tokens = panels.len() / self.zeros.len();
-        pack_panels(panels, (tokens, self.zeros.len()), isa.f32_lanes(), |first, width, panel| {
+        pack_panels(panels, (tokens, self.zeros.len()), PanelShape::new(isa), |first, width, panel| {
             let channels = self.head_channels.saturating_sub(first).min(width);
             for (row, value) in panel.chunks_exact_mut(width).zip(values.chunks(stride)) {
                 row[..channels].copy_from_slice(&value[first.min(self.head_channels)..][..channels]);

@@ -10,7 +10,7 @@ use pulp::{Simd, WithSimd};
 use super::activation::{Activation, activate};
 use super::amx::{self, QuantizedRows};
 use super::isa::Isa;
-use super::packed::{PackedLayout, PackedWeights, VectorPanels};
+use super::packed::{PackedLayout, PackedWeights, PanelShape, VectorPanels};
 
 /// Floats of the activations processed per block, to stay in the L2 cache.
 const L2_FLOATS: usize = 1 << 18;
@@ -107,17 +107,17 @@ impl WithSimd for Matmul<'_> {
         let block_rows = (L2_FLOATS / stride).clamp(48, 480) / 24 * 24;
         for (input, output) in input.chunks(block_rows * stride).zip(output.chunks_mut(block_rows * outputs)) {
             let mut first = 0;
-            for (width, panel) in panels.of_matrix(matrix, S::F32_LANES) {
+            for (width, panel) in panels.of_matrix(matrix, PanelShape::of::<S>()) {
                 let columns = PanelColumns { stride, inputs, outputs, first: first * S::F32_LANES, activation };
                 let panel = S::as_simd_f32s(panel).0;
                 let bias = &bias[first..first + width];
-                // Accumulators, one row of weights and one broadcast activation fill the register file.
+                // Accumulators, one row of weights and one broadcast activation fit into the registers.
                 match (width, S::REGISTER_COUNT >= 32) {
                     (3, true) => multiply_panel::<S, 3, 8>(simd, input, output, panel, bias, columns),
-                    (3, false) => multiply_panel::<S, 3, 4>(simd, input, output, panel, bias, columns),
                     (2, true) => multiply_panel::<S, 2, 12>(simd, input, output, panel, bias, columns),
                     (2, false) => multiply_panel::<S, 2, 6>(simd, input, output, panel, bias, columns),
-                    _ => multiply_panel::<S, 1, 12>(simd, input, output, panel, bias, columns),
+                    (1, _) => multiply_panel::<S, 1, 12>(simd, input, output, panel, bias, columns),
+                    _ => unreachable!("panels of 16 registers have at most two vectors"),
                 }
                 first += width;
             }
@@ -139,7 +139,7 @@ struct PanelColumns {
     activation: Activation,
 }
 
-/// Multiplies all rows with one panel, `R` rows at a time, then four, then one.
+/// Multiplies all rows with one panel, `R` rows at a time, then four, two and one.
 #[inline(always)]
 fn multiply_panel<S: Simd, const V: usize, const R: usize>(
     simd: S,
@@ -149,21 +149,29 @@ fn multiply_panel<S: Simd, const V: usize, const R: usize>(
     bias: &[S::f32s],
     columns: PanelColumns,
 ) {
+    let row = multiply_rows::<S, V, R>(simd, 0, input, output, panel, bias, columns);
+    let row = multiply_rows::<S, V, 4>(simd, row, input, output, panel, bias, columns);
+    let row = multiply_rows::<S, V, 2>(simd, row, input, output, panel, bias, columns);
+    multiply_rows::<S, V, 1>(simd, row, input, output, panel, bias, columns);
+}
+
+/// Multiplies rows from `row` on with one panel, `R` at a time, and returns the first remaining row.
+#[inline(always)]
+fn multiply_rows<S: Simd, const V: usize, const R: usize>(
+    simd: S,
+    mut row: usize,
+    input: &[f32],
+    output: &mut [f32],
+    panel: &[S::f32s],
+    bias: &[S::f32s],
+    columns: PanelColumns,
+) -> usize {
     let PanelColumns { stride, outputs, .. } = columns;
-    let rows = output.len() / outputs;
-    let mut row = 0;
-    while row + R <= rows {
+    while (row + R) * outputs <= output.len() {
         micro_tile::<S, V, R>(simd, &input[row * stride..], &mut output[row * outputs..], panel, bias, columns);
         row += R;
     }
-    while row + 4 <= rows {
-        micro_tile::<S, V, 4>(simd, &input[row * stride..], &mut output[row * outputs..], panel, bias, columns);
-        row += 4;
-    }
-    while row < rows {
-        micro_tile::<S, V, 1>(simd, &input[row * stride..], &mut output[row * outputs..], panel, bias, columns);
-        row += 1;
-    }
+    row
 }
 
 /// Multiplies `R` rows with one panel of `V` vectors.

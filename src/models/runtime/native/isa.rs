@@ -90,19 +90,6 @@ impl Isa {
         }
     }
 
-    /// Returns the number of f32 lanes per vector.
-    pub fn f32_lanes(self) -> usize {
-        struct Lanes;
-        impl WithSimd for Lanes {
-            type Output = usize;
-            #[inline(always)]
-            fn with_simd<S: Simd>(self, _: S) -> usize {
-                S::F32_LANES
-            }
-        }
-        self.dispatch(Lanes)
-    }
-
     /// Runs a kernel compiled for this instruction set.
     ///
     /// # Panics
@@ -147,12 +134,5 @@ mod tests {
     fn unknown_instruction_set_is_an_error_that_lists_the_available_ones() {
         let message = Isa::select(Some(OsStr::new("AVX"))).unwrap_err();
         assert!(message.starts_with("KINOPROBE_SIMD=AVX: unknown instruction set, use one of scalar"), "{message}");
-    }
-
-    #[test]
-    fn vectors_divide_the_channel_alignment() {
-        for isa in Isa::available() {
-            assert!(super::super::shape::CHANNEL_ALIGNMENT.is_multiple_of(isa.f32_lanes()), "{isa:?}");
-        }
     }
 }

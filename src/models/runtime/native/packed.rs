@@ -23,7 +23,7 @@ pub(super) struct PackedWeights {
 /// Values in the order in which the instruction set reads them.
 #[derive(Debug)]
 pub(super) enum PackedLayout {
-    /// f32 panels one to three vectors wide, (inputs, vectors).
+    /// f32 panels as wide as [`PanelShape`] says, (inputs, vectors).
     Vectors(AlignedBuffer),
     /// [AMX](amx) panels one tile wide.
     Amx {
@@ -46,12 +46,12 @@ pub(super) struct VectorPanels<'a> {
 }
 
 impl<'a> VectorPanels<'a> {
-    /// Returns the panels of one matrix: their width in vectors of `lanes` elements and their values.
+    /// Returns the panels of one matrix: their width in vectors and their values.
     #[inline(always)]
-    pub fn of_matrix(self, matrix: usize, lanes: usize) -> impl Iterator<Item = (usize, &'a [f32])> {
+    pub fn of_matrix(self, matrix: usize, shape: PanelShape) -> impl Iterator<Item = (usize, &'a [f32])> {
         let mut remaining = self.values;
-        panel_widths(self.outputs / lanes).map(move |vectors| {
-            let length = self.inputs * vectors * lanes;
+        shape.widths(self.outputs).map(move |vectors| {
+            let length = self.inputs * vectors * shape.lanes;
             let (panel, rest) = remaining.split_at(self.matrices * length);
             remaining = rest;
             (vectors, &panel[matrix * length..][..length])
@@ -59,36 +59,70 @@ impl<'a> VectorPanels<'a> {
     }
 }
 
-/// Packs one matrix (inputs, outputs) into panels of vectors of `lanes` elements. `fill(first, width, panel)` writes
-/// `width` columns from `first` on, (inputs, width).
+/// Packs one matrix (inputs, outputs) into panels. `fill(first, width, panel)` writes `width` columns from `first` on,
+/// (inputs, width).
 pub(super) fn pack_panels(
     panels: &mut [f32],
     (inputs, outputs): (usize, usize),
-    lanes: usize,
+    shape: PanelShape,
     fill: impl Fn(usize, usize, &mut [f32]),
 ) {
     let (mut remaining, mut first) = (panels, 0);
-    for vectors in panel_widths(outputs / lanes) {
-        let width = vectors * lanes;
+    for vectors in shape.widths(outputs) {
+        let width = vectors * shape.lanes;
         let (panel, rest) = remaining.split_at_mut(inputs * width);
         fill(first, width, panel);
         (remaining, first) = (rest, first + width);
     }
 }
 
-/// Divides `vectors` into panels of three; the last ones have two rather than a single one.
-fn panel_widths(vectors: usize) -> impl Iterator<Item = usize> {
-    let mut remaining = vectors;
-    std::iter::from_fn(move || {
-        let width = match remaining {
-            0 => return None,
-            1 => 1,
-            2 | 4 => 2,
-            _ => 3,
-        };
-        remaining -= width;
-        Some(width)
-    })
+/// Division of output channels into panels of vectors.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PanelShape {
+    /// Elements per vector.
+    pub lanes: usize,
+    /// Greatest number of vectors per panel.
+    max_vectors: usize,
+}
+
+impl PanelShape {
+    /// Returns the shape for an instruction set.
+    pub fn new(isa: Isa) -> Self {
+        struct Shape;
+        impl WithSimd for Shape {
+            type Output = PanelShape;
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, _: S) -> PanelShape {
+                PanelShape::of::<S>()
+            }
+        }
+        isa.dispatch(Shape)
+    }
+
+    /// Returns the shape for vectors of type `S`.
+    #[inline(always)]
+    pub fn of<S: Simd>() -> Self {
+        // With 16 registers, three vectors of weights, the accumulators of four rows and a broadcast activation take all of them,
+        // and the compiler keeps an accumulator in memory.
+        Self { lanes: S::F32_LANES, max_vectors: if S::REGISTER_COUNT >= 32 { 3 } else { 2 } }
+    }
+
+    /// Divides `outputs` columns into panels and returns their widths in vectors. The last panels of three vectors are followed
+    /// by two of two vectors rather than one of a single vector.
+    #[inline(always)]
+    fn widths(self, outputs: usize) -> impl Iterator<Item = usize> {
+        let mut remaining = outputs / self.lanes;
+        std::iter::from_fn(move || {
+            let width = match remaining {
+                0 => return None,
+                1 => 1,
+                2 | 4 => 2,
+                _ => self.max_vectors,
+            };
+            remaining -= width;
+            Some(width)
+        })
+    }
 }
 
 impl PackedWeights {
@@ -153,11 +187,11 @@ impl PackedWeights {
             }
             PackedLayout::Amx { slices, scales }
         } else {
-            let lanes = isa.f32_lanes();
+            let shape = PanelShape::new(isa);
             let mut values = AlignedBuffer::zeros(matrices * inputs * outputs);
             let (mut jobs, mut remaining, mut first) = (Vec::new(), &mut values[..], 0);
-            for vectors in panel_widths(outputs / lanes) {
-                let width = vectors * lanes;
+            for vectors in shape.widths(outputs) {
+                let width = vectors * shape.lanes;
                 let (panel, rest) = remaining.split_at_mut(matrices * inputs * width);
                 jobs.push((first, width, panel));
                 (remaining, first) = (rest, first + width);
@@ -244,6 +278,22 @@ impl WithSimd for LinearCombination<'_> {
             }
             for (value, sum) in output.iter_mut().zip(sums) {
                 *value = sum as f32;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shape::CHANNEL_ALIGNMENT;
+    use super::*;
+
+    #[test]
+    fn panels_cover_every_number_of_padded_channels() {
+        for shape in Isa::available().map(PanelShape::new) {
+            for outputs in (CHANNEL_ALIGNMENT..600).step_by(CHANNEL_ALIGNMENT) {
+                let vectors: usize = shape.widths(outputs).sum();
+                assert_eq!(vectors * shape.lanes, outputs, "{shape:?}");
             }
         }
     }
