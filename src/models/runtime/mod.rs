@@ -49,7 +49,7 @@ impl Session {
         // An invalid request must not lead to another backend.
         native::check_instruction_set()?;
         let mut reasons = Vec::new();
-        for candidate in auto_candidates(onnx) {
+        for candidate in auto_candidates() {
             match Self::load_on(onnx, candidate, options.clone()) {
                 Ok(session) => return Ok(session),
                 // A network that does not match its card fails on every device.
@@ -92,20 +92,17 @@ impl Session {
     }
 }
 
-/// Returns the devices that [`Device::Auto`] tries for the network `onnx`, in order.
-fn auto_candidates(onnx: &Path) -> Vec<Device> {
+/// Returns the devices that [`Device::Auto`] tries, the fastest first.
+fn auto_candidates() -> Vec<Device> {
     let mut candidates = Vec::new();
     // ONNX Runtime lists CUDA wherever it was compiled in; the driver's device file shows that a GPU is present.
     let gpu = || Path::new("/dev/nvidia0").exists();
     if gpu() && library::find("onnxruntime-gpu", "libonnxruntime_providers_cuda.so").is_some() {
         candidates.push(Device::Cuda);
     }
-    if !(cfg!(target_arch = "x86_64") && library::find("openvino", "libopenvino_c.so").is_some()) {
-        candidates.push(Device::Native);
-    } else if native::is_faster_on_openvino(onnx) {
-        candidates.extend([Device::OpenVino, Device::Native]);
-    } else {
-        candidates.extend([Device::Native, Device::OpenVino]);
+    candidates.push(Device::Native);
+    if cfg!(target_arch = "x86_64") && library::find("openvino", "libopenvino_c.so").is_some() {
+        candidates.push(Device::OpenVino);
     }
     candidates.push(Device::Cpu);
     candidates

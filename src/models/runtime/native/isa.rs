@@ -25,11 +25,6 @@ pub(super) enum Isa {
     Amx,
 }
 
-/// Returns `true` if `KINOPROBE_SIMD` is set.
-pub(super) fn is_forced() -> bool {
-    std::env::var_os(VARIABLE).is_some()
-}
-
 impl Isa {
     /// Every instruction set of every architecture.
     pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512, Isa::Amx];

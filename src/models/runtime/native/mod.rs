@@ -52,7 +52,6 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::lane::{Lane, SessionOptions, embeddings};
 use crate::error::{Error, Result};
 use crate::memory;
-use crate::models::onnx::proto::NodeProto;
 use isa::Isa;
 use onnx_reader::OnnxGraph;
 use plan::{Plan, Workspace};
@@ -127,25 +126,6 @@ impl Drop for RunningGuard<'_> {
 /// Returns an error if it is unknown or unavailable.
 pub(super) fn check_instruction_set() -> Result<()> {
     Isa::from_env().map(|_| ())
-}
-
-/// Returns `true` if the network runs faster on OpenVINO than on the native kernels of this machine, as far as measured.
-/// An explicit `KINOPROBE_SIMD` asks for the native kernels.
-pub(super) fn is_faster_on_openvino(onnx: &Path) -> bool {
-    if isa::is_forced() {
-        return false;
-    }
-    match (Isa::from_env(), OnnxGraph::open(onnx)) {
-        (Ok(isa), Ok(graph)) => openvino_wins(isa, &graph.nodes),
-        // Loading reports the error.
-        _ => false,
-    }
-}
-
-/// With AVX2, ResNets (max pooling) and vision transformers (softmax) run 1.1 to 1.6 times as fast on OpenVINO
-/// (BENCHMARKS.md).
-fn openvino_wins(isa: Isa, nodes: &[NodeProto]) -> bool {
-    isa == Isa::Avx2 && nodes.iter().any(|node| matches!(node.op_type.as_str(), "MaxPool" | "Softmax"))
 }
 
 /// Loads a network; returns the provider's name and one lane per thread.

@@ -18,10 +18,8 @@ use super::activation::{Activation, QUICK_GELU_FACTOR};
 use super::convolution::Convolution;
 use super::isa::Isa;
 use super::kernel::ScratchBuffers;
-use super::openvino_wins;
 use super::shape::{ConvGeometry, Dhw, TensorShape, padded_channels};
 use super::thread_pool::Workers;
-use crate::models::onnx::proto::NodeProto;
 use crate::numeric::Real;
 
 pub(super) const ACTIVATIONS: [Activation; 5] =
@@ -165,15 +163,5 @@ pub(super) fn assert_within(found: &[f32], expected: &[f64], tolerance: f64, wha
     for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
         let error = (f64::from(*found) - expected).abs();
         assert!(error <= tolerance, "{what}: {found} instead of {expected} at {i}, tolerance {tolerance}");
-    }
-}
-
-#[test]
-fn openvino_wins_only_for_pooling_and_transformers_on_avx2() {
-    let node = |op_type: &str| NodeProto { op_type: op_type.into(), ..NodeProto::default() };
-    for (op_type, wins) in [("Conv", false), ("MaxPool", true), ("Softmax", true)] {
-        let nodes = [node("Conv"), node(op_type), node("Relu")];
-        assert_eq!(openvino_wins(Isa::Avx2, &nodes), wins, "{op_type}");
-        assert!(![Isa::Scalar, Isa::Neon, Isa::Avx512, Isa::Amx].iter().any(|isa| openvino_wins(*isa, &nodes)));
     }
 }
