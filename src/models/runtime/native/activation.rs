@@ -1,5 +1,7 @@
 //! Activation functions and the element-wise tail of layers, generic over the instruction set.
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 
 use crate::numeric::{ERF_P, ERF_Q, ERF_RANGE, EXP_MIN, LN2_HIGH, LN2_LOW, ROUND_SHIFT};
@@ -99,6 +101,25 @@ pub(super) fn activate<S: Simd>(simd: S, x: S::f32s, activation: Activation) -> 
         Activation::Relu6 => min_or_nan(simd, simd.splat_f32s(6.0), max_or_nan(simd, zero, x)),
         Activation::Gelu => gelu(simd, x),
         Activation::QuickGelu => quick_gelu(simd, x),
+    }
+}
+
+/// Applies an activation to some columns of `values` (rows, `row_len`). Kernels whose sums are in registers call this once they have
+/// stored them: inlined in unrolled loops, activations would make up most of the code.
+#[inline(always)]
+pub(super) fn activate_columns<S: Simd>(
+    simd: S,
+    values: &mut [f32],
+    row_len: usize,
+    columns: Range<usize>,
+    activation: Activation,
+) {
+    if activation != Activation::None {
+        for row in values.chunks_exact_mut(row_len) {
+            for value in S::as_mut_simd_f32s(&mut row[columns.clone()]).0 {
+                *value = activate(simd, *value, activation);
+            }
+        }
     }
 }
 

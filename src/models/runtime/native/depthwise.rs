@@ -3,7 +3,7 @@
 use ndarray::{Array2, s};
 use pulp::{Simd, WithSimd};
 
-use super::activation::{Activation, activate};
+use super::activation::{Activation, activate_columns};
 use super::isa::Isa;
 use super::shape::{ConvGeometry, TensorShape};
 
@@ -96,21 +96,24 @@ impl RowsKernel<'_> {
             vectors,
             weight: S::as_simd_f32s(layer.weight.as_slice().expect("the matrix is contiguous")).0,
             bias,
-            activation,
             rows: S::as_simd_f32s(rows).0,
             first_input_row,
             input_shape: layer.input_shape,
         };
-        // All rows of two vectors of channels, then the next two: input rows shared by output rows stay in the L1
-        // cache.
-        for first_vector in (0..vectors).step_by(2) {
-            let output_rows = output.chunks_exact_mut(layer.output_shape.width * layer.output_shape.channel_stride);
-            for (row, values) in output_rows.enumerate() {
-                let values = S::as_mut_simd_f32s(values).0;
-                match vectors - first_vector {
+        // All rows of some vectors of channels, then the next: input rows shared by output rows stay in the L1 cache. With 16
+        // registers, six sums of one vector and the taps of a kernel row fit, but not those of two.
+        let step = if S::REGISTER_COUNT >= 32 { 2 } else { 1 };
+        let TensorShape { width, channel_stride, .. } = layer.output_shape;
+        for first_vector in (0..vectors).step_by(step) {
+            let count = step.min(vectors - first_vector);
+            let columns = first_vector * S::F32_LANES..(first_vector + count) * S::F32_LANES;
+            for (row, output) in output.chunks_exact_mut(width * channel_stride).enumerate() {
+                let values = S::as_mut_simd_f32s(output).0;
+                match count {
                     1 => filter.run_row::<1>(first_output_row + row, first_vector, values),
                     _ => filter.run_row::<2>(first_output_row + row, first_vector, values),
                 }
+                activate_columns(simd, output, channel_stride, columns.clone(), activation);
             }
         }
     }
@@ -125,7 +128,6 @@ struct RowFilter<'a, S: Simd, const K: usize, const STRIDE: usize> {
     /// Filters, (taps, vectors).
     weight: &'a [S::f32s],
     bias: &'a [S::f32s],
-    activation: Activation,
     /// Input rows from `first_input_row` on, (rows, columns, vectors).
     rows: &'a [S::f32s],
     first_input_row: usize,
@@ -242,12 +244,12 @@ impl<S: Simd, const K: usize, const STRIDE: usize> RowFilter<'_, S, K, STRIDE> {
         self.store(sums, first_vector, &mut output_row[x * vectors..]);
     }
 
-    /// Adds the bias to the sums of one position, applies the activation and stores the result.
+    /// Adds the bias to the sums of one position and stores the result.
     #[inline(always)]
     fn store<const V: usize>(&self, sums: [S::f32s; V], first_vector: usize, position: &mut [S::f32s]) {
         let values = position[first_vector..][..V].iter_mut().zip(&self.bias[first_vector..]);
         for ((value, &bias), sum) in values.zip(sums) {
-            *value = activate(self.simd, self.simd.add_f32s(sum, bias), self.activation);
+            *value = self.simd.add_f32s(sum, bias);
         }
     }
 }

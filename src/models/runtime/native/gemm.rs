@@ -1,5 +1,5 @@
 //! Matrix product of activations (rows, input channels) with [packed weights](PackedWeights), where most of the run time
-//! is spent. Bias and activation are applied while sums are in registers.
+//! is spent. The bias is added while sums are in registers, the activation is applied while they are in the cache.
 //!
 //! Blocking follows Goto & van de Geijn ("Anatomy of High-Performance Matrix Multiplication", 2008); weights are packed
 //! when the network is loaded and activations are not packed at all. This module does not use the `gemm` crate, which
@@ -7,7 +7,7 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::activation::{Activation, activate};
+use super::activation::{Activation, activate_columns};
 use super::amx::{self, QuantizedRows};
 use super::isa::Isa;
 use super::packed::{PackedLayout, PackedWeights, PanelShape, VectorPanels};
@@ -153,6 +153,8 @@ fn multiply_panel<S: Simd, const V: usize, const R: usize>(
     let row = multiply_rows::<S, V, 4>(simd, row, input, output, panel, bias, columns);
     let row = multiply_rows::<S, V, 2>(simd, row, input, output, panel, bias, columns);
     multiply_rows::<S, V, 1>(simd, row, input, output, panel, bias, columns);
+    let PanelColumns { outputs, first, activation, .. } = columns;
+    activate_columns(simd, output, outputs, first..first + V * S::F32_LANES, activation);
 }
 
 /// Multiplies rows from `row` on with one panel, `R` at a time, and returns the first remaining row.
@@ -184,7 +186,7 @@ fn micro_tile<S: Simd, const V: usize, const R: usize>(
     bias: &[S::f32s],
     columns: PanelColumns,
 ) {
-    let PanelColumns { stride, inputs, outputs, first, activation } = columns;
+    let PanelColumns { stride, inputs, outputs, first, .. } = columns;
     let mut rows: [&[f32]; R] = [&[]; R];
     for (r, row) in rows.iter_mut().enumerate() {
         *row = &input[r * stride..][..inputs];
@@ -201,7 +203,7 @@ fn micro_tile<S: Simd, const V: usize, const R: usize>(
     for (r, sums) in sums.into_iter().enumerate() {
         let row = S::as_mut_simd_f32s(&mut output[r * outputs + first..][..V * S::F32_LANES]).0;
         for v in 0..V {
-            row[v] = activate(simd, simd.add_f32s(sums[v], bias[v]), activation);
+            row[v] = simd.add_f32s(sums[v], bias[v]);
         }
     }
 }
