@@ -31,5 +31,6 @@ pub mod runs;
 pub mod serve;
 pub mod store;
 pub mod suggest;
+pub mod value_parsers;
 
 pub use error::{Error, Result};

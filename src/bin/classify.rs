@@ -16,6 +16,7 @@ use kinoprobe::recipe::{ClassifyFlags, Recipe, RunFiles};
 use kinoprobe::report::{Metrics, markdown};
 use kinoprobe::runs::{RunContext, by_year};
 use kinoprobe::store::FeatureStore;
+use kinoprobe::value_parsers;
 
 /// Fit a classifier to stored features and evaluate it on held-out clips
 #[derive(Debug, Parser)]
@@ -57,7 +58,7 @@ struct Arguments {
     #[arg(long)]
     split_seed: Option<u64>,
     /// Maximum number of threads; results do not depend on it
-    #[arg(long, default_value_t = default_threads())]
+    #[arg(long, default_value_t = default_threads(), value_parser = value_parsers::at_least(1_usize))]
     threads: usize,
     /// Print the recipe that would be used, and exit
     #[arg(long)]

@@ -14,6 +14,7 @@ use kinoprobe::manifest::{Manifest, split};
 use kinoprobe::progress::{Event, ProgressSink};
 use kinoprobe::recipe::Recipe;
 use kinoprobe::store::DescriptorStore;
+use kinoprobe::value_parsers;
 
 /// Cluster the descriptors of the training split into visual words, and compute the histogram of words of every frame.
 ///
@@ -43,13 +44,13 @@ struct Arguments {
     #[arg(long)]
     quiet: bool,
     /// Number of visual words
-    #[arg(long, help_heading = "Recipe overrides")]
+    #[arg(long, help_heading = "Recipe overrides", value_parser = value_parsers::at_least(1_usize))]
     words: Option<usize>,
     /// Maximum number of k-means iterations
-    #[arg(long, help_heading = "Recipe overrides")]
+    #[arg(long, help_heading = "Recipe overrides", value_parser = value_parsers::at_least(1_usize))]
     max_iterations: Option<usize>,
     /// Convergence threshold of k-means: movement of the centers relative to the mean variance
-    #[arg(long, help_heading = "Recipe overrides")]
+    #[arg(long, help_heading = "Recipe overrides", value_parser = value_parsers::non_negative)]
     tolerance: Option<f64>,
     /// Seed of k-means++
     #[arg(long, help_heading = "Recipe overrides")]

@@ -8,6 +8,7 @@ use kinoprobe::cli::{self, Outcome};
 use kinoprobe::matrix::default_threads;
 use kinoprobe::report::compare::{self, late_fusion};
 use kinoprobe::runs::early_fusion;
+use kinoprobe::value_parsers;
 
 /// Compare runs: metrics with intervals, pairwise significance tests, fusions, times per stage, plots
 #[derive(Debug, Parser)]
@@ -33,7 +34,7 @@ struct Arguments {
     #[arg(long)]
     no_early_fusion: bool,
     /// Maximum number of threads for early fusion; results do not depend on it
-    #[arg(long, default_value_t = default_threads())]
+    #[arg(long, default_value_t = default_threads(), value_parser = value_parsers::at_least(1_usize))]
     threads: usize,
 }
 

@@ -13,6 +13,7 @@ use kinoprobe::memory;
 use kinoprobe::models::WeightsChoice;
 use kinoprobe::models::runtime::Device;
 use kinoprobe::recipe::{ExtractionFlags, Recipe};
+use kinoprobe::value_parsers;
 
 /// Extract features from the clips of a manifest into an HDF5 store.
 ///
@@ -50,7 +51,7 @@ struct Arguments {
     #[arg(long, default_value = "models")]
     models: PathBuf,
     /// Number of decode threads [default: depends on the number of cores and the device]
-    #[arg(long)]
+    #[arg(long, value_parser = value_parsers::at_least(1_usize))]
     workers: Option<usize>,
     /// Retry clips that failed in an earlier run
     #[arg(long)]

@@ -12,6 +12,7 @@ use kinoprobe::cli::{self, EXIT_CODES, Outcome};
 use kinoprobe::models::WeightsChoice;
 use kinoprobe::models::runtime::Device;
 use kinoprobe::serve::{self, Limits, Options, Server};
+use kinoprobe::value_parsers;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Serve a web page that predicts the genres of posters and trailers, and its HTTP API.
@@ -37,7 +38,7 @@ struct Arguments {
     #[arg(long, default_value = "models")]
     cards: PathBuf,
     /// Batch size of the network [default: 1 on a CPU, 8 on a GPU]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_parser = value_parsers::at_least(1_u16))]
     batch: Option<u16>,
     /// Milliseconds an image waits for a batch to fill up, on devices on which batches save time
     #[arg(long, default_value_t = 3)]

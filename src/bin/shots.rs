@@ -10,6 +10,7 @@ use kinoprobe::extract::shots::{self, Options};
 use kinoprobe::manifest::Manifest;
 use kinoprobe::models::WeightsChoice;
 use kinoprobe::models::runtime::Device;
+use kinoprobe::value_parsers;
 
 /// Detect the shots of clips with TransNet V2, and write a list with frame numbers and timestamps.
 ///
@@ -31,7 +32,7 @@ struct Arguments {
     #[arg(long)]
     out: PathBuf,
     /// Probability above which a frame ends a shot
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, value_parser = value_parsers::probability::<f32>)]
     threshold: f32,
     /// Model card of the network
     #[arg(long, default_value = "transnet_v2")]

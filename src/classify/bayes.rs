@@ -15,13 +15,14 @@ use super::{
 };
 use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
+use crate::value_parsers;
 
 /// Settings of Gaussian naive Bayes; the table `[classify.bayes]` of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct BayesSettings {
     /// Share of the largest feature variance that is added to every variance (scikit-learn's `var_smoothing`).
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = value_parsers::non_negative)]
     pub smoothing: f64,
 }
 

@@ -11,13 +11,14 @@ use super::{
 use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
 use crate::matrix::{Accumulate, default_threads, multiply};
+use crate::value_parsers;
 
 /// Settings of k nearest neighbors; the table `[classify.knn]` of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct KnnSettings {
     /// Number of neighbors, k.
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = value_parsers::at_least(1_usize))]
     pub neighbors: usize,
 }
 

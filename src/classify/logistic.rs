@@ -14,16 +14,17 @@ use super::{
 };
 use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
+use crate::value_parsers;
 
 /// Settings of logistic regression; the table `[classify.logistic]` of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogisticSettings {
     /// L2 penalty on the summed loss (scikit-learn's 1/C).
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = value_parsers::non_negative)]
     pub alpha: f64,
     /// Maximum number of L-BFGS iterations.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parsers::at_least(1_u64))]
     pub max_iterations: u64,
 }
 

@@ -7,6 +7,7 @@ use super::definition::non_negative;
 use super::numeric::Real;
 use crate::dataset::Task;
 use crate::error::{Error, Result};
+use crate::value_parsers;
 
 /// Settings of the loss; the table `[classify.loss]` of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -20,19 +21,19 @@ pub struct LossSettings {
     #[arg(id = "loss_weights", long = "loss-weights", value_name = "RULE")]
     pub weights: ClassWeights,
     /// γ⁺ of the asymmetric loss.
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = value_parsers::non_negative)]
     pub gamma_positive: f64,
     /// γ⁻ of the asymmetric loss.
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = value_parsers::non_negative)]
     pub gamma_negative: f64,
     /// Probability margin m of the asymmetric loss.
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = value_parsers::below_one::<f64>)]
     pub margin: f64,
     /// γ of the focal loss.
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = value_parsers::non_negative)]
     pub focal_gamma: f64,
     /// α of the focal loss: weight of positives; negatives weigh 1 − α.
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = value_parsers::probability::<f64>)]
     pub focal_alpha: f64,
 }
 

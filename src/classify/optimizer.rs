@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::definition::non_negative;
 use super::layers::Parameter;
 use super::numeric::Real;
+use crate::value_parsers;
 
 /// Settings of the optimizer; the table `[classify.optimizer]` of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -15,13 +16,13 @@ pub struct OptimizerSettings {
     #[arg(id = "optimizer", long = "optimizer", value_name = "OPTIMIZER")]
     pub kind: OptimizerKind,
     /// Base learning rate of the schedule.
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = value_parsers::non_negative)]
     pub learning_rate: f64,
     /// Weight decay: decoupled for adamw, an L2 penalty for adam and sgd.
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = value_parsers::non_negative)]
     pub weight_decay: f64,
     /// Momentum of sgd.
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = value_parsers::below_one::<f64>)]
     pub momentum: f64,
     /// Nesterov momentum for sgd.
     #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::definition::{non_negative, positive};
+use crate::value_parsers;
 
 /// Settings of the learning-rate schedule; the table `[classify.schedule]` of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -15,16 +16,16 @@ pub struct ScheduleSettings {
     #[arg(long, value_name = "N")]
     pub warm_up: usize,
     /// Schedule restarts: epochs of the first cosine (T_0).
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parsers::at_least(1_usize))]
     pub restart_every: usize,
     /// Schedule restarts: ratio of the lengths of successive cosines (T_mult).
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parsers::at_least(1_usize))]
     pub restart_factor: usize,
     /// Schedule step: epochs per step.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parsers::at_least(1_usize))]
     pub step_every: usize,
     /// Schedule step: factor per step (γ).
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = value_parsers::non_negative)]
     pub step_factor: f64,
 }
 

@@ -16,19 +16,20 @@ use super::{FitContext, Task};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::evaluate::Epoch;
+use crate::value_parsers;
 
 /// Settings of the training loop; the table `[classify.training]` of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainingSettings {
     /// Batch size, in clips.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parsers::at_least(2_usize))]
     pub batch: usize,
     /// Maximum number of epochs.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parsers::at_least(1_usize))]
     pub epochs: usize,
     /// Epochs without improvement before training stops.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parsers::at_least(1_usize))]
     pub patience: usize,
     /// Validation metric for early stopping.
     #[arg(long, value_name = "METRIC")]

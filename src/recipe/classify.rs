@@ -11,6 +11,7 @@ use crate::dataset::Task;
 use crate::manifest::imbalance::Resample;
 use crate::posters::{MinClips, ModelGrouping};
 use crate::store::Pooling;
+use crate::value_parsers;
 
 macro_rules! define_table {
     ($($(#[$doc:meta])* $kind:ident = $name:ident: $settings:ty,)*) => {
@@ -33,7 +34,7 @@ macro_rules! define_table {
             #[arg(long)]
             pub classifier: ClassifierKind,
             /// Number of seeds, 0, 1, …; the model of the first seed is kept.
-            #[arg(long, value_name = "N")]
+            #[arg(long, value_name = "N", value_parser = value_parsers::at_least(1_u64))]
             pub seeds: u64,
             /// Resampling of the training clips.
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,7 +48,7 @@ macro_rules! define_table {
             /// With --by year: number of years that the training clips of a model span; 10 selects the years y − 5 to y + 4
             /// [default: the year alone].
             #[serde(skip_serializing_if = "Option::is_none")]
-            #[arg(long, value_name = "YEARS")]
+            #[arg(long, value_name = "YEARS", value_parser = value_parsers::at_least(1_i32))]
             pub window: Option<i32>,
             /// Minimum number of labeled clips of a year, for `by = "year"`.
             #[serde(alias = "least")]

@@ -10,6 +10,7 @@ use crate::media::Sampling;
 use crate::models::Precision;
 use crate::posters::ModelGrouping;
 use crate::store::Pooling;
+use crate::value_parsers;
 
 const HEADING: &str = "Recipe overrides";
 
@@ -18,28 +19,28 @@ const HEADING: &str = "Recipe overrides";
 #[command(next_help_heading = HEADING)]
 pub struct ExtractionFlags {
     /// Evenly spaced frames per clip or shot (sampling kinds even, shots)
-    #[arg(long)]
+    #[arg(long, value_parser = value_parsers::at_least(1_usize))]
     pub frames: Option<usize>,
     /// Frames per window (sampling kind windows)
-    #[arg(long)]
+    #[arg(long, value_parser = value_parsers::at_least(1_usize))]
     pub length: Option<usize>,
     /// Frame rate of the resampled clip, in frames per second (sampling kind windows)
-    #[arg(long)]
+    #[arg(long, value_parser = value_parsers::positive)]
     pub rate: Option<f64>,
     /// Maximum number of windows (sampling kind windows)
-    #[arg(long)]
+    #[arg(long, value_parser = value_parsers::at_least(1_usize))]
     pub count: Option<usize>,
     /// Distance between selected frames (sampling kind all)
-    #[arg(long)]
+    #[arg(long, value_parser = value_parsers::at_least(1_usize))]
     pub every: Option<usize>,
     /// Maximum number of frames per clip, evenly spaced (sampling kind all)
-    #[arg(long)]
+    #[arg(long, value_parser = value_parsers::at_least(1_usize))]
     pub most: Option<usize>,
     /// Maximum number of keypoints per frame (extractor kind sift)
-    #[arg(long)]
+    #[arg(long, value_parser = value_parsers::at_least(1_usize))]
     pub keypoints: Option<usize>,
     /// Batch size (extractor kind network)
-    #[arg(long)]
+    #[arg(long, value_parser = value_parsers::at_least(1_usize))]
     pub batch: Option<usize>,
     /// Name of the network's card (extractor kind network)
     #[arg(long)]

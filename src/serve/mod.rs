@@ -23,7 +23,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
-use clap::builder::RangedU64ValueParser;
 use tokio::sync::oneshot;
 
 use self::api::AppState;
@@ -38,6 +37,7 @@ use crate::models::runtime::{Device, Session, SessionOptions};
 use crate::models::{self, Card, Precision, PreparedModel, WeightsChoice};
 use crate::posters::{self, PosterModels};
 use crate::progress::{Event, ProgressSink};
+use crate::value_parsers;
 
 /// Maximum time for requests in progress to finish after the shutdown signal.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -69,25 +69,25 @@ pub struct Options {
 #[command(next_help_heading = "Limits")]
 pub struct Limits {
     /// Files per request
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = value_parsers::at_least(1_usize))]
     pub files: usize,
     /// Mebibytes per request, including videos
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = value_parsers::at_least(1_usize))]
     pub request_megabytes: usize,
     /// Mebibytes per image file
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = value_parsers::between(1_usize, upload::MAX_BUFFERED_MEBIBYTES))]
     pub image_megabytes: usize,
     /// Million pixels per image or video frame
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 40, value_parser = value_parsers::at_least(1_u64))]
     pub megapixels: u64,
     /// Seconds per video
-    #[arg(long, default_value_t = 240)]
+    #[arg(long, default_value_t = 240, value_parser = value_parsers::at_least(1_u64))]
     pub seconds: u64,
     /// Frames per video: sampled at one per second, less often in longer videos
-    #[arg(long, default_value_t = 60, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, default_value_t = 60, value_parser = value_parsers::at_least(1_usize))]
     pub frames: usize,
     /// Images in flight; further requests are rejected with status 503
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, value_parser = value_parsers::at_least(1_usize))]
     pub queue: usize,
 }
 

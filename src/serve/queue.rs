@@ -112,7 +112,7 @@ impl<T: Send + 'static> InferenceQueue<T> {
                 }
             });
         }
-        Self { jobs: sender, slots: Arc::new(Semaphore::new(slots)), pending }
+        Self { jobs: sender, slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))), pending }
     }
 
     /// Acquires a slot. Returns `None` if all are in use.

@@ -27,7 +27,7 @@ const UPLOAD_TIMEOUT: Duration = Duration::from_secs(120);
 /// Minimum number of leading bytes from which the format is detected, if the file is not shorter.
 const DETECTION_BYTES: usize = 4096;
 /// Maximum size of all encoded images in memory, in mebibytes.
-const MAX_BUFFERED_MEBIBYTES: usize = 512;
+pub const MAX_BUFFERED_MEBIBYTES: usize = 512;
 /// Maximum number of videos uploaded or decoded at the same time.
 const MAX_CONCURRENT_VIDEOS: usize = 2;
 /// Maximum number of characters of a file name; longer names are truncated.
@@ -259,7 +259,7 @@ impl UploadReader {
     /// Returns an error (413) if an image or frame has too many pixels.
     fn check_pixels(&self, name: &str, pixels: u64) -> Result<(), ApiError> {
         let megapixels = self.limits.megapixels;
-        if pixels > megapixels * 1_000_000 {
+        if pixels > megapixels.saturating_mul(1_000_000) {
             let message = format!("{name} has {pixels} pixels: the limit is {megapixels} million");
             return Err(ApiError::too_large(message));
         }
@@ -273,7 +273,7 @@ pub struct ByteBudget(usize);
 impl ByteBudget {
     /// Creates the budget of a new request.
     pub fn new(limits: &Limits) -> Self {
-        Self(limits.request_megabytes << 20)
+        Self(limits.request_megabytes.saturating_mul(1 << 20))
     }
 
     /// Returns the next chunk of a file, or `None` at its end.

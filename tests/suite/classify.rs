@@ -298,7 +298,10 @@ fn unusable_inputs_are_errors_with_a_reason() {
     bench.assert_error(&[&QUICK[..], &["--task", "single-label"]].concat(), &["clip train-a-0 has 2 labels (a, b)"]);
     // Values out of range, options of another classifier, and an invalid store.
     bench.manifest(&clips);
-    bench.assert_error(&["--batch", "1"], &["batch must be at least 2"]);
+    let recipe = String::from_utf8(bench.classify("failed", &["--dry-run"]).stdout).unwrap();
+    assert!(recipe.contains("batch = 64"), "{recipe}");
+    fs::write(bench.path("recipe.toml"), recipe.replace("batch = 64", "batch = 1")).unwrap();
+    bench.assert_error(&["--recipe", "recipe.toml"], &["recipe.toml", "batch must be at least 2"]);
     for (classifier, flag, value) in
         [("logistic", "--loss-weights", "balanced"), ("knn", "--hidden", "4"), ("bayes", "--seeds", "2")]
     {

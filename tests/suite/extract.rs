@@ -49,9 +49,13 @@ impl Workspace {
     }
 
     fn command_with_models(&self, out: &str, models: &Path) -> Command {
+        self.command_with_recipe(out, models, &fixture("pipelines/tiny.toml"))
+    }
+
+    fn command_with_recipe(&self, out: &str, models: &Path, recipe: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-extract"));
         command.current_dir(root());
-        command.args(["--method", "tiny", "--recipe"]).arg(fixture("pipelines/tiny.toml"));
+        command.args(["--method", "tiny", "--recipe"]).arg(recipe);
         command.arg("--models").arg(models);
         command.arg("--manifest").arg(self.path("manifest.csv")).arg("--out").arg(self.path(out));
         command
@@ -270,9 +274,12 @@ fn invalid_arguments_are_explained() {
     let (code, message) = run(["--keypoints", "3"]);
     assert_eq!(code, Some(1));
     assert!(message.contains("--keypoints does not apply"), "{message}");
-    let (code, message) = run(["--frames", "0"]);
-    assert_eq!(code, Some(1));
-    assert!(message.contains("sampling.frames must be at least 1"), "{message}");
+    let recipe = fs::read_to_string(fixture("pipelines/tiny.toml")).unwrap();
+    fs::write(workspace.path("zero.toml"), recipe.replace("frames = 6", "frames = 0")).unwrap();
+    let output =
+        workspace.command_with_recipe("x.h5", &fixture("models"), &workspace.path("zero.toml")).output().unwrap();
+    assert_code(&output, 1);
+    assert!(printed(&output).contains("sampling.frames must be at least 1"), "{}", printed(&output));
     // An unavailable device is an error; no other device is used.
     let (code, message) = run(["--device", "cuda"]);
     assert_eq!(code, Some(1));

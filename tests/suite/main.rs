@@ -8,6 +8,7 @@ mod demo;
 mod evaluate;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod extract;
+mod flags;
 mod makefile;
 mod manifest;
 #[cfg(feature = "media")]

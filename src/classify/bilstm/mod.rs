@@ -19,6 +19,7 @@ use super::{
 use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
 use crate::matrix::default_threads;
+use crate::value_parsers;
 use lstm::LstmDirection;
 use network::{BilstmNetwork, SequencePooling, restore_clip_order};
 use sequences::{PackedBatch, SequenceWindow};
@@ -28,16 +29,16 @@ use sequences::{PackedBatch, SequenceWindow};
 #[serde(deny_unknown_fields, default)]
 pub struct BilstmSettings {
     /// Hidden units per direction.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parsers::at_least(1_usize))]
     pub hidden: usize,
     /// Maximum number of rows per clip.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parsers::at_least(1_usize))]
     pub length: usize,
     /// Selection of the rows of longer clips.
     #[arg(long)]
     pub sample: SequenceSample,
     /// Dropout probability.
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = value_parsers::below_one::<f32>)]
     pub dropout: f32,
     /// Use a published architecture instead.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -16,6 +16,7 @@ use super::{
 use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
 use crate::matrix::default_threads;
+use crate::value_parsers;
 use network::MlpNetwork;
 
 /// Settings of the multi-layer perceptron; the table `[classify.mlp]` of a recipe.
@@ -23,10 +24,10 @@ use network::MlpNetwork;
 #[serde(deny_unknown_fields, default)]
 pub struct MlpSettings {
     /// Hidden units.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parsers::at_least(1_usize))]
     pub hidden: usize,
     /// Dropout probability.
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = value_parsers::below_one::<f32>)]
     pub dropout: f32,
 }
 
