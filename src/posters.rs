@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::multi_label::Thresholds;
 use crate::evaluate::predictions::DEFAULT_THRESHOLD;
 use crate::evaluate::{Predictions, SplitMetrics};
+use crate::models::Precision;
 
 pub use heads::{Head, PosterModels, Scores};
 
@@ -66,6 +67,9 @@ pub struct PosterIndex {
     pub identity: RunIdentity,
     /// Card of the network that computes the features.
     pub card: String,
+    /// Precision of the network; f32 in files without this key.
+    #[serde(default)]
+    pub precision: Precision,
     /// `true` if the models were trained on generated posters.
     pub demo: bool,
     /// The C labels of all models, in the order of the scores.
@@ -125,6 +129,7 @@ impl PosterIndex {
             format_version: FORMAT.1,
             identity: RunIdentity::default(),
             card: String::new(),
+            precision: Precision::default(),
             demo: false,
             labels: Vec::new(),
             by: ModelGrouping::None,
@@ -211,7 +216,8 @@ mod tests {
             serde_json::from_str(&std::fs::read_to_string(directory.path().join(INDEX_FILE)).unwrap()).unwrap();
         let expected = serde_json::json!({
             "format": "kinoprobe-posters", "format_version": 1, "task": "multi-label", "method": "effnet", "classifier": "",
-            "untrained": false, "weights": "", "model": "", "model_sha256": "", "provider": "", "card": "", "demo": false, "labels": ["Action"], "by": "year", "window": null,
+            "untrained": false, "weights": "", "model": "", "model_sha256": "", "provider": "", "card": "",
+            "precision": "f32", "demo": false, "labels": ["Action"], "by": "year", "window": null,
             "years": [{"year": 2004, "directory": "2004", "thresholds": [0.5], "clips": {"train": 40, "val": 5, "test": 5},
                        "metrics": {"map": 0.5}}],
             "overall": null

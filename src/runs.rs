@@ -99,9 +99,7 @@ pub fn evaluation(
     let identity = &saved.metadata.identity;
     let mut table = saved.predict_all(data)?;
     table.warnings.extend(manifest.warnings.iter().cloned());
-    if store.provenance().model_sha256 != identity.model_sha256 {
-        table.warnings.push(different_network(store));
-    }
+    table.warnings.extend(network_warning(store, &identity.model_sha256, &saved.metadata.precision));
     Ok(Evaluation {
         source: source.into(),
         identity: RunIdentity { untrained: identity.untrained || store.untrained(), ..identity.clone() },
@@ -110,7 +108,15 @@ pub fn evaluation(
     })
 }
 
-/// Returns the warning for a store whose network is not that of the training features.
-fn different_network(store: &FeatureStore) -> String {
-    format!("{}: computed by a different network than the features the model was trained on", store.path().display())
+/// Returns a warning if the features of the store differ in network or precision from the features a model was trained on.
+fn network_warning(store: &FeatureStore, model_sha256: &str, precision: &str) -> Option<String> {
+    let (path, provenance) = (store.path().display(), store.provenance());
+    let stored = provenance.precision_or_default();
+    if provenance.model_sha256 != model_sha256 {
+        Some(format!("{path}: computed by a different network than the features the model was trained on"))
+    } else if stored != precision {
+        Some(format!("{path}: computed in precision {stored}, but the model was trained on features of {precision}"))
+    } else {
+        None
+    }
 }

@@ -13,6 +13,7 @@ use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 use crate::evaluate::predictions::PredictionTable;
+use crate::models::Precision;
 use crate::store::{Pooling, Provenance};
 
 /// The metadata of a model file: the model and the origin of its features.
@@ -21,6 +22,9 @@ pub struct ModelMetadata {
     /// Classifier and features.
     #[serde(flatten)]
     pub identity: RunIdentity,
+    /// Precision of the network that computed the features; `f32` in files without this key.
+    #[serde(default = "default_precision")]
+    pub precision: String,
     /// Class names in the order of the scores, C of them.
     pub classes: Vec<String>,
     /// Number of features per clip, D.
@@ -33,6 +37,10 @@ pub struct ModelMetadata {
     pub tool_version: String,
 }
 
+fn default_precision() -> String {
+    Precision::default().to_string()
+}
+
 impl ModelMetadata {
     /// Creates the metadata that is known before the fit. [`experiment::run`](super::experiment::run) sets the task, the
     /// classes and the number of features.
@@ -42,6 +50,7 @@ impl ModelMetadata {
                 method: method.into(),
                 ..RunIdentity::new(Task::default(), classifier.name(), provenance)
             },
+            precision: provenance.precision_or_default().into(),
             classes: Vec::new(),
             dim: 0,
             pooling,

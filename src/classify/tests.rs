@@ -259,6 +259,7 @@ fn saved_models_are_restored_bit_for_bit() {
                     method: "golden".into(),
                     ..Default::default()
                 },
+                precision: "f32".into(),
                 classes: train.classes.clone(),
                 dim: train.dim(),
                 pooling: kind.pooling(Pooling::Mean),

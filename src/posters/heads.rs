@@ -43,7 +43,7 @@ impl PosterModels {
     ///
     /// # Errors
     /// Returns an error if posters.json cannot be read (see [`PosterIndex::read`]), lists no models or is inconsistent, or if a model
-    /// is missing, was fitted to features of another network, or does not match posters.json.
+    /// is missing, was fitted to features of another network or precision, or does not match posters.json.
     pub fn load(dir: &Path) -> Result<Self> {
         let posters = PosterIndex::read(dir)?;
         let invalid = |message: String| Error::Config { path: dir.join(INDEX_FILE), message };
@@ -105,6 +105,12 @@ impl Head {
                 "was fitted to features of another network than the one in {INDEX_FILE}: train it again"
             )));
         }
+        if metadata.precision != posters.precision.name() {
+            return Err(invalid(format!(
+                "was fitted to features of precision {}, but {INDEX_FILE} lists {}: train it again",
+                metadata.precision, posters.precision
+            )));
+        }
         if metadata.classes.len() != thresholds.len() {
             let (classes, thresholds) = (metadata.classes.len(), thresholds.len());
             return Err(invalid(format!("has {classes} genres, but {INDEX_FILE} lists {thresholds} thresholds")));
@@ -155,6 +161,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::models::Precision;
 
     fn valid_file() -> Value {
         json!({
@@ -184,6 +191,7 @@ mod tests {
     fn reads_a_valid_file() {
         let posters = read(&valid_file()).unwrap();
         assert_eq!((posters.window, posters.years.len()), (Some(10), 2));
+        assert_eq!(posters.precision, Precision::F32, "the precision of files without the key");
         assert_eq!((posters.years[0].year, posters.years[0].clips.train), (2004, 40));
     }
 
@@ -197,8 +205,10 @@ mod tests {
             ("/years/1/year", json!(2004), "not strictly ascending"),
             ("/years/0/directory", json!("../2004"), "is not a single path component"),
             ("/by", json!("decade"), "unknown variant"),
+            ("/precision", json!("bf16"), "unknown variant `bf16`, expected `f32`"),
         ] {
             let mut changed = valid_file();
+            changed["precision"] = json!("f32");
             *changed.pointer_mut(pointer).unwrap() = value;
             let error = read(&changed).unwrap_err().to_string();
             assert!(error.contains(expected) && error.contains(INDEX_FILE), "{pointer}: {error}");

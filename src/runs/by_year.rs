@@ -98,12 +98,14 @@ pub fn train(
 fn describe(context: &RunContext<'_>, data: &DatasetSplits, manifest: &Manifest, by: ModelGrouping) -> PosterIndex {
     let recipe = context.recipe;
     let identity = RunIdentity::new(data.task, recipe.classify.classifier.name(), context.store.provenance());
+    let (card, precision) = match &recipe.extractor {
+        Extractor::Network { card, precision, .. } => (card.clone(), *precision),
+        Extractor::Sift { .. } => Default::default(),
+    };
     PosterIndex {
         identity: RunIdentity { method: recipe.method.clone(), ..identity },
-        card: match &recipe.extractor {
-            Extractor::Network { card, .. } => card.clone(),
-            Extractor::Sift { .. } => String::new(),
-        },
+        card,
+        precision,
         demo: manifest.is_demo(),
         labels: data.train.classes.clone(),
         by,
@@ -267,9 +269,7 @@ pub fn evaluate(dir: &Path, store: &FeatureStore, manifest: &Manifest, out: &Pat
             "{without_model} clips belong to years without a model: only the model of all years is evaluated on them"
         ));
     }
-    if store.provenance().model_sha256 != models.identity.model_sha256 {
-        warnings.push(super::different_network(store));
-    }
+    warnings.extend(super::network_warning(store, &models.identity.model_sha256, models.precision.name()));
     let report = PosterReport {
         posters: &models,
         part: split.name(),

@@ -34,7 +34,7 @@ use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::models::input::InputLayout;
 use crate::models::runtime::{Device, Session, SessionOptions};
-use crate::models::{self, Card, Precision, PreparedModel, WeightsChoice};
+use crate::models::{self, Card, PreparedModel, WeightsChoice};
 use crate::posters::{self, PosterModels};
 use crate::progress::{Event, ProgressSink};
 use crate::value_parsers;
@@ -198,7 +198,7 @@ impl ServedModels {
             (None, "file") => WeightsChoice::Default,
             (None, origin) => origin.parse().expect("parsing a WeightsChoice does not fail"),
         };
-        let prepared = models::prepare(&card, &weights, Precision::F32, progress, &CancellationToken::default())?;
+        let prepared = models::prepare(&card, &weights, posters.precision, progress, &CancellationToken::default())?;
         if prepared.sha256 != posters.identity.model_sha256 {
             return Err(config_error(format!(
                 "the models were trained with another network (SHA-256 {}…) than the selected weights yield ({}…): select \
@@ -222,7 +222,7 @@ fn load_state(options: &Options, progress: &Arc<dyn ProgressSink>) -> Result<Arc
             batch,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             output: Some(card.output.name.clone()),
-            precision: Precision::F32,
+            precision: models.posters.precision,
         };
         Session::load(&prepared.onnx, options.device, session_options)
     };

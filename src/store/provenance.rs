@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attributes::{read_float, read_integer, read_text, write_attribute, write_text};
 use crate::error::{Error, Result};
+use crate::models::Precision;
 
 /// The kind of data of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +93,11 @@ pub struct Difference {
 }
 
 impl Provenance {
+    /// Returns the precision, or `f32` if it is not recorded.
+    pub fn precision_or_default(&self) -> &str {
+        if self.precision.is_empty() { Precision::default().name() } else { &self.precision }
+    }
+
     /// Returns the differences that make the stored rows unusable: method, model, weights, recipe and precision. Manifest,
     /// provider and times may differ.
     pub fn differences(&self, requested: &Provenance) -> Vec<Difference> {

@@ -99,6 +99,7 @@ fn every_year_gets_a_model_that_posters_json_lists() {
     let posters = workspace.json("years/posters.json");
     assert_eq!((&posters["format"], &posters["format_version"]), (&Value::from("kinoprobe-posters"), &Value::from(1)));
     assert_eq!((&posters["method"], &posters["card"]), (&Value::from("tiny"), &Value::from("tiny")));
+    assert_eq!(posters["precision"], "f32");
     assert_eq!((&posters["weights"], &posters["untrained"]), (&Value::from("file"), &Value::from(false)));
     assert_eq!((&posters["demo"], &posters["by"], &posters["window"]), (&true.into(), &"year".into(), &Value::Null));
     assert_eq!(posters["labels"].as_array().unwrap().len(), GENRES);

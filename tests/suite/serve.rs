@@ -22,7 +22,7 @@ const LABELS: [&str; 4] = ["Action", "Comedy", "Drama", "Horror"];
 const YEARS: [i32; 3] = [2004, 2005, 2006];
 
 /// Trains a small classifier on noise and saves it in `dir`.
-fn save_head(dir: &Path, seed: u64, labels: &[&str], sha256: &str) {
+fn save_head(dir: &Path, seed: u64, labels: &[&str], provenance: &Provenance) {
     let noise = |i: usize, k: usize| ((i * 7919 + k * 104_729 + seed as usize * 31) % 1000) as f32 / 500.0 - 1.0;
     let count = 48;
     let classes: Vec<String> = labels.iter().map(|label| (*label).to_string()).collect();
@@ -41,28 +41,33 @@ fn save_head(dir: &Path, seed: u64, labels: &[&str], sha256: &str) {
     let mut context = FitContext { seed, task: Task::MultiLabel, threads: 1, progress: &mut progress };
     let fitted = classify::build(&settings.fit_settings()).fit(&data, &data, &mut context).unwrap();
     let recipe = Recipe::load(&fixture("pipelines/tiny.toml")).unwrap();
-    let provenance = Provenance { model_sha256: sha256.into(), ..Provenance::default() };
-    let metadata = ModelMetadata::new(&provenance, &recipe.method, settings.classifier, settings.pooling);
+    let metadata = ModelMetadata::new(provenance, &recipe.method, settings.classifier, settings.pooling);
     let mut metadata = ModelMetadata { classes, dim: 8, ..metadata };
     metadata.identity.task = Task::MultiLabel;
     SavedModel { metadata, model: fitted.model }.save(dir).unwrap();
 }
 
+/// Returns the provenance of features of the tiny network.
+fn tiny_provenance() -> Provenance {
+    let model_sha256 = fetch::sha256_file(&fixture("models/tiny.onnx")).unwrap();
+    Provenance { model_sha256, precision: "f32".into(), ..Provenance::default() }
+}
+
 /// Writes poster models and their posters.json, modified by `change`.
 fn save_models(dir: &Path, change: impl FnOnce(&mut Value)) {
-    let sha256 = fetch::sha256_file(&fixture("models/tiny.onnx")).unwrap();
+    let provenance = tiny_provenance();
     for (seed, year) in YEARS.iter().enumerate() {
         // The model of the last year lacks one genre.
-        save_head(&dir.join(year.to_string()), seed as u64, &LABELS[..4 - seed / 2], &sha256);
+        save_head(&dir.join(year.to_string()), seed as u64, &LABELS[..4 - seed / 2], &provenance);
     }
-    save_head(&dir.join("all"), 9, &LABELS, &sha256);
+    save_head(&dir.join("all"), 9, &LABELS, &provenance);
     let year = |year: i32, thresholds: &[f32]| {
         json!({"year": year, "directory": year.to_string(), "thresholds": thresholds,
                "clips": {"train": 40, "val": 4, "test": 4}, "metrics": {"map": 0.5}})
     };
     let mut listed = json!({
         "format": "kinoprobe-posters", "format_version": 1, "method": "tiny", "card": "tiny", "weights": "file",
-        "model_sha256": sha256, "untrained": false, "demo": true, "labels": LABELS, "by": "year", "window": null,
+        "model_sha256": provenance.model_sha256, "precision": "f32", "untrained": false, "demo": true, "labels": LABELS, "by": "year", "window": null,
         "years": [year(2004, &[0.5; 4]), year(2005, &[0.4; 4]), year(2006, &[0.3; 3])],
         "overall": {"directory": "all", "thresholds": [0.5, 0.5, 0.5, 0.5]},
     });
@@ -278,7 +283,10 @@ fn videos_have_scores_per_frame() {
 
 #[test]
 fn overall_is_the_mean_over_the_years_without_an_overall_model() {
-    let server = Server::start_with(&[], |listed| listed["overall"] = Value::Null);
+    let server = Server::start_with(&[], |listed| {
+        listed["overall"] = Value::Null;
+        listed.as_object_mut().unwrap().remove("precision"); // files of earlier versions have no precision
+    });
     let response = server.predict(&[("a.png", &media("gray.png"))]).json();
     assert_schema("Predictions", &response);
     assert_schema("Models", &server.get("/api/models").json());
@@ -522,6 +530,14 @@ fn inconsistent_models_are_rejected() {
     assert_rejected(&|listed| listed["labels"] = json!(["Action", "Comedy"]), "has the genre \"Drama\"");
     assert_rejected(&|listed| listed["card"] = json!("huge"), "no such model card; known: tiny");
     assert_rejected(&|listed| listed["years"][1]["directory"] = json!("1999"), "1999");
+    assert_rejected(&|listed| listed["precision"] = json!("bf16"), "unknown variant `bf16`, expected `f32`");
+    let dir = tempfile::tempdir().unwrap();
+    save_models(dir.path(), |_| {});
+    save_head(&dir.path().join("all"), 9, &LABELS, &Provenance { precision: "bf16".into(), ..tiny_provenance() });
+    let output = command(dir.path()).output().unwrap();
+    assert_code(&output, 1);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("was fitted to features of precision bf16, but posters.json lists f32"), "{message}");
     let empty = tempfile::tempdir().unwrap();
     let output = command(&PathBuf::from(empty.path())).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("posters.json: No such file"));
