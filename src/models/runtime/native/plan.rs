@@ -149,7 +149,7 @@ impl Plan {
             *buffers = self.buffer_lens.iter().map(|&len| AlignedBuffer::zeros(len)).collect();
         }
         to_channels_last(self.input, items, &mut buffers[0]);
-        self.run_steps(buffers, &mut Workers::new(pool, &mut scratch[..threads]));
+        Workers::scope(pool, &mut scratch[..threads], |workers| self.run_steps(buffers, workers));
         result.clear();
         let output = &buffers[self.output_buffer][..self.output.len()];
         for position in output.chunks_exact(self.output.channel_stride) {

@@ -127,8 +127,8 @@ pub(super) fn to_f64(values: &[f32]) -> Vec<f64> {
 pub(super) fn run_with_workers(previous: &[f32], compute: impl Fn(&mut [f32], &mut Workers<'_>)) -> Vec<f32> {
     let mut scratch: Vec<ScratchBuffers> = (0..3).map(|_| ScratchBuffers::default()).collect();
     let (mut shared, mut single) = (previous.to_vec(), previous.to_vec());
-    compute(&mut shared, &mut Workers::new(None, &mut scratch));
-    compute(&mut single, &mut Workers::new(None, &mut scratch[..1]));
+    compute(&mut shared, &mut Workers::single_threaded(&mut scratch));
+    compute(&mut single, &mut Workers::single_threaded(&mut scratch[..1]));
     let identical = shared.iter().zip(&single).all(|(a, b)| a.to_bits() == b.to_bits());
     assert!(identical, "the result depends on the number of workers");
     single
