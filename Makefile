@@ -26,7 +26,8 @@ CLASSIFIER  ?= mlp
 # Classifiers that `compare` and `demo` train.
 CLASSIFIERS ?= mlp logistic
 SEEDS       ?=
-OUT         ?= $(if $(IS_DEMO),$(DEMO),.)
+# One directory per manifest, so that the clips of two manifests are not mixed: MANIFEST=../data/clips.csv is out/data-clips.
+OUT         ?= $(if $(IS_DEMO),$(patsubst %/manifest.csv,%,$(MANIFEST)),out/$(or $(manifest_name),manifest))
 # Additional arguments for kinoprobe-extract, kinoprobe-classify, kinoprobe-serve, benches/bench.py and benches/load.py.
 EXTRACT_FLAGS  ?=
 CLASSIFY_FLAGS ?=
@@ -67,6 +68,9 @@ endif
 # Derived variables ---------------------------------------------------------------------------------------------------
 DEMOS    := demo demo-labels
 IS_DEMO  := $(if $(filter $(DEMOS:%=%/manifest.csv),$(MANIFEST)),yes)
+# The path of the manifest without `.csv`, without the file name manifest.csv and with `-` for `/`.
+path_parts    := $(filter-out . ..,$(subst /, ,$(patsubst %.csv,%,$(MANIFEST:%/manifest.csv=%))))
+manifest_name := $(subst $(eval ) ,-,$(strip $(path_parts)))
 FEATURES := $(OUT)/features
 RUNS     := $(OUT)/runs
 BIN      := $(or $(CARGO_TARGET_DIR),target)/release/kinoprobe-
@@ -119,7 +123,7 @@ help:
 	@echo '  SEEDS           number of training runs with different seeds'
 	@echo '  MANIFEST, ROOT  manifest of your clips (CSV, list, or a directory per class) and the directory its paths are relative to'
 	@echo '  DEMO            generated clips used without MANIFEST: demo (one label per clip, the default) or demo-labels (several)'
-	@echo '  OUT             directory of the results'
+	@echo '  OUT             directory of the results (default: the directory of DEMO, or out/NAME with the path of MANIFEST as NAME)'
 	@echo '  WEIGHTS         published, registry, seeded, or a file'
 	@echo '  DEVICE          auto, native, cpu, openvino, cuda, tensorrt'
 	@echo '  EXTRACT_FLAGS   additional arguments for kinoprobe-extract, for example "--frames 16"; likewise CLASSIFY_FLAGS,'

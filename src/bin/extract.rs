@@ -18,7 +18,7 @@ use kinoprobe::value_parsers;
 /// Extract features from the clips of a manifest into an HDF5 store.
 ///
 /// To resume an interrupted run, run the same command again; clips that are already in the store are skipped. Clips that fail are
-/// recorded in /failures of the store.
+/// recorded in /failures of the store. Clips of other manifests stay in the store, unless --prune is given.
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-extract", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
@@ -56,6 +56,9 @@ struct Arguments {
     /// Retry clips that failed in an earlier run
     #[arg(long)]
     retry_failed: bool,
+    /// Remove the clips from the store that are not in the manifest; by default, they are kept
+    #[arg(long)]
+    prune: bool,
     /// Print what would be done, without doing it
     #[arg(long)]
     dry_run: bool,
@@ -103,6 +106,7 @@ fn main() -> ExitCode {
             device: arguments.device,
             workers: arguments.workers,
             retry_failed: arguments.retry_failed,
+            prune: arguments.prune,
             dry_run: arguments.dry_run,
         };
         let summary = extract::run(&options, &progress, &cancel)?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::pipeline::{Counts, DecodeFn, DecodedClip, Pipeline};
-use super::plan::WorkPlan;
+use super::plan::{Unlisted, WorkPlan};
 use super::settings::{ExtractionSettings, Extractor};
 use super::sift::{DESCRIPTOR_LEN, DescriptorSink};
 use crate::cancel::CancellationToken;
@@ -40,6 +40,8 @@ pub struct Options {
     pub workers: Option<usize>,
     /// Retry clips that failed in an earlier run.
     pub retry_failed: bool,
+    /// Remove the clips from the store that are not in the manifest, instead of keeping them.
+    pub prune: bool,
     /// Plan only: write nothing.
     pub dry_run: bool,
 }
@@ -66,7 +68,9 @@ pub enum Action {
     Planned(usize),
     /// Nothing: the store is up to date.
     UpToDate,
-    /// The store was written.
+    /// No clip was pending; the store was written in the order of the manifest.
+    Rewritten,
+    /// Clips were extracted and the store was written.
     Extracted {
         /// Clips and frames of this run.
         counts: Counts,
@@ -82,7 +86,7 @@ impl Summary {
     pub fn failed(&self) -> usize {
         match &self.action {
             Action::Planned(_) => 0,
-            Action::UpToDate => self.failed_before,
+            Action::UpToDate | Action::Rewritten => self.failed_before,
             Action::Extracted { counts, .. } => self.failed_before + counts.failed,
         }
     }
@@ -99,6 +103,7 @@ impl fmt::Display for Summary {
                  earlier"
             ),
             Action::UpToDate => write!(f, "up to date ({extracted_before} clips)"),
+            Action::Rewritten => write!(f, "rewritten; all {extracted_before} clips were already extracted"),
             Action::Extracted { counts: Counts { clips, frames, .. }, seconds, provider } => {
                 let rate = |count: usize| count as f64 / seconds.max(1e-9);
                 let (clip_rate, frame_rate) = (rate(*clips), rate(*frames));
@@ -142,7 +147,8 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
     if Journal::path_for(out).exists() {
         journal = Some(Journal::open(out, payload, &provenance)?);
     }
-    let plan = WorkPlan::new(manifest, out, journal.as_ref(), payload, &provenance, options.retry_failed)?;
+    let unlisted = if options.prune { Unlisted::Prune } else { Unlisted::Keep };
+    let plan = WorkPlan::new(manifest, out, journal.as_ref(), payload, &provenance, options.retry_failed, unlisted)?;
     let mut summary = Summary {
         store: out.clone(),
         clips: manifest.clips.len(),
@@ -150,10 +156,18 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
         failed_before: plan.failed,
         action: Action::Planned(plan.pending.len()),
     };
+    let up_to_date = plan.up_to_date && journal.is_none();
+    if plan.unlisted_clips > 0 && !up_to_date {
+        let found = format!("{}: {} clips are not in the manifest", out.display(), plan.unlisted_clips);
+        match unlisted {
+            Unlisted::Prune => progress.report(Event::Warning(&format!("{found} and are removed (--prune)"))),
+            Unlisted::Keep => progress.report(Event::Info(&format!("{found} and are kept (--prune removes them)"))),
+        }
+    }
     if options.dry_run {
         return Ok(summary);
     }
-    if plan.up_to_date && journal.is_none() {
+    if up_to_date {
         summary.action = Action::UpToDate;
         return Ok(summary);
     }
@@ -164,13 +178,6 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
             manifest.clips.len(),
             plan.extracted,
             plan.failed
-        )));
-    }
-    let dropped = plan.dropped(manifest);
-    if dropped > 0 {
-        progress.report(Event::Warning(&format!(
-            "{}: removing {dropped} clips that are no longer in the manifest",
-            out.display()
         )));
     }
 
@@ -200,7 +207,8 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
     plan.write_store(manifest, out, payload, &mut journal)?;
     journal.remove()?;
     let (seconds, provider) = (started.elapsed().as_secs_f64(), provenance.provider);
-    summary.action = Action::Extracted { counts, seconds, provider };
+    summary.action =
+        if plan.pending.is_empty() { Action::Rewritten } else { Action::Extracted { counts, seconds, provider } };
     Ok(summary)
 }
 

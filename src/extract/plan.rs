@@ -3,9 +3,18 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest};
 use crate::store::{Failure, Journal, Payload, Provenance, Store, StoreWriter};
+
+/// Treatment of the stored clips that are not in the manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unlisted {
+    /// They stay in the store, after the clips of the manifest.
+    Keep,
+    /// They are removed from the store.
+    Prune,
+}
 
 /// The work of one run.
 #[derive(Debug)]
@@ -18,16 +27,20 @@ pub struct WorkPlan {
     pub extracted: usize,
     /// Number of clips that failed in an earlier run and are not retried.
     pub failed: usize,
+    /// Number of clips in the previous store and the journal that are not in the manifest.
+    pub unlisted_clips: usize,
     /// `true` if the previous store matches the manifest, so that nothing has to be written.
     pub up_to_date: bool,
+    unlisted: Unlisted,
 }
 
 impl WorkPlan {
     /// Compares the manifest with the store `out` and with its journal.
     ///
     /// # Errors
-    /// Returns an error if the store cannot be read, or was made with a recipe, model or weights other than those in
-    /// `provenance` (the message lists the differences).
+    /// Returns an error if the store cannot be read, was made with a recipe, model or weights other than those in
+    /// `provenance` (the message lists the differences), or has a clip that is to be kept and whose id belongs to another
+    /// file in the manifest.
     pub fn new(
         manifest: &Manifest,
         out: &Path,
@@ -35,13 +48,22 @@ impl WorkPlan {
         payload: Payload,
         provenance: &Provenance,
         retry_failed: bool,
+        unlisted: Unlisted,
     ) -> Result<Self> {
         let previous = out.exists().then(|| Store::open(out)).transpose()?;
         if let Some(store) = &previous {
             store.provenance().check_compatible(out, provenance)?;
             store.check_payload(payload)?;
         }
-        let mut plan = Self { previous: None, pending: Vec::new(), extracted: 0, failed: 0, up_to_date: false };
+        let mut plan = Self {
+            previous: None,
+            pending: Vec::new(),
+            extracted: 0,
+            failed: 0,
+            unlisted_clips: 0,
+            up_to_date: false,
+            unlisted,
+        };
         let index = StoreIndex::new(previous.as_ref());
         for (position, clip) in manifest.clips.iter().enumerate() {
             if index.clips.contains_key(&key(clip))
@@ -54,17 +76,24 @@ impl WorkPlan {
                 plan.pending.push(position);
             }
         }
+        let stored = Stored::new(previous.as_ref(), journal);
+        let unlisted_clips = stored.unlisted_clips(manifest);
+        if unlisted == Unlisted::Keep {
+            check_ids(manifest, out, &unlisted_clips)?;
+        }
+        plan.unlisted_clips = unlisted_clips.len();
+        let kept = if unlisted == Unlisted::Keep { plan.unlisted_clips } else { 0 };
         plan.up_to_date = plan.pending.is_empty()
             && previous.as_ref().is_some_and(|store| {
                 store.provenance().manifest_sha256 == provenance.manifest_sha256
-                    && store.clips().len() == plan.extracted
+                    && store.clips().len() == plan.extracted + kept
             });
         plan.previous = previous;
         Ok(plan)
     }
 
     /// Writes the store: every clip of the manifest that is in the journal or the previous store, in the order of the
-    /// manifest.
+    /// manifest, then the clips that are not in the manifest, unless they are pruned.
     ///
     /// # Errors
     /// Returns an error if the store cannot be written, or the journal or the previous store cannot be read.
@@ -86,15 +115,81 @@ impl WorkPlan {
                 writer.push_failure(failure.clone());
             }
         }
+        if self.unlisted == Unlisted::Keep {
+            self.write_unlisted(manifest, journal, &index, &mut writer)?;
+        }
         writer.finish()
     }
 
-    /// Returns the number of clips of the previous store that are not in the manifest. The new store omits them.
-    pub fn dropped(&self, manifest: &Manifest) -> usize {
+    /// Appends the clips and failures of the previous store and the journal that are not in the manifest.
+    fn write_unlisted(
+        &self,
+        manifest: &Manifest,
+        journal: &mut Journal,
+        index: &StoreIndex<'_>,
+        writer: &mut StoreWriter,
+    ) -> Result<()> {
+        let stored = Stored::new(self.previous.as_ref(), Some(journal));
+        let mut ids: HashSet<String> = manifest.clips.iter().map(|clip| clip.id.clone()).collect();
+        let failures: Vec<Failure> = stored.failures.iter().map(|&failure| failure.clone()).collect();
+        let unlisted: Vec<(String, String)> =
+            (stored.unlisted_clips(manifest).into_iter()).map(|(id, path)| (id.into(), path.into())).collect();
+        for (id, path) in unlisted {
+            if journal.contains(&id, &path) {
+                writer.push(journal.read(&id, &path)?)?;
+            } else if let (Some(&position), Some(store)) = (index.clips.get(&(&*id, &*path)), &self.previous) {
+                writer.push(store.read_clip(position)?)?;
+            }
+            ids.insert(id);
+        }
+        for failure in failures {
+            if ids.insert(failure.id.clone()) {
+                writer.push_failure(failure);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks that no id of the manifest belongs to another file in the store, since ids identify clips in manifests.
+fn check_ids(manifest: &Manifest, out: &Path, unlisted_clips: &[(&str, &str)]) -> Result<()> {
+    let paths: HashMap<&str, &str> = manifest.clips.iter().map(key).collect();
+    let conflicts: Vec<_> = unlisted_clips.iter().filter_map(|&(id, path)| Some((id, path, *paths.get(id)?))).collect();
+    let Some((id, stored, listed)) = conflicts.first() else { return Ok(()) };
+    let message = format!(
+        "{} of its clips have the id of another file in the manifest (`{id}` is {stored} in the store and {listed} in the \
+         manifest): write to another file with --out, or remove all clips that are not in the manifest with --prune",
+        conflicts.len()
+    );
+    Err(Error::Store { path: out.to_path_buf(), message })
+}
+
+/// The clips and failures of the previous store, followed by those that only the journal has.
+struct Stored<'a> {
+    clips: Vec<(&'a str, &'a str)>,
+    failures: Vec<&'a Failure>,
+}
+
+impl<'a> Stored<'a> {
+    fn new(store: Option<&'a Store>, journal: Option<&'a Journal>) -> Self {
+        let mut clips: Vec<(&str, &str)> = Vec::new();
+        let mut failures: Vec<&Failure> = Vec::new();
+        if let Some(store) = store {
+            clips.extend(store.clips().iter().map(|clip| (clip.id.as_str(), clip.path.as_str())));
+            failures.extend(store.failures());
+        }
+        if let Some(journal) = journal {
+            let known: HashSet<(&str, &str)> = clips.iter().copied().collect();
+            clips.extend(journal.clips().into_iter().filter(|clip| !known.contains(clip)));
+            failures.extend(journal.failures());
+        }
+        Self { clips, failures }
+    }
+
+    /// Returns the ids and paths of the clips that are not in the manifest.
+    fn unlisted_clips(&self, manifest: &Manifest) -> Vec<(&'a str, &'a str)> {
         let listed: HashSet<_> = manifest.clips.iter().map(key).collect();
-        self.previous.as_ref().map_or(0, |store| {
-            store.clips().iter().filter(|clip| !listed.contains(&(clip.id.as_str(), clip.path.as_str()))).count()
-        })
+        self.clips.iter().copied().filter(|clip| !listed.contains(clip)).collect()
     }
 }
 

@@ -147,6 +147,20 @@ impl Journal {
         self.clips.contains_key(&(id.to_string(), path.to_string()))
     }
 
+    /// Returns the ids and paths of the clips, in the order in which they were appended.
+    pub fn clips(&self) -> Vec<(&str, &str)> {
+        let mut clips: Vec<_> = self.clips.iter().collect();
+        clips.sort_unstable_by_key(|(_, position)| **position);
+        clips.into_iter().map(|((id, path), _)| (id.as_str(), path.as_str())).collect()
+    }
+
+    /// Returns the failures, sorted by id.
+    pub fn failures(&self) -> Vec<&Failure> {
+        let mut failures: Vec<_> = self.failures.values().collect();
+        failures.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        failures
+    }
+
     /// Returns the failure of this clip, if it failed.
     pub fn failure(&self, id: &str) -> Option<&Failure> {
         self.failures.get(id)

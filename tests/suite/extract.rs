@@ -221,11 +221,67 @@ fn new_clips_are_added_in_the_order_of_the_manifest() {
     assert_code(&workspace.command("grown.h5").output().unwrap(), 0);
     let lines = "id,path,label,start\nnew,video.mp4,a,0.1\nclip001,video.mp4,b,0.38\nclip000,video.mp4,a,0.00\n";
     fs::write(workspace.path("manifest.csv"), lines).unwrap();
-    let output = workspace.command("grown.h5").output().unwrap();
+    let output = workspace.command("grown.h5").arg("--prune").output().unwrap();
     assert_code(&output, 0);
     assert!(printed(&output).contains("1 of 3 clips to extract"), "{}", printed(&output));
+    assert!(printed(&output).contains("2 clips are not in the manifest and are removed"), "{}", printed(&output));
     assert_code(&workspace.command("fresh.h5").output().unwrap(), 0);
     assert_eq!(workspace.fingerprint("grown.h5"), workspace.fingerprint("fresh.h5"));
+}
+
+/// Prints the ids of the clips and failures of a store.
+const IDS: &str = "
+import h5py, sys
+with h5py.File(sys.argv[1]) as store:
+    print(*store['clips/id'].asstr()[:], '|', *store['failures/id'].asstr()[:], '|', store['features'].shape[0])
+";
+
+#[test]
+fn clips_of_other_manifests_stay_in_the_store() {
+    let workspace = Workspace::new(2);
+    let both = "id,path,label\nlast,video.mp4,a\nbroken,broken.mp4,a\nfirst,video.mp4,b\n";
+    let other = "id,path,label\nother,video.mp4,a\nfirst,video.mp4,b\n";
+    fs::write(workspace.path("broken.mp4"), "no video").unwrap();
+    let extract = |manifest: &str, flags: &[&str], code: i32| {
+        fs::write(workspace.path("manifest.csv"), manifest).unwrap();
+        let output = workspace.command("store.h5").args(flags).output().unwrap();
+        assert_code(&output, code);
+        printed(&output)
+    };
+    let ids = || run_python(IDS, &[&workspace.path("store.h5")]).trim().to_owned();
+    extract(both, &[], 3);
+    assert_eq!(ids(), "last first | broken | 12");
+    let text = extract(other, &["--dry-run"], 0);
+    assert!(text.contains("1 clips are not in the manifest and are kept"), "{text}");
+    extract(other, &[], 0);
+    assert_eq!(ids(), "other first last | broken | 18");
+    let text = extract(other, &[], 0);
+    assert!(text.contains("up to date (2 clips)"), "{text}");
+    let text = extract(both, &[], 3);
+    assert!(text.contains("rewritten; all 2 clips"), "{text}");
+    assert_eq!(ids(), "last first other | broken | 18");
+
+    // The same id for another file.
+    fs::copy(workspace.path("video.mp4"), workspace.path("copy.mp4")).unwrap();
+    let before = fs::read(workspace.path("store.h5")).unwrap();
+    let text = extract("id,path,label\nfirst,copy.mp4,a\n", &[], 1);
+    assert!(text.contains("`first` is video.mp4 in the store and copy.mp4 in the manifest"), "{text}");
+    assert!(text.contains("--out") && text.contains("--prune"), "{text}");
+    assert_eq!(fs::read(workspace.path("store.h5")).unwrap(), before);
+    extract(other, &["--prune"], 0);
+    assert_eq!(ids(), "other first | | 12");
+}
+
+#[test]
+fn an_interrupted_run_of_another_manifest_is_not_lost() {
+    let workspace = Workspace::new(60);
+    let kills = kill_at(&workspace, "store.h5", [3_000].into_iter());
+    assert_eq!(kills, 1);
+    fs::write(workspace.path("manifest.csv"), "id,path,label\nother,video.mp4,a\n").unwrap();
+    let output = workspace.command("store.h5").output().unwrap();
+    assert_code(&output, 0);
+    let ids = run_python(IDS, &[&workspace.path("store.h5")]);
+    assert!(ids.starts_with("other clip000 clip001"), "{ids}");
 }
 
 #[test]

@@ -92,6 +92,29 @@ fn a_sift_recipe_is_extracted_in_two_stages() {
 }
 
 #[test]
+fn each_manifest_has_its_own_directory_of_results() {
+    let directory = directory();
+    for (manifest, out) in [
+        ("clips.csv", "out/clips"),
+        ("clips/manifest.csv", "out/clips"),
+        ("clips/", "out/clips"),
+        ("../data/v1.0/clips.csv", "out/data-v1.0-clips"),
+        ("../data/v1.0", "out/data-v1.0"),
+        ("/data/clips/manifest.csv", "out/data-clips"),
+        (".", "out/manifest"),
+        ("demo/manifest.csv", "demo"),
+        ("demo-labels/manifest.csv", "demo-labels"),
+    ] {
+        let commands = commands(&directory, &["classify", "METHOD=effnet", &format!("MANIFEST={manifest}")]);
+        let [extract, classify] = &commands[commands.len() - 2..] else { panic!("{commands:?}") };
+        assert!(extract.contains(&format!(" --manifest {manifest} --out {out}/features/effnet.h5 ")), "{extract}");
+        assert!(classify.contains(&format!(" --out {out}/runs/effnet ")), "{classify}");
+    }
+    let commands = commands(&directory, &["posters", "MANIFEST=posters.csv"]);
+    assert!(commands.iter().any(|line| line.contains(" --out out/posters/runs/posters")), "{commands:?}");
+}
+
+#[test]
 fn without_a_method_the_default_ones_are_compared() {
     let commands = commands(&directory(), &["compare", "CLASSIFIERS=mlp knn"]);
     let runs = "demo/runs/sift demo/runs/sift-knn demo/runs/cnn demo/runs/cnn-knn demo/runs/cnn3d demo/runs/cnn3d-knn \
