@@ -106,9 +106,8 @@ pub fn verify(card: &Card) -> Result<Vec<Check>> {
             (Origin::Seeded { seed }, _) => {
                 onnx::write(card, architecture, &SeededParameters { architecture, seed: *seed })
             }
-            (_, Some(file)) => {
-                Checkpoint::open(file).and_then(|checkpoint| onnx::write(card, architecture, &checkpoint))
-            }
+            (_, Some(file)) => Checkpoint::open_for(file, &architecture.parameters(&card.input))
+                .and_then(|checkpoint| onnx::write(card, architecture, &checkpoint)),
             (_, None) => {
                 let failure = Some("its weights are missing, so it cannot be compared".into());
                 checks.push(Check { path, subject: ONNX, failure });

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, abbreviate};
 use super::graph::{
     BatchNorm, Conv, Graph, LayerNorm, Linear, MaxPool, Parameter, TokenEmbedding, layer_scale_parameter,
 };
@@ -27,8 +27,10 @@ pub trait ParameterSource {
 impl ParameterSource for Checkpoint {
     fn check(&self, network: &str, parameters: &[Parameter], is_unused: &dyn Fn(&str) -> bool) -> Result<()> {
         let shapes = self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape()));
-        check_shapes(shapes.collect(), network, parameters, is_unused)
-            .map_err(|message| Error::Weights { path: self.path.clone(), message })
+        check_shapes(shapes.collect(), network, parameters, is_unused).map_err(|message| {
+            let message = format!("{message}; keys of the file: {}", abbreviate(&self.keys));
+            Error::Weights { path: self.path.clone(), message }
+        })
     }
 
     fn read(&self, parameter: &Parameter) -> Result<Vec<f32>> {
@@ -102,16 +104,6 @@ fn check_shapes(
         .map(|(problem, names)| format!("{problem}: {}", abbreviate(&names)))
         .collect();
     if problems.is_empty() { Ok(()) } else { Err(format!("does not match {network}; {}", problems.join("; "))) }
-}
-
-/// Joins the first names of a list and counts the others.
-fn abbreviate(names: &[String]) -> String {
-    const MAX_SHOWN: usize = 12;
-    let shown = names[..names.len().min(MAX_SHOWN)].join(", ");
-    match names.len().saturating_sub(MAX_SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
 }
 
 /// A backend that lists the parameters of a network in the order in which its layers read them.

@@ -104,7 +104,8 @@ pub fn convert(card: &Card, checkpoint: &Path, out: &Path) -> Result<()> {
         path: card.path(),
         message: "the card names no architecture to convert a checkpoint with".into(),
     })?;
-    fetch::write_atomic(out, &onnx::write(card, architecture, &Checkpoint::open(checkpoint)?)?)
+    let checkpoint = Checkpoint::open_for(checkpoint, &architecture.parameters(&card.input))?;
+    fetch::write_atomic(out, &onnx::write(card, architecture, &checkpoint)?)
 }
 
 fn is_onnx(path: &Path) -> bool {
@@ -157,7 +158,8 @@ fn convert_origin(
         if path.is_file() {
             return Ok(path);
         }
-        (path, onnx::write(card, architecture, &Checkpoint::open(&file)?)?)
+        let checkpoint = Checkpoint::open_for(&file, &architecture.parameters(&card.input))?;
+        (path, onnx::write(card, architecture, &checkpoint)?)
     };
     fetch::write_atomic(&path, &bytes)?;
     Ok(path)

@@ -236,6 +236,17 @@ fn checkpoints_convert_to_the_same_bytes_as_the_weights_in_them() {
     let card = Card::load(&root().join("models"), "efficientnet_lite2").unwrap();
     let seeded = write_seeded(&card, Architecture::EfficientNetLite2);
     assert!(std::fs::read(&out).unwrap() == seeded);
+    // A module of a larger model.
+    write_checkpoint(&checkpoint, |tensors| {
+        *tensors = std::mem::take(tensors).into_iter().map(|(name, t)| (format!("model.backbone.{name}"), t)).collect();
+        tensors.insert("model.head.weight".into(), (vec![2, 1280], vec![0; 2 * 1280 * 4]));
+    });
+    std::fs::remove_file(&out).unwrap();
+    assert_code(
+        &models(&root().join("models"), &["convert", paths[0], "--card", "efficientnet_lite2", "--out", paths[1]]),
+        0,
+    );
+    assert!(std::fs::read(&out).unwrap() == seeded);
 }
 
 #[test]

@@ -3,6 +3,8 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::*;
+use crate::models::graph::Role;
+use crate::models::parameters::ParameterSource;
 
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/checkpoints").join(name)
@@ -179,4 +181,132 @@ proptest! {
     fn arbitrary_pickles_never_panic(opcodes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = pickle::Machine::default().load(&mut opcodes.as_slice());
     }
+}
+
+/// A value in a pickle.
+enum Node {
+    Dict(Vec<(&'static str, Node)>),
+    /// A vector of ones of this length.
+    Ones(u8),
+    /// A tensor whose storage is missing.
+    Lost,
+    Number,
+}
+
+impl Node {
+    fn write(&self, pickle: &mut Vec<u8>) {
+        let text = |text: &str| [&[b'X'][..], &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+        match self {
+            Node::Number => pickle.extend(b"K\x07"),
+            Node::Dict(entries) => {
+                pickle.extend(b"}(");
+                for (key, value) in entries {
+                    pickle.extend(text(key));
+                    value.write(pickle);
+                }
+                pickle.push(b'u');
+            }
+            Node::Ones(_) | Node::Lost => {
+                let (length, storage) = if let Node::Ones(length) = self { (*length, "ones") } else { (1, "lost") };
+                pickle.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
+                pickle.extend(text("storage"));
+                pickle.extend(b"ctorch\nFloatStorage\n");
+                pickle.extend([text(storage), text("cpu")].concat());
+                pickle.extend([b'K', 8, b't', b'Q', b'K', 0, b'(', b'K', length, b't', b'(', b'K', 1, b't']);
+                pickle.extend(b"\x89ccollections\nOrderedDict\n)RtR");
+            }
+        }
+    }
+
+    /// Writes a `.pth` file.
+    fn save(&self) -> tempfile::NamedTempFile {
+        let mut pickle = b"\x80\x02".to_vec();
+        self.write(&mut pickle);
+        pickle.push(b'.');
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut zip = zip::ZipWriter::new(file.reopen().unwrap());
+        let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        for (name, bytes) in [("archive/data.pkl", pickle), ("archive/data/ones", 1f32.to_le_bytes().repeat(8))] {
+            zip.start_file(name, stored).unwrap();
+            std::io::Write::write_all(&mut zip, &bytes).unwrap();
+        }
+        zip.finish().unwrap();
+        file
+    }
+}
+
+fn parameter(name: &str, length: usize) -> Parameter {
+    Parameter { name: name.into(), shape: vec![length], role: Role::LayerScale }
+}
+
+#[test]
+fn selects_the_state_dict_and_the_prefix_of_a_network() {
+    use Node::{Dict, Lost, Number, Ones};
+    let network = |prefix: [&'static str; 2]| vec![(prefix[0], Ones(2)), (prefix[1], Ones(3))];
+    let plain = || network(["a.weight", "b.bias"]);
+    let average = || vec![("a.weight", Ones(5)), ("b.bias", Ones(5))];
+    let cases = [
+        ("plain", Dict(plain())),
+        ("checkpoint.state_dict", Dict(vec![("checkpoint", Dict(vec![("state_dict", Dict(plain()))]))])),
+        ("params", Dict(vec![("params", Dict(plain()))])),
+        ("only an average", Dict(vec![("epoch", Number), ("model_ema", Dict(plain()))])),
+        ("an average first", Dict(vec![("model_ema", Dict(average())), ("generator", Dict(plain()))])),
+        (
+            "an average of the same name",
+            Dict(vec![("ema", Dict(vec![("model", Dict(average()))])), ("model", Dict(plain()))]),
+        ),
+        (
+            "module",
+            Dict(
+                [vec![("n_averaged", Ones(1))], network(["module.a.weight", "module.b.bias"])]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+            ),
+        ),
+        ("compiled", Dict(network(["_orig_mod.module.a.weight", "_orig_mod.module.b.bias"]))),
+        (
+            "backbone and head",
+            Dict(
+                [network(["backbone.a.weight", "backbone.b.bias"]), vec![("head.weight", Ones(4))]]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+            ),
+        ),
+        ("any prefix", Dict(network(["student.encoder.a.weight", "student.encoder.b.bias"]))),
+        (
+            "the dict of another network first",
+            Dict(vec![("model", Dict(vec![("c.weight", Ones(1))])), ("teacher", Dict(plain()))]),
+        ),
+        (
+            "an optimizer and a damaged dict",
+            Dict(vec![
+                ("optimizer", Dict(vec![("a.weight", Ones(5))])),
+                ("cache", Dict(vec![("x", Lost)])),
+                ("state_dict", Dict(plain())),
+            ]),
+        ),
+    ];
+    let parameters = [parameter("a.weight", 2), parameter("b.bias", 3)];
+    for (name, node) in cases {
+        let file = node.save();
+        let checkpoint = Checkpoint::open_for(file.path(), &parameters).unwrap();
+        let shapes: Vec<_> = checkpoint.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape())).collect();
+        assert_eq!(shapes, [("a.weight", &[2][..]), ("b.bias", &[3][..])], "{name}");
+        assert_eq!(checkpoint.tensors["b.bias"].read().unwrap(), [1.0; 3], "{name}");
+    }
+}
+
+#[test]
+fn errors_name_the_keys_that_were_found() {
+    use Node::{Dict, Number, Ones};
+    let parameters = [parameter("a.weight", 2)];
+    let open = |node: Node| Checkpoint::open_for(node.save().path(), &parameters);
+    let error = open(Dict(vec![("epoch", Number), ("state_dict", Dict(vec![("a.weight", Number)]))])).unwrap_err();
+    assert!(error.to_string().contains("no tensors in the checkpoint; its keys are epoch, state_dict"), "{error}");
+    let other = open(Dict(vec![("epoch", Number), ("model", Dict(vec![("c.weight", Ones(1))]))])).unwrap();
+    let error = ParameterSource::check(&other, "tiny", &parameters, &|_| false).unwrap_err();
+    let expected = "does not match tiny; missing: a.weight; unexpected: c.weight; keys of the file: epoch, model";
+    assert!(error.to_string().ends_with(expected), "{error}");
 }

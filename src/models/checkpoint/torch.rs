@@ -7,19 +7,25 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::pickle::{Machine, StorageReference, TensorReference, Value};
+use super::state::StateDicts;
 use super::tensor::{Source, Tensor};
 
-type Tensors = Result<BTreeMap<String, Tensor>, String>;
-
-/// Keys under which training scripts save a state_dict.
-const WRAPPERS: [&str; 6] = ["state_dict", "model_state_dict", "model", "net", "weights", "module"];
+/// Keys under which training scripts save a state_dict, in order of preference.
+const WRAPPERS: [&str; 9] =
+    ["state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "module", "checkpoint"];
+/// Keys of the state of optimizers and schedulers start with one of these; it may contain tensors.
+const IGNORED: [&str; 4] = ["optim", "lr_sched", "scheduler", "scaler"];
+/// Maximum number of nested dictionaries.
+const MAX_DEPTH: usize = 4;
+/// Maximum number of dictionaries with tensors.
+const MAX_DICTS: usize = 64;
 /// Maximum length of a pickle, far above that of any state_dict without its data.
 const MAX_PICKLE: u64 = 64 << 20;
 const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const LEGACY_PROTOCOL: i64 = 1001;
 
 /// Reads a zip archive with the members `NAME/data.pkl`, `NAME/data/KEY`, …, stored uncompressed.
-pub(super) fn read_zip(source: &Arc<Source>) -> Tensors {
+pub(super) fn read_zip(source: &Arc<Source>) -> Result<StateDicts, String> {
     let file = std::fs::File::open(&source.path).map_err(|e| e.to_string())?;
     let mut archive =
         zip::ZipArchive::new(BufReader::new(file)).map_err(|e| format!("truncated or invalid zip archive ({e})"))?;
@@ -54,7 +60,7 @@ pub(super) fn read_zip(source: &Arc<Source>) -> Tensors {
     let pickle = source.read(position, len)?;
     let mut machine = Machine::default();
     let root = machine.load(&mut pickle.as_slice())?;
-    tensors(source, &machine, &root, |storage| {
+    state_dicts(source, &machine, &root, |storage| {
         let (position, len) = find(&format!("data/{}", storage.key))?.ok_or("no data in the archive")?;
         Ok((position, len / storage.dtype.size() as u64))
     })
@@ -62,7 +68,7 @@ pub(super) fn read_zip(source: &Arc<Source>) -> Tensors {
 
 /// Reads the legacy format: pickles of a magic number, the protocol version, system information, the object and the keys
 /// of the storages; then each storage as its number of elements (i64) and its data.
-pub(super) fn read_legacy(source: &Arc<Source>) -> Tensors {
+pub(super) fn read_legacy(source: &Arc<Source>) -> Result<StateDicts, String> {
     let mut file = std::fs::File::open(&source.path).map_err(|e| e.to_string())?;
     let mut input = CountingReader { inner: BufReader::new(&file).take(source.len.min(MAX_PICKLE)), position: 0 };
     let mut machine = Machine::default();
@@ -110,7 +116,7 @@ pub(super) fn read_legacy(source: &Arc<Source>) -> Tensors {
             .ok_or_else(|| format!("truncated file: storage {key} has {count} elements"))?;
         ranges.insert(key, (start, count));
     }
-    tensors(source, &machine, &root, |storage| {
+    state_dicts(source, &machine, &root, |storage| {
         let (start, count) = *ranges.get(&storage.key).ok_or("no data in the file")?;
         match storage.view {
             None => Ok((start, count)),
@@ -122,36 +128,74 @@ pub(super) fn read_legacy(source: &Arc<Source>) -> Tensors {
     })
 }
 
-/// Finds the state_dict in the saved object: the object itself, or the value of a known wrapper key, up to three levels
-/// deep.
-fn state_dict<'a>(machine: &'a Machine, root: &'a Value) -> Result<&'a [(Value, Value)], String> {
-    let mut entries = machine.entries(root).ok_or("the saved object is not a dict; save model.state_dict()")?;
-    for _ in 0..3 {
-        let wrapped = WRAPPERS.iter().find_map(|wrapper| {
-            let inner = |(key, value): &'a (Value, Value)| match key {
-                Value::Text(key) if &**key == *wrapper => machine.entries(value),
-                _ => None,
-            };
-            entries.iter().find_map(inner)
-        });
-        match wrapped {
-            Some(inner) => entries = inner,
-            None => break,
-        }
-    }
-    Ok(entries)
+/// Dictionaries with string keys that contain tensors, in order of preference: those below a known wrapper key, the
+/// dictionary itself, those below other keys, and those below the key of an exponential moving average.
+#[derive(Default)]
+struct DictSearch<'a> {
+    found: Vec<&'a [(Value, Value)]>,
+    visited: usize,
 }
 
-/// Locates the tensors of the state_dict. `locate` returns the position of a storage in the file, in bytes, and its number
-/// of elements.
-fn tensors(
+impl<'a> DictSearch<'a> {
+    fn search(&mut self, machine: &'a Machine, entries: &'a [(Value, Value)], depth: usize) {
+        self.visited += 1;
+        if self.visited > MAX_DICTS * MAX_DEPTH || self.found.len() >= MAX_DICTS {
+            return;
+        }
+        let mut children: Vec<(usize, &'a [(Value, Value)])> = Vec::new();
+        let mut has_tensors = false;
+        for (key, value) in entries {
+            let Value::Text(key) = key else { continue };
+            has_tensors |= matches!(value, Value::Tensor(_));
+            if let Some(inner) = machine.entries(value)
+                && !IGNORED.iter().any(|ignored| key.starts_with(ignored))
+            {
+                children.push((rank(key), inner));
+            }
+        }
+        children.sort_by_key(|(rank, _)| *rank);
+        let wrapped = children.partition_point(|(rank, _)| *rank < WRAPPERS.len());
+        let deeper = depth < MAX_DEPTH;
+        children[..wrapped].iter().filter(|_| deeper).for_each(|(_, inner)| self.search(machine, inner, depth + 1));
+        self.found.extend(has_tensors.then_some(entries));
+        children[wrapped..].iter().filter(|_| deeper).for_each(|(_, inner)| self.search(machine, inner, depth + 1));
+    }
+}
+
+/// Returns the position of a key in the order of preference.
+fn rank(key: &str) -> usize {
+    let is_average = key.to_lowercase().split(['_', '-', '.']).any(|word| word == "ema");
+    let wrapper = WRAPPERS.iter().position(|wrapper| *wrapper == key);
+    wrapper.unwrap_or(WRAPPERS.len() + usize::from(is_average))
+}
+
+/// Finds the dictionaries of tensors in the saved object and locates their tensors. `locate` returns the position of a
+/// storage in the file, in bytes, and its number of elements.
+fn state_dicts(
     source: &Arc<Source>,
     machine: &Machine,
     root: &Value,
     locate: impl Fn(&StorageReference) -> Result<(u64, u64), String>,
-) -> Tensors {
+) -> Result<StateDicts, String> {
+    let entries = machine.entries(root).ok_or("the saved object is not a dict; save model.state_dict()")?;
+    let mut search = DictSearch::default();
+    search.search(machine, entries, 1);
+    let keys = entries.iter().filter_map(|(key, _)| match key {
+        Value::Text(key) => Some(key.to_string()),
+        _ => None,
+    });
+    let dicts = search.found.into_iter().map(|entries| tensors(source, entries, &locate)).collect();
+    Ok(StateDicts { dicts, keys: keys.collect() })
+}
+
+/// Locates the tensors of a dictionary.
+fn tensors(
+    source: &Arc<Source>,
+    entries: &[(Value, Value)],
+    locate: &impl Fn(&StorageReference) -> Result<(u64, u64), String>,
+) -> Result<BTreeMap<String, Tensor>, String> {
     let mut tensors = BTreeMap::new();
-    for (key, value) in state_dict(machine, root)? {
+    for (key, value) in entries {
         let (Value::Text(name), Value::Tensor(tensor)) = (key, value) else { continue };
         let TensorReference { storage, offset, shape, strides } = &**tensor;
         let tensor = locate(storage)
