@@ -8,6 +8,7 @@ use super::parameters::ParameterSource;
 use crate::error::Result;
 
 pub(crate) mod builder;
+pub(crate) mod fields;
 mod lowering;
 mod operation;
 pub(crate) mod proto;

@@ -8,7 +8,7 @@ use super::checkpoint::Checkpoint;
 use super::nets::Architecture;
 use super::precision::Precision;
 use super::seeded::SeededParameters;
-use super::{fetch, onnx};
+use super::{external_data, fetch, onnx};
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::progress::ProgressSink;
@@ -53,7 +53,7 @@ impl FromStr for WeightsChoice {
 pub struct PreparedModel {
     /// Path of the ONNX file.
     pub onnx: PathBuf,
-    /// SHA-256 of the ONNX file, 64 hex digits.
+    /// SHA-256 of the ONNX file, or of the file and its external data; 64 hex digits.
     pub sha256: String,
     /// Origin of the weights: `published`, `registry`, `file` or `seeded`.
     pub weights: String,
@@ -90,7 +90,7 @@ pub fn prepare(
         let message = "not an .onnx file, and the card names no architecture to convert it with".into();
         return Err(Error::Weights { path: onnx, message });
     }
-    let sha256 = fetch::sha256_file(&onnx)?;
+    let sha256 = external_data::model_sha256(&onnx)?;
     let untrained = matches!(origin, Origin::Seeded { .. });
     Ok(PreparedModel { onnx, sha256, weights: origin.weights().into(), untrained })
 }

@@ -7,6 +7,8 @@ mod codebook;
 mod demo;
 mod evaluate;
 #[cfg(all(feature = "media", feature = "onnx"))]
+mod external_data;
+#[cfg(all(feature = "media", feature = "onnx"))]
 mod extract;
 mod flags;
 mod makefile;

@@ -8,9 +8,8 @@ use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use prost::Message;
-
 use crate::error::{Error, Result};
+use crate::models::onnx::fields::{Field, FieldReader};
 use crate::models::onnx::proto::{self, NodeProto, ValueInfo};
 
 /// Location of a tensor in the file.
@@ -54,7 +53,6 @@ impl OnnxGraph {
     /// Returns an error if the file cannot be read or is not an ONNX model.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path))?;
-        let file_len = file.metadata().map_err(Error::io(path))?.len();
         let mut graph = Self {
             path: path.into(),
             file: file.try_clone().map_err(Error::io(path))?,
@@ -64,7 +62,7 @@ impl OnnxGraph {
             inputs: Vec::new(),
             outputs: Vec::new(),
         };
-        let mut reader = FieldReader { input: BufReader::with_capacity(1 << 16, file), position: 0, file_len };
+        let mut reader = FieldReader::new(file).map_err(Error::io(path))?;
         let invalid = |message: String| Error::Weights { path: path.to_path_buf(), message };
         reader.read_model(&mut graph).map_err(|error| match error.kind() {
             ErrorKind::InvalidData | ErrorKind::UnexpectedEof => invalid(format!("not an ONNX model: {error}")),
@@ -118,21 +116,6 @@ impl OnnxGraph {
 enum ElementType {
     F32,
     I64,
-}
-
-/// Reads a protobuf message field by field.
-struct FieldReader {
-    input: BufReader<File>,
-    position: u64,
-    file_len: u64,
-}
-
-/// A field: its number, and its length or value.
-enum Field {
-    /// Length-delimited; the content follows.
-    Bytes(u64, u64),
-    Integer(u64, u64),
-    Skipped,
 }
 
 impl FieldReader {
@@ -220,68 +203,4 @@ impl FieldReader {
             _ => None,
         })
     }
-
-    /// Reads a field's key, and its value if it is an integer. Returns `None` at the end of the file.
-    fn next_field(&mut self) -> std::io::Result<Option<Field>> {
-        let Some(key) = self.read_varint()? else { return Ok(None) };
-        let number = key >> 3;
-        let mut integer = || self.read_varint()?.ok_or(std::io::Error::from(ErrorKind::UnexpectedEof));
-        Ok(Some(match key & 7 {
-            0 => Field::Integer(number, integer()?),
-            2 => Field::Bytes(number, integer()?),
-            1 => self.skip(8).map(|()| Field::Skipped)?,
-            5 => self.skip(4).map(|()| Field::Skipped)?,
-            wire_type => return Err(invalid_data(format!("unknown wire type {wire_type}"))),
-        }))
-    }
-
-    /// Returns `None` at the end of the file.
-    fn read_varint(&mut self) -> std::io::Result<Option<u64>> {
-        let mut value = 0u64;
-        for i in 0..10 {
-            let mut byte = [0u8];
-            if self.input.read(&mut byte)? == 0 {
-                return if i == 0 { Ok(None) } else { Err(ErrorKind::UnexpectedEof.into()) };
-            }
-            self.position += 1;
-            value |= u64::from(byte[0] & 0x7f) << (7 * i);
-            if byte[0] < 0x80 {
-                return Ok(Some(value));
-            }
-        }
-        Err(invalid_data("varint longer than ten bytes".into()))
-    }
-
-    /// Returns the position after the next `length` bytes; an error if the file is shorter.
-    fn end_of(&self, length: u64) -> std::io::Result<u64> {
-        let end = self.position.checked_add(length).filter(|&end| end <= self.file_len);
-        end.ok_or_else(|| invalid_data(format!("a field of {length} bytes exceeds the file")))
-    }
-
-    fn expect_end(&self, end: u64) -> std::io::Result<()> {
-        if self.position == end { Ok(()) } else { Err(invalid_data("a field exceeds its message".into())) }
-    }
-
-    fn skip(&mut self, length: u64) -> std::io::Result<()> {
-        let end = self.end_of(length)?;
-        self.input.seek_relative(i64::try_from(length).map_err(|_| ErrorKind::UnexpectedEof)?)?;
-        self.position = end;
-        Ok(())
-    }
-
-    fn read_bytes(&mut self, length: u64) -> std::io::Result<Vec<u8>> {
-        let end = self.end_of(length)?;
-        let mut bytes = vec![0; usize::try_from(length).map_err(|_| ErrorKind::UnexpectedEof)?];
-        self.input.read_exact(&mut bytes)?;
-        self.position = end;
-        Ok(bytes)
-    }
-
-    fn read_message<M: Message + Default>(&mut self, length: u64) -> std::io::Result<M> {
-        M::decode(self.read_bytes(length)?.as_slice()).map_err(|error| invalid_data(error.to_string()))
-    }
-}
-
-fn invalid_data(message: String) -> std::io::Error {
-    std::io::Error::new(ErrorKind::InvalidData, message)
 }
