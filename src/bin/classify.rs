@@ -112,7 +112,7 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let files = arguments.files()?;
     let store = FeatureStore::open(&files.features)?;
     let mut recipe = Recipe::for_store(&store, arguments.recipe.as_deref(), &arguments.flags)?;
-    let mut manifest = Manifest::load(&files.manifest, files.root.as_deref())?;
+    let mut manifest = Manifest::load_labels(&files.manifest, files.root.as_deref())?;
     let drawn = split::assign(&mut manifest, split::Fractions::default(), files.split_seed)?;
     manifest.check_training()?;
     let mut data = Dataset::join(&store, &manifest, recipe.classify.pooling)?;

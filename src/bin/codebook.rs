@@ -87,7 +87,7 @@ fn codebook(arguments: &Arguments, cancel: &CancellationToken) -> anyhow::Result
     settings.normalize = arguments.normalize.unwrap_or(settings.normalize);
     settings.validate().map_err(anyhow::Error::msg)?;
 
-    let mut manifest = Manifest::load(&arguments.manifest, arguments.root.as_deref())?;
+    let mut manifest = Manifest::load_labels(&arguments.manifest, arguments.root.as_deref())?;
     let drawn = split::assign(&mut manifest, split::Fractions::default(), arguments.split_seed)?;
     if manifest.clips.iter().all(|clip| clip.labels.is_empty()) {
         progress.report(Event::Warning("no clip has a label, so there is no held-out split: all clips are clustered"));

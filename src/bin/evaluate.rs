@@ -65,7 +65,7 @@ fn main() -> ExitCode {
                 table: PredictionTable::read_csv(source, arguments.task)?,
             },
             (None, Some(model), Some(features), Some(manifest)) if model.join(posters::INDEX_FILE).is_file() => {
-                let manifest = Manifest::load(manifest, arguments.root.as_deref())?;
+                let manifest = Manifest::load_labels(manifest, arguments.root.as_deref())?;
                 let store = FeatureStore::open(features)?;
                 print!("{}", by_year::evaluate(model, &store, &manifest, &arguments.out)?);
                 println!("evaluate: wrote {}", arguments.out.join("REPORT.md").display());
@@ -85,7 +85,7 @@ fn main() -> ExitCode {
 
 fn evaluate_model(model: &Path, features: &Path, manifest: &Path, root: Option<&Path>) -> Result<Evaluation> {
     let store = FeatureStore::open(features)?;
-    let manifest = Manifest::load(manifest, root)?;
+    let manifest = Manifest::load_labels(manifest, root)?;
     let saved = SavedModel::load(model)?;
     let data = Dataset::join_for_evaluation(&store, &manifest, saved.metadata.pooling)?;
     runs::evaluation(&saved, model, &store, &manifest, &data)

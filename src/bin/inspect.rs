@@ -48,7 +48,7 @@ enum Format {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     cli::run("inspect", || {
-        let load = |source: &Path| Manifest::load(source, arguments.root.as_deref());
+        let load = |source: &Path| Manifest::load_labels(source, arguments.root.as_deref());
         let inspection = if is_store(&arguments.source) {
             let manifest = arguments.manifest.as_deref().map(load).transpose()?;
             let export = arguments.export.map(|format| match format {

@@ -8,7 +8,7 @@ use super::directory::{Listing, clip_from_path, resolve, strip_extensions};
 use super::parsed::{ParsedClip, ParsedManifest};
 use super::problems::Problems;
 use super::table::{Table, read_text};
-use super::{class_directories, csv, id_lists};
+use super::{MediaFiles, class_directories, csv, id_lists};
 use crate::error::Result;
 use crate::suggest::closest;
 
@@ -16,7 +16,12 @@ use crate::suggest::closest;
 ///
 /// # Errors
 /// Returns an error if the file cannot be read, is not UTF-8 or is not valid CSV.
-pub(super) fn read_file(source: &Path, root: &Path, problems: &mut Problems) -> Result<ParsedManifest> {
+pub(super) fn read_file(
+    source: &Path,
+    root: &Path,
+    media: MediaFiles,
+    problems: &mut Problems,
+) -> Result<ParsedManifest> {
     if is_media(source) {
         problems.add(None, "a clip, not a manifest; list its path in a text file, or pass its directory");
         return Ok(ParsedManifest::default());
@@ -32,7 +37,7 @@ pub(super) fn read_file(source: &Path, root: &Path, problems: &mut Problems) -> 
     }
     let table = Table::parse(&text, source)?;
     if id_lists::is_id_list(&table.header) {
-        return id_lists::read(&[(source, table)], root, problems);
+        return id_lists::read(&[(source, table)], root, media, problems);
     }
     Ok(csv::read(&table, root, problems))
 }
@@ -41,7 +46,12 @@ pub(super) fn read_file(source: &Path, root: &Path, problems: &mut Problems) -> 
 ///
 /// # Errors
 /// Returns an error if a file or directory cannot be read.
-pub(super) fn read_directory(source: &Path, root: &Path, problems: &mut Problems) -> Result<ParsedManifest> {
+pub(super) fn read_directory(
+    source: &Path,
+    root: &Path,
+    media: MediaFiles,
+    problems: &mut Problems,
+) -> Result<ParsedManifest> {
     let listing = Listing::read(source)?;
     let mut lists = Vec::new();
     for file in listing.files.iter().filter(|file| file.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"))) {
@@ -51,7 +61,7 @@ pub(super) fn read_directory(source: &Path, root: &Path, problems: &mut Problems
         }
     }
     if !lists.is_empty() {
-        return id_lists::read(&lists, root, problems);
+        return id_lists::read(&lists, root, media, problems);
     }
     class_directories::read(source, &listing, problems)
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use super::MediaFiles;
 use super::clip::Clip;
 use super::directory::{clip_from_path, file_name, find_by_id, select_candidates, split_in_name};
 use super::parsed::{ParsedClip, ParsedManifest};
@@ -21,16 +22,25 @@ pub(super) fn is_id_list(header: &[String]) -> bool {
 
 /// Reads id lists and finds their clips below the root (see [`find_by_id`] and [`select_candidates`]).
 ///
-/// If several lists have labels, the names of the lists determine the splits.
+/// If several lists have labels, the names of the lists determine the splits. With [`MediaFiles::Optional`], a clip without a
+/// file has its id as path.
 ///
 /// # Errors
 /// Returns an error if a directory cannot be read.
-pub(super) fn read(lists: &[(&Path, Table)], root: &Path, problems: &mut Problems) -> Result<ParsedManifest> {
+pub(super) fn read(
+    lists: &[(&Path, Table)],
+    root: &Path,
+    media: MediaFiles,
+    problems: &mut Problems,
+) -> Result<ParsedManifest> {
     let ids = lists.iter().flat_map(|(_, table)| {
         let column = id_column(table);
         table.rows.iter().filter_map(move |(_, fields)| fields.get(column)).map(String::as_str)
     });
-    let candidates = find_by_id(root, &ids.collect::<HashSet<&str>>())?;
+    let candidates = match media {
+        MediaFiles::Optional if !root.is_dir() => Default::default(),
+        _ => find_by_id(root, &ids.collect::<HashSet<&str>>())?,
+    };
     let several_labeled = lists.iter().filter(|(_, table)| has_labels(table)).count() > 1;
     let mut parsed = ParsedManifest::default();
     for (source, table) in lists {
@@ -57,6 +67,7 @@ pub(super) fn read(lists: &[(&Path, Table)], root: &Path, problems: &mut Problem
             let files: Vec<PathBuf> =
                 candidates.get(id).map(|files| select_candidates(files, list_split)).unwrap_or_default();
             let file = match files.as_slice() {
+                [] if media == MediaFiles::Optional => root.join(id),
                 [] => {
                     missing.push(format!("`{id}` (line {line})"));
                     continue;

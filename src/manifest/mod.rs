@@ -44,6 +44,13 @@ pub struct Manifest {
     pub sha256: String,
 }
 
+/// Whether the media files of a manifest must exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MediaFiles {
+    Required,
+    Optional,
+}
+
 /// File that kinoprobe-demo writes next to the manifest of the clips it generates.
 pub const DEMO_MARKER: &str = ".made";
 
@@ -67,6 +74,19 @@ impl Manifest {
     /// labels without a training clip (if there are training clips), misspelled columns, an invalid `start`, `end` or
     /// `year`, groups in two splits, text that is not UTF-8, or no clips.
     pub fn load(source: &Path, root: Option<&Path>) -> Result<Manifest> {
+        Self::read(source, root, MediaFiles::Required)
+    }
+
+    /// Reads a manifest as [`Manifest::load`] does, for its ids, labels and splits. The media files need not exist. A clip of
+    /// an id list whose file does not exist has its id as path.
+    ///
+    /// # Errors
+    /// Returns an error under the conditions of [`Manifest::load`], except for missing files.
+    pub fn load_labels(source: &Path, root: Option<&Path>) -> Result<Manifest> {
+        Self::read(source, root, MediaFiles::Optional)
+    }
+
+    fn read(source: &Path, root: Option<&Path>, media: MediaFiles) -> Result<Manifest> {
         let metadata = std::fs::metadata(source).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::Manifest {
                 path: source.to_path_buf(),
@@ -85,12 +105,15 @@ impl Manifest {
         let root = root.map_or_else(default_root, Path::to_path_buf);
         let mut problems = Problems::new(source);
         let read = if is_directory { formats::read_directory } else { formats::read_file };
-        let parsed = read(source, &root, &mut problems)?;
+        let mut parsed = read(source, &root, media, &mut problems)?;
         let mut warnings = parsed.warnings;
         if parsed.clips.is_empty() && problems.is_empty() {
             problems.add(None, "the manifest has no clips");
         }
-        validate::validate(&parsed.clips, &root, &mut problems, &mut warnings);
+        validate::validate(&parsed.clips, &mut problems, &mut warnings);
+        if media == MediaFiles::Required {
+            validate::check_files(&parsed.clips, &root, &mut problems);
+        }
         problems.finish()?;
         let clips: Vec<Clip> = parsed.clips.into_iter().map(|parsed| parsed.clip).collect();
         let sha256 = validate::extraction_sha256(&clips);

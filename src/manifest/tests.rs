@@ -310,3 +310,18 @@ fn unlabeled_clips_are_written_and_loaded() {
     assert!(again.clips[0].labels.is_empty() && again.clips[0].split == Some(Split::Test));
     assert_eq!(again.clips[1..], manifest.clips[1..]);
 }
+#[test]
+fn labels_are_read_without_the_files() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "list.csv", "Id,Category\n1,x\n2,y\n");
+    write(directory.path(), "clips.csv", "id,path,label\n1,gone/1.mp4,x\n");
+    let nowhere = directory.path().join("nowhere");
+    for root in [None, Some(nowhere.as_path())] {
+        let manifest = Manifest::load_labels(&directory.path().join("list.csv"), root).unwrap();
+        assert_eq!(manifest.classes(), ["x", "y"]);
+        assert_eq!((manifest.clips[1].id.as_str(), manifest.clips[1].path.as_str()), ("2", "2"));
+        assert_eq!(Manifest::load_labels(&directory.path().join("clips.csv"), root).unwrap().clips.len(), 1);
+    }
+    assert!(Manifest::load(&directory.path().join("clips.csv"), None).is_err());
+    assert!(Manifest::load_labels(&directory.path().join("absent.csv"), None).is_err());
+}

@@ -12,10 +12,9 @@ use super::problems::{Problems, count_of};
 /// Number of missing files that are printed.
 const MAX_SHOWN: usize = 5;
 
-/// Checks ids, files and groups, and warns about missing labels and splits.
-pub(super) fn validate(clips: &[ParsedClip], root: &Path, problems: &mut Problems, warnings: &mut Vec<String>) {
+/// Checks ids and groups, and warns about missing labels and splits.
+pub(super) fn validate(clips: &[ParsedClip], problems: &mut Problems, warnings: &mut Vec<String>) {
     check_ids(clips, problems);
-    check_files(clips, root, problems);
     check_groups(clips, problems);
     warn_of_missing_labels(clips, warnings);
     warn_of_label_case(clips, warnings);
@@ -38,7 +37,8 @@ fn check_ids(clips: &[ParsedClip], problems: &mut Problems) {
     }
 }
 
-fn check_files(clips: &[ParsedClip], root: &Path, problems: &mut Problems) {
+/// Checks that the file of every clip exists.
+pub(super) fn check_files(clips: &[ParsedClip], root: &Path, problems: &mut Problems) {
     let missing: Vec<&ParsedClip> = clips.iter().filter(|parsed| !parsed.clip.file.exists()).collect();
     let Some(first) = missing.first() else { return };
     let shown: Vec<String> = missing.iter().take(MAX_SHOWN).map(|parsed| path_and_line(parsed)).collect();

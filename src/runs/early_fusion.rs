@@ -93,7 +93,7 @@ fn load_manifest(run: &ComparedRun) -> Result<Manifest> {
     // Its paths are relative to the root of the original manifest, which defaults to the manifest's directory.
     let default_root = || if original.is_dir() { original.to_path_buf() } else { parent_dir(original) };
     let root = run.inputs.root.clone().or_else(|| with_split.is_some().then(default_root));
-    Manifest::load(with_split.as_deref().unwrap_or(original), root.as_deref())
+    Manifest::load_labels(with_split.as_deref().unwrap_or(original), root.as_deref())
 }
 
 fn parent_dir(path: &Path) -> PathBuf {

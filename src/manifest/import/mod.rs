@@ -114,7 +114,8 @@ pub fn import(format: Format, source: &Path, options: &ImportOptions) -> Result<
     if clips.is_empty() && problems.is_empty() {
         problems.add(None, no_clips_message(&summary, &root, &unknown_labels));
     }
-    validate::validate(&clips, &root, &mut problems, &mut warnings);
+    validate::validate(&clips, &mut problems, &mut warnings);
+    validate::check_files(&clips, &root, &mut problems);
     problems.finish()?;
     drop_labels_without_training_clips(&mut clips, &mut summary);
     summary.count(&clips, frame_range);
