@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use hdf5::types::{FixedAscii, FixedUnicode, VarLenAscii, VarLenUnicode};
-use hdf5::{Group, H5Type};
+use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenAscii, VarLenUnicode};
+use hdf5::{Container, Group, H5Type};
 
 use crate::error::Error;
 
@@ -31,14 +31,45 @@ pub(super) fn read_float(group: &Group, name: &str) -> Option<f64> {
     group.attr(name).ok()?.read_scalar::<f64>().ok()
 }
 
-/// Reads a string attribute: variable-length UTF-8, as kinoprobe and h5py write it, fixed-length or ASCII.
+/// Reads a string attribute; see [`read_texts`].
 pub(super) fn read_text(group: &Group, name: &str) -> Option<String> {
     let attribute = group.attr(name).ok()?;
-    (attribute.read_scalar::<VarLenUnicode>().map(|text| text.to_string()))
-        .or_else(|_| attribute.read_scalar::<VarLenAscii>().map(|text| text.to_string()))
-        .or_else(|_| attribute.read_scalar::<FixedUnicode<4096>>().map(|text| text.to_string()))
-        .or_else(|_| attribute.read_scalar::<FixedAscii<4096>>().map(|text| text.to_string()))
-        .ok()
+    read_texts(&attribute).ok()?.pop()
+}
+
+/// Maximum length in bytes of fixed-length strings.
+pub(super) const MAX_FIXED_LEN: usize = 1 << 16;
+
+/// Reads all strings of a dataset or attribute: UTF-8 or ASCII, of variable length, as kinoprobe and h5py write them, or of a
+/// fixed length up to [`MAX_FIXED_LEN`].
+///
+/// # Errors
+/// Returns an error if the values are not such strings or cannot be read.
+pub(super) fn read_texts(values: &Container) -> hdf5::Result<Vec<String>> {
+    fn read<T: H5Type + ToString>(values: &Container) -> hdf5::Result<Vec<String>> {
+        Ok(values.read_raw::<T>()?.iter().map(T::to_string).collect())
+    }
+    // HDF5 converts between fixed lengths, and pads or cuts strings. The Rust type must be longer than the stored strings,
+    // since its last byte may have to be NUL.
+    macro_rules! read_fixed {
+        ($type:ident, $length:expr) => {
+            match $length {
+                0..=63 => read::<$type<64>>(values),
+                64..=255 => read::<$type<256>>(values),
+                256..=1023 => read::<$type<1024>>(values),
+                1024..=8191 => read::<$type<8192>>(values),
+                8192..=MAX_FIXED_LEN => read::<$type<{ MAX_FIXED_LEN + 1 }>>(values),
+                length => Err(format!("strings of {length} bytes are longer than {MAX_FIXED_LEN}").into()),
+            }
+        };
+    }
+    match values.dtype()?.to_descriptor()? {
+        TypeDescriptor::VarLenUnicode => read::<VarLenUnicode>(values),
+        TypeDescriptor::VarLenAscii => read::<VarLenAscii>(values),
+        TypeDescriptor::FixedUnicode(length) => read_fixed!(FixedUnicode, length),
+        TypeDescriptor::FixedAscii(length) => read_fixed!(FixedAscii, length),
+        other => Err(format!("{other} values are not strings").into()),
+    }
 }
 
 /// Converts a string to HDF5's type. NUL is replaced, since it would end the string.

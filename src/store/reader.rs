@@ -3,11 +3,10 @@
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
-use hdf5::types::{FixedAscii, VarLenAscii, VarLenUnicode};
 use hdf5::{File, H5Type};
 use ndarray::{Array2, Axis, s};
 
-use super::attributes::store_error;
+use super::attributes::{read_texts, store_error};
 use super::clip::{ClipRows, Failure, RowSource, StoredClip, Values};
 use super::pooling::Pooling;
 use super::provenance::{Payload, Provenance};
@@ -221,16 +220,8 @@ impl Store {
 
     /// Reads all strings of a dataset.
     fn texts(&self, name: &str) -> Result<Vec<String>> {
-        let utf8 = self.values::<VarLenUnicode>(name).map(|texts| texts.iter().map(|text| text.to_string()).collect());
-        // h5py writes `bytes` as ASCII, of variable or fixed length.
-        let texts = utf8
-            .or_else(|_| {
-                self.values::<VarLenAscii>(name).map(|texts| texts.iter().map(|text| text.to_string()).collect())
-            })
-            .or_else(|_| {
-                self.values::<FixedAscii<256>>(name).map(|texts| texts.iter().map(|text| text.to_string()).collect())
-            });
-        texts.map_err(|_: Error| self.error(format!("damaged: dataset /{name} does not contain strings")))
+        read_texts(&*self.dataset(name)?)
+            .map_err(|error| self.error(format!("damaged: dataset /{name} does not contain strings: {error}")))
     }
 
     /// Reads a range of a one-dimensional dataset.

@@ -155,6 +155,56 @@ fn invalid_predictions_are_rejected_and_no_files_are_written() {
     assert_code(&evaluate(directory.path(), &["--out", "out"]), 2);
 }
 
+/// Changes the type of the ids in a copy of the store `weak`, and writes a manifest with ids of that length.
+const RETYPE: &str = r#"
+import sys, pathlib, shutil, h5py, numpy as np
+directory = pathlib.Path(sys.argv[1])
+types = {"utf8-12": h5py.string_dtype("utf-8", 12), "ascii": h5py.string_dtype("ascii"), "ascii-9": "S9",
+         "utf8-70": h5py.string_dtype("utf-8", 70), "long": "S310", "longer": h5py.string_dtype("utf-8", 5000),
+         "space": "space"}
+for name, kind in types.items():
+    shutil.copy(directory / "weak.h5", directory / f"{name}.h5")
+    with h5py.File(directory / f"{name}.h5", "a") as store:
+        ids = [id.decode() for id in store["clips/id"][:]]
+        filler = {"utf8-70": "é" * 30, "long": "p" * 300, "longer": "ö" * 2400}.get(name, "")
+        ids = [filler + id for id in ids]
+        del store["clips/id"]
+        if name == "space":
+            kind = h5py.h5t.C_S1.copy()
+            kind.set_size(12)
+            kind.set_strpad(h5py.h5t.STR_SPACEPAD)
+            space = h5py.h5s.create_simple((len(ids),))
+            dataset = h5py.h5d.create(store["clips"].id, b"id", kind, space)
+            padded = np.array([id.ljust(12).encode() for id in ids], "S12")
+            dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, padded, kind)
+        else:
+            store.create_dataset("clips/id", data=[id.encode() for id in ids], dtype=kind)
+        store.attrs["model"] = np.bytes_(b"n" * 5000)
+    lines = (directory / "clips.csv").read_text().splitlines()
+    (directory / f"{name}.csv").write_text("\n".join([lines[0]] + [filler + line for line in lines[1:]]), encoding="utf-8")
+print(*types)
+"#;
+
+#[test]
+fn strings_of_any_type_are_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    stores(at);
+    for name in run_python(RETYPE, &[at]).split_whitespace() {
+        let (store, manifest) = (format!("{name}.h5"), format!("{name}.csv"));
+        let output = inspect(at, &[&store, "--manifest", &manifest]);
+        assert_code(&output, 0);
+        assert!(printed(&output).contains(&"n".repeat(5000)), "{name}: {}", printed(&output));
+        let output = kinoprobe(
+            env!("CARGO_BIN_EXE_kinoprobe-classify"),
+            at,
+            &["--features", &store, "--manifest", &manifest, "--out", "run", "--classifier", "knn", "--dry-run"],
+        );
+        assert_code(&output, 0);
+        assert!(printed(&output).contains("60 train, 30 val, 45 test"), "{name}: {}", printed(&output));
+    }
+}
+
 #[test]
 fn runs_are_compared_and_fused() {
     let directory = tempfile::tempdir().unwrap();
