@@ -13,7 +13,7 @@ use kinoprobe::dataset::{Dataset, DatasetSplits, Task};
 use kinoprobe::manifest::{Manifest, split};
 use kinoprobe::matrix::default_threads;
 use kinoprobe::recipe::{ClassifyFlags, Recipe, RunFiles};
-use kinoprobe::report::{Metrics, markdown};
+use kinoprobe::report::{self, Metrics, markdown};
 use kinoprobe::runs::{RunContext, by_year};
 use kinoprobe::store::FeatureStore;
 use kinoprobe::value_parsers;
@@ -138,6 +138,7 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
         data.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         return Ok(Outcome::Done);
     }
+    report::remove_drawn_manifest(&files.out, &manifest.source)?;
     let resampled = recipe.classify.resample.map(|rule| data.resample(rule, 0));
     let bar = progress_bar(arguments.quiet, &recipe);
     let score_name = training::score_name(data.task);

@@ -83,7 +83,12 @@ pub(super) fn report(
     if !metrics.warnings.is_empty() {
         line(format_args!(""));
     }
-    results(&mut line, metrics, parts);
+    if let Some(unlabeled) = unlabeled_clips(metrics) {
+        line(format_args!("{unlabeled}\n"));
+    }
+    if !parts.is_empty() {
+        results(&mut line, metrics, parts);
+    }
     if files.contains(&"curves.svg") {
         line(format_args!("## Training\n\n![learning curves](curves.svg)\n"));
     }
@@ -229,8 +234,22 @@ pub fn summary(metrics: &Metrics) -> String {
             text.push_str(&format!("      {remark}\n"));
         }
     }
+    if let Some(unlabeled) = unlabeled_clips(metrics) {
+        text.push_str(&format!("{unlabeled}\n"));
+    }
     for warning in &metrics.warnings {
         text.push_str(&format!("warning: {warning}\n"));
     }
     text
+}
+
+/// Describes the clips without a label, if there are any.
+fn unlabeled_clips(metrics: &Metrics) -> Option<String> {
+    let count = metrics.unlabeled?;
+    let evaluated = [&metrics.train, &metrics.val, &metrics.test, &metrics.all];
+    Some(if evaluated.iter().all(|part| part.is_none()) {
+        format!("{count} predicted, none labeled: submission.csv has the predictions")
+    } else {
+        format!("{count} without a label predicted: submission.csv has the predictions")
+    })
 }

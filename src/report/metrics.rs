@@ -41,6 +41,9 @@ pub struct Metrics {
     pub seeds: Option<Seeds>,
     /// Metrics of the constant baseline on each split.
     pub constant: BTreeMap<Split, SplitMetrics>,
+    /// Number of clips without a label, which are predicted but not evaluated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unlabeled: Option<usize>,
     /// Warnings for the user.
     pub warnings: Vec<String>,
     /// Metrics of the training split.

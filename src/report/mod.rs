@@ -132,12 +132,15 @@ fn part_content(title: &str, part: &EvaluatedPart<'_>) -> PartContent {
 /// (confusion_SPLIT for single-label runs; precision_recall_SPLIT and average_precision_SPLIT for multi-label runs) and,
 /// last, metrics.json.
 ///
-/// Replaces the files of an earlier run and keeps all others (the model). A directory without metrics.json is incomplete.
+/// Removes the files of an earlier run and keeps all others (the model). A directory without metrics.json is incomplete.
 ///
 /// # Errors
 /// Returns an error if the directory cannot be created or a file cannot be written.
 pub fn write_run(dir: &Path, run: &TrainingRun) -> Result<()> {
     create_incomplete(dir)?;
+    for name in TRAINING_FILES {
+        remove_file(&dir.join(name))?;
+    }
     let mut metrics = Metrics {
         identity: run.identity.clone(),
         inputs: run.inputs.clone(),
@@ -165,6 +168,7 @@ pub fn write_run(dir: &Path, run: &TrainingRun) -> Result<()> {
     write_csv(&dir.join("predictions.csv"), &labeled)?;
     if let Some(unlabeled) = run.unlabeled.as_ref().filter(|unlabeled| !unlabeled.is_empty()) {
         write_submission(&dir.join("submission.csv"), unlabeled)?;
+        metrics.unlabeled = Some(unlabeled.len());
         files.push("submission.csv");
     }
     if !run.curves.is_empty() {
@@ -185,7 +189,8 @@ pub fn write_run(dir: &Path, run: &TrainingRun) -> Result<()> {
 }
 
 /// Writes the directory of an evaluation: the files of [`write_run`] except those of training. metrics.json contains `all`
-/// and each split that the predictions name. Returns the metrics.
+/// and each split that the predictions name. Clips without a label are listed in submission.csv; if no clip has a label,
+/// there are no metrics. Returns the metrics.
 ///
 /// # Errors
 /// Returns an error if the directory cannot be created or a file cannot be written.
@@ -198,13 +203,18 @@ pub fn write_evaluation(dir: &Path, evaluation: &Evaluation) -> Result<Metrics> 
         warnings: table.warnings.clone(),
         ..Metrics::new()
     };
+    let unlabeled: Vec<usize> =
+        (0..table.predictions.len()).filter(|&i| table.predictions.truth[i].is_empty()).collect();
     // Tuned thresholds are not applied to `all`, since it contains the clips they were tuned on.
     let all = evaluate_splits(&BTreeMap::from([((), table.predictions.clone())]), ()).remove(&()).expect("one part");
+    let all = (unlabeled.len() < table.predictions.len()).then_some(all);
     let splits: BTreeMap<Split, Predictions> =
         table.splits_present().into_iter().map(|split| (split, table.select_split(split))).collect();
-    let measured = evaluate_splits(&splits, Split::Val);
-    let mut parts =
-        vec![EvaluatedPart { name: "all".into(), predictions: &table.predictions, metrics: &all, constant: None }];
+    let labeled = splits.iter().filter(|(_, part)| part.truth.iter().any(|labels| !labels.is_empty()));
+    let measured = evaluate_splits(&labeled.map(|(&split, part)| (split, part.clone())).collect(), Split::Val);
+    let all_part =
+        |metrics| EvaluatedPart { name: "all".into(), predictions: &table.predictions, metrics, constant: None };
+    let mut parts: Vec<EvaluatedPart<'_>> = all.iter().map(all_part).collect();
     parts.extend(measured.iter().map(|(split, measured)| EvaluatedPart {
         name: split.name().into(),
         predictions: &splits[split],
@@ -219,24 +229,66 @@ pub fn write_evaluation(dir: &Path, evaluation: &Evaluation) -> Result<Metrics> 
         written.push((None, &without_split));
     }
     write_csv(&dir.join("predictions.csv"), &written)?;
+    let mut files = vec!["predictions.csv"];
+    if !unlabeled.is_empty() {
+        write_submission(&dir.join("submission.csv"), &table.predictions.select(&unlabeled))?;
+        metrics.unlabeled = Some(unlabeled.len());
+        files.push("submission.csv");
+    }
     let title = format!("Predictions of {}", source.display());
-    write_parts(dir, &title, &metrics, &parts, &["predictions.csv"])?;
+    write_parts(dir, &title, &metrics, &parts, &files)?;
     for (split, measured) in measured {
         *metrics.split_mut(split) = Some(measured);
     }
-    metrics.all = Some(all);
+    metrics.all = all;
     metrics.write(&dir.join("metrics.json"))?;
     Ok(metrics)
 }
 
-/// Creates the directory and removes an old metrics.json, which marks a complete directory.
+/// Files of an evaluation that not every evaluation writes.
+const EVALUATION_FILES: [&str; 3] = ["submission.csv", "per_class.csv", "classification_report.txt"];
+/// Files of training that not every run writes.
+const TRAINING_FILES: [&str; 2] = ["curves.csv", "curves.svg"];
+/// The names of figures and their tables start with one of these and the name of a part.
+const FIGURE_PREFIXES: [&str; 3] = ["confusion_", "precision_recall_", "average_precision_"];
+
+/// Creates the directory and removes an old metrics.json, which marks a complete directory, and the files that this run may
+/// not replace.
 fn create_incomplete(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    let path = dir.join("metrics.json");
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path)(error)),
-        _ => Ok(()),
+    if !remove_file(&dir.join("metrics.json"))? {
+        return Ok(());
     }
+    for name in EVALUATION_FILES {
+        remove_file(&dir.join(name))?;
+    }
+    for part in ["train", "val", "test", "all"] {
+        for (prefix, extension) in FIGURE_PREFIXES.iter().flat_map(|prefix| [(prefix, "svg"), (prefix, "csv")]) {
+            remove_file(&dir.join(format!("{prefix}{part}.{extension}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file; returns `false` if there is none.
+fn remove_file(path: &Path) -> Result<bool> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io(path)(error)),
+    }
+}
+
+/// Removes the manifest.csv that an earlier run wrote to its directory, unless it is the manifest of this run. A directory
+/// without a run is not changed.
+///
+/// # Errors
+/// Returns an error if the file cannot be removed.
+pub fn remove_drawn_manifest(dir: &Path, manifest: &Path) -> Result<()> {
+    let path = dir.join("manifest.csv");
+    let is_run = ["recipe.toml", "predictions.csv"].iter().all(|name| dir.join(name).is_file());
+    let is_input = matches!((path.canonicalize(), manifest.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    if is_run && !is_input { remove_file(&path).map(|_| ()) } else { Ok(()) }
 }
 
 /// Returns a warning for each part that lacks clips of some classes.
@@ -254,12 +306,17 @@ fn write_parts(dir: &Path, title: &str, metrics: &Metrics, parts: &[EvaluatedPar
             write(&dir.join(&figure.file), &figure.svg)?;
         }
     }
-    let header = contents.first().map(|content| content.class_records[..1].to_vec()).unwrap_or_default();
-    let classes = contents.iter().flat_map(|content| content.class_records[1..].iter().cloned());
-    write_records(&dir.join("per_class.csv"), header.into_iter().chain(classes))?;
-    let reports = parts.iter().map(|part| format!("{}\n\n{}", part.name, classification_report::text(part.metrics)));
-    write(&dir.join("classification_report.txt"), &reports.collect::<Vec<_>>().join("\n"))?;
-    let files = [files, &["per_class.csv", "classification_report.txt", "metrics.json"]].concat();
+    let mut files = files.to_vec();
+    if let Some(first) = contents.first() {
+        let header = first.class_records[..1].to_vec();
+        let classes = contents.iter().flat_map(|content| content.class_records[1..].iter().cloned());
+        write_records(&dir.join("per_class.csv"), header.into_iter().chain(classes))?;
+        let reports =
+            parts.iter().map(|part| format!("{}\n\n{}", part.name, classification_report::text(part.metrics)));
+        write(&dir.join("classification_report.txt"), &reports.collect::<Vec<_>>().join("\n"))?;
+        files.extend(["per_class.csv", "classification_report.txt"]);
+    }
+    files.push("metrics.json");
     write(&dir.join("REPORT.md"), &markdown::report(title, metrics, parts, &contents, &files))
 }
 

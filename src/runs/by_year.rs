@@ -228,7 +228,8 @@ pub fn evaluate(dir: &Path, store: &FeatureStore, manifest: &Manifest, out: &Pat
     let of_years = models.years.iter().map(|model| (Some(model.year), &model.directory));
     let of_overall = models.overall.iter().map(|model| (None, &model.directory));
     let mut joined: Option<DatasetSplits> = None;
-    let (mut years, mut overall) = (Vec::new(), None);
+    let (mut years, mut overall, mut predicted) = (Vec::new(), None, 0);
+    let mut feature_warnings = Vec::new();
     for (year, directory) in of_years.chain(of_overall) {
         let source = dir.join(directory);
         let saved = SavedModel::load(&source)?;
@@ -240,6 +241,14 @@ pub fn evaluate(dir: &Path, store: &FeatureStore, manifest: &Manifest, out: &Pat
         let parts = data.splits().into_iter().filter(|(_, part)| !part.is_empty());
         let model: BTreeMap<Split, Predictions> =
             parts.map(|(split, part)| Ok((split, saved.predict(part)?))).collect::<Result<_>>()?;
+        predicted += data.unlabeled.len();
+        if model.is_empty() && data.unlabeled.is_empty() {
+            continue;
+        }
+        report::write_evaluation(
+            &out.join(directory),
+            &super::evaluation(&saved, &source, store, manifest, &data, force)?,
+        )?;
         if model.is_empty() {
             continue;
         }
@@ -257,6 +266,11 @@ pub fn evaluate(dir: &Path, store: &FeatureStore, manifest: &Manifest, out: &Pat
         .flat_map(|held_out| held_out.model.clone())
         .collect();
     let Some(split) = reported_split(&splits) else {
+        if predicted > 0 {
+            return Ok(format!(
+                "{predicted} predictions, no clip is labeled: submission.csv in the directory of each model has them\n"
+            ));
+        }
         return Err(Error::Data(format!(
             "{}: no labeled clip of val or test belongs to a year with a model",
             manifest.source.display()

@@ -441,3 +441,31 @@ fn bilstm_learns_from_a_minimal_store_and_a_recipe_repeats_its_run() {
     assert_eq!(lines[2..4], ["val ['accuracy', 'loss'] ['pr/x', 'pr/y']", "30 30"]);
     assert_eq!(lines[4..], ["pr_curves (6, 201)"; 2]);
 }
+
+#[test]
+fn files_of_an_earlier_run_are_removed() {
+    let clips = separable(&["a", "b"], [8, 4, 4], 4);
+    let bench = Bench::new(&clips);
+    let manifest = fs::read_to_string(bench.path("manifest.csv")).unwrap();
+    let without_splits: String =
+        manifest.lines().map(|line| line.rsplit_once(',').unwrap().0.to_owned() + "\n").collect();
+    fs::write(bench.path("manifest.csv"), without_splits).unwrap();
+    assert_code(&bench.classify("run", &["--classifier", "mlp", "--epochs", "2"]), 0);
+    for name in ["manifest.csv", "curves.csv", "curves.svg"] {
+        assert!(bench.path("run").join(name).is_file(), "{name}");
+    }
+    fs::write(bench.path("run/notes.txt"), "mine").unwrap();
+    fs::write(bench.path("manifest.csv"), &manifest).unwrap();
+    assert_code(&bench.classify("run", &["--classifier", "knn"]), 0);
+    for name in ["manifest.csv", "curves.csv", "curves.svg"] {
+        assert!(!bench.path("run").join(name).exists(), "{name}");
+    }
+    assert_eq!(fs::read_to_string(bench.path("run/notes.txt")).unwrap(), "mine");
+
+    // The manifest itself may be in the output directory.
+    fs::write(bench.path("run/manifest.csv"), &manifest).unwrap();
+    let arguments = ["--features", "made.h5", "--manifest", "run/manifest.csv", "--out", "run", "--classifier", "knn"];
+    assert_code(&bench.run(env!("CARGO_BIN_EXE_kinoprobe-classify"), &arguments), 0);
+    assert_eq!(fs::read_to_string(bench.path("run/manifest.csv")).unwrap(), manifest);
+}
+

@@ -206,6 +206,42 @@ fn strings_of_any_type_are_read() {
 }
 
 #[test]
+fn unlabeled_clips_are_predicted_and_not_scored() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    stores(at);
+    classify(at, "strong", "knn");
+    let new: String = (0..12).map(|i| format!("test{i:02},clips/test{i:02}.mp4\n")).collect();
+    fs::write(at.join("new.csv"), format!("id,path\n{new}")).unwrap();
+    let predict = |manifest: &str| {
+        let model = ["--model", "runs/strong-knn", "--features", "strong.h5", "--out", "new"];
+        let output = evaluate(at, &[&model[..], &["--manifest", manifest]].concat());
+        assert_code(&output, 0);
+        printed(&output)
+    };
+    // An earlier evaluation of labeled clips; its files are removed.
+    predict("clips.csv");
+    assert!(at.join("new/confusion_test.svg").is_file() && !at.join("new/submission.csv").exists());
+    let text = predict("new.csv");
+    assert!(text.contains("12 predicted, none labeled") && !text.contains('%'), "{text}");
+    let submission = fs::read_to_string(at.join("new/submission.csv")).unwrap();
+    assert!(submission.starts_with("Id,Category\ntest00,") && submission.lines().count() == 13, "{submission}");
+    assert_eq!(fs::read_to_string(at.join("new/predictions.csv")).unwrap().lines().count(), 13);
+    let metrics = json(&at.join("new/metrics.json"));
+    assert!(metrics.get("all").is_none() && metrics["unlabeled"] == 12, "{metrics}");
+    let report = fs::read_to_string(at.join("new/REPORT.md")).unwrap();
+    assert!(report.contains("12 predicted, none labeled") && !report.contains("## Results"), "{report}");
+    for stale in ["confusion_test.svg", "confusion_all.csv", "per_class.csv", "classification_report.txt"] {
+        assert!(!at.join("new").join(stale).exists(), "{stale}");
+    }
+    // Labeled and unlabeled clips.
+    let labeled = fs::read_to_string(at.join("clips.csv")).unwrap();
+    fs::write(at.join("both.csv"), labeled.replace("test03.mp4,cat,", "test03.mp4,,")).unwrap();
+    let text = predict("both.csv");
+    assert!(text.contains("test  44 clips") && text.contains("1 without a label predicted"), "{text}");
+}
+
+#[test]
 fn runs_are_compared_and_fused() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
