@@ -13,6 +13,7 @@ use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 use crate::evaluate::predictions::PredictionTable;
+use crate::manifest::normalize_label;
 use crate::models::Precision;
 use crate::store::{Pooling, Provenance};
 
@@ -116,8 +117,10 @@ impl SavedModel {
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| invalid(error.to_string()))?;
         let metadata = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
         let metadata = metadata.ok_or_else(|| invalid("not a model of kinoprobe-classify: no metadata".into()))?;
-        let metadata: ModelMetadata =
+        let mut metadata: ModelMetadata =
             serde_json::from_str(metadata).map_err(|error| invalid(format!("unsupported metadata: {error}")))?;
+        // Manifests normalize labels since 0.2; older models may have other spellings.
+        metadata.classes.iter_mut().for_each(|class| *class = normalize_label(class).into_owned());
         let mut tensors = Vec::new();
         for (name, view) in file.tensors() {
             if view.dtype() != Dtype::F32 {

@@ -14,6 +14,7 @@ mod formats;
 mod id_lists;
 pub mod imbalance;
 pub mod import;
+mod normalize;
 mod parsed;
 mod problems;
 pub mod split;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 pub use clip::{Clip, IMAGE_EXTENSIONS, Split, VIDEO_EXTENSIONS};
 use directory::parent_directory;
+pub use normalize::normalize_label;
 use problems::{Problems, count_of};
 
 /// The clips of a data set, in the order of the file.
@@ -66,7 +68,8 @@ impl Manifest {
     /// | directory with id lists | all lists; if more than one has labels, `train`, `val` and `test` in their names determine the splits |
     /// | other directory | one directory per class, optionally below `train`, `val` and `test`; a directory of images inside a class is one clip |
     ///
-    /// Paths are relative to `root`, by default the directory of the manifest. Only clips of the split `test` may have an
+    /// Labels are converted to Unicode normalization form C, with a warning. Paths are relative to `root`, by default the
+    /// directory of the manifest. Only clips of the split `test` may have an
     /// empty label: they are predicted, but not evaluated.
     ///
     /// # Errors
@@ -107,6 +110,7 @@ impl Manifest {
         let read = if is_directory { formats::read_directory } else { formats::read_file };
         let mut parsed = read(source, &root, media, &mut problems)?;
         let mut warnings = parsed.warnings;
+        warnings.extend(normalize::normalize_labels(parsed.clips.iter_mut().map(|parsed| &mut parsed.clip)));
         if parsed.clips.is_empty() && problems.is_empty() {
             problems.add(None, "the manifest has no clips");
         }

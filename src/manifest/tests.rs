@@ -310,6 +310,18 @@ fn unlabeled_clips_are_written_and_loaded() {
     assert!(again.clips[0].labels.is_empty() && again.clips[0].split == Some(Split::Test));
     assert_eq!(again.clips[1..], manifest.clips[1..]);
 }
+
+#[test]
+fn labels_are_normalized() {
+    let manifest = load("id,path,labels\n1,a.mp4,Come\u{301}die|Drama\n2,b.mp4,Com\u{e9}die|Come\u{301}die\n").unwrap();
+    assert_eq!(manifest.classes(), ["Com\u{e9}die", "Drama"]);
+    assert_eq!(manifest.clips[1].labels, ["Com\u{e9}die"]);
+    let expected = "Unicode normalization (NFC) changed 1 label, such as `Com\u{e9}die`";
+    assert!(manifest.warnings.contains(&expected.to_string()), "{:?}", manifest.warnings);
+    let manifest = load("id,path,label\n1,a.mp4,Com\u{e9}die\n2,b.mp4,x\n").unwrap();
+    assert!(manifest.warnings.is_empty(), "{:?}", manifest.warnings);
+}
+
 #[test]
 fn labels_are_read_without_the_files() {
     let directory = tempfile::tempdir().unwrap();

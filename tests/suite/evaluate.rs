@@ -242,6 +242,16 @@ fn unlabeled_clips_are_predicted_and_not_scored() {
 }
 
 #[test]
+fn labels_of_predictions_are_normalized() {
+    let directory = tempfile::tempdir().unwrap();
+    let rows = "id,label,predicted\n1,Come\u{301}die,Com\u{e9}die\n2,x,x\n";
+    fs::write(directory.path().join("p.csv"), rows).unwrap();
+    let output = evaluate(directory.path(), &["--predictions", "p.csv", "--out", "out"]);
+    assert_code(&output, 0);
+    assert!(printed(&output).contains("accuracy 100.0 %"), "{}", printed(&output));
+}
+
+#[test]
 fn runs_are_compared_and_fused() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();

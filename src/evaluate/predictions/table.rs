@@ -16,6 +16,7 @@
 //! The prefix `score:` may be missing if a column is named like a true or predicted class. Without `predicted`, the classes
 //! are predicted from the scores ([`Predictions::from_scores`]).
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
@@ -24,7 +25,7 @@ use ndarray::Array2;
 use super::{LABEL_SEPARATOR, Predictions, predict_classes};
 use crate::dataset::Task;
 use crate::error::{Error, Result};
-use crate::manifest::Split;
+use crate::manifest::{Split, normalize_label};
 use crate::suggest::did_you_mean;
 
 /// Prefix of score columns.
@@ -153,7 +154,7 @@ impl<'a> Reader<'a> {
             .headers()
             .map_err(csv_error(path))?
             .iter()
-            .map(|name| name.trim().trim_start_matches('\u{feff}').to_string())
+            .map(|name| normalize_label(name.trim().trim_start_matches('\u{feff}')).into_owned())
             .collect();
         let records = csv
             .into_records()
@@ -185,6 +186,10 @@ impl<'a> Reader<'a> {
         };
         let label = label.map_or_else(|| required(label_column(task)), Ok)?;
         let (predicted, split, group) = (column("predicted"), column("split"), column("group"));
+        let records: Vec<(u64, csv::StringRecord)> = records
+            .into_iter()
+            .map(|(line, record)| (line, normalize_columns(&record, &[Some(label), predicted])))
+            .collect();
         let known: HashSet<usize> = [Some(id), Some(label), predicted, split, group].into_iter().flatten().collect();
         let (mut scores, mut others) = (Vec::new(), Vec::new());
         for (i, name) in header.iter().enumerate().filter(|(i, _)| !known.contains(i)) {
@@ -322,6 +327,15 @@ impl<'a> Reader<'a> {
         predictions.scores = (!self.scores.is_empty()).then_some(scores);
         Ok(PredictionTable { predictions, splits, warnings })
     }
+}
+
+/// Returns the record with the fields of `columns` in Unicode normalization form C, as labels of manifests are.
+fn normalize_columns(record: &csv::StringRecord, columns: &[Option<usize>]) -> csv::StringRecord {
+    let normalize = |(column, field)| match columns.contains(&Some(column)) {
+        true => normalize_label(field),
+        false => Cow::Borrowed(field),
+    };
+    record.iter().enumerate().map(normalize).collect()
 }
 
 /// Splits a field into class names: at most one for single-label tasks, none if the field is empty.

@@ -20,7 +20,7 @@ use super::clip::{Clip, Split, count_frames};
 use super::directory::{find_by_id, parent_directory, resolve, select_candidates};
 use super::parsed::ParsedClip;
 use super::problems::{Problems, count_of};
-use super::{Manifest, validate};
+use super::{Manifest, normalize, validate};
 use crate::error::{Error, Result};
 use crate::suggest::did_you_mean;
 pub use movienet::GENRES;
@@ -111,6 +111,7 @@ pub fn import(format: Format, source: &Path, options: &ImportOptions) -> Result<
     warnings.extend(unknown_labels.iter().cloned());
     filter_labels(&mut titles, format, &options.labels, &mut summary);
     let mut clips = find_clips(titles, &root, &mut summary, &mut problems)?;
+    warnings.extend(normalize::normalize_labels(clips.iter_mut().map(|parsed| &mut parsed.clip)));
     if clips.is_empty() && problems.is_empty() {
         problems.add(None, no_clips_message(&summary, &root, &unknown_labels));
     }
