@@ -2,7 +2,11 @@
 
 pub mod progress;
 
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+
+use anyhow::Context;
 
 use crate::cancel::CancellationToken;
 use crate::error::Error;
@@ -37,17 +41,55 @@ pub fn run(program: &str, body: impl FnOnce() -> anyhow::Result<Outcome>) -> Exi
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Partial { failed }) => {
             let are = if failed == 1 { "is" } else { "are" };
-            eprintln!("{program}: {failed} failed and {are} recorded; the rest is complete");
+            print_message(format_args!("{program}: {failed} failed and {are} recorded; the rest is complete"));
             ExitCode::from(3)
         }
         Err(error) => {
-            eprintln!("{program}: {error:#}");
+            print_message(format_args!("{program}: {}", describe(&error)));
             match error.downcast_ref::<Error>() {
                 Some(Error::Interrupted) => ExitCode::from(130),
                 _ => ExitCode::FAILURE,
             }
         }
     }
+}
+
+/// Joins the messages of an error and its causes, each once: [`Error::Io`] contains the message of its cause.
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+/// Writes to standard output. A closed pipe, such as that of `head`, is not an error: the program continues, and all further
+/// output is lost.
+///
+/// # Errors
+/// Returns an error if the output cannot be written for another reason, such as a full disk.
+pub fn print(text: impl Display) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match write!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write to standard output"),
+    }
+}
+
+/// Writes a line to standard output; see [`print`](fn@print).
+///
+/// # Errors
+/// See [`print`](fn@print).
+pub fn print_line(text: impl Display) -> anyhow::Result<()> {
+    print(format_args!("{text}\n"))
+}
+
+/// Writes a line to standard error. Errors are ignored, since a message that cannot be written must not stop a program.
+pub fn print_message(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Installs a handler for SIGINT (Ctrl-C) and SIGTERM, and returns the token that it cancels. A second signal ends the
@@ -59,7 +101,7 @@ pub fn catch_interrupts() -> CancellationToken {
         if cancelled.cancel() {
             std::process::exit(130);
         }
-        eprintln!("\ninterrupted: finishing work in progress (interrupt again to stop immediately)");
+        print_message("\ninterrupted: finishing work in progress (interrupt again to stop immediately)");
     });
     debug_assert!(handler.is_ok(), "catch_interrupts is called once");
     token

@@ -3,6 +3,9 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+/// Maximum number of threads of one kind, far above the cores of any machine.
+pub const MAX_THREADS: usize = 1024;
+
 /// Returns a parser of integers of at least `min`.
 pub fn at_least<T>(min: T) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
 where

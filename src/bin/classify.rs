@@ -58,7 +58,7 @@ struct Arguments {
     #[arg(long)]
     split_seed: Option<u64>,
     /// Maximum number of threads; results do not depend on it
-    #[arg(long, default_value_t = default_threads(), value_parser = value_parsers::at_least(1_usize))]
+    #[arg(long, default_value_t = default_threads(), value_parser = value_parsers::between(1, value_parsers::MAX_THREADS))]
     threads: usize,
     /// Print the recipe that would be used, and exit
     #[arg(long)]
@@ -106,7 +106,9 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
             None => ClassifierKind::ALL.to_vec(),
             Some(name) => ClassifyFlags::supporters(name).with_context(|| format!("unknown option --{name}"))?,
         };
-        kinds.iter().for_each(|kind| println!("{}", kind.name()));
+        for kind in kinds {
+            cli::print_line(kind.name())?;
+        }
         return Ok(Outcome::Done);
     }
     let files = arguments.files()?;
@@ -122,20 +124,20 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
     recipe.run = Some(files.absolute().context("the working directory does not exist")?);
     let log = |line: &str| {
         if !arguments.quiet {
-            eprintln!("classify: {line}")
+            cli::print_message(format_args!("classify: {line}"))
         }
     };
     if store.untrained() {
-        eprintln!(
+        cli::print_message(format_args!(
             "classify: UNTRAINED features: the network has seeded weights, so the metrics do not measure {}",
             recipe.method
-        );
+        ));
     }
     log(&format!("{} · {}: {}", recipe.method, recipe.classify.classifier.name(), describe(&data)));
     data.warnings.splice(0..0, manifest.warnings.iter().cloned());
     if arguments.dry_run {
-        print!("{}", toml::to_string_pretty(&recipe).context("cannot serialize the recipe to TOML")?);
-        data.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        cli::print(toml::to_string_pretty(&recipe).context("cannot serialize the recipe to TOML")?)?;
+        data.warnings.iter().for_each(|warning| cli::print_message(format_args!("warning: {warning}")));
         return Ok(Outcome::Done);
     }
     report::remove_drawn_manifest(&files.out, &manifest.source)?;
@@ -171,7 +173,7 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
         manifest.write_csv(&files.out.join("manifest.csv"))?;
     }
     if !arguments.quiet {
-        print!("{summary}");
+        cli::print(&summary)?;
     }
     log(&format!("wrote {}", files.out.join("REPORT.md").display()));
     Ok(Outcome::Done)

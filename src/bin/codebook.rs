@@ -13,7 +13,7 @@ use kinoprobe::extract::codebook::Codebook;
 use kinoprobe::manifest::{Manifest, split};
 use kinoprobe::progress::{Event, ProgressSink};
 use kinoprobe::recipe::Recipe;
-use kinoprobe::store::DescriptorStore;
+use kinoprobe::store::{DescriptorStore, check_output};
 use kinoprobe::value_parsers;
 
 /// Cluster the descriptors of the training split into visual words, and compute the histogram of words of every frame.
@@ -74,6 +74,7 @@ fn main() -> ExitCode {
 
 fn codebook(arguments: &Arguments, cancel: &CancellationToken) -> anyhow::Result<Outcome> {
     let progress = TerminalProgress::new("codebook", ProgressMode::from_quiet(arguments.quiet));
+    check_output(&arguments.out)?;
     let store = DescriptorStore::open(&arguments.descriptors)?;
     let default = || PathBuf::from(format!("pipelines/{}.toml", store.provenance().method));
     let path = arguments.recipe.clone().unwrap_or_else(default);
@@ -103,7 +104,7 @@ fn codebook(arguments: &Arguments, cancel: &CancellationToken) -> anyhow::Result
     codebook.write(&store, &settings, seconds, &arguments.out, cancel)?;
     if !arguments.quiet {
         let (clips, failures) = (store.clips().len(), store.failures().len());
-        println!("{}: {clips} clips, {failures} failed earlier", arguments.out.display());
+        cli::print_line(format_args!("{}: {clips} clips, {failures} failed earlier", arguments.out.display()))?;
     }
     Ok(Outcome::Done)
 }

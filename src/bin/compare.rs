@@ -34,7 +34,7 @@ struct Arguments {
     #[arg(long)]
     no_early_fusion: bool,
     /// Maximum number of threads for early fusion; results do not depend on it
-    #[arg(long, default_value_t = default_threads(), value_parser = value_parsers::at_least(1_usize))]
+    #[arg(long, default_value_t = default_threads(), value_parser = value_parsers::between(1, value_parsers::MAX_THREADS))]
     threads: usize,
 }
 
@@ -54,8 +54,8 @@ fn main() -> ExitCode {
         let mut comparison = compare::compare(&runs, &arguments.stores)?;
         comparison.warnings.extend(notes);
         compare::write(&arguments.out, &comparison)?;
-        print!("{}", compare::summary(&comparison));
-        println!("compare: wrote {}", arguments.out.join("report.html").display());
+        cli::print(compare::summary(&comparison))?;
+        cli::print_line(format_args!("compare: wrote {}", arguments.out.join("report.html").display()))?;
         Ok(Outcome::Done)
     })
 }

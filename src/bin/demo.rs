@@ -62,7 +62,7 @@ fn main() -> ExitCode {
                 seed: arguments.seed,
             };
             let FileCounts { created, kept } = posters::make(&settings, &progress)?;
-            println!("{}: {created} posters created, {kept} kept", manifest.display());
+            cli::print_line(format_args!("{}: {created} posters created, {kept} kept", manifest.display()))?;
         } else {
             let settings = ClipSettings {
                 out: arguments.out,
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
                 multi_label: arguments.multi_label,
             };
             let ClipSummary { files: FileCounts { created, kept }, codec } = clips::make(&settings, &progress)?;
-            println!("{}: {created} clips created, {kept} kept ({codec})", manifest.display());
+            cli::print_line(format_args!("{}: {created} clips created, {kept} kept ({codec})", manifest.display()))?;
         }
         Ok(Outcome::Done)
     })

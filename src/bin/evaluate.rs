@@ -77,8 +77,8 @@ fn main() -> ExitCode {
             _ => unreachable!("clap requires predictions, or a model with features and a manifest"),
         };
         let metrics = report::write_evaluation(&arguments.out, &evaluation)?;
-        print!("{}", markdown::summary(&metrics));
-        println!("evaluate: wrote {}", arguments.out.join("REPORT.md").display());
+        cli::print(markdown::summary(&metrics))?;
+        cli::print_line(format_args!("evaluate: wrote {}", arguments.out.join("REPORT.md").display()))?;
         Ok(Outcome::Done)
     })
 }

@@ -51,7 +51,7 @@ struct Arguments {
     #[arg(long, default_value = "models")]
     models: PathBuf,
     /// Number of decode threads [default: depends on the number of cores and the device]
-    #[arg(long, value_parser = value_parsers::at_least(1_usize))]
+    #[arg(long, value_parser = value_parsers::between(1, value_parsers::MAX_THREADS))]
     workers: Option<usize>,
     /// Retry clips that failed in an earlier run
     #[arg(long)]
@@ -110,7 +110,7 @@ fn main() -> ExitCode {
             dry_run: arguments.dry_run,
         };
         let summary = extract::run(&options, &progress, &cancel)?;
-        println!("{summary}");
+        cli::print_line(&summary)?;
         Ok(Outcome::from_failures(summary.failed()))
     })
 }

@@ -62,12 +62,12 @@ fn main() -> ExitCode {
             separator: arguments.separator,
         };
         let imported = import::import(arguments.format, &arguments.source, &options)?;
-        print!("{}", imported.summary);
+        cli::print(&imported.summary)?;
         for warning in &imported.manifest.warnings {
-            println!("  warning: {warning}");
+            cli::print_line(format_args!("  warning: {warning}"))?;
         }
         imported.write_csv(&arguments.out)?;
-        println!("import: wrote {}", arguments.out.display());
+        cli::print_line(format_args!("import: wrote {}", arguments.out.display()))?;
         Ok(Outcome::Done)
     })
 }

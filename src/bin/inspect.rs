@@ -61,9 +61,9 @@ fn main() -> ExitCode {
         } else {
             inspect::inspect_manifest(&load(&arguments.source)?, arguments.out.as_deref())?
         };
-        print!("{}", inspection.text);
+        cli::print(&inspection.text)?;
         for file in &inspection.files {
-            println!("inspect: wrote {}", file.display());
+            cli::print_line(format_args!("inspect: wrote {}", file.display()))?;
         }
         Ok(Outcome::Done)
     })

@@ -71,20 +71,23 @@ fn main() -> ExitCode {
     let progress = TerminalProgress::new("models", ProgressMode::from_quiet(quiet));
     cli::run("models", || {
         match command {
-            Command::List => print!("{}", inventory::table(&directory)?),
+            Command::List => cli::print(inventory::table(&directory)?)?,
             Command::Fetch { name, weights, precision } => {
                 let card = Card::load(&directory, &name)?;
                 let model = models::prepare(&card, &weights, precision, &progress, &cancel)?;
                 let warning = if model.untrained { ", UNTRAINED" } else { "" };
-                println!("{}  {} ({} weights{warning})", model.sha256, model.onnx.display(), model.weights);
+                let (sha256, onnx, weights) = (&model.sha256, model.onnx.display(), &model.weights);
+                cli::print_line(format_args!("{sha256}  {onnx} ({weights} weights{warning})"))?;
             }
             Command::Convert { checkpoint, card, out } => {
                 models::convert(&Card::load(&directory, &card)?, &checkpoint, &out)?;
-                println!("{}", out.display());
+                cli::print_line(out.display())?;
             }
             Command::Verify { name } => {
                 let checks = inventory::verify(&Card::load(&directory, &name)?)?;
-                checks.iter().for_each(|check| println!("{check}"));
+                for check in &checks {
+                    cli::print_line(check)?;
+                }
                 let failed = checks.iter().filter(|check| check.failure.is_some()).count();
                 anyhow::ensure!(failed == 0, "{failed} of {} checks of {name} failed", checks.len());
             }

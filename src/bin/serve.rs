@@ -1,6 +1,5 @@
 //! kinoprobe-serve: a web page and an HTTP API that predict the genres of posters and trailers.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,7 +37,7 @@ struct Arguments {
     #[arg(long, default_value = "models")]
     cards: PathBuf,
     /// Batch size of the network [default: 1 on a CPU, 8 on a GPU]
-    #[arg(long, value_parser = value_parsers::at_least(1_u16))]
+    #[arg(long, value_parser = value_parsers::between(1, 1024_u16))]
     batch: Option<u16>,
     /// Milliseconds an image waits for a batch to fill up, on devices on which batches save time
     #[arg(long, default_value_t = 3)]
@@ -75,7 +74,7 @@ fn main() -> ExitCode {
         match &arguments.export {
             Some(dir) => {
                 serve::export(&options, dir, &progress)?;
-                println!("{}", dir.display());
+                cli::print_line(dir.display())?;
             }
             None => {
                 let server = Server::bind(&options, Arc::new(progress))?;
@@ -89,8 +88,7 @@ fn main() -> ExitCode {
 
 async fn run(server: Server) -> anyhow::Result<()> {
     let shutdown = shutdown_signal()?;
-    println!("http://{}/", server.address());
-    let _ = std::io::stdout().flush(); // the reader of the address may have closed the pipe
+    cli::print_line(format_args!("http://{}/", server.address()))?;
     Ok(server.run(shutdown).await?)
 }
 
@@ -100,7 +98,7 @@ fn shutdown_signal() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(async move {
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-        eprintln!("serve: finishing the requests in progress (repeat to stop at once)");
+        cli::print_message("serve: finishing the requests in progress (repeat to stop at once)");
         tokio::spawn(async move {
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
             std::process::exit(130);

@@ -76,7 +76,7 @@ fn main() -> ExitCode {
             threshold: arguments.threshold,
         };
         let summary = shots::run(&options, &progress, &cancel)?;
-        println!("{summary}");
+        cli::print_line(&summary)?;
         Ok(Outcome::from_failures(summary.failed))
     })
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
+use super::print_message;
 use crate::progress::{Event, ProgressSink, Unit};
 
 /// Minimum time between two `progress` events in JSON mode.
@@ -63,10 +64,10 @@ impl TerminalProgress {
     /// Prints a message above the bar.
     fn print_message(&self, message: &str) {
         if self.mode == ProgressMode::Json {
-            eprintln!("{}", json!({"event": "note", "message": message}));
+            print_message(json!({"event": "note", "message": message}));
             return;
         }
-        let print = || eprintln!("{}: {message}", self.program);
+        let print = || print_message(format_args!("{}: {message}", self.program));
         match self.lock().as_ref() {
             Some(task) => task.bar.suspend(print),
             None => print(),
@@ -105,7 +106,7 @@ impl ProgressSink for TerminalProgress {
             }),
             Event::ClipFailed { id, error } => {
                 if self.mode == ProgressMode::Json {
-                    eprintln!("{}", json!({"event": "failure", "id": id, "error": error}));
+                    print_message(json!({"event": "failure", "id": id, "error": error}));
                 } else {
                     self.print_message(&format!("clip {id} failed: {error}"));
                 }
@@ -170,7 +171,7 @@ impl Task {
             "clips_per_second": clips_per_second, "frames_per_second": frames_per_second,
             "seconds_left": self.bar.eta().as_secs_f64(),
         });
-        eprintln!("{line}");
+        print_message(line);
     }
 }
 

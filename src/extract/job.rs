@@ -15,7 +15,7 @@ use crate::media::{self, FrameSink, ItemSink, Sampling, Shots, Wanted};
 use crate::models::runtime::{Device, Session, SessionOptions};
 use crate::models::{self, Card, Precision, PreparedModel, WeightsChoice};
 use crate::progress::{Event, ProgressSink, Unit};
-use crate::store::{Journal, Payload, Provenance, RowSource, Values};
+use crate::store::{Journal, Payload, Provenance, RowSource, Values, check_output};
 
 /// Settings of an extraction run.
 #[derive(Debug)]
@@ -134,6 +134,7 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
     for warning in &manifest.warnings {
         progress.report(Event::Warning(&format!("{}: {warning}", manifest.source.display())));
     }
+    check_output(out)?;
     check_shots(options)?;
     let source = prepare_source(options, progress, cancel)?;
     let (payload, mut provenance) = payload_and_provenance(options, &source);

@@ -17,4 +17,4 @@ pub mod sift;
 
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub use job::{Action, Options, Summary, run};
-pub use settings::{CodebookSettings, ExtractionSettings, Extractor, Normalize};
+pub use settings::{CodebookSettings, ExtractionSettings, Extractor, MAX_BATCH, Normalize};

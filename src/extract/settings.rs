@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::media::Sampling;
 use crate::models::Precision;
 
+/// Maximum batch size. Larger batches only need memory.
+pub const MAX_BATCH: usize = 1024;
+
 /// Computes feature rows from frames; the table `[extractor]` of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
@@ -96,6 +99,9 @@ impl ExtractionSettings {
     pub fn validate(&self) -> Result<(), String> {
         self.sampling.validate()?;
         match &self.extractor {
+            Extractor::Network { batch, .. } if *batch > MAX_BATCH => {
+                return Err(format!("extractor.batch must be at most {MAX_BATCH}"));
+            }
             Extractor::Network { batch, .. } => positive("extractor.batch", *batch)?,
             Extractor::Sift { keypoints } => positive("extractor.keypoints", *keypoints)?,
         }

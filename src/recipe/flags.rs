@@ -5,7 +5,7 @@ use clap::{ArgMatches, Command, FromArgMatches};
 
 use super::{Classify, Recipe};
 use crate::classify::{ClassifierKind, LossSettings, OptimizerSettings, ScheduleSettings, TrainingSettings, flags_of};
-use crate::extract::Extractor;
+use crate::extract::{Extractor, MAX_BATCH};
 use crate::media::Sampling;
 use crate::models::Precision;
 use crate::posters::ModelGrouping;
@@ -40,7 +40,7 @@ pub struct ExtractionFlags {
     #[arg(long, value_parser = value_parsers::at_least(1_usize))]
     pub keypoints: Option<usize>,
     /// Batch size (extractor kind network)
-    #[arg(long, value_parser = value_parsers::at_least(1_usize))]
+    #[arg(long, value_parser = value_parsers::between(1, MAX_BATCH))]
     pub batch: Option<usize>,
     /// Name of the network's card (extractor kind network)
     #[arg(long)]

@@ -77,6 +77,12 @@ pub(super) fn hdf5_text(value: &str) -> VarLenUnicode {
     value.replace('\0', "\u{fffd}").parse().expect("the text has no NUL")
 }
 
+/// Returns the message of the operating system in an error of HDF5: `… errno = 28, error message = 'No space left on device', …`.
+fn system_message(reason: &str) -> Option<&str> {
+    let (_, message) = reason.split_once("error message = '")?;
+    Some(message.split_once('\'')?.0)
+}
+
 /// Returns a function that converts errors of HDF5 to errors that name the file; for `map_err`.
 pub(super) fn store_error(path: &Path) -> impl Fn(hdf5::Error) -> Error {
     let path = path.to_path_buf();
@@ -87,6 +93,8 @@ pub(super) fn store_error(path: &Path) -> impl Fn(hdf5::Error) -> Error {
                 .to_string()
         } else if reason.contains("file signature not found") || reason.contains("truncated file") {
             "not an HDF5 file, or truncated".to_string()
+        } else if let Some(cause) = system_message(&reason) {
+            cause.to_string()
         } else {
             format!("HDF5: {reason}")
         };

@@ -31,7 +31,7 @@ pub use journal::Journal;
 pub use pooling::Pooling;
 pub use provenance::{Difference, Payload, Provenance};
 pub use reader::{DescriptorStore, FeatureStore, Store};
-pub use writer::StoreWriter;
+pub use writer::{StoreWriter, check_output};
 
 #[cfg(test)]
 mod tests;

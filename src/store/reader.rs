@@ -29,7 +29,9 @@ impl Store {
     /// # Errors
     /// Returns an error if the file is missing, is not an HDF5 file, is not a store or is damaged.
     pub fn open(path: &Path) -> Result<Self> {
-        std::fs::metadata(path).map_err(Error::io(path))?;
+        if std::fs::metadata(path).map_err(Error::io(path))?.is_dir() {
+            return Err(Error::Store { path: path.to_path_buf(), message: "a directory, not a store".into() });
+        }
         let file = File::open(path).map_err(store_error(path))?;
         let (provenance, payload) = Provenance::read(&file, path)?;
         let mut store =

@@ -21,11 +21,35 @@ const GZIP_LEVEL: u8 = 1;
 /// Number of rows that are buffered. Complete chunks are written, so that none is compressed twice.
 const BUFFER_ROWS: usize = 16 * CHUNK_ROWS;
 
+/// Checks that a store can be written to `path`.
+///
+/// # Errors
+/// Returns an error if `path` is a directory.
+pub fn check_output(path: &Path) -> Result<()> {
+    if !path.is_dir() {
+        return Ok(());
+    }
+    let example = path.join("NAME.h5");
+    let message = format!("a directory: write to a file in it with --out, such as {}", example.display());
+    Err(Error::Store { path: path.to_path_buf(), message })
+}
+
+/// A file that is removed when it is dropped, if it has not been renamed.
+struct PartialFile(PathBuf);
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// Writes `NAME.h5.new`, which [`StoreWriter::finish`] renames to `NAME.h5`. Clips keep the order in which they are pushed.
 pub struct StoreWriter {
     path: PathBuf,
     partial_path: PathBuf,
     file: File,
+    /// Declared after `file`, so that the file is closed before it is removed.
+    _partial: PartialFile,
     payload: Payload,
     provenance: Provenance,
     /// Number of clips in the file.
@@ -43,8 +67,9 @@ impl StoreWriter {
     /// Creates a store.
     ///
     /// # Errors
-    /// Returns an error if the directory or the file cannot be created.
+    /// Returns an error if `path` is a directory, or the file or its directory cannot be created.
     pub fn create(path: &Path, payload: Payload, provenance: &Provenance) -> Result<Self> {
+        check_output(path)?;
         let mut partial_path = path.as_os_str().to_owned();
         partial_path.push(".new");
         let partial_path = PathBuf::from(partial_path);
@@ -54,11 +79,13 @@ impl StoreWriter {
         let mut provenance = provenance.clone();
         provenance.stamp();
         let file = File::create(&partial_path).map_err(store_error(&partial_path))?;
+        let partial = PartialFile(partial_path.clone());
         create_datasets(&file, payload).map_err(store_error(&partial_path))?;
         Ok(Self {
             path: path.to_path_buf(),
             partial_path,
             file,
+            _partial: partial,
             payload,
             provenance,
             clips: 0,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -486,4 +486,38 @@ fn multi_label_runs_are_compared_and_tasks_do_not_mix() {
     let expected = "strong is multi-label and single is single-label";
     assert!(printed(&mixed).contains(expected), "{}", printed(&mixed));
     assert!(!at.join("mixed").exists());
+}
+
+#[test]
+fn output_that_cannot_be_written_is_one_message() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let rows: String = (0..3000).map(|i| format!("{i},{i}.mp4,label {i}\n")).collect();
+    fs::write(at.join("clips.csv"), format!("id,path,label\n{rows}")).unwrap();
+    let inspect = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-inspect"));
+        command.current_dir(at).args(["clips.csv", "--out", "out"]).stderr(Stdio::piped());
+        command
+    };
+    // A closed pipe, as of `head -1`: the files are written.
+    let mut child = inspect().stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_code(&output, 0);
+    assert_eq!(printed(&output), "");
+    assert!(at.join("out/classes.csv").is_file());
+
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = inspect().stdout(full).output().unwrap();
+    assert_code(&output, 1);
+    let expected = "inspect: cannot write to standard output: No space left on device (os error 28)\n";
+    assert_eq!(printed(&output), expected);
+
+    let output = evaluate(at, &["--predictions", "none.csv", "--out", "out"]);
+    assert_code(&output, 1);
+    assert_eq!(printed(&output), "evaluate: none.csv: No such file or directory (os error 2)\n");
+    fs::create_dir(at.join("store.h5")).unwrap();
+    let output = kinoprobe(env!("CARGO_BIN_EXE_kinoprobe-inspect"), at, &["store.h5"]);
+    assert_code(&output, 1);
+    assert_eq!(printed(&output), "inspect: store.h5: a directory, not a store\n");
 }

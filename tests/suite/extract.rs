@@ -452,3 +452,68 @@ with h5py.File(sys.argv[1]) as store:
     assert_code(&output, 1);
     assert!(printed(&output).contains("--every does not apply"), "{}", printed(&output));
 }
+
+#[test]
+fn extraction_goes_on_without_readers_of_its_output() {
+    let workspace = Workspace::new(3);
+    fs::write(workspace.path("text.mp4"), "no video").unwrap();
+    fs::write(workspace.path("manifest.csv"), "id,path,label\none,video.mp4,a\ntext,text.mp4,a\n").unwrap();
+    for (out, flags) in [("plain.h5", &["--quiet"][..]), ("json.h5", &["--log-json"])] {
+        let mut command = workspace.command(out);
+        let mut child = command.args(flags).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        drop((child.stdout.take(), child.stderr.take()));
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+        assert_eq!(run_python(IDS, &[&workspace.path(out)]).trim(), "one | text | 6");
+    }
+}
+
+#[test]
+fn a_full_disk_is_one_message_and_loses_nothing() {
+    let workspace = Workspace::new(60);
+    assert_code(&workspace.command("complete.h5").output().unwrap(), 0);
+    // Files are limited to 512 bytes times these. The signal is ignored, so that writes fail as on a full disk.
+    let mut failed_with_journal = 0;
+    for blocks in [0, 1, 8, 24, 48] {
+        let command = workspace.command("full.h5");
+        let mut limited = Command::new("sh");
+        limited.current_dir(root()).args(["-c", &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"")]);
+        let output = limited.arg(command.get_program()).args(command.get_args()).arg("--quiet").output().unwrap();
+        assert_code(&output, 1);
+        let message = String::from_utf8_lossy(&output.stderr);
+        let found = message.lines().count() == 1 && message.matches("File too large").count() == 1;
+        assert!(found && message.contains("full.h5"), "{blocks}: {message}");
+        assert!(!workspace.path("full.h5").exists() && !workspace.path("full.h5.new").exists());
+        failed_with_journal += usize::from(workspace.path("full.h5.partial").exists());
+    }
+    assert!(failed_with_journal > 2);
+    let output = workspace.command("full.h5").output().unwrap();
+    assert_code(&output, 0);
+    assert!(printed(&output).contains("already extracted"), "{}", printed(&output));
+    assert_eq!(workspace.fingerprint("full.h5"), workspace.fingerprint("complete.h5"));
+}
+
+#[test]
+fn directories_and_absurd_numbers_are_refused() {
+    let workspace = Workspace::new(1);
+    fs::create_dir(workspace.path("features")).unwrap();
+    let output = workspace.command("features").output().unwrap();
+    assert_code(&output, 1);
+    let directory = workspace.path("features");
+    let expected = format!(
+        "extract: {0}: a directory: write to a file in it with --out, such as {0}/NAME.h5\n",
+        directory.display()
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+    for (flag, value) in [("--workers", "100000"), ("--batch", "1000000")] {
+        let output = workspace.command("x.h5").args([flag, value]).output().unwrap();
+        assert_code(&output, 2);
+        assert!(printed(&output).contains("must be at most 1024"), "{}", printed(&output));
+    }
+    let recipe = fs::read_to_string(fixture("pipelines/tiny.toml")).unwrap();
+    fs::write(workspace.path("huge.toml"), recipe.replace("batch = 4", "batch = 1000000")).unwrap();
+    let output = workspace.command_with_recipe("x.h5", &fixture("models"), &workspace.path("huge.toml")).output();
+    let output = output.unwrap();
+    assert_code(&output, 1);
+    assert!(printed(&output).contains("extractor.batch must be at most 1024"), "{}", printed(&output));
+}
+
