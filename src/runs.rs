@@ -2,11 +2,13 @@
 //! per year, [`early_fusion`] one on the features of several runs.
 
 pub mod by_year;
+mod compatibility;
 pub mod early_fusion;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use self::compatibility::check_features;
 use crate::classify::{ModelMetadata, RunIdentity, RunInputs, SavedModel, experiment};
 use crate::dataset::DatasetSplits;
 use crate::error::Result;
@@ -85,38 +87,28 @@ impl RunContext<'_> {
     }
 }
 
-/// Predicts all clips of `data` with a saved model. `source` is the directory of the model.
+/// Predicts all clips of `data` with a saved model. `source` is the directory of the model. With `force`, features of another
+/// network are a warning.
 ///
 /// # Errors
-/// Returns the error of [`SavedModel::predict`].
+/// Returns an error if the features were computed by another network, or the error of [`SavedModel::predict`].
 pub fn evaluation(
     saved: &SavedModel,
     source: &Path,
     store: &FeatureStore,
     manifest: &Manifest,
     data: &DatasetSplits,
+    force: bool,
 ) -> Result<Evaluation> {
     let identity = &saved.metadata.identity;
+    let warnings = check_features(&saved.metadata, store, force)?;
     let mut table = saved.predict_all(data)?;
     table.warnings.extend(manifest.warnings.iter().cloned());
-    table.warnings.extend(network_warning(store, &identity.model_sha256, &saved.metadata.precision));
+    table.warnings.extend(warnings);
     Ok(Evaluation {
         source: source.into(),
         identity: RunIdentity { untrained: identity.untrained || store.untrained(), ..identity.clone() },
         inputs: RunInputs { features: store.path().into(), manifest: manifest.source.clone(), root: None },
         table,
     })
-}
-
-/// Returns a warning if the features of the store differ in network or precision from the features a model was trained on.
-fn network_warning(store: &FeatureStore, model_sha256: &str, precision: &str) -> Option<String> {
-    let (path, provenance) = (store.path().display(), store.provenance());
-    let stored = provenance.precision_or_default();
-    if provenance.model_sha256 != model_sha256 {
-        Some(format!("{path}: computed by a different network than the features the model was trained on"))
-    } else if stored != precision {
-        Some(format!("{path}: computed in precision {stored}, but the model was trained on features of {precision}"))
-    } else {
-        None
-    }
 }

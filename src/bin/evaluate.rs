@@ -49,6 +49,9 @@ struct Arguments {
     /// Directory that the paths of the manifest are relative to [default: the manifest's directory]
     #[arg(long, value_name = "DIR", requires = "model")]
     root: Option<PathBuf>,
+    /// Evaluate the model on features of another network than the one it was trained on
+    #[arg(long, requires = "model")]
+    force: bool,
     /// Output directory
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -67,12 +70,12 @@ fn main() -> ExitCode {
             (None, Some(model), Some(features), Some(manifest)) if model.join(posters::INDEX_FILE).is_file() => {
                 let manifest = Manifest::load_labels(manifest, arguments.root.as_deref())?;
                 let store = FeatureStore::open(features)?;
-                print!("{}", by_year::evaluate(model, &store, &manifest, &arguments.out)?);
-                println!("evaluate: wrote {}", arguments.out.join("REPORT.md").display());
+                cli::print(by_year::evaluate(model, &store, &manifest, &arguments.out, arguments.force)?)?;
+                cli::print_line(format_args!("evaluate: wrote {}", arguments.out.join("REPORT.md").display()))?;
                 return Ok(Outcome::Done);
             }
             (None, Some(model), Some(features), Some(manifest)) => {
-                evaluate_model(model, features, manifest, arguments.root.as_deref())?
+                evaluate_model(model, features, manifest, arguments.root.as_deref(), arguments.force)?
             }
             _ => unreachable!("clap requires predictions, or a model with features and a manifest"),
         };
@@ -83,10 +86,16 @@ fn main() -> ExitCode {
     })
 }
 
-fn evaluate_model(model: &Path, features: &Path, manifest: &Path, root: Option<&Path>) -> Result<Evaluation> {
+fn evaluate_model(
+    model: &Path,
+    features: &Path,
+    manifest: &Path,
+    root: Option<&Path>,
+    force: bool,
+) -> Result<Evaluation> {
     let store = FeatureStore::open(features)?;
     let manifest = Manifest::load_labels(manifest, root)?;
     let saved = SavedModel::load(model)?;
     let data = Dataset::join_for_evaluation(&store, &manifest, saved.metadata.pooling)?;
-    runs::evaluation(&saved, model, &store, &manifest, &data)
+    runs::evaluation(&saved, model, &store, &manifest, &data, force)
 }

@@ -26,6 +26,9 @@ pub struct ModelMetadata {
     /// Precision of the network that computed the features; `f32` in files without this key.
     #[serde(default = "default_precision")]
     pub precision: String,
+    /// The extraction settings of the features as JSON: the `recipe` attribute of the store; empty if unknown.
+    #[serde(default)]
+    pub extraction: String,
     /// Class names in the order of the scores, C of them.
     pub classes: Vec<String>,
     /// Number of features per clip, D.
@@ -52,6 +55,7 @@ impl ModelMetadata {
                 ..RunIdentity::new(Task::default(), classifier.name(), provenance)
             },
             precision: provenance.precision_or_default().into(),
+            extraction: provenance.recipe.clone(),
             classes: Vec::new(),
             dim: 0,
             pooling,

@@ -260,6 +260,7 @@ fn saved_models_are_restored_bit_for_bit() {
                     ..Default::default()
                 },
                 precision: "f32".into(),
+                extraction: "{}".into(),
                 classes: train.classes.clone(),
                 dim: train.dim(),
                 pooling: kind.pooling(Pooling::Mean),

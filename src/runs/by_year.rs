@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use super::compatibility::check_features;
 use super::{HeldOutPredictions, RunContext};
 use crate::classify::{RunIdentity, SavedModel};
 use crate::dataset::{Dataset, DatasetSplits, Task};
@@ -217,12 +218,12 @@ fn example(
 
 /// Evaluates the models of the directory `dir` (with posters.json) on the clips of `manifest`: each model of a year on the clips
 /// of that year, the model of all years on all clips. Writes a directory per model below `out`, and a report. Returns the
-/// summary for the terminal.
+/// summary for the terminal. With `force`, features of another network are a warning.
 ///
 /// # Errors
-/// Returns an error if `dir` is incomplete, no clip has features, the models cannot read the features, or a file cannot be
-/// written.
-pub fn evaluate(dir: &Path, store: &FeatureStore, manifest: &Manifest, out: &Path) -> Result<String> {
+/// Returns an error if `dir` is incomplete, no clip has features, the features were computed by another network, the models
+/// cannot read them, or a file cannot be written.
+pub fn evaluate(dir: &Path, store: &FeatureStore, manifest: &Manifest, out: &Path, force: bool) -> Result<String> {
     let models = PosterIndex::read(dir)?;
     let year_of = years::years_by_id(manifest);
     let of_years = models.years.iter().map(|model| (Some(model.year), &model.directory));
@@ -237,6 +238,7 @@ pub fn evaluate(dir: &Path, store: &FeatureStore, manifest: &Manifest, out: &Pat
             Some(data) => data,
             None => joined.insert(Dataset::join_for_evaluation(store, manifest, saved.metadata.pooling)?),
         };
+        feature_warnings = check_features(&saved.metadata, store, force)?;
         let data = data.filter(|_, id| year.is_none() || year_of.get(id) == year.as_ref());
         let parts = data.splits().into_iter().filter(|(_, part)| !part.is_empty());
         let model: BTreeMap<Split, Predictions> =
@@ -252,7 +254,6 @@ pub fn evaluate(dir: &Path, store: &FeatureStore, manifest: &Manifest, out: &Pat
         if model.is_empty() {
             continue;
         }
-        report::write_evaluation(&out.join(directory), &super::evaluation(&saved, &source, store, manifest, &data)?)?;
         let held_out = HeldOutPredictions { clips: years::count_clips(&data), model, constant: BTreeMap::new() };
         match year {
             Some(year) => years.push((year, held_out)),
@@ -283,7 +284,7 @@ pub fn evaluate(dir: &Path, store: &FeatureStore, manifest: &Manifest, out: &Pat
             "{without_model} clips belong to years without a model: only the model of all years is evaluated on them"
         ));
     }
-    warnings.extend(super::network_warning(store, &models.identity.model_sha256, models.precision.name()));
+    warnings.extend(feature_warnings);
     let report = PosterReport {
         posters: &models,
         part: split.name(),

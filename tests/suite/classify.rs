@@ -1,7 +1,7 @@
 //! Classification with the real binaries, on stores written by kinoprobe and by h5py.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use kinoprobe::store::{ClipRows, Failure, Payload, Provenance, RowSource, StoreWriter, Values};
@@ -469,3 +469,37 @@ fn files_of_an_earlier_run_are_removed() {
     assert_eq!(fs::read_to_string(bench.path("run/manifest.csv")).unwrap(), manifest);
 }
 
+#[test]
+fn features_of_another_recipe_or_network_are_noticed() {
+    let bench = Bench::new(&separable(&["a", "b"], [8, 4, 4], 4));
+    assert_code(&bench.classify("run", &["--classifier", "knn"]), 0);
+    let text = printed(&bench.evaluate("run"));
+    assert!(!text.contains("warning"), "{text}");
+    let set = |attribute: &str, from: &str, to: &str| {
+        let script = "
+import h5py, sys
+with h5py.File(sys.argv[1], 'a') as store:
+    store.attrs[sys.argv[2]] = store.attrs[sys.argv[2]].replace(sys.argv[3], sys.argv[4])
+";
+        run_python(script, &[&bench.path("made.h5"), Path::new(attribute), Path::new(from), Path::new(to)]);
+    };
+    set("recipe", "\"batch\":1", "\"batch\":8");
+    assert!(!printed(&bench.evaluate("run")).contains("warning"));
+    set("recipe", "\"frames\":3", "\"frames\":2");
+    let output = bench.evaluate("run");
+    assert_code(&output, 0);
+    let expected =
+        "made.h5: extracted with other settings than the model's features: sampling.frames is 2, the model's 3";
+    assert_eq!(printed(&output).matches(expected).count(), 1, "{}", printed(&output));
+    set("model_sha256", "abc", "def");
+    let output = bench.evaluate("run");
+    assert_code(&output, 1);
+    let expected = "evaluate: made.h5: computed by another network, numbers (registry weights, SHA-256 def…), than the \
+                    model's features, numbers (registry weights, SHA-256 abc…)";
+    assert!(printed(&output).starts_with(expected) && printed(&output).contains("--force"), "{}", printed(&output));
+    let arguments =
+        ["--features", "made.h5", "--manifest", "manifest.csv", "--out", "forced", "--model", "run", "--force"];
+    let output = bench.run(env!("CARGO_BIN_EXE_kinoprobe-evaluate"), &arguments);
+    assert_code(&output, 0);
+    assert!(printed(&output).contains("warning: made.h5: computed by another network"), "{}", printed(&output));
+}
