@@ -131,6 +131,7 @@ help:
 
 # Setup ---------------------------------------------------------------------------------------------------------------
 setup:
+	$(if $(filter cuda tensorrt,$(DEVICE)),@setup/gpu.sh $(DEVICE))
 	@setup/native.sh
 	@setup/runtime.sh
 	$(if $(filter cuda tensorrt,$(DEVICE)),@setup/runtime.sh cuda)

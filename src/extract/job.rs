@@ -12,7 +12,7 @@ use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest};
 use crate::media::{self, FrameSink, ItemSink, Sampling, Shots, Wanted};
-use crate::models::runtime::{Device, Session, SessionOptions};
+use crate::models::runtime::{self, Device, Session, SessionOptions};
 use crate::models::{self, Card, Precision, PreparedModel, WeightsChoice};
 use crate::progress::{Event, ProgressSink, Unit};
 use crate::store::{Journal, Payload, Provenance, RowSource, Values, check_output};
@@ -230,6 +230,7 @@ fn prepare_source(options: &Options, progress: &dyn ProgressSink, cancel: &Cance
     match &options.settings.extractor {
         Extractor::Sift { keypoints } => Ok(FeatureSource::Sift { keypoints: *keypoints }),
         Extractor::Network { card, batch, precision } => {
+            runtime::check_device(options.device)?;
             let card = Box::new(Card::load(&options.models, card)?);
             let model = models::prepare(&card, &options.weights, *precision, progress, cancel)?;
             Ok(FeatureSource::Network { card, model, batch: *batch, precision: *precision })

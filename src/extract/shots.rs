@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::manifest::Clip;
 use crate::media::{self, Decoded, Frame, FrameSink, Sampling, Shot, Shots, Transform, Window, shots};
 use crate::models::input::{InputLayout, InputSpec};
-use crate::models::runtime::{Device, Session, SessionOptions};
+use crate::models::runtime::{self, Device, Session, SessionOptions};
 use crate::models::{self, Card, Precision, WeightsChoice};
 use crate::progress::{Event, ProgressSink};
 
@@ -167,6 +167,7 @@ impl ShotDetector {
                 "input: a shot detector expects values divided by 255: set scale 255, mean 0 and std 1".into();
             return Err(Error::Config { path: card.path(), message });
         }
+        runtime::check_device(options.device)?;
         let model = models::prepare(card, &options.weights, Precision::F32, progress, cancel)?;
         if model.untrained {
             let message = format!("UNTRAINED: {} has seeded weights; its shots are meaningless", card.name);

@@ -33,7 +33,7 @@ use self::upload::UploadReader;
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::models::input::InputLayout;
-use crate::models::runtime::{Device, Session, SessionOptions};
+use crate::models::runtime::{self, Device, Session, SessionOptions};
 use crate::models::{self, Card, PreparedModel, WeightsChoice};
 use crate::posters::{self, PosterModels};
 use crate::progress::{Event, ProgressSink};
@@ -198,6 +198,7 @@ impl ServedModels {
             (None, "file") => WeightsChoice::Default,
             (None, origin) => origin.parse().expect("parsing a WeightsChoice does not fail"),
         };
+        runtime::check_device(options.device)?;
         let prepared = models::prepare(&card, &weights, posters.precision, progress, &CancellationToken::default())?;
         if prepared.sha256 != posters.identity.model_sha256 {
             return Err(config_error(format!(

@@ -517,3 +517,24 @@ fn directories_and_absurd_numbers_are_refused() {
     assert!(printed(&output).contains("extractor.batch must be at most 1024"), "{}", printed(&output));
 }
 
+#[test]
+fn a_missing_gpu_is_reported_before_weights_are_fetched() {
+    if Path::new("/dev/nvidia0").exists() {
+        println!("skipped: this machine has a GPU");
+        return;
+    }
+    let workspace = Workspace::new(1);
+    let models = workspace.path("models");
+    fs::create_dir(&models).unwrap();
+    let card = fs::read_to_string(fixture("models/tiny.toml")).unwrap();
+    // A download would fail with another message.
+    let origin = format!("kind = \"url\"\nurl = \"http://127.0.0.1:9/tiny.onnx\"\nsha256 = \"{}\"", "0".repeat(64));
+    fs::write(models.join("tiny.toml"), card.replace("kind = \"file\"\npath = \"tiny.onnx\"", &origin)).unwrap();
+    for device in ["cuda", "tensorrt"] {
+        let output = workspace.command_with_models("x.h5", &models).args(["--device", device]).output().unwrap();
+        assert_code(&output, 1);
+        let expected = format!("extract: device {device} needs an NVIDIA GPU with its driver");
+        assert!(printed(&output).starts_with(&expected), "{}", printed(&output));
+    }
+    assert!(!models.join("downloads").exists());
+}

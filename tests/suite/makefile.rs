@@ -162,3 +162,18 @@ fn help_lists_every_variable_of_the_pipeline() {
         assert!(help.contains(name), "{name} is not in {help}");
     }
 }
+
+#[test]
+fn a_gpu_is_required_before_anything_is_downloaded_for_it() {
+    let directory = directory();
+    let text = printed(&make(&directory, &["features", "METHOD=cnn", "MANIFEST=clips.csv", "DEVICE=cuda"]));
+    let position = |line: &str| text.lines().position(|command| command == line);
+    let (check, setup) = (position("setup/gpu.sh cuda"), position("setup/native.sh"));
+    assert!(check.is_some() && check < setup, "{text}");
+    assert!(!printed(&make(&directory, &["features", "METHOD=cnn", "MANIFEST=clips.csv"])).contains("gpu.sh"));
+    let output = Command::new(root().join("setup/gpu.sh")).arg("cuda").output().unwrap();
+    if !std::path::Path::new("/dev/nvidia0").exists() {
+        assert_code(&output, 1);
+        assert!(printed(&output).contains("DEVICE=cuda needs an NVIDIA GPU with its driver"), "{}", printed(&output));
+    }
+}

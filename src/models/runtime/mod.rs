@@ -61,6 +61,7 @@ impl Session {
     }
 
     fn load_on(onnx: &Path, device: Device, options: SessionOptions) -> Result<Self> {
+        check_device(device)?;
         let (provider, lanes) = match device {
             Device::Native => native::load(onnx, &options)?,
             Device::OpenVino => openvino::load(onnx, &options)?,
@@ -92,12 +93,40 @@ impl Session {
     }
 }
 
+/// Checks that a device can be used, as far as this is possible without a network. Call it before weights are downloaded.
+///
+/// # Errors
+/// Returns an error if the device is a GPU and the machine has none, or if its libraries are not installed.
+pub fn check_device(device: Device) -> Result<()> {
+    if !matches!(device, Device::Cuda | Device::TensorRt) {
+        return Ok(());
+    }
+    if !has_gpu() {
+        return Err(Error::Runtime(format!(
+            "device {device} needs an NVIDIA GPU with its driver: this machine has no /dev/nvidia0; use --device auto"
+        )));
+    }
+    library::require("onnxruntime-gpu", CUDA_PROVIDER, "run `make setup DEVICE=cuda`").map(|_| ())
+}
+
+/// The library of ONNX Runtime's CUDA provider.
+const CUDA_PROVIDER: &str = "libonnxruntime_providers_cuda.so";
+
+/// Returns `true` if the driver of an NVIDIA GPU has created its device files (WSL: `/dev/dxg`). ONNX Runtime lists CUDA
+/// wherever it was compiled in.
+fn has_gpu() -> bool {
+    let is_gpu = |name: &str| match name.strip_prefix("nvidia") {
+        Some(index) => !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit()),
+        None => name == "dxg",
+    };
+    let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| is_gpu(&entry.file_name().to_string_lossy()))
+}
+
 /// Returns the devices that [`Device::Auto`] tries, the fastest first.
 fn auto_candidates() -> Vec<Device> {
     let mut candidates = Vec::new();
-    // ONNX Runtime lists CUDA wherever it was compiled in; the driver's device file shows that a GPU is present.
-    let gpu = || Path::new("/dev/nvidia0").exists();
-    if gpu() && library::find("onnxruntime-gpu", "libonnxruntime_providers_cuda.so").is_some() {
+    if has_gpu() && library::find("onnxruntime-gpu", CUDA_PROVIDER).is_some() {
         candidates.push(Device::Cuda);
     }
     candidates.push(Device::Native);
