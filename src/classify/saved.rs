@@ -123,7 +123,7 @@ impl SavedModel {
         let metadata = metadata.ok_or_else(|| invalid("not a model of kinoprobe-classify: no metadata".into()))?;
         let mut metadata: ModelMetadata =
             serde_json::from_str(metadata).map_err(|error| invalid(format!("unsupported metadata: {error}")))?;
-        // Manifests normalize labels since 0.2; older models may have other spellings.
+        // Labels of manifests are normalized; models of earlier revisions may have other spellings.
         metadata.classes.iter_mut().for_each(|class| *class = normalize_label(class).into_owned());
         let mut tensors = Vec::new();
         for (name, view) in file.tensors() {

@@ -18,8 +18,8 @@ const MAX_DEPTH: usize = 64;
 /// list of the hashes of all files.
 ///
 /// # Errors
-/// Returns an error if the file is not an ONNX model, or external data is missing, cannot be read, or is outside of the
-/// directory of the model.
+/// Returns an error if the file or its external data cannot be read, or external data is missing or outside of the directory of
+/// the model.
 pub fn model_sha256(onnx: &Path) -> Result<String> {
     let sha256 = fetch::sha256_file(onnx)?;
     let files = external_files(onnx)?;
@@ -47,19 +47,18 @@ fn resolve(onnx: &Path, location: &str) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// Returns the locations of all external tensors of an ONNX file, sorted.
+/// Returns the locations of all external tensors of an ONNX file, sorted. A file that is not an ONNX model has none; the runtime
+/// reports it when it loads the file.
 ///
 /// # Errors
-/// Returns an error if the file cannot be read or is not an ONNX model.
+/// Returns an error if the file cannot be read.
 fn external_files(onnx: &Path) -> Result<BTreeSet<String>> {
     let reader = File::open(onnx).and_then(FieldReader::new).map_err(Error::io(onnx))?;
     let mut search = Search { reader, locations: BTreeSet::new() };
     let result = search.read(Message::Model, u64::MAX, 0);
     match result {
         Ok(()) => Ok(search.locations),
-        Err(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
-            Err(Error::Weights { path: onnx.to_path_buf(), message: format!("not an ONNX model: {error}") })
-        }
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => Ok(search.locations),
         Err(error) => Err(Error::io(onnx)(error)),
     }
 }
