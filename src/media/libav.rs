@@ -1,17 +1,15 @@
 //! Decoding of the best video stream of a file by libav (FFmpeg's libraries).
 //!
-//! Frames, colors and timestamps equal those of OpenCV's `VideoCapture`: swscale converts to blue, green, red with its bicubic
-//! flag and otherwise default options.
+//! Frames and timestamps equal those of OpenCV's `VideoCapture`.
 
 use std::path::Path;
 
 use ffmpeg_next as ffmpeg;
 
 use ffmpeg::error::EAGAIN;
-use ffmpeg::format::Pixel;
-use ffmpeg::software::scaling::{self, context::Definition};
 use ffmpeg::{Dictionary, Packet, codec, format, frame, media};
 
+use super::converter::{ColorTags, Converter};
 use super::orientation::{self, Orientation};
 use super::pixels::BgrImage;
 
@@ -32,8 +30,8 @@ pub(super) struct Video {
     /// Start time of the stream in ticks.
     start: i64,
     orientation: Orientation,
-    converter: Option<scaling::Context>,
-    converted: frame::Video,
+    converter: Converter,
+    color_tags: Option<ColorTags>,
     oriented: Vec<u8>,
 }
 
@@ -68,8 +66,8 @@ impl Video {
             decoder,
             frame: frame::Video::empty(),
             draining: false,
-            converter: None,
-            converted: frame::Video::empty(),
+            converter: Converter::new(),
+            color_tags: None,
             oriented: Vec::new(),
         })
     }
@@ -133,24 +131,25 @@ impl Video {
         self.frame.timestamp().map_or(0.0, |time| time.wrapping_sub(self.start) as f64 * self.time_base)
     }
 
+    /// Returns the color description of the last frame that was converted.
+    pub(super) fn color_tags(&self) -> Option<ColorTags> {
+        self.color_tags
+    }
+
     /// Converts the frame to color and applies the rotation. Returns `None` if swscale does not support its format.
     pub(super) fn image(&mut self) -> Option<BgrImage<'_>> {
         let (width, height) = (self.frame.width() as usize, self.frame.height() as usize);
         // As in OpenCV, the coded frame is converted and then cropped, which yields different colors for odd sizes.
         let (coded_width, coded_height) = ffi_wrappers::coded_size(&self.decoder, &self.frame);
-        let source = Definition { format: self.frame.format(), width: coded_width, height: coded_height };
-        if self.converter.as_ref().is_none_or(|converter| *converter.input() != source) {
-            self.converter = Some(create_converter(source)?);
-            self.converted = frame::Video::new(Pixel::BGR24, coded_width, coded_height);
-        }
+        self.color_tags = Some(ColorTags::of(&self.frame));
         self.frame.set_width(coded_width);
         self.frame.set_height(coded_height);
-        let converted = self.converter.as_mut()?.run(&self.frame, &mut self.converted);
+        let converted = self.converter.run(&self.frame);
         self.frame.set_width(width as u32);
         self.frame.set_height(height as u32);
-        converted.ok()?;
-        let stride = self.converted.stride(0);
-        let bytes = self.converted.data_mut(0);
+        let converted = converted?;
+        let stride = converted.stride(0);
+        let bytes = converted.data_mut(0);
         // Remove the padding of rows.
         for y in 1..height {
             bytes.copy_within(y * stride..y * stride + 3 * width, y * 3 * width);
@@ -168,12 +167,6 @@ impl Video {
 /// Disables the log output of libav and its codecs, which would disturb the progress bar.
 pub(crate) fn silence() {
     ffmpeg::log::set_level(ffmpeg::log::Level::Quiet);
-}
-
-/// Creates a converter from a pixel format to blue, green, red, without resizing.
-fn create_converter(source: Definition) -> Option<scaling::Context> {
-    let Definition { format, width, height } = source;
-    scaling::Context::get(format, width, height, Pixel::BGR24, width, height, scaling::Flags::BICUBIC).ok()
 }
 
 /// Functions and fields of libav that ffmpeg-next does not wrap.

@@ -25,6 +25,8 @@
 //! natural order (`shot_2` before `shot_10`), without hidden files and subdirectories. They may differ in size.
 
 #[cfg(feature = "media")]
+mod converter;
+#[cfg(feature = "media")]
 mod decode;
 #[cfg(feature = "media")]
 mod frames;
@@ -48,6 +50,8 @@ pub mod shots;
 mod sink;
 #[cfg(feature = "media")]
 mod source;
+#[cfg(all(test, feature = "media"))]
+mod test_video;
 #[cfg(feature = "media")]
 mod timing;
 pub mod transform;

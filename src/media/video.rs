@@ -51,6 +51,7 @@ pub(super) fn decode<S: FrameSink>(
     let first_plan = DecodePlan::new(wanted, &timing::cut(timeline, &frames));
     let last_time = seconds.end + DECODE_AFTER_END;
     let timestamps = decode_pass(&mut video, path, &first_plan, sink, |time| time > last_time, container_fps)?;
+    let color_tags = video.color_tags();
     drop(video);
 
     let frame_count = timestamps.len();
@@ -67,6 +68,7 @@ pub(super) fn decode<S: FrameSink>(
     if seconds.end.is_infinite() && frame_count * 10 < container_frames * 9 {
         warnings.push(format!("{}: claims {container_frames} frames, {frame_count} can be decoded", path.display()));
     }
+    warnings.extend(color_tags.and_then(|tags| tags.warning()).map(|message| format!("{}: {message}", path.display())));
     let timeline = timing::cut(timeline, &frames);
     let plan = DecodePlan::new(wanted, &timeline);
     if plan.windows.is_empty() {
@@ -148,4 +150,83 @@ fn open(path: &Path) -> Result<Video> {
     }
     let message = "no video stream that can be decoded: audio only, text, or a damaged or unknown format";
     Video::open(&file).ok_or_else(|| failed(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use ffmpeg_next::color::{Range as ColorRange, Space, TransferCharacteristic};
+    use ffmpeg_next::format::Pixel;
+
+    use super::super::test_video::TestVideo;
+    use super::*;
+    use crate::media::Sampling;
+
+    /// The index and the center pixel of each frame.
+    #[derive(Default)]
+    struct CenterPixels(Vec<(usize, [u8; 3])>);
+
+    impl FrameSink for CenterPixels {
+        fn begin(&mut self, _windows: &[Window], _wanted: &[usize]) -> Result<()> {
+            self.0.clear();
+            Ok(())
+        }
+
+        fn frame(&mut self, _position: usize, frame: &Frame<'_>) -> Result<()> {
+            let image = frame.image();
+            let at = image.height / 2 * image.stride + 3 * (image.width / 2);
+            self.0.push((frame.index, *image.data[at..].first_chunk().unwrap()));
+            Ok(())
+        }
+    }
+
+    /// Decodes all frames of a part of a video.
+    fn decode_all(path: &Path, seconds: Range<f64>) -> Result<(Decoded, Vec<(usize, [u8; 3])>)> {
+        let mut sink = CenterPixels::default();
+        let sampling = Sampling::Even { frames: usize::MAX };
+        let decoded = decode(path, seconds, Wanted::from(&sampling), &mut sink)?;
+        Ok((decoded, sink.0))
+    }
+
+    #[test]
+    fn tags_of_encoded_videos_are_applied() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("video.mp4");
+        // Blue, green, red by the equations of ITU-T H.273 for Y′ = 60, Cb = 110, Cr = 190.
+        let cases = [
+            (Space::BT709, ColorRange::MPEG, [13, 22, 162]),
+            (Space::BT709, ColorRange::JPEG, [27, 34, 158]),
+            (Space::SMPTE170M, ColorRange::MPEG, [15, 8, 150]),
+            (Space::BT2020NCL, ColorRange::MPEG, [13, 14, 156]),
+            (Space::Unspecified, ColorRange::Unspecified, [15, 8, 150]),
+        ];
+        for (matrix, range, expected) in cases {
+            let draw = |_, frame: &mut ffmpeg_next::frame::Video| {
+                [60, 110, 190].into_iter().enumerate().for_each(|(plane, value)| frame.data_mut(plane).fill(value));
+            };
+            let options = &[("crf", "1")];
+            TestVideo { matrix, range, draw, options, times: vec![0, 40], ..TestVideo::default() }.write(&path);
+            let (decoded, frames) = decode_all(&path, 0.0..f64::INFINITY).unwrap();
+            assert_eq!(frames.len(), 2);
+            for (_, pixel) in frames {
+                assert!(pixel.iter().zip(expected).all(|(a, b)| a.abs_diff(b) <= 3), "{matrix:?} {range:?}: {pixel:?}");
+            }
+            assert_eq!(decoded.warnings, [""; 0]);
+        }
+    }
+
+    #[test]
+    fn hdr_videos_have_a_warning() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("video.mkv");
+        for (transfer, name) in
+            [(TransferCharacteristic::SMPTE2084, "PQ"), (TransferCharacteristic::ARIB_STD_B67, "HLG")]
+        {
+            let video =
+                TestVideo { transfer, matrix: Space::BT2020NCL, range: ColorRange::MPEG, ..TestVideo::default() };
+            TestVideo { format: Pixel::YUV420P, ..video }.write(&path);
+            let (decoded, _) = decode_all(&path, 0.0..f64::INFINITY).unwrap();
+            assert_eq!(decoded.warnings.len(), 1);
+            assert!(decoded.warnings[0].contains(&format!("HDR ({name})")), "{:?}", decoded.warnings);
+        }
+    }
 }
