@@ -78,7 +78,8 @@ pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<DecodedImage> {
         return Err(failed("the image is truncated".into()));
     }
     let (height, width, pixels) = jpeg::decode(bytes, MAX_PIXELS).ok_or_else(|| failed(UNDECODABLE.into()))?;
-    Ok(DecodedImage { height, width, bytes: pixels }.oriented(Orientation::from_exif(jpeg::exif_orientation(bytes))))
+    let orientation = jpeg::exif(bytes).map(Orientation::from_exif_chunk).unwrap_or_default();
+    Ok(DecodedImage { height, width, bytes: pixels }.oriented(orientation))
 }
 
 /// Returns width and height from the header of an image.
@@ -107,7 +108,11 @@ fn decode_other(bytes: &[u8]) -> Result<DecodedImage, String> {
     let mut decoder = reader.into_decoder().map_err(undecodable)?;
     let (width, height) = decoder.dimensions();
     check_size(u64::from(width), u64::from(height))?;
-    let orientation = decoder.orientation().map(Orientation::from_exif).unwrap_or_default();
+    let orientation = match (format, decoder.exif_metadata()) {
+        (ImageFormat::Tiff, _) => decoder.orientation().map(Orientation::from_exif).unwrap_or_default(),
+        (_, Ok(Some(exif))) => Orientation::from_exif_chunk(&exif),
+        _ => Orientation::default(),
+    };
     let color = decoder.color_type();
     let mut bytes = vec![0; usize::try_from(decoder.total_bytes()).map_err(|_| UNDECODABLE)?];
     decoder.read_image(&mut bytes).map_err(undecodable)?;

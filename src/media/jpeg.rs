@@ -5,8 +5,6 @@
 use std::ffi::{c_int, c_uchar, c_ulong, c_void};
 use std::ptr;
 
-use ::image::metadata::Orientation as ExifOrientation;
-
 use super::pixels::{BgrImage, convert_to_three_channels};
 
 // Functions of turbojpeg.h that versions 2 and 3 have in common.
@@ -177,13 +175,12 @@ pub(super) fn is_truncated(jpeg: &[u8]) -> bool {
     !segments(jpeg).any(|(marker, _)| marker == 0xd9)
 }
 
-/// Returns the orientation in the EXIF metadata of a JPEG.
-pub(super) fn exif_orientation(jpeg: &[u8]) -> ExifOrientation {
-    let exif = segments(jpeg).find_map(|(marker, content)| match marker {
+/// Returns the EXIF metadata of a JPEG.
+pub(super) fn exif(jpeg: &[u8]) -> Option<&[u8]> {
+    segments(jpeg).find_map(|(marker, content)| match marker {
         0xe1 => content.strip_prefix(b"Exif\0\0"),
         _ => None,
-    });
-    exif.and_then(ExifOrientation::from_exif_chunk).unwrap_or(ExifOrientation::NoTransforms)
+    })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use ffmpeg::error::EAGAIN;
 use ffmpeg::{Dictionary, Packet, codec, format, frame, media};
 
 use super::converter::{ColorTags, Converter};
-use super::orientation::{self, Orientation};
+use super::orientation::Orientation;
 use super::pixels::BgrImage;
 
 /// Number of consecutive undecodable packets after which the stream ends. A damaged stream often recovers earlier.
@@ -52,16 +52,16 @@ impl Video {
         let mut decoder = context.decoder();
         decoder.set_packet_time_base(stream.time_base());
         let decoder = decoder.video().ok()?;
-        let rotation = stream
+        let orientation = stream
             .side_data()
             .find(|data| data.kind() == codec::packet::side_data::Type::DisplayMatrix)
-            .map_or(0, |data| orientation::display_matrix_rotation(data.data()));
+            .map(|data| Orientation::from_display_matrix(data.data()));
         let unknown_time = ffmpeg::ffi::AV_NOPTS_VALUE;
         Some(Self {
             stream: stream.index(),
             time_base: f64::from(stream.time_base()),
             start: Some(stream.start_time()).filter(|&time| time != unknown_time).unwrap_or(0),
-            orientation: Orientation::clockwise(rotation),
+            orientation: orientation.unwrap_or_default(),
             file,
             decoder,
             frame: frame::Video::empty(),
@@ -136,7 +136,7 @@ impl Video {
         self.color_tags
     }
 
-    /// Converts the frame to color and applies the rotation. Returns `None` if swscale does not support its format.
+    /// Converts the frame to color and applies the display matrix. Returns `None` if swscale does not support its format.
     pub(super) fn image(&mut self) -> Option<BgrImage<'_>> {
         let (width, height) = (self.frame.width() as usize, self.frame.height() as usize);
         // As in OpenCV, the coded frame is converted and then cropped, which yields different colors for odd sizes.

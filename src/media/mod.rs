@@ -20,7 +20,7 @@
 //!
 //! Other consumers of frames (SIFT, thumbnails) implement the two methods of [`FrameSink`].
 //!
-//! Frames of videos are rotated according to their metadata and have timestamps. Images and directories have no frame rate
+//! Frames of videos are rotated and mirrored according to their metadata and have timestamps. Images and directories have no frame rate
 //! (`fps` and all timestamps are 0), so windows consist of consecutive frames. The frames of a directory are its image files in
 //! natural order (`shot_2` before `shot_10`), without hidden files and subdirectories. They may differ in size.
 

@@ -2,6 +2,9 @@
 
 use ::image::metadata::Orientation as ExifOrientation;
 
+/// Tangent of the largest angle (0.5°) by which a display matrix may differ from a multiple of 90°.
+const MAX_SKEW: f64 = 0.0087;
+
 /// A mirroring and rotation by multiples of 90°, as a map from output pixels to stored pixels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Orientation {
@@ -24,14 +27,34 @@ impl Orientation {
         }
     }
 
-    /// Returns a clockwise rotation. Angles other than multiples of 90° are ignored.
-    pub(super) fn clockwise(degrees: i32) -> Self {
-        Self::from_exif(match degrees.rem_euclid(360) {
-            90 => ExifOrientation::Rotate90,
-            180 => ExifOrientation::Rotate180,
-            270 => ExifOrientation::Rotate270,
-            _ => ExifOrientation::NoTransforms,
-        })
+    /// Returns the orientation in an EXIF chunk (a TIFF header with its first directory); the identity if there is none.
+    ///
+    /// The tag 0x0112 is a SHORT by the standard, but some programs write a LONG.
+    pub(super) fn from_exif_chunk(chunk: &[u8]) -> Self {
+        let chunk = chunk.strip_prefix(b"Exif\0\0").unwrap_or(chunk);
+        exif_orientation(chunk).and_then(ExifOrientation::from_exif).map(Self::from_exif).unwrap_or_default()
+    }
+
+    /// Returns the transformation of a display matrix. The identity if the matrix is invalid, or is not a rotation by a
+    /// multiple of 90° with or without mirroring.
+    ///
+    /// The matrix consists of nine 32-bit integers in native byte order. The upper left 2×2 part (a b, c d) maps the pixel at
+    /// column x, row y to column a·x + c·y, row b·x + d·y (libavutil's `display.h`).
+    pub(super) fn from_display_matrix(matrix: &[u8]) -> Self {
+        let (numbers, rest) = matrix.as_chunks::<4>();
+        if numbers.len() != 9 || !rest.is_empty() {
+            return Self::default();
+        }
+        let number = |i: usize| f64::from(i32::from_ne_bytes(numbers[i]));
+        let [a, b, c, d] = [number(0), number(1), number(3), number(4)];
+        let small = |value: f64, large: f64| value.abs() <= MAX_SKEW * large.abs();
+        if a != 0.0 && d != 0.0 && small(b, a) && small(c, d) {
+            Self { transposed: false, flip_rows: d < 0.0, flip_columns: a < 0.0 }
+        } else if b != 0.0 && c != 0.0 && small(a, b) && small(d, c) {
+            Self { transposed: true, flip_rows: c < 0.0, flip_columns: b < 0.0 }
+        } else {
+            Self::default()
+        }
     }
 
     /// Returns `true` if the stored image is the output.
@@ -61,23 +84,35 @@ impl Orientation {
     }
 }
 
-/// Returns the clockwise rotation of a display matrix in degrees, from 0 to 359. Mirroring is ignored. Returns 0 if the
-/// matrix is invalid.
-///
-/// The matrix consists of nine 32-bit integers in native byte order; the upper left 2×2 part rotates and scales (libavutil's
-/// `display.h`).
-pub(super) fn display_matrix_rotation(matrix: &[u8]) -> i32 {
-    let (numbers, rest) = matrix.as_chunks::<4>();
-    if numbers.len() != 9 || !rest.is_empty() {
-        return 0;
+/// Returns the value of the orientation tag in the first directory of a TIFF header.
+fn exif_orientation(chunk: &[u8]) -> Option<u8> {
+    const ORIENTATION: u32 = 0x0112;
+    let big_endian = match chunk.first_chunk::<4>()? {
+        b"MM\0*" => true,
+        b"II*\0" => false,
+        _ => return None,
+    };
+    let short = |at: usize| {
+        let bytes = *chunk.get(at..)?.first_chunk::<2>()?;
+        Some(u32::from(if big_endian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }))
+    };
+    let long = |at: usize| {
+        let bytes = *chunk.get(at..)?.first_chunk::<4>()?;
+        Some(if big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
+    };
+    let directory = long(4)? as usize;
+    for entry in 0..short(directory)? as usize {
+        let at = directory.checked_add(2 + 12 * entry)?;
+        if (short(at)?, long(at + 4)?) == (ORIENTATION, 1) {
+            let value = match short(at + 2)? {
+                3 => short(at + 8)?,
+                4 => long(at + 8)?,
+                _ => return None,
+            };
+            return u8::try_from(value).ok();
+        }
     }
-    let number = |i: usize| f64::from(i32::from_ne_bytes(numbers[i]));
-    let scale = [number(0).hypot(number(3)), number(1).hypot(number(4))];
-    if scale.contains(&0.0) {
-        return 0;
-    }
-    let angle = (number(1) / scale[1]).atan2(number(0) / scale[0]);
-    (angle.to_degrees().round() as i32).rem_euclid(360)
+    None
 }
 
 #[cfg(test)]
@@ -112,17 +147,59 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_rotation_of_a_display_matrix() {
+    fn applies_all_display_matrices() {
         let matrix = |[a, b, c, d]: [i32; 4]| {
             let numbers = [a, b, 0, c, d, 0, 0, 0, 1 << 30];
             numbers.iter().flat_map(|number| number.to_ne_bytes()).collect::<Vec<u8>>()
         };
+        let orientation = |numbers| Orientation::from_display_matrix(&matrix(numbers));
         let one = 1 << 16;
-        assert_eq!(display_matrix_rotation(&matrix([one, 0, 0, one])), 0);
-        assert_eq!(display_matrix_rotation(&matrix([0, one, -one, 0])), 90);
-        assert_eq!(display_matrix_rotation(&matrix([-one, 0, 0, -one])), 180);
-        assert_eq!(display_matrix_rotation(&matrix([0, -one, one, 0])), 270);
-        assert_eq!(display_matrix_rotation(&matrix([0, 0, 0, 0])), 0);
-        assert_eq!(display_matrix_rotation(b"short"), 0);
+        // In the order of the EXIF orientations: identity, mirrored, rotated by 180°, flipped, transposed, rotated by 90°
+        // clockwise, transposed along the other diagonal, rotated by 270°.
+        let matrices = [
+            [one, 0, 0, one],
+            [-one, 0, 0, one],
+            [-one, 0, 0, -one],
+            [one, 0, 0, -one],
+            [0, one, one, 0],
+            [0, one, -one, 0],
+            [0, -one, -one, 0],
+            [0, -one, one, 0],
+        ];
+        for (exif, numbers) in (1..).zip(matrices) {
+            let expected = Orientation::from_exif(ExifOrientation::from_exif(exif).unwrap());
+            assert_eq!(orientation(numbers), expected, "{exif}");
+            assert_eq!(orientation(numbers.map(|number| number / 3)), expected, "scaled {exif}");
+        }
+        assert!(orientation([0; 4]).is_identity());
+        assert!(orientation([46341, 46341, -46341, 46341]).is_identity(), "rotated by 45°");
+        assert!(Orientation::from_display_matrix(b"short").is_identity());
+    }
+
+    #[test]
+    fn reads_the_exif_orientation_as_short_or_long() {
+        for big_endian in [false, true] {
+            let short = |value: u16| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
+            let long = |value: u32| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
+            let chunk = |format: u16, value: &[u8]| {
+                let header: &[u8] = if big_endian { b"MM\0*" } else { b"II*\0" };
+                // Another tag precedes the orientation.
+                let other = [&short(0x010f)[..], &short(2), &long(1), b"A\0\0\0"].concat();
+                let entry = [&short(0x0112)[..], &short(format), &long(1), value].concat();
+                [header, &long(8), &short(2), &other, &entry, &long(0)].concat()
+            };
+            for exif in 1..=8 {
+                let expected = Orientation::from_exif(ExifOrientation::from_exif(exif).unwrap());
+                let value = [&short(exif.into())[..], &[0, 0]].concat();
+                assert_eq!(Orientation::from_exif_chunk(&chunk(3, &value)), expected);
+                assert_eq!(Orientation::from_exif_chunk(&chunk(4, &long(exif.into()))), expected);
+            }
+            assert!(Orientation::from_exif_chunk(&chunk(4, &long(262))).is_identity());
+            assert!(Orientation::from_exif_chunk(&chunk(2, &long(6))).is_identity());
+            let valid = chunk(4, &long(6));
+            for len in 0..valid.len() {
+                assert!(len >= 22 || Orientation::from_exif_chunk(&valid[..len]).is_identity());
+            }
+        }
     }
 }
