@@ -341,7 +341,7 @@ fn decode<S: FrameSink, T>(
             RowSource {
                 start_frame: (timeline.first_frame + first) as u64,
                 start_seconds: timeline.seconds(first),
-                end_seconds: timeline.seconds(last) + timeline.interval(),
+                end_seconds: timeline.end_seconds(last),
                 padded: window.padded,
             }
         })

@@ -132,7 +132,7 @@ fn shots_of_clip(clip: &Clip, decoded: &Decoded, probabilities: &[f32], threshol
         start_frame: timeline.first_frame + frames.start,
         end_frame: timeline.first_frame + frames.end - 1,
         start_seconds: timeline.seconds(frames.start),
-        end_seconds: timeline.seconds(frames.end - 1) + timeline.interval(),
+        end_seconds: timeline.end_seconds(frames.end - 1),
         probability: probabilities[frames.end - 1],
     };
     ranges.map(shot).collect()

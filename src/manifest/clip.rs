@@ -75,9 +75,9 @@ pub struct Clip {
     pub group: Option<String>,
     /// Split, if the manifest assigns one.
     pub split: Option<Split>,
-    /// Start of the clip in seconds, inclusive.
+    /// Start of the clip in seconds from the start of the file. Its first frame is the one that is displayed then.
     pub start: Option<f64>,
-    /// End of the clip in seconds, exclusive.
+    /// End of the clip in seconds from the start of the file, exclusive.
     pub end: Option<f64>,
     /// Release year.
     pub year: Option<i32>,

@@ -16,6 +16,9 @@ use super::pixels::BgrImage;
 /// Number of consecutive undecodable packets after which the stream ends. A damaged stream often recovers earlier.
 const MAX_FAILURES: usize = 8;
 
+/// Smallest difference between the start times of the stream and the file in seconds. Smaller ones are due to rounding.
+const MIN_DELAY: f64 = 1e-3;
+
 /// An open video file with its decoder.
 pub(super) struct Video {
     file: format::context::Input,
@@ -29,6 +32,8 @@ pub(super) struct Video {
     time_base: f64,
     /// Start time of the stream in ticks.
     start: i64,
+    /// Start time of the stream in seconds from the start of the file.
+    delay: f64,
     orientation: Orientation,
     converter: Converter,
     color_tags: Option<ColorTags>,
@@ -56,11 +61,14 @@ impl Video {
             .side_data()
             .find(|data| data.kind() == codec::packet::side_data::Type::DisplayMatrix)
             .map(|data| Orientation::from_display_matrix(data.data()));
-        let unknown_time = ffmpeg::ffi::AV_NOPTS_VALUE;
+        let time_base = f64::from(stream.time_base());
+        let start = Some(stream.start_time()).filter(|&time| time != ffmpeg::ffi::AV_NOPTS_VALUE).unwrap_or(0);
+        let delay = ffi_wrappers::start_seconds(&file).map_or(0.0, |file| start as f64 * time_base - file);
         Some(Self {
             stream: stream.index(),
-            time_base: f64::from(stream.time_base()),
-            start: Some(stream.start_time()).filter(|&time| time != unknown_time).unwrap_or(0),
+            time_base,
+            start,
+            delay: if delay.abs() < MIN_DELAY { 0.0 } else { delay },
             orientation: orientation.unwrap_or_default(),
             file,
             decoder,
@@ -126,9 +134,15 @@ impl Video {
         false
     }
 
-    /// Returns the time of the frame in seconds from the start of the stream; 0 if unknown.
-    pub(super) fn seconds(&self) -> f64 {
-        self.frame.timestamp().map_or(0.0, |time| time.wrapping_sub(self.start) as f64 * self.time_base)
+    /// Returns the start time of the stream in seconds from the start of the file, which is the start of its earliest stream.
+    pub(super) fn delay(&self) -> f64 {
+        self.delay
+    }
+
+    /// Returns the time of the frame in seconds from the start of the file, or `None` if unknown.
+    pub(super) fn seconds(&self) -> Option<f64> {
+        let seconds = |time: i64| time.wrapping_sub(self.start) as f64 * self.time_base + self.delay;
+        self.frame.timestamp().map(seconds)
     }
 
     /// Returns the color description of the last frame that was converted.
@@ -184,6 +198,13 @@ mod ffi_wrappers {
         let rate =
             unsafe { ffi::av_guess_frame_rate(file.as_ptr().cast_mut(), stream.as_ptr().cast_mut(), ptr::null_mut()) };
         Rational::new(rate.num, rate.den)
+    }
+
+    /// Returns the start time of a file in seconds, the earliest of its streams, or `None` if unknown.
+    pub(super) fn start_seconds(file: &format::context::Input) -> Option<f64> {
+        // SAFETY: the file is valid, and the field is an integer.
+        let start = unsafe { (*file.as_ptr()).start_time };
+        (start != ffi::AV_NOPTS_VALUE).then(|| start as f64 / f64::from(ffi::AV_TIME_BASE))
     }
 
     /// Returns width and height of the coded frame, whose upper left part is displayed, if the buffers of the frame contain all

@@ -32,21 +32,36 @@ pub struct Timeline {
     pub frame_count: usize,
     /// Frames per second (the mean if the rate is variable); 0 for images and directories of frames.
     pub fps: f64,
-    /// Time of each frame in seconds after the first frame of the file, ascending; only if the rate is variable.
+    /// Time at which each frame appears, in seconds from the start of the file, ascending; only if the rate is variable.
     pub timestamps: Option<Vec<f64>>,
     /// Index in the file of the clip's first frame; 0 unless the clip has a start.
     pub first_frame: usize,
+    /// Time at which the first frame of the file appears, in seconds from the start of the file; positive if another stream
+    /// starts earlier.
+    pub start: f64,
+    /// The period that the clip shows, in seconds from the start of the file; only if the rate is variable and the clip is a
+    /// part of its file. It may begin after its first frame appeared.
+    pub shown: Option<Range<f64>>,
 }
 
 impl Timeline {
-    /// Returns the time of frame `index` of the clip in seconds from the start of the file; 0 without a frame rate.
+    /// Returns the time at which frame `index` of the clip appears, in seconds from the start of the file; 0 without a frame
+    /// rate.
     pub fn seconds(&self, index: usize) -> f64 {
         match &self.timestamps {
             Some(times) => {
                 times.get(index).copied().unwrap_or_else(|| times.last().map_or(0.0, |t| t + self.interval()))
             }
-            None => (self.first_frame + index) as f64 * self.interval(),
+            None => self.start + (self.first_frame + index) as f64 * self.interval(),
         }
+    }
+
+    /// Returns the time at which frame `index` of the clip disappears, in seconds from the start of the file: a frame is
+    /// displayed until the next one, and the last frame of the file for one interval.
+    pub fn end_seconds(&self, index: usize) -> f64 {
+        let next = self.timestamps.as_ref().and_then(|times| times.get(index + 1).copied());
+        let last = || self.shown.as_ref().filter(|_| index + 1 == self.frame_count).map(|shown| shown.end);
+        next.or_else(last).unwrap_or_else(|| self.seconds(index) + self.interval())
     }
 
     /// Returns the display time of one frame in seconds; 0 without a frame rate.
@@ -56,6 +71,9 @@ impl Timeline {
 
     /// Returns the duration in seconds from the first frame to the end of the last one; 0 without a frame rate.
     pub fn duration(&self) -> f64 {
+        if let Some(shown) = &self.shown {
+            return shown.end - shown.start;
+        }
         match (&self.timestamps, self.frame_count) {
             (_, 0) => 0.0,
             (Some(times), _) => times[times.len() - 1] - times[0] + self.interval(),
@@ -164,8 +182,8 @@ struct Resampled<'a> {
 enum Step<'a> {
     /// Frame `k` is frame `floor(k · numerator / denominator)`.
     Constant { numerator: u128, denominator: u128, last: usize },
-    /// Frame `k` is the latest frame that appears by `k / rate` seconds.
-    Timestamps { times: &'a [f64], rate: f64 },
+    /// Frame `k` is the latest frame that appears by `k / rate` seconds after the start of the clip.
+    Timestamps { times: &'a [f64], start: f64, rate: f64 },
 }
 
 impl<'a> Resampled<'a> {
@@ -173,7 +191,8 @@ impl<'a> Resampled<'a> {
         let frame_count = timeline.frame_count;
         if let Some(times) = timeline.timestamps.as_deref().filter(|times| times.len() == frame_count) {
             let len = ((timeline.duration() + TIME_TOLERANCE) * rate).floor().max(1.0) as usize;
-            return Resampled { len, step: Step::Timestamps { times, rate } };
+            let start = timeline.shown.as_ref().map_or(times[0], |shown| shown.start);
+            return Resampled { len, step: Step::Timestamps { times, start, rate } };
         }
         let last = frame_count - 1;
         if timeline.fps <= 0.0 {
@@ -195,8 +214,8 @@ impl<'a> Resampled<'a> {
             Step::Constant { numerator, denominator, last } => {
                 ((k as u128 * numerator / denominator) as usize).min(last)
             }
-            Step::Timestamps { times, rate } => {
-                let wanted = times[0] + k as f64 / rate + TIME_TOLERANCE;
+            Step::Timestamps { times, start, rate } => {
+                let wanted = start + k as f64 / rate + TIME_TOLERANCE;
                 times.partition_point(|&time| time <= wanted).max(1) - 1
             }
         }
@@ -287,9 +306,25 @@ mod tests {
     fn a_variable_rate_is_sampled_by_time() {
         // Ten frames at 10 per second, a pause of two seconds, and ten more.
         let times: Vec<f64> = (0..20).map(|i| i as f64 * 0.1 + if i >= 10 { 2.0 } else { 0.0 }).collect();
-        let timeline = Timeline { frame_count: 20, fps: 19.0 / 3.9, timestamps: Some(times), first_frame: 0 };
+        let timeline = Timeline { frame_count: 20, fps: 19.0 / 3.9, timestamps: Some(times), ..Timeline::default() };
         let windows = indices(Sampling::Windows { length: 8, rate: 2.0, count: 1 }, &timeline);
         assert_eq!(windows, [[0, 5, 9, 9, 9, 9, 10, 15]]);
+    }
+
+    #[test]
+    fn a_part_that_begins_in_a_pause_is_sampled_from_its_start() {
+        let timeline = Timeline {
+            frame_count: 2,
+            fps: 5.0,
+            timestamps: Some(vec![0.9, 4.0]),
+            first_frame: 9,
+            shown: Some(2.0..5.0),
+            ..Timeline::default()
+        };
+        assert_eq!(timeline.duration(), 3.0);
+        assert_eq!([timeline.seconds(0), timeline.end_seconds(0), timeline.end_seconds(1)], [0.9, 4.0, 5.0]);
+        let windows = plan(&Sampling::Windows { length: 6, rate: 2.0, count: 1 }, &timeline);
+        assert_eq!(windows, [Window { indices: vec![0, 0, 0, 0, 1, 1], padded: false }]);
     }
 
     #[test]

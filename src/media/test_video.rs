@@ -55,6 +55,12 @@ fn draw_index(index: usize, frame: &mut frame::Video) {
     frame.data_mut(2).fill(128);
 }
 
+/// Returns the index that [`draw_index`] encoded, from a gray value of a converted frame (modulo 50).
+pub(super) fn index_of_gray(gray: u8) -> usize {
+    // The limited range expands by 255/219.
+    (f64::from(gray) * 219.0 / 255.0 / 4.0).round() as usize
+}
+
 impl TestVideo<'_> {
     /// Encodes the video.
     pub(super) fn write(&self, path: &Path) {

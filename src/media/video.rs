@@ -31,7 +31,7 @@ impl DecodePlan {
     }
 }
 
-/// Decodes the frames of a video between two times (in seconds); see [`super::decode`].
+/// Decodes the frames of a video that are displayed between two times, in seconds from the start of the file; see [`super::decode`].
 pub(super) fn decode<S: FrameSink>(
     path: &Path,
     seconds: Range<f64>,
@@ -46,9 +46,10 @@ pub(super) fn decode<S: FrameSink>(
         if PLAUSIBLE_FRAME_COUNTS.contains(&container_frames) { container_frames as usize } else { 0 };
 
     // The first pass follows a plan from the container's metadata.
-    let timeline = Timeline { frame_count: container_frames, ..timing::timeline(Vec::new(), container_fps) };
+    let timeline =
+        Timeline { frame_count: container_frames, start: video.delay(), ..timing::timeline(&[], container_fps) };
     let frames = timing::frames_in(&seconds, &timeline);
-    let first_plan = DecodePlan::new(wanted, &timing::cut(timeline, &frames));
+    let first_plan = DecodePlan::new(wanted, &timing::cut(timeline, &frames, &seconds));
     let last_time = seconds.end + DECODE_AFTER_END;
     let timestamps = decode_pass(&mut video, path, &first_plan, sink, |time| time > last_time, container_fps)?;
     let color_tags = video.color_tags();
@@ -58,18 +59,22 @@ pub(super) fn decode<S: FrameSink>(
     if frame_count == 0 {
         return Err(failed("no frame can be decoded".into()));
     }
-    let timeline = timing::timeline(timestamps, container_fps);
+    let timeline = timing::timeline(&timestamps, container_fps);
     let frames = timing::frames_in(&seconds, &timeline);
     if frames.is_empty() {
-        let duration = timeline.seconds(frame_count - 1) + timeline.interval();
-        return Err(failed(format!("no frame after start {} s: the video ends at {duration:.2} s", seconds.start)));
+        let (start, end) = (timeline.seconds(0), timeline.end_seconds(frame_count - 1));
+        return Err(failed(if frames.start == 0 {
+            format!("no frame before end {} s: the video starts at {start:.2} s", seconds.end)
+        } else {
+            format!("no frame after start {} s: the video ends at {end:.2} s", seconds.start)
+        }));
     }
     let mut warnings = Vec::new();
     if seconds.end.is_infinite() && frame_count * 10 < container_frames * 9 {
         warnings.push(format!("{}: claims {container_frames} frames, {frame_count} can be decoded", path.display()));
     }
     warnings.extend(color_tags.and_then(|tags| tags.warning()).map(|message| format!("{}: {message}", path.display())));
-    let timeline = timing::cut(timeline, &frames);
+    let timeline = timing::cut(timeline, &frames, &seconds);
     let plan = DecodePlan::new(wanted, &timeline);
     if plan.windows.is_empty() {
         return Err(failed(NO_SHOT.into()));
@@ -90,7 +95,7 @@ pub(super) fn decode<S: FrameSink>(
 }
 
 /// Decodes from the beginning of the file until `done` returns `true` for the time of a frame. Passes the planned frames to
-/// the sink and returns the timestamps of all frames, in seconds.
+/// the sink and returns the timestamps of all frames, in seconds from the start of the file.
 fn decode_pass<S: FrameSink>(
     video: &mut Video,
     path: &Path,
@@ -98,7 +103,7 @@ fn decode_pass<S: FrameSink>(
     sink: &mut S,
     mut done: impl FnMut(f64) -> bool,
     fps: f64,
-) -> Result<Vec<f64>> {
+) -> Result<Vec<Option<f64>>> {
     let wanted = sampler::distinct(&plan.windows);
     sink.begin(&plan.windows, &wanted)?;
     let mut next = wanted.iter().copied().enumerate().peekable();
@@ -115,8 +120,8 @@ fn decode_pass<S: FrameSink>(
             let image = video.image().ok_or_else(failed)?;
             sink.frame(position, &Frame::new(wanted, image))?;
         }
-        // If the decoder has no timestamp (0, often for the last frames), it is estimated from the frame rate.
-        if done(if time > 0.0 { time } else { index as f64 / fps.max(MIN_FPS) }) {
+        // A missing timestamp is estimated from the frame rate.
+        if done(time.unwrap_or_else(|| video.delay() + index as f64 / fps.max(MIN_FPS))) {
             break;
         }
     }
@@ -157,7 +162,7 @@ mod tests {
     use ffmpeg_next::color::{Range as ColorRange, Space, TransferCharacteristic};
     use ffmpeg_next::format::Pixel;
 
-    use super::super::test_video::TestVideo;
+    use super::super::test_video::{self, TestVideo};
     use super::*;
     use crate::media::Sampling;
 
@@ -228,5 +233,77 @@ mod tests {
             assert_eq!(decoded.warnings.len(), 1);
             assert!(decoded.warnings[0].contains(&format!("HDR ({name})")), "{:?}", decoded.warnings);
         }
+    }
+
+    fn indices(frames: &[(usize, [u8; 3])]) -> Vec<usize> {
+        frames.iter().map(|(_, pixel)| test_video::index_of_gray(pixel[0])).collect()
+    }
+
+    #[test]
+    fn times_count_from_the_start_of_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["late.mkv", "late.mov"] {
+            let path = directory.path().join(name);
+            let times = (0..50).map(|i| 2000 + 40 * i).collect();
+            TestVideo { times, audio: Some(0..4000), ..TestVideo::default() }.write(&path);
+            let part = |seconds: Range<f64>| {
+                let (decoded, frames) = decode_all(&path, seconds).unwrap();
+                assert_eq!(decoded.timeline.first_frame, indices(&frames)[0], "{name}");
+                (decoded.timeline.seconds(0), indices(&frames))
+            };
+            let all: Vec<usize> = (0..50).collect();
+            let (start, seen) = part(0.0..f64::INFINITY);
+            assert!((start - 2.0).abs() < 1e-3, "{name}: {start}");
+            assert_eq!(seen, all, "{name}");
+            // Before the first frame.
+            assert_eq!(part(0.5..f64::INFINITY).1, all, "{name}");
+            assert_eq!(part(0.5..2.1).1, [0, 1, 2], "{name}");
+            let (start, seen) = part(3.0..f64::INFINITY);
+            assert!((start - 3.0).abs() < 1e-3, "{name}: {start}");
+            assert_eq!(seen, all[25..], "{name}");
+            let error = |seconds| decode_all(&path, seconds).unwrap_err().to_string();
+            assert!(error(0.5..1.5).contains("the video starts at 2.00 s"), "{name}: {}", error(0.5..1.5));
+            assert!(error(4.5..5.0).contains("the video ends at 4.00 s"), "{name}: {}", error(4.5..5.0));
+        }
+    }
+
+    #[test]
+    fn a_frame_is_displayed_until_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["gap.mkv", "gap.mp4"] {
+            let path = directory.path().join(name);
+            let times = (0..50).map(|i| 40 * i + if i >= 25 { 5000 } else { 0 }).collect();
+            TestVideo { times, ..TestVideo::default() }.write(&path);
+            let (decoded, frames) = decode_all(&path, 2.0..5.0).unwrap();
+            assert_eq!(indices(&frames), [24], "{name}");
+            assert!((decoded.timeline.seconds(0) - 0.96).abs() < 1e-3, "{name}: {}", decoded.timeline.seconds(0));
+            assert_eq!(decoded.timeline.duration(), 3.0, "{name}");
+            assert_eq!(indices(&decode_all(&path, 2.0..6.07).unwrap().1), [24, 25, 26], "{name}");
+            assert_eq!(decode_all(&path, 0.0..f64::INFINITY).unwrap().0.warnings, [""; 0], "{name}");
+        }
+    }
+
+    #[test]
+    fn frames_before_an_edit_list_are_not_displayed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("edit.mp4");
+        let (times, options) = ((-10..40).map(|i| 40 * i).collect(), &[("crf", "20"), ("bf", "2"), ("g", "50")]);
+        let container = &[("avoid_negative_ts", "disabled")];
+        TestVideo { times, options, container, ..TestVideo::default() }.write(&path);
+        let (decoded, frames) = decode_all(&path, 0.0..f64::INFINITY).unwrap();
+        assert_eq!(indices(&frames), (10..50).collect::<Vec<_>>());
+        assert_eq!((decoded.timeline.seconds(0), decoded.warnings), (0.0, vec![]));
+        assert_eq!(indices(&decode_all(&path, 0.4..0.6).unwrap().1), [20, 21, 22, 23, 24]);
+    }
+
+    #[test]
+    fn negative_timestamps_count_from_the_first_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("negative.mkv");
+        let (times, container) = ((-10..40).map(|i| 40 * i).collect(), &[("avoid_negative_ts", "disabled")]);
+        TestVideo { times, container, ..TestVideo::default() }.write(&path);
+        let (decoded, frames) = decode_all(&path, 0.0..f64::INFINITY).unwrap();
+        assert_eq!(indices(&frames), (0..50).collect::<Vec<_>>());
+        assert_eq!(decoded.timeline.seconds(0), 0.0);
     }
 }
