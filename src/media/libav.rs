@@ -13,8 +13,30 @@ use super::converter::{ColorTags, Converter};
 use super::orientation::Orientation;
 use super::pixels::BgrImage;
 
-/// Number of consecutive undecodable packets after which the stream ends. A damaged stream often recovers earlier.
-const MAX_FAILURES: usize = 8;
+/// Number of consecutive errors of a decoder, without a new packet, after which it is not asked again.
+const MAX_DECODER_ERRORS: usize = 64;
+
+/// Number of consecutive read errors after which the stream ends. Of a truncated MP4 file, each missing packet is an error.
+const MAX_READ_ERRORS: usize = 10_000;
+
+/// Decoding errors.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Damage {
+    /// Number of packets that cannot be read or decoded.
+    packets: usize,
+    /// Number of decoded frames with errors, which the decoder conceals.
+    frames: usize,
+}
+
+impl Damage {
+    /// Returns a message for the user if there were errors.
+    pub(super) fn warning(self) -> Option<String> {
+        let Self { packets, frames } = self;
+        (self != Self::default()).then(|| {
+            format!("damaged: {packets} packets cannot be decoded, and {frames} of the decoded frames have errors")
+        })
+    }
+}
 
 /// Smallest difference between the start times of the stream and the file in seconds. Smaller ones are due to rounding.
 const MIN_DELAY: f64 = 1e-3;
@@ -35,6 +57,7 @@ pub(super) struct Video {
     /// Start time of the stream in seconds from the start of the file.
     delay: f64,
     orientation: Orientation,
+    damage: Damage,
     converter: Converter,
     color_tags: Option<ColorTags>,
     oriented: Vec<u8>,
@@ -74,6 +97,7 @@ impl Video {
             decoder,
             frame: frame::Video::empty(),
             draining: false,
+            damage: Damage::default(),
             converter: Converter::new(),
             color_tags: None,
             oriented: Vec::new(),
@@ -103,27 +127,45 @@ impl Video {
         [self.decoder.width(), self.decoder.height()]
     }
 
-    /// Decodes the next frame. Returns `false` at the end of the stream.
+    /// Decodes the next frame. Returns `false` at the end of the stream. Damaged packets are skipped and counted.
     pub(super) fn next(&mut self) -> bool {
-        let mut failures = 0;
-        while failures < MAX_FAILURES {
+        let (mut decoder_errors, mut read_errors) = (0, 0);
+        loop {
             match self.decoder.receive_frame(&mut self.frame) {
-                Ok(()) => return true,
+                Ok(()) => {
+                    self.damage.frames += usize::from(self.frame.is_corrupt() || self.frame.has_decode_errors());
+                    return true;
+                }
                 Err(ffmpeg::Error::Other { errno: EAGAIN }) if !self.draining => {}
                 Err(ffmpeg::Error::Other { errno: EAGAIN } | ffmpeg::Error::Eof) => return false,
                 Err(_) => {
-                    failures += 1;
-                    continue;
+                    self.damage.packets += 1;
+                    decoder_errors += 1;
+                    if decoder_errors < MAX_DECODER_ERRORS {
+                        continue;
+                    }
+                    if self.draining {
+                        return false;
+                    }
                 }
             }
             // A new packet each time: reading into a used packet would leak its data.
             let mut packet = Packet::empty();
             match packet.read(&mut self.file) {
                 Ok(()) if packet.stream() != self.stream => {}
-                Ok(()) => failures += usize::from(self.decoder.send_packet(&packet).is_err()),
-                Err(ffmpeg::Error::Other { errno: EAGAIN }) => {}
-                // A read error ends the stream.
-                Err(_) => {
+                Ok(()) => {
+                    (decoder_errors, read_errors) = (0, 0);
+                    // A demuxer marks packets of which it lost a part.
+                    let failed = self.decoder.send_packet(&packet).is_err();
+                    self.damage.packets += usize::from(failed);
+                    self.damage.frames += usize::from(!failed && packet.is_corrupt());
+                }
+                Err(error) => {
+                    read_errors += 1;
+                    if error != ffmpeg::Error::Eof && read_errors < MAX_READ_ERRORS {
+                        self.damage.packets += usize::from(error != ffmpeg::Error::Other { errno: EAGAIN });
+                        continue;
+                    }
                     self.draining = true;
                     if self.decoder.send_eof().is_err() {
                         return false;
@@ -131,7 +173,11 @@ impl Video {
                 }
             }
         }
-        false
+    }
+
+    /// Returns the errors since the file was opened.
+    pub(super) fn damage(&self) -> Damage {
+        self.damage
     }
 
     /// Returns the start time of the stream in seconds from the start of the file, which is the start of its earliest stream.

@@ -17,6 +17,7 @@
 //! [`FrameSink`] when it is decoded (borrowed from the decoder, without a copy), and continues to the end of the clip to
 //! determine the actual frame count and timestamps. If the sampling of the actual frames differs from the plan, the clip is
 //! decoded a second time. The decoder does not seek: frame `i` is the `i`-th frame that the decoder returns.
+//! Packets that cannot be decoded are skipped, and counted in a warning.
 //!
 //! Other consumers of frames (SIFT, thumbnails) implement the two methods of [`FrameSink`].
 //!

@@ -46,7 +46,7 @@ pub struct Decoded {
     pub timeline: Timeline,
     /// The sampled windows, in order; never empty.
     pub windows: Vec<Window>,
-    /// Messages for the user, such as that the container claims far more frames than can be decoded.
+    /// Messages for the user, such as the number of packets that cannot be decoded.
     pub warnings: Vec<String>,
 }
 

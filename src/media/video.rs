@@ -52,7 +52,7 @@ pub(super) fn decode<S: FrameSink>(
     let first_plan = DecodePlan::new(wanted, &timing::cut(timeline, &frames, &seconds));
     let last_time = seconds.end + DECODE_AFTER_END;
     let timestamps = decode_pass(&mut video, path, &first_plan, sink, |time| time > last_time, container_fps)?;
-    let color_tags = video.color_tags();
+    let (color_tags, damage) = (video.color_tags(), video.damage());
     drop(video);
 
     let frame_count = timestamps.len();
@@ -69,11 +69,8 @@ pub(super) fn decode<S: FrameSink>(
             format!("no frame after start {} s: the video ends at {end:.2} s", seconds.start)
         }));
     }
-    let mut warnings = Vec::new();
-    if seconds.end.is_infinite() && frame_count * 10 < container_frames * 9 {
-        warnings.push(format!("{}: claims {container_frames} frames, {frame_count} can be decoded", path.display()));
-    }
-    warnings.extend(color_tags.and_then(|tags| tags.warning()).map(|message| format!("{}: {message}", path.display())));
+    let warnings = [damage.warning(), color_tags.and_then(|tags| tags.warning())];
+    let warnings = warnings.into_iter().flatten().map(|message| format!("{}: {message}", path.display())).collect();
     let timeline = timing::cut(timeline, &frames, &seconds);
     let plan = DecodePlan::new(wanted, &timeline);
     if plan.windows.is_empty() {
@@ -305,5 +302,58 @@ mod tests {
         let (decoded, frames) = decode_all(&path, 0.0..f64::INFINITY).unwrap();
         assert_eq!(indices(&frames), (0..50).collect::<Vec<_>>());
         assert_eq!(decoded.timeline.seconds(0), 0.0);
+    }
+
+    /// Draws noise, so that packets are large, around a luma that encodes the index.
+    fn draw_noise(index: usize, frame: &mut ffmpeg_next::frame::Video) {
+        let mut state = index as u32 + 1;
+        for plane in 0..3 {
+            for byte in frame.data_mut(plane) {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *byte = 96 + (state >> 26) as u8;
+            }
+        }
+    }
+
+    #[test]
+    fn decoding_continues_after_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = &[("crf", "20"), ("bf", "2"), ("g", "12")];
+        for name in ["video.mp4", "video.mkv", "video.ts"] {
+            let path = directory.path().join(name);
+            let times = (0..200).map(|i| 40 * i).collect();
+            TestVideo { times, options, draw: draw_noise, ..TestVideo::default() }.write(&path);
+            let (intact, _) = decode_all(&path, 0.0..f64::INFINITY).unwrap();
+            assert_eq!((intact.timeline.frame_count, intact.warnings.as_slice()), (200, [].as_slice()), "{name}");
+            let bytes = std::fs::read(&path).unwrap();
+            // In the middle, and near the end.
+            for damage in [0.45..0.6, 0.9..0.93] {
+                let mut bytes = bytes.clone();
+                let at = |part: f64| (bytes.len() as f64 * part) as usize;
+                let damage = at(damage.start)..at(damage.end);
+                bytes[damage].fill(0xaa);
+                std::fs::write(&path, bytes).unwrap();
+                let (decoded, _) = decode_all(&path, 0.0..f64::INFINITY).unwrap();
+                let timeline = &decoded.timeline;
+                let end = timeline.end_seconds(timeline.frame_count - 1);
+                assert!((end - 8.0).abs() < 0.05, "{name}: the video ends at {end} s");
+                assert!((150..=200).contains(&timeline.frame_count), "{name}: {}", timeline.frame_count);
+                // The demuxer of Matroska skips damaged clusters without an error.
+                let has_warning = decoded.warnings.iter().any(|warning| warning.contains("damaged"));
+                assert!(has_warning || name == "video.mkv", "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn intact_videos_have_no_warning() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["video.mkv", "video.mov"] {
+            let path = directory.path().join(name);
+            // The audio is longer.
+            TestVideo { audio: Some(0..3000), ..TestVideo::default() }.write(&path);
+            let (decoded, frames) = decode_all(&path, 0.0..f64::INFINITY).unwrap();
+            assert_eq!((frames.len(), decoded.warnings.as_slice()), (25, [].as_slice()), "{name}");
+        }
     }
 }

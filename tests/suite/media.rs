@@ -73,8 +73,9 @@ fn frames_equal_opencv_python() {
         if name == "truncated.mp4" {
             // The number of frames of the last, incomplete group of pictures depends on the version of libav.
             assert!((frames - 4..=frames + 4).contains(&seen.frames.len()), "{name}: {}", seen.frames.len());
-            assert!(decoded.warnings[0].contains("claims 50 frames"), "{:?}", decoded.warnings);
+            assert!(decoded.warnings[0].contains("packets cannot be decoded"), "{:?}", decoded.warnings);
         } else {
+            assert_eq!(decoded.warnings, [""; 0], "{name}");
             assert_eq!(seen.frames.len(), frames, "{name}");
         }
         assert_eq!(decoded.timeline.frame_count, seen.frames.len(), "{name}");
