@@ -19,6 +19,10 @@ const MAX_PIXELS: u64 = 1 << 27;
 /// Maximum number of bytes per decoded pixel: four channels of 16 bits.
 const MAX_PIXEL_BYTES: u64 = 8;
 
+/// Error message for HEIC images.
+pub(super) const HEIC: &str =
+    "HEIC images are not supported: convert to JPEG, such as `heif-convert IMAGE.heic IMAGE.jpg`";
+
 const UNDECODABLE: &str = "not an image that can be decoded: damaged or of an unknown format";
 
 /// A decoded image: blue, green and red bytes, rows without padding.
@@ -68,6 +72,9 @@ pub(super) fn read(path: &Path) -> Result<DecodedImage> {
 /// Returns an error if the bytes are not an image, or the image is damaged, truncated or too large.
 pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<DecodedImage> {
     let failed = |message: String| Error::Media { path: path.to_path_buf(), message };
+    if is_heic(bytes) {
+        return Err(failed(HEIC.into()));
+    }
     if let Some((width, height)) = size_from_header(bytes) {
         check_size(width, height).map_err(failed)?;
     }
@@ -80,6 +87,16 @@ pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<DecodedImage> {
     let (height, width, pixels) = jpeg::decode(bytes, MAX_PIXELS).ok_or_else(|| failed(UNDECODABLE.into()))?;
     let orientation = jpeg::exif(bytes).map(Orientation::from_exif_chunk).unwrap_or_default();
     Ok(DecodedImage { height, width, bytes: pixels }.oriented(orientation))
+}
+
+/// Returns `true` if a file starts with the header of a HEIC image: a file type box (ISO/IEC 14496-12) with a brand for HEVC
+/// images.
+pub(super) fn is_heic(bytes: &[u8]) -> bool {
+    let Some((length, b"ftyp")) = bytes.first_chunk::<4>().zip(bytes.get(4..8)) else { return false };
+    let length = bytes.len().min(u32::from_be_bytes(*length) as usize);
+    let (brands, _) = bytes.get(8..length).unwrap_or_default().as_chunks::<4>();
+    let has = |names: &[&[u8; 4]]| brands.iter().any(|brand| names.contains(&brand));
+    has(&[b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"]) && !has(&[b"avif", b"avis"])
 }
 
 /// Returns width and height from the header of an image.
@@ -172,6 +189,16 @@ mod tests {
         std::fs::write(&path, png_header(65536, 65536)).unwrap();
         let error = read(&path).unwrap_err().to_string();
         assert!(error.contains("huge.png: 65536x65536 pixels are too many"), "{error}");
+    }
+
+    #[test]
+    fn heic_images_are_rejected_with_a_remedy() {
+        let heic = b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic\0\0\0\x08free";
+        let error = decode(Path::new("a.jpg"), heic).unwrap_err().to_string();
+        assert!(error.contains("a.jpg: HEIC") && error.contains("heif-convert"), "{error}");
+        assert!(!is_heic(b"\0\0\0\x1cftypavif\0\0\0\0mif1avif\0\0\0\0"));
+        assert!(!is_heic(b"\0\0\0\x10ftypisom\0\0\0\0heic"), "outside of the box");
+        assert!(!is_heic(b"\0\0\0\x18ft") && !is_heic(b"\0\0\0\x02ftypheic"));
     }
 
     #[test]

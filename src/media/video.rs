@@ -1,8 +1,11 @@
 //! Decoding of video files: one or two passes over all frames.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::ops::Range;
 use std::path::Path;
 
+use super::image;
 use super::libav::Video;
 use super::sampler::{self, Timeline, Wanted, Window};
 use super::sink::{Decoded, Frame, FrameSink, NO_SHOT};
@@ -144,11 +147,21 @@ pub(super) fn container_info(path: &Path) -> Result<ContainerInfo> {
     })
 }
 
+/// Reads the first bytes of a file.
+fn header(file: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn open(path: &Path) -> Result<Video> {
     let failed = |message: &str| Error::Media { path: path.to_path_buf(), message: message.into() };
     let file = std::path::absolute(path).map_err(Error::io(path))?;
     if file.to_str().is_none() {
         return Err(failed("the path is not UTF-8: rename the file"));
+    }
+    if image::is_heic(&header(&file).map_err(Error::io(path))?) {
+        return Err(failed(image::HEIC));
     }
     let message = "no video stream that can be decoded: audio only, text, or a damaged or unknown format";
     Video::open(&file).ok_or_else(|| failed(message))
@@ -355,5 +368,14 @@ mod tests {
             let (decoded, frames) = decode_all(&path, 0.0..f64::INFINITY).unwrap();
             assert_eq!((frames.len(), decoded.warnings.as_slice()), (25, [].as_slice()), "{name}");
         }
+    }
+
+    #[test]
+    fn heic_images_are_rejected_with_a_remedy() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("photo.heic");
+        std::fs::write(&path, b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").unwrap();
+        let error = decode_all(&path, 0.0..f64::INFINITY).unwrap_err().to_string();
+        assert!(error.contains("photo.heic: HEIC") && error.contains("heif-convert"), "{error}");
     }
 }
