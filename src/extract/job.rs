@@ -243,6 +243,7 @@ fn payload_and_provenance(options: &Options, source: &FeatureSource) -> (Payload
         method: options.method.clone(),
         recipe: options.settings.to_json(options.shots.as_ref().map(|shots| shots.sha256.as_str())),
         manifest_sha256: options.manifest.sha256.clone(),
+        decoder: media::DECODER_VERSION.into(),
         ..Provenance::default()
     };
     match source {

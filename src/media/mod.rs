@@ -62,6 +62,10 @@ pub mod transform;
 #[cfg(feature = "media")]
 mod video;
 
+/// Version of the decoding. A store records it and does not mix the rows of different versions. Version 1 ignored color tags and
+/// mirroring, counted times from the first frame of the video, and stopped after damaged sections.
+pub const DECODER_VERSION: &str = "2";
+
 pub use pixels::BgrImage;
 pub use sampler::{Timeline, Wanted, Window};
 pub use sampling::Sampling;

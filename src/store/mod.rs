@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /            attrs: format="kinoprobe-features" format_version=1 method model weights model_sha256 recipe(JSON)
-//!              manifest_sha256 dim precision provider tool_version created extract_seconds
+//!              manifest_sha256 dim decoder precision provider tool_version created extract_seconds
 //! /features    f32 [R, D], chunked, gzip + shuffle   one row per frame, window or frame histogram
 //! /rows/clip u32 [R] · /rows/start_frame u64 · /rows/start_seconds f64 · /rows/end_seconds f64 · /rows/padded u8
 //! /clips/id str [N] · path str · offset u64 · length u32 · frame_count u64 · fps f64 · duration_seconds f64

@@ -69,6 +69,9 @@ pub struct Provenance {
     pub recipe: String,
     /// SHA-256 of the manifest's ids, paths and time ranges.
     pub manifest_sha256: String,
+    /// Version of the decoding (`media::DECODER_VERSION`); empty in stores of earlier revisions, which ignored color tags.
+    #[serde(default)]
+    pub decoder: String,
     /// Number format of the network, such as `f32`; `u8` for descriptors.
     pub precision: String,
     /// The execution providers that ran the network, joined by `+`.
@@ -98,7 +101,7 @@ impl Provenance {
         if self.precision.is_empty() { Precision::default().name() } else { &self.precision }
     }
 
-    /// Returns the differences that make the stored rows unusable: method, model, weights, recipe and precision. Manifest,
+    /// Returns the differences that make the stored rows unusable: method, model, weights, recipe, decoder and precision. Manifest,
     /// provider and times may differ.
     pub fn differences(&self, requested: &Provenance) -> Vec<Difference> {
         [
@@ -107,6 +110,7 @@ impl Provenance {
             ("weights", &self.weights, &requested.weights),
             ("model_sha256", &self.model_sha256, &requested.model_sha256),
             ("recipe", &self.recipe, &requested.recipe),
+            ("decoder", &self.decoder, &requested.decoder),
             ("precision", &self.precision, &requested.precision),
         ]
         .into_iter()
@@ -168,7 +172,7 @@ impl Provenance {
     }
 
     /// Names and values of the string attributes.
-    fn texts(&self) -> [(&'static str, &String); 10] {
+    fn texts(&self) -> [(&'static str, &String); 11] {
         [
             ("method", &self.method),
             ("model", &self.model),
@@ -176,6 +180,7 @@ impl Provenance {
             ("model_sha256", &self.model_sha256),
             ("recipe", &self.recipe),
             ("manifest_sha256", &self.manifest_sha256),
+            ("decoder", &self.decoder),
             ("precision", &self.precision),
             ("provider", &self.provider),
             ("tool_version", &self.tool_version),
@@ -236,6 +241,7 @@ impl Provenance {
                 model_sha256: text("model_sha256"),
                 recipe: text("recipe"),
                 manifest_sha256: text("manifest_sha256"),
+                decoder: text("decoder"),
                 precision: text("precision"),
                 provider: text("provider"),
                 tool_version: text("tool_version"),

@@ -341,6 +341,14 @@ fn read_mutated(payload: Payload, clips: &[ClipRows], mutations: &[Mutation]) {
     }
 }
 
+/// Rows of different decoders never share a store. Stores of earlier revisions do not record the decoder.
+#[test]
+fn a_different_decoder_is_a_difference() {
+    let requested = Provenance { decoder: "2".into(), ..provenance() };
+    let error = provenance().check_compatible(std::path::Path::new("cnn.h5"), &requested).unwrap_err().to_string();
+    assert!(error.contains("decoder: stored none, requested 2"), "{error}");
+}
+
 /// Rows of different precision never share a store.
 #[test]
 fn a_different_precision_is_a_difference() {

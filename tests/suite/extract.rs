@@ -18,7 +18,7 @@ with h5py.File(sys.argv[1]) as store:
             values = item.asstr()[:].tolist() if h5py.check_string_dtype(item.dtype) else item[:].tobytes()
             digest.update(repr((name, item.shape, str(item.dtype), values)).encode())
     store.visititems(visit)
-    keys = ['format', 'format_version', 'method', 'model', 'weights', 'model_sha256', 'recipe', 'dim', 'precision']
+    keys = ['format', 'format_version', 'method', 'model', 'weights', 'model_sha256', 'recipe', 'dim', 'decoder', 'precision']
     digest.update(repr([(key, store.attrs[key]) for key in keys]).encode())
 print(digest.hexdigest())
 ";

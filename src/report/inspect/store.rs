@@ -162,6 +162,7 @@ fn describe(print: &mut impl FnMut(std::fmt::Arguments<'_>), store: &Store) -> R
         ("model", &provenance.model),
         ("weights", &provenance.weights),
         ("model sha-256", &hash),
+        ("decoder", &provenance.decoder),
         ("precision", &provenance.precision),
         ("provider", &provenance.provider),
         ("kinoprobe", &provenance.tool_version),
