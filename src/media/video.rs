@@ -178,7 +178,7 @@ mod tests {
 
     /// The index and the center pixel of each frame.
     #[derive(Default)]
-    struct CenterPixels(Vec<(usize, [u8; 3])>);
+    struct CenterPixels(Frames);
 
     impl FrameSink for CenterPixels {
         fn begin(&mut self, _windows: &[Window], _wanted: &[usize]) -> Result<()> {
@@ -194,8 +194,11 @@ mod tests {
         }
     }
 
+    /// Index and center pixel of each frame.
+    type Frames = Vec<(usize, [u8; 3])>;
+
     /// Decodes all frames of a part of a video.
-    fn decode_all(path: &Path, seconds: Range<f64>) -> Result<(Decoded, Vec<(usize, [u8; 3])>)> {
+    fn decode_all(path: &Path, seconds: Range<f64>) -> Result<(Decoded, Frames)> {
         let mut sink = CenterPixels::default();
         let sampling = Sampling::Even { frames: usize::MAX };
         let decoded = decode(path, seconds, Wanted::from(&sampling), &mut sink)?;

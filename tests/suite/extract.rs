@@ -443,11 +443,12 @@ with h5py.File(sys.argv[1]) as store:
         run_python(script, &[&workspace.path(out)]).trim().to_owned()
     };
     assert_code(&extract("all.h5", &[]), 0);
-    assert_eq!(rows("all.h5"), "[100, 81] [0, 1, 2] [19, 20, 21] [100, 81]");
+    // The second clip starts at 0.75 s, while frame 18 is displayed (25 frames per second).
+    assert_eq!(rows("all.h5"), "[100, 82] [0, 1, 2] [18, 19, 20] [100, 82]");
     assert_code(&extract("tenth.h5", &["--every", "10"]), 0);
-    assert_eq!(rows("tenth.h5"), "[10, 9] [0, 10, 20] [19, 29, 39] [100, 81]");
+    assert_eq!(rows("tenth.h5"), "[10, 9] [0, 10, 20] [18, 28, 38] [100, 82]");
     assert_code(&extract("most.h5", &["--every", "10", "--most", "5"]), 0);
-    assert_eq!(rows("most.h5"), "[5, 5] [10, 30, 50] [19, 39, 59] [100, 81]");
+    assert_eq!(rows("most.h5"), "[5, 5] [10, 30, 50] [18, 38, 58] [100, 82]");
     let output = workspace.command("even.h5").args(["--every", "2"]).output().unwrap();
     assert_code(&output, 1);
     assert!(printed(&output).contains("--every does not apply"), "{}", printed(&output));
