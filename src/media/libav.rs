@@ -1,6 +1,5 @@
-//! Decoding of the best video stream of a file by libav (FFmpeg's libraries).
-//!
-//! Frames and timestamps equal those of OpenCV's `VideoCapture`.
+//! Decoding of the best video stream of a file by libav (FFmpeg's libraries). Frames of intact files are those that OpenCV's
+//! `VideoCapture` returns; times count from the start of the file, those of OpenCV from the start of the stream.
 
 use std::path::Path;
 

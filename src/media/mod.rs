@@ -24,9 +24,9 @@
 //! Frames of videos are rotated and mirrored according to their metadata. Their times, and the start and end of clips, count from
 //! the start of the file, which is the start of its earliest stream, as in players. A frame is displayed until the next one.
 //!
-//! Images and directories have no frame rate
-//! (`fps` and all timestamps are 0), so windows consist of consecutive frames. The frames of a directory are its image files in
-//! natural order (`shot_2` before `shot_10`), without hidden files and subdirectories. They may differ in size.
+//! Images and directories have no frame rate (`fps` and all timestamps are 0), so windows consist of consecutive frames. The
+//! frames of a directory are its image files in natural order (`shot_2` before `shot_10`), without hidden files and
+//! subdirectories. They may differ in size.
 
 #[cfg(feature = "media")]
 mod converter;
