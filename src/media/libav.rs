@@ -6,6 +6,7 @@ use std::path::Path;
 use ffmpeg_next as ffmpeg;
 
 use ffmpeg::error::EAGAIN;
+use ffmpeg::format::stream::{Disposition, Stream};
 use ffmpeg::{Dictionary, Packet, codec, format, frame, media};
 
 use super::converter::{ColorTags, Converter};
@@ -63,8 +64,8 @@ pub(super) struct Video {
 }
 
 impl Video {
-    /// Opens a file and its decoder, with one thread. Returns `None` if the file has no video stream that can be decoded. The
-    /// path must be absolute, since libav could interpret the start of a relative path as a protocol (`name:`). Only the
+    /// Opens a file and its decoder, with one thread. Returns `None` if the file has no video stream that can be decoded; the
+    /// cover of a music file is none. The path must be absolute, since libav could interpret the start of a relative path as a protocol (`name:`). Only the
     /// file protocol is allowed, also for files that the file refers to.
     ///
     /// # Panics
@@ -73,7 +74,7 @@ impl Video {
         silence();
         let options = Dictionary::from_iter([("protocol_whitelist", "file")]);
         let file = format::input_with_dictionary(path, options).ok()?;
-        let stream = file.streams().best(media::Type::Video)?;
+        let stream = video_stream(&file)?;
         let mut context = codec::Context::from_parameters(stream.parameters()).ok()?;
         context.set_threading(codec::threading::Config::count(1));
         let mut decoder = context.decoder();
@@ -223,6 +224,15 @@ impl Video {
     }
 }
 
+/// Returns libav's best video stream. Cover art is a video stream of one frame for libav, and not considered.
+fn video_stream(file: &format::context::Input) -> Option<Stream<'_>> {
+    let is_video = |stream: &Stream<'_>| {
+        let is_cover = stream.disposition().contains(Disposition::ATTACHED_PIC);
+        stream.parameters().medium() == media::Type::Video && !is_cover
+    };
+    file.streams().best(media::Type::Video).into_iter().chain(file.streams()).find(is_video)
+}
+
 /// Disables the log output of libav and its codecs, which would disturb the progress bar.
 pub(crate) fn silence() {
     ffmpeg::log::set_level(ffmpeg::log::Level::Quiet);
@@ -288,6 +298,58 @@ mod ffi_wrappers {
                     let fits = first >= start && first + sizes[plane] <= start + (*buffer).size as usize;
                     fits && raw.linesize[plane] >= ffi::av_image_get_linesize(format, width, plane as i32)
                 })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    /// Returns a PNG image.
+    fn cover() -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image::RgbImage::new(16, 16).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    }
+
+    /// Returns an MP3 file: an ID3v2.3 tag with a picture, and silent frames of MPEG-1 Layer III (128 kbit/s, 44.1 kHz).
+    fn mp3() -> Vec<u8> {
+        let picture = [b"\0image/png\0\x03\0", cover().as_slice()].concat();
+        let frame = [b"APIC", (picture.len() as u32).to_be_bytes().as_slice(), b"\0\0", &picture].concat();
+        // The length of the tag has 7 bits per byte.
+        let length = [21, 14, 7, 0].map(|shift| (frame.len() >> shift) as u8 & 0x7f);
+        let mut silence = [0; 417];
+        silence[..4].copy_from_slice(&[0xff, 0xfb, 0x90, 0x64]);
+        [b"ID3\x03\0\0".as_slice(), &length, &frame, &silence.repeat(20)].concat()
+    }
+
+    /// Returns a FLAC file (RFC 9639): the stream information, a picture, and no audio frames.
+    fn flac() -> Vec<u8> {
+        let information =
+            [&[16, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0x0a, 0xc4, 0x42, 0xf0].as_slice(), [0; 20].as_slice()].concat();
+        let number = |value: usize| (value as u32).to_be_bytes();
+        let mut picture = [number(3), number(9)].concat();
+        picture.extend(b"image/png");
+        picture.extend([0, 16, 16, 24, 0, cover().len()].map(number).concat());
+        picture.extend(cover());
+        let length = &number(picture.len())[1..];
+        [b"fLaC\0\0\0\x22", information.as_slice(), &[0x86], length, &picture].concat()
+    }
+
+    #[test]
+    fn cover_art_is_not_a_video() {
+        silence();
+        let directory = tempfile::tempdir().unwrap();
+        for (name, bytes) in [("song.mp3", mp3()), ("song.flac", flac())] {
+            let path = directory.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            let file = format::input(&path).unwrap();
+            let cover = file.streams().best(media::Type::Video).expect("libav finds the cover");
+            assert_eq!(cover.parameters().id(), codec::Id::PNG, "{name}");
+            assert!(Video::open(&path).is_none(), "{name}");
         }
     }
 }
