@@ -1,14 +1,17 @@
 //! Classification with the real binaries, on stores written by kinoprobe and by h5py.
 
+mod errors;
+mod stores;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use kinoprobe::store::{ClipRows, Failure, Payload, Provenance, RowSource, StoreWriter, Values};
 use ndarray::Array2;
 use tempfile::TempDir;
 
-use crate::support::{assert_code, printed, run_python};
+use crate::support::{assert_code, printed};
 
 /// A synthetic clip.
 #[derive(Clone)]
@@ -236,213 +239,6 @@ fn small_data_sets_are_accepted() {
 }
 
 #[test]
-fn clips_without_features_are_reported_with_the_reason() {
-    let clips = separable(&["a", "b"], [6, 2, 2], 4);
-    let bench = Bench::new(&clips);
-    let failure = Failure { id: clips[0].id.clone(), stage: "decode".into(), error: "no frame".into() };
-    bench.store(&clips[1..], "registry", &[failure]);
-    let output = bench.classify("out", &QUICK);
-    assert_code(&output, 0);
-    assert!(printed(&output).contains("train-a-0 (decode: no frame)"), "{}", printed(&output));
-    // A store with more clips than the manifest.
-    bench.store(&clips, "registry", &[]);
-    bench.manifest(&clips[1..]);
-    let output = bench.classify("out", &QUICK);
-    assert_code(&output, 0);
-    assert!(
-        printed(&output).contains("excluded 1 clips of made.h5 that are not in the manifest"),
-        "{}",
-        printed(&output)
-    );
-}
-
-#[test]
-fn untrained_features_are_reported() {
-    let clips = separable(&["a", "b"], [6, 2, 0], 4);
-    let bench = Bench::new(&clips);
-    bench.store(&clips, "seeded", &[]);
-    let output = bench.classify("out", &[&QUICK[..], &["--quiet"]].concat());
-    assert_code(&output, 0);
-    assert!(printed(&output).to_lowercase().contains("untrained"), "{}", printed(&output));
-    assert_eq!(bench.metrics("out")["untrained"], true);
-}
-
-#[test]
-fn unusable_inputs_are_errors_with_a_reason() {
-    let clips = separable(&["a", "b", "c"], [4, 2, 2], 4);
-    let bench = Bench::new(&clips);
-    let without = |gone: &dyn Fn(&Made) -> bool| clips.iter().filter(|clip| !gone(clip)).cloned().collect::<Vec<_>>();
-
-    // A class whose training clips have no features.
-    bench.store(&without(&|clip| clip.label == "b" && clip.split == "train"), "registry", &[]);
-    bench.assert_error(&QUICK, &["no training clip with features for class b", "4 clips have no features"]);
-    // A split whose clips have no features.
-    bench.store(&without(&|clip| clip.split == "val"), "registry", &[]);
-    bench.assert_error(&QUICK, &["none of the 6 clips of the split val has features"]);
-    // A NaN feature.
-    let mut broken = clips.clone();
-    broken[3].features[2] = f32::NAN;
-    bench.store(&broken, "registry", &[]);
-    bench.assert_error(&QUICK, &["made.h5", "feature 2 of clip train-a-1 is NaN"]);
-    // A class without training clips, and a manifest with a single class.
-    bench.store(&clips, "registry", &[]);
-    bench.manifest(&without(&|clip| clip.label == "c" && clip.split == "train"));
-    bench.assert_error(&QUICK, &["manifest.csv", "`c` has no training clip"]);
-    bench.manifest(&without(&|clip| clip.label != "a"));
-    bench.assert_error(&QUICK, &["only one class, a"]);
-    // Several labels per clip for a single-label task.
-    bench.manifest(&clips);
-    let text = fs::read_to_string(bench.path("manifest.csv")).unwrap();
-    let text = text.replace("label,", "labels,").replace("train-a-0.mp4,a", "train-a-0.mp4,a|b");
-    fs::write(bench.path("manifest.csv"), text).unwrap();
-    bench.assert_error(&[&QUICK[..], &["--task", "single-label"]].concat(), &["clip train-a-0 has 2 labels (a, b)"]);
-    // Values out of range, options of another classifier, and an invalid store.
-    bench.manifest(&clips);
-    let recipe = String::from_utf8(bench.classify("failed", &["--dry-run"]).stdout).unwrap();
-    assert!(recipe.contains("batch = 64"), "{recipe}");
-    fs::write(bench.path("recipe.toml"), recipe.replace("batch = 64", "batch = 1")).unwrap();
-    bench.assert_error(&["--recipe", "recipe.toml"], &["recipe.toml", "batch must be at least 2"]);
-    for (classifier, flag, value) in
-        [("logistic", "--loss-weights", "balanced"), ("knn", "--hidden", "4"), ("bayes", "--seeds", "2")]
-    {
-        let expected =
-            format!("{flag} does not apply to classifier {classifier}; classifiers with this option: mlp, bilstm");
-        bench.assert_error(&["--classifier", classifier, flag, value], &[&expected]);
-    }
-    bench.assert_error(&["--learning-rate", "1e30", "--epochs", "9"], &["training diverged"]);
-    fs::write(bench.path("made.h5"), "no store").unwrap();
-    bench.assert_error(&QUICK, &["made.h5"]);
-}
-
-#[test]
-fn models_reject_features_of_another_method() {
-    let bench = Bench::new(&separable(&["a", "b"], [6, 2, 0], 4));
-    assert_code(&bench.classify("out", &QUICK), 0);
-    bench.store(&separable(&["a", "b"], [6, 2, 0], 5), "registry", &[]);
-    let output = bench.evaluate("out");
-    assert_code(&output, 1);
-    assert!(printed(&output).contains("5 dimensions, but the model was fitted to 4"), "{}", printed(&output));
-}
-
-/// Writes a complete store with h5py, with format and version as the only provenance.
-const FOREIGN_STORE: &str = "
-import sys, h5py, numpy as np
-directory = sys.argv[1]
-random = np.random.default_rng(0)
-labels = [['x', 'y'][i % 2] for i in range(40)]
-features = (random.normal(size=(40, 8)) + np.array([3.0 * (l == 'y') for l in labels])[:, None]).astype('f4')
-with h5py.File(directory + '/made.h5', 'w') as f:
-    f.attrs.update(format='kinoprobe-features', format_version=1, dim=8)
-    f.create_dataset('features', data=features, chunks=True, compression='gzip', shuffle=True)
-    for name, values in dict(clip=np.arange(40, dtype='u4'), start_frame=np.zeros(40, 'u8'), start_seconds=np.zeros(40),
-                             end_seconds=np.ones(40), padded=np.zeros(40, 'u1')).items():
-        f['rows/' + name] = values
-    f['clips/id'] = np.array([f'clip{i}' for i in range(40)], dtype=h5py.string_dtype())
-    f['clips/path'] = np.array([f'clip{i}.mp4' for i in range(40)], dtype=h5py.string_dtype())
-    for name, values in dict(offset=np.arange(40, dtype='u8'), length=np.ones(40, 'u4'), frame_count=np.ones(40, 'u8'),
-                             fps=np.full(40, 25.0), duration_seconds=np.ones(40)).items():
-        f['clips/' + name] = values
-    f['pooled/mean'] = features
-    f['pooled/max'] = features
-    for name in 'id', 'stage', 'error':
-        f.create_dataset('failures/' + name, (0,), dtype=h5py.string_dtype())
-with open(directory + '/manifest.csv', 'w') as f:
-    f.write('id,path,label\\n')
-    for i, label in enumerate(labels):
-        open(f'{directory}/clip{i}.mp4', 'w').close()
-        f.write(f'clip{i},clip{i}.mp4,{label}\\n')
-";
-
-#[test]
-fn stores_of_other_programs_are_accepted() {
-    let bench = Bench { directory: tempfile::tempdir().unwrap() };
-    run_python(FOREIGN_STORE, &[bench.directory.path()]);
-    assert_code(&bench.classify("out", &QUICK), 0);
-    let metrics = bench.metrics("out");
-    assert_eq!(metrics["val"]["accuracy"], 1.0);
-    assert_eq!(metrics["method"], "made", "the method defaults to the file name");
-}
-
-/// Writes a store with the required data sets only, with h5py: sequences of three to nine rows, one of which indicates the
-/// class.
-const MINIMAL_STORE: &str = "
-import sys, h5py, numpy as np
-directory = sys.argv[1]
-random = np.random.default_rng(0)
-labels = [['x', 'y'][i % 2] for i in range(60)]
-lengths = random.integers(3, 10, 60)
-offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-features = random.normal(size=(lengths.sum(), 8)).astype('f4')
-for label, offset, length in zip(labels, offsets, lengths):
-    features[offset + random.integers(length), :4] += 9.0 if label == 'x' else -9.0
-with h5py.File(directory + '/made.h5', 'w') as f:
-    f.attrs.update(format='kinoprobe-features', format_version=1)
-    f['features'] = features
-    f['rows/clip'] = np.repeat(np.arange(60), lengths)
-    f['clips/id'] = [f'clip{i}' for i in range(60)]
-    f['clips/offset'] = offsets
-    f['clips/length'] = lengths
-with open(directory + '/manifest.csv', 'w') as f:
-    f.write('id,path,label\\n')
-    for i, label in enumerate(labels):
-        open(f'{directory}/clip{i}.mp4', 'w').close()
-        f.write(f'clip{i},clip{i}.mp4,{label}\\n')
-";
-
-/// Prints what TensorBoard reads from the event files of a run.
-const TENSORBOARD: &str = "
-import sys
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.util import tensor_util
-for part in 'train', 'val':
-    events = EventAccumulator(f'{sys.argv[1]}/tensorboard/{part}')
-    events.Reload()
-    tags = events.Tags()
-    print(part, sorted(tags['scalars']), sorted(tags['tensors']))
-    print(len(events.Scalars('loss')), events.Scalars('loss')[-1].step)
-    for tag in tags['tensors']:
-        print(events.SummaryMetadata(tag).plugin_data.plugin_name, tensor_util.make_ndarray(events.Tensors(tag)[0].tensor_proto).shape)
-";
-
-#[test]
-fn bilstm_learns_from_a_minimal_store_and_a_recipe_repeats_its_run() {
-    let bench = Bench { directory: tempfile::tempdir().unwrap() };
-    run_python(MINIMAL_STORE, &[bench.directory.path()]);
-    let quick = ["--hidden", "8", "--epochs", "30", "--batch", "8", "--patience", "30", "--split-seed", "3"];
-    let flags = [&quick[..], &["--classifier", "bilstm", "--sample", "random-window", "--length", "8"]].concat();
-    let output = bench.classify("out", &flags);
-    assert_code(&output, 0);
-    let metrics = bench.metrics("out");
-    assert!(metrics["val"]["accuracy"].as_f64().unwrap() > 0.9, "{metrics}");
-    assert_eq!(metrics["method"], "made");
-
-    // Pooled features are computed from the rows.
-    assert_code(&bench.classify("pooled", &[&QUICK[..], &["--pooling", "max"]].concat()), 0);
-
-    let evaluated = bench.evaluate("out");
-    assert_code(&evaluated, 0);
-
-    let read = |file: &str| fs::read(bench.path(file)).unwrap();
-    let before = read("out/predictions.csv");
-    let classify = env!("CARGO_BIN_EXE_kinoprobe-classify");
-    assert_code(&bench.run(classify, &["--recipe", "out/recipe.toml", "--out", "again"]), 0);
-    assert!(
-        before == read("again/predictions.csv") && read("out/model.safetensors") == read("again/model.safetensors")
-    );
-    fs::remove_file(bench.path("out/predictions.csv")).unwrap();
-    assert_code(&bench.run(classify, &["--recipe", "out/recipe.toml"]), 0);
-    assert!(before == read("out/predictions.csv"));
-    let output = bench.run(classify, &["--out", "nothing"]);
-    assert_code(&output, 2);
-
-    let text = run_python(TENSORBOARD, &[&bench.path("out")]);
-    let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines[..2], ["train ['accuracy', 'learning_rate', 'loss'] []", "30 30"]);
-    assert_eq!(lines[2..4], ["val ['accuracy', 'loss'] ['pr/x', 'pr/y']", "30 30"]);
-    assert_eq!(lines[4..], ["pr_curves (6, 201)"; 2]);
-}
-
-#[test]
 fn files_of_an_earlier_run_are_removed() {
     let clips = separable(&["a", "b"], [8, 4, 4], 4);
     let bench = Bench::new(&clips);
@@ -467,39 +263,4 @@ fn files_of_an_earlier_run_are_removed() {
     let arguments = ["--features", "made.h5", "--manifest", "run/manifest.csv", "--out", "run", "--classifier", "knn"];
     assert_code(&bench.run(env!("CARGO_BIN_EXE_kinoprobe-classify"), &arguments), 0);
     assert_eq!(fs::read_to_string(bench.path("run/manifest.csv")).unwrap(), manifest);
-}
-
-#[test]
-fn features_of_another_recipe_or_network_are_noticed() {
-    let bench = Bench::new(&separable(&["a", "b"], [8, 4, 4], 4));
-    assert_code(&bench.classify("run", &["--classifier", "knn"]), 0);
-    let text = printed(&bench.evaluate("run"));
-    assert!(!text.contains("warning"), "{text}");
-    let set = |attribute: &str, from: &str, to: &str| {
-        let script = "
-import h5py, sys
-with h5py.File(sys.argv[1], 'a') as store:
-    store.attrs[sys.argv[2]] = store.attrs[sys.argv[2]].replace(sys.argv[3], sys.argv[4])
-";
-        run_python(script, &[&bench.path("made.h5"), Path::new(attribute), Path::new(from), Path::new(to)]);
-    };
-    set("recipe", "\"batch\":1", "\"batch\":8");
-    assert!(!printed(&bench.evaluate("run")).contains("warning"));
-    set("recipe", "\"frames\":3", "\"frames\":2");
-    let output = bench.evaluate("run");
-    assert_code(&output, 0);
-    let expected =
-        "made.h5: extracted with other settings than the model's features: sampling.frames is 2, the model's 3";
-    assert_eq!(printed(&output).matches(expected).count(), 1, "{}", printed(&output));
-    set("model_sha256", "abc", "def");
-    let output = bench.evaluate("run");
-    assert_code(&output, 1);
-    let expected = "evaluate: made.h5: computed by another network, numbers (registry weights, SHA-256 def…), than the \
-                    model's features, numbers (registry weights, SHA-256 abc…)";
-    assert!(printed(&output).starts_with(expected) && printed(&output).contains("--force"), "{}", printed(&output));
-    let arguments =
-        ["--features", "made.h5", "--manifest", "manifest.csv", "--out", "forced", "--model", "run", "--force"];
-    let output = bench.run(env!("CARGO_BIN_EXE_kinoprobe-evaluate"), &arguments);
-    assert_code(&output, 0);
-    assert!(printed(&output).contains("warning: made.h5: computed by another network"), "{}", printed(&output));
 }

@@ -1,0 +1,112 @@
+//! Killed and interrupted runs, full disks and closed output.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use super::{IDS, Workspace};
+use crate::support::{assert_code, printed, root, run_python, send_signal};
+
+/// Runs the command repeatedly, and kills it when its journal has each of `sizes`. Returns the number of kills.
+fn kill_at(workspace: &Workspace, out: &str, sizes: impl Iterator<Item = u64>) -> usize {
+    let journal = workspace.path(&format!("{out}.partial"));
+    let mut kills = 0;
+    for size in sizes {
+        let mut child =
+            workspace.command(out).arg("--quiet").stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        loop {
+            if child.try_wait().unwrap().is_some() {
+                return kills;
+            }
+            if fs::metadata(&journal).is_ok_and(|journal| journal.len() >= size) {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                kills += 1;
+                break;
+            }
+            std::thread::yield_now();
+        }
+    }
+    kills
+}
+
+#[test]
+fn killed_runs_resume_and_produce_the_same_store() {
+    let workspace = Workspace::new(60);
+    assert_code(&workspace.command("complete.h5").output().unwrap(), 0);
+    // From the first byte of the journal; every run continues the previous one.
+    let kills = kill_at(&workspace, "killed.h5", (0..12).map(|i| i * 3_000));
+    assert!(kills >= 3, "too many runs ended before they were killed: {kills} kills");
+    let output = workspace.command("killed.h5").output().unwrap();
+    assert_code(&output, 0);
+    assert!(printed(&output).contains("already extracted"), "nothing was reused: {}", printed(&output));
+    assert_eq!(workspace.fingerprint("killed.h5"), workspace.fingerprint("complete.h5"));
+}
+
+#[test]
+fn an_interrupted_run_can_be_continued() {
+    let workspace = Workspace::new(60);
+    assert_code(&workspace.command("complete.h5").output().unwrap(), 0);
+    let journal = workspace.path("interrupted.h5.partial");
+    let child = workspace.command("interrupted.h5").stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    while !fs::metadata(&journal).is_ok_and(|journal| journal.len() > 2_000) {
+        std::thread::yield_now();
+    }
+    send_signal(&child, "-INT");
+    let output = child.wait_with_output().unwrap();
+    assert_code(&output, 130);
+    assert!(printed(&output).contains("run the same command again"), "{}", printed(&output));
+    assert!(!workspace.path("interrupted.h5").exists());
+    assert_code(&workspace.command("interrupted.h5").output().unwrap(), 0);
+    assert_eq!(workspace.fingerprint("interrupted.h5"), workspace.fingerprint("complete.h5"));
+}
+
+#[test]
+fn an_interrupted_run_of_another_manifest_is_not_lost() {
+    let workspace = Workspace::new(60);
+    let kills = kill_at(&workspace, "store.h5", [3_000].into_iter());
+    assert_eq!(kills, 1);
+    fs::write(workspace.path("manifest.csv"), "id,path,label\nother,video.mp4,a\n").unwrap();
+    let output = workspace.command("store.h5").output().unwrap();
+    assert_code(&output, 0);
+    let ids = run_python(IDS, &[&workspace.path("store.h5")]);
+    assert!(ids.starts_with("other clip000 clip001"), "{ids}");
+}
+
+#[test]
+fn extraction_goes_on_without_readers_of_its_output() {
+    let workspace = Workspace::new(3);
+    fs::write(workspace.path("text.mp4"), "no video").unwrap();
+    fs::write(workspace.path("manifest.csv"), "id,path,label\none,video.mp4,a\ntext,text.mp4,a\n").unwrap();
+    for (out, flags) in [("plain.h5", &["--quiet"][..]), ("json.h5", &["--log-json"])] {
+        let mut command = workspace.command(out);
+        let mut child = command.args(flags).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        drop((child.stdout.take(), child.stderr.take()));
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+        assert_eq!(run_python(IDS, &[&workspace.path(out)]).trim(), "one | text | 6");
+    }
+}
+
+#[test]
+fn a_full_disk_is_one_message_and_loses_nothing() {
+    let workspace = Workspace::new(60);
+    assert_code(&workspace.command("complete.h5").output().unwrap(), 0);
+    // Files are limited to 512 bytes times these. The signal is ignored, so that writes fail as on a full disk.
+    let mut failed_with_journal = 0;
+    for blocks in [0, 1, 8, 24, 48] {
+        let command = workspace.command("full.h5");
+        let mut limited = Command::new("sh");
+        limited.current_dir(root()).args(["-c", &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"")]);
+        let output = limited.arg(command.get_program()).args(command.get_args()).arg("--quiet").output().unwrap();
+        assert_code(&output, 1);
+        let message = String::from_utf8_lossy(&output.stderr);
+        let found = message.lines().count() == 1 && message.matches("File too large").count() == 1;
+        assert!(found && message.contains("full.h5"), "{blocks}: {message}");
+        assert!(!workspace.path("full.h5").exists() && !workspace.path("full.h5.new").exists());
+        failed_with_journal += usize::from(workspace.path("full.h5.partial").exists());
+    }
+    assert!(failed_with_journal > 2);
+    let output = workspace.command("full.h5").output().unwrap();
+    assert_code(&output, 0);
+    assert!(printed(&output).contains("already extracted"), "{}", printed(&output));
+    assert_eq!(workspace.fingerprint("full.h5"), workspace.fingerprint("complete.h5"));
+}

@@ -1,0 +1,120 @@
+//! Contents of stores, and runs with another recipe or manifest.
+
+use std::fs;
+
+use super::{IDS, Workspace};
+use crate::support::{assert_code, printed, run_python};
+
+#[test]
+fn h5py_reads_a_store_in_the_documented_format() {
+    let workspace = Workspace::new(5);
+    let output = workspace.command("tiny.h5").output().unwrap();
+    assert_code(&output, 0);
+    let output = run_python(
+        "
+import h5py, numpy, sys
+with h5py.File(sys.argv[1]) as store:
+    rows, dim = store['features'].shape
+    assert store.attrs['format'] == 'kinoprobe-features' and store.attrs['format_version'] == 1
+    assert store.attrs['dim'] == dim == 8 and rows == 30
+    provider = store.attrs['provider']
+    assert provider.startswith('native-') or provider in ('cpu', 'openvino')
+    assert store.attrs['weights'] == 'file'
+    assert store['features'].dtype == 'f4' and store['features'].compression == 'gzip' and store['features'].shuffle
+    types = {'rows/clip': 'u4', 'rows/start_frame': 'u8', 'rows/start_seconds': 'f8', 'rows/end_seconds': 'f8',
+             'rows/padded': 'u1', 'clips/offset': 'u8', 'clips/length': 'u4', 'clips/frame_count': 'u8',
+             'clips/fps': 'f8', 'clips/duration_seconds': 'f8'}
+    for name, kind in types.items():
+        assert store[name].dtype == kind, (name, store[name].dtype)
+    assert store['clips/id'].asstr()[:].tolist() == [f'clip{i:03}' for i in range(5)]
+    assert store['rows/clip'][:].tolist() == [i for i in range(5) for _ in range(6)]
+    features = store['features'][:].reshape(5, 6, 8)
+    assert numpy.isfinite(features).all() and features.std() > 0
+    assert numpy.allclose(store['pooled/mean'][:], features.mean(1), atol=1e-6)
+    assert numpy.array_equal(store['pooled/max'][:], features.max(1))
+    assert len(store['failures/id']) == 0
+    seconds = store['rows/start_seconds'][:]
+    assert (numpy.diff(seconds.reshape(5, 6)) > 0).all() and seconds[6] >= 0.3
+print('ok')
+",
+        &[&workspace.path("tiny.h5")],
+    );
+    assert_eq!(output.trim(), "ok");
+    assert!(!workspace.path("tiny.h5.partial").exists());
+}
+
+#[test]
+fn the_store_does_not_depend_on_the_number_of_workers() {
+    let workspace = Workspace::new(7);
+    for (out, workers) in [("one.h5", "1"), ("three.h5", "3")] {
+        assert_code(&workspace.command(out).args(["--workers", workers]).output().unwrap(), 0);
+    }
+    assert_eq!(workspace.fingerprint("one.h5"), workspace.fingerprint("three.h5"));
+}
+
+#[test]
+fn a_store_with_other_settings_is_rejected_with_the_differences() {
+    let workspace = Workspace::new(2);
+    assert_code(&workspace.command("tiny.h5").output().unwrap(), 0);
+    let before = fs::read(workspace.path("tiny.h5")).unwrap();
+    let output = workspace.command("tiny.h5").args(["--frames", "3"]).output().unwrap();
+    assert_code(&output, 1);
+    let output = printed(&output);
+    assert!(
+        output.contains("made with other settings")
+            && output.contains("recipe: stored")
+            && output.contains("\"frames\":3"),
+        "{output}"
+    );
+    assert_eq!(fs::read(workspace.path("tiny.h5")).unwrap(), before);
+}
+
+#[test]
+fn new_clips_are_added_in_the_order_of_the_manifest() {
+    let workspace = Workspace::new(4);
+    assert_code(&workspace.command("grown.h5").output().unwrap(), 0);
+    let lines = "id,path,label,start\nnew,video.mp4,a,0.1\nclip001,video.mp4,b,0.38\nclip000,video.mp4,a,0.00\n";
+    fs::write(workspace.path("manifest.csv"), lines).unwrap();
+    let output = workspace.command("grown.h5").arg("--prune").output().unwrap();
+    assert_code(&output, 0);
+    assert!(printed(&output).contains("1 of 3 clips to extract"), "{}", printed(&output));
+    assert!(printed(&output).contains("2 clips are not in the manifest and are removed"), "{}", printed(&output));
+    assert_code(&workspace.command("fresh.h5").output().unwrap(), 0);
+    assert_eq!(workspace.fingerprint("grown.h5"), workspace.fingerprint("fresh.h5"));
+}
+
+#[test]
+fn clips_of_other_manifests_stay_in_the_store() {
+    let workspace = Workspace::new(2);
+    let both = "id,path,label\nlast,video.mp4,a\nbroken,broken.mp4,a\nfirst,video.mp4,b\n";
+    let other = "id,path,label\nother,video.mp4,a\nfirst,video.mp4,b\n";
+    fs::write(workspace.path("broken.mp4"), "no video").unwrap();
+    let extract = |manifest: &str, flags: &[&str], code: i32| {
+        fs::write(workspace.path("manifest.csv"), manifest).unwrap();
+        let output = workspace.command("store.h5").args(flags).output().unwrap();
+        assert_code(&output, code);
+        printed(&output)
+    };
+    let ids = || run_python(IDS, &[&workspace.path("store.h5")]).trim().to_owned();
+    extract(both, &[], 3);
+    assert_eq!(ids(), "last first | broken | 12");
+    let text = extract(other, &["--dry-run"], 0);
+    assert!(text.contains("1 clips are not in the manifest and are kept"), "{text}");
+    extract(other, &[], 0);
+    assert_eq!(ids(), "other first last | broken | 18");
+    let text = extract(other, &[], 0);
+    assert!(text.contains("up to date (2 clips)"), "{text}");
+    let text = extract(both, &[], 3);
+    assert!(text.contains("rewritten; all 2 clips"), "{text}");
+    assert_eq!(ids(), "last first other | broken | 18");
+
+    // The same id for another file.
+    fs::copy(workspace.path("video.mp4"), workspace.path("copy.mp4")).unwrap();
+    let before = fs::read(workspace.path("store.h5")).unwrap();
+    let text = extract("id,path,label\nfirst,copy.mp4,a\n", &[], 1);
+    assert!(text.contains("`first` is video.mp4 in the store and copy.mp4 in the manifest"), "{text}");
+    assert!(text.contains("--out") && text.contains("--prune"), "{text}");
+    assert_eq!(fs::read(workspace.path("store.h5")).unwrap(), before);
+    extract(other, &["--prune"], 0);
+    assert_eq!(ids(), "other first | | 12");
+}
