@@ -71,6 +71,25 @@ impl DatasetSplits {
         self.resampled.as_ref().unwrap_or(&self.train)
     }
 
+    /// Returns a warning if labeled clips of the validation or test split have the same features as a training clip.
+    fn leakage_warning(&self) -> Option<String> {
+        let trained: HashMap<&[u32], &str> =
+            (0..self.train.len()).map(|i| (self.train.bits(i), self.train.ids[i].as_str())).collect();
+        let copied = |clips: &Dataset, i: usize| {
+            trained.get(clips.bits(i)).map(|original| format!("`{}` and `{original}`", clips.ids[i]))
+        };
+        let held_out = [&self.val, &self.test];
+        let copies: Vec<String> =
+            held_out.iter().flat_map(|clips| (0..clips.len()).filter_map(|i| copied(clips, i))).collect();
+        let first = copies.first()?;
+        Some(format!(
+            "{} of {} validation and test clips have the same features as a training clip, such as {first}: results on them are \
+             too high",
+            copies.len(),
+            self.val.len() + self.test.len()
+        ))
+    }
+
     /// Selects clips by split (`None` for unlabeled clips) and id. The classes do not change.
     pub fn filter(&self, keep: impl Fn(Option<Split>, &str) -> bool) -> DatasetSplits {
         let select = |split: Option<Split>, clips: &Dataset| {
@@ -112,6 +131,12 @@ impl Dataset {
     /// Returns the features of clip `i`, (length, D).
     pub fn clip(&self, i: usize) -> ArrayView2<'_, f32> {
         self.rows.slice(s![self.offsets[i]..self.offsets[i + 1], ..])
+    }
+
+    /// Returns the bits of the features of clip `i`.
+    fn bits(&self, i: usize) -> &[u32] {
+        let rows = self.rows.slice(s![self.offsets[i]..self.offsets[i + 1], ..]);
+        bytemuck::cast_slice(rows.to_slice().expect("rows are contiguous"))
     }
 
     /// Returns the feature dimension, D.
@@ -258,7 +283,7 @@ impl Dataset {
         };
         let labeled = |split: Split| select(&|clip| clip.split == Some(split) && !clip.labels.is_empty());
         let is_multi_label = manifest.clips.iter().any(|clip| clip.split.is_some() && clip.labels.len() > 1);
-        let splits = DatasetSplits {
+        let mut splits = DatasetSplits {
             task: if is_multi_label { Task::MultiLabel } else { Task::SingleLabel },
             train: labeled(Split::Train)?,
             resampled: None,
@@ -267,6 +292,7 @@ impl Dataset {
             unlabeled: select(&|clip| clip.labels.is_empty())?,
             warnings,
         };
+        splits.warnings.extend(splits.leakage_warning());
         Ok((splits, missing))
     }
 }
@@ -442,5 +468,41 @@ fn first_names(names: &[String]) -> String {
     match names.len().saturating_sub(MAX_SHOWN) {
         0 => shown,
         more => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+
+    #[test]
+    fn held_out_clips_with_features_of_training_clips_are_reported() {
+        let dataset = |name: &str, rows: Array2<f32>| {
+            let n = rows.nrows() / 2;
+            Dataset {
+                ids: (0..n).map(|i| format!("{name}{i}")).collect(),
+                groups: vec![None; n],
+                rows,
+                offsets: (0..=n).map(|i| 2 * i).collect(),
+                targets: Array2::ones((n, 1)),
+                classes: vec!["x".into()],
+            }
+        };
+        let mut splits = DatasetSplits {
+            task: Task::SingleLabel,
+            train: dataset("train", array![[1.0], [2.0], [3.0], [4.0]]),
+            resampled: None,
+            val: dataset("val", array![[3.0], [4.0]]),
+            test: dataset("test", array![[2.0], [3.0], [1.0], [2.0]]),
+            unlabeled: dataset("new", array![[1.0], [2.0]]),
+            warnings: Vec::new(),
+        };
+        let expected = "2 of 3 validation and test clips have the same features as a training clip, such as `val0` and \
+                        `train1`: results on them are too high";
+        assert_eq!(splits.leakage_warning().as_deref(), Some(expected));
+        splits.train = dataset("train", array![[1.0], [2.5]]);
+        assert_eq!(splits.leakage_warning(), None);
     }
 }

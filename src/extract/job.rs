@@ -10,7 +10,7 @@ use super::settings::{ExtractionSettings, Extractor};
 use super::sift::{DESCRIPTOR_LEN, DescriptorSink};
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
-use crate::manifest::{Clip, Manifest};
+use crate::manifest::{Clip, Manifest, duplicate_warning};
 use crate::media::{self, FrameSink, ItemSink, Sampling, Shots, Wanted};
 use crate::models::runtime::{self, Device, Session, SessionOptions};
 use crate::models::{self, Card, Precision, PreparedModel, WeightsChoice};
@@ -131,7 +131,8 @@ enum FeatureSource {
 /// fail are recorded in the store and counted in the summary.
 pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &CancellationToken) -> Result<Summary> {
     let Options { manifest, out, .. } = options;
-    for warning in &manifest.warnings {
+    let duplicates = duplicate_warning(&manifest.duplicates());
+    for warning in manifest.warnings.iter().chain(&duplicates) {
         progress.report(Event::Warning(&format!("{}: {warning}", manifest.source.display())));
     }
     check_output(out)?;

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use crate::suggest::did_you_mean;
 
-/// Extensions of video files, lowercase.
-pub const VIDEO_EXTENSIONS: [&str; 16] = [
+/// Extensions of video files, lowercase. AVIF images are decoded as videos.
+pub const VIDEO_EXTENSIONS: [&str; 17] = [
     "mp4", "avi", "mkv", "webm", "mov", "m4v", "mpg", "mpeg", "mjpg", "mjpeg", "wmv", "flv", "ogv", "ts", "3gp", "gif",
+    "avif",
 ];
 
-/// Extensions of image files, lowercase.
-pub const IMAGE_EXTENSIONS: [&str; 10] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp", "ppm", "pgm", "pnm"];
+/// Extensions of image files, lowercase. HEIC images cannot be decoded; the error says how to convert them.
+pub const IMAGE_EXTENSIONS: [&str; 12] =
+    ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp", "ppm", "pgm", "pnm", "heic", "heif"];
 
 /// The split of the data that a clip belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -86,7 +88,7 @@ pub struct Clip {
 impl Clip {
     /// Returns the number of frames if the clip is a directory of frames.
     pub fn frames(&self) -> Option<usize> {
-        self.file.is_dir().then(|| count_frames(&self.file))
+        self.file.is_dir().then(|| frame_files(&self.file).len())
     }
 
     /// Returns `true` if the file has the extension of an image.
@@ -95,11 +97,13 @@ impl Clip {
     }
 }
 
-/// Counts the images of a directory, without hidden files.
-pub(super) fn count_frames(directory: &Path) -> usize {
+/// Returns the images of a directory without hidden files, sorted by path; none if the directory cannot be read.
+pub(super) fn frame_files(directory: &Path) -> Vec<PathBuf> {
     let visible = |path: &PathBuf| path.file_name().is_some_and(|name| !is_hidden(&name.to_string_lossy()));
     let files = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-    files.filter(|path| visible(path) && is_image(path)).count()
+    let mut frames: Vec<PathBuf> = files.filter(|path| visible(path) && is_image(path)).collect();
+    frames.sort_unstable();
+    frames
 }
 
 /// Returns `true` if the file has the extension of a video or image.
@@ -113,7 +117,7 @@ pub(super) fn is_video(path: &Path) -> bool {
 }
 
 /// Returns `true` if the file has the extension of an image.
-pub(super) fn is_image(path: &Path) -> bool {
+pub(crate) fn is_image(path: &Path) -> bool {
     has_extension(path, &IMAGE_EXTENSIONS)
 }
 

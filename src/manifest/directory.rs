@@ -63,9 +63,19 @@ impl Listing {
     }
 }
 
-/// Returns the last component of a path.
+/// Converts a path to text. Bytes that are not UTF-8 are written in hexadecimal, as `%FF`.
+pub(super) fn path_text(path: &Path) -> String {
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| format!("%{byte:02X}")));
+    }
+    text
+}
+
+/// Returns the last component of a path; see [`path_text`].
 pub(super) fn file_name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    path.file_name().map(|name| path_text(Path::new(name))).unwrap_or_default()
 }
 
 /// Returns the parent directory of a file; `.` if the path has none.
@@ -126,12 +136,16 @@ pub(super) fn select_candidates(files: &[PathBuf], split: Option<Split>) -> Vec<
     files.iter().filter(|file| depth(file) == min_depth).cloned().collect()
 }
 
-/// Finds the media files and directories below `root` whose name, with or without extension, is one of `ids`.
+/// Finds the media files and directories below `root` whose name, with or without extension, is one of `ids`. Files and
+/// directories that several links lead to are found once, at the first path of those closest to the root.
 ///
 /// # Errors
 /// Returns an error if a directory cannot be read.
 pub(super) fn find_by_id(root: &Path, ids: &HashSet<&str>) -> Result<BTreeMap<String, Vec<PathBuf>>> {
     let mut found: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    let mut known: HashSet<PathBuf> = root.canonicalize().into_iter().collect();
+    // A broken link has no canonical path.
+    let mut is_new = |path: &Path| path.canonicalize().map_or(true, |path| known.insert(path));
     let mut level = vec![root.to_path_buf()];
     for depth in 0..SEARCH_DEPTH {
         let mut next_level = Vec::new();
@@ -140,11 +154,11 @@ pub(super) fn find_by_id(root: &Path, ids: &HashSet<&str>) -> Result<BTreeMap<St
             for file in listing.files.into_iter().filter(|file| is_media(file)) {
                 let (name, stem) = (file_name(&file), file_name(&file.with_extension("")));
                 let id = if ids.contains(name.as_str()) { name } else { stem };
-                if ids.contains(id.as_str()) {
+                if ids.contains(id.as_str()) && is_new(&file) {
                     found.entry(id).or_default().push(file);
                 }
             }
-            for directory in listing.directories {
+            for directory in listing.directories.into_iter().filter(|directory| is_new(directory)) {
                 let name = file_name(&directory);
                 if ids.contains(name.as_str()) {
                     found.entry(name).or_default().push(directory);

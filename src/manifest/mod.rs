@@ -10,6 +10,7 @@ mod clip;
 mod columns;
 mod csv;
 mod directory;
+mod duplicates;
 mod formats;
 mod id_lists;
 pub mod imbalance;
@@ -28,8 +29,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+pub(crate) use clip::is_image;
 pub use clip::{Clip, IMAGE_EXTENSIONS, Split, VIDEO_EXTENSIONS};
 use directory::parent_directory;
+pub use duplicates::duplicate_warning;
 pub use normalize::normalize_label;
 use problems::{Problems, count_of};
 
@@ -67,6 +70,9 @@ impl Manifest {
     /// | directory with a `manifest.csv` | that file |
     /// | directory with id lists | all lists; if more than one has labels, `train`, `val` and `test` in their names determine the splits |
     /// | other directory | one directory per class, optionally below `train`, `val` and `test`; a directory of images inside a class is one clip |
+    ///
+    /// Files and directories that several links lead to are read once, with the label of the directory that contains them. A
+    /// broken link, or a file whose name is not UTF-8, is a clip that fails when it is decoded.
     ///
     /// Labels are converted to Unicode normalization form C, with a warning. Paths are relative to `root`, by default the
     /// directory of the manifest. Only clips of the split `test` may have an

@@ -1,5 +1,7 @@
-//! Loading and writing of manifests. Split assignment is tested in [`splitting`], robustness in [`mutations`].
+//! Loading and writing of manifests. Split assignment is tested in [`splitting`], robustness in [`mutations`], links and
+//! duplicates in [`links`].
 
+mod links;
 mod mutations;
 mod splitting;
 
@@ -136,12 +138,11 @@ fn test_clips_may_be_unlabeled() {
 }
 
 #[test]
-fn warns_of_unknown_columns_label_case_and_shared_files() {
+fn warns_of_unknown_columns_and_label_case() {
     let manifest = load("id,path,label,genre,fold\n1,a.mp4,Fight,x,1\n2,a.mp4,fight,x,2\n").unwrap();
     let warnings = manifest.warnings.join("\n");
     assert!(warnings.contains("ignored unknown columns: `genre`, `fold` (did you mean `split`?)"), "{warnings}");
     assert!(warnings.contains("`Fight`, `fight`"), "{warnings}");
-    assert!(warnings.contains("1 file listed under more than one id, such as `2`"), "{warnings}");
 }
 
 #[test]

@@ -18,7 +18,6 @@ pub(super) fn validate(clips: &[ParsedClip], problems: &mut Problems, warnings: 
     check_groups(clips, problems);
     warn_of_missing_labels(clips, warnings);
     warn_of_label_case(clips, warnings);
-    warn_of_shared_files(clips, warnings);
 }
 
 fn check_ids(clips: &[ParsedClip], problems: &mut Problems) {
@@ -37,9 +36,10 @@ fn check_ids(clips: &[ParsedClip], problems: &mut Problems) {
     }
 }
 
-/// Checks that the file of every clip exists.
+/// Checks that the file of every clip exists. A broken link is not missing: it is a clip that fails.
 pub(super) fn check_files(clips: &[ParsedClip], root: &Path, problems: &mut Problems) {
-    let missing: Vec<&ParsedClip> = clips.iter().filter(|parsed| !parsed.clip.file.exists()).collect();
+    let is_missing = |file: &Path| !file.exists() && !file.is_symlink();
+    let missing: Vec<&ParsedClip> = clips.iter().filter(|parsed| is_missing(&parsed.clip.file)).collect();
     let Some(first) = missing.first() else { return };
     let shown: Vec<String> = missing.iter().take(MAX_SHOWN).map(|parsed| path_and_line(parsed)).collect();
     problems.add(
@@ -100,17 +100,6 @@ fn warn_of_label_case(clips: &[ParsedClip], warnings: &mut Vec<String>) {
     for labels in spellings.values().filter(|labels| labels.len() > 1) {
         let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
         warnings.push(format!("labels differ only in case and count as different classes: {}", labels.join(", ")));
-    }
-}
-
-fn warn_of_shared_files(clips: &[ParsedClip], warnings: &mut Vec<String>) {
-    let untrimmed = clips.iter().filter(|parsed| parsed.clip.start.is_none() && parsed.clip.end.is_none());
-    let mut first_ids: HashMap<&Path, &str> = HashMap::new();
-    let repeated: Vec<&str> = untrimmed
-        .filter_map(|parsed| first_ids.insert(&parsed.clip.file, &parsed.clip.id).map(|_| parsed.clip.id.as_str()))
-        .collect();
-    if let Some(id) = repeated.first() {
-        warnings.push(format!("{} listed under more than one id, such as `{id}`", count_of(repeated.len(), "file")));
     }
 }
 

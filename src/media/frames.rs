@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
-use super::image;
 use crate::error::{Error, Result};
+use crate::manifest::{IMAGE_EXTENSIONS, is_image};
 
 /// Returns the image files of a directory in natural order of their names, without hidden files and subdirectories.
 ///
@@ -15,12 +15,14 @@ pub(super) fn list(directory: &Path) -> Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(directory).map_err(Error::io(directory))? {
         let path = entry.map_err(Error::io(directory))?.path();
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && image::has_image_extension(&path) && path.is_file() {
+        // A broken link is a frame that cannot be read, and fails.
+        let is_file = path.metadata().map_or(true, |metadata| metadata.is_file());
+        if !hidden && is_image(&path) && is_file {
             paths.push(path);
         }
     }
     if paths.is_empty() {
-        let message = format!("the directory has no frames: no file with extension {}", image::EXTENSIONS.join(", "));
+        let message = format!("the directory has no frames: no file with extension {}", IMAGE_EXTENSIONS.join(", "));
         return Err(Error::Media { path: directory.to_path_buf(), message });
     }
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -10,9 +10,6 @@ use super::orientation::Orientation;
 use super::pixels::{BgrImage, convert_to_three_channels};
 use crate::error::{Error, Result};
 
-/// File extensions of images, lowercase.
-pub(super) const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "ppm", "pgm"];
-
 /// Maximum number of pixels of an image (400 MB of color).
 const MAX_PIXELS: u64 = 1 << 27;
 
@@ -48,12 +45,6 @@ impl DecodedImage {
         let [height, width] = orientation.output_size(self.height, self.width);
         Self { height, width, bytes }
     }
-}
-
-/// Returns `true` if the extension of a path is one of [`EXTENSIONS`].
-pub(super) fn has_image_extension(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    EXTENSIONS.contains(&extension.as_str())
 }
 
 /// Reads and decodes an image file; see [`decode`].

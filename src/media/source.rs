@@ -3,9 +3,9 @@
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use super::{frames, image};
+use super::frames;
 use crate::error::{Error, Result};
-use crate::manifest::Clip;
+use crate::manifest::{Clip, is_image};
 
 /// The files of a clip.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,13 +23,20 @@ impl Source {
     /// image, and any other file is a video.
     ///
     /// # Errors
-    /// Returns an error if the path does not exist, is an empty file, a special file or a directory without images; or if the
+    /// Returns an error if the path is not UTF-8, does not exist, is an empty file, a special file or a directory without images; or if the
     /// clip has a start or an end but is not a video, or its start is not before its end.
     pub fn of(clip: &Clip) -> Result<Self> {
         let path = &clip.file;
         let invalid = |message: &str| Err(Error::Media { path: path.clone(), message: message.into() });
+        // Manifests and stores could not record it.
+        if path.to_str().is_none() {
+            return invalid("the path is not UTF-8: rename the file");
+        }
         let metadata = match std::fs::metadata(path) {
             Ok(metadata) => metadata,
+            Err(error) if error.kind() == ErrorKind::NotFound && path.is_symlink() => {
+                return invalid("a link to a file that does not exist");
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => return invalid("no such file or directory"),
             Err(error) => return Err(Error::io(path)(error)),
         };
@@ -43,7 +50,7 @@ impl Source {
             return invalid("neither a file nor a directory");
         } else if metadata.len() == 0 {
             return invalid("the file is empty");
-        } else if image::has_image_extension(path) {
+        } else if is_image(path) {
             Source::Image(path.clone())
         } else {
             Source::Video(path.clone())

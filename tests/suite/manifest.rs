@@ -140,6 +140,24 @@ fn class_directories_and_path_lists_are_read() {
 }
 
 #[test]
+fn clips_with_the_same_content_are_listed() {
+    let directory = directory(&[]);
+    for name in ["train/x/a.mp4", "train/y/b.mp4", "test/x/c.mp4", "test/y/d.mp4"] {
+        write(&directory, name, if name.starts_with("test/y") { "d" } else { &name[6..7] });
+    }
+    write(&directory, "test/x/copy.mp4", "y");
+    let output = inspect(&directory, &[".", "--out", "out"]);
+    let expected = [
+        "warning: 1 group of clips with the same content: `test/x/copy` (test) = `train/y/b` (train)",
+        "1 group is in more than one split",
+        "inspect: wrote out/duplicates.csv",
+    ];
+    assert_success(&output, &expected);
+    let text = fs::read_to_string(directory.path().join("out/duplicates.csv")).unwrap();
+    assert!(text.contains("group,id,split,path\n1,"), "{text}");
+}
+
+#[test]
 fn label_statistics_are_written() {
     let directory = directory(&["a.mp4", "b.mp4", "c.mp4"]);
     write(

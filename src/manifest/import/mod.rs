@@ -16,7 +16,7 @@ mod trailers85;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::clip::{Clip, Split, count_frames};
+use super::clip::{Clip, Split, frame_files};
 use super::directory::{find_by_id, parent_directory, resolve, select_candidates};
 use super::parsed::ParsedClip;
 use super::problems::{Problems, count_of};
@@ -241,7 +241,7 @@ fn find_clips(
             continue;
         }
         let file = files.into_iter().next().filter(|file| file.exists());
-        let Some(file) = file.filter(|file| !file.is_dir() || count_frames(file) > 0) else {
+        let Some(file) = file.filter(|file| !file.is_dir() || !frame_files(file).is_empty()) else {
             summary.missing.push(title.id);
             continue;
         };

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::Inspection;
 use super::labels::{self, LabelSets, label_set_table};
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, Split};
+use crate::manifest::{Clip, Manifest, Split, duplicate_warning};
 use crate::report::plots;
 use crate::report::table::Table;
 use crate::report::{write, write_records};
@@ -16,14 +16,15 @@ use crate::report::{write, write_records};
 const MAX_LISTED: usize = 10;
 
 /// Describes a manifest: clips, labels, splits, groups, labels per clip, frames per clip, imbalance, missing files, images that
-/// are probably not posters.
+/// are probably not posters, clips with the same content.
 ///
 /// With `out`, writes
 /// - classes.csv, classes.svg: clips of each class and split;
 /// - balance.csv: labels per clip and imbalance of each split; weights.csv: class weights by several formulas;
 /// - for multi-label manifests, labels_per_clip.svg, cooccurrence.csv and .svg, and compose.csv: the training clips before and
 ///   after resampling each label set to 1 % to 4 %;
-/// - for directories of frames, frames.csv and frames.svg; for images, images.csv.
+/// - for directories of frames, frames.csv and frames.svg; for images, images.csv;
+/// - duplicates.csv if clips have the same content.
 ///
 /// # Errors
 /// Returns an error if a file cannot be written.
@@ -35,7 +36,8 @@ pub fn inspect_manifest(manifest: &Manifest, out: Option<&Path>) -> Result<Inspe
     };
     let clips = &manifest.clips;
     print(format_args!("{}: {} clips", manifest.source.display(), clips.len()));
-    for warning in &manifest.warnings {
+    let duplicates = manifest.duplicates();
+    for warning in manifest.warnings.iter().chain(&duplicate_warning(&duplicates)) {
         print(format_args!("warning: {warning}"));
     }
     let missing: Vec<_> = clips.iter().filter(|clip| !clip.file.exists()).collect();
@@ -161,6 +163,9 @@ pub fn inspect_manifest(manifest: &Manifest, out: Option<&Path>) -> Result<Inspe
     if let Some(images) = images {
         put("images.csv", Content::Table(images.table))?;
     }
+    if !duplicates.is_empty() {
+        put("duplicates.csv", Content::Table(duplicate_table(&duplicates)))?;
+    }
     if !frames.is_empty() {
         let mut table = Table::new(&["id", "frames"], 1);
         table.rows = frames.iter().map(|(id, frames)| vec![id.to_string(), frames.to_string()]).collect();
@@ -176,6 +181,18 @@ pub fn inspect_manifest(manifest: &Manifest, out: Option<&Path>) -> Result<Inspe
 enum Content {
     Table(Table),
     Figure(String),
+}
+
+/// Returns the clips of groups with the same content.
+fn duplicate_table(groups: &[Vec<&Clip>]) -> Table {
+    let mut table = Table::new(&["group", "id", "split", "path"], 1);
+    for (group, clips) in (1..).zip(groups) {
+        let row = |clip: &&Clip| {
+            vec![group.to_string(), clip.id.clone(), clip.split.map_or("", Split::name).into(), clip.path.clone()]
+        };
+        table.rows.extend(clips.iter().map(row));
+    }
+    table
 }
 
 /// Returns the splits that occur; `None` (clips without a split) is last.
