@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::manifest::imbalance::{self, Resample, Resampled};
 use crate::manifest::{Clip, Manifest, Split};
-use crate::store::{FeatureStore, Pooling, StoredClip};
+use crate::store::{ClipKey, FeatureStore, Pooling, StoredClip};
 
 /// The prediction task: how many labels a clip has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
@@ -382,7 +382,7 @@ fn missing_features(store: &FeatureStore, manifest: &Manifest, features: &Stored
         .collect()
 }
 
-/// Describes the clips that the join excludes.
+/// Describes the clips that the join excludes, and those whose start or end has changed.
 fn exclusion_warnings(store: &FeatureStore, manifest: &Manifest, missing: &[String]) -> Vec<String> {
     let mut warnings = Vec::new();
     if !missing.is_empty() {
@@ -403,6 +403,20 @@ fn exclusion_warnings(store: &FeatureStore, manifest: &Manifest, missing: &[Stri
             not_in_manifest.len(),
             store.path().display(),
             first_names(&not_in_manifest)
+        ));
+    }
+    let stored: HashMap<&str, &StoredClip> = store.clips().iter().map(|clip| (clip.id.as_str(), clip)).collect();
+    let is_changed = |clip: &&Clip| {
+        let stored = stored.get(clip.id.as_str());
+        store.has_periods() && stored.is_some_and(|stored| stored.key().period() != ClipKey::from(*clip).period())
+    };
+    let changed: Vec<String> = manifest.clips.iter().filter(is_changed).map(|clip| clip.id.clone()).collect();
+    if !changed.is_empty() {
+        warnings.push(format!(
+            "the features of {} clips in {} are of another start or end than in the manifest: {}; extract them again",
+            changed.len(),
+            store.path().display(),
+            first_names(&changed)
         ));
     }
     let without_split = manifest.clips.iter().filter(|clip| !clip.labels.is_empty() && clip.split.is_none());

@@ -181,6 +181,8 @@ fn clip_rows(clip: &StoredClip, rows: Vec<RowSource>, histograms: Array2<f32>) -
     ClipRows {
         id: clip.id.clone(),
         path: clip.path.clone(),
+        start: clip.start,
+        end: clip.end,
         frame_count: clip.frame_count,
         fps: clip.fps,
         duration_seconds: clip.duration_seconds,

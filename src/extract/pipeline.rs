@@ -302,7 +302,7 @@ impl<'a> JournalWriter<'a> {
     }
 
     fn push_clip(&mut self, clip: usize, header: ClipHeader, values: Values) -> Result<()> {
-        let Clip { id, path, .. } = &self.manifest.clips[clip];
+        let Clip { id, path, start, end, .. } = &self.manifest.clips[clip];
         for warning in &header.warnings {
             self.progress.report(Event::Warning(&format!("clip {id}: {warning}")));
         }
@@ -312,6 +312,8 @@ impl<'a> JournalWriter<'a> {
         self.journal.push(&ClipRows {
             id: id.clone(),
             path: path.clone(),
+            start: *start,
+            end: *end,
             frame_count: header.frame_count,
             fps: header.fps,
             duration_seconds: header.duration_seconds,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest};
-use crate::store::{Failure, Journal, Payload, Provenance, Store, StoreWriter};
+use crate::store::{ClipKey, Failure, Journal, Payload, Provenance, Store, StoreWriter, StoredClip};
 
 /// Treatment of the stored clips that are not in the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl WorkPlan {
     /// # Errors
     /// Returns an error if the store cannot be read, was made with a recipe, model or weights other than those in
     /// `provenance` (the message lists the differences), or has a clip that is to be kept and whose id belongs to another
-    /// file in the manifest.
+    /// file, or another part of its file, in the manifest.
     pub fn new(
         manifest: &Manifest,
         out: &Path,
@@ -66,9 +66,8 @@ impl WorkPlan {
         };
         let index = StoreIndex::new(previous.as_ref());
         for (position, clip) in manifest.clips.iter().enumerate() {
-            if index.clips.contains_key(&key(clip))
-                || journal.is_some_and(|journal| journal.contains(&clip.id, &clip.path))
-            {
+            let key = ClipKey::from(clip);
+            if index.clips.contains_key(&key) || journal.is_some_and(|journal| journal.contains(&key)) {
                 plan.extracted += 1;
             } else if !retry_failed && index.failure(clip, journal).is_some() {
                 plan.failed += 1;
@@ -107,9 +106,10 @@ impl WorkPlan {
         let mut writer = StoreWriter::create(out, payload, &provenance)?;
         let index = StoreIndex::new(self.previous.as_ref());
         for clip in &manifest.clips {
-            if journal.contains(&clip.id, &clip.path) {
-                writer.push(journal.read(&clip.id, &clip.path)?)?;
-            } else if let (Some(&position), Some(store)) = (index.clips.get(&key(clip)), &self.previous) {
+            let key = ClipKey::from(clip);
+            if journal.contains(&key) {
+                writer.push(journal.read(&key)?)?;
+            } else if let (Some(&position), Some(store)) = (index.clips.get(&key), &self.previous) {
                 writer.push(store.read_clip(position)?)?;
             } else if let Some(failure) = index.failure(clip, Some(journal)) {
                 writer.push_failure(failure.clone());
@@ -132,15 +132,13 @@ impl WorkPlan {
         let stored = Stored::new(self.previous.as_ref(), Some(journal));
         let mut ids: HashSet<String> = manifest.clips.iter().map(|clip| clip.id.clone()).collect();
         let failures: Vec<Failure> = stored.failures.iter().map(|&failure| failure.clone()).collect();
-        let unlisted: Vec<(String, String)> =
-            (stored.unlisted_clips(manifest).into_iter()).map(|(id, path)| (id.into(), path.into())).collect();
-        for (id, path) in unlisted {
-            if journal.contains(&id, &path) {
-                writer.push(journal.read(&id, &path)?)?;
-            } else if let (Some(&position), Some(store)) = (index.clips.get(&(&*id, &*path)), &self.previous) {
+        for clip in stored.unlisted_clips(manifest) {
+            if journal.contains(&clip) {
+                writer.push(journal.read(&clip)?)?;
+            } else if let (Some(&position), Some(store)) = (index.clips.get(&clip), &self.previous) {
                 writer.push(store.read_clip(position)?)?;
             }
-            ids.insert(id);
+            ids.insert(clip.id);
         }
         for failure in failures {
             if ids.insert(failure.id.clone()) {
@@ -151,58 +149,57 @@ impl WorkPlan {
     }
 }
 
-/// Checks that no id of the manifest belongs to another file in the store, since ids identify clips in manifests.
-fn check_ids(manifest: &Manifest, out: &Path, unlisted_clips: &[(&str, &str)]) -> Result<()> {
-    let paths: HashMap<&str, &str> = manifest.clips.iter().map(key).collect();
-    let conflicts: Vec<_> = unlisted_clips.iter().filter_map(|&(id, path)| Some((id, path, *paths.get(id)?))).collect();
-    let Some((id, stored, listed)) = conflicts.first() else { return Ok(()) };
+/// Checks that no id of the manifest belongs to another file, or another part of its file, in the store, since ids identify
+/// clips in manifests.
+fn check_ids(manifest: &Manifest, out: &Path, unlisted_clips: &[ClipKey]) -> Result<()> {
+    let listed: HashMap<&str, &Clip> = manifest.clips.iter().map(|clip| (clip.id.as_str(), clip)).collect();
+    let conflicts: Vec<_> =
+        unlisted_clips.iter().filter_map(|stored| Some((stored, *listed.get(stored.id.as_str())?))).collect();
+    let Some((stored, listed)) = conflicts.first() else { return Ok(()) };
     let message = format!(
-        "{} of its clips have the id of another file in the manifest (`{id}` is {stored} in the store and {listed} in the \
+        "{} of its clips have another path, start or end in the manifest (`{}` is {stored} in the store and {} in the \
          manifest): write to another file with --out, or remove all clips that are not in the manifest with --prune",
-        conflicts.len()
+        conflicts.len(),
+        stored.id,
+        ClipKey::from(*listed)
     );
     Err(Error::Store { path: out.to_path_buf(), message })
 }
 
 /// The clips and failures of the previous store, followed by those that only the journal has.
 struct Stored<'a> {
-    clips: Vec<(&'a str, &'a str)>,
+    clips: Vec<ClipKey>,
     failures: Vec<&'a Failure>,
 }
 
 impl<'a> Stored<'a> {
     fn new(store: Option<&'a Store>, journal: Option<&'a Journal>) -> Self {
-        let mut clips: Vec<(&str, &str)> = Vec::new();
+        let mut clips: Vec<ClipKey> = Vec::new();
         let mut failures: Vec<&Failure> = Vec::new();
         if let Some(store) = store {
-            clips.extend(store.clips().iter().map(|clip| (clip.id.as_str(), clip.path.as_str())));
+            clips.extend(store.clips().iter().map(StoredClip::key));
             failures.extend(store.failures());
         }
         if let Some(journal) = journal {
-            let known: HashSet<(&str, &str)> = clips.iter().copied().collect();
-            clips.extend(journal.clips().into_iter().filter(|clip| !known.contains(clip)));
+            let known: HashSet<ClipKey> = clips.iter().cloned().collect();
+            clips.extend(journal.clips().into_iter().filter(|clip| !known.contains(clip)).cloned());
             failures.extend(journal.failures());
         }
         Self { clips, failures }
     }
 
-    /// Returns the ids and paths of the clips that are not in the manifest.
-    fn unlisted_clips(&self, manifest: &Manifest) -> Vec<(&'a str, &'a str)> {
-        let listed: HashSet<_> = manifest.clips.iter().map(key).collect();
-        self.clips.iter().copied().filter(|clip| !listed.contains(clip)).collect()
+    /// Returns the clips that are not in the manifest.
+    fn unlisted_clips(&self, manifest: &Manifest) -> Vec<ClipKey> {
+        let listed: HashSet<ClipKey> = manifest.clips.iter().map(ClipKey::from).collect();
+        self.clips.iter().filter(|clip| !listed.contains(clip)).cloned().collect()
     }
-}
-
-/// Identifies a clip across manifests: its id and its path.
-fn key(clip: &Clip) -> (&str, &str) {
-    (&clip.id, &clip.path)
 }
 
 /// Lookup tables of a store.
 #[derive(Default)]
 struct StoreIndex<'a> {
     /// Position of each clip.
-    clips: HashMap<(&'a str, &'a str), usize>,
+    clips: HashMap<ClipKey, usize>,
     /// Failures by clip id.
     failures: HashMap<&'a str, &'a Failure>,
 }
@@ -212,7 +209,7 @@ impl<'a> StoreIndex<'a> {
         let Some(store) = store else { return Self::default() };
         let clips = store.clips().iter().enumerate();
         Self {
-            clips: clips.map(|(position, clip)| ((clip.id.as_str(), clip.path.as_str()), position)).collect(),
+            clips: clips.map(|(position, clip)| (clip.key(), position)).collect(),
             failures: store.failures().iter().map(|failure| (failure.id.as_str(), failure)).collect(),
         }
     }

@@ -1,7 +1,55 @@
 //! Clips and their rows, as stores and journals hold them.
 
+use std::fmt;
+
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
+
+use crate::manifest::Clip;
+
+/// Identifies a clip across manifests: its id and the part of a file that it shows. [`Display`](fmt::Display) formats that part.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClipKey {
+    /// The clip's id.
+    pub id: String,
+    /// The clip's path.
+    pub path: String,
+    /// Bits of start and end in seconds; 0 and infinity if the manifest has none.
+    period: [u64; 2],
+}
+
+impl ClipKey {
+    pub(super) fn new(id: &str, path: &str, start: Option<f64>, end: Option<f64>) -> Self {
+        // The sum turns -0 into 0.
+        let period = [start.unwrap_or(0.0) + 0.0, end.unwrap_or(f64::INFINITY)];
+        Self { id: id.into(), path: path.into(), period: period.map(f64::to_bits) }
+    }
+
+    /// Returns start and end in seconds; 0 and infinity if the manifest has none.
+    pub fn period(&self) -> [f64; 2] {
+        self.period.map(f64::from_bits)
+    }
+}
+
+impl From<&Clip> for ClipKey {
+    fn from(clip: &Clip) -> Self {
+        Self::new(&clip.id, &clip.path, clip.start, clip.end)
+    }
+}
+
+impl fmt::Display for ClipKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [start, end] = self.period();
+        f.write_str(&self.path)?;
+        if start > 0.0 {
+            write!(f, " from {start} s")?;
+        }
+        if end.is_finite() {
+            write!(f, " to {end} s")?;
+        }
+        Ok(())
+    }
+}
 
 /// The source frames of one row.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -37,6 +85,10 @@ pub struct ClipRows {
     pub id: String,
     /// The clip's path in the manifest.
     pub path: String,
+    /// The clip's start in seconds, if the manifest has one.
+    pub start: Option<f64>,
+    /// The clip's end in seconds, if the manifest has one.
+    pub end: Option<f64>,
     /// Number of frames that can be decoded.
     pub frame_count: u64,
     /// Frames per second (the mean if the rate is variable; 0 for images).
@@ -49,6 +101,12 @@ pub struct ClipRows {
     pub values: Values,
 }
 
+impl ClipRows {
+    pub(super) fn key(&self) -> ClipKey {
+        ClipKey::new(&self.id, &self.path, self.start, self.end)
+    }
+}
+
 /// A clip of a store, without its rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredClip {
@@ -56,6 +114,10 @@ pub struct StoredClip {
     pub id: String,
     /// The clip's path in the manifest.
     pub path: String,
+    /// The clip's start in seconds, if the manifest has one.
+    pub start: Option<f64>,
+    /// The clip's end in seconds, if the manifest has one.
+    pub end: Option<f64>,
     /// Index of the clip's first row in the store.
     pub offset: usize,
     /// Number of rows; at least one.
@@ -66,6 +128,13 @@ pub struct StoredClip {
     pub fps: f64,
     /// Duration of the clip in seconds.
     pub duration_seconds: f64,
+}
+
+impl StoredClip {
+    /// Returns the key of the clip.
+    pub fn key(&self) -> ClipKey {
+        ClipKey::new(&self.id, &self.path, self.start, self.end)
+    }
 }
 
 /// A clip that failed, which has no rows.

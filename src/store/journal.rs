@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use super::clip::{ClipRows, Failure, RowSource, Values};
+use super::clip::{ClipKey, ClipRows, Failure, RowSource, Values};
 use super::provenance::{Payload, Provenance};
 use crate::error::{Error, Result};
 
@@ -47,6 +47,10 @@ enum Record {
 struct ClipHeader {
     id: String,
     path: String,
+    #[serde(default)]
+    start: Option<f64>,
+    #[serde(default)]
+    end: Option<f64>,
     frame_count: u64,
     fps: f64,
     duration_seconds: f64,
@@ -64,8 +68,8 @@ pub struct Journal {
     end: u64,
     payload: Payload,
     provenance: Provenance,
-    /// Position of each clip's record, by id and path.
-    clips: HashMap<(String, String), u64>,
+    /// Position of each clip's record.
+    clips: HashMap<ClipKey, u64>,
     /// Failures by clip id.
     failures: HashMap<String, Failure>,
     last_sync: Instant,
@@ -99,6 +103,14 @@ impl Journal {
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
         let contents = JournalContents::read(&mut file, &path)?;
+        // Before the file is truncated.
+        if let Some((stored_payload, stored)) = &contents.begin {
+            if *stored_payload != payload {
+                let message = format!("contains {stored_payload}, not {payload}; remove the file to start over");
+                return Err(Error::Store { path, message });
+            }
+            stored.check_compatible(&path, provenance)?;
+        }
         let mut journal = Self {
             file: BufWriter::new(file),
             end: contents.end,
@@ -112,12 +124,7 @@ impl Journal {
         journal.file.get_ref().set_len(contents.end).map_err(Error::io(&journal.path))?;
         journal.file.seek(SeekFrom::Start(contents.end)).map_err(Error::io(&journal.path))?;
         match contents.begin {
-            Some((stored_payload, stored)) => {
-                if stored_payload != payload {
-                    let message = format!("contains {stored_payload}, not {payload}; remove the file to start over");
-                    return Err(Error::Store { path: journal.path, message });
-                }
-                stored.check_compatible(&journal.path, provenance)?;
+            Some((_, stored)) => {
                 journal.provenance = stored;
                 if journal.provenance.provider != provenance.provider {
                     journal.provenance.add_provider(&provenance.provider);
@@ -143,15 +150,15 @@ impl Journal {
     }
 
     /// Returns `true` if the journal has the rows of this clip.
-    pub fn contains(&self, id: &str, path: &str) -> bool {
-        self.clips.contains_key(&(id.to_string(), path.to_string()))
+    pub fn contains(&self, clip: &ClipKey) -> bool {
+        self.clips.contains_key(clip)
     }
 
-    /// Returns the ids and paths of the clips, in the order in which they were appended.
-    pub fn clips(&self) -> Vec<(&str, &str)> {
+    /// Returns the clips, in the order in which they were appended.
+    pub fn clips(&self) -> Vec<&ClipKey> {
         let mut clips: Vec<_> = self.clips.iter().collect();
         clips.sort_unstable_by_key(|(_, position)| **position);
-        clips.into_iter().map(|((id, path), _)| (id.as_str(), path.as_str())).collect()
+        clips.into_iter().map(|(clip, _)| clip).collect()
     }
 
     /// Returns the failures, sorted by id.
@@ -178,6 +185,8 @@ impl Journal {
         let header = ClipHeader {
             id: clip.id.clone(),
             path: clip.path.clone(),
+            start: clip.start,
+            end: clip.end,
             frame_count: clip.frame_count,
             fps: clip.fps,
             duration_seconds: clip.duration_seconds,
@@ -187,7 +196,7 @@ impl Journal {
         self.failures.remove(&clip.id);
         let position = self.end;
         self.append(&Record::Clip(header), &values)?;
-        self.clips.insert((clip.id.clone(), clip.path.clone()), position);
+        self.clips.insert(clip.key(), position);
         Ok(())
     }
 
@@ -217,13 +226,10 @@ impl Journal {
     ///
     /// # Errors
     /// Returns an error if the journal does not contain the clip, the file cannot be read or the record is damaged.
-    pub fn read(&mut self, id: &str, path: &str) -> Result<ClipRows> {
+    pub fn read(&mut self, clip: &ClipKey) -> Result<ClipRows> {
         self.flush()?;
         let error = |message: &str| Error::Store { path: self.path.clone(), message: message.into() };
-        let position = *self
-            .clips
-            .get(&(id.to_string(), path.to_string()))
-            .ok_or_else(|| error(&format!("clip {id} is missing")))?;
+        let position = *self.clips.get(clip).ok_or_else(|| error(&format!("clip {} is missing", clip.id)))?;
         let file = self.file.get_mut();
         file.seek(SeekFrom::Start(position)).map_err(Error::io(&self.path))?;
         let body = read_body(file, self.end.saturating_sub(position)).map_err(Error::io(&self.path))?;
@@ -275,7 +281,7 @@ impl Journal {
 #[derive(Default)]
 struct JournalContents {
     begin: Option<(Payload, Provenance)>,
-    clips: HashMap<(String, String), u64>,
+    clips: HashMap<ClipKey, u64>,
     failures: HashMap<String, Failure>,
     /// End of the last valid record; 0 if there is no valid [`Record::Begin`].
     end: u64,
@@ -313,7 +319,7 @@ impl JournalContents {
             Record::Begin { payload, provenance } => self.begin = Some((payload, provenance)),
             Record::Clip(header) => {
                 self.failures.remove(&header.id);
-                self.clips.insert((header.id, header.path), self.end);
+                self.clips.insert(ClipKey::new(&header.id, &header.path, header.start, header.end), self.end);
             }
             Record::Failure(failure) => {
                 self.failures.insert(failure.id.clone(), failure);
@@ -381,6 +387,8 @@ fn clip_rows(header: ClipHeader, values: &[u8], payload: Payload) -> Option<Clip
     (rows > 0).then_some(ClipRows {
         id: header.id,
         path: header.path,
+        start: header.start,
+        end: header.end,
         frame_count: header.frame_count,
         fps: header.fps,
         duration_seconds: header.duration_seconds,

@@ -66,6 +66,11 @@ impl Store {
         &self.failures
     }
 
+    /// Returns `true` if the store records the start and end of clips. Stores of other programs may not.
+    pub fn has_periods(&self) -> bool {
+        self.has_dataset("clips/start")
+    }
+
     /// Returns the number of rows R.
     pub fn row_count(&self) -> usize {
         self.clips.last().map_or(0, |clip| clip.offset + clip.length)
@@ -112,6 +117,8 @@ impl Store {
         Ok(ClipRows {
             id: clip.id,
             path: clip.path,
+            start: clip.start,
+            end: clip.end,
             frame_count: clip.frame_count,
             fps: clip.fps,
             duration_seconds: clip.duration_seconds,
@@ -141,21 +148,25 @@ impl Store {
     }
 
     /// Reads the clips. Ids, offsets and lengths are required. Missing paths and times, which other programs may omit, are
-    /// empty and 0.
+    /// empty and 0. Clips are whole files if their start and end are missing.
     fn read_clips(&self) -> Result<Vec<StoredClip>> {
         let id = self.texts("clips/id")?;
         let offset = self.values::<u64>("clips/offset")?;
         let length = self.values::<u64>("clips/length")?;
         let count = id.len();
         let path = if self.has_dataset("clips/path") { self.texts("clips/path")? } else { vec![String::new(); count] };
-        let times = |name: &str| if self.has_dataset(name) { self.values::<f64>(name) } else { Ok(vec![0.0; count]) };
-        let (fps, duration_seconds) = (times("clips/fps")?, times("clips/duration_seconds")?);
+        let times = |name: &str, missing: f64| {
+            if self.has_dataset(name) { self.values::<f64>(name) } else { Ok(vec![missing; count]) }
+        };
+        let (fps, duration_seconds) = (times("clips/fps", 0.0)?, times("clips/duration_seconds", 0.0)?);
+        let (start, end) = (times("clips/start", 0.0)?, times("clips/end", f64::INFINITY)?);
         let frame_count = match self.has_dataset("clips/frame_count") {
             true => self.values::<u64>("clips/frame_count")?,
             false => vec![0; count],
         };
-        let lengths = [path.len(), offset.len(), length.len(), frame_count.len(), fps.len(), duration_seconds.len()];
-        if lengths.iter().any(|&n| n != count) {
+        let lengths = [path.len(), offset.len(), length.len(), frame_count.len()];
+        let times = [&fps, &duration_seconds, &start, &end].map(Vec::len);
+        if lengths.iter().chain(&times).any(|&n| n != count) {
             return Err(self.error("damaged: the datasets of /clips differ in length".into()));
         }
         let mut next = 0;
@@ -172,6 +183,8 @@ impl Store {
             clips.push(StoredClip {
                 id,
                 path,
+                start: Some(start[i]).filter(|&start| start > 0.0),
+                end: Some(end[i]).filter(|end| end.is_finite()),
                 offset: offset[i] as usize,
                 length: length[i] as usize,
                 frame_count: frame_count[i],

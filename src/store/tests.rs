@@ -22,7 +22,8 @@ fn clip(id: &str, values: Values) -> ClipRows {
         })
         .collect();
     let path = format!("{id}.mp4");
-    ClipRows { id: id.into(), path, frame_count: 10, fps: 25.0, duration_seconds: 0.4, rows, values }
+    let (start, end) = (None, None);
+    ClipRows { id: id.into(), path, start, end, frame_count: 10, fps: 25.0, duration_seconds: 0.4, rows, values }
 }
 
 fn descriptors(index: usize, counts: &[u32]) -> Values {
@@ -38,7 +39,7 @@ fn reads_what_it_writes() {
     let mut writer = StoreWriter::create(&path, Payload::Features { dim: 2 }, &provenance()).unwrap();
     let clips = [
         clip("a", Values::Features(array![[1.0, -4.0], [3.0, -2.0]])),
-        clip("ü", Values::Features(array![[5.0, 6.0]])),
+        ClipRows { start: Some(1.5), end: Some(3.1), ..clip("ü", Values::Features(array![[5.0, 6.0]])) },
     ];
     for clip in &clips {
         writer.push(clip.clone()).unwrap();
@@ -56,6 +57,33 @@ fn reads_what_it_writes() {
         assert_eq!(&store.read_clip(i).unwrap(), clip);
     }
     assert!(DescriptorStore::open(&path).is_err());
+    assert_eq!(store.clips()[1].key().to_string(), "ü.mp4 from 1.5 s to 3.1 s");
+}
+
+#[test]
+fn clips_without_a_recorded_period_are_whole_files() {
+    let remove = |file: &hdf5::File| file.unlink("clips/start").and_then(|()| file.unlink("clips/end"));
+    let (_directory, store) = damaged_store(Payload::Features { dim: 2 }, remove);
+    assert!(!store.has_periods());
+    assert_eq!((store.clips()[0].start, store.clips()[0].end), (None, None));
+    assert_eq!(store.clips()[0].key(), ClipKey::new("0", "0.mp4", Some(-0.0), None));
+}
+
+#[test]
+fn a_journal_with_other_settings_is_not_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cnn.h5");
+    let mut journal = Journal::open(&path, Payload::Features { dim: 2 }, &provenance()).unwrap();
+    journal.push(&clip("a", Values::Features(array![[1.0, 2.0]]))).unwrap();
+    drop(journal);
+    // The last record is incomplete.
+    let mut bytes = std::fs::read(Journal::path_for(&path)).unwrap();
+    bytes.truncate(bytes.len() - 1);
+    std::fs::write(Journal::path_for(&path), &bytes).unwrap();
+    let wanted = Provenance { weights: "seeded".into(), ..provenance() };
+    assert!(Journal::open(&path, Payload::Features { dim: 2 }, &wanted).is_err());
+    assert!(Journal::open(&path, Payload::Features { dim: 3 }, &provenance()).is_err());
+    assert_eq!(std::fs::read(Journal::path_for(&path)).unwrap(), bytes);
 }
 
 #[test]
@@ -331,13 +359,13 @@ fn read_mutated(payload: Payload, clips: &[ClipRows], mutations: &[Mutation]) {
     // Damage is an error or shortens the journal. A journal that opens can be continued.
     if let Ok(mut journal) = Journal::open(&path, payload, &provenance()) {
         for clip in clips {
-            if journal.contains(&clip.id, &clip.path) {
-                let _ = journal.read(&clip.id, &clip.path);
+            if journal.contains(&clip.key()) {
+                let _ = journal.read(&clip.key());
             }
         }
         journal.push(&clips[0]).unwrap();
         journal.checkpoint(0.0).unwrap();
-        assert_eq!(journal.read(&clips[0].id, &clips[0].path).unwrap(), clips[0]);
+        assert_eq!(journal.read(&clips[0].key()).unwrap(), clips[0]);
     }
 }
 
@@ -399,12 +427,12 @@ proptest! {
         let mut journal = Journal::open(&path, payload, &provenance()).unwrap();
         for (clip, end) in clips.iter().zip(&ends) {
             if *end <= kept {
-                prop_assert!(journal.contains(&clip.id, &clip.path));
+                prop_assert!(journal.contains(&clip.key()));
             }
-            if !journal.contains(&clip.id, &clip.path) {
+            if !journal.contains(&clip.key()) {
                 journal.push(clip).unwrap();
             }
-            prop_assert_eq!(&journal.read(&clip.id, &clip.path).unwrap(), clip);
+            prop_assert_eq!(&journal.read(&clip.key()).unwrap(), clip);
         }
     }
 
@@ -426,8 +454,8 @@ proptest! {
         std::fs::write(&file, bytes).unwrap();
         if let Ok(mut journal) = Journal::open(&path, payload, &provenance()) {
             for clip in &clips {
-                if journal.contains(&clip.id, &clip.path) {
-                    prop_assert_eq!(&journal.read(&clip.id, &clip.path).unwrap(), clip);
+                if journal.contains(&clip.key()) {
+                    prop_assert_eq!(&journal.read(&clip.key()).unwrap(), clip);
                 }
             }
         }

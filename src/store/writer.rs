@@ -176,6 +176,9 @@ impl StoreWriter {
         self.append("clips/frame_count", start, clips.iter().map(|clip| clip.frame_count))?;
         self.append("clips/fps", start, clips.iter().map(|clip| clip.fps))?;
         self.append("clips/duration_seconds", start, clips.iter().map(|clip| clip.duration_seconds))?;
+        let [starts, ends]: [Vec<f64>; 2] = [0, 1].map(|i| clips.iter().map(|clip| clip.key().period()[i]).collect());
+        self.append("clips/start", start, starts)?;
+        self.append("clips/end", start, ends)?;
         self.append_text("clips/path", start, clips.iter().map(|clip| clip.path.as_str()))?;
         self.append_text("clips/id", start, clips.iter().map(|clip| clip.id.as_str()))?;
         self.rows = next;
@@ -237,6 +240,8 @@ fn create_datasets(file: &File, payload: Payload) -> hdf5::Result<()> {
     create_vector::<u64>(&clips, "frame_count")?;
     create_vector::<f64>(&clips, "fps")?;
     create_vector::<f64>(&clips, "duration_seconds")?;
+    create_vector::<f64>(&clips, "start")?;
+    create_vector::<f64>(&clips, "end")?;
     let failures = file.create_group("failures")?;
     for name in ["id", "stage", "error"] {
         create_vector::<VarLenUnicode>(&failures, name)?;

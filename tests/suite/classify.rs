@@ -76,6 +76,8 @@ impl Bench {
                 .push(ClipRows {
                     id: clip.id.clone(),
                     path: format!("{}.mp4", clip.id),
+                    start: None,
+                    end: None,
                     frame_count: 1,
                     fps: 25.0,
                     duration_seconds: 0.04,

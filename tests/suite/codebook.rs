@@ -40,6 +40,8 @@ fn workspace(changed: Option<usize>) -> TempDir {
         let clip = ClipRows {
             id: format!("c{i}"),
             path: format!("{i}.mp4"),
+            start: None,
+            end: None,
             frame_count: 75,
             fps: 25.0,
             duration_seconds: 3.0,

@@ -196,6 +196,8 @@ fn classify_reports_manifest_errors_and_splits_by_group() {
             .push(ClipRows {
                 id: i.to_string(),
                 path: format!("{i}.mp4"),
+                start: None,
+                end: None,
                 frame_count: 1,
                 fps: 25.0,
                 duration_seconds: 0.04,

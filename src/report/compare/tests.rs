@@ -121,6 +121,8 @@ fn store(path: &Path) {
                 .push(ClipRows {
                     id,
                     path: "p".into(),
+                    start: None,
+                    end: None,
                     frame_count: 10,
                     fps: 25.0,
                     duration_seconds: 2.0,

@@ -21,6 +21,8 @@ fn store(path: &std::path::Path) {
             .push(ClipRows {
                 id: id.into(),
                 path: format!("{id}.mp4"),
+                start: None,
+                end: None,
                 frame_count: 50,
                 fps: 25.0,
                 duration_seconds: 2.0,

@@ -110,3 +110,18 @@ fn a_full_disk_is_one_message_and_loses_nothing() {
     assert!(printed(&output).contains("already extracted"), "{}", printed(&output));
     assert_eq!(workspace.fingerprint("full.h5"), workspace.fingerprint("complete.h5"));
 }
+
+#[test]
+fn an_interrupted_run_with_another_start_is_not_reused() {
+    let workspace = Workspace::new(60);
+    assert_eq!(kill_at(&workspace, "store.h5", [9_000].into_iter()), 1);
+    let manifest = fs::read_to_string(workspace.path("manifest.csv")).unwrap();
+    fs::write(workspace.path("manifest.csv"), manifest.replace("clip000,video.mp4,a,0.00", "clip000,video.mp4,a,2"))
+        .unwrap();
+    let output = workspace.command("store.h5").args(["--dry-run", "--prune"]).output().unwrap();
+    assert!(printed(&output).contains("1 clips are not in the manifest and are removed"), "{}", printed(&output));
+    assert_code(&workspace.command("store.h5").output().unwrap(), 1);
+    assert_code(&workspace.command("store.h5").arg("--prune").output().unwrap(), 0);
+    assert_code(&workspace.command("fresh.h5").output().unwrap(), 0);
+    assert_eq!(workspace.fingerprint("store.h5"), workspace.fingerprint("fresh.h5"));
+}

@@ -23,10 +23,11 @@ with h5py.File(sys.argv[1]) as store:
     assert store['features'].dtype == 'f4' and store['features'].compression == 'gzip' and store['features'].shuffle
     types = {'rows/clip': 'u4', 'rows/start_frame': 'u8', 'rows/start_seconds': 'f8', 'rows/end_seconds': 'f8',
              'rows/padded': 'u1', 'clips/offset': 'u8', 'clips/length': 'u4', 'clips/frame_count': 'u8',
-             'clips/fps': 'f8', 'clips/duration_seconds': 'f8'}
+             'clips/fps': 'f8', 'clips/duration_seconds': 'f8', 'clips/start': 'f8', 'clips/end': 'f8'}
     for name, kind in types.items():
         assert store[name].dtype == kind, (name, store[name].dtype)
     assert store['clips/id'].asstr()[:].tolist() == [f'clip{i:03}' for i in range(5)]
+    assert store['clips/start'][:].tolist() == [0, 0.3, 0.6, 0.9, 1.2] and (store['clips/end'][:] == numpy.inf).all()
     assert store['rows/clip'][:].tolist() == [i for i in range(5) for _ in range(6)]
     features = store['features'][:].reshape(5, 6, 8)
     assert numpy.isfinite(features).all() and features.std() > 0
@@ -117,4 +118,37 @@ fn clips_of_other_manifests_stay_in_the_store() {
     assert_eq!(fs::read(workspace.path("store.h5")).unwrap(), before);
     extract(other, &["--prune"], 0);
     assert_eq!(ids(), "other first | | 12");
+}
+
+/// Prints the first and last time of each clip.
+const TIMES: &str = "
+import h5py, sys
+with h5py.File(sys.argv[1]) as store:
+    start, end = store['rows/start_seconds'][:], store['rows/end_seconds'][:]
+    for id, first, length in zip(store['clips/id'].asstr()[:], store['clips/offset'][:], store['clips/length'][:]):
+        print(id, round(start[first], 2), round(end[first + length - 1], 2), end=' ')
+";
+
+#[test]
+fn clips_with_another_start_or_end_are_extracted_again() {
+    let workspace = Workspace::new(0);
+    let extract = |rows: &str, flags: &[&str], code: i32| {
+        fs::write(workspace.path("manifest.csv"), format!("id,path,label,start,end\n{rows}")).unwrap();
+        let output = workspace.command("store.h5").args(flags).output().unwrap();
+        assert_code(&output, code);
+        printed(&output)
+    };
+    let times = || run_python(TIMES, &[&workspace.path("store.h5")]).trim().to_owned();
+    extract("a,video.mp4,x,0,1\nb,video.mp4,x,,\n", &["--frames", "25"], 0);
+    assert_eq!(times(), "a 0.0 1.0 b 0.08 3.96");
+    let changed = "a,video.mp4,x,2,3\nb,video.mp4,x,,\n";
+    let text = extract(changed, &["--frames", "25"], 1);
+    let expected = "1 of its clips have another path, start or end in the manifest (`a` is video.mp4 to 1 s in the store and \
+                    video.mp4 from 2 s to 3 s in the manifest)";
+    assert!(text.contains(expected) && text.contains("--prune"), "{text}");
+    let text = extract(changed, &["--frames", "25", "--prune"], 0);
+    assert!(text.contains("1 of 2 clips to extract; 1 already extracted"), "{text}");
+    assert_eq!(times(), "a 2.0 3.0 b 0.08 3.96");
+    // The same period, written in another way.
+    assert!(extract("a,video.mp4,x,2.0,3.00\nb,video.mp4,x,0,\n", &["--frames", "25"], 0).contains("rewritten"));
 }
