@@ -186,6 +186,7 @@ fn clip_rows(clip: &StoredClip, rows: Vec<RowSource>, histograms: Array2<f32>) -
         frame_count: clip.frame_count,
         fps: clip.fps,
         duration_seconds: clip.duration_seconds,
+        fully_decoded: clip.fully_decoded,
         rows,
         values: Values::Features(histograms),
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::pipeline::{Counts, DecodeFn, DecodedClip, Pipeline};
@@ -16,6 +17,9 @@ use crate::models::runtime::{self, Device, Session, SessionOptions};
 use crate::models::{self, Card, Precision, PreparedModel, WeightsChoice};
 use crate::progress::{Event, ProgressSink, Unit};
 use crate::store::{Journal, Payload, Provenance, RowSource, Values, check_output};
+
+/// Maximum number of threads for one video, as in the programs of FFmpeg.
+const MAX_DECODE_THREADS: usize = 16;
 
 /// Settings of an extraction run.
 #[derive(Debug)]
@@ -282,12 +286,13 @@ fn extract(
     cancel: &CancellationToken,
 ) -> Result<(Counts, Journal)> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = DecodeThreads { cores, remaining: AtomicUsize::new(plan.pending.len()) };
     let pipeline =
         |journal| Pipeline { manifest: &options.manifest, pending: &plan.pending, journal, progress, cancel };
     match source {
         FeatureSource::Sift { keypoints } => {
             let workers = (0..options.workers.unwrap_or(cores).max(1))
-                .map(|_| descriptor_worker(options, *keypoints))
+                .map(|_| descriptor_worker(options, *keypoints, &threads))
                 .collect::<Result<Vec<_>>>()?;
             let mut journal = Journal::open(&options.out, payload, provenance)?;
             let counts = pipeline(&mut journal).extract_descriptors(workers)?;
@@ -306,7 +311,7 @@ fn extract(
             provenance.provider = network.provider.clone();
             // On the CPU, the network takes most of the time and all cores.
             let workers = options.workers.unwrap_or(if network.on_cpu() { cores.div_ceil(4) } else { cores }).max(1);
-            let workers = (0..workers).map(|_| item_worker(options, card)).collect();
+            let workers = (0..workers).map(|_| item_worker(options, card, &threads)).collect();
             let mut journal = Journal::open(&options.out, payload, provenance)?;
             let counts = pipeline(&mut journal).extract_embeddings(workers, network)?;
             Ok((counts, journal))
@@ -314,26 +319,46 @@ fn extract(
     }
 }
 
+/// Distributes the cores over the clips that are left.
+struct DecodeThreads {
+    cores: usize,
+    /// Number of clips that no worker has taken yet.
+    remaining: AtomicUsize,
+}
+
+impl DecodeThreads {
+    /// Returns the number of threads for the next clip: 1, or more if there are fewer clips than cores.
+    fn next(&self) -> usize {
+        let remaining = self.remaining.fetch_sub(1, Ordering::Relaxed).max(1);
+        (self.cores / remaining).clamp(1, MAX_DECODE_THREADS)
+    }
+}
+
 /// Creates a decode worker that makes the network's input.
-fn item_worker<'a>(options: &'a Options, card: &'a Card) -> DecodeFn<'a, Vec<f32>> {
+fn item_worker<'a>(options: &'a Options, card: &'a Card, threads: &'a DecodeThreads) -> DecodeFn<'a, Vec<f32>> {
     let mut sink = ItemSink::new(&card.input);
-    Box::new(move |clip| decode(clip, options, &mut sink, ItemSink::take))
+    Box::new(move |clip| decode(clip, options, threads.next(), &mut sink, ItemSink::take))
 }
 
 /// Creates a decode worker that computes SIFT descriptors.
-fn descriptor_worker(options: &Options, keypoints: usize) -> Result<DecodeFn<'_, Values>> {
+fn descriptor_worker<'a>(
+    options: &'a Options,
+    keypoints: usize,
+    threads: &'a DecodeThreads,
+) -> Result<DecodeFn<'a, Values>> {
     let mut sink = DescriptorSink::new(keypoints)?;
-    Ok(Box::new(move |clip| decode(clip, options, &mut sink, DescriptorSink::take)))
+    Ok(Box::new(move |clip| decode(clip, options, threads.next(), &mut sink, DescriptorSink::take)))
 }
 
 fn decode<S: FrameSink, T>(
     clip: &Clip,
     Options { settings, shots, .. }: &Options,
+    threads: usize,
     sink: &mut S,
     take_content: impl FnOnce(&mut S) -> T,
 ) -> Result<DecodedClip<T>> {
     let shots = shots.as_ref().map(|shots| shots.of(&clip.id)).transpose()?.unwrap_or_default();
-    let decoded = media::decode(clip, Wanted { sampling: &settings.sampling, shots }, sink)?;
+    let decoded = media::decode(clip, Wanted { sampling: &settings.sampling, shots, threads }, sink)?;
     let timeline = &decoded.timeline;
     let rows = decoded
         .windows
@@ -352,6 +377,7 @@ fn decode<S: FrameSink, T>(
         frame_count: timeline.frame_count as u64,
         fps: timeline.fps,
         duration_seconds: timeline.duration(),
+        full: decoded.full,
         rows,
         frames: decoded.windows.iter().map(|window| window.indices.len()).sum(),
         content: take_content(sink),

@@ -6,7 +6,7 @@
 //! Queues are bounded, so memory depends neither on the length of a clip nor on the number of clips. Batches have a
 //! fixed size, cross clip boundaries and follow the order of the manifest, so the store does not depend on timing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use ndarray::{Array1, Array2, ArrayView1, Axis};
@@ -33,6 +33,8 @@ pub struct DecodedClip<T> {
     pub fps: f64,
     /// Duration of the clip in seconds.
     pub duration_seconds: f64,
+    /// Why the whole video was decoded, and not only the necessary sections.
+    pub full: Option<&'static str>,
     /// Source frames of each row.
     pub rows: Vec<RowSource>,
     /// Number of frames that were used.
@@ -176,8 +178,8 @@ type ClipHeader = DecodedClip<()>;
 
 impl<T> DecodedClip<T> {
     fn split(self) -> (ClipHeader, T) {
-        let Self { frame_count, fps, duration_seconds, rows, frames, warnings, content } = self;
-        (ClipHeader { frame_count, fps, duration_seconds, rows, frames, warnings, content: () }, content)
+        let Self { frame_count, fps, duration_seconds, full, rows, frames, warnings, content } = self;
+        (ClipHeader { frame_count, fps, duration_seconds, full, rows, frames, warnings, content: () }, content)
     }
 }
 
@@ -293,12 +295,22 @@ struct JournalWriter<'a> {
     progress: &'a dyn ProgressSink,
     cancel: &'a CancellationToken,
     counts: Counts,
+    /// Number of videos that were decoded completely, by reason.
+    fully_decoded: BTreeMap<&'static str, usize>,
     last_checkpoint: Instant,
 }
 
 impl<'a> JournalWriter<'a> {
     fn new(Pipeline { manifest, journal, progress, cancel, .. }: Pipeline<'a>) -> Self {
-        Self { manifest, journal, progress, cancel, counts: Counts::default(), last_checkpoint: Instant::now() }
+        Self {
+            manifest,
+            journal,
+            progress,
+            cancel,
+            counts: Counts::default(),
+            fully_decoded: BTreeMap::new(),
+            last_checkpoint: Instant::now(),
+        }
     }
 
     fn push_clip(&mut self, clip: usize, header: ClipHeader, values: Values) -> Result<()> {
@@ -308,6 +320,9 @@ impl<'a> JournalWriter<'a> {
         }
         self.counts.clips += 1;
         self.counts.frames += header.frames;
+        if let Some(reason) = header.full {
+            *self.fully_decoded.entry(reason).or_default() += 1;
+        }
         self.progress.report(Event::ClipDone { id, frames: header.frames });
         self.journal.push(&ClipRows {
             id: id.clone(),
@@ -317,6 +332,7 @@ impl<'a> JournalWriter<'a> {
             frame_count: header.frame_count,
             fps: header.fps,
             duration_seconds: header.duration_seconds,
+            fully_decoded: header.full.is_some(),
             rows: header.rows,
             values,
         })
@@ -340,6 +356,9 @@ impl<'a> JournalWriter<'a> {
 
     fn finish(&mut self) -> Result<Counts> {
         self.checkpoint()?;
+        for (reason, clips) in &self.fully_decoded {
+            self.progress.report(Event::Info(&format!("{clips} videos were decoded completely: {reason}")));
+        }
         self.cancel.check()?;
         Ok(self.counts)
     }

@@ -62,5 +62,5 @@ fn decode_images<S: FrameSink>(paths: &[PathBuf], wanted: Wanted<'_>, sink: &mut
         let image = image::read(&paths[index])?;
         sink.frame(position, &Frame::new(index, image.view()))?;
     }
-    Ok(Decoded { timeline, windows, warnings: Vec::new() })
+    Ok(Decoded { timeline, windows, warnings: Vec::new(), full: None })
 }

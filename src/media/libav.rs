@@ -1,5 +1,5 @@
-//! Decoding of the best video stream of a file by libav (FFmpeg's libraries). Frames of intact files are those that OpenCV's
-//! `VideoCapture` returns; times count from the start of the file, those of OpenCV from the start of the stream.
+//! Demuxing and decoding of the best video stream of a file by libav (FFmpeg's libraries). Frames of intact files are those that
+//! OpenCV's `VideoCapture` returns; times count from the start of the file, those of OpenCV from the start of the stream.
 
 use std::path::Path;
 
@@ -7,11 +7,13 @@ use ffmpeg_next as ffmpeg;
 
 use ffmpeg::error::EAGAIN;
 use ffmpeg::format::stream::{Disposition, Stream};
-use ffmpeg::{Dictionary, Packet, codec, format, frame, media};
+use ffmpeg::{Dictionary, Discard, Packet, codec, format, frame, media};
 
 use super::converter::{ColorTags, Converter};
 use super::orientation::Orientation;
 use super::pixels::BgrImage;
+
+pub(super) mod ffi_wrappers;
 
 /// Number of consecutive errors of a decoder, without a new packet, after which it is not asked again.
 const MAX_DECODER_ERRORS: usize = 64;
@@ -64,19 +66,19 @@ pub(super) struct Video {
 }
 
 impl Video {
-    /// Opens a file and its decoder, with one thread. Returns `None` if the file has no video stream that can be decoded; the
-    /// cover of a music file is none. The path must be absolute, since libav could interpret the start of a relative path as a protocol (`name:`). Only the
-    /// file protocol is allowed, also for files that the file refers to.
+    /// Opens a file and its decoder, with this number of threads. Returns `None` if the file has no video stream that can be
+    /// decoded; the cover of a music file is none. The path must be absolute, since libav could interpret the start of a relative
+    /// path as a protocol (`name:`). Only the file protocol is allowed, also for files that the file refers to.
     ///
     /// # Panics
     /// Panics if the path is not UTF-8.
-    pub(super) fn open(path: &Path) -> Option<Self> {
+    pub(super) fn open(path: &Path, threads: usize) -> Option<Self> {
         silence();
         let options = Dictionary::from_iter([("protocol_whitelist", "file")]);
-        let file = format::input_with_dictionary(path, options).ok()?;
+        let mut file = format::input_with_dictionary(path, options).ok()?;
         let stream = video_stream(&file)?;
         let mut context = codec::Context::from_parameters(stream.parameters()).ok()?;
-        context.set_threading(codec::threading::Config::count(1));
+        context.set_threading(codec::threading::Config::count(threads));
         let mut decoder = context.decoder();
         decoder.set_packet_time_base(stream.time_base());
         let decoder = decoder.video().ok()?;
@@ -87,8 +89,10 @@ impl Video {
         let time_base = f64::from(stream.time_base());
         let start = Some(stream.start_time()).filter(|&time| time != ffmpeg::ffi::AV_NOPTS_VALUE).unwrap_or(0);
         let delay = ffi_wrappers::start_seconds(&file).map_or(0.0, |file| start as f64 * time_base - file);
+        let stream = stream.index();
+        ffi_wrappers::discard_other_streams(&mut file, stream);
         Some(Self {
-            stream: stream.index(),
+            stream,
             time_base,
             start,
             delay: if delay.abs() < MIN_DELAY { 0.0 } else { delay },
@@ -127,13 +131,98 @@ impl Video {
         [self.decoder.width(), self.decoder.height()]
     }
 
+    /// Returns the codec of the stream.
+    pub(super) fn codec(&self) -> codec::Id {
+        self.decoder.id()
+    }
+
+    /// Returns the codec's configuration in the container; empty if there is none.
+    pub(super) fn configuration(&self) -> &[u8] {
+        ffi_wrappers::extradata(&self.decoder)
+    }
+
+    /// Returns `true` if the demuxer splits the stream into packets by parsing it, so that the two fields of an interlaced frame
+    /// may be separate packets.
+    pub(super) fn fields_may_be_packets(&self) -> bool {
+        self.file.stream(self.stream).is_none_or(|stream| ffi_wrappers::is_parsed_and_interlaced(&stream))
+    }
+
+    /// Reads the next packet of the stream; `None` at its end.
+    ///
+    /// # Errors
+    /// Returns an error if a packet cannot be read. The next call may succeed.
+    pub(super) fn read(&mut self) -> Result<Option<Packet>, ffmpeg::Error> {
+        loop {
+            // A new packet each time: reading into a used packet would leak its data.
+            let mut packet = Packet::empty();
+            match packet.read(&mut self.file) {
+                Ok(()) if packet.stream() != self.stream => {}
+                Ok(()) => return Ok(Some(packet)),
+                Err(ffmpeg::Error::Eof) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends a packet to the decoder. With `skip_non_reference`, the decoder may skip a frame that no other frame needs.
+    ///
+    /// # Errors
+    /// Returns an error if the packet cannot be decoded.
+    pub(super) fn send(&mut self, packet: &Packet, skip_non_reference: bool) -> Result<(), ffmpeg::Error> {
+        self.decoder.skip_frame(if skip_non_reference { Discard::NonReference } else { Discard::Default });
+        self.decoder.send_packet(packet)
+    }
+
+    /// Makes the decoder return the frames that it holds.
+    ///
+    /// # Errors
+    /// Returns an error if the decoder fails.
+    pub(super) fn send_end(&mut self) -> Result<(), ffmpeg::Error> {
+        self.decoder.send_eof()
+    }
+
+    /// Receives a frame from the decoder. Returns `false` if it needs a packet, or has returned all frames.
+    ///
+    /// # Errors
+    /// Returns an error if the frame cannot be decoded.
+    pub(super) fn receive(&mut self) -> Result<bool, ffmpeg::Error> {
+        match self.decoder.receive_frame(&mut self.frame) {
+            Ok(()) => Ok(true),
+            Err(ffmpeg::Error::Other { errno: EAGAIN } | ffmpeg::Error::Eof) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Resets the decoder, so that it can start at any access point. It then also returns the frames before the access point in the
+    /// order of display, which lack references.
+    pub(super) fn restart(&mut self) {
+        self.decoder.flush();
+        // Without this flag, FFmpeg 5.1 drops frames after a recovery point of H.264 if the stream ends soon after it.
+        ffi_wrappers::output_corrupt_frames(&mut self.decoder);
+    }
+
+    /// Continues reading near the last keyframe at or before a time in ticks. Returns `false` if the container cannot seek.
+    pub(super) fn seek(&mut self, time: i64) -> bool {
+        ffi_wrappers::seek(&mut self.file, self.stream, time)
+    }
+
+    /// Returns the presentation time of the frame in ticks, or `None` if unknown.
+    pub(super) fn frame_time(&self) -> Option<i64> {
+        self.frame.pts()
+    }
+
+    /// Returns `true` if the decoder concealed errors in the frame.
+    pub(super) fn frame_has_errors(&self) -> bool {
+        self.frame.is_corrupt() || self.frame.has_decode_errors()
+    }
+
     /// Decodes the next frame. Returns `false` at the end of the stream. Damaged packets are skipped and counted.
     pub(super) fn next(&mut self) -> bool {
         let (mut decoder_errors, mut read_errors) = (0, 0);
         loop {
             match self.decoder.receive_frame(&mut self.frame) {
                 Ok(()) => {
-                    self.damage.frames += usize::from(self.frame.is_corrupt() || self.frame.has_decode_errors());
+                    self.damage.frames += usize::from(self.frame_has_errors());
                     return true;
                 }
                 Err(ffmpeg::Error::Other { errno: EAGAIN }) if !self.draining => {}
@@ -149,25 +238,21 @@ impl Video {
                     }
                 }
             }
-            // A new packet each time: reading into a used packet would leak its data.
-            let mut packet = Packet::empty();
-            match packet.read(&mut self.file) {
-                Ok(()) if packet.stream() != self.stream => {}
-                Ok(()) => {
+            match self.read() {
+                Ok(Some(packet)) => {
                     (decoder_errors, read_errors) = (0, 0);
                     // A demuxer marks packets of which it lost a part.
-                    let failed = self.decoder.send_packet(&packet).is_err();
+                    let failed = self.send(&packet, false).is_err();
                     self.damage.packets += usize::from(failed);
                     self.damage.frames += usize::from(!failed && packet.is_corrupt());
                 }
-                Err(error) => {
+                Err(error) if read_errors < MAX_READ_ERRORS => {
                     read_errors += 1;
-                    if error != ffmpeg::Error::Eof && read_errors < MAX_READ_ERRORS {
-                        self.damage.packets += usize::from(error != ffmpeg::Error::Other { errno: EAGAIN });
-                        continue;
-                    }
+                    self.damage.packets += usize::from(error != ffmpeg::Error::Other { errno: EAGAIN });
+                }
+                Ok(None) | Err(_) => {
                     self.draining = true;
-                    if self.decoder.send_eof().is_err() {
+                    if self.send_end().is_err() {
                         return false;
                     }
                 }
@@ -186,9 +271,13 @@ impl Video {
     }
 
     /// Returns the time of the frame in seconds from the start of the file, or `None` if unknown.
-    pub(super) fn seconds(&self) -> Option<f64> {
-        let seconds = |time: i64| time.wrapping_sub(self.start) as f64 * self.time_base + self.delay;
-        self.frame.timestamp().map(seconds)
+    pub(super) fn frame_seconds(&self) -> Option<f64> {
+        self.frame.timestamp().map(|time| self.seconds(time))
+    }
+
+    /// Converts ticks to seconds from the start of the file.
+    pub(super) fn seconds(&self, time: i64) -> f64 {
+        time.wrapping_sub(self.start) as f64 * self.time_base + self.delay
     }
 
     /// Returns the color description of the last frame that was converted.
@@ -238,70 +327,6 @@ pub(crate) fn silence() {
     ffmpeg::log::set_level(ffmpeg::log::Level::Quiet);
 }
 
-/// Functions and fields of libav that ffmpeg-next does not wrap.
-#[allow(unsafe_code)]
-mod ffi_wrappers {
-    use std::ptr;
-
-    use ffmpeg::ffi;
-    use ffmpeg::{Rational, Stream, codec, format, frame};
-    use ffmpeg_next as ffmpeg;
-
-    /// Returns libav's guess from the frame rates of the container and the codec.
-    pub(super) fn guess_frame_rate(file: &format::context::Input, stream: &Stream<'_>) -> Rational {
-        // SAFETY: both are valid, and the stream belongs to the file. The function only reads.
-        let rate =
-            unsafe { ffi::av_guess_frame_rate(file.as_ptr().cast_mut(), stream.as_ptr().cast_mut(), ptr::null_mut()) };
-        Rational::new(rate.num, rate.den)
-    }
-
-    /// Returns the start time of a file in seconds, the earliest of its streams, or `None` if unknown.
-    pub(super) fn start_seconds(file: &format::context::Input) -> Option<f64> {
-        // SAFETY: the file is valid, and the field is an integer.
-        let start = unsafe { (*file.as_ptr()).start_time };
-        (start != ffi::AV_NOPTS_VALUE).then(|| start as f64 / f64::from(ffi::AV_TIME_BASE))
-    }
-
-    /// Returns width and height of the coded frame, whose upper left part is displayed, if the buffers of the frame contain all
-    /// of it; otherwise the displayed size.
-    pub(super) fn coded_size(decoder: &codec::decoder::Video, frame: &frame::Video) -> (u32, u32) {
-        let displayed = (frame.width(), frame.height());
-        // SAFETY: the decoder is valid, and the fields are integers.
-        let (width, height) = unsafe { ((*decoder.as_ptr()).coded_width, (*decoder.as_ptr()).coded_height) };
-        let (Ok(coded_width), Ok(coded_height)) = (u32::try_from(width), u32::try_from(height)) else {
-            return displayed;
-        };
-        // The decoder may be ahead of the frame, and the frame size may have changed.
-        let current =
-            (decoder.width(), decoder.height(), decoder.format()) == (displayed.0, displayed.1, frame.format());
-        let larger = coded_width >= displayed.0 && coded_height >= displayed.1;
-        if current && larger && has_size(frame, width, height) { (coded_width, coded_height) } else { displayed }
-    }
-
-    /// Returns `true` if the buffers of a frame are large enough for this size.
-    fn has_size(frame: &frame::Video, width: i32, height: i32) -> bool {
-        let format = frame.format().into();
-        // SAFETY: the frame and its buffers are valid. Addresses are compared but not dereferenced.
-        unsafe {
-            let raw = &*frame.as_ptr();
-            let strides: [isize; 4] = std::array::from_fn(|plane| raw.linesize[plane] as isize);
-            let mut sizes = [0; 4];
-            let known = strides.iter().all(|&stride| stride >= 0)
-                && ffi::av_image_fill_plane_sizes(sizes.as_mut_ptr(), format, height, strides.as_ptr()) >= 0;
-            known
-                && (0..4).filter(|&plane| sizes[plane] > 0).all(|plane| {
-                    let buffer = ffi::av_frame_get_plane_buffer(frame.as_ptr().cast_mut(), plane as i32);
-                    if buffer.is_null() {
-                        return false;
-                    }
-                    let (first, start) = (raw.data[plane] as usize, (*buffer).data as usize);
-                    let fits = first >= start && first + sizes[plane] <= start + (*buffer).size as usize;
-                    fits && raw.linesize[plane] >= ffi::av_image_get_linesize(format, width, plane as i32)
-                })
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
@@ -349,7 +374,7 @@ mod tests {
             let file = format::input(&path).unwrap();
             let cover = file.streams().best(media::Type::Video).expect("libav finds the cover");
             assert_eq!(cover.parameters().id(), codec::Id::PNG, "{name}");
-            assert!(Video::open(&path).is_none(), "{name}");
+            assert!(Video::open(&path, 1).is_none(), "{name}");
         }
     }
 }

@@ -29,6 +29,8 @@
 //! subdirectories. They may differ in size.
 
 #[cfg(feature = "media")]
+mod bitstream;
+#[cfg(feature = "media")]
 mod converter;
 #[cfg(feature = "media")]
 mod decode;
@@ -39,6 +41,8 @@ mod image;
 #[cfg(feature = "media")]
 mod image_stats;
 #[cfg(feature = "media")]
+mod indexed;
+#[cfg(feature = "media")]
 mod items;
 #[cfg(feature = "media")]
 pub(crate) mod jpeg;
@@ -46,6 +50,8 @@ pub(crate) mod jpeg;
 pub(crate) mod libav;
 #[cfg(feature = "media")]
 mod orientation;
+#[cfg(feature = "media")]
+mod packet_index;
 mod pixels;
 pub mod sampler;
 mod sampling;

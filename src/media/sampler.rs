@@ -7,18 +7,20 @@ use std::ops::Range;
 
 use super::sampling::Sampling;
 
-/// The sampling of one clip.
+/// The frames of one clip to decode.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
     /// The sampling.
     pub sampling: &'a Sampling,
     /// The clip's shots as ascending ranges of frames of its file; only for [`Sampling::Shots`].
     pub shots: &'a [Range<usize>],
+    /// Number of decoder threads for a video; the frames do not depend on it.
+    pub threads: usize,
 }
 
 impl<'a> From<&'a Sampling> for Wanted<'a> {
     fn from(sampling: &'a Sampling) -> Self {
-        Self { sampling, shots: &[] }
+        Self { sampling, shots: &[], threads: 1 }
     }
 }
 
@@ -108,7 +110,7 @@ pub struct Window {
 /// # Source
 /// torchvision `datasets/video_utils.py` and `datasets/samplers/clip_sampler.py`, which use 32-bit floats.
 pub fn plan<'a>(wanted: impl Into<Wanted<'a>>, timeline: &Timeline) -> Vec<Window> {
-    let Wanted { sampling, shots } = wanted.into();
+    let Wanted { sampling, shots, .. } = wanted.into();
     let frame_count = timeline.frame_count;
     if frame_count == 0 {
         return Vec::new();
@@ -269,7 +271,7 @@ mod tests {
     #[test]
     fn shot_sampling_selects_the_centers_of_shots_within_the_clip() {
         let take = |frames, shots: &[Range<usize>], timeline: &Timeline| -> Vec<usize> {
-            let wanted = Wanted { sampling: &Sampling::Shots { frames }, shots };
+            let wanted = Wanted { sampling: &Sampling::Shots { frames }, shots, threads: 1 };
             plan(wanted, timeline).into_iter().flat_map(|w| w.indices).collect()
         };
         let clip = constant(100, 25.0);

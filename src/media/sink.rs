@@ -48,6 +48,8 @@ pub struct Decoded {
     pub windows: Vec<Window>,
     /// Messages for the user, such as the number of packets that cannot be decoded.
     pub warnings: Vec<String>,
+    /// Why a video was decoded completely; `None` if only the necessary sections were, and for images.
+    pub full: Option<&'static str>,
 }
 
 /// Error message if all shots of a clip are outside of it.

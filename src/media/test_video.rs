@@ -21,7 +21,9 @@ pub(super) struct TestVideo<'a> {
     pub(super) options: &'a [(&'a str, &'a str)],
     /// Options of the container.
     pub(super) container: &'a [(&'a str, &'a str)],
-    /// Presentation time of each frame in milliseconds.
+    /// Seconds per tick, as a fraction.
+    pub(super) time_base: (i32, i32),
+    /// Presentation time of each frame in ticks.
     pub(super) times: Vec<i64>,
     /// Draws a frame.
     pub(super) draw: fn(usize, &mut frame::Video),
@@ -41,6 +43,7 @@ impl Default for TestVideo<'_> {
             transfer: color::TransferCharacteristic::Unspecified,
             options: &[("crf", "20"), ("bf", "0")],
             container: &[],
+            time_base: (1, 1000),
             times: (0..25).map(|i| 40 * i).collect(),
             draw: draw_index,
             audio: None,
@@ -55,6 +58,23 @@ fn draw_index(index: usize, frame: &mut frame::Video) {
     frame.data_mut(2).fill(128);
 }
 
+/// Draws a bright rectangle that moves over a gradient with some noise, so that frames are predicted from each other.
+pub(super) fn draw_motion(index: usize, frame: &mut frame::Video) {
+    let (width, height) = (frame.width() as usize, frame.height() as usize);
+    let (left, top) = (index * 3 % width, index % height);
+    let stride = frame.stride(0);
+    let mut state = index as u32 + 1;
+    for (y, row) in frame.data_mut(0).chunks_exact_mut(stride).take(height).enumerate() {
+        for (x, value) in row[..width].iter_mut().enumerate() {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let inside = (left..left + 24).contains(&x) && (top..top + 16).contains(&y);
+            *value = if inside { 200 } else { (40 + x + y) as u8 } + (state >> 29) as u8;
+        }
+    }
+    frame.data_mut(1).fill(100 + (index % 50) as u8);
+    frame.data_mut(2).fill(140);
+}
+
 /// Returns the index that [`draw_index`] encoded, from a gray value of a converted frame (modulo 50).
 pub(super) fn index_of_gray(gray: u8) -> usize {
     // The limited range expands by 255/219.
@@ -66,6 +86,7 @@ impl TestVideo<'_> {
     pub(super) fn write(&self, path: &Path) {
         super::libav::silence();
         let milliseconds = Rational::new(1, 1000);
+        let time_base = Rational::from(self.time_base);
         let mut file = format::output(path).expect("the container is supported");
         let codec = encoder::find_by_name(self.codec).expect("libavcodec has the encoder");
         let mut context = codec::Context::new_with_codec(codec);
@@ -74,7 +95,7 @@ impl TestVideo<'_> {
         video.set_width(self.size.0);
         video.set_height(self.size.1);
         video.set_format(self.format);
-        video.set_time_base(milliseconds);
+        video.set_time_base(time_base);
         video.set_colorspace(self.matrix);
         video.set_color_range(self.range);
         video.set_color_transfer_characteristic(self.transfer);
@@ -82,7 +103,7 @@ impl TestVideo<'_> {
             video.set_flags(codec::Flags::GLOBAL_HEADER);
         }
         let mut video = video.open_with(Dictionary::from_iter(self.options.iter().copied())).unwrap();
-        file.add_stream_with(&video).unwrap().set_time_base(milliseconds);
+        file.add_stream_with(&video).unwrap().set_time_base(time_base);
         let mut audio = self.audio.as_ref().map(|_| {
             let codec = encoder::find_by_name("pcm_s16le").unwrap();
             let mut audio = codec::Context::new_with_codec(codec).encoder().audio().unwrap();
@@ -102,7 +123,7 @@ impl TestVideo<'_> {
                 samples.data_mut(0).fill(0);
                 samples.set_pts(Some(start));
                 audio.send_frame(&samples).unwrap();
-                write_packets(&mut file, 1, |packet| audio.receive_packet(packet).is_ok());
+                write_packets(&mut file, 1, milliseconds, |packet| audio.receive_packet(packet).is_ok());
             }
         }
         for (index, &time) in self.times.iter().enumerate() {
@@ -110,25 +131,30 @@ impl TestVideo<'_> {
             (self.draw)(index, &mut frame);
             frame.set_pts(Some(time));
             video.send_frame(&frame).unwrap();
-            write_packets(&mut file, 0, |packet| video.receive_packet(packet).is_ok());
+            write_packets(&mut file, 0, time_base, |packet| video.receive_packet(packet).is_ok());
         }
         video.send_eof().unwrap();
-        write_packets(&mut file, 0, |packet| video.receive_packet(packet).is_ok());
+        write_packets(&mut file, 0, time_base, |packet| video.receive_packet(packet).is_ok());
         file.write_trailer().unwrap();
     }
 }
 
 /// Writes the packets of an encoder.
-fn write_packets(file: &mut format::context::Output, stream: usize, mut receive: impl FnMut(&mut Packet) -> bool) {
+fn write_packets(
+    file: &mut format::context::Output,
+    stream: usize,
+    time_base: Rational,
+    mut receive: impl FnMut(&mut Packet) -> bool,
+) {
     let target = file.stream(stream).unwrap().time_base();
     let mut packet = Packet::empty();
     while receive(&mut packet) {
         packet.set_stream(stream);
         // Without a duration, the last frame of an MP4 file would not be displayed, and not be decoded.
         if packet.duration() == 0 {
-            packet.set_duration(40);
+            packet.set_duration(i64::from(time_base.denominator() / time_base.numerator() / 25));
         }
-        packet.rescale_ts(Rational::new(1, 1000), target);
+        packet.rescale_ts(time_base, target);
         packet.write_interleaved(file).unwrap();
     }
 }

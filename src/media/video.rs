@@ -1,4 +1,4 @@
-//! Decoding of video files: one or two passes over all frames.
+//! Decoding of video files: of the sections that contain the wanted frames, or of all frames in one or two passes.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -6,7 +6,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::image;
+use super::indexed::{self, IndexedError};
 use super::libav::Video;
+use super::packet_index::{PacketIndex, Untrusted};
+use super::pixels::BgrImage;
 use super::sampler::{self, Timeline, Wanted, Window};
 use super::sink::{Decoded, Frame, FrameSink, NO_SHOT};
 use super::timing;
@@ -23,14 +26,29 @@ const MIN_FPS: f64 = 0.01;
 
 /// The frames to pass to the sink.
 struct DecodePlan {
-    /// Index in the file of the clip's first frame.
-    first_frame: usize,
+    timeline: Timeline,
     windows: Vec<Window>,
 }
 
 impl DecodePlan {
-    fn new(wanted: Wanted<'_>, timeline: &Timeline) -> Self {
-        Self { first_frame: timeline.first_frame, windows: sampler::plan(wanted, timeline) }
+    /// Plans the sampling of the part of a file that is displayed in a time range. An error if it contains no frame or shot.
+    fn for_part(path: &Path, wanted: Wanted<'_>, timeline: Timeline, seconds: &Range<f64>) -> Result<Self> {
+        let failed = |message: String| Error::Media { path: path.to_path_buf(), message };
+        let frames = timing::frames_in(seconds, &timeline);
+        if frames.is_empty() {
+            let (start, end) = (timeline.seconds(0), timeline.end_seconds(timeline.frame_count - 1));
+            return Err(failed(if frames.start == 0 {
+                format!("no frame before end {} s: the video starts at {start:.2} s", seconds.end)
+            } else {
+                format!("no frame after start {} s: the video ends at {end:.2} s", seconds.start)
+            }));
+        }
+        let timeline = timing::cut(timeline, &frames, seconds);
+        let windows = sampler::plan(wanted, &timeline);
+        if windows.is_empty() {
+            return Err(failed(NO_SHOT.into()));
+        }
+        Ok(Self { timeline, windows })
     }
 }
 
@@ -41,8 +59,72 @@ pub(super) fn decode<S: FrameSink>(
     wanted: Wanted<'_>,
     sink: &mut S,
 ) -> Result<Decoded> {
+    let mut video = open(path, wanted.threads)?;
+    let indexed = PacketIndex::read(&mut video).map_err(IndexedError::from);
+    match indexed.and_then(|index| decode_indexed(&mut video, &index, path, &seconds, wanted, sink)) {
+        Ok(decoded) => Ok(decoded),
+        Err(IndexedError::Other(error)) => Err(error),
+        Err(IndexedError::Untrusted(Untrusted(reason))) => {
+            drop(video);
+            decode_fully(path, seconds, wanted, sink, reason)
+        }
+    }
+}
+
+/// Decodes what the wanted frames need.
+fn decode_indexed<S: FrameSink>(
+    video: &mut Video,
+    index: &PacketIndex,
+    path: &Path,
+    seconds: &Range<f64>,
+    wanted: Wanted<'_>,
+    sink: &mut S,
+) -> Result<Decoded, IndexedError> {
+    let times: Vec<_> = index.times().map(|time| Some(video.seconds(time))).collect();
+    let timeline = timing::timeline(&times, video.container_fps());
+    let plan = DecodePlan::for_part(path, wanted, timeline, seconds).map_err(IndexedError::Other)?;
+    let frames = sampler::distinct(&plan.windows);
+    sink.begin(&plan.windows, &frames).map_err(IndexedError::Other)?;
+    let in_file: Vec<usize> = frames.iter().map(|frame| frame + plan.timeline.first_frame).collect();
+    indexed::decode(video, index, &in_file, |position, video| {
+        pass_frame(video, path, in_file[position], &mut |image| {
+            sink.frame(position, &Frame::new(frames[position], image))
+        })
+    })?;
+    let DecodePlan { timeline, windows } = plan;
+    Ok(Decoded { timeline, windows, warnings: warnings(path, video), full: None })
+}
+
+/// Passes the current frame of a video, converted to color.
+fn pass_frame(
+    video: &mut Video,
+    path: &Path,
+    index: usize,
+    pass: &mut dyn FnMut(BgrImage<'_>) -> Result<()>,
+) -> Result<()> {
+    let failed = || {
+        let message = format!("frame {index} cannot be converted to color");
+        Error::Media { path: path.to_path_buf(), message }
+    };
+    pass(video.image().ok_or_else(failed)?)
+}
+
+/// Returns messages for the user about what was decoded.
+fn warnings(path: &Path, video: &Video) -> Vec<String> {
+    let warnings = [video.damage().warning(), video.color_tags().and_then(|tags| tags.warning())];
+    warnings.into_iter().flatten().map(|message| format!("{}: {message}", path.display())).collect()
+}
+
+/// Decodes all frames, in one or two passes, for this reason.
+fn decode_fully<S: FrameSink>(
+    path: &Path,
+    seconds: Range<f64>,
+    wanted: Wanted<'_>,
+    sink: &mut S,
+    reason: &'static str,
+) -> Result<Decoded> {
     let failed = |message: String| Error::Media { path: path.to_path_buf(), message };
-    let mut video = open(path)?;
+    let mut video = open(path, 1)?;
     let container_fps = video.container_fps();
     let container_frames = video.container_frame_count();
     let container_frames =
@@ -52,36 +134,21 @@ pub(super) fn decode<S: FrameSink>(
     let timeline =
         Timeline { frame_count: container_frames, start: video.delay(), ..timing::timeline(&[], container_fps) };
     let frames = timing::frames_in(&seconds, &timeline);
-    let first_plan = DecodePlan::new(wanted, &timing::cut(timeline, &frames, &seconds));
+    let timeline = timing::cut(timeline, &frames, &seconds);
+    let first_plan = DecodePlan { windows: sampler::plan(wanted, &timeline), timeline };
     let last_time = seconds.end + DECODE_AFTER_END;
     let timestamps = decode_pass(&mut video, path, &first_plan, sink, |time| time > last_time, container_fps)?;
-    let (color_tags, damage) = (video.color_tags(), video.damage());
+    let warnings = warnings(path, &video);
     drop(video);
 
-    let frame_count = timestamps.len();
-    if frame_count == 0 {
+    if timestamps.is_empty() {
         return Err(failed("no frame can be decoded".into()));
     }
     let timeline = timing::timeline(&timestamps, container_fps);
-    let frames = timing::frames_in(&seconds, &timeline);
-    if frames.is_empty() {
-        let (start, end) = (timeline.seconds(0), timeline.end_seconds(frame_count - 1));
-        return Err(failed(if frames.start == 0 {
-            format!("no frame before end {} s: the video starts at {start:.2} s", seconds.end)
-        } else {
-            format!("no frame after start {} s: the video ends at {end:.2} s", seconds.start)
-        }));
-    }
-    let warnings = [damage.warning(), color_tags.and_then(|tags| tags.warning())];
-    let warnings = warnings.into_iter().flatten().map(|message| format!("{}: {message}", path.display())).collect();
-    let timeline = timing::cut(timeline, &frames, &seconds);
-    let plan = DecodePlan::new(wanted, &timeline);
-    if plan.windows.is_empty() {
-        return Err(failed(NO_SHOT.into()));
-    }
-    if plan.first_frame != first_plan.first_frame || plan.windows != first_plan.windows {
-        let mut video = open(path)?;
-        let last = sampler::distinct(&plan.windows).last().copied().unwrap_or(0) + plan.first_frame;
+    let plan = DecodePlan::for_part(path, wanted, timeline, &seconds)?;
+    if plan.timeline.first_frame != first_plan.timeline.first_frame || plan.windows != first_plan.windows {
+        let mut video = open(path, 1)?;
+        let last = sampler::distinct(&plan.windows).last().copied().unwrap_or(0) + plan.timeline.first_frame;
         let mut decoded = 0;
         let done = |_| {
             decoded += 1;
@@ -91,7 +158,7 @@ pub(super) fn decode<S: FrameSink>(
             return Err(failed(format!("frame {last} could not be decoded again: is the file being written?")));
         }
     }
-    Ok(Decoded { timeline, windows: plan.windows, warnings })
+    Ok(Decoded { timeline: plan.timeline, windows: plan.windows, warnings, full: Some(reason) })
 }
 
 /// Decodes from the beginning of the file until `done` returns `true` for the time of a frame. Passes the planned frames to
@@ -110,15 +177,10 @@ fn decode_pass<S: FrameSink>(
     let mut timestamps = Vec::new();
     while video.next() {
         let index = timestamps.len();
-        let time = video.seconds();
+        let time = video.frame_seconds();
         timestamps.push(time);
-        if let Some((position, wanted)) = next.next_if(|(_, wanted)| wanted + plan.first_frame == index) {
-            let failed = || {
-                let message = format!("frame {index} cannot be converted to color");
-                Error::Media { path: path.to_path_buf(), message }
-            };
-            let image = video.image().ok_or_else(failed)?;
-            sink.frame(position, &Frame::new(wanted, image))?;
+        if let Some((position, wanted)) = next.next_if(|(_, wanted)| wanted + plan.timeline.first_frame == index) {
+            pass_frame(video, path, index, &mut |image| sink.frame(position, &Frame::new(wanted, image)))?;
         }
         // A missing timestamp is estimated from the frame rate.
         if done(time.unwrap_or_else(|| video.delay() + index as f64 / fps.max(MIN_FPS))) {
@@ -139,7 +201,7 @@ pub struct ContainerInfo {
 
 /// See [`super::container_info`].
 pub(super) fn container_info(path: &Path) -> Result<ContainerInfo> {
-    let video = open(path)?;
+    let video = open(path, 1)?;
     let [width, height] = video.container_size();
     Ok(ContainerInfo {
         seconds: video.container_frame_count() / video.container_fps().max(MIN_FPS),
@@ -154,7 +216,7 @@ fn header(file: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn open(path: &Path) -> Result<Video> {
+fn open(path: &Path, threads: usize) -> Result<Video> {
     let failed = |message: &str| Error::Media { path: path.to_path_buf(), message: message.into() };
     let file = std::path::absolute(path).map_err(Error::io(path))?;
     if file.to_str().is_none() {
@@ -164,7 +226,7 @@ fn open(path: &Path) -> Result<Video> {
         return Err(failed(image::HEIC));
     }
     let message = "no video stream that can be decoded: audio only, text, or a damaged or unknown format";
-    Video::open(&file).ok_or_else(|| failed(message))
+    Video::open(&file, threads).ok_or_else(|| failed(message))
 }
 
 #[cfg(test)]

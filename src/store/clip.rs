@@ -95,6 +95,8 @@ pub struct ClipRows {
     pub fps: f64,
     /// Duration of the clip in seconds.
     pub duration_seconds: f64,
+    /// `true` if the whole video was decoded, because it was unknown which sections contain the frames.
+    pub fully_decoded: bool,
     /// The source frames of each row; at least one row.
     pub rows: Vec<RowSource>,
     /// The features or descriptors of the rows.
@@ -128,6 +130,8 @@ pub struct StoredClip {
     pub fps: f64,
     /// Duration of the clip in seconds.
     pub duration_seconds: f64,
+    /// `true` if the whole video was decoded, because it was unknown which sections contain the frames.
+    pub fully_decoded: bool,
 }
 
 impl StoredClip {

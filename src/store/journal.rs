@@ -54,6 +54,8 @@ struct ClipHeader {
     frame_count: u64,
     fps: f64,
     duration_seconds: f64,
+    #[serde(default)]
+    fully_decoded: bool,
     rows: Vec<RowSource>,
     /// Number of descriptors of each row; `None` for features.
     counts: Option<Vec<u32>>,
@@ -190,6 +192,7 @@ impl Journal {
             frame_count: clip.frame_count,
             fps: clip.fps,
             duration_seconds: clip.duration_seconds,
+            fully_decoded: clip.fully_decoded,
             rows: clip.rows.clone(),
             counts,
         };
@@ -392,6 +395,7 @@ fn clip_rows(header: ClipHeader, values: &[u8], payload: Payload) -> Option<Clip
         frame_count: header.frame_count,
         fps: header.fps,
         duration_seconds: header.duration_seconds,
+        fully_decoded: header.fully_decoded,
         rows: header.rows,
         values,
     })

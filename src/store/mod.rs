@@ -6,6 +6,7 @@
 //! /features    f32 [R, D], chunked, gzip + shuffle   one row per frame, window or frame histogram
 //! /rows/clip u32 [R] · /rows/start_frame u64 · /rows/start_seconds f64 · /rows/end_seconds f64 · /rows/padded u8
 //! /clips/id str [N] · path str · offset u64 · length u32 · frame_count u64 · fps f64 · duration_seconds f64
+//! /clips/fully_decoded u8 [N]        1 if all frames of the video were decoded, not only the necessary sections
 //! /clips/start f64 [N] · end f64     period in seconds of the manifest; 0 and inf for whole files (also if missing)
 //! /pooled/mean f32 [N, D] · /pooled/max f32 [N, D]
 //! /failures/id str [F] · stage str · error str

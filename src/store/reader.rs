@@ -122,6 +122,7 @@ impl Store {
             frame_count: clip.frame_count,
             fps: clip.fps,
             duration_seconds: clip.duration_seconds,
+            fully_decoded: clip.fully_decoded,
             rows: self.row_sources(range)?,
             values,
         })
@@ -164,7 +165,12 @@ impl Store {
             true => self.values::<u64>("clips/frame_count")?,
             false => vec![0; count],
         };
-        let lengths = [path.len(), offset.len(), length.len(), frame_count.len()];
+        // Earlier revisions decoded every video completely.
+        let fully_decoded = match self.has_dataset("clips/fully_decoded") {
+            true => self.values::<u8>("clips/fully_decoded")?,
+            false => vec![1; count],
+        };
+        let lengths = [path.len(), offset.len(), length.len(), frame_count.len(), fully_decoded.len()];
         let times = [&fps, &duration_seconds, &start, &end].map(Vec::len);
         if lengths.iter().chain(&times).any(|&n| n != count) {
             return Err(self.error("damaged: the datasets of /clips differ in length".into()));
@@ -190,6 +196,7 @@ impl Store {
                 frame_count: frame_count[i],
                 fps: fps[i],
                 duration_seconds: duration_seconds[i],
+                fully_decoded: fully_decoded[i] != 0,
             });
         }
         let rows = match self.payload {

@@ -23,7 +23,18 @@ fn clip(id: &str, values: Values) -> ClipRows {
         .collect();
     let path = format!("{id}.mp4");
     let (start, end) = (None, None);
-    ClipRows { id: id.into(), path, start, end, frame_count: 10, fps: 25.0, duration_seconds: 0.4, rows, values }
+    ClipRows {
+        id: id.into(),
+        path,
+        start,
+        end,
+        frame_count: 10,
+        fps: 25.0,
+        duration_seconds: 0.4,
+        fully_decoded: false,
+        rows,
+        values,
+    }
 }
 
 fn descriptors(index: usize, counts: &[u32]) -> Values {

@@ -179,6 +179,7 @@ impl StoreWriter {
         let [starts, ends]: [Vec<f64>; 2] = [0, 1].map(|i| clips.iter().map(|clip| clip.key().period()[i]).collect());
         self.append("clips/start", start, starts)?;
         self.append("clips/end", start, ends)?;
+        self.append("clips/fully_decoded", start, clips.iter().map(|clip| u8::from(clip.fully_decoded)))?;
         self.append_text("clips/path", start, clips.iter().map(|clip| clip.path.as_str()))?;
         self.append_text("clips/id", start, clips.iter().map(|clip| clip.id.as_str()))?;
         self.rows = next;
@@ -240,6 +241,7 @@ fn create_datasets(file: &File, payload: Payload) -> hdf5::Result<()> {
     create_vector::<u64>(&clips, "frame_count")?;
     create_vector::<f64>(&clips, "fps")?;
     create_vector::<f64>(&clips, "duration_seconds")?;
+    create_vector::<u8>(&clips, "fully_decoded")?;
     create_vector::<f64>(&clips, "start")?;
     create_vector::<f64>(&clips, "end")?;
     let failures = file.create_group("failures")?;

@@ -45,6 +45,7 @@ fn workspace(changed: Option<usize>) -> TempDir {
             frame_count: 75,
             fps: 25.0,
             duration_seconds: 3.0,
+            fully_decoded: false,
             rows: rows.collect(),
             values: Values::Descriptors { counts, values: Array2::from_shape_fn((total, DIM), |_| random.r#gen()) },
         };

@@ -117,7 +117,7 @@ fn sampling_uses_the_actual_frame_count() {
     assert_eq!((seen.passes, decoded.timeline.frame_count), (1, 100));
     assert_eq!(seen.wanted, [12, 37, 62, 87]);
     let (decoded, seen) = decode(&clip(fixture("edit_list.mp4")), Sampling::Even { frames: 4 }).unwrap();
-    assert_eq!((seen.passes, decoded.timeline.frame_count), (2, 24));
+    assert_eq!((seen.passes, decoded.timeline.frame_count), (1, 24));
     assert_eq!(seen.wanted, [3, 9, 15, 21]);
     assert_eq!(seen.frames.len(), 4);
 }
@@ -127,7 +127,7 @@ fn a_variable_rate_is_sampled_by_timestamps() {
     let (decoded, seen) =
         decode(&clip(fixture("vfr.mp4")), Sampling::Windows { length: 8, rate: 5.0, count: 1 }).unwrap();
     let times = decoded.timeline.timestamps.as_ref().expect("the rate is variable");
-    assert_eq!((times.len(), seen.passes), (30, 2));
+    assert_eq!((times.len(), seen.passes), (30, 1));
     // Twenty frames at 25 per second, then every third.
     for (index, time) in times.iter().enumerate() {
         let expected = if index < 20 { index as f64 } else { 21.0 + 3.0 * (index - 20) as f64 } / 25.0;

@@ -126,6 +126,7 @@ fn store(path: &Path) {
                     frame_count: 10,
                     fps: 25.0,
                     duration_seconds: 2.0,
+                    fully_decoded: false,
                     rows: vec![row],
                     values: Values::Features(values),
                 })

@@ -26,6 +26,7 @@ fn store(path: &std::path::Path) {
                 frame_count: 50,
                 fps: 25.0,
                 duration_seconds: 2.0,
+                fully_decoded: false,
                 rows: vec![row(false), row(true)],
                 values: Values::Features(values),
             })
