@@ -28,7 +28,7 @@ CARDS = {"cnn": "convnext_base", "cnn3d": "r2plus1d_18"}
 # Two FLOPs per multiply-accumulate; torchvision documents 15.355 and 40.519 GMACs.
 GFLOP = {"cnn": 30.71, "cnn3d": 81.04}
 BATCH = {"cnn": 2, "cnn3d": 1}
-STAGES = ["sift", "cnn", "cnn3d", "kmeans", "mlp", "bilstm"]
+STAGES = ["sift", "cnn", "cnn3d", "long", "kmeans", "mlp", "bilstm"]
 MIN_COSINE = 0.999
 
 
@@ -250,6 +250,59 @@ class Bench:
                  "iterations": [[run.output["iterations"] for run in pair[:2]] for pair in rounds]}
         self.record("kmeans", "s", rounds, lambda run: run.output["seconds"], higher=False, notes=notes)
 
+    def long(self):
+        """Few frames of long videos: the whole extraction of effnet, and the decoding of windows, against torchcodec's decoding alone
+        (exact, one thread). The unit is CPU seconds, without the peer's imports."""
+        if not self.arguments.torch:
+            self.log("long: skipped because it needs torchcodec: set PEER=torch")
+            return
+        peer = PEER / "long.py"
+        Process([sys.executable, peer, "make", WORK])
+        videos = {name: WORK / f"{name}.mp4" for name in ("trailer", "film")}
+        for name, video in videos.items():
+            video.with_suffix(".csv").write_text(f"id,path,label\n{name},{video.name},a\n")
+        decode_windows = self.executable("decode")
+
+        def extract(name, frames):
+            store = WORK / f"{name}.h5"
+            store.unlink(missing_ok=True)
+            run = Process([self.binaries / "kinoprobe-extract", "--method", "effnet", "--manifest", videos[name].with_suffix(".csv"),
+                "--out", store, "--frames", frames, "--quiet"])
+            with h5py.File(store) as file:
+                if file["clips/fully_decoded"][0] != 0:
+                    raise SystemExit(f"bench: long: {name} was decoded completely")
+            return run
+
+        def reference(name, engine, *sampling):
+            run = Process([sys.executable, peer, "decode", videos[name], "--engine", engine, *sampling])
+            run.cpu = run.output["cpu"]
+            return run
+
+        extract("trailer", 8)  # Fetches the weights.
+        stages = {
+            "long-8": (lambda: extract("trailer", 8), ["--frames", 8]),
+            "long-32": (lambda: extract("trailer", 32), ["--frames", 32]),
+            "long-windows": (lambda: Process([decode_windows, videos["trailer"], "--windows", 5]), ["--windows", 5]),
+            "long-film": (lambda: extract("film", 8), None),
+        }
+        trailer_cpu = None
+        for name, (ours, sampling) in stages.items():
+            rounds, notes = [], {}
+            for _ in range(self.arguments.rounds):
+                rounds.append((ours(), reference("trailer" if sampling else "film", "torchcodec", *(sampling or ["--frames", 8])), None))
+            cpu = statistics.median(run.cpu for run, _, _ in rounds)
+            if name == "long-8":
+                trailer_cpu = cpu
+            if sampling:
+                notes["opencv_cpu"] = reference("trailer", "opencv", *sampling).cpu
+            else:
+                notes["film_to_trailer"] = cpu / trailer_cpu
+            if name == "long-windows":
+                walls = [[Process([decode_windows, videos["trailer"], "--windows", 5, "--threads", threads]).output["wall"]
+                          for threads in (1, 2)] for _ in range(self.arguments.rounds)]
+                notes["two_threads"] = statistics.median(two / one for one, two in walls)
+            self.record(name, "CPU s", rounds, lambda run: run.cpu, higher=False, notes=notes)
+
     def training(self, stage):
         """An epoch or a training step on one thread: benches/STAGE.rs against benches/peer/STAGE.py."""
         if not self.arguments.torch:
@@ -312,8 +365,8 @@ class Bench:
         for stage in self.arguments.stages:
             if stage in ("sift", *CARDS):
                 self.extraction(stage)
-            elif stage == "kmeans":
-                self.kmeans()
+            elif stage in ("kmeans", "long"):
+                getattr(self, stage)()
             else:
                 self.training(stage)
             # Written after each stage, so that an interrupted run keeps its results.
@@ -347,7 +400,8 @@ class Bench:
             for r in self.results
         ]
         tail = ["", "Pairs are kinoprobe / peer. Configurations:", ""]
-        keys = ("clips", "items", "rows", "provider", "peer_configuration", "peer_imports", "peer_loading", "inertia_ratio", "iterations", "cpu_ratio", "val_accuracy")
+        keys = ("clips", "items", "rows", "provider", "peer_configuration", "peer_imports", "peer_loading", "inertia_ratio", "iterations", "cpu_ratio", "val_accuracy",
+                "opencv_cpu", "film_to_trailer", "two_threads")
         for r in self.results:
             facts = ", ".join(f"{key} {round(r[key], 3) if isinstance(r[key], float) else r[key]}" for key in keys if key in r)
             tail.append(f"- {r['name']}: {r['rounds']} rounds, {facts}")

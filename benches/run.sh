@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Measures speed against an equivalent Python implementation, the peer: sets up .venv-bench, generates clips and ONNX files, runs
 # benches/bench.py.
-#   PEER=torch benches/run.sh        also the stages mlp and bilstm, which need PyTorch
+#   PEER=torch benches/run.sh        also the stages long, mlp and bilstm, which need PyTorch
 #   benches/run.sh --calibrate       measure which configuration of the peer is the fastest (benches/peer/fastest.json)
 #   benches/run.sh --stages cnn3d --rounds 5 --clips 16
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=.venv-bench
 requirements=(benches/peer/requirements.txt)
-[ "${PEER:-}" = torch ] && requirements+=(benches/peer/requirements-torch.txt)
+[ "${PEER:-}" = torch ] && requirements+=(benches/peer/requirements-torch.txt benches/peer/requirements-long.txt)
 benches/venv.sh "${requirements[@]}"
 target=${CARGO_TARGET_DIR:-target}
 cargo build --release --quiet --bins
