@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 log() { echo "setup: $*" >&2; }
 
-packages=(build-essential pkg-config clang libhdf5-dev libavformat-dev libavcodec-dev libswscale-dev libavutil-dev
+packages=(build-essential pkg-config clang libhdf5-dev libavformat-dev libavcodec-dev libavfilter-dev libswscale-dev libavutil-dev
           libturbojpeg0-dev libopencv-core-dev libopencv-imgproc-dev libopencv-features2d-dev "$@")
 
 command -v cargo >/dev/null || { log "cargo is missing: install Rust 1.89 or newer (https://rustup.rs), then run this command again"; exit 1; }
@@ -36,7 +36,7 @@ else
     command -v cc >/dev/null || absent+=("a C compiler")
     command -v clang >/dev/null || absent+=("clang with libclang (generates the bindings of OpenCV and FFmpeg)")
     pkg-config --exists hdf5 2>/dev/null || [ -n "${HDF5_DIR:-}" ] || command -v h5cc >/dev/null || absent+=("HDF5 1.10 or newer with headers")
-    pkg-config --exists libavformat libavcodec libswscale libavutil 2>/dev/null || [ -n "${FFMPEG_DIR:-}" ] || absent+=("FFmpeg 4.4 to 8 (libavformat, libavcodec, preferably with x264, libswscale, libavutil) with headers")
+    pkg-config --exists libavformat libavcodec libavfilter libswscale libavutil 2>/dev/null || [ -n "${FFMPEG_DIR:-}" ] || absent+=("FFmpeg 4.4 to 8 (libavformat, libavcodec, preferably with x264, libavfilter, libswscale, libavutil) with headers")
     pkg-config --exists libturbojpeg 2>/dev/null || absent+=("libjpeg-turbo 2.0 or newer with the TurboJPEG library and headers")
     pkg-config --exists opencv4 2>/dev/null || [ -n "${OPENCV_LINK_LIBS:-}" ] || absent+=("OpenCV 4.5 to 4.12 (core, imgproc, features2d) with headers")
     if [ ${#absent[@]} -gt 0 ]; then

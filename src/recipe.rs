@@ -13,7 +13,7 @@ pub use flags::{ClassifyFlags, ExtractionFlags};
 
 use crate::error::{Error, Result};
 use crate::extract::{CodebookSettings, ExtractionSettings, Extractor};
-use crate::media::Sampling;
+use crate::media::{Deinterlace, Sampling};
 use crate::models::Precision;
 use crate::store::FeatureStore;
 
@@ -23,6 +23,9 @@ use crate::store::FeatureStore;
 pub struct Recipe {
     /// Name of the method; also the name of its file and of its store.
     pub method: String,
+    /// Which frames are deinterlaced.
+    #[serde(default, skip_serializing_if = "Deinterlace::is_off")]
+    pub deinterlace: Deinterlace,
     /// Selects frames.
     pub sampling: Sampling,
     /// Computes feature rows from frames.
@@ -122,6 +125,7 @@ impl Recipe {
             None if default_path.is_file() => Self::load(&default_path)?,
             None => Self {
                 method: method.clone(),
+                deinterlace: Deinterlace::Off,
                 sampling: Sampling::Even { frames: 1 },
                 extractor: Extractor::Network { card: "unknown".into(), batch: 1, precision: Precision::default() },
                 codebook: None,
@@ -130,8 +134,10 @@ impl Recipe {
             },
         };
         recipe.method = method;
-        if let Ok(ExtractionSettings { sampling, extractor, codebook }) = serde_json::from_str(&provenance.recipe) {
-            (recipe.sampling, recipe.extractor, recipe.codebook) = (sampling, extractor, codebook);
+        if let Ok(settings) = serde_json::from_str(&provenance.recipe) {
+            let ExtractionSettings { sampling, deinterlace, extractor, codebook } = settings;
+            (recipe.sampling, recipe.deinterlace) = (sampling, deinterlace);
+            (recipe.extractor, recipe.codebook) = (extractor, codebook);
         }
         flags.apply(&mut recipe.classify).map_err(Error::Data)?;
         let path = || file.map_or(default_path, Path::to_path_buf);
@@ -159,7 +165,7 @@ impl Recipe {
 
     /// Returns the settings that determine the features.
     pub fn extraction(&self) -> ExtractionSettings {
-        let Self { sampling, extractor, codebook, .. } = self.clone();
-        ExtractionSettings { sampling, extractor, codebook }
+        let Self { sampling, deinterlace, extractor, codebook, .. } = self.clone();
+        ExtractionSettings { sampling, deinterlace, extractor, codebook }
     }
 }

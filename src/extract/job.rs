@@ -358,7 +358,11 @@ fn decode<S: FrameSink, T>(
     take_content: impl FnOnce(&mut S) -> T,
 ) -> Result<DecodedClip<T>> {
     let shots = shots.as_ref().map(|shots| shots.of(&clip.id)).transpose()?.unwrap_or_default();
-    let decoded = media::decode(clip, Wanted { sampling: &settings.sampling, shots, threads }, sink)?;
+    let decoded = media::decode(
+        clip,
+        Wanted { sampling: &settings.sampling, shots, threads, deinterlace: settings.deinterlace },
+        sink,
+    )?;
     let timeline = &decoded.timeline;
     let rows = decoded
         .windows

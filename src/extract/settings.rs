@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::media::Sampling;
+use crate::media::{Deinterlace, Sampling};
 use crate::models::Precision;
 
 /// Maximum batch size. Larger batches only need memory.
@@ -65,6 +65,9 @@ pub enum Normalize {
 pub struct ExtractionSettings {
     /// Selects frames.
     pub sampling: Sampling,
+    /// Which frames are deinterlaced. The default is omitted from the record in stores.
+    #[serde(default, skip_serializing_if = "Deinterlace::is_off")]
+    pub deinterlace: Deinterlace,
     /// Computes feature rows from frames.
     pub extractor: Extractor,
     /// Computes histograms from descriptors; `Some` for descriptor extractors only.
@@ -135,6 +138,7 @@ mod tests {
     fn json_has_a_fixed_key_order() {
         let mut settings = ExtractionSettings {
             sampling: Sampling::Even { frames: 3 },
+            deinterlace: Deinterlace::Off,
             extractor: Extractor::Network { card: "tiny".into(), batch: 2, precision: Precision::F32 },
             codebook: None,
         };
@@ -143,6 +147,8 @@ mod tests {
         assert_eq!(settings.to_json(None), format!("{{{sampling},{extractor}}}"));
         assert_eq!(settings.to_json(Some("ab")), format!("{{{sampling},{extractor},\"shots\":\"ab\"}}"));
         assert_eq!(serde_json::from_str::<ExtractionSettings>(&settings.to_json(Some("ab"))).unwrap(), settings);
+        settings.deinterlace = Deinterlace::Auto;
+        assert_eq!(settings.to_json(None), format!("{{{sampling},\"deinterlace\":\"auto\",{extractor}}}"));
         settings.extractor = Extractor::Sift { keypoints: 32 };
         assert!(settings.validate().unwrap_err().contains("[codebook]"));
     }

@@ -29,11 +29,7 @@ impl ColorTags {
 
     /// Returns a message for the user if the colors of the converted frame are not those of a display.
     pub(super) fn warning(self) -> Option<String> {
-        let transfer = match self.transfer {
-            16 => Some("PQ"),
-            18 => Some("HLG"),
-            _ => None,
-        };
+        let transfer = hdr_name(self.transfer);
         let matrix = match self.matrix {
             8 => Some("YCgCo"),
             10 => Some("BT.2020 with constant luminance"),
@@ -63,6 +59,15 @@ impl ColorTags {
             2 => Some(true),
             _ => None,
         }
+    }
+}
+
+/// Returns the name of transfer characteristics with high dynamic range; `None` for others.
+pub(super) fn hdr_name(transfer: i32) -> Option<&'static str> {
+    match transfer {
+        16 => Some("PQ"),
+        18 => Some("HLG"),
+        _ => None,
     }
 }
 

@@ -9,7 +9,7 @@ use ffmpeg::error::EAGAIN;
 use ffmpeg::format::stream::{Disposition, Stream};
 use ffmpeg::{Dictionary, Discard, Packet, codec, format, frame, media};
 
-use super::converter::{ColorTags, Converter};
+use super::converter::{ColorTags, Converter, hdr_name};
 use super::orientation::Orientation;
 use super::pixels::BgrImage;
 
@@ -144,7 +144,29 @@ impl Video {
     /// Returns `true` if the demuxer splits the stream into packets by parsing it, so that the two fields of an interlaced frame
     /// may be separate packets.
     pub(super) fn fields_may_be_packets(&self) -> bool {
-        self.file.stream(self.stream).is_none_or(|stream| ffi_wrappers::is_parsed_and_interlaced(&stream))
+        // Containers whose packets the demuxer determines by parsing have no frame count.
+        self.is_interlaced() && self.file.stream(self.stream).is_none_or(|stream| stream.frames() == 0)
+    }
+
+    /// Returns `false` if the container or codec says that all frames are progressive.
+    pub(super) fn may_be_interlaced(&self) -> bool {
+        self.file.stream(self.stream).is_none_or(|stream| !ffi_wrappers::is_progressive(&stream))
+    }
+
+    /// Returns `true` if the container or the first frames say that frames consist of two fields.
+    pub(super) fn is_interlaced(&self) -> bool {
+        self.file.stream(self.stream).is_some_and(|stream| ffi_wrappers::is_interlaced(&stream))
+    }
+
+    /// Returns `true` if the transfer characteristics are PQ or HLG.
+    pub(super) fn is_hdr(&self) -> bool {
+        let transfer = self.file.stream(self.stream).map(|stream| ffi_wrappers::transfer(&stream));
+        transfer.is_some_and(|transfer| hdr_name(transfer).is_some())
+    }
+
+    /// Returns the current frame.
+    pub(super) fn frame_mut(&mut self) -> &mut frame::Video {
+        &mut self.frame
     }
 
     /// Reads the next packet of the stream; `None` at its end.

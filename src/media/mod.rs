@@ -1,4 +1,4 @@
-//! Decoding of videos, images and directories of frames. Each clip is decoded once, and only the sampled frames are converted.
+//! Decoding of videos, images and directories of frames. Only what the sampled frames need is decoded, and only they are converted.
 //!
 //! ```no_run
 //! # use kinoprobe::{media::{self, Sampling}, models::Card, manifest::Clip};
@@ -13,11 +13,10 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`decode`] plans the sampling from the frame count and frame rate in the container, passes each sampled frame to a
-//! [`FrameSink`] when it is decoded (borrowed from the decoder, without a copy), and continues to the end of the clip to
-//! determine the actual frame count and timestamps. If the sampling of the actual frames differs from the plan, the clip is
-//! decoded a second time. The decoder does not seek: frame `i` is the `i`-th frame that the decoder returns.
-//! Packets that cannot be decoded are skipped, and counted in a warning.
+//! [`decode`] reads the packets of a video without decoding them, plans the sampling from their timestamps, decodes the sections that
+//! contain the sampled frames, and passes each one to a [`FrameSink`] (borrowed from the decoder, without a copy). The frames equal those
+//! of a decoding from the beginning to the end. A video whose packets do not tell where its frames are is decoded completely; then a second
+//! pass follows if the container's frame count is wrong. Packets that cannot be decoded are skipped, and counted in a warning.
 //!
 //! Other consumers of frames (SIFT, thumbnails) implement the two methods of [`FrameSink`].
 //!
@@ -34,6 +33,10 @@ mod bitstream;
 mod converter;
 #[cfg(feature = "media")]
 mod decode;
+#[cfg(feature = "media")]
+mod deinterlacer;
+#[cfg(feature = "media")]
+mod delivery;
 #[cfg(feature = "media")]
 mod frames;
 #[cfg(feature = "media")]
@@ -69,12 +72,13 @@ pub mod transform;
 mod video;
 
 /// Version of the decoding. A store records it and does not mix the rows of different versions. Version 1 ignored color tags and
-/// mirroring, counted times from the first frame of the video, and stopped after damaged sections.
-pub const DECODER_VERSION: &str = "2";
+/// mirroring, counted times from the first frame of the video, and stopped after damaged sections. Version 2 sampled damaged videos from
+/// the frames that can be decoded, and not from all frames.
+pub const DECODER_VERSION: &str = "3";
 
 pub use pixels::BgrImage;
 pub use sampler::{Timeline, Wanted, Window};
-pub use sampling::Sampling;
+pub use sampling::{Deinterlace, Sampling};
 pub use shots::{Shot, Shots};
 pub use transform::Transform;
 

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::sampling::Sampling;
+use super::sampling::{Deinterlace, Sampling};
 
 /// The frames of one clip to decode.
 #[derive(Debug, Clone, Copy)]
@@ -16,11 +16,13 @@ pub struct Wanted<'a> {
     pub shots: &'a [Range<usize>],
     /// Number of decoder threads for a video; the frames do not depend on it.
     pub threads: usize,
+    /// Which frames are deinterlaced.
+    pub deinterlace: Deinterlace,
 }
 
 impl<'a> From<&'a Sampling> for Wanted<'a> {
     fn from(sampling: &'a Sampling) -> Self {
-        Self { sampling, shots: &[], threads: 1 }
+        Self { sampling, shots: &[], threads: 1, deinterlace: Deinterlace::Off }
     }
 }
 
@@ -271,7 +273,8 @@ mod tests {
     #[test]
     fn shot_sampling_selects_the_centers_of_shots_within_the_clip() {
         let take = |frames, shots: &[Range<usize>], timeline: &Timeline| -> Vec<usize> {
-            let wanted = Wanted { sampling: &Sampling::Shots { frames }, shots, threads: 1 };
+            let sampling = Sampling::Shots { frames };
+            let wanted = Wanted { shots, ..Wanted::from(&sampling) };
             plan(wanted, timeline).into_iter().flat_map(|w| w.indices).collect()
         };
         let clip = constant(100, 25.0);

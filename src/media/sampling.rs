@@ -37,6 +37,24 @@ pub enum Sampling {
     },
 }
 
+/// Which frames of a video are deinterlaced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Deinterlace {
+    /// None.
+    #[default]
+    Off,
+    /// Frames that are marked as interlaced, by libavfilter's `bwdif`.
+    Auto,
+}
+
+impl Deinterlace {
+    /// Returns `true` for the default, which stores do not record.
+    pub fn is_off(&self) -> bool {
+        *self == Self::Off
+    }
+}
+
 fn one() -> usize {
     1
 }

@@ -5,13 +5,13 @@ use std::io::Read as _;
 use std::ops::Range;
 use std::path::Path;
 
+use super::delivery::Delivery;
 use super::image;
 use super::indexed::{self, IndexedError};
 use super::libav::Video;
 use super::packet_index::{PacketIndex, Untrusted};
-use super::pixels::BgrImage;
 use super::sampler::{self, Timeline, Wanted, Window};
-use super::sink::{Decoded, Frame, FrameSink, NO_SHOT};
+use super::sink::{Decoded, FrameSink, NO_SHOT};
 use super::timing;
 use crate::error::{Error, Result};
 
@@ -50,6 +50,19 @@ impl DecodePlan {
         }
         Ok(Self { timeline, windows })
     }
+
+    /// Starts a pass over the frames, in a file with at most `frame_count` frames.
+    fn delivery<'a, S: FrameSink>(
+        &self,
+        path: &'a Path,
+        video: &Video,
+        wanted: Wanted<'_>,
+        frame_count: usize,
+        sink: &'a mut S,
+    ) -> Result<Delivery<'a, S>> {
+        let frames = (self.windows.as_slice(), self.timeline.first_frame, frame_count);
+        Delivery::new(path, video, wanted.deinterlace, frames, sink)
+    }
 }
 
 /// Decodes the frames of a video that are displayed between two times, in seconds from the start of the file; see [`super::decode`].
@@ -82,31 +95,14 @@ fn decode_indexed<S: FrameSink>(
 ) -> Result<Decoded, IndexedError> {
     let times: Vec<_> = index.times().map(|time| Some(video.seconds(time))).collect();
     let timeline = timing::timeline(&times, video.container_fps());
+    let frame_count = timeline.frame_count;
     let plan = DecodePlan::for_part(path, wanted, timeline, seconds).map_err(IndexedError::Other)?;
-    let frames = sampler::distinct(&plan.windows);
-    sink.begin(&plan.windows, &frames).map_err(IndexedError::Other)?;
-    let in_file: Vec<usize> = frames.iter().map(|frame| frame + plan.timeline.first_frame).collect();
-    indexed::decode(video, index, &in_file, |position, video| {
-        pass_frame(video, path, in_file[position], &mut |image| {
-            sink.frame(position, &Frame::new(frames[position], image))
-        })
-    })?;
+    let mut delivery = plan.delivery(path, video, wanted, frame_count, sink).map_err(IndexedError::Other)?;
+    let frames = delivery.required().to_vec();
+    indexed::decode(video, index, &frames, |_, video| delivery.frame(video))?;
+    delivery.finish(video).map_err(IndexedError::Other)?;
     let DecodePlan { timeline, windows } = plan;
     Ok(Decoded { timeline, windows, warnings: warnings(path, video), full: None })
-}
-
-/// Passes the current frame of a video, converted to color.
-fn pass_frame(
-    video: &mut Video,
-    path: &Path,
-    index: usize,
-    pass: &mut dyn FnMut(BgrImage<'_>) -> Result<()>,
-) -> Result<()> {
-    let failed = || {
-        let message = format!("frame {index} cannot be converted to color");
-        Error::Media { path: path.to_path_buf(), message }
-    };
-    pass(video.image().ok_or_else(failed)?)
 }
 
 /// Returns messages for the user about what was decoded.
@@ -137,7 +133,8 @@ fn decode_fully<S: FrameSink>(
     let timeline = timing::cut(timeline, &frames, &seconds);
     let first_plan = DecodePlan { windows: sampler::plan(wanted, &timeline), timeline };
     let last_time = seconds.end + DECODE_AFTER_END;
-    let timestamps = decode_pass(&mut video, path, &first_plan, sink, |time| time > last_time, container_fps)?;
+    let delivery = first_plan.delivery(path, &video, wanted, usize::MAX, sink)?;
+    let timestamps = decode_pass(&mut video, delivery, |time| time > last_time, container_fps)?;
     let warnings = warnings(path, &video);
     drop(video);
 
@@ -148,45 +145,42 @@ fn decode_fully<S: FrameSink>(
     let plan = DecodePlan::for_part(path, wanted, timeline, &seconds)?;
     if plan.timeline.first_frame != first_plan.timeline.first_frame || plan.windows != first_plan.windows {
         let mut video = open(path, 1)?;
-        let last = sampler::distinct(&plan.windows).last().copied().unwrap_or(0) + plan.timeline.first_frame;
+        let delivery = plan.delivery(path, &video, wanted, timestamps.len(), sink)?;
+        let last = delivery.required().last().copied().unwrap_or(0);
         let mut decoded = 0;
         let done = |_| {
             decoded += 1;
             decoded > last
         };
-        if decode_pass(&mut video, path, &plan, sink, done, container_fps)?.len() <= last {
+        if decode_pass(&mut video, delivery, done, container_fps)?.len() <= last {
             return Err(failed(format!("frame {last} could not be decoded again: is the file being written?")));
         }
     }
     Ok(Decoded { timeline: plan.timeline, windows: plan.windows, warnings, full: Some(reason) })
 }
 
-/// Decodes from the beginning of the file until `done` returns `true` for the time of a frame. Passes the planned frames to
-/// the sink and returns the timestamps of all frames, in seconds from the start of the file.
+/// Decodes from the beginning of the file until `done` returns `true` for the time of a frame. Returns the timestamps of all
+/// frames, in seconds from the start of the file.
 fn decode_pass<S: FrameSink>(
     video: &mut Video,
-    path: &Path,
-    plan: &DecodePlan,
-    sink: &mut S,
+    mut delivery: Delivery<'_, S>,
     mut done: impl FnMut(f64) -> bool,
     fps: f64,
 ) -> Result<Vec<Option<f64>>> {
-    let wanted = sampler::distinct(&plan.windows);
-    sink.begin(&plan.windows, &wanted)?;
-    let mut next = wanted.iter().copied().enumerate().peekable();
     let mut timestamps = Vec::new();
     while video.next() {
         let index = timestamps.len();
         let time = video.frame_seconds();
         timestamps.push(time);
-        if let Some((position, wanted)) = next.next_if(|(_, wanted)| wanted + plan.timeline.first_frame == index) {
-            pass_frame(video, path, index, &mut |image| sink.frame(position, &Frame::new(wanted, image)))?;
+        if delivery.needs(index) {
+            delivery.frame(video)?;
         }
         // A missing timestamp is estimated from the frame rate.
         if done(time.unwrap_or_else(|| video.delay() + index as f64 / fps.max(MIN_FPS))) {
             break;
         }
     }
+    delivery.finish(video)?;
     Ok(timestamps)
 }
 
@@ -197,6 +191,10 @@ pub struct ContainerInfo {
     pub seconds: f64,
     /// Number of pixels per frame.
     pub pixels: u64,
+    /// `true` if frames consist of two fields, by the container or the first frames.
+    pub interlaced: bool,
+    /// `true` for high dynamic range: the transfer characteristics are PQ or HLG.
+    pub hdr: bool,
 }
 
 /// See [`super::container_info`].
@@ -206,6 +204,8 @@ pub(super) fn container_info(path: &Path) -> Result<ContainerInfo> {
     Ok(ContainerInfo {
         seconds: video.container_frame_count() / video.container_fps().max(MIN_FPS),
         pixels: u64::from(width) * u64::from(height),
+        interlaced: video.is_interlaced(),
+        hdr: video.is_hdr(),
     })
 }
 
@@ -231,6 +231,7 @@ fn open(path: &Path, threads: usize) -> Result<Video> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sink::Frame;
     use ffmpeg_next::color::{Range as ColorRange, Space, TransferCharacteristic};
     use ffmpeg_next::format::Pixel;
 

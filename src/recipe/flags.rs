@@ -6,7 +6,7 @@ use clap::{ArgMatches, Command, FromArgMatches};
 use super::{Classify, Recipe};
 use crate::classify::{ClassifierKind, LossSettings, OptimizerSettings, ScheduleSettings, TrainingSettings, flags_of};
 use crate::extract::{Extractor, MAX_BATCH};
-use crate::media::Sampling;
+use crate::media::{Deinterlace, Sampling};
 use crate::models::Precision;
 use crate::posters::ModelGrouping;
 use crate::store::Pooling;
@@ -36,6 +36,9 @@ pub struct ExtractionFlags {
     /// Maximum number of frames per clip, evenly spaced (sampling kind all)
     #[arg(long, value_parser = value_parsers::at_least(1_usize))]
     pub most: Option<usize>,
+    /// Which frames of videos are deinterlaced
+    #[arg(long)]
+    pub deinterlace: Option<Deinterlace>,
     /// Maximum number of keypoints per frame (extractor kind sift)
     #[arg(long, value_parser = value_parsers::at_least(1_usize))]
     pub keypoints: Option<usize>,
@@ -73,6 +76,7 @@ impl ExtractionFlags {
         set("count", &self.count, count)?;
         set("every", &self.every, every)?;
         set("most", &self.most.map(Some), most)?;
+        set("deinterlace", &self.deinterlace, Some(&mut recipe.deinterlace))?;
         set("keypoints", &self.keypoints, keypoints)?;
         set("batch", &self.batch, batch)?;
         set("card", &self.card, card)?;

@@ -72,6 +72,7 @@ pub(super) fn run(classes: &[&str]) -> TrainingRun {
         inputs: RunInputs { features: "features/cnn3d.h5".into(), manifest: "clips.csv".into(), root: None },
         recipe: Recipe {
             method: "cnn3d".into(),
+            deinterlace: crate::media::Deinterlace::Off,
             sampling: Sampling::Windows { length: 16, rate: 15.0, count: 2 },
             extractor: Extractor::Network {
                 card: "r2plus1d".into(),

@@ -56,16 +56,24 @@ pub(in crate::media) fn output_corrupt_frames(decoder: &mut codec::decoder::Vide
     unsafe { (*decoder.as_mut_ptr()).flags |= ffi::AV_CODEC_FLAG_OUTPUT_CORRUPT as i32 }
 }
 
-/// Returns `true` if the demuxer parses the stream and its frames consist of fields.
-pub(in crate::media) fn is_parsed_and_interlaced(stream: &Stream<'_>) -> bool {
+/// Returns `true` if frames of the stream consist of two fields.
+pub(in crate::media) fn is_interlaced(stream: &Stream<'_>) -> bool {
     use ffi::AVFieldOrder::{AV_FIELD_PROGRESSIVE, AV_FIELD_UNKNOWN};
-    // SAFETY: the stream and its parameters are valid, and the fields are plain values.
-    unsafe {
-        let stream = &*stream.as_ptr();
-        let order = (*stream.codecpar).field_order;
-        // The public structure does not say whether the stream has a parser, but containers with one have no frame count.
-        stream.nb_frames == 0 && !matches!(order, AV_FIELD_PROGRESSIVE | AV_FIELD_UNKNOWN)
-    }
+    // SAFETY: the stream and its parameters are valid, and the field is an integer.
+    let order = unsafe { (*(*stream.as_ptr()).codecpar).field_order };
+    !matches!(order, AV_FIELD_PROGRESSIVE | AV_FIELD_UNKNOWN)
+}
+
+/// Returns `true` if the stream is marked as progressive.
+pub(in crate::media) fn is_progressive(stream: &Stream<'_>) -> bool {
+    // SAFETY: the stream and its parameters are valid, and the field is an integer.
+    unsafe { (*(*stream.as_ptr()).codecpar).field_order == ffi::AVFieldOrder::AV_FIELD_PROGRESSIVE }
+}
+
+/// Returns the transfer characteristics of a stream, as a code point of ITU-T H.273.
+pub(in crate::media) fn transfer(stream: &Stream<'_>) -> i32 {
+    // SAFETY: the stream and its parameters are valid, and the field is an integer.
+    unsafe { (*(*stream.as_ptr()).codecpar).color_trc as i32 }
 }
 
 /// Returns `true` if each frame of the codec can be decoded by itself.

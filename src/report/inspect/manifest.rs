@@ -102,6 +102,8 @@ pub fn inspect_manifest(manifest: &Manifest, out: Option<&Path>) -> Result<Inspe
         print(format_args!("frame directories: {}, with {least} to {most} frames, median {median}", sorted.len()));
     }
     #[cfg(feature = "media")]
+    super::videos::lines(manifest).iter().for_each(|line| print(format_args!("{line}")));
+    #[cfg(feature = "media")]
     let images = super::images::check(manifest);
     #[cfg(feature = "media")]
     images.iter().flat_map(|images| images.lines()).for_each(|line| print(format_args!("{line}")));

@@ -9,6 +9,8 @@ mod projection;
 mod store;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "media")]
+mod videos;
 
 use std::path::PathBuf;
 
