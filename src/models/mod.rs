@@ -2,7 +2,7 @@
 
 pub mod card;
 pub mod checkpoint;
-mod external_data;
+pub mod external_data;
 pub mod fetch;
 pub mod graph;
 pub mod initializer;

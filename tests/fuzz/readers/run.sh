@@ -38,7 +38,11 @@ seed() { # the initial corpus of a target
             printf '\1a.mp4\nfolder/b.mkv\n# comment\n' >"$2/list"
             printf '\0\xef\xbb\xbfid;path;label\r\n1;a.mp4;"x ""y"""\r\n' >"$2/semicolons"
             ;;
-        onnx) cp fixtures/models/*.onnx "$2" ;;
+        onnx)
+            cp fixtures/models/*.onnx "$2"
+            # A model whose only initializer is stored in the file x.data.
+            printf '\x3a\x18\x2a\x16\x6a\x12\x0a\x08location\x12\x06x.data\x70\x01' >"$2/external"
+            ;;
         recipe) cp pipelines/*.toml "$2" ;;
     esac
 }

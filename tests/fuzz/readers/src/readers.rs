@@ -59,11 +59,12 @@ pub fn manifest(path: &Path) {
     let _ = Manifest::load(path, None);
 }
 
-/// Loads an ONNX file into the native kernels and runs it once.
+/// Hashes an ONNX file with its external data, loads it into the native kernels and runs it once.
 pub fn onnx(path: &Path) {
-    use kinoprobe::models::Precision;
     use kinoprobe::models::runtime::{Device, Session, SessionOptions};
+    use kinoprobe::models::{Precision, external_data};
 
+    let _ = external_data::model_sha256(path);
     let options =
         SessionOptions { item: vec![3, 64, 64], dim: 8, batch: 1, threads: 1, output: None, precision: Precision::F32 };
     if let Ok(mut session) = Session::load(path, Device::Native, options) {
