@@ -1,5 +1,6 @@
-//! Code shared by the programs: exit codes, error output, signal handling and progress on the terminal.
+//! Code shared by the programs: checks of `--out`, exit codes, error output, signal handling and progress on the terminal.
 
+pub mod output;
 pub mod progress;
 
 use std::fmt::Display;

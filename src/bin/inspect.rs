@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Parser, ValueEnum};
-use kinoprobe::cli::{self, Outcome};
+use kinoprobe::cli::{self, Outcome, output};
 use kinoprobe::manifest::Manifest;
 use kinoprobe::report::inspect::{self, Export};
 
@@ -48,6 +48,9 @@ enum Format {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     cli::run("inspect", || {
+        if let Some(out) = &arguments.out {
+            output::check_directory(out)?;
+        }
         let load = |source: &Path| Manifest::load_labels(source, arguments.root.as_deref());
         let inspection = if is_store(&arguments.source) {
             let manifest = arguments.manifest.as_deref().map(load).transpose()?;

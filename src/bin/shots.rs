@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
-use kinoprobe::cli::{self, EXIT_CODES, Outcome};
+use kinoprobe::cli::{self, EXIT_CODES, Outcome, output};
 use kinoprobe::extract::shots::{self, Options};
 use kinoprobe::manifest::Manifest;
 use kinoprobe::models::WeightsChoice;
@@ -62,6 +62,7 @@ fn main() -> ExitCode {
     let cancel = cli::catch_interrupts();
     cli::run("shots", || {
         let progress = TerminalProgress::new("shots", ProgressMode::from_quiet(arguments.quiet));
+        output::check_file(&arguments.out, "shots.csv")?;
         let clips = match &arguments.manifest {
             Some(manifest) => Manifest::load(manifest, arguments.root.as_deref())?.clips,
             None => arguments.videos.iter().map(|video| shots::unlisted(video)).collect(),
