@@ -92,7 +92,7 @@ pub struct YearModel {
     /// Directory of the run, relative to the directory of posters.json.
     #[serde(alias = "folder")]
     pub directory: String,
-    /// Score thresholds of the C labels, tuned on the validation clips of the year; 0.5 for labels without validation clips.
+    /// Score thresholds of the C labels, tuned on the validation clips of the year; 0.5 for labels of fewer than 5 of them.
     pub thresholds: Vec<f32>,
     /// Number of labeled clips of each split. Training clips are those of the window.
     pub clips: ClipCounts,
@@ -106,7 +106,7 @@ pub struct OverallModel {
     /// Directory of the run, relative to the directory of posters.json.
     #[serde(alias = "folder")]
     pub directory: String,
-    /// Score thresholds of the C labels, tuned on all validation clips.
+    /// Score thresholds of the C labels, tuned on all validation clips; 0.5 for labels of fewer than 5 of them.
     pub thresholds: Vec<f32>,
 }
 
@@ -177,7 +177,8 @@ impl Default for PosterIndex {
 }
 
 /// Computes the threshold with the highest F1 of each class on the validation predictions. The threshold is 0.5 for classes
-/// without clips, and for all classes if there are no predictions.
+/// of fewer than [`thresholds::MIN_CLIPS`](crate::evaluate::multi_label::thresholds::MIN_CLIPS) clips, and for all classes if
+/// there are no predictions.
 pub fn thresholds(val: Option<&Predictions>, classes: usize) -> Vec<f32> {
     let tuned = val.and_then(Thresholds::tune);
     tuned

@@ -3,7 +3,9 @@
 use super::markdown::percent;
 use super::table::Table;
 use super::{Block, EvaluatedPart, Figure, PartContent, label_plots};
-use crate::evaluate::multi_label::{Averages, LabelMatrix};
+use crate::evaluate::multi_label::thresholds::MIN_CLIPS;
+use crate::evaluate::multi_label::{Averages, LabelMatrix, Thresholds};
+use crate::evaluate::predictions::DEFAULT_THRESHOLD;
 use crate::evaluate::ranking::precision_recall_curve;
 use crate::evaluate::{MultiLabelMetrics, SplitMetrics};
 
@@ -37,7 +39,9 @@ pub(super) fn content(title: &str, part: &EvaluatedPart<'_>, metrics: &MultiLabe
             caption,
         }));
     }
-    PartContent { findings: extremes(metrics), blocks, csv_files: vec![], class_records: label_records(name, metrics) }
+    let mut findings = extremes(metrics);
+    findings.extend(metrics.thresholds.as_ref().and_then(default_thresholds));
+    PartContent { findings, blocks, csv_files: vec![], class_records: label_records(name, metrics) }
 }
 
 fn extremes(metrics: &MultiLabelMetrics) -> Vec<String> {
@@ -56,6 +60,17 @@ fn extremes(metrics: &MultiLabelMetrics) -> Vec<String> {
         .collect()
 }
 
+/// Names the labels whose threshold is not tuned, if there are any.
+fn default_thresholds(thresholds: &Thresholds) -> Option<String> {
+    let labels = thresholds.not_tuned();
+    (!labels.is_empty()).then(|| {
+        format!(
+            "fewer than {MIN_CLIPS} validation clips, hence the threshold {DEFAULT_THRESHOLD} instead of a tuned one: {}",
+            labels.join(", ")
+        )
+    })
+}
+
 fn percent_or_na(value: Option<f64>) -> String {
     value.map_or("n/a".into(), percent)
 }
@@ -70,8 +85,8 @@ fn labels(metrics: &MultiLabelMetrics) -> Table {
         "average precision",
         "PR AUC (trapezoidal)",
         "ROC AUC",
-        "tuned threshold",
-        "F1, tuned threshold",
+        "threshold tuned on val",
+        "F1 with this threshold",
     ];
     let mut table = Table::new(&header, 1);
     let four = |value: Option<f64>| value.map_or("n/a".into(), |value| format!("{value:.4}"));

@@ -49,12 +49,12 @@ def highest(scores, k):
 
 
 def tuned(truth, scores):
-    """The score threshold with the highest F1 (ties: the highest score); 0.5 if no clip has the label."""
+    """The score threshold with the highest F1 (ties: the highest score); 0.5 if fewer than five clips have the label."""
     thresholds = []
     for y, s in zip(truth.T, scores.T):
         candidates = np.unique(s)[::-1]
         f1 = [f1_score(y, s >= t, zero_division=0) for t in candidates]
-        thresholds.append(float(candidates[int(np.argmax(f1))]) if y.any() else 0.5)
+        thresholds.append(float(candidates[int(np.argmax(f1))]) if y.sum() >= 5 else 0.5)
     return thresholds
 
 
@@ -127,7 +127,8 @@ def case(name, truth, scores=None, predicted=None):
         thresholds = tuned(truth, wide)
         cut = (wide >= np.array(thresholds)).astype(int)
         found["thresholds"] = {
-            "per_label": [{"label": label, "threshold": t} for label, t in zip(labels, thresholds)],
+            "per_label": [{"label": label, "threshold": t, "tuned": bool(y.sum() >= 5)}
+                          for label, t, y in zip(labels, thresholds, truth.T)],
             **averages(truth, cut),
             "exact_match": float(accuracy_score(truth, cut)),
             "hamming_loss": float(hamming_loss(truth, cut)),

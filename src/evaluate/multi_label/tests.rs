@@ -154,8 +154,12 @@ fn confusions_pair_missed_with_wrong_labels() {
 
 #[test]
 fn thresholds_are_tuned_on_the_validation_split() {
-    // The threshold 0.3 separates the validation clips, but not the test clips.
-    let val = from_scores(&[vec![0], vec![0], vec![1]], array![[0.4, 0.1], [0.3, 0.2], [0.1, 0.9]]);
+    // The threshold 0.3 separates the validation clips, but not the test clips. Too few validation clips have label 1.
+    let val_truth: Vec<Vec<usize>> = (0..9).map(|i| vec![usize::from(i >= 5)]).collect();
+    let val = Array2::from_shape_fn((9, 2), |(i, label)| {
+        [[0.4, 0.1], [0.3, 0.2], [0.1, 0.9]][[0, 1, 1, 1, 1, 2, 2, 2, 2][i]][label]
+    });
+    let val = from_scores(&val_truth, val);
     let test = from_scores(&[vec![0], vec![1], vec![1]], array![[0.2, 0.1], [0.4, 0.95], [0.1, 0.9]]);
     let splits = evaluate_splits(&BTreeMap::from([("test", test), ("val", val)]), "val");
     let thresholds = |split: &str| match &splits[split] {
@@ -164,7 +168,8 @@ fn thresholds_are_tuned_on_the_validation_split() {
     };
     assert_eq!(thresholds("val"), None);
     let tuned = thresholds("test").unwrap();
-    assert_eq!(tuned.per_label.iter().map(|label| label.threshold).collect::<Vec<_>>(), [0.3, 0.9]);
+    assert_eq!(tuned.per_label.iter().map(|label| label.threshold).collect::<Vec<_>>(), [0.3, 0.5]);
+    assert_eq!(tuned.not_tuned(), ["label 1"]);
     assert_eq!((tuned.averages.micro.precision, tuned.averages.micro.recall), (2.0 / 3.0, 2.0 / 3.0));
 }
 
