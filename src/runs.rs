@@ -11,10 +11,10 @@ use std::path::Path;
 use self::compatibility::check_features;
 use crate::classify::{ModelMetadata, RunIdentity, RunInputs, SavedModel, experiment};
 use crate::dataset::DatasetSplits;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluate::{Epoch, Predictions};
 use crate::manifest::{Manifest, Split};
-use crate::posters::{ClipCounts, years};
+use crate::posters::{ClipCounts, INDEX_FILE, ModelGrouping, years};
 use crate::recipe::{Classify, Recipe, RunFiles};
 use crate::report::{self, Evaluation, TrainingRun};
 use crate::store::FeatureStore;
@@ -43,6 +43,46 @@ pub struct HeldOutPredictions {
     pub model: BTreeMap<Split, Predictions>,
     /// Predictions of the constant baseline.
     pub constant: BTreeMap<Split, Predictions>,
+}
+
+/// Checks that a run does not leave files of another kind of run in its directory: models by year (`by`) beside a single run, or
+/// the reverse.
+///
+/// # Errors
+/// Returns an error if `out` is the directory of another kind of run.
+pub fn check_output(out: &Path, by: Option<ModelGrouping>) -> Result<()> {
+    match by {
+        Some(_) => refuse(out, &["metrics.json"], "the directory of a single run, which this run would not replace"),
+        None => refuse(
+            out,
+            &[INDEX_FILE],
+            "the directory of poster models (written with --by), which this run would not replace",
+        ),
+    }
+}
+
+/// Checks that an evaluation does not replace the results of a training run.
+///
+/// # Errors
+/// Returns an error if `out` is the directory of trained models.
+pub fn check_evaluation_output(out: &Path) -> Result<()> {
+    let files = [INDEX_FILE, SavedModel::FILES[0]];
+    refuse(out, &files, "the directory of trained models, whose results the evaluation would replace")
+}
+
+/// Checks that a comparison does not replace files of a run.
+///
+/// # Errors
+/// Returns an error if `out` is the directory of a run.
+pub fn check_comparison_output(out: &Path) -> Result<()> {
+    refuse(out, &[INDEX_FILE, "metrics.json"], "the directory of a run")
+}
+
+fn refuse(out: &Path, files: &[&str], reason: &str) -> Result<()> {
+    if !files.iter().any(|file| out.join(file).is_file()) {
+        return Ok(());
+    }
+    Err(Error::Config { path: out.to_path_buf(), message: format!("{reason}: choose another --out") })
 }
 
 impl RunContext<'_> {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use kinoprobe::Result;
 use kinoprobe::classify::{RunIdentity, RunInputs, SavedModel};
-use kinoprobe::cli::{self, Outcome};
+use kinoprobe::cli::{self, Outcome, output};
 use kinoprobe::dataset::{Dataset, Task};
 use kinoprobe::evaluate::predictions::PredictionTable;
 use kinoprobe::manifest::Manifest;
@@ -60,6 +60,8 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     cli::run("evaluate", || {
+        output::check_directory(&arguments.out)?;
+        runs::check_evaluation_output(&arguments.out)?;
         let evaluation = match (&arguments.predictions, &arguments.model, &arguments.features, &arguments.manifest) {
             (Some(source), ..) => Evaluation {
                 source: source.clone(),
@@ -70,8 +72,11 @@ fn main() -> ExitCode {
             (None, Some(model), Some(features), Some(manifest)) if model.join(posters::INDEX_FILE).is_file() => {
                 let manifest = Manifest::load_labels(manifest, arguments.root.as_deref())?;
                 let store = FeatureStore::open(features)?;
-                cli::print(by_year::evaluate(model, &store, &manifest, &arguments.out, arguments.force)?)?;
-                cli::print_line(format_args!("evaluate: wrote {}", arguments.out.join("REPORT.md").display()))?;
+                let (summary, has_report) =
+                    by_year::evaluate(model, &store, &manifest, &arguments.out, arguments.force)?;
+                cli::print(summary)?;
+                let written = if has_report { arguments.out.join("REPORT.md") } else { arguments.out };
+                cli::print_line(format_args!("evaluate: wrote {}", written.display()))?;
                 return Ok(Outcome::Done);
             }
             (None, Some(model), Some(features), Some(manifest)) => {

@@ -80,6 +80,9 @@ const ONNX_FILE: &str = "model.onnx";
 const METADATA_KEY: &str = "kinoprobe";
 
 impl SavedModel {
+    /// Names of the files of a model.
+    pub const FILES: [&str; 2] = [TENSORS_FILE, ONNX_FILE];
+
     /// Writes `model.safetensors` and `model.onnx` to the directory `dir`, which is created if it does not exist.
     ///
     /// # Errors

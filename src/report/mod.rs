@@ -18,6 +18,7 @@ mod multi_label;
 pub mod plots;
 pub mod posters;
 mod single_label;
+mod stale;
 pub mod svg;
 pub mod table;
 mod tensorboard;
@@ -27,6 +28,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use metrics::Metrics;
+pub use stale::{remove_drawn_manifest, remove_run};
 
 use crate::classify::{RunIdentity, RunInputs};
 use crate::error::{Error, Result};
@@ -137,10 +139,8 @@ fn part_content(title: &str, part: &EvaluatedPart<'_>) -> PartContent {
 /// # Errors
 /// Returns an error if the directory cannot be created or a file cannot be written.
 pub fn write_run(dir: &Path, run: &TrainingRun) -> Result<()> {
-    create_incomplete(dir)?;
-    for name in TRAINING_FILES {
-        remove_file(&dir.join(name))?;
-    }
+    stale::create_incomplete(dir)?;
+    stale::remove_training_files(dir)?;
     let mut metrics = Metrics {
         identity: run.identity.clone(),
         inputs: run.inputs.clone(),
@@ -195,7 +195,7 @@ pub fn write_run(dir: &Path, run: &TrainingRun) -> Result<()> {
 /// # Errors
 /// Returns an error if the directory cannot be created or a file cannot be written.
 pub fn write_evaluation(dir: &Path, evaluation: &Evaluation) -> Result<Metrics> {
-    create_incomplete(dir)?;
+    stale::create_incomplete(dir)?;
     let Evaluation { source, table, .. } = evaluation;
     let mut metrics = Metrics {
         identity: RunIdentity { task: table.predictions.task, ..evaluation.identity.clone() },
@@ -243,52 +243,6 @@ pub fn write_evaluation(dir: &Path, evaluation: &Evaluation) -> Result<Metrics> 
     metrics.all = all;
     metrics.write(&dir.join("metrics.json"))?;
     Ok(metrics)
-}
-
-/// Files of an evaluation that not every evaluation writes.
-const EVALUATION_FILES: [&str; 3] = ["submission.csv", "per_class.csv", "classification_report.txt"];
-/// Files of training that not every run writes.
-const TRAINING_FILES: [&str; 2] = ["curves.csv", "curves.svg"];
-/// The names of figures and their tables start with one of these and the name of a part.
-const FIGURE_PREFIXES: [&str; 3] = ["confusion_", "precision_recall_", "average_precision_"];
-
-/// Creates the directory and removes an old metrics.json, which marks a complete directory, and the files that this run may
-/// not replace.
-fn create_incomplete(dir: &Path) -> Result<()> {
-    std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    if !remove_file(&dir.join("metrics.json"))? {
-        return Ok(());
-    }
-    for name in EVALUATION_FILES {
-        remove_file(&dir.join(name))?;
-    }
-    for part in ["train", "val", "test", "all"] {
-        for (prefix, extension) in FIGURE_PREFIXES.iter().flat_map(|prefix| [(prefix, "svg"), (prefix, "csv")]) {
-            remove_file(&dir.join(format!("{prefix}{part}.{extension}")))?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes a file; returns `false` if there is none.
-fn remove_file(path: &Path) -> Result<bool> {
-    match std::fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io(path)(error)),
-    }
-}
-
-/// Removes the manifest.csv that an earlier run wrote to its directory, unless it is the manifest of this run. A directory
-/// without a run is not changed.
-///
-/// # Errors
-/// Returns an error if the file cannot be removed.
-pub fn remove_drawn_manifest(dir: &Path, manifest: &Path) -> Result<()> {
-    let path = dir.join("manifest.csv");
-    let is_run = ["recipe.toml", "predictions.csv"].iter().all(|name| dir.join(name).is_file());
-    let is_input = matches!((path.canonicalize(), manifest.canonicalize()), (Ok(a), Ok(b)) if a == b);
-    if is_run && !is_input { remove_file(&path).map(|_| ()) } else { Ok(()) }
 }
 
 /// Returns a warning for each part that lacks clips of some classes.

@@ -9,19 +9,26 @@ use super::compare::Duplicates;
 use super::escape::escape_markdown;
 use super::inspect::label_set_table;
 use super::markdown::{UNTRAINED, percent};
+use super::stale::remove_file;
 use super::table::Table;
 use super::year_plots::{self, Panel};
 use super::{Figure, html, write as write_text, write_records};
 use crate::error::{Error, Result};
 use crate::evaluate::SplitMetrics;
+use crate::evaluate::multi_label::thresholds::MIN_CLIPS;
+use crate::evaluate::predictions::DEFAULT_THRESHOLD;
 use crate::manifest::imbalance::Resampled;
-use crate::posters::{ClipCounts, METRICS, PosterIndex};
+use crate::posters::{ClipCounts, METRICS, ModelGrouping, PosterIndex};
 
 /// Banner of reports on models trained with generated posters.
 const DEMO: &str = "DEMO: these models are trained on generated posters. The results do not apply to real posters.";
 
 /// Title of the report.
 const TITLE: &str = "Genres of posters";
+/// File of the metrics over the years.
+const YEARS_FIGURE: &str = "years.svg";
+/// File of the scores of the example poster.
+const POSTER_FIGURE: &str = "poster.svg";
 
 /// Results of one model on one part of its clips.
 #[derive(Debug, Clone)]
@@ -91,6 +98,7 @@ struct Section {
 /// Returns an error if a file cannot be written.
 pub fn write(dir: &Path, report: &PosterReport<'_>) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+    remove(dir)?;
     let sections = sections(report);
     for figure in sections.iter().flat_map(|section| &section.figures) {
         write_text(&dir.join(&figure.file), &figure.svg)?;
@@ -98,6 +106,21 @@ pub fn write(dir: &Path, report: &PosterReport<'_>) -> Result<()> {
     write_records(&dir.join("years.csv"), records(report))?;
     write_text(&dir.join("REPORT.md"), &to_markdown(report, &sections))?;
     write_text(&dir.join("report.html"), &to_html(report, &sections))
+}
+
+/// Removes the report of an earlier run. A directory without one is not changed.
+///
+/// # Errors
+/// Returns an error if a file cannot be removed.
+pub fn remove(dir: &Path) -> Result<()> {
+    let title = std::fs::read_to_string(dir.join("REPORT.md")).unwrap_or_default();
+    if title.lines().next() != Some(&format!("# {TITLE}")) {
+        return Ok(());
+    }
+    for name in ["REPORT.md", "report.html", "years.csv", YEARS_FIGURE, POSTER_FIGURE] {
+        remove_file(&dir.join(name))?;
+    }
+    Ok(())
 }
 
 /// Summarizes the report for the terminal: banners, main metrics, skipped years and warnings.
@@ -173,6 +196,9 @@ fn results_of_overall_model(report: &PosterReport<'_>) -> Option<Table> {
     (!table.rows.is_empty()).then(|| table.without_empty_columns())
 }
 
+const COMPARING_YEARS: &str = " With few clips the mAP varies widely between years; compare a year with the model of all years \
+                               on the same clips.";
+
 fn sections(report: &PosterReport<'_>) -> Vec<Section> {
     let mut results = Section {
         heading: "Results".into(),
@@ -180,9 +206,13 @@ fn sections(report: &PosterReport<'_>) -> Vec<Section> {
             format!(
                 "Metrics on the {} split, each followed by the value of the constant baseline, which scores every label by \
                  its frequency among the training clips and predicts the most frequent ones. Labels without clips in a part are \
-                 excluded from its mAP. With few clips the mAP varies widely between years; compare a year with the model of \
-                 all years on the same clips.",
-                report.part
+                 excluded from its mAP.{}",
+                report.part,
+                if report.posters.years.is_empty() { "" } else { COMPARING_YEARS }
+            ),
+            format!(
+                "posters.json has a threshold for each label, tuned on val for the highest F1. Labels of fewer than {MIN_CLIPS} \
+                 validation clips have the threshold {DEFAULT_THRESHOLD}."
             ),
             binary_accuracy_note(report),
         ],
@@ -198,7 +228,11 @@ fn sections(report: &PosterReport<'_>) -> Vec<Section> {
         let caption = format!("Metrics over the years, {} split", report.part);
         sections.push(Section {
             heading: "Over the years".into(),
-            figures: vec![Figure { file: "years.svg".into(), svg: plot_over_years(report, &caption, &years), caption }],
+            figures: vec![Figure {
+                file: YEARS_FIGURE.into(),
+                svg: plot_over_years(report, &caption, &years),
+                caption,
+            }],
             ..Section::default()
         });
     }
@@ -254,7 +288,7 @@ fn example_section(report: &PosterReport<'_>, example: &PosterExample) -> Sectio
             true_labels.join(", ")
         )],
         figures: vec![Figure {
-            file: "poster.svg".into(),
+            file: POSTER_FIGURE.into(),
             svg: year_plots::heat_map(&caption, &example.scores, labels, &example.has_label),
             caption,
         }],
@@ -308,8 +342,11 @@ fn records(report: &PosterReport<'_>) -> Vec<Vec<String>> {
 fn identity(report: &PosterReport<'_>) -> Table {
     let posters = report.posters;
     let window = posters.window.map(|years| format!(", each trained on {years} years")).unwrap_or_default();
-    let models =
-        format!("{} by year{window}; of all years: {}", posters.years.len(), usize::from(posters.overall.is_some()));
+    let overall = usize::from(posters.overall.is_some());
+    let models = match posters.by {
+        ModelGrouping::Year => format!("{} by year{window}; of all years: {overall}", posters.years.len()),
+        ModelGrouping::None => format!("{overall} of all posters"),
+    };
     let mut table = Table::new(&["", ""], 2);
     table.rows = [
         ("models", models),

@@ -10,6 +10,7 @@ use std::path::Path;
 use prost::Message;
 
 use super::TrainingRun;
+use super::stale::{remove_empty_directory, remove_file};
 use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 
@@ -97,7 +98,23 @@ struct Dimension {
     size: i64,
 }
 
-/// Writes the event files of a run with epochs to `dir`/tensorboard, replacing those of an earlier run.
+/// Name of the file in the directory of each split.
+const FILE: &str = "events.out.tfevents.0.kinoprobe";
+
+/// Removes the event files from `dir`/tensorboard, and the directories that are then empty.
+///
+/// # Errors
+/// Returns an error if a file cannot be removed.
+pub fn remove(dir: &Path) -> Result<()> {
+    let tensorboard = dir.join("tensorboard");
+    for split in ["train", "val", "test"].map(|split| tensorboard.join(split)) {
+        remove_file(&split.join(FILE))?;
+        remove_empty_directory(&split)?;
+    }
+    remove_empty_directory(&tensorboard)
+}
+
+/// Writes the event files of a run with epochs to `dir`/tensorboard.
 ///
 /// # Errors
 /// Returns an error if a file cannot be written.
@@ -127,7 +144,7 @@ pub fn write(dir: &Path, run: &TrainingRun) -> Result<()> {
     for (name, values) in parts {
         let directory = dir.join("tensorboard").join(name);
         std::fs::create_dir_all(&directory).map_err(Error::io(&directory))?;
-        let path = directory.join("events.out.tfevents.0.kinoprobe");
+        let path = directory.join(FILE);
         std::fs::write(&path, records(values)).map_err(Error::io(&path))?;
     }
     Ok(())

@@ -138,6 +138,30 @@ fn run_files_are_complete_and_readable() {
 }
 
 #[test]
+fn files_of_an_earlier_run_are_removed_and_others_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let mut run = run(&["a", "b"]);
+    write_run(directory.path(), &run).unwrap();
+    std::fs::write(at("tensorboard/val/notes.txt"), "kept").unwrap();
+    let event = |split: &str| at("tensorboard").join(split).join("events.out.tfevents.0.kinoprobe");
+    assert!(event("train").is_file() && event("val").is_file() && at("curves.svg").is_file());
+
+    run.curves.clear();
+    write_run(directory.path(), &run).unwrap();
+    assert!(!at("tensorboard/train").exists() && !event("val").exists() && !at("curves.svg").exists());
+    assert!(at("tensorboard/val/notes.txt").is_file() && at("metrics.json").is_file());
+
+    std::fs::write(at("model.onnx"), "").unwrap();
+    remove_run(directory.path()).unwrap();
+    let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["tensorboard"], "the user's file is in it");
+    std::fs::write(at("metrics.json"), "{}").unwrap();
+    remove_run(directory.path()).unwrap();
+    assert!(at("metrics.json").is_file(), "not the directory of a run");
+}
+
+#[test]
 fn report_names_collapsed_model() {
     let mut run = run(&["a", "b", "c"]);
     for predictions in run.splits.values_mut() {

@@ -24,7 +24,7 @@ use crate::store::FeatureStore;
 const OVERALL: &str = "all";
 
 /// Trains a model of all clips and, by year, one per year with enough clips. Writes their directories, posters.json and the
-/// report. Returns the summary for the terminal.
+/// report. Returns the summary for the terminal. Removes the runs of years that posters.json listed and that have no model now.
 ///
 /// `data` contains all clips; `resampled` describes the resampling of its training clips.
 ///
@@ -54,6 +54,7 @@ pub fn train(
         };
         return Err(Error::Data(format!("{}: {reason}, or pass --by none", manifest.source.display())));
     }
+    let earlier = PosterIndex::read(out).ok();
     let mut models = describe(context, data, manifest, by);
     let mut years: Vec<(i32, HeldOutPredictions)> = Vec::new();
     for (year, part) in &plan.years {
@@ -77,6 +78,9 @@ pub fn train(
         thresholds: posters::thresholds(overall.model.get(&Split::Val), models.labels.len()),
     });
     models.write(out)?;
+    if let Some(earlier) = earlier {
+        remove_other_years(out, &earlier, &models)?;
+    }
 
     let split = reported_split(&overall.model);
     let split_of: HashMap<&str, Split> =
@@ -93,6 +97,18 @@ pub fn train(
     };
     report::posters::write(out, &report)?;
     Ok(report::posters::summary(&report))
+}
+
+/// Removes the runs of the years that `earlier`, the former posters.json of `out`, lists and `models` does not.
+fn remove_other_years(out: &Path, earlier: &PosterIndex, models: &PosterIndex) -> Result<()> {
+    let is_kept = |year: i32| models.years.iter().any(|model| model.year == year);
+    for model in earlier.years.iter().filter(|model| !is_kept(model.year)) {
+        // This program names the directory like the year.
+        if model.directory == model.year.to_string() {
+            report::remove_run(&out.join(&model.directory))?;
+        }
+    }
+    Ok(())
 }
 
 /// Describes the models before training.
@@ -166,7 +182,7 @@ fn model_rows(
     if let Some((overall, model)) = overall.and_then(|overall| Some((overall, overall.model.get(&split)?))) {
         rows.push(ModelRow {
             year: None,
-            name: "model of all years".into(),
+            name: if years.is_empty() { "model of all posters" } else { "model of all years" }.into(),
             directory: Some(OVERALL.into()),
             clips: overall.clips,
             model: compute_metrics(model),
@@ -217,13 +233,20 @@ fn example(
 }
 
 /// Evaluates the models of the directory `dir` (with posters.json) on the clips of `manifest`: each model of a year on the clips
-/// of that year, the model of all years on all clips. Writes a directory per model below `out`, and a report. Returns the
-/// summary for the terminal. With `force`, features of another network are a warning.
+/// of that year, the model of all years on all clips. Writes a directory per model below `out`, and a report unless no clip has a
+/// label. Returns the summary for the terminal and whether there is a report. Removes evaluations of an earlier call that are
+/// not replaced. With `force`, features of another network are a warning.
 ///
 /// # Errors
 /// Returns an error if `dir` is incomplete, no clip has features, the features were computed by another network, the models
 /// cannot read them, or a file cannot be written.
-pub fn evaluate(dir: &Path, store: &FeatureStore, manifest: &Manifest, out: &Path, force: bool) -> Result<String> {
+pub fn evaluate(
+    dir: &Path,
+    store: &FeatureStore,
+    manifest: &Manifest,
+    out: &Path,
+    force: bool,
+) -> Result<(String, bool)> {
     let models = PosterIndex::read(dir)?;
     let year_of = years::years_by_id(manifest);
     let of_years = models.years.iter().map(|model| (Some(model.year), &model.directory));
@@ -244,13 +267,14 @@ pub fn evaluate(dir: &Path, store: &FeatureStore, manifest: &Manifest, out: &Pat
         let model: BTreeMap<Split, Predictions> =
             parts.map(|(split, part)| Ok((split, saved.predict(part)?))).collect::<Result<_>>()?;
         predicted += data.unlabeled.len();
+        let evaluation_dir = out.join(directory);
         if model.is_empty() && data.unlabeled.is_empty() {
+            if !evaluation_dir.join(SavedModel::FILES[0]).exists() {
+                report::remove_run(&evaluation_dir)?;
+            }
             continue;
         }
-        report::write_evaluation(
-            &out.join(directory),
-            &super::evaluation(&saved, &source, store, manifest, &data, force)?,
-        )?;
+        report::write_evaluation(&evaluation_dir, &super::evaluation(&saved, &source, store, manifest, &data, force)?)?;
         if model.is_empty() {
             continue;
         }
@@ -268,9 +292,11 @@ pub fn evaluate(dir: &Path, store: &FeatureStore, manifest: &Manifest, out: &Pat
         .collect();
     let Some(split) = reported_split(&splits) else {
         if predicted > 0 {
-            return Ok(format!(
+            report::posters::remove(out)?;
+            let summary = format!(
                 "{predicted} predictions, no clip is labeled: submission.csv in the directory of each model has them\n"
-            ));
+            );
+            return Ok((summary, false));
         }
         return Err(Error::Data(format!(
             "{}: no labeled clip of val or test belongs to a year with a model",
@@ -296,5 +322,5 @@ pub fn evaluate(dir: &Path, store: &FeatureStore, manifest: &Manifest, out: &Pat
         warnings,
     };
     report::posters::write(out, &report)?;
-    Ok(report::posters::summary(&report))
+    Ok((report::posters::summary(&report), true))
 }

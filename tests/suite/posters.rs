@@ -183,6 +183,67 @@ fn years_with_too_few_clips_are_skipped_and_reported() {
 }
 
 #[test]
+fn years_of_an_earlier_run_are_removed() {
+    let workspace = Posters::get();
+    workspace.recipe("shrinking.toml", "train = 10\nval = 2\ntest = 2");
+    assert_code(&workspace.classify("drawn/manifest.csv", "shrinking.toml", "shrinking", &["--quiet"]), 0);
+    for year in ["2000", "2001", "2002"] {
+        assert_model(&workspace.path("shrinking").join(year));
+    }
+    fs::write(workspace.path("shrinking/2001/notes.txt"), "kept").unwrap();
+    fs::create_dir(workspace.path("shrinking/1999")).unwrap();
+    fs::write(workspace.path("shrinking/1999/metrics.json"), "kept").unwrap();
+    let all = workspace.text("drawn/manifest.csv");
+    let lines: Vec<&str> =
+        all.lines().filter(|line| !line.starts_with("2001-") && !line.starts_with("2002-")).collect();
+    fs::write(workspace.path("drawn/shrunk.csv"), lines.join("\n") + "\n").unwrap();
+    assert_code(&workspace.classify("drawn/shrunk.csv", "shrinking.toml", "shrinking", &["--quiet"]), 0);
+    assert_model(&workspace.path("shrinking/2000"));
+    assert!(!workspace.path("shrinking/2002").exists());
+    let left: Vec<_> =
+        fs::read_dir(workspace.path("shrinking/2001")).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(left, ["notes.txt"]);
+    assert!(workspace.path("shrinking/1999/metrics.json").is_file());
+
+    // Another kind of run would leave the models by year beside its own.
+    let single = fixture("pipelines/tiny.toml");
+    let output = workspace.classify("drawn/manifest.csv", single.to_str().unwrap(), "shrinking", &[]);
+    assert_code(&output, 1);
+    assert!(printed(&output).contains("poster models (written with --by)"), "{}", printed(&output));
+    let output = workspace.classify("drawn/manifest.csv", "shrinking.toml", "shrinking/2000", &[]);
+    assert_code(&output, 1);
+    assert!(printed(&output).contains("the directory of a single run"), "{}", printed(&output));
+}
+
+#[test]
+fn unlabeled_posters_are_predicted_without_a_report() {
+    let workspace = Posters::get();
+    workspace.recipe("predicting.toml", "train = 10\nval = 2\ntest = 2");
+    assert_code(&workspace.classify("drawn/manifest.csv", "predicting.toml", "predicting", &["--quiet"]), 0);
+    let all = workspace.text("drawn/manifest.csv");
+    let labeled = |line: &str| line.split(',').map(String::from).collect::<Vec<_>>();
+    let lines = all.lines().map(labeled).map(|cells| format!("{},{},{}\n", cells[0], cells[1], cells[3]));
+    fs::write(workspace.path("drawn/unlabeled.csv"), lines.collect::<String>()).unwrap();
+    let evaluate = |manifest: &str, out: &str| {
+        let arguments = ["--model", "predicting", "--features", "tiny.h5", "--manifest", manifest, "--out", out];
+        workspace.run(env!("CARGO_BIN_EXE_kinoprobe-evaluate"), &arguments)
+    };
+    assert_code(&evaluate("drawn/manifest.csv", "predicted"), 0);
+    assert!(workspace.path("predicted/REPORT.md").is_file());
+    let output = evaluate("drawn/unlabeled.csv", "predicted");
+    assert_code(&output, 0);
+    let text = printed(&output);
+    assert!(text.contains("no clip is labeled") && text.ends_with("evaluate: wrote predicted\n"), "{text}");
+    for stale in ["REPORT.md", "report.html", "years.csv", "years.svg"] {
+        assert!(!workspace.path("predicted").join(stale).exists(), "{stale}");
+    }
+    assert!(workspace.path("predicted/2000/submission.csv").is_file());
+    let output = evaluate("drawn/manifest.csv", "predicting");
+    assert_code(&output, 1);
+    assert!(printed(&output).contains("the directory of trained models"), "{}", printed(&output));
+}
+
+#[test]
 fn evaluating_saved_models_reproduces_their_metrics() {
     let workspace = Posters::get();
     workspace.recipe("again.toml", "train = 10\nval = 2\ntest = 2");
