@@ -267,7 +267,7 @@ fn payload_and_provenance(options: &Options, source: &FeatureSource) -> (Payload
                 model: card.name.clone(),
                 weights: model.weights.clone(),
                 model_sha256: model.sha256.clone(),
-                precision: precision.to_string(),
+                precision: runtime::expected_precision(options.device, *precision).into(),
                 ..common
             };
             (Payload::Features { dim: card.output.dim }, provenance)
@@ -275,7 +275,7 @@ fn payload_and_provenance(options: &Options, source: &FeatureSource) -> (Payload
     }
 }
 
-/// Extracts the pending clips into the journal, and sets the provider of `provenance`.
+/// Extracts the pending clips into the journal, and sets the provider and the precision of `provenance`.
 fn extract(
     options: &Options,
     source: &FeatureSource,
@@ -309,6 +309,11 @@ fn extract(
             };
             let network = Session::load(&model.onnx, options.device, session_options)?;
             provenance.provider = network.provider.clone();
+            if provenance.precision != network.precision() {
+                // The device auto fell back from a GPU to the CPU.
+                provenance.precision = network.precision().into();
+                plan.check_previous(&options.out, provenance)?;
+            }
             // On the CPU, the network takes most of the time and all cores.
             let workers = options.workers.unwrap_or(if network.on_cpu() { cores.div_ceil(4) } else { cores }).max(1);
             let workers = (0..workers).map(|_| item_worker(options, card, &threads)).collect();

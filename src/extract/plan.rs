@@ -91,6 +91,14 @@ impl WorkPlan {
         Ok(plan)
     }
 
+    /// Checks that the rows of the previous store, if any, may share a store with `provenance`.
+    ///
+    /// # Errors
+    /// Returns an error with the differences.
+    pub fn check_previous(&self, out: &Path, provenance: &Provenance) -> Result<()> {
+        self.previous.as_ref().map_or(Ok(()), |store| store.provenance().check_compatible(out, provenance))
+    }
+
     /// Writes the store: every clip of the manifest that is in the journal or the previous store, in the order of the
     /// manifest, then the clips that are not in the manifest, unless they are pruned.
     ///

@@ -69,6 +69,11 @@ impl PosterModels {
         self.heads().next().map_or(0, Head::dim)
     }
 
+    /// Returns the precision of the features that the models were fitted to, as stores record it.
+    pub fn precision(&self) -> &str {
+        self.heads().next().map_or("", |head| &head.saved.metadata.precision)
+    }
+
     /// Computes the scores of images from their embeddings (N, D).
     ///
     /// # Errors
@@ -105,7 +110,7 @@ impl Head {
                 "was fitted to features of another network than the one in {INDEX_FILE}: train it again"
             )));
         }
-        if metadata.precision != posters.precision.name() {
+        if !posters.precision.yields(&metadata.precision) {
             return Err(invalid(format!(
                 "was fitted to features of precision {}, but {INDEX_FILE} lists {}: train it again",
                 metadata.precision, posters.precision

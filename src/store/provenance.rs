@@ -72,7 +72,7 @@ pub struct Provenance {
     /// Version of the decoding (`media::DECODER_VERSION`); empty in stores of earlier revisions, which ignored color tags.
     #[serde(default)]
     pub decoder: String,
-    /// Number format of the network, such as `f32`; `u8` for descriptors.
+    /// Precision of the results of the network: `f32`, or `tf32` on a GPU; `u8` for descriptors.
     pub precision: String,
     /// The execution providers that ran the network, joined by `+`.
     pub provider: String,
@@ -132,13 +132,17 @@ impl Provenance {
         if differences.is_empty() {
             return Ok(());
         }
+        let hint = match differences.iter().any(|difference| difference.attribute == "precision") {
+            true => "\n(networks run in tf32 on a GPU, --device cuda, and in f32 on a CPU, --device native)",
+            false => "",
+        };
         let display = |value: &str| if value.is_empty() { "none".to_string() } else { value.to_string() };
         let lines: Vec<String> = differences
             .iter()
             .map(|d| format!("  {}: stored {}, requested {}", d.attribute, display(&d.stored), display(&d.requested)))
             .collect();
         let message = format!(
-            "made with other settings; write to another file with --out, or remove this one to start over\n{}",
+            "made with other settings; write to another file with --out, or remove this one to start over\n{}{hint}",
             lines.join("\n")
         );
         Err(Error::Store { path: path.to_path_buf(), message })

@@ -21,6 +21,7 @@ use std::path::Path;
 use ndarray::Array2;
 
 use crate::error::{Error, Result};
+use crate::models::Precision;
 
 pub use device::Device;
 pub use lane::{Lane, SessionOptions};
@@ -68,6 +69,11 @@ impl Session {
             device => onnxruntime::load(onnx, device, &options)?,
         };
         Ok(Self { provider, lanes, options })
+    }
+
+    /// Returns the precision of the results, as stores record it: `tf32` on a GPU.
+    pub fn precision(&self) -> &'static str {
+        self.options.precision.on_provider(&self.provider)
     }
 
     /// Returns `true` if the network runs on the CPU and competes for its cores.
@@ -121,6 +127,13 @@ fn has_gpu() -> bool {
     };
     let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
     entries.into_iter().any(|entry| is_gpu(&entry.file_name().to_string_lossy()))
+}
+
+/// Returns the precision of the results on `device`; for [`Device::Auto`] that on the first candidate, which may turn out not to
+/// work.
+pub fn expected_precision(device: Device, precision: Precision) -> &'static str {
+    let device = if device == Device::Auto { auto_candidates()[0] } else { device };
+    precision.on_provider(&device.to_string())
 }
 
 /// Returns the devices that [`Device::Auto`] tries, the fastest first.

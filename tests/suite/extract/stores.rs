@@ -70,6 +70,25 @@ fn a_store_with_other_settings_is_rejected_with_the_differences() {
     assert_eq!(fs::read(workspace.path("tiny.h5")).unwrap(), before);
 }
 
+/// As if the store had been made on a GPU.
+#[test]
+fn rows_of_another_precision_are_not_mixed() {
+    let workspace = Workspace::new(2);
+    assert_code(&workspace.command("tiny.h5").args(["--device", "native"]).output().unwrap(), 0);
+    let precision = "import h5py, sys\nwith h5py.File(sys.argv[1], 'r+') as store:\n    print(store.attrs['precision'])\n    \
+                     store.attrs['precision'] = 'tf32'";
+    assert_eq!(run_python(precision, &[&workspace.path("tiny.h5")]).trim(), "f32");
+    let before = fs::read(workspace.path("tiny.h5")).unwrap();
+    let output = workspace.command("tiny.h5").args(["--device", "native"]).output().unwrap();
+    assert_code(&output, 1);
+    let output = printed(&output);
+    assert!(
+        output.contains("precision: stored tf32, requested f32") && output.contains("in f32 on a CPU, --device native"),
+        "{output}"
+    );
+    assert_eq!(fs::read(workspace.path("tiny.h5")).unwrap(), before);
+}
+
 #[test]
 fn new_clips_are_added_in_the_order_of_the_manifest() {
     let workspace = Workspace::new(4);
