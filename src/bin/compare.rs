@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use kinoprobe::cli::{self, Outcome};
+use kinoprobe::cli::{self, Outcome, output};
 use kinoprobe::matrix::default_threads;
 use kinoprobe::report::compare::{self, late_fusion};
-use kinoprobe::runs::early_fusion;
+use kinoprobe::runs::{self, early_fusion};
 use kinoprobe::value_parsers;
 
 /// Compare runs: metrics with intervals, pairwise significance tests, fusions, times per stage, plots
@@ -15,13 +15,16 @@ use kinoprobe::value_parsers;
 #[command(name = "kinoprobe-compare", version, after_help = format!("\
 Examples:
   kinoprobe-compare runs/sift runs/cnn runs/cnn3d --out runs/compare
+  kinoprobe-compare runs --out runs/compare
+      compares all runs in the directory
   kinoprobe-compare runs/cnn evaluation-of-other-predictions --out runs/compare
 
+The run with the highest accuracy or mAP on the validation split is marked; the test split is not used to select.
 Writes report.html (self-contained), compare.md, compare.csv, compare.json and the figures.
 
 {}", cli::EXIT_CODES))]
 struct Arguments {
-    /// Directories written by kinoprobe-classify or kinoprobe-evaluate
+    /// Directories written by kinoprobe-classify or kinoprobe-evaluate, or directories that contain them
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
     /// Output directory
@@ -34,13 +37,15 @@ struct Arguments {
     #[arg(long)]
     no_early_fusion: bool,
     /// Maximum number of threads for early fusion; results do not depend on it
-    #[arg(long, default_value_t = default_threads(), value_parser = value_parsers::between(1, value_parsers::MAX_THREADS))]
+    #[arg(long, conflicts_with = "no_early_fusion", default_value_t = default_threads(), value_parser = value_parsers::between(1, value_parsers::MAX_THREADS))]
     threads: usize,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     cli::run("compare", || {
+        output::check_directory(&arguments.out)?;
+        runs::check_comparison_output(&arguments.out)?;
         let mut runs = compare::load_all(&arguments.runs)?;
         let (mut fusions, mut notes) = late_fusion::fuse(&runs)?;
         if !arguments.no_early_fusion {

@@ -1,4 +1,4 @@
-//! Bootstrap intervals and the statistics they are computed from.
+//! Intervals of the metrics of a split and the statistics they are computed from.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +17,11 @@ pub enum ResamplingUnit {
     Groups,
 }
 
-/// Percentile bootstrap intervals of the headline metrics of a split.
+/// BCa intervals of the headline metrics of a split (percentile intervals in files of earlier versions).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Intervals {
-    /// Interval of each headline metric: `accuracy` and `macro_f1`, or `map` and `micro_f1`. The macro average of a resample
-    /// excludes classes that occur in the split but not in the resample.
+    /// Interval of each headline metric, if it is defined: `accuracy` and `macro_f1`, or `map` and `micro_f1`. The macro average
+    /// of a resample excludes classes that occur in the split but not in the resample.
     #[serde(flatten)]
     pub by_metric: BTreeMap<String, Interval>,
     /// Confidence level, 0.95.

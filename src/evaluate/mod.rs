@@ -5,13 +5,15 @@
 //! - [`multi_label`]: metrics for any number of labels per clip
 //! - [`split_metrics`]: the metrics of a split, independent of the task; read by reports and comparisons
 //! - [`ranking`]: metrics of scores: average precision, areas under curves
-//! - [`intervals`]: bootstrap intervals
-//! - [`significance`]: the bootstrap, McNemar's test, Holm's correction
+//! - [`bootstrap`]: resamples and their intervals
+//! - [`intervals`]: the intervals of a split
+//! - [`significance`]: paired comparisons, McNemar's test, Holm's correction
 //! - [`counts`]: precision, recall, F1 and confusions from counts
 //!
 //! To add a metric, add a field to [`SingleLabelMetrics`] or [`MultiLabelMetrics`], compute it in `compute_metrics` of that
 //! module, and list it in [`SplitMetrics::values`].
 
+pub mod bootstrap;
 pub mod counts;
 pub mod intervals;
 pub mod multi_label;

@@ -1,23 +1,15 @@
-//! Bootstrap intervals, McNemar's exact test and Holm's correction.
+//! Intervals of the metrics of a split, McNemar's exact test and Holm's correction.
 
 use std::collections::HashMap;
 
-use rand::{Rng, SeedableRng};
-use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 
+use super::bootstrap::{LEVEL, RESAMPLES, bootstrap};
 use super::intervals::{Interval, Intervals, ResamplingUnit, Statistics};
 use super::predictions::{Predictions, align_classes};
 use super::{multi_label, single_label};
 use crate::dataset::Task;
 use crate::error::{Error, Result};
-
-/// Number of resamples of a bootstrap.
-pub const RESAMPLES: usize = 2000;
-/// Confidence level of intervals.
-pub const LEVEL: f64 = 0.95;
-/// Seed of every bootstrap: the same predictions yield the same interval.
-const SEED: u64 = 0;
 
 /// Comparison of two classifiers on the same clips by one metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,9 +26,9 @@ pub struct PairedComparison {
     pub only_second: Option<u64>,
     /// Metric of the first classifier minus that of the second.
     pub difference: f64,
-    /// Bootstrap interval of the difference, resampling groups; `None` with fewer than two units.
+    /// BCa interval of the difference, resampling groups; `None` with fewer than two units, or if it is undefined.
     pub difference_interval: Option<Interval>,
-    /// Two-sided p-value: [`mcnemar`] for accuracy, otherwise [`bootstrap_p`]. 1 with fewer than two units.
+    /// Two-sided p-value: [`mcnemar`] for accuracy, otherwise that of the bootstrap. 1 with fewer than two units.
     pub p: f64,
 }
 
@@ -60,61 +52,14 @@ pub fn resampling_units(predictions: &Predictions) -> (ResamplingUnit, Vec<Vec<u
     (if unit_of_group.is_empty() { ResamplingUnit::Clips } else { ResamplingUnit::Groups }, units)
 }
 
-/// Bootstrap: resamples units with replacement [`RESAMPLES`] times and returns the sorted values of each of the K statistics
-/// of the resampled rows. `None` with fewer than two units.
-///
-/// Source: Efron, Tibshirani, "An Introduction to the Bootstrap" (1993), ch. 13; for groups the cluster bootstrap of Field,
-/// Welsh, "Bootstrapping clustered data" (2007).
-pub fn bootstrap(units: &[Vec<usize>], statistics: impl Fn(&[usize]) -> Vec<f64>) -> Option<Vec<Vec<f64>>> {
-    if units.len() < 2 {
-        return None;
-    }
-    let mut rng = Xoshiro256PlusPlus::seed_from_u64(SEED);
-    let mut rows = Vec::new();
-    let mut values: Vec<Vec<f64>> = Vec::new();
-    for _ in 0..RESAMPLES {
-        rows.clear();
-        for _ in 0..units.len() {
-            rows.extend_from_slice(&units[rng.gen_range(0..units.len())]);
-        }
-        let resampled = statistics(&rows);
-        values.resize_with(resampled.len(), Vec::new);
-        values.iter_mut().zip(resampled).for_each(|(values, value)| values.push(value));
-    }
-    values.iter_mut().for_each(|values| values.sort_by(f64::total_cmp));
-    Some(values)
-}
-
-/// Returns the percentile interval of sorted values at [`LEVEL`].
-fn percentile_interval(sorted: &[f64]) -> Interval {
-    [quantile(sorted, (1.0 - LEVEL) / 2.0), quantile(sorted, (1.0 + LEVEL) / 2.0)]
-}
-
-/// Returns the quantile `q` in [0, 1] of sorted values with linear interpolation (NumPy's default).
-fn quantile(sorted: &[f64], q: f64) -> f64 {
-    let position = q * (sorted.len() - 1) as f64;
-    let (low, high) = (sorted[position.floor() as usize], sorted[position.ceil() as usize]);
-    low + (high - low) * position.fract()
-}
-
-/// Computes the two-sided bootstrap p-value of a difference of 0, in (0, 1]: min(1, 2 (1 + count) / (1 + B)), with the
-/// smaller count of the B resampled differences on either side of 0 (ties with 0 count on both sides).
-///
-/// Source: the inverted percentile interval (Efron, Tibshirani 1993, ch. 15), with the added 1 of Davison, Hinkley,
-/// "Bootstrap Methods and their Application" (1997), eq. 4.11.
-pub fn bootstrap_p(differences: &[f64]) -> f64 {
-    let below = differences.iter().filter(|&&difference| difference <= 0.0).count();
-    let above = differences.iter().filter(|&&difference| difference >= 0.0).count();
-    (2.0 * (1 + below.min(above)) as f64 / (1 + differences.len()) as f64).min(1.0)
-}
-
-/// Computes the bootstrap intervals of the headline metrics; `None` with fewer than two units.
+/// Computes the BCa intervals of the headline metrics for which they are defined; `None` with fewer than two units.
 pub fn intervals(predictions: &Predictions) -> Option<Intervals> {
     let (unit, units) = resampling_units(predictions);
     let Statistics { keys, compute } = statistics(predictions);
-    let values = bootstrap(&units, compute)?;
-    let by_metric =
-        keys.iter().zip(&values).map(|(key, values)| (key.to_string(), percentile_interval(values))).collect();
+    let bootstraps = bootstrap(&units, compute)?;
+    let intervals =
+        keys.iter().zip(&bootstraps).filter_map(|(key, values)| Some((key.to_string(), values.interval()?)));
+    let by_metric = intervals.collect();
     Some(Intervals { by_metric, level: LEVEL, resamples: RESAMPLES, unit, units: units.len() })
 }
 
@@ -196,10 +141,10 @@ pub fn compare_paired(first: &Predictions, second: &Predictions) -> Result<Vec<P
             only_first: discordant.map(|(only_first, _)| only_first),
             only_second: discordant.map(|(_, only_second)| only_second),
             difference,
-            difference_interval: resampled.map(|values| percentile_interval(values)),
+            difference_interval: resampled.and_then(|values| values.interval()),
             p: match (discordant, resampled) {
                 (Some((only_first, only_second)), _) => mcnemar(only_first, only_second),
-                (None, resampled) => resampled.map_or(1.0, |values| bootstrap_p(values)),
+                (None, resampled) => resampled.map_or(1.0, |values| values.p_value()),
             },
         }
     };
@@ -251,10 +196,18 @@ mod tests {
     }
 
     #[derive(Deserialize)]
-    struct BootstrapGolden {
-        correct: Vec<u8>,
+    struct Bound {
         interval: Interval,
         tolerance: f64,
+    }
+
+    #[derive(Deserialize)]
+    struct BootstrapGolden {
+        truth: Vec<usize>,
+        predicted: Vec<usize>,
+        group_size: usize,
+        accuracy: Bound,
+        macro_f1: Bound,
     }
 
     fn goldens() -> Goldens {
@@ -289,10 +242,20 @@ mod tests {
     #[test]
     fn intervals_equal_scipy_within_resampling_error() {
         for golden in goldens().bootstrap {
-            let actual = intervals(&binary_predictions(&golden.correct, |_| None)).unwrap();
-            assert_eq!((actual.unit, actual.units), (ResamplingUnit::Clips, golden.correct.len()));
-            for (actual, expected) in actual.by_metric["accuracy"].iter().zip(golden.interval) {
-                assert!((actual - expected).abs() <= golden.tolerance, "{actual} != {expected}");
+            let (n, grouped) = (golden.truth.len(), golden.group_size > 1);
+            let mut predictions =
+                binary_predictions(&vec![0; n], |i| grouped.then(|| (i / golden.group_size).to_string()));
+            predictions.classes =
+                (0..=*golden.truth.iter().chain(&golden.predicted).max().unwrap()).map(|k| k.to_string()).collect();
+            predictions.truth = golden.truth.iter().map(|&class| vec![class]).collect();
+            predictions.predicted = golden.predicted.iter().map(|&class| vec![class]).collect();
+            let actual = intervals(&predictions).unwrap();
+            let unit = if grouped { ResamplingUnit::Groups } else { ResamplingUnit::Clips };
+            assert_eq!((actual.unit, actual.units), (unit, n / golden.group_size));
+            for (key, expected) in [("accuracy", golden.accuracy), ("macro_f1", golden.macro_f1)] {
+                for (actual, bound) in actual.by_metric[key].iter().zip(expected.interval) {
+                    assert!((actual - bound).abs() <= expected.tolerance, "{key}, {n} clips: {actual} != {bound}");
+                }
             }
         }
     }
@@ -343,8 +306,10 @@ mod tests {
         fn intervals_contain_the_accuracy(correct in prop::collection::vec(0u8..2, 2..60)) {
             let predictions = binary_predictions(&correct, |_| None);
             let accuracy = correct.iter().map(|&r| f64::from(r)).sum::<f64>() / correct.len() as f64;
-            let [low, high] = intervals(&predictions).unwrap().by_metric["accuracy"];
-            prop_assert!(low <= accuracy && accuracy <= high);
+            match intervals(&predictions).unwrap().by_metric.get("accuracy") {
+                Some([low, high]) => prop_assert!(*low <= accuracy && accuracy <= *high),
+                None => prop_assert!(accuracy == 0.0 || accuracy == 1.0, "every resample is equal"),
+            }
         }
     }
 }

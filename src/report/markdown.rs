@@ -7,6 +7,7 @@ use super::metrics::Metrics;
 use super::table::Table;
 use super::{Block, EvaluatedPart, PartContent};
 use crate::evaluate::SplitMetrics;
+use crate::evaluate::bootstrap::{LEVEL, METHOD};
 use crate::evaluate::intervals::{Interval, ResamplingUnit};
 use crate::evaluate::split_metrics::{MetricFormat, MetricValue};
 use crate::manifest::Split;
@@ -55,6 +56,8 @@ pub fn remarks(metrics: &SplitMetrics, constant: Option<&SplitMetrics>) -> Vec<S
     }
     if metrics.intervals().is_none() {
         remarks.push("no interval: the bootstrap needs at least two clips, or two groups".into());
+    } else if headline.interval.is_none() {
+        remarks.push(format!("no interval of the {}: no resample is below it, or none is above it", headline.name));
     }
     remarks
 }
@@ -164,7 +167,7 @@ fn results(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics, pa
             ResamplingUnit::Groups => "groups",
         };
         line(format_args!(
-            "Brackets: {:.0} % percentile bootstrap intervals, {} resamples of {unit}.\n",
+            "Brackets: {:.0} % {METHOD} intervals, {} resamples of {unit}.\n",
             100.0 * interval.level,
             interval.resamples
         ));
@@ -233,6 +236,9 @@ pub fn summary(metrics: &Metrics) -> String {
         for remark in remarks(part, constant) {
             text.push_str(&format!("      {remark}\n"));
         }
+    }
+    if parts.iter().any(|(_, part, _)| part.as_ref().is_some_and(|part| part.intervals().is_some())) {
+        text.push_str(&format!("brackets: {:.0} % {METHOD} intervals\n", 100.0 * LEVEL));
     }
     if let Some(unlabeled) = unlabeled_clips(metrics) {
         text.push_str(&format!("{unlabeled}\n"));

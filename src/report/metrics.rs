@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::classify::{RunIdentity, RunInputs};
 use crate::error::{Error, Result};
+use crate::evaluate::bootstrap::METHOD;
 use crate::evaluate::{SeedResult, SplitMetrics};
 use crate::manifest::Split;
 
@@ -31,6 +32,9 @@ pub struct Metrics {
     pub inputs: RunInputs,
     /// Version of kinoprobe.
     pub tool_version: String,
+    /// Method of the intervals, `BCa bootstrap`; `None` for the percentile intervals of earlier versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval_method: Option<String>,
     /// Seconds of training of the first seed.
     pub training_seconds: Option<f64>,
     /// Seconds of feature extraction, as the store records them.
@@ -111,6 +115,7 @@ impl Metrics {
             format: FORMAT.into(),
             format_version: FORMAT_VERSION,
             tool_version: env!("CARGO_PKG_VERSION").into(),
+            interval_method: Some(METHOD.into()),
             ..Self::default()
         }
     }

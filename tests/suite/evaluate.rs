@@ -40,7 +40,7 @@ fn assert_figure(path: &Path) {
 }
 
 /// Writes two stores of the same clips with h5py: `strong` separates the classes, `weak` hardly does.
-fn stores(directory: &Path) {
+pub fn stores(directory: &Path) {
     let script = r#"
 import sys, pathlib, h5py, numpy as np
 directory = pathlib.Path(sys.argv[1])

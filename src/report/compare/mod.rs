@@ -24,6 +24,7 @@ use super::metrics::Metrics;
 use crate::classify::{RunIdentity, RunInputs};
 use crate::dataset::Task;
 use crate::error::{Error, Result};
+use crate::evaluate::bootstrap::METHOD;
 use crate::evaluate::predictions::PredictionTable;
 use crate::evaluate::predictions::table::csv_error;
 use crate::evaluate::significance::{PairedComparison, compare_paired, holm};
@@ -131,6 +132,11 @@ pub struct Comparison {
     pub format_version: u32,
     /// Single-label or multi-label.
     pub task: Task,
+    /// Method of the intervals, `BCa bootstrap`.
+    pub interval_method: &'static str,
+    /// Name of the row with the highest headline metric on the validation split, the first of equal rows; `None` if there is only
+    /// one row, or if a row has no labeled validation clips.
+    pub best: Option<String>,
     /// Runs in the order given, then fusions.
     pub rows: Vec<ComparisonRow>,
     /// Paired comparisons of all rows on each common part, by accuracy, or by mAP and by micro F1.
@@ -200,7 +206,8 @@ pub fn load(directory: &Path) -> Result<ComparedRun> {
         return Err(Error::Table {
             path: directory.to_path_buf(),
             line: None,
-            message: "contains no metrics.json: pass a directory written by kinoprobe-classify or kinoprobe-evaluate"
+            message: "contains no metrics.json and no run: pass a directory written by kinoprobe-classify or \
+                      kinoprobe-evaluate, or a directory of them"
                 .into(),
         });
     }
@@ -229,15 +236,34 @@ pub fn load(directory: &Path) -> Result<ComparedRun> {
     })
 }
 
-/// Reads the directories of runs and makes their names unique.
+/// Reads the directories of runs and makes their names unique. A directory that is not that of a run stands for the runs in it,
+/// in natural order of their names.
 ///
 /// # Errors
-/// Returns an error if a directory is not that of a run, a file in it is invalid, or the runs have different tasks.
+/// Returns an error if a directory neither is that of a run nor contains one, a file in it is invalid, or the runs have different
+/// tasks.
 pub fn load_all(directories: &[PathBuf]) -> Result<Vec<ComparedRun>> {
-    let mut runs = directories.iter().map(|directory| load(directory)).collect::<Result<Vec<_>>>()?;
+    let mut found: Vec<PathBuf> = Vec::new();
+    for directory in directories {
+        let runs = runs_in(directory);
+        let runs = if runs.is_empty() { vec![directory.clone()] } else { runs };
+        found.extend(runs);
+    }
+    let mut runs = found.iter().map(|directory| load(directory)).collect::<Result<Vec<_>>>()?;
     make_names_unique(&mut runs);
     common_task(&runs)?;
     Ok(runs)
+}
+
+/// Returns the directories of runs in a directory that is not that of a run itself.
+fn runs_in(directory: &Path) -> Vec<PathBuf> {
+    if directory.join("metrics.json").is_file() {
+        return Vec::new();
+    }
+    let entries = std::fs::read_dir(directory).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let mut runs: Vec<PathBuf> = entries.filter(|path| path.join("metrics.json").is_file()).collect();
+    runs.sort_by(|a, b| natord::compare(&a.to_string_lossy(), &b.to_string_lossy()));
+    runs
 }
 
 fn common_task(runs: &[ComparedRun]) -> Result<Task> {
@@ -321,6 +347,10 @@ pub fn compare(runs: &[ComparedRun], stores: &[PathBuf]) -> Result<Comparison> {
     let store_of = |path: &Path| opened.iter().find(|(known, _)| known == path).and_then(|(_, store)| store.as_ref());
     let rows: Vec<ComparisonRow> =
         runs.iter().map(|run| comparison_row(run, run.inputs.features().and_then(store_of))).collect();
+    let best = best_on_validation(&rows).unwrap_or_else(|warning| {
+        warnings.push(warning);
+        None
+    });
     let mut pairs = Vec::new();
     for part in parts_of(&rows) {
         warnings.extend(part_warnings(&rows, part));
@@ -343,7 +373,42 @@ pub fn compare(runs: &[ComparedRun], stores: &[PathBuf]) -> Result<Comparison> {
     for duplicates in &duplicates {
         warnings.push(duplicates.warning());
     }
-    Ok(Comparison { format: "kinoprobe-comparison", format_version: 1, task, rows, pairs, duplicates, warnings })
+    Ok(Comparison {
+        format: "kinoprobe-comparison",
+        format_version: 1,
+        task,
+        interval_method: METHOD,
+        best,
+        rows,
+        pairs,
+        duplicates,
+        warnings,
+    })
+}
+
+/// Returns [`Comparison::best`], or a warning that names the rows without validation metrics. The test split is not used: a
+/// row that is selected by its test metrics has optimistic test metrics.
+fn best_on_validation(rows: &[ComparisonRow]) -> std::result::Result<Option<String>, String> {
+    let without: Vec<&str> =
+        rows.iter().filter(|row| !row.parts.contains_key(&Part::Val)).map(|row| row.name.as_str()).collect();
+    if rows.len() < 2 {
+        return Ok(None);
+    }
+    if !without.is_empty() {
+        return Err(format!(
+            "no run is marked as the best, since runs are selected on validation clips and these have no predictions of \
+             them: {}",
+            without.join(", ")
+        ));
+    }
+    let mut best: Option<(f64, &ComparisonRow)> = None;
+    for row in rows {
+        let (_, value) = row.parts[&Part::Val].primary();
+        if best.is_none_or(|(highest, _)| value > highest) {
+            best = Some((value, row));
+        }
+    }
+    Ok(best.map(|(_, row)| row.name.clone()))
 }
 
 /// Returns the parts of all rows in descending order: the test split first.

@@ -4,12 +4,11 @@ use std::path::Path;
 
 use maud::html;
 
-use super::tables::{
-    PAIRS, best_row, class_names, class_rows, display_name, heading, pairs, results, rows_with, times,
-};
+use super::tables::{PAIRS, class_names, class_rows, display_name, heading, pairs, results, rows_with, times};
 use super::{Comparison, Part, RunKind, parts_of, tables};
 use crate::dataset::Task;
 use crate::error::Result;
+use crate::evaluate::bootstrap::{LEVEL, METHOD, RESAMPLES};
 use crate::evaluate::split_metrics::{MetricValue, SplitMetrics};
 use crate::report::escape::escape_markdown;
 use crate::report::markdown::{UNTRAINED, percent};
@@ -65,7 +64,7 @@ fn part_figure(comparison: &Comparison, part: Part) -> Figure {
         rows.iter().map(|(row, measured)| Bar { name: display_name(row), values: measured.headlines() }).collect();
     let constant = rows.iter().find_map(|(row, _)| row.constant.get(&part)).copied();
     let names: Vec<&str> = headlines.iter().map(|metric| metric.name.as_str()).collect();
-    let mut caption = format!("{}, {}, with 95 % intervals", names.join(" and "), part.name());
+    let mut caption = format!("{}, {}, with 95 % {METHOD} intervals", names.join(" and "), part.name());
     caption[..1].make_ascii_uppercase();
     let svg = plots::bars(&caption, &bars, constant);
     Figure { file: format!("bars_{}.svg", part.name()), caption, svg }
@@ -137,12 +136,22 @@ fn records(comparison: &Comparison) -> Vec<Vec<String>> {
     records
 }
 
+/// Returns the notes on the marked row and on the brackets.
+fn notes_on_tables(comparison: &Comparison) -> Vec<String> {
+    let mut notes = vec![format!(
+        "Brackets: {:.0} % {METHOD} intervals, {RESAMPLES} resamples of clips, or of groups if the predictions name groups.",
+        100.0 * LEVEL
+    )];
+    let primary = comparison.rows.iter().find_map(|row| Some(row.parts.get(&Part::Val)?.primary().0.name));
+    if let (Some(best), Some(metric)) = (&comparison.best, primary) {
+        notes.push(format!("Marked as the best (* or bold): {best}, by {metric} on the validation split."));
+    }
+    notes
+}
+
 /// Returns the notes on methods and definitions at the end of the report.
 fn notes(comparison: &Comparison) -> Vec<String> {
-    let mut notes = vec![
-        "Brackets: 95 % percentile bootstrap intervals, 2000 resamples of clips, or of groups if the predictions name groups."
-            .to_string(),
-    ];
+    let mut notes = notes_on_tables(comparison);
     notes.extend(match comparison.task {
         Task::SingleLabel => [
             "p: McNemar's exact two-sided test on the clips that both runs predict, with Holm's correction for the number \
@@ -151,7 +160,7 @@ fn notes(comparison: &Comparison) -> Vec<String> {
             "Calibration error: expected calibration error of the highest probability, 15 bins of equal width.",
         ],
         Task::MultiLabel => [
-            "p: two-sided paired bootstrap on the clips that both runs predict, at least 0.001; both runs are evaluated on \
+            "p: two-sided paired bootstrap (by percentiles) on the clips that both runs predict, at least 0.001; both runs are evaluated on \
              the same resamples of clips, or of groups if there are any. Holm's correction is for the number of pairs.",
             "mAP: mean average precision over the labels; labels without clips show n/a and are excluded. Labels with a \
              score of at least 0.5 are predicted; results with thresholds tuned on val are in the report of each run.",
@@ -237,17 +246,20 @@ pub fn summary(comparison: &Comparison) -> String {
     push("Time per stage", times(comparison));
     let parts = parts_of(&comparison.rows);
     if let Some(&part) = parts.first() {
-        let rows = rows_with(comparison, part);
-        let best = best_row(&rows).map(|i| rows[i].0.name.as_str());
-        let all = comparison.pairs.iter().filter(|pair| pair.part == part).count();
-        let with_best =
-            comparison.pairs.iter().filter(|pair| best.is_some_and(|best| pair.first == best || pair.second == best));
-        let heading = format!("{PAIRS}{}, with the best run (all {all} are in the report)", part.name());
-        push(&heading, pairs(with_best.filter(|pair| pair.part == part)));
+        let of_part: Vec<_> = comparison.pairs.iter().filter(|pair| pair.part == part).collect();
+        let (all, part) = (of_part.len(), part.name());
+        match &comparison.best {
+            Some(best) => {
+                let with_best = of_part.into_iter().filter(|pair| pair.first == *best || pair.second == *best);
+                push(&format!("{PAIRS}{part}, with the best run (all {all} are in the report)"), pairs(with_best));
+            }
+            None => push(&format!("{PAIRS}{part}"), pairs(of_part.into_iter())),
+        }
     }
     for &part in parts.iter().rev() {
         push(heading(part), results(comparison, part, MAX_TERMINAL_METRICS));
     }
+    text.push_str(&notes_on_tables(comparison).iter().map(|note| format!("{note}\n")).collect::<String>());
     for warning in &comparison.warnings {
         text.push_str(&format!("warning: {warning}\n"));
     }

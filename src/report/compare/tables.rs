@@ -60,18 +60,6 @@ pub(super) fn class_rows(comparison: &Comparison, part: Part) -> Vec<(&Compariso
     rows
 }
 
-/// Returns the index of the row with the highest headline metric; the first of equal rows.
-pub(super) fn best_row(rows: &[(&ComparisonRow, &SplitMetrics)]) -> Option<usize> {
-    let mut best: Option<(f64, usize)> = None;
-    for (i, (_, measured)) in rows.iter().enumerate() {
-        let (_, value) = measured.primary();
-        if best.is_none_or(|(highest, _)| value > highest) {
-            best = Some((value, i));
-        }
-    }
-    best.map(|(_, i)| i)
-}
-
 /// Returns the results of one part with at most `max_metrics` metrics.
 pub(super) fn results(comparison: &Comparison, part: Part, max_metrics: usize) -> Table {
     let rows = rows_with(comparison, part);
@@ -79,7 +67,7 @@ pub(super) fn results(comparison: &Comparison, part: Part, max_metrics: usize) -
     let mut header: Vec<String> = vec!["method · classifier".into(), "clips".into()];
     header.extend(metrics.into_iter().take(max_metrics).map(|metric| metric.name));
     header.extend(["hardest class".into(), "constant".into()]);
-    let best = best_row(&rows).filter(|_| rows.len() > 1);
+    let best = rows.iter().position(|(row, _)| comparison.best.as_ref() == Some(&row.name));
     let mut table = Table { header, left: 1, rows: Vec::new(), best };
     for (row, measured) in rows {
         let mut cells = vec![display_name(row), measured.n().to_string()];

@@ -69,6 +69,37 @@ fn best_pair_is_selected_on_validation() {
 }
 
 #[test]
+fn the_best_run_is_selected_on_validation() {
+    let ids = ["1", "2", "3", "4"];
+    let truth = [0, 0, 1, 1];
+    let good = array![[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8]];
+    let bad = 1.0 - &good;
+    let with = |name: &str, val: &Array2<f32>, test: &Array2<f32>| {
+        let mut run = compared(name, Part::Val, scored(&ids, &truth, val.clone(), &["a", "b"]));
+        run.parts.insert(Part::Test, scored(&ids, &truth, test.clone(), &["a", "b"]));
+        run
+    };
+    let mut runs = vec![with("x", &bad, &good), with("y", &good, &bad), with("z", &good, &good)];
+    let comparison = compare(&runs, &[]).unwrap();
+    assert_eq!(comparison.best.as_deref(), Some("y"), "the first of equal runs; x is better on test");
+    for part in [Part::Val, Part::Test] {
+        assert_eq!(tables::results(&comparison, part, 3).best, Some(1), "{part:?}");
+    }
+    let text = summary(&comparison);
+    assert!(text.contains("Marked as the best (* or bold): y, by accuracy on the validation split.\n"), "{text}");
+    assert!(text.contains("\n* y "), "{text}");
+
+    runs[0].parts.remove(&Part::Val);
+    let comparison = compare(&runs, &[]).unwrap();
+    assert_eq!((&comparison.best, tables::results(&comparison, Part::Test, 3).best), (&None, None));
+    let warnings = comparison.warnings.join("\n");
+    assert!(warnings.contains("no run is marked as the best") && warnings.contains("no predictions of them: x"));
+    let text = summary(&comparison);
+    assert!(!text.contains("\n*") && text.matches("\n  y ").count() > 1, "all pairs are listed: {text}");
+    assert_eq!(compare(&runs[1..2], &[]).unwrap().best, None, "nothing is selected from one run");
+}
+
+#[test]
 fn late_fusion_notes_runs_without_probabilities() {
     let mut logits = compared("x", Part::Test, scored(&["1"], &[0], array![[3.0, -2.0]], &["a", "b"]));
     let probabilities = compared("y", Part::Test, scored(&["1"], &[0], array![[0.7, 0.3]], &["a", "b"]));

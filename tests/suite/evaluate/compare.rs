@@ -80,6 +80,26 @@ fn external_predictions_are_compared_without_stores() {
     let comparison = json(&at.join("compare/compare.json"));
     assert_eq!(comparison["rows"].as_array().unwrap().len(), 2, "predictions without scores are not fused");
     assert_eq!(comparison["pairs"][0]["only_first"], 1);
+    // The predictions name no splits, so nothing can be selected on validation clips.
+    assert!(comparison["best"].is_null() && printed(&output).contains("no run is marked as the best"));
+
+    // A directory of runs stands for the runs in it.
+    assert_code(&compare(at, &[".", "--out", "all"]), 0);
+    let all = json(&at.join("all/compare.json"));
+    for row in 0..2 {
+        assert_eq!(all["rows"][row]["parts"], comparison["rows"][row]["parts"]);
+    }
+    let into_run = compare(at, &["ours", "theirs", "--out", "ours"]);
+    assert_code(&into_run, 1);
+    assert!(
+        printed(&into_run).contains("ours: the directory of a run: choose another --out"),
+        "{}",
+        printed(&into_run)
+    );
+    fs::create_dir(at.join("empty")).unwrap();
+    let empty = compare(at, &["empty", "--out", "none"]);
+    assert_code(&empty, 1);
+    assert!(printed(&empty).contains("empty: contains no metrics.json and no run"), "{}", printed(&empty));
     let missing = compare(at, &["ours", "nowhere", "--out", "compare"]);
     assert_code(&missing, 1);
     assert!(printed(&missing).contains("compare: nowhere: contains no metrics.json"), "{}", printed(&missing));
@@ -111,7 +131,14 @@ fn multi_label_runs_are_compared_and_tasks_do_not_mix() {
         assert_figure(&at.join("compare").join(figure));
     }
     let page = fs::read_to_string(at.join("compare/report.html")).unwrap();
-    for part in ["Metrics of each class, test", "AP: strong", "AP: weak", "paired bootstrap", "n/a"] {
+    for part in [
+        "Metrics of each class, test",
+        "AP: strong",
+        "AP: weak",
+        "paired bootstrap",
+        "n/a",
+        "95 % BCa bootstrap intervals",
+    ] {
         assert!(page.contains(part), "no {part}");
     }
     let header = fs::read_to_string(at.join("compare/compare.csv")).unwrap();

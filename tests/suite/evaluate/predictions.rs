@@ -147,7 +147,7 @@ fn multi_label_predictions_are_evaluated_and_read_back() {
         assert!(test["per_label"][0][key].is_number(), "{key}");
     }
     assert_eq!(test["top_k_sweep"].as_array().unwrap().len(), 5);
-    assert_eq!(test["interval"]["unit"], "groups");
+    assert_eq!((&test["interval"]["unit"], &metrics["interval_method"]), (&"groups".into(), &"BCa bootstrap".into()));
     assert_eq!(test["thresholds"]["per_label"].as_array().unwrap().len(), 5);
     assert!(metrics["val"]["thresholds"].is_null(), "the thresholds are tuned on val");
 
