@@ -89,7 +89,7 @@ extract_flags = $(if $(IS_DEMO),$(DEMO_FLAGS_$1)) $(EXTRACT_FLAGS)
 # Exit code 3 means that some clips failed. They are recorded in the store and skipped.
 allow_failed_clips := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup build weights demo features classify compare inspect posters demo-posters require-manifest serve require-models \
+.PHONY: help setup build weights demo features classify runs compare inspect posters demo-posters require-manifest serve require-models \
     test test-web test-debian13 compare-stores fuzz fuzz-readers load bench goldens lint clean FORCE
 
 help:
@@ -97,7 +97,9 @@ help:
 	@echo '  demo            generate clips, extract features, train classifiers, compare them'
 	@echo '  features        extract features into OUT/features/METHOD.h5'
 	@echo '  classify        train and evaluate a classifier: OUT/runs/METHOD[-CLASSIFIER]'
-	@echo '  compare         train CLASSIFIERS on the features of every METHOD and compare the runs'
+	@echo '  runs            train CLASSIFIERS on the features of every METHOD'
+	@echo '  compare         make these runs, go on if one fails (such as for missing weights), and compare all in OUT/runs;'
+	@echo '                  fails only if there is no run'
 	@echo '  inspect         describe the contents of a feature store'
 	@echo '  posters         train genre classifiers on posters, one per year   MANIFEST=posters.csv ROOT=… CLASSIFY_FLAGS="--window 10"'
 	@echo '  demo-posters    the same on generated posters'
@@ -179,8 +181,15 @@ seeds_flag = $(if $(SEEDS),$$($(BIN)classify --list-classifiers seeds | sed -n '
 
 classify: $(foreach method,$(METHODS),$(call run_dir,$(method),$(CLASSIFIER))/metrics.json)
 
-compare: $(foreach method,$(METHODS),$(foreach classifier,$(CLASSIFIERS),$(call run_dir,$(method),$(classifier))/metrics.json))
-	@$(BIN)compare $(^D) --out $(RUNS)/comparison
+compared_runs = $(foreach method,$(METHODS),$(foreach classifier,$(CLASSIFIERS),$(call run_dir,$(method),$(classifier))))
+
+runs: $(compared_runs:%=%/metrics.json)
+
+# A run that cannot be made, such as that of a network without weights, does not prevent the comparison of the others.
+compare: build
+	@$(MAKE) --no-print-directory --assume-old=build --keep-going runs || true
+	@$(BIN)compare $(RUNS) --out $(RUNS)/comparison
+	@for run in $(compared_runs); do [ -f $$run/metrics.json ] || echo "compare: without $$run, which could not be made: see its error above" >&2; done
 
 .SECONDEXPANSION:
 $(RUNS)/%/metrics.json: $(FEATURES)/$$(call run_method,$$*).h5 pipelines/$$(call run_method,$$*).toml $(if $(SEEDS)$(CLASSIFY_FLAGS),FORCE)

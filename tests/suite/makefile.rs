@@ -117,9 +117,16 @@ fn each_manifest_has_its_own_directory_of_results() {
 #[test]
 fn without_a_method_the_default_ones_are_compared() {
     let commands = commands(&directory(), &["compare", "CLASSIFIERS=mlp knn"]);
-    let runs = "demo/runs/sift demo/runs/sift-knn demo/runs/cnn demo/runs/cnn-knn demo/runs/cnn3d demo/runs/cnn3d-knn \
-                demo/runs/effnet demo/runs/effnet-knn";
-    assert_eq!(commands.last().unwrap(), &format!("compare {runs} --out demo/runs/comparison"));
+    let trained: Vec<&str> = commands
+        .iter()
+        .filter(|line| line.starts_with("classify"))
+        .map(|line| line.split("--out ").nth(1).unwrap())
+        .collect();
+    let expected = ["sift", "cnn", "cnn3d", "effnet"].map(|method| {
+        [format!("demo/runs/{method} --classifier mlp"), format!("demo/runs/{method}-knn --classifier knn")]
+    });
+    assert_eq!(trained, expected.as_flattened());
+    assert_eq!(commands.last().unwrap(), "compare demo/runs --out demo/runs/comparison");
     let extracted: Vec<&String> = commands.iter().filter(|line| line.starts_with("extract")).collect();
     assert_eq!(extracted.len(), 4, "{extracted:?}");
     // A package registry carries the weights of EfficientNet-Lite2; the other networks are untrained in the demo.
@@ -176,4 +183,54 @@ fn a_gpu_is_required_before_anything_is_downloaded_for_it() {
         assert_code(&output, 1);
         assert!(printed(&output).contains("DEVICE=cuda needs an NVIDIA GPU with its driver"), "{}", printed(&output));
     }
+}
+
+#[test]
+fn a_run_that_cannot_be_made_does_not_prevent_the_comparison() {
+    let directory = directory();
+    let programs = directory.path().join("target/release");
+    fs::create_dir_all(&programs).unwrap();
+    fs::create_dir(directory.path().join("setup")).unwrap();
+    let program = |path: &str, text: &str| {
+        let path = directory.path().join(path);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    for name in ["native.sh", "runtime.sh"] {
+        program(&format!("setup/{name}"), "");
+    }
+    // Stand-ins that write the file after --out, except for the method cnn.
+    let out = "while [ \"$1\" != --out ]; do shift; done; mkdir -p \"$(dirname \"$2\")\"";
+    program(
+        "target/release/kinoprobe-extract",
+        &format!("[ \"$2\" != cnn ] || {{ echo 'extract: no weights' >&2; exit 1; }}\n{out}; touch \"$2\""),
+    );
+    program("target/release/kinoprobe-classify", &format!("{out}; mkdir -p \"$2\"; touch \"$2/metrics.json\""));
+    program(
+        "target/release/kinoprobe-compare",
+        "echo \"compare $*: $(ls \"$1\" | tr '\\n' ' ')\"; exit \"${CODE:-0}\"",
+    );
+    program("cargo", "");
+    fs::write(directory.path().join("clips.csv"), "id,path\n").unwrap();
+    let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
+    let compare = |code: &str| {
+        let mut command = Command::new("make");
+        command.env_remove("MAKEFLAGS").env_remove("CARGO_TARGET_DIR").env("PATH", &path).env("CODE", code);
+        command.arg("--directory").arg(directory.path());
+        command.args(["compare", "METHOD=cnn effnet", "CLASSIFIERS=knn bayes", "MANIFEST=clips.csv"]).output().unwrap()
+    };
+    let output = compare("0");
+    assert_code(&output, 0);
+    let text = printed(&output);
+    for part in [
+        "extract: no weights",
+        "compare out/clips/runs --out out/clips/runs/comparison: effnet-bayes effnet-knn \n",
+        "compare: without out/clips/runs/cnn-knn, which could not be made",
+        "compare: without out/clips/runs/cnn-bayes, which could not be made",
+    ] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    assert!(!text.contains("without out/clips/runs/effnet"), "{text}");
+    // The exit code of kinoprobe-compare if there is no run.
+    assert_code(&compare("1"), 2);
 }
