@@ -174,6 +174,43 @@ export async function checkPage({ browser, check, variant, address, width, image
   await context.close();
 }
 
+/** Checks the page of a server whose models have neither years nor a warning. */
+export async function checkWithoutYears({ browser, check, address, images, out }) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+  context.setDefaultTimeout(TIMEOUT);
+  const page = await context.newPage();
+  const change = (pattern, edit) => page.route(pattern, async (route) => {
+    const response = await route.fetch({ timeout: TIMEOUT });
+    const json = await response.json();
+    edit(json);
+    await route.fulfill({ response, json });
+  });
+  await change('**/api/models', ({ models: [model] }) => Object.assign(model, { years: [], by: 'none', demo: false, untrained: false }));
+  await change('**/api/predict', ({ results }) => results.forEach((result) => { result.years = []; }));
+  await page.goto(address);
+  await page.waitForFunction(() => document.querySelector('#model').textContent);
+  await check('a model without years: no empty badge, no mention of years', async () => {
+    assert.ok(await page.locator('#badge').isHidden());
+    const [card] = await upload(page, [images[0]]);
+    assert.ok(await page.locator('#year-field').isHidden());
+    assert.doesNotMatch(await page.locator('body').innerText(), /year/i);
+    await page.screenshot({ path: path.join(out, 'without-years.png'), fullPage: true });
+    assert.match(await card.locator('.legend').innerText(), /^Threshold of the genre/);
+  });
+  await check('each score is shown with its threshold', async () => {
+    const rows = page.locator('.bars li');
+    assert.ok(await rows.count());
+    for (const row of await rows.all()) {
+      const score = parseFloat(await row.locator('.number').innerText());
+      const [, sign, limit] = /^([≥<]) ([\d.]+)/.exec(await row.locator('.limit').innerText());
+      // Both numbers are rounded.
+      assert.ok(sign === '≥' ? score >= limit - 0.01 : score <= Number(limit) + 0.01, `${score} ${sign} ${limit}`);
+      assert.equal((await row.getAttribute('class')) === 'likely', sign === '≥');
+    }
+  });
+  await context.close();
+}
+
 /** Checks that server and site return the same scores for the same images, with a tolerance of 1e-3. */
 export async function compareScores({ browser, check, variants, images }) {
   const predictions = [];

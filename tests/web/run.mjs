@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { chromium } from 'playwright-core';
 import { trainModels } from './models.mjs';
-import { checkPage, compareScores } from './page.mjs';
+import { checkPage, checkWithoutYears, compareScores } from './page.mjs';
 import { makeImages } from './images.mjs';
 import { transformMatchesTorchvision } from './transform.mjs';
 
@@ -71,6 +71,7 @@ async function main(browser) {
   for (const [variant, address] of variants) {
     for (const width of [1280, 360]) await checkPage({ browser, check, variant, address, width, images, out });
   }
+  await checkWithoutYears({ browser, check, address: server, images, out });
   await compareScores({ browser, check, variants, images });
 }
 

@@ -2,7 +2,7 @@
 
 import { csv, download } from './download.js';
 import { describe, predict, privacy } from './predict.js';
-import { bars, element, formatScore, formatTime, heatmap, thresholds, thumbnail, yearTable } from './view.js';
+import { bars, element, formatScore, formatTime, heatmap, legend, thresholds, thumbnail, yearTable } from './view.js';
 
 /** Maximum number of concurrent requests. */
 const MAX_REQUESTS = 3;
@@ -38,8 +38,9 @@ async function start() {
     byId('badge').textContent = `${warning[0].toUpperCase()}${warning.slice(1)}`;
     byId('badge').hidden = false;
   }
-  const span = model.years.length ? `${model.years.length} years, ${model.years[0].year} to ${model.years.at(-1).year}` : 'one model for all years';
-  byId('model').textContent = `${model.labels.length} genres; ${span}; features of ${model.card} (${model.weights} weights) on ${model.provider}; kinoprobe ${model.version}.`;
+  const span = model.years.length ? `${model.years.length} years, ${model.years[0].year} to ${model.years.at(-1).year}; ` : '';
+  byId('by-year').hidden = model.years.length === 0;
+  byId('model').textContent = `${model.labels.length} genres; ${span}features of ${model.card} (${model.weights} weights) on ${model.provider}; kinoprobe ${model.version}.`;
   if (description.limits) {
     const { image_megabytes: megabytes, seconds } = description.limits;
     const videos = seconds ? `, videos up to ${Number((seconds / 60).toFixed(1))} minutes` : '';
@@ -116,8 +117,8 @@ function remaining() {
 /** Shows the result of an entry in its card. */
 function showResult(entry) {
   const { result, card, body } = entry;
-  const heading = element('h4', { class: 'visually-hidden' }, 'Likeliest genres');
-  body.replaceChildren(heading, selectedBars(result));
+  const heading = element('h4', { class: 'visually-hidden' }, 'Genres with the highest scores');
+  body.replaceChildren(heading, selectedBars(result), legend());
   const labels = result.overall.map(({ label }) => label);
   const parts = [];
   if (result.years.length) {

@@ -35,7 +35,7 @@ export function thresholds(model, year) {
   return new Map([...sums].map(([label, [sum, count]]) => [label, sum / count]));
 }
 
-/** The likeliest genres as bars with a line at each threshold. `limits` is the result of `thresholds`. */
+/** The genres with the highest scores as bars with a line at each threshold. `limits` is the result of `thresholds`. */
 export function bars(genres, limits) {
   const items = genres.slice(0, TOP).map(({ label, score, likely }) => {
     const limit = limits.get(label);
@@ -46,10 +46,17 @@ export function bars(genres, limits) {
     return element('li', { class: likely ? 'likely' : '', title },
       element('span', { class: 'label' }, label),
       bar,
-      element('span', { class: 'number' }, formatScore(score),
-        element('span', { class: 'visually-hidden' }, likely ? ', likely' : '')));
+      element('span', { class: 'number' }, formatScore(score)),
+      element('span', { class: 'limit' }, `${likely ? '≥' : '<'} ${formatScore(limit)}`,
+        element('span', { class: 'visually-hidden' }, likely ? ', likely' : ', not likely')));
   });
   return element('ul', { class: 'bars' }, ...items);
+}
+
+/** Explains the bars. */
+export function legend() {
+  return element('p', { class: 'hint legend' }, element('b'),
+    'Threshold of the genre, tuned on validation posters (0.50 if few of them have the genre). A genre whose score reaches it is likely, and bold.');
 }
 
 /** A table with the likeliest genres of each year. */
@@ -63,7 +70,7 @@ export function yearTable(years) {
       element('td', {}, element('ol', {}, ...items)));
   });
   return element('table', { class: 'years' },
-    element('caption', {}, `The ${TOP} likeliest genres of each year’s model; scores that reach the threshold are bold.`),
+    element('caption', {}, `The ${TOP} genres with the highest scores by each year’s model; bold if the score reaches the threshold of the genre.`),
     element('thead', { class: 'visually-hidden' }, element('tr', {},
       element('th', { scope: 'col' }, 'Year'), element('th', { scope: 'col' }, 'Genres'))),
     element('tbody', {}, ...rows));
@@ -101,7 +108,7 @@ export function heatmap(caption, corner, labels, columns) {
   const scroll = element('div', { class: 'scroll', tabIndex: 0 }, table);
   scroll.setAttribute('role', 'group');
   scroll.setAttribute('aria-label', caption);
-  const note = element('p', { class: 'note' }, `${caption} Stronger colors are higher scores; framed cells reach the threshold.`);
+  const note = element('p', { class: 'note' }, `${caption} Stronger colors are higher scores; framed cells reach the threshold of their genre.`);
   return element('div', {}, note, scroll, readout);
 }
 
