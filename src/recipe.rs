@@ -3,6 +3,7 @@
 
 mod classify;
 mod flags;
+mod unused;
 
 use std::path::{Path, PathBuf};
 
@@ -99,21 +100,27 @@ impl Recipe {
     /// Reads and validates a recipe.
     ///
     /// # Errors
-    /// Returns an error if the file is missing, is not TOML, has an unknown key, or a value is out of range.
+    /// Returns an error if the file is missing, is not TOML, has an unknown key or one without an effect, or a value is out of
+    /// range.
     pub fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         let invalid = |message: String| Error::Config { path: path.to_path_buf(), message };
-        let recipe: Recipe = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+        let mut recipe: Recipe = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+        if recipe.run.is_some() {
+            // Earlier versions recorded all settings of a run.
+            unused::reset(&mut recipe.classify);
+        }
         recipe.validate().map_err(invalid)?;
         Ok(recipe)
     }
 
     /// Returns the recipe for classifying `store`: `file` if given, else `pipelines/METHOD.toml` if it exists, else the
-    /// defaults. Sampling and extractor are those recorded in the store, if any. `flags` override values.
+    /// defaults. Sampling and extractor are those recorded in the store, if any. `flags` override values. Also returns the keys of
+    /// the recipe that do not apply to the settings that the flags choose; they are reset to their defaults.
     ///
     /// # Errors
     /// Returns an error if the file is missing or invalid, a flag does not apply, or a value is out of range.
-    pub fn for_store(store: &FeatureStore, file: Option<&Path>, flags: &ClassifyFlags) -> Result<Self> {
+    pub fn for_store(store: &FeatureStore, file: Option<&Path>, flags: &ClassifyFlags) -> Result<(Self, Vec<String>)> {
         let provenance = store.provenance();
         let method = match provenance.method.as_str() {
             "" => store.path().file_stem().map_or("features".into(), |stem| stem.to_string_lossy().into_owned()),
@@ -140,9 +147,10 @@ impl Recipe {
             (recipe.extractor, recipe.codebook) = (extractor, codebook);
         }
         flags.apply(&mut recipe.classify).map_err(Error::Data)?;
+        let unused = unused::reset(&mut recipe.classify);
         let path = || file.map_or(default_path, Path::to_path_buf);
         recipe.validate().map_err(|message| Error::Config { path: path(), message })?;
-        Ok(recipe)
+        Ok((recipe, unused))
     }
 
     /// Overrides values of sampling and extractor by flags. `path` is the recipe's file, for error messages.
@@ -154,7 +162,7 @@ impl Recipe {
         applied.map_err(|message| Error::Config { path: path.to_path_buf(), message })
     }
 
-    /// Checks the ranges of the values.
+    /// Checks the ranges of the values, and that each has an effect.
     ///
     /// # Errors
     /// Returns a message that names the recipe key if a value is out of range.

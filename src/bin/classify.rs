@@ -4,17 +4,17 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use kinoprobe::classify::{ClassifierKind, training};
-use kinoprobe::cli::{self, Outcome};
+use kinoprobe::cli::{self, Outcome, output};
 use kinoprobe::dataset::{Dataset, DatasetSplits, Task};
 use kinoprobe::manifest::{Manifest, split};
 use kinoprobe::matrix::default_threads;
 use kinoprobe::recipe::{ClassifyFlags, Recipe, RunFiles};
 use kinoprobe::report::{self, Metrics, markdown};
-use kinoprobe::runs::{RunContext, by_year};
+use kinoprobe::runs::{self, RunContext, by_year};
 use kinoprobe::store::FeatureStore;
 use kinoprobe::value_parsers;
 
@@ -54,7 +54,7 @@ struct Arguments {
     /// Recipe instead of pipelines/METHOD.toml; the recipe of a run also names the files of the run
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
-    /// Seed of the split if the manifest has no splits [default: 0]
+    /// Seed of the split, for a manifest without splits [default: 0]
     #[arg(long)]
     split_seed: Option<u64>,
     /// Maximum number of threads; results do not depend on it
@@ -64,7 +64,7 @@ struct Arguments {
     #[arg(long)]
     dry_run: bool,
     /// Print the names of the classifiers, or of those that support --OPTION, and exit
-    #[arg(long, value_name = "OPTION")]
+    #[arg(long, value_name = "OPTION", exclusive = true)]
     list_classifiers: Option<Option<String>>,
     /// Print neither progress nor tables
     #[arg(long)]
@@ -113,10 +113,15 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     let files = arguments.files()?;
     let store = FeatureStore::open(&files.features)?;
-    let mut recipe = Recipe::for_store(&store, arguments.recipe.as_deref(), &arguments.flags)?;
+    let (mut recipe, unused) = Recipe::for_store(&store, arguments.recipe.as_deref(), &arguments.flags)?;
+    if !arguments.dry_run {
+        output::check_directory(&files.out)?;
+        runs::check_output(&files.out, recipe.classify.by)?;
+    }
     let mut manifest = Manifest::load_labels(&files.manifest, files.root.as_deref())?;
     let drawn = split::assign(&mut manifest, split::Fractions::default(), files.split_seed)?;
     manifest.check_training()?;
+    ensure!(drawn || arguments.split_seed.is_none(), "--split-seed does not apply: the manifest has splits");
     let mut data = Dataset::join(&store, &manifest, recipe.classify.pooling)?;
     // Models by year are multi-label even if every clip has one label.
     let default_task = recipe.classify.by.map(|_| Task::MultiLabel);
@@ -134,6 +139,9 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
         ));
     }
     log(&format!("{} · {}: {}", recipe.method, recipe.classify.classifier.name(), describe(&data)));
+    if !unused.is_empty() {
+        log(&format!("keys of the recipe without an effect on this run: {}", unused.join(", ")));
+    }
     data.warnings.splice(0..0, manifest.warnings.iter().cloned());
     if arguments.dry_run {
         cli::print(toml::to_string_pretty(&recipe).context("cannot serialize the recipe to TOML")?)?;

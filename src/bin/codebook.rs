@@ -4,16 +4,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use anyhow::ensure;
 use clap::Parser;
 use kinoprobe::cancel::CancellationToken;
 use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
-use kinoprobe::cli::{self, EXIT_CODES, Outcome};
+use kinoprobe::cli::{self, EXIT_CODES, Outcome, output};
 use kinoprobe::extract::Normalize;
 use kinoprobe::extract::codebook::Codebook;
 use kinoprobe::manifest::{Manifest, split};
 use kinoprobe::progress::{Event, ProgressSink};
 use kinoprobe::recipe::Recipe;
-use kinoprobe::store::{DescriptorStore, check_output};
+use kinoprobe::store::DescriptorStore;
 use kinoprobe::value_parsers;
 
 /// Cluster the descriptors of the training split into visual words, and compute the histogram of words of every frame.
@@ -37,9 +38,9 @@ struct Arguments {
     /// Recipe file instead of pipelines/METHOD.toml
     #[arg(long)]
     recipe: Option<PathBuf>,
-    /// Seed of the split if the manifest has no splits
-    #[arg(long, default_value_t = 0)]
-    split_seed: u64,
+    /// Seed of the split, for a manifest without splits [default: 0]
+    #[arg(long)]
+    split_seed: Option<u64>,
     /// Print only warnings and errors
     #[arg(long)]
     quiet: bool,
@@ -74,7 +75,7 @@ fn main() -> ExitCode {
 
 fn codebook(arguments: &Arguments, cancel: &CancellationToken) -> anyhow::Result<Outcome> {
     let progress = TerminalProgress::new("codebook", ProgressMode::from_quiet(arguments.quiet));
-    check_output(&arguments.out)?;
+    output::check_file(&arguments.out, "sift.h5")?;
     let store = DescriptorStore::open(&arguments.descriptors)?;
     let default = || PathBuf::from(format!("pipelines/{}.toml", store.provenance().method));
     let path = arguments.recipe.clone().unwrap_or_else(default);
@@ -88,15 +89,17 @@ fn codebook(arguments: &Arguments, cancel: &CancellationToken) -> anyhow::Result
     settings.normalize = arguments.normalize.unwrap_or(settings.normalize);
     settings.validate().map_err(anyhow::Error::msg)?;
 
+    let split_seed = arguments.split_seed.unwrap_or(0);
     let mut manifest = Manifest::load_labels(&arguments.manifest, arguments.root.as_deref())?;
-    let drawn = split::assign(&mut manifest, split::Fractions::default(), arguments.split_seed)?;
+    let drawn = split::assign(&mut manifest, split::Fractions::default(), split_seed)?;
+    ensure!(drawn || arguments.split_seed.is_none(), "--split-seed does not apply: the manifest has splits");
     if manifest.clips.iter().all(|clip| clip.labels.is_empty()) {
         progress.report(Event::Warning("no clip has a label, so there is no held-out split: all clips are clustered"));
     }
     let start = Instant::now();
     let (codebook, training) = Codebook::train(&store, &manifest, &settings, cancel)?;
     let seconds = start.elapsed().as_secs_f64();
-    let split = if drawn { format!(" (split drawn with seed {})", arguments.split_seed) } else { String::new() };
+    let split = if drawn { format!(" (split drawn with seed {split_seed})") } else { String::new() };
     progress.report(Event::Info(&format!(
         "{} descriptors of {} training clips{split} → {} words in {seconds:.1} s, {} iterations",
         training.descriptors, training.clips, settings.words, training.iterations

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Parser;
 use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
-use kinoprobe::cli::{self, EXIT_CODES, Outcome};
+use kinoprobe::cli::{self, EXIT_CODES, Outcome, output};
 use kinoprobe::extract::{self, Extractor, Options};
 use kinoprobe::manifest::Manifest;
 use kinoprobe::media::Shots;
@@ -45,11 +46,12 @@ struct Arguments {
     #[arg(long)]
     weights: Option<WeightsChoice>,
     /// Device that runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto selects the fastest available
-    #[arg(long, default_value = "auto")]
-    device: Device,
-    /// Directory of the model cards
-    #[arg(long, default_value = "models")]
-    models: PathBuf,
+    /// [default: auto]
+    #[arg(long)]
+    device: Option<Device>,
+    /// Directory of the model cards [default: models]
+    #[arg(long)]
+    models: Option<PathBuf>,
     /// Number of decode threads [default: depends on the number of cores and the device]
     #[arg(long, value_parser = value_parsers::between(1, value_parsers::MAX_THREADS))]
     workers: Option<usize>,
@@ -87,12 +89,23 @@ fn main() -> ExitCode {
             "extract",
             if arguments.log_json { ProgressMode::Json } else { ProgressMode::from_quiet(arguments.quiet) },
         );
+        if !arguments.dry_run {
+            output::check_file(&arguments.out, "NAME.h5")?;
+        }
         let path = Recipe::path(&arguments.method, arguments.recipe)?;
         let mut recipe = Recipe::load(&path)?;
         recipe.apply(&arguments.overrides, &path)?;
         // SIFT allocates its image pyramids for every frame; with one malloc arena per thread, tens of megabytes would
         // stay fragmented.
         if matches!(recipe.extractor, Extractor::Sift { .. }) {
+            let given = [
+                ("weights", arguments.weights.is_some()),
+                ("device", arguments.device.is_some()),
+                ("models", arguments.models.is_some()),
+            ];
+            if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
+                bail!("--{flag} does not apply to {}: its extractor is sift, not a network", recipe.method);
+            }
             memory::limit_malloc_arenas();
         }
         let options = Options {
@@ -102,8 +115,8 @@ fn main() -> ExitCode {
             shots: arguments.shots.as_deref().map(Shots::load).transpose()?,
             out: arguments.out,
             weights: arguments.weights.unwrap_or_default(),
-            models: arguments.models,
-            device: arguments.device,
+            models: arguments.models.unwrap_or_else(|| "models".into()),
+            device: arguments.device.unwrap_or(Device::Auto),
             workers: arguments.workers,
             retry_failed: arguments.retry_failed,
             prune: arguments.prune,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
-use kinoprobe::cli::{self, EXIT_CODES, Outcome};
+use kinoprobe::cli::{self, EXIT_CODES, Outcome, output};
 use kinoprobe::models::WeightsChoice;
 use kinoprobe::models::runtime::Device;
 use kinoprobe::serve::{self, Limits, Options, Server};
@@ -39,11 +39,13 @@ struct Arguments {
     /// Batch size of the network [default: 1 on a CPU, 8 on a GPU]
     #[arg(long, value_parser = value_parsers::between(1, 1024_u16))]
     batch: Option<u16>,
-    /// Milliseconds an image waits for a batch to fill up, on devices on which batches save time
-    #[arg(long, default_value_t = 3)]
-    delay: u64,
+    /// Milliseconds an image waits for a batch to fill up, on devices on which batches save time [default: 3]
+    #[arg(long)]
+    delay: Option<u64>,
     /// Write a static site that runs the models in the visitor's browser to this directory, and exit
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = [
+        "addr", "device", "batch", "delay", "files", "request_megabytes", "seconds", "frames", "queue",
+    ])]
     export: Option<PathBuf>,
     #[command(flatten)]
     limits: Limits,
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
         let progress = TerminalProgress::new("serve", ProgressMode::Bar);
         match &arguments.export {
             Some(dir) => {
+                output::check_directory(dir)?;
                 serve::export(&options, dir, &progress)?;
                 cli::print_line(dir.display())?;
             }

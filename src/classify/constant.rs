@@ -21,6 +21,10 @@ impl ClassifierDefinition for ConstantSettings {
         Ok(())
     }
 
+    fn unused_flags(&self) -> (&'static [&'static str], String) {
+        (&["pooling", "standardize"], "classifier constant, which does not read the features".into())
+    }
+
     fn build(&self, _: &Trainer) -> Box<dyn Classifier> {
         Box::new(Constant)
     }

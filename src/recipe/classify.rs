@@ -140,7 +140,7 @@ impl Classify {
         }
     }
 
-    /// Checks the ranges of the values.
+    /// Checks the ranges of the values, and that each has an effect.
     ///
     /// # Errors
     /// Returns a message that names the recipe key if a value is out of range.
@@ -161,6 +161,7 @@ impl Classify {
         if let Some(resample) = self.resample {
             resample.validate()?;
         }
+        super::unused::check(self)?;
         if self.schedule.warm_up >= self.training.epochs && self.schedule.warm_up > 0 {
             return Err("classify.schedule.warm_up must be less than classify.training.epochs".into());
         }

@@ -336,6 +336,8 @@ mod tests {
             ("--momentum 0.5", "--momentum does not apply to optimizer adamw"),
             ("--margin 0.1", "--margin does not apply to the default loss"),
             ("--classifier bilstm --compat movienet-prediction --length 4", "--length does not apply to compat"),
+            ("--classifier constant --standardize false", "--standardize does not apply to classifier constant"),
+            ("--classifier constant --pooling max", "--pooling does not apply to classifier constant"),
             ("--classifier forest", "possible values: mlp, bilstm, logistic, bayes, knn, constant"),
         ] {
             let error = apply(&arguments.split(' ').collect::<Vec<_>>()).unwrap_err();

@@ -57,12 +57,15 @@ pub struct Options {
     pub cards: PathBuf,
     /// Batch size of the network; by default 1 on a CPU, where batches cost memory and save no time, and 8 on a GPU.
     pub batch: Option<usize>,
-    /// How long an image waits for a batch to fill up, in milliseconds. Ignored on devices on which batches save no
+    /// How long an image waits for a batch to fill up, in milliseconds; `None`: [`DEFAULT_DELAY`] on devices on which batches save
     /// time.
-    pub delay: u64,
+    pub delay: Option<u64>,
     /// Limits of requests.
     pub limits: Limits,
 }
+
+/// Milliseconds that an image waits for a batch to fill up.
+const DEFAULT_DELAY: u64 = 3;
 
 /// Limits of requests. A request that exceeds one is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, clap::Args)]
@@ -230,18 +233,36 @@ fn load_state(options: &Options, progress: &Arc<dyn ProgressSink>) -> Result<Arc
     let single = load_network(1)?;
     let provider = single.provider.clone();
     let batch = options.batch.unwrap_or(if single.on_cpu() { 1 } else { 8 });
+    if !single.benefits_from_batching() && (options.batch.is_some_and(|batch| batch > 1) || options.delay.is_some()) {
+        let warning = format!("--batch and --delay have no effect on {provider}, which computes one image at a time");
+        progress.report(Event::Warning(&warning));
+    }
     let batched = if batch > 1 && single.benefits_from_batching() { Some(load_network(batch)?) } else { None };
 
     if models.posters.identity.untrained || prepared.untrained {
         let warning = format!("UNTRAINED: {} has seeded weights; the predicted genres are meaningless", card.name);
         progress.report(Event::Warning(&warning));
     }
+    if models.precision() != single.precision() {
+        let (trained, served) = (models.precision(), single.precision());
+        let warning =
+            format!("the models were fitted to features computed in {trained}; here the network runs in {served}");
+        progress.report(Event::Warning(&warning));
+    }
     let models = Arc::new(models);
     let metrics = Metrics::new();
     let heads = models.clone();
     let postprocess = Arc::new(move |embeddings: ndarray::ArrayView2<'_, f32>| heads.scores(embeddings));
-    let max_delay = Duration::from_millis(if batched.is_some() { options.delay } else { 0 });
-    let queue = InferenceQueue::start(single, batched, batch, limits.queue, max_delay, postprocess, metrics.clone());
+    let max_delay = batched.as_ref().map_or(0, |_| options.delay.unwrap_or(DEFAULT_DELAY));
+    let queue = InferenceQueue::start(
+        single,
+        batched,
+        batch,
+        limits.queue,
+        Duration::from_millis(max_delay),
+        postprocess,
+        metrics.clone(),
+    );
     let uploads = Arc::new(UploadReader::new(card.input, limits));
     Ok(Arc::new(AppState::new(models, queue, uploads, metrics, limits, &provider, progress.clone())))
 }

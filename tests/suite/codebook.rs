@@ -139,6 +139,8 @@ fn rejects_too_little_data() {
         let output = codebook(directory.path(), flags).failure().code(1).get_output().stderr.clone();
         String::from_utf8(output).unwrap()
     };
+    let message = error(&["--split-seed", "3"], None);
+    assert!(message.contains("--split-seed does not apply: the manifest has splits"), "{message}");
     let message = error(&["--words", "5000"], None);
     assert!(message.contains("are too few for 5000 words; reduce --words"), "{message}");
     let message = error(&[], Some("id,path,label,split\nother,0.mp4,x,train\nc1,1.mp4,x,val\n"));

@@ -37,6 +37,31 @@ fn numbers_out_of_range_are_usage_errors_of_the_tools_for_features() {
     assert_usage_errors(import, "3", "split");
 }
 
+#[test]
+fn flags_that_exclude_each_other_are_usage_errors() {
+    for (program, arguments) in [
+        (env!("CARGO_BIN_EXE_kinoprobe-compare"), "run --out x --no-early-fusion --threads 2"),
+        (env!("CARGO_BIN_EXE_kinoprobe-classify"), "--list-classifiers --quiet"),
+        (
+            env!("CARGO_BIN_EXE_kinoprobe-evaluate"),
+            "--predictions p.csv --out x --model m --features f --manifest c.csv",
+        ),
+        (
+            env!("CARGO_BIN_EXE_kinoprobe-evaluate"),
+            "--model m --features f --manifest c.csv --out x --task multi-label",
+        ),
+    ] {
+        let output = Command::new(program).args(arguments.split(' ')).output().unwrap();
+        assert_code(&output, 2);
+        assert!(printed(&output).contains("cannot be used with"), "{arguments}: {}", printed(&output));
+    }
+    let evaluate = env!("CARGO_BIN_EXE_kinoprobe-evaluate");
+    for flag in ["--root=r", "--force", "--features=f", "--manifest=c.csv"] {
+        let output = Command::new(evaluate).args(["--predictions", "p.csv", "--out", "x", flag]).output().unwrap();
+        assert_code(&output, 2);
+    }
+}
+
 #[cfg(feature = "media")]
 #[test]
 fn numbers_out_of_range_are_usage_errors_of_demo() {
@@ -52,6 +77,15 @@ fn numbers_out_of_range_are_usage_errors_of_extract_and_shots() {
     let flags = "workers frames length rate count every most keypoints batch";
     assert_usage_errors(extract, "0", flags);
     assert_usage_errors(extract, "-1", flags);
+    for (flag, value) in [("--weights", "seeded"), ("--device", "native"), ("--models", "models")] {
+        let mut command = Command::new(extract);
+        let output =
+            command.args(["--method", "sift", "--manifest", "none.csv", "--out", "none.h5", flag, value]).output();
+        let output = output.unwrap();
+        assert_code(&output, 1);
+        let expected = format!("{flag} does not apply to sift: its extractor is sift, not a network");
+        assert!(printed(&output).contains(&expected), "{}", printed(&output));
+    }
     let shots = env!("CARGO_BIN_EXE_kinoprobe-shots");
     assert_usage_errors(shots, "-0.1", "threshold");
     assert_usage_errors(shots, "1.1", "threshold");
@@ -64,6 +98,14 @@ fn numbers_out_of_range_are_usage_errors_of_serve() {
     let flags = "batch files request-megabytes image-megabytes megapixels seconds frames queue";
     assert_usage_errors(serve, "0", flags);
     assert_usage_errors(serve, "-1", &format!("{flags} delay"));
+    // The exported site has neither an address nor a queue.
+    for flag in
+        ["--addr=127.0.0.1:0", "--device=cpu", "--batch=2", "--delay=1", "--files=2", "--seconds=9", "--queue=3"]
+    {
+        let output = Command::new(serve).args(["--export", "site", flag]).output().unwrap();
+        assert_code(&output, 2);
+        assert!(printed(&output).contains("cannot be used with"), "{}", printed(&output));
+    }
     // The server buffers at most 512 MiB of images.
     assert_usage_errors(serve, "513", "image-megabytes");
 }

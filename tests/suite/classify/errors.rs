@@ -81,6 +81,23 @@ fn unusable_inputs_are_errors_with_a_reason() {
             format!("{flag} does not apply to classifier {classifier}; classifiers with this option: mlp, bilstm");
         bench.assert_error(&["--classifier", classifier, flag, value], &[&expected]);
     }
+    bench.assert_error(&["--split-seed", "3"], &["--split-seed does not apply: the manifest has splits"]);
+    let logistic = recipe
+        .replace("classifier = \"mlp\"", "classifier = \"logistic\"")
+        .replace("weights = \"none\"", "weights = \"balanced\"");
+    let logistic = logistic.split("[run]").next().unwrap();
+    fs::write(bench.path("recipe.toml"), logistic).unwrap();
+    let expected = ["recipe.toml", "classify.loss.weights does not apply to classifier logistic"];
+    bench.assert_error(&["--recipe", "recipe.toml"], &expected);
+    // A recipe can be used with another classifier; what does not apply to it is reported and not recorded.
+    fs::write(bench.path("recipe.toml"), logistic.replace("classifier = \"logistic\"", "classifier = \"mlp\""))
+        .unwrap();
+    let output = bench.classify("switched", &["--recipe", "recipe.toml", "--classifier", "logistic"]);
+    assert_code(&output, 0);
+    let expected = "keys of the recipe without an effect on this run: loss.weights\n";
+    assert!(printed(&output).contains(expected), "{}", printed(&output));
+    let recorded = fs::read_to_string(bench.path("switched/recipe.toml")).unwrap();
+    assert!(recorded.contains("classifier = \"logistic\"") && !recorded.contains("balanced"), "{recorded}");
     bench.assert_error(&["--learning-rate", "1e30", "--epochs", "9"], &["training diverged"]);
     fs::write(bench.path("made.h5"), "no store").unwrap();
     bench.assert_error(&QUICK, &["made.h5"]);

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::server::{Server, command};
+use super::server::{Server, program};
 use crate::support::assert_code;
 
 /// Returns a working directory with placeholder files of ONNX Runtime Web.
@@ -25,7 +25,7 @@ fn exported_site_contains_page_runtime_and_models() {
     let server = Server::start(&[]);
     let dir = dir_with_runtime();
     let site = dir.path().join("a/site");
-    let export = || command(server.models.path()).current_dir(&dir).arg("--export").arg(&site).output().unwrap();
+    let export = || program(server.models.path()).current_dir(&dir).arg("--export").arg(&site).output().unwrap();
     assert_code(&export(), 0);
 
     let read = |name: &str| fs::read_to_string(site.join(name)).unwrap();

@@ -92,10 +92,17 @@ impl Drop for Server {
     }
 }
 
+/// The command that serves `models`.
 pub fn command(models: &Path) -> Command {
+    let mut command = program(models);
+    command.args(["--addr", "127.0.0.1:0", "--device", "auto"]);
+    command
+}
+
+/// The program with the paths of the models and the cards.
+pub fn program(models: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-serve"));
-    command.current_dir(root()).args(["--addr", "127.0.0.1:0", "--device", "auto", "--cards"]).arg(fixture("models"));
-    command.arg("--models").arg(models);
+    command.current_dir(root()).arg("--cards").arg(fixture("models")).arg("--models").arg(models);
     command
 }
 
