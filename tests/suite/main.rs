@@ -17,6 +17,7 @@ mod manifest;
 mod media;
 mod models;
 mod multi_label;
+mod outputs;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod posters;
 #[cfg(feature = "serve")]
