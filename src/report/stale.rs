@@ -38,7 +38,12 @@ pub(super) fn remove_training_files(dir: &Path) -> Result<()> {
     for name in TRAINING_FILES {
         remove_file(&dir.join(name))?;
     }
-    tensorboard::remove(dir)
+    let event_files = dir.join("tensorboard");
+    for split in ["train", "val", "test"].map(|split| event_files.join(split)) {
+        remove_file(&split.join(tensorboard::FILE))?;
+        remove_empty_directory(&split)?;
+    }
+    remove_empty_directory(&event_files)
 }
 
 /// Removes the files of a run or an evaluation, and then the directory if it is empty. A directory without a metrics.json of
@@ -68,7 +73,7 @@ pub(super) fn remove_file(path: &Path) -> Result<bool> {
 }
 
 /// Removes a directory unless it contains something or does not exist.
-pub(super) fn remove_empty_directory(dir: &Path) -> Result<()> {
+fn remove_empty_directory(dir: &Path) -> Result<()> {
     use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
     match std::fs::remove_dir(dir) {
         Err(error) if !matches!(error.kind(), NotFound | DirectoryNotEmpty) => Err(Error::io(dir)(error)),

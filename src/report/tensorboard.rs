@@ -10,7 +10,6 @@ use std::path::Path;
 use prost::Message;
 
 use super::TrainingRun;
-use super::stale::{remove_empty_directory, remove_file};
 use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 
@@ -99,20 +98,7 @@ struct Dimension {
 }
 
 /// Name of the file in the directory of each split.
-const FILE: &str = "events.out.tfevents.0.kinoprobe";
-
-/// Removes the event files from `dir`/tensorboard, and the directories that are then empty.
-///
-/// # Errors
-/// Returns an error if a file cannot be removed.
-pub fn remove(dir: &Path) -> Result<()> {
-    let tensorboard = dir.join("tensorboard");
-    for split in ["train", "val", "test"].map(|split| tensorboard.join(split)) {
-        remove_file(&split.join(FILE))?;
-        remove_empty_directory(&split)?;
-    }
-    remove_empty_directory(&tensorboard)
-}
+pub(super) const FILE: &str = "events.out.tfevents.0.kinoprobe";
 
 /// Writes the event files of a run with epochs to `dir`/tensorboard.
 ///
