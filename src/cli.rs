@@ -4,10 +4,15 @@ pub mod output;
 pub mod progress;
 
 use std::fmt::Display;
+use std::fs::File;
 use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt as _;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::cancel::CancellationToken;
 use crate::error::Error;
@@ -67,8 +72,8 @@ fn describe(error: &anyhow::Error) -> String {
     text
 }
 
-/// Writes to standard output. A closed pipe, such as that of `head`, is not an error: the program continues, and all further
-/// output is lost.
+/// Writes to standard output. A closed pipe, such as that of `head`, or terminal is not an error: the program continues, and all
+/// further output is lost.
 ///
 /// # Errors
 /// Returns an error if the output cannot be written for another reason, such as a full disk.
@@ -76,8 +81,16 @@ pub fn print(text: impl Display) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     match write!(stdout, "{text}").and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        // Unlike a file, a terminal has an input or output error only after it was closed.
+        Err(error) if error.raw_os_error() == Some(libc::EIO) && is_character_device(&stdout) => Ok(()),
         result => result.context("cannot write to standard output"),
     }
+}
+
+/// Returns `true` for terminals and other character devices, also after a terminal was closed.
+fn is_character_device(output: &impl AsFd) -> bool {
+    let metadata = output.as_fd().try_clone_to_owned().and_then(|output| File::from(output).metadata());
+    metadata.is_ok_and(|metadata| metadata.file_type().is_char_device())
 }
 
 /// Writes a line to standard output; see [`print`](fn@print).
@@ -93,17 +106,22 @@ pub fn print_message(text: impl Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Installs a handler for SIGINT (Ctrl-C) and SIGTERM, and returns the token that it cancels. A second signal ends the
-/// process immediately, with exit code 130.
-pub fn catch_interrupts() -> CancellationToken {
+/// Handles signals, and returns the token that SIGINT (Ctrl-C) and SIGTERM cancel. A second such signal ends the process
+/// immediately, with exit code 130. SIGHUP, which a terminal sends when it is closed, is ignored: the program continues.
+///
+/// # Errors
+/// Returns an error if the signals cannot be handled.
+pub fn catch_interrupts() -> std::io::Result<CancellationToken> {
     let token = CancellationToken::default();
     let cancelled = token.clone();
-    let handler = ctrlc::set_handler(move || {
-        if cancelled.cancel() {
-            std::process::exit(130);
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    std::thread::spawn(move || {
+        for _ in signals.forever().filter(|&signal| signal != SIGHUP) {
+            if cancelled.cancel() {
+                std::process::exit(130);
+            }
+            print_message("\ninterrupted: finishing work in progress (interrupt again to stop immediately)");
         }
-        print_message("\ninterrupted: finishing work in progress (interrupt again to stop immediately)");
     });
-    debug_assert!(handler.is_ok(), "catch_interrupts is called once");
-    token
+    Ok(token)
 }

@@ -69,8 +69,7 @@ Examples:
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let cancel = cli::catch_interrupts();
-    cli::run("codebook", || codebook(&arguments, &cancel))
+    cli::run("codebook", || codebook(&arguments, &cli::catch_interrupts()?))
 }
 
 fn codebook(arguments: &Arguments, cancel: &CancellationToken) -> anyhow::Result<Outcome> {

@@ -83,8 +83,8 @@ Examples:
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let cancel = cli::catch_interrupts();
     cli::run("extract", || {
+        let cancel = cli::catch_interrupts()?;
         let progress = TerminalProgress::new(
             "extract",
             if arguments.log_json { ProgressMode::Json } else { ProgressMode::from_quiet(arguments.quiet) },

@@ -67,9 +67,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let Arguments { command, models: directory, quiet } = Arguments::parse();
-    let cancel = cli::catch_interrupts();
     let progress = TerminalProgress::new("models", ProgressMode::from_quiet(quiet));
     cli::run("models", || {
+        let cancel = cli::catch_interrupts()?;
         match command {
             Command::List => cli::print(inventory::table(&directory)?)?,
             Command::Fetch { name, weights, precision } => {

@@ -59,8 +59,8 @@ Examples:
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let cancel = cli::catch_interrupts();
     cli::run("shots", || {
+        let cancel = cli::catch_interrupts()?;
         let progress = TerminalProgress::new("shots", ProgressMode::from_quiet(arguments.quiet));
         output::check_file(&arguments.out, "shots.csv")?;
         let clips = match &arguments.manifest {

@@ -1,7 +1,8 @@
 //! Killed and interrupted runs, full disks and closed output.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 use super::{IDS, Workspace};
 use crate::support::{assert_code, printed, root, run_python, send_signal};
@@ -42,22 +43,64 @@ fn killed_runs_resume_and_produce_the_same_store() {
     assert_eq!(workspace.fingerprint("killed.h5"), workspace.fingerprint("complete.h5"));
 }
 
+/// Starts a run, and sends a signal when its journal has some records.
+fn run_with_signal(workspace: &Workspace, out: &str, signal: &str) -> Output {
+    let journal = workspace.path(&format!("{out}.partial"));
+    let child = workspace.command(out).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    while !fs::metadata(&journal).is_ok_and(|journal| journal.len() > 2_000) {
+        std::thread::yield_now();
+    }
+    send_signal(&child, signal);
+    child.wait_with_output().unwrap()
+}
+
 #[test]
 fn an_interrupted_run_can_be_continued() {
     let workspace = Workspace::new(60);
     assert_code(&workspace.command("complete.h5").output().unwrap(), 0);
-    let journal = workspace.path("interrupted.h5.partial");
-    let child = workspace.command("interrupted.h5").stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    while !fs::metadata(&journal).is_ok_and(|journal| journal.len() > 2_000) {
-        std::thread::yield_now();
+    for (out, signal) in [("interrupted.h5", "-INT"), ("terminated.h5", "-TERM")] {
+        let output = run_with_signal(&workspace, out, signal);
+        assert_code(&output, 130);
+        assert!(printed(&output).contains("run the same command again"), "{}", printed(&output));
+        assert!(!workspace.path(out).exists());
+        assert_code(&workspace.command(out).output().unwrap(), 0);
+        assert_eq!(workspace.fingerprint(out), workspace.fingerprint("complete.h5"));
     }
-    send_signal(&child, "-INT");
-    let output = child.wait_with_output().unwrap();
-    assert_code(&output, 130);
-    assert!(printed(&output).contains("run the same command again"), "{}", printed(&output));
-    assert!(!workspace.path("interrupted.h5").exists());
-    assert_code(&workspace.command("interrupted.h5").output().unwrap(), 0);
-    assert_eq!(workspace.fingerprint("interrupted.h5"), workspace.fingerprint("complete.h5"));
+}
+
+/// Runs a program in a terminal, closes the terminal when the file of the first argument exists, and prints the exit code.
+const TERMINAL: &str = "
+import os, pty, sys
+program, terminal = pty.fork()
+if program == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+os.set_blocking(terminal, False)
+while not os.path.exists(sys.argv[1]):
+    try:
+        os.read(terminal, 1024) # the progress bar
+    except BlockingIOError:
+        pass
+os.close(terminal)
+print(os.waitstatus_to_exitcode(os.waitpid(program, 0)[1]))
+";
+
+#[test]
+fn extraction_goes_on_after_its_terminal_was_closed() {
+    let workspace = Workspace::new(60);
+    assert_code(&workspace.command("complete.h5").output().unwrap(), 0);
+    let output = run_with_signal(&workspace, "signal.h5", "-HUP");
+    assert_code(&output, 0);
+    assert_eq!(workspace.fingerprint("signal.h5"), workspace.fingerprint("complete.h5"));
+    for (out, flags) in [("bar.h5", &[][..]), ("json.h5", &["--log-json"])] {
+        let journal = workspace.path(&format!("{out}.partial"));
+        let mut command = workspace.command(out);
+        command.args(flags);
+        let arguments: Vec<&Path> =
+            [command.get_program()].into_iter().chain(command.get_args()).map(Path::new).collect();
+        let code = run_python(TERMINAL, &[&[journal.as_path()], &arguments[..]].concat());
+        assert_eq!(code.trim(), "0", "{out}");
+        assert_eq!(workspace.fingerprint(out), workspace.fingerprint("complete.h5"));
+    }
 }
 
 #[test]
