@@ -157,19 +157,25 @@ impl WorkPlan {
     }
 }
 
-/// Checks that no id of the manifest belongs to another file, or another part of its file, in the store, since ids identify
-/// clips in manifests.
+/// Checks that the manifest and the clips that are to be kept have one file, and one part of it, per id.
 fn check_ids(manifest: &Manifest, out: &Path, unlisted_clips: &[ClipKey]) -> Result<()> {
-    let listed: HashMap<&str, &Clip> = manifest.clips.iter().map(|clip| (clip.id.as_str(), clip)).collect();
-    let conflicts: Vec<_> =
-        unlisted_clips.iter().filter_map(|stored| Some((stored, *listed.get(stored.id.as_str())?))).collect();
-    let Some((stored, listed)) = conflicts.first() else { return Ok(()) };
+    let mut known: HashMap<String, ClipKey> =
+        manifest.clips.iter().map(|clip| (clip.id.clone(), ClipKey::from(clip))).collect();
+    let mut conflicts = Vec::new();
+    for stored in unlisted_clips {
+        match known.get(&stored.id) {
+            Some(other) => conflicts.push((stored, other.to_string())),
+            None => {
+                known.insert(stored.id.clone(), stored.clone());
+            }
+        }
+    }
+    let Some((stored, other)) = conflicts.first() else { return Ok(()) };
     let message = format!(
-        "{} of its clips have another path, start or end in the manifest (`{}` is {stored} in the store and {} in the \
-         manifest): write to another file with --out, or remove all clips that are not in the manifest with --prune",
+        "{} of its clips have another path, start or end in the manifest or in an interrupted run (`{}`: {stored} and {other}): \
+         write to another file with --out, or remove all clips that are not in the manifest with --prune",
         conflicts.len(),
         stored.id,
-        ClipKey::from(*listed)
     );
     Err(Error::Store { path: out.to_path_buf(), message })
 }

@@ -212,8 +212,9 @@ impl Provenance {
         let invalid = |message: String| Error::Store { path: path.to_path_buf(), message };
         let format = read_text(file, "format")
             .ok_or_else(|| invalid("not a feature store: attribute `format` is missing".into()))?;
-        let version = read_integer(file, "format_version")
-            .ok_or_else(|| invalid("not a feature store: attribute `format_version` is missing".into()))?;
+        let version = read_integer(file, "format_version").ok_or_else(|| {
+            invalid("not a feature store: attribute `format_version` is missing or not an integer".into())
+        })?;
         if version != FORMAT_VERSION {
             return Err(invalid(format!(
                 "unsupported format version {version} (supported: {FORMAT_VERSION}): extract again, or use another version of kinoprobe"

@@ -132,7 +132,7 @@ fn clips_of_other_manifests_stay_in_the_store() {
     fs::copy(workspace.path("video.mp4"), workspace.path("copy.mp4")).unwrap();
     let before = fs::read(workspace.path("store.h5")).unwrap();
     let text = extract("id,path,label\nfirst,copy.mp4,a\n", &[], 1);
-    assert!(text.contains("`first` is video.mp4 in the store and copy.mp4 in the manifest"), "{text}");
+    assert!(text.contains("`first`: video.mp4 and copy.mp4"), "{text}");
     assert!(text.contains("--out") && text.contains("--prune"), "{text}");
     assert_eq!(fs::read(workspace.path("store.h5")).unwrap(), before);
     extract(other, &["--prune"], 0);
@@ -162,12 +162,36 @@ fn clips_with_another_start_or_end_are_extracted_again() {
     assert_eq!(times(), "a 0.0 1.0 b 0.08 3.96");
     let changed = "a,video.mp4,x,2,3\nb,video.mp4,x,,\n";
     let text = extract(changed, &["--frames", "25"], 1);
-    let expected = "1 of its clips have another path, start or end in the manifest (`a` is video.mp4 to 1 s in the store and \
-                    video.mp4 from 2 s to 3 s in the manifest)";
+    let expected = "1 of its clips have another path, start or end in the manifest or in an interrupted run (`a`: video.mp4 to 1 s and \
+                    video.mp4 from 2 s to 3 s)";
     assert!(text.contains(expected) && text.contains("--prune"), "{text}");
     let text = extract(changed, &["--frames", "25", "--prune"], 0);
     assert!(text.contains("1 of 2 clips to extract; 1 already extracted"), "{text}");
     assert_eq!(times(), "a 2.0 3.0 b 0.08 3.96");
     // The same period, written in another way.
     assert!(extract("a,video.mp4,x,2.0,3.00\nb,video.mp4,x,0,\n", &["--frames", "25"], 0).contains("rewritten"));
+}
+
+#[test]
+fn an_id_has_one_file_in_the_store_and_in_an_interrupted_run() {
+    let workspace = Workspace::new(0);
+    let write = |rows: &str| fs::write(workspace.path("manifest.csv"), format!("id,path,label\n{rows}")).unwrap();
+    fs::copy(workspace.path("video.mp4"), workspace.path("copy.mp4")).unwrap();
+    write("a,video.mp4,x\n");
+    assert_code(&workspace.command("store.h5").output().unwrap(), 0);
+    fs::copy(workspace.path("store.h5"), workspace.path("backup.h5")).unwrap();
+    // The journal of a run with --prune that could not write the store.
+    write("a,copy.mp4,x\n");
+    fs::remove_file(workspace.path("store.h5")).unwrap();
+    fs::create_dir(workspace.path("store.h5.new")).unwrap();
+    assert_code(&workspace.command("store.h5").output().unwrap(), 1);
+    fs::remove_dir(workspace.path("store.h5.new")).unwrap();
+    fs::rename(workspace.path("backup.h5"), workspace.path("store.h5")).unwrap();
+    write("b,video.mp4,x\n");
+    let output = workspace.command("store.h5").output().unwrap();
+    assert_code(&output, 1);
+    let expected = "an interrupted run (`a`: copy.mp4 and video.mp4)";
+    assert!(printed(&output).contains(expected), "{}", printed(&output));
+    assert_code(&workspace.command("store.h5").arg("--prune").output().unwrap(), 0);
+    assert_eq!(run_python(IDS, &[&workspace.path("store.h5")]).trim(), "b | | 6");
 }
