@@ -178,7 +178,7 @@ impl<'a> Collector<'a> {
             parsed.clips.iter().map(|parsed| &parsed.clip).filter(|clip| clip.file.to_str().is_none()).collect();
         if let Some(first) = unnamed.first() {
             let (count, name) = (count_of(unnamed.len(), "path"), &first.path);
-            parsed.warnings.push(format!("{count} not in UTF-8, such as {name}: rename, or the clip fails"));
+            parsed.warnings.push(format!("{count} not in UTF-8, such as {name}: these clips fail, rename them"));
         }
         if parsed.clips.is_empty() && problems.is_empty() {
             problems.add(

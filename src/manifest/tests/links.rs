@@ -72,7 +72,7 @@ fn broken_links_and_names_that_are_not_utf8_are_single_clips() {
     assert_eq!(ids(&manifest.clips), ["a/1", "a/2", "a/3", "a/caf%E8", "a/caf%E9"]);
     assert_eq!(manifest.clips[4].path, "a/caf%E9.mp4");
     assert!(manifest.clips[4].file.is_file());
-    let expected = "2 paths not in UTF-8, such as a/caf%E8.mp4: rename, or the clip fails";
+    let expected = "2 paths not in UTF-8, such as a/caf%E8.mp4: these clips fail, rename them";
     assert!(manifest.warnings.contains(&expected.to_string()), "{:?}", manifest.warnings);
     // A broken link that a manifest lists fails like one in a directory.
     write(root, "clips.csv", "id,path,label\n1,a/1.mp4,x\n2,a/2.mp4,x\n");
