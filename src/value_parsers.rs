@@ -61,6 +61,25 @@ pub fn below_one<T: FromStr<Err: Display> + Copy + Into<f64>>(text: &str) -> Res
     number(text, |value| (0.0..1.0).contains(&value), "must be in [0, 1)")
 }
 
+/// Parses a number of bytes ≥ 1, such as `512M`, `8G` or `1.5GiB`. K, M, G and T are powers of 1024.
+///
+/// # Errors
+/// Returns a message if `text` is anything else.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let expected = || "must be a number of bytes, such as 512M or 8G".to_string();
+    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
+    let power = match unit.to_ascii_uppercase().trim_end_matches('B').trim_end_matches('I') {
+        "" => 0,
+        "K" => 1,
+        "M" => 2,
+        "G" => 3,
+        "T" => 4,
+        _ => return Err(expected()),
+    };
+    let bytes = number.trim().parse::<f64>().map_err(|_| expected())? * 1024_f64.powi(power);
+    if (1.0..u64::MAX as f64).contains(&bytes) { Ok(bytes as u64) } else { Err(expected()) }
+}
+
 fn number<T>(text: &str, is_valid: impl Fn(f64) -> bool, expected: &str) -> Result<T, String>
 where
     T: FromStr<Err: Display> + Copy + Into<f64>,
@@ -85,6 +104,13 @@ mod tests {
         for text in ["-1e-9", "nan", "inf", "", "x"] {
             assert!(non_negative(text).is_err() && positive(text).is_err(), "{text}");
             assert!(probability::<f64>(text).is_err() && below_one::<f32>(text).is_err(), "{text}");
+        }
+        assert_eq!(
+            (bytes("8G"), bytes("1.5 MiB"), bytes("100"), bytes("2kb")),
+            (Ok(8 << 30), Ok(3 << 19), Ok(100), Ok(2048))
+        );
+        for text in ["", "G", "-1G", "0", "0.1", "1e30", "8X", "8GG", "nan", "inf"] {
+            assert!(bytes(text).is_err(), "{text}");
         }
         assert!(positive("0").is_err() && below_one::<f32>("1").is_err() && probability::<f32>("1.1").is_err());
     }

@@ -55,6 +55,9 @@ struct Arguments {
     /// Number of decode threads [default: depends on the number of cores and the device]
     #[arg(long, value_parser = value_parsers::between(1, value_parsers::MAX_THREADS))]
     workers: Option<usize>,
+    /// Memory that the decode threads share, such as 8G or 512M; huge frames wait for it [default: half of the available memory]
+    #[arg(long, value_name = "BYTES", value_parser = value_parsers::bytes)]
+    memory: Option<u64>,
     /// Retry clips that failed in an earlier run
     #[arg(long)]
     retry_failed: bool,
@@ -118,6 +121,7 @@ fn main() -> ExitCode {
             models: arguments.models.unwrap_or_else(|| "models".into()),
             device: arguments.device.unwrap_or(Device::Auto),
             workers: arguments.workers,
+            memory: arguments.memory,
             retry_failed: arguments.retry_failed,
             prune: arguments.prune,
             dry_run: arguments.dry_run,

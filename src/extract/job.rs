@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use super::budget::{Budget, ReservingSink};
 use super::pipeline::{Counts, DecodeFn, DecodedClip, Pipeline};
 use super::plan::{Unlisted, WorkPlan};
 use super::settings::{ExtractionSettings, Extractor};
-use super::sift::{DESCRIPTOR_LEN, DescriptorSink};
+use super::sift::{DESCRIPTOR_LEN, DescriptorSink, Sift};
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest, duplicate_warning};
 use crate::media::{self, FrameSink, ItemSink, Sampling, Shots, Wanted};
+use crate::memory;
 use crate::models::runtime::{self, Device, Session, SessionOptions};
 use crate::models::{self, Card, Precision, PreparedModel, WeightsChoice};
 use crate::progress::{Event, ProgressSink, Unit};
@@ -42,6 +44,9 @@ pub struct Options {
     pub device: Device,
     /// Number of decode threads; by default chosen from the number of cores and the device.
     pub workers: Option<usize>,
+    /// Memory in bytes that decode threads share; by default half of the available memory. A frame that needs more is decoded
+    /// while no other is.
+    pub memory: Option<u64>,
     /// Retry clips that failed in an earlier run.
     pub retry_failed: bool,
     /// Remove the clips from the store that are not in the manifest, instead of keeping them.
@@ -124,7 +129,7 @@ impl fmt::Display for Summary {
 /// The source of the features, ready to run.
 enum FeatureSource {
     Network { card: Box<Card>, model: PreparedModel, batch: usize, precision: Precision },
-    Sift { keypoints: usize },
+    Sift { keypoints: usize, max_side: usize },
 }
 
 /// Extracts the missing clips and writes the store.
@@ -233,7 +238,7 @@ fn check_shots(Options { method, settings, shots, .. }: &Options) -> Result<()> 
 
 fn prepare_source(options: &Options, progress: &dyn ProgressSink, cancel: &CancellationToken) -> Result<FeatureSource> {
     match &options.settings.extractor {
-        Extractor::Sift { keypoints } => Ok(FeatureSource::Sift { keypoints: *keypoints }),
+        &Extractor::Sift { keypoints, max_side } => Ok(FeatureSource::Sift { keypoints, max_side }),
         Extractor::Network { card, batch, precision } => {
             runtime::check_device(options.device)?;
             let card = Box::new(Card::load(&options.models, card)?);
@@ -287,12 +292,14 @@ fn extract(
 ) -> Result<(Counts, Journal)> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = DecodeThreads { cores, remaining: AtomicUsize::new(plan.pending.len()) };
+    let budget = Budget::new(options.memory.unwrap_or_else(default_memory));
+    let resources = Resources { threads, budget };
     let pipeline =
         |journal| Pipeline { manifest: &options.manifest, pending: &plan.pending, journal, progress, cancel };
     match source {
-        FeatureSource::Sift { keypoints } => {
+        &FeatureSource::Sift { keypoints, max_side } => {
             let workers = (0..options.workers.unwrap_or(cores).max(1))
-                .map(|_| descriptor_worker(options, *keypoints, &threads))
+                .map(|_| Ok(descriptor_worker(options, &resources, Sift::new(keypoints, max_side)?)))
                 .collect::<Result<Vec<_>>>()?;
             let mut journal = Journal::open(&options.out, payload, provenance)?;
             let counts = pipeline(&mut journal).extract_descriptors(workers)?;
@@ -316,12 +323,18 @@ fn extract(
             }
             // On the CPU, the network takes most of the time and all cores.
             let workers = options.workers.unwrap_or(if network.on_cpu() { cores.div_ceil(4) } else { cores }).max(1);
-            let workers = (0..workers).map(|_| item_worker(options, card, &threads)).collect();
+            let workers = (0..workers).map(|_| item_worker(options, &resources, card)).collect();
             let mut journal = Journal::open(&options.out, payload, provenance)?;
             let counts = pipeline(&mut journal).extract_embeddings(workers, network)?;
             Ok((counts, journal))
         }
     }
+}
+
+/// What decode workers share.
+struct Resources {
+    threads: DecodeThreads,
+    budget: Budget,
 }
 
 /// Distributes the cores over the clips that are left.
@@ -339,37 +352,46 @@ impl DecodeThreads {
     }
 }
 
+/// Returns half of the available memory, so that other processes, the network and the queues have the rest.
+fn default_memory() -> u64 {
+    memory::available().map_or(u64::MAX, |bytes| bytes / 2)
+}
+
 /// Creates a decode worker that makes the network's input.
-fn item_worker<'a>(options: &'a Options, card: &'a Card, threads: &'a DecodeThreads) -> DecodeFn<'a, Vec<f32>> {
-    let mut sink = ItemSink::new(&card.input);
-    Box::new(move |clip| decode(clip, options, threads.next(), &mut sink, ItemSink::take))
+fn item_worker<'a>(options: &'a Options, resources: &'a Resources, card: &'a Card) -> DecodeFn<'a, Vec<f32>> {
+    let Resources { threads, budget } = resources;
+    let mut sink = ReservingSink::new(ItemSink::new(&card.input), budget, |_, _, _| 0);
+    Box::new(move |clip| decode(clip, options, threads.next(), &mut sink, |sink, _| sink.take()))
 }
 
 /// Creates a decode worker that computes SIFT descriptors.
-fn descriptor_worker<'a>(
-    options: &'a Options,
-    keypoints: usize,
-    threads: &'a DecodeThreads,
-) -> Result<DecodeFn<'a, Values>> {
-    let mut sink = DescriptorSink::new(keypoints)?;
-    Ok(Box::new(move |clip| decode(clip, options, threads.next(), &mut sink, DescriptorSink::take)))
+fn descriptor_worker<'a>(options: &'a Options, resources: &'a Resources, sift: Sift) -> DecodeFn<'a, Values> {
+    let Resources { threads, budget } = resources;
+    let memory = |sink: &DescriptorSink, height, width| sink.memory(height, width);
+    let mut sink = ReservingSink::new(DescriptorSink::new(sift), budget, memory);
+    Box::new(move |clip| {
+        decode(clip, options, threads.next(), &mut sink, |sink, rows| {
+            rows.iter_mut().zip(sink.scales()).for_each(|(row, &scale)| row.scale = scale);
+            sink.take()
+        })
+    })
 }
 
+/// Decodes a clip. `take_content` takes the content from the sink, and may complete the rows.
 fn decode<S: FrameSink, T>(
     clip: &Clip,
     Options { settings, shots, .. }: &Options,
     threads: usize,
-    sink: &mut S,
-    take_content: impl FnOnce(&mut S) -> T,
+    sink: &mut ReservingSink<'_, S>,
+    take_content: impl FnOnce(&mut S, &mut [RowSource]) -> T,
 ) -> Result<DecodedClip<T>> {
     let shots = shots.as_ref().map(|shots| shots.of(&clip.id)).transpose()?.unwrap_or_default();
-    let decoded = media::decode(
-        clip,
-        Wanted { sampling: &settings.sampling, shots, threads, deinterlace: settings.deinterlace },
-        sink,
-    )?;
+    let wanted = Wanted { sampling: &settings.sampling, shots, threads, deinterlace: settings.deinterlace };
+    let decoded = media::decode(clip, wanted, sink);
+    sink.release();
+    let decoded = decoded?;
     let timeline = &decoded.timeline;
-    let rows = decoded
+    let mut rows: Vec<RowSource> = decoded
         .windows
         .iter()
         .map(|window| {
@@ -379,9 +401,11 @@ fn decode<S: FrameSink, T>(
                 start_seconds: timeline.seconds(first),
                 end_seconds: timeline.end_seconds(last),
                 padded: window.padded,
+                scale: 1.0,
             }
         })
         .collect();
+    let content = take_content(sink.inner(), &mut rows);
     Ok(DecodedClip {
         frame_count: timeline.frame_count as u64,
         fps: timeline.fps,
@@ -389,7 +413,7 @@ fn decode<S: FrameSink, T>(
         full: decoded.full,
         rows,
         frames: decoded.windows.iter().map(|window| window.indices.len()).sum(),
-        content: take_content(sink),
+        content,
         warnings: decoded.warnings,
     })
 }

@@ -1,5 +1,7 @@
 //! Feature extraction: planning, parallel decoding and inference, SIFT and visual words, shot detection.
 
+#[cfg(all(feature = "media", feature = "onnx"))]
+mod budget;
 pub mod codebook;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod job;
@@ -17,4 +19,4 @@ pub mod sift;
 
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub use job::{Action, Options, Summary, run};
-pub use settings::{CodebookSettings, ExtractionSettings, Extractor, MAX_BATCH, Normalize};
+pub use settings::{CodebookSettings, ExtractionSettings, Extractor, MAX_BATCH, MAX_SIDES, Normalize};

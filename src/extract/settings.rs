@@ -26,8 +26,19 @@ pub enum Extractor {
     Sift {
         /// Maximum number of keypoints per frame, in descending order of response.
         keypoints: usize,
+        /// Length in pixels of the longer side that larger frames are scaled down to.
+        #[serde(default = "default_max_side")]
+        max_side: usize,
     },
 }
+
+/// Returns the longer side of 1080p videos.
+fn default_max_side() -> usize {
+    1920
+}
+
+/// Range of `max_side`: SIFT needs a few pixels, and OpenCV about 235 bytes of memory per pixel.
+pub const MAX_SIDES: std::ops::RangeInclusive<usize> = 16..=16384;
 
 /// Settings of the bag of visual words; the table `[codebook]` of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -106,7 +117,13 @@ impl ExtractionSettings {
                 return Err(format!("extractor.batch must be at most {MAX_BATCH}"));
             }
             Extractor::Network { batch, .. } => positive("extractor.batch", *batch)?,
-            Extractor::Sift { keypoints } => positive("extractor.keypoints", *keypoints)?,
+            Extractor::Sift { keypoints, max_side } => {
+                positive("extractor.keypoints", *keypoints)?;
+                if !MAX_SIDES.contains(max_side) {
+                    let (least, most) = (MAX_SIDES.start(), MAX_SIDES.end());
+                    return Err(format!("extractor.max_side must be from {least} to {most} pixels"));
+                }
+            }
         }
         match (&self.extractor, &self.codebook) {
             (Extractor::Sift { .. }, None) => Err("extractor kind sift needs a [codebook]".into()),
@@ -149,7 +166,11 @@ mod tests {
         assert_eq!(serde_json::from_str::<ExtractionSettings>(&settings.to_json(Some("ab"))).unwrap(), settings);
         settings.deinterlace = Deinterlace::Auto;
         assert_eq!(settings.to_json(None), format!("{{{sampling},\"deinterlace\":\"auto\",{extractor}}}"));
-        settings.extractor = Extractor::Sift { keypoints: 32 };
+        settings.extractor = Extractor::Sift { keypoints: 32, max_side: 1920 };
         assert!(settings.validate().unwrap_err().contains("[codebook]"));
+        let sift = r#"{"kind":"sift","keypoints":32}"#;
+        assert_eq!(serde_json::from_str::<Extractor>(sift).unwrap(), settings.extractor);
+        settings.extractor = Extractor::Sift { keypoints: 32, max_side: 8 };
+        assert_eq!(settings.validate().unwrap_err(), "extractor.max_side must be from 16 to 16384 pixels");
     }
 }

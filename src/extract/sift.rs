@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::sync::Once;
 
 use ndarray::Array2;
-use opencv::core::{self, KeyPoint, KeyPointTraitConst as _, Mat, MatTraitConstManual as _, Ptr, Vec3b, Vector};
+use opencv::core::{self, KeyPoint, KeyPointTraitConst as _, Mat, MatTraitConstManual as _, Ptr, Size, Vec3b, Vector};
 use opencv::features2d::{Feature2DTrait as _, SIFT};
 use opencv::imgproc;
 
@@ -22,26 +22,49 @@ const CONTRAST: f64 = 0.04;
 const EDGE: f64 = 10.0;
 const SIGMA: f64 = 1.6;
 
+/// Memory of OpenCV's scale space in bytes per pixel of a frame. The first octave has twice the resolution, LAYERS + 3
+/// Gaussian and LAYERS + 2 difference images of f32; all octaves together are larger by a third.
+const SCALE_SPACE_BYTES: u64 = 240;
+
 /// OpenCV's detector with its buffers. Each worker thread has its own.
 pub struct Sift {
     detector: Ptr<SIFT>,
     keypoints: usize,
+    max_side: usize,
     gray: Mat,
     found: Vector<KeyPoint>,
     descriptors: Mat,
 }
 
 impl Sift {
-    /// Creates a detector of the `keypoints` strongest keypoints.
+    /// Creates a detector of the `keypoints` strongest keypoints. Frames whose longer side exceeds `max_side` pixels are scaled
+    /// down.
     ///
     /// # Errors
     /// Returns an error if the number exceeds OpenCV's limit.
-    pub fn new(keypoints: usize) -> Result<Self> {
+    pub fn new(keypoints: usize, max_side: usize) -> Result<Self> {
         configure_opencv();
         let limit = i32::try_from(keypoints).map_err(|_| Error::Data(format!("{keypoints} keypoints are too many")))?;
         let detector = SIFT::create.call(limit).map_err(sift_error)?;
         let (gray, descriptors) = (Mat::default(), Mat::default());
-        Ok(Self { detector, keypoints, gray, found: Vector::new(), descriptors })
+        Ok(Self { detector, keypoints, max_side, gray, found: Vector::new(), descriptors })
+    }
+
+    /// Returns the factor by which a frame is scaled down, in (0, 1].
+    pub fn scale(&self, height: usize, width: usize) -> f64 {
+        (self.max_side as f64 / height.max(width) as f64).min(1.0)
+    }
+
+    /// Returns the size of a frame after scaling: height and width.
+    fn scaled_size(&self, height: usize, width: usize) -> [usize; 2] {
+        let scale = self.scale(height, width);
+        [height, width].map(|length| ((length as f64 * scale).round() as usize).max(1))
+    }
+
+    /// Estimates the memory in bytes that a frame needs: one byte per pixel, and OpenCV's scale space of the scaled frame.
+    pub fn memory(&self, height: usize, width: usize) -> u64 {
+        let [scaled_height, scaled_width] = self.scaled_size(height, width).map(|length| length as u64);
+        height as u64 * width as u64 + SCALE_SPACE_BYTES * scaled_height * scaled_width
     }
 
     /// Appends the descriptors of a frame to `out`, [`DESCRIPTOR_LEN`] bytes each, and returns their number, which may be less
@@ -60,6 +83,12 @@ impl Sift {
         let (height, width) = (frame.height as i32, frame.width as i32);
         let image = Mat::new_rows_cols_with_bytes::<Vec3b>(height, width, frame.data).map_err(sift_error)?;
         imgproc::cvt_color_def(&image, &mut self.gray, imgproc::COLOR_BGR2GRAY).map_err(sift_error)?;
+        let [scaled_height, scaled_width] = self.scaled_size(frame.height, frame.width).map(|length| length as i32);
+        if [scaled_height, scaled_width] != [height, width] {
+            let (mut scaled, size) = (Mat::default(), Size::new(scaled_width, scaled_height));
+            imgproc::resize(&self.gray, &mut scaled, size, 0.0, 0.0, imgproc::INTER_AREA).map_err(sift_error)?;
+            self.gray = scaled;
+        }
         self.found.clear();
         self.detector
             .detect_and_compute(&self.gray, &core::no_array(), &mut self.found, &mut self.descriptors, false)
@@ -123,15 +152,23 @@ pub struct DescriptorSink {
     sift: Sift,
     counts: Vec<u32>,
     values: Vec<u8>,
+    scales: Vec<f64>,
 }
 
 impl DescriptorSink {
-    /// Creates a sink for the `keypoints` strongest keypoints of each frame. Each worker thread has its own.
-    ///
-    /// # Errors
-    /// Returns an error under the conditions of [`Sift::new`].
-    pub fn new(keypoints: usize) -> Result<Self> {
-        Ok(Self { sift: Sift::new(keypoints)?, counts: Vec::new(), values: Vec::new() })
+    /// Creates a sink. Each worker thread has its own.
+    pub fn new(sift: Sift) -> Self {
+        Self { sift, counts: Vec::new(), values: Vec::new(), scales: Vec::new() }
+    }
+
+    /// See [`Sift::memory`].
+    pub fn memory(&self, height: usize, width: usize) -> u64 {
+        self.sift.memory(height, width)
+    }
+
+    /// Returns the factors by which the frames of the decoded clip were scaled down.
+    pub fn scales(&self) -> &[f64] {
+        &self.scales
     }
 
     /// Returns the descriptors of the decoded clip.
@@ -151,12 +188,15 @@ impl FrameSink for DescriptorSink {
         }
         self.counts.clear();
         self.values.clear();
+        self.scales.clear();
         Ok(())
     }
 
     fn frame(&mut self, _position: usize, frame: &Frame<'_>) -> Result<()> {
-        let count = self.sift.describe(frame.image(), &mut self.values)?;
+        let image = frame.image();
+        let count = self.sift.describe(image, &mut self.values)?;
         self.counts.push(count as u32);
+        self.scales.push(self.sift.scale(image.height, image.width));
         Ok(())
     }
 }

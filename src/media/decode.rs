@@ -59,7 +59,7 @@ fn decode_images<S: FrameSink>(paths: &[PathBuf], wanted: Wanted<'_>, sink: &mut
     let indices = sampler::distinct(&windows);
     sink.begin(&windows, &indices)?;
     for (position, &index) in indices.iter().enumerate() {
-        let image = image::read(&paths[index])?;
+        let image = image::read(&paths[index], |height, width, bytes| sink.reserve(height, width, bytes))?;
         sink.frame(position, &Frame::new(index, image.view()))?;
     }
     Ok(Decoded { timeline, windows, warnings: Vec::new(), full: None })

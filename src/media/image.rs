@@ -47,12 +47,18 @@ impl DecodedImage {
     }
 }
 
-/// Reads and decodes an image file; see [`decode`].
+/// Reads and decodes an image file; see [`decode`]. Before, `reserve` is called with height, width and the memory that decoding
+/// takes in bytes, if the header contains the size.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read or decoded.
-pub(super) fn read(path: &Path) -> Result<DecodedImage> {
-    decode(path, &std::fs::read(path).map_err(Error::io(path))?)
+pub(super) fn read(path: &Path, reserve: impl FnOnce(usize, usize, u64)) -> Result<DecodedImage> {
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    if let Some((width, height)) = size_from_header(&bytes).filter(|&(width, height)| check_size(width, height).is_ok())
+    {
+        reserve(height as usize, width as usize, width * height * MAX_PIXEL_BYTES);
+    }
+    decode(path, &bytes)
 }
 
 /// Decodes an image to eight-bit color: gray is replicated to three channels, alpha is composited over white, 16-bit values
@@ -113,6 +119,9 @@ fn decode_other(bytes: &[u8]) -> Result<DecodedImage, String> {
     limits.max_alloc = Some(MAX_PIXELS * MAX_PIXEL_BYTES);
     reader.limits(limits);
     let format = reader.format().ok_or(UNDECODABLE)?;
+    if format == ImageFormat::Avif {
+        return Err("an AVIF image: rename the file to .avif".into());
+    }
     let mut decoder = reader.into_decoder().map_err(undecodable)?;
     let (width, height) = decoder.dimensions();
     check_size(u64::from(width), u64::from(height))?;
@@ -178,7 +187,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("huge.png");
         std::fs::write(&path, png_header(65536, 65536)).unwrap();
-        let error = read(&path).unwrap_err().to_string();
+        let error = read(&path, |_, _, _| panic!("too large")).unwrap_err().to_string();
         assert!(error.contains("huge.png: 65536x65536 pixels are too many"), "{error}");
     }
 
@@ -190,6 +199,13 @@ mod tests {
         assert!(!is_heic(b"\0\0\0\x1cftypavif\0\0\0\0mif1avif\0\0\0\0"));
         assert!(!is_heic(b"\0\0\0\x10ftypisom\0\0\0\0heic"), "outside of the box");
         assert!(!is_heic(b"\0\0\0\x18ft") && !is_heic(b"\0\0\0\x02ftypheic"));
+    }
+
+    #[test]
+    fn avif_images_with_another_extension_are_rejected_with_a_remedy() {
+        let avif = b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf\0\0\0\0";
+        let error = decode(Path::new("a.jpg"), avif).unwrap_err().to_string();
+        assert_eq!(error, "a.jpg: an AVIF image: rename the file to .avif");
     }
 
     #[test]

@@ -40,8 +40,8 @@ impl ItemSink {
 
 impl FrameSink for ItemSink {
     fn begin(&mut self, windows: &[Window], wanted: &[usize]) -> Result<()> {
+        // Grows with the frames that are decoded: a container may claim any number.
         self.values.clear();
-        self.values.resize(windows.len() * self.item_len, 0.0);
         self.positions.clear();
         self.positions.resize(wanted.len(), Vec::new());
         for (item, window) in windows.iter().enumerate() {
@@ -65,6 +65,10 @@ impl FrameSink for ItemSink {
         let channel_len = self.frames * plane_len;
         let start = |&(item, slot): &(usize, usize)| item * self.item_len + slot * plane_len;
         let Some((first, others)) = self.positions[position].split_first() else { return Ok(()) };
+        let items = self.positions[position].iter().map(|&(item, _)| item + 1).max().unwrap_or(0);
+        if self.values.len() < items * self.item_len {
+            self.values.resize(items * self.item_len, 0.0);
+        }
         let first = start(first);
         self.transform.write(frame.image(), &mut self.values[first..], channel_len);
         for other in others.iter().map(start) {
@@ -74,5 +78,47 @@ impl FrameSink for ItemSink {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pixels::BgrImage;
+    use super::*;
+    use crate::models::Card;
+
+    #[test]
+    fn memory_grows_with_the_decoded_frames() {
+        let card = Card::load(std::path::Path::new("fixtures/models"), "tiny").unwrap();
+        let mut sink = ItemSink::new(&card.input);
+        // Enough items for 100 TB.
+        sink.item_len = 25_000_000;
+        let windows: Vec<Window> = (0..1_000_000).map(|i| Window { indices: vec![i], padded: false }).collect();
+        let wanted: Vec<usize> = (0..windows.len()).collect();
+        sink.begin(&windows, &wanted).unwrap();
+        assert_eq!(sink.values.len(), 0);
+        let pixels = [0; 3];
+        sink.frame(0, &Frame::new(0, BgrImage::new(1, 1, &pixels))).unwrap();
+        assert_eq!(sink.take().len(), 25_000_000);
+    }
+
+    #[test]
+    fn overlapping_windows_share_frames() {
+        let card = Card::load(std::path::Path::new("fixtures/models"), "tiny").unwrap();
+        let mut sink = ItemSink::new(&card.input);
+        sink.frames = 2;
+        sink.item_len *= 2;
+        let window = |indices: [usize; 2]| Window { indices: indices.into(), padded: false };
+        sink.begin(&[window([0, 3]), window([3, 4]), window([4, 4])], &[0, 3, 4]).unwrap();
+        for (position, value) in [10, 20, 30].into_iter().enumerate() {
+            sink.frame(position, &Frame::new(position, BgrImage::new(1, 1, &[value; 3]))).unwrap();
+        }
+        let [height, width] = sink.transform.size();
+        let values = sink.take();
+        let first = |item: usize, slot: usize| values[(item * 6 + slot) * height * width];
+        let (a, b, c) = (first(0, 0), first(0, 1), first(1, 1));
+        assert!(a < b && b < c, "{a} {b} {c}");
+        assert_eq!([first(1, 0), first(2, 0), first(2, 1)], [b, c, c]);
+        assert_eq!(values.len(), 3 * 6 * height * width);
     }
 }

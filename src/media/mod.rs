@@ -78,7 +78,7 @@ pub const DECODER_VERSION: &str = "3";
 
 pub use pixels::BgrImage;
 pub use sampler::{Timeline, Wanted, Window};
-pub use sampling::{Deinterlace, Sampling};
+pub use sampling::{Deinterlace, MAX_LENGTH, Sampling};
 pub use shots::{Shot, Shots};
 pub use transform::Transform;
 

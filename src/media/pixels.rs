@@ -29,7 +29,7 @@ impl<'a> BgrImage<'a> {
     }
 }
 
-/// Converts pixels of `N` bytes to three bytes each, in place if `N` is at least 3.
+/// Converts pixels of `N` bytes to three bytes each, in place if `N` is at least 3, and releases the memory of the others.
 #[cfg(feature = "media")]
 pub(super) fn convert_to_three_channels<const N: usize>(bytes: &mut Vec<u8>, convert: impl Fn([u8; N]) -> [u8; 3]) {
     if N < 3 {
@@ -43,4 +43,5 @@ pub(super) fn convert_to_three_channels<const N: usize>(bytes: &mut Vec<u8>, con
         bytes[3 * i..3 * i + 3].copy_from_slice(&convert(pixel));
     }
     bytes.truncate(3 * count);
+    bytes.shrink_to_fit();
 }

@@ -170,6 +170,9 @@ fn center(i: usize, count: usize, n: usize) -> usize {
 
 /// Returns up to `count` evenly spaced, distinct values of `0..n` in ascending order.
 fn starts(n: usize, count: usize) -> Vec<usize> {
+    if count >= n {
+        return (0..n).collect();
+    }
     let last = (n - 1) as u128;
     let steps = count.saturating_sub(1).max(1) as u128;
     let mut starts: Vec<usize> = (0..count as u128).map(|w| (w * last / steps) as usize).collect();
@@ -249,6 +252,14 @@ mod tests {
 
     fn indices(sampling: Sampling, timeline: &Timeline) -> Vec<Vec<usize>> {
         plan(&sampling, timeline).into_iter().map(|w| w.indices).collect()
+    }
+
+    #[test]
+    fn huge_counts_need_no_memory() {
+        let windows = Sampling::Windows { length: 4, rate: 25.0, count: usize::MAX };
+        assert_eq!(indices(windows, &constant(6, 25.0)), [[0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5]]);
+        assert_eq!(starts(3, 3), [0, 1, 2]);
+        assert_eq!(indices(Sampling::Even { frames: usize::MAX }, &constant(2, 25.0)), [[0], [1]]);
     }
 
     #[test]

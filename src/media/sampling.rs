@@ -55,6 +55,9 @@ impl Deinterlace {
     }
 }
 
+/// Maximum number of frames per window, far above the input of any network.
+pub const MAX_LENGTH: usize = 4096;
+
 fn one() -> usize {
     1
 }
@@ -77,6 +80,9 @@ impl Sampling {
             }
             Self::Windows { length, rate, count } => {
                 positive("length", length)?;
+                if length > MAX_LENGTH {
+                    return Err(format!("sampling.length must be at most {MAX_LENGTH}"));
+                }
                 positive("count", count)?;
                 if !(rate.is_finite() && rate > 0.0) {
                     return Err("sampling.rate must be a positive number of frames per second".into());

@@ -25,6 +25,10 @@ impl<'a> Frame<'a> {
 
 /// Receives the sampled frames of a clip while it is decoded.
 pub trait FrameSink {
+    /// Called before frames of this height and width are decoded, which takes about `decoder_bytes` of memory. The sink may
+    /// wait until there is memory for them and for its own work.
+    fn reserve(&mut self, _height: usize, _width: usize, _decoder_bytes: u64) {}
+
     /// Starts a pass over the frames `wanted`: the distinct frames of `windows`, in ascending order. A second call
     /// discards the frames of the first pass.
     ///

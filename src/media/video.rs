@@ -21,6 +21,9 @@ const DECODE_AFTER_END: f64 = 1.0;
 /// Range of accepted frame counts of containers; others are ignored in the first plan.
 const PLAUSIBLE_FRAME_COUNTS: Range<f64> = 1.0..1e9;
 
+/// Memory of a decoder in bytes per pixel: up to 17 frames with 1.5 bytes per pixel, and a color image.
+const DECODER_BYTES: u64 = 32;
+
 /// Lower bound for the frame rate of a container.
 const MIN_FPS: f64 = 0.01;
 
@@ -73,6 +76,8 @@ pub(super) fn decode<S: FrameSink>(
     sink: &mut S,
 ) -> Result<Decoded> {
     let mut video = open(path, wanted.threads)?;
+    let [width, height] = video.container_size().map(|length| length as usize);
+    sink.reserve(height, width, height as u64 * width as u64 * DECODER_BYTES);
     let indexed = PacketIndex::read(&mut video).map_err(IndexedError::from);
     match indexed.and_then(|index| decode_indexed(&mut video, &index, path, &seconds, wanted, sink)) {
         Ok(decoded) => Ok(decoded),
@@ -123,8 +128,10 @@ fn decode_fully<S: FrameSink>(
     let mut video = open(path, 1)?;
     let container_fps = video.container_fps();
     let container_frames = video.container_frame_count();
-    let container_frames =
-        if PLAUSIBLE_FRAME_COUNTS.contains(&container_frames) { container_frames as usize } else { 0 };
+    // A frame has at least one byte.
+    let bytes = path.metadata().map_err(Error::io(path))?.len() as f64;
+    let plausible = PLAUSIBLE_FRAME_COUNTS.contains(&container_frames) && container_frames <= bytes;
+    let container_frames = if plausible { container_frames as usize } else { 0 };
 
     // The first pass follows a plan from the container's metadata.
     let timeline =

@@ -5,8 +5,8 @@ use clap::{ArgMatches, Command, FromArgMatches};
 
 use super::{Classify, Recipe};
 use crate::classify::{ClassifierKind, LossSettings, OptimizerSettings, ScheduleSettings, TrainingSettings, flags_of};
-use crate::extract::{Extractor, MAX_BATCH};
-use crate::media::{Deinterlace, Sampling};
+use crate::extract::{Extractor, MAX_BATCH, MAX_SIDES};
+use crate::media::{Deinterlace, MAX_LENGTH, Sampling};
 use crate::models::Precision;
 use crate::posters::ModelGrouping;
 use crate::store::Pooling;
@@ -22,7 +22,7 @@ pub struct ExtractionFlags {
     #[arg(long, value_parser = value_parsers::at_least(1_usize))]
     pub frames: Option<usize>,
     /// Frames per window (sampling kind windows)
-    #[arg(long, value_parser = value_parsers::at_least(1_usize))]
+    #[arg(long, value_parser = value_parsers::between(1, MAX_LENGTH))]
     pub length: Option<usize>,
     /// Frame rate of the resampled clip, in frames per second (sampling kind windows)
     #[arg(long, value_parser = value_parsers::positive)]
@@ -42,6 +42,9 @@ pub struct ExtractionFlags {
     /// Maximum number of keypoints per frame (extractor kind sift)
     #[arg(long, value_parser = value_parsers::at_least(1_usize))]
     pub keypoints: Option<usize>,
+    /// Longer side that larger frames are scaled down to, in pixels (extractor kind sift)
+    #[arg(long, value_parser = value_parsers::between(*MAX_SIDES.start(), *MAX_SIDES.end()))]
+    pub max_side: Option<usize>,
     /// Batch size (extractor kind network)
     #[arg(long, value_parser = value_parsers::between(1, MAX_BATCH))]
     pub batch: Option<usize>,
@@ -63,12 +66,13 @@ impl ExtractionFlags {
             Sampling::All { every: e, most: m } => (every, most) = (Some(e), Some(m)),
             Sampling::Windows { length: l, rate: r, count: c } => (length, rate, count) = (Some(l), Some(r), Some(c)),
         }
-        let (mut keypoints, mut batch, mut card, mut precision) = (None, None, None, None);
+        let (mut keypoints, mut max_side) = (None, None);
+        let (mut batch, mut card, mut precision) = (None, None, None);
         match &mut recipe.extractor {
             Extractor::Network { card: c, batch: b, precision: p } => {
                 (card, batch, precision) = (Some(c), Some(b), Some(p));
             }
-            Extractor::Sift { keypoints: value } => keypoints = Some(value),
+            Extractor::Sift { keypoints: k, max_side: m } => (keypoints, max_side) = (Some(k), Some(m)),
         }
         set("frames", &self.frames, frames)?;
         set("length", &self.length, length)?;
@@ -78,6 +82,7 @@ impl ExtractionFlags {
         set("most", &self.most.map(Some), most)?;
         set("deinterlace", &self.deinterlace, Some(&mut recipe.deinterlace))?;
         set("keypoints", &self.keypoints, keypoints)?;
+        set("max-side", &self.max_side, max_side)?;
         set("batch", &self.batch, batch)?;
         set("card", &self.card, card)?;
         set("precision", &self.precision, precision)

@@ -62,6 +62,13 @@ pub struct RowSource {
     pub end_seconds: f64,
     /// `true` if the clip is shorter than the window, so that its last frame is repeated.
     pub padded: bool,
+    /// Factor by which a large frame was scaled down before SIFT, in (0, 1]; 1 if it was not, and for networks.
+    #[serde(default = "one")]
+    pub scale: f64,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// The features or descriptors of one clip.

@@ -5,6 +5,7 @@
 //!              manifest_sha256 dim decoder precision provider tool_version created extract_seconds
 //! /features    f32 [R, D], chunked, gzip + shuffle   one row per frame, window or frame histogram
 //! /rows/clip u32 [R] · /rows/start_frame u64 · /rows/start_seconds f64 · /rows/end_seconds f64 · /rows/padded u8
+//! /rows/scale f64 [R]                scale of the frame for SIFT, below 1 if it was larger than max_side; 1 if missing
 //! /clips/id str [N] · path str · offset u64 · length u32 · frame_count u64 · fps f64 · duration_seconds f64
 //! /clips/fully_decoded u8 [N]        1 if all frames of the video were decoded, not only the necessary sections
 //! /clips/start f64 [N] · end f64     period in seconds of the manifest; 0 and inf for whole files (also if missing)

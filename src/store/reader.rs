@@ -1,5 +1,6 @@
 //! Reading of stores.
 
+use std::collections::HashSet;
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
@@ -138,12 +139,17 @@ impl Store {
         let start_seconds = self.vector::<f64>("rows/start_seconds", range.clone())?;
         let end_seconds = self.vector::<f64>("rows/end_seconds", range.clone())?;
         let padded = self.vector::<u8>("rows/padded", range.clone())?;
+        let scale = match self.has_dataset("rows/scale") {
+            true => self.vector::<f64>("rows/scale", range.clone())?,
+            false => vec![1.0; range.len()],
+        };
         Ok((0..range.len())
             .map(|i| RowSource {
                 start_frame: start_frame[i],
                 start_seconds: start_seconds[i],
                 end_seconds: end_seconds[i],
                 padded: padded[i] != 0,
+                scale: scale[i],
             })
             .collect())
     }
@@ -174,6 +180,10 @@ impl Store {
         let times = [&fps, &duration_seconds, &start, &end].map(Vec::len);
         if lengths.iter().chain(&times).any(|&n| n != count) {
             return Err(self.error("damaged: the datasets of /clips differ in length".into()));
+        }
+        let mut known = HashSet::new();
+        if let Some(id) = id.iter().find(|id| !known.insert(id.as_str())) {
+            return Err(self.error(format!("damaged: two clips have the id {id}")));
         }
         let mut next = 0;
         let mut clips = Vec::with_capacity(count);
@@ -365,9 +375,14 @@ impl DescriptorStore {
     /// Reads the number of descriptors of each of the R rows.
     ///
     /// # Errors
-    /// Returns an error if the dataset cannot be read.
+    /// Returns an error if the dataset cannot be read, or the numbers do not add up to the number of descriptors.
     pub fn descriptor_counts(&self) -> Result<Vec<u32>> {
-        self.vector("rows/descriptors", 0..self.row_count())
+        let counts: Vec<u32> = self.vector("rows/descriptors", 0..self.row_count())?;
+        let (total, stored) = (counts.iter().map(|&count| u64::from(count)).sum::<u64>(), self.len_of("descriptors")?);
+        if total != stored as u64 {
+            return Err(self.error(format!("damaged: the rows have {total} descriptors, but the store has {stored}")));
+        }
+        Ok(counts)
     }
 
     /// Reads a range of descriptors, (descriptors, D).

@@ -19,6 +19,7 @@ fn clip(id: &str, values: Values) -> ClipRows {
             start_seconds: i as f64 / 3.0,
             end_seconds: i as f64 + 0.5,
             padded: i % 2 == 1,
+            scale: 1.0 / (i + 1) as f64,
         })
         .collect();
     let path = format!("{id}.mp4");
@@ -161,6 +162,27 @@ fn damaged_store(payload: Payload, damage: impl Fn(&hdf5::File) -> hdf5::Result<
     file.close().unwrap();
     let store = Store::open(&path);
     (directory, store.unwrap())
+}
+
+#[test]
+fn clips_with_the_same_id_are_rejected() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.h5");
+    let mut writer = StoreWriter::create(&path, Payload::Features { dim: 1 }, &provenance()).unwrap();
+    (0..2).for_each(|_| writer.push(clip("a", Values::Features(array![[1.0]]))).unwrap());
+    writer.finish().unwrap();
+    let error = Store::open(&path).unwrap_err().to_string();
+    assert!(error.contains("damaged: two clips have the id a"), "{error}");
+}
+
+#[test]
+fn descriptors_are_counted_before_memory_is_allocated() {
+    let (directory, store) =
+        damaged_store(Payload::Descriptors { dim: 3 }, |file| file.dataset("rows/descriptors")?.write(&[u32::MAX; 6]));
+    drop(store);
+    let store = DescriptorStore::open(&directory.path().join("store.h5")).unwrap();
+    let error = store.descriptor_counts().unwrap_err().to_string();
+    assert!(error.contains("damaged: the rows have 25769803770 descriptors, but the store has 6"), "{error}");
 }
 
 #[test]

@@ -139,6 +139,7 @@ impl StoreWriter {
         self.append("rows/start_seconds", start, rows.iter().map(|row| row.start_seconds))?;
         self.append("rows/end_seconds", start, rows.iter().map(|row| row.end_seconds))?;
         self.append("rows/padded", start, rows.iter().map(|row| row.padded as u8))?;
+        self.append("rows/scale", start, rows.iter().map(|row| row.scale))?;
         match self.payload {
             Payload::Features { dim } => {
                 let blocks: Vec<ArrayView2<f32>> = clips.iter().map(|clip| features(&clip.values)).collect();
@@ -233,6 +234,7 @@ fn create_datasets(file: &File, payload: Payload) -> hdf5::Result<()> {
     create_vector::<f64>(&rows, "start_seconds")?;
     create_vector::<f64>(&rows, "end_seconds")?;
     create_vector::<u8>(&rows, "padded")?;
+    create_vector::<f64>(&rows, "scale")?;
     let clips = file.create_group("clips")?;
     create_vector::<VarLenUnicode>(&clips, "id")?;
     create_vector::<VarLenUnicode>(&clips, "path")?;

@@ -82,7 +82,13 @@ impl Bench {
                     fps: 25.0,
                     duration_seconds: 0.04,
                     fully_decoded: false,
-                    rows: vec![RowSource { start_frame: 0, start_seconds: 0.0, end_seconds: 0.04, padded: false }],
+                    rows: vec![RowSource {
+                        start_frame: 0,
+                        start_seconds: 0.0,
+                        end_seconds: 0.04,
+                        padded: false,
+                        scale: 1.0,
+                    }],
                     values: Values::Features(Array2::from_shape_vec((1, dim), clip.features.clone()).unwrap()),
                 })
                 .unwrap();

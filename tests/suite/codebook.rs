@@ -36,6 +36,7 @@ fn workspace(changed: Option<usize>) -> TempDir {
             start_seconds: f as f64 / 25.0,
             end_seconds: (f + 1) as f64 / 25.0,
             padded: false,
+            scale: 1.0,
         });
         let clip = ClipRows {
             id: format!("c{i}"),

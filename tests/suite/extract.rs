@@ -3,6 +3,7 @@
 mod arguments;
 mod failures;
 mod interruption;
+mod memory;
 mod networks;
 mod sampling;
 mod stores;

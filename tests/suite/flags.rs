@@ -74,7 +74,7 @@ fn numbers_out_of_range_are_usage_errors_of_demo() {
 #[test]
 fn numbers_out_of_range_are_usage_errors_of_extract_and_shots() {
     let extract = env!("CARGO_BIN_EXE_kinoprobe-extract");
-    let flags = "workers frames length rate count every most keypoints batch";
+    let flags = "workers memory frames length rate count every most keypoints max-side batch";
     assert_usage_errors(extract, "0", flags);
     assert_usage_errors(extract, "-1", flags);
     for (flag, value) in [("--weights", "seeded"), ("--device", "native"), ("--models", "models")] {

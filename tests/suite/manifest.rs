@@ -202,7 +202,13 @@ fn classify_reports_manifest_errors_and_splits_by_group() {
                 fps: 25.0,
                 duration_seconds: 0.04,
                 fully_decoded: false,
-                rows: vec![RowSource { start_frame: 0, start_seconds: 0.0, end_seconds: 0.04, padded: false }],
+                rows: vec![RowSource {
+                    start_frame: 0,
+                    start_seconds: 0.0,
+                    end_seconds: 0.04,
+                    padded: false,
+                    scale: 1.0,
+                }],
                 values: Values::Features(Array2::from_elem((1, 2), i as f32)),
             })
             .unwrap();

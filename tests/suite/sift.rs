@@ -5,7 +5,7 @@ use std::path::Path;
 use kinoprobe::Result;
 use kinoprobe::extract::sift::{DESCRIPTOR_LEN, DescriptorSink, Sift};
 use kinoprobe::manifest::Clip;
-use kinoprobe::media::{self, Frame, FrameSink, Sampling, Window};
+use kinoprobe::media::{self, BgrImage, Frame, FrameSink, Sampling, Window};
 use kinoprobe::store::Values;
 use opencv::core::CV_VERSION_MINOR;
 
@@ -45,7 +45,7 @@ fn descriptors_match_opencv_python() {
     let (mut total, mut equal) = (0, 0);
     for case in golden["cases"].as_array().unwrap() {
         let number = |key: &str| case[key].as_u64().unwrap() as usize;
-        let sift = Sift::new(number("keypoints")).unwrap();
+        let sift = Sift::new(number("keypoints"), 1920).unwrap();
         let mut sink = SingleFrameSink { frame: number("frame"), sift, descriptors: Vec::new() };
         media::decode(&clip(case["clip"].as_str().unwrap()), &Sampling::Even { frames: usize::MAX }, &mut sink)
             .unwrap();
@@ -67,7 +67,7 @@ fn descriptors_match_opencv_python() {
 
 #[test]
 fn a_sink_returns_the_descriptors_of_each_frame_in_order() {
-    let mut sink = DescriptorSink::new(32).unwrap();
+    let mut sink = DescriptorSink::new(Sift::new(32, 1920).unwrap());
     let decoded = media::decode(&clip("plain.mp4"), &Sampling::Even { frames: 3 }, &mut sink).unwrap();
     let Values::Descriptors { counts, values } = sink.take() else { panic!("the sink returns descriptors") };
     assert_eq!(decoded.windows.len(), 3);
@@ -80,4 +80,29 @@ fn a_sink_returns_the_descriptors_of_each_frame_in_order() {
     let windows = Sampling::Windows { length: 4, rate: 15.0, count: 2 };
     let error = media::decode(&clip("plain.mp4"), &windows, &mut sink).unwrap_err().to_string();
     assert!(error.contains("sampling.kind"), "{error}");
+}
+
+/// Returns an image with a pattern that has keypoints.
+fn pattern(height: usize, width: usize) -> Vec<u8> {
+    let value = |y: usize, x: usize| ((x / 9 * 37) ^ (y / 7 * 61)) as u8;
+    (0..height).flat_map(|y| (0..width).flat_map(move |x| [value(y, x); 3])).collect()
+}
+
+#[test]
+fn large_frames_are_scaled_down() {
+    let describe = |height: usize, width: usize, bytes: &[u8], max_side: usize| {
+        let (mut sift, mut descriptors) = (Sift::new(32, max_side).unwrap(), Vec::new());
+        sift.describe(BgrImage::new(height, width, bytes), &mut descriptors).unwrap();
+        (sift.scale(height, width), descriptors)
+    };
+    let image = pattern(120, 200);
+    let (scale, unscaled) = describe(120, 200, &image, 200);
+    assert_eq!((scale, unscaled.len()), (1.0, 32 * DESCRIPTOR_LEN));
+    // Each pixel of the scaled image is the mean of four, so doubling all pixels and scaling down is the identity.
+    let double = |y: usize| image[600 * (y / 2)..600 * (y / 2 + 1)].chunks(3).flat_map(|pixel| [pixel, pixel].concat());
+    let doubled: Vec<u8> = (0..240).flat_map(double).collect();
+    assert_eq!(describe(240, 400, &doubled, 200), (0.5, unscaled));
+    // Down to one row.
+    assert_eq!(describe(2, 4000, &pattern(2, 4000), 1000).0, 0.25);
+    assert_eq!(describe(1, 4000, &pattern(1, 4000), 16).0, 0.004);
 }

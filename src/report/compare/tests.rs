@@ -147,7 +147,13 @@ fn store(path: &Path) {
             seed += 1;
             let id = format!("{prefix}{i:03}");
             let values = if id == "t003" { vector(1) } else { vector(seed) };
-            let row = crate::store::RowSource { start_frame: 0, start_seconds: 0.0, end_seconds: 1.0, padded: false };
+            let row = crate::store::RowSource {
+                start_frame: 0,
+                start_seconds: 0.0,
+                end_seconds: 1.0,
+                padded: false,
+                scale: 1.0,
+            };
             writer
                 .push(ClipRows {
                     id,

@@ -189,8 +189,14 @@ fn describe(print: &mut impl FnMut(std::fmt::Arguments<'_>), store: &Store) -> R
             "clips: {frames} frames, {video:.1} s; rows per clip: {least} to {most}, mean {:.1}",
             rows as f64 / clips.len() as f64
         ));
-        let padded = store.rows()?.iter().filter(|row| row.padded).count();
+        let sources = store.rows()?;
+        let padded = sources.iter().filter(|row| row.padded).count();
         print(format_args!("padded rows (window longer than clip): {padded} of {rows}"));
+        let scaled: Vec<f64> = sources.iter().map(|row| row.scale).filter(|&scale| scale < 1.0).collect();
+        if let Some(least) = scaled.iter().copied().reduce(f64::min) {
+            let count = scaled.len();
+            print(format_args!("rows of frames that were scaled down: {count} of {rows}, smallest scale {least:.3}"));
+        }
     }
     let failures = store.failures();
     print(format_args!("failures: {}", failures.len()));
@@ -283,13 +289,13 @@ fn export_npy(store: &FeatureStore, out: &Path) -> Result<Vec<&'static str>> {
         record
     });
     write_records(&out.join("clips.csv"), std::iter::once(header).chain(clips))?;
-    let header = ["id", "start_frame", "start_seconds", "end_seconds", "padded"].map(String::from).to_vec();
+    let header = ["id", "start_frame", "start_seconds", "end_seconds", "padded", "scale"].map(String::from).to_vec();
     let owners = store.clips().iter().flat_map(|clip| std::iter::repeat_n(&clip.id, clip.length));
     let rows = store.rows()?;
     let rows = owners.zip(&rows).map(|(id, row)| {
         let mut record = vec![id.clone(), row.start_frame.to_string()];
         record.extend([row.start_seconds, row.end_seconds].map(|value| value.to_string()));
-        record.push(u8::from(row.padded).to_string());
+        record.extend([u8::from(row.padded).to_string(), row.scale.to_string()]);
         record
     });
     write_records(&out.join("rows.csv"), std::iter::once(header).chain(rows))?;

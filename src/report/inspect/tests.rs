@@ -16,7 +16,7 @@ fn store(path: &std::path::Path) {
     let mut writer = StoreWriter::create(path, Payload::Features { dim: 3 }, &provenance).unwrap();
     for (i, id) in ["a", "b", "c", "d"].into_iter().enumerate() {
         let values = array![[i as f32, 7.0, 1.0], [i as f32, 7.0, if i == 2 { f32::NAN } else { -1.0 }]];
-        let row = |padded| RowSource { start_frame: 0, start_seconds: 0.0, end_seconds: 0.5, padded };
+        let row = |padded| RowSource { start_frame: 0, start_seconds: 0.0, end_seconds: 0.5, padded, scale: 1.0 };
         writer
             .push(ClipRows {
                 id: id.into(),

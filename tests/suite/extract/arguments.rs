@@ -83,6 +83,9 @@ fn directories_and_absurd_numbers_are_refused() {
         assert_code(&output, 2);
         assert!(printed(&output).contains("must be at most 1024"), "{}", printed(&output));
     }
+    let output = workspace.command("x.h5").args(["--length", "100000"]).output().unwrap();
+    assert_code(&output, 2);
+    assert!(printed(&output).contains("must be at most 4096"), "{}", printed(&output));
     let recipe = fs::read_to_string(fixture("pipelines/tiny.toml")).unwrap();
     fs::write(workspace.path("huge.toml"), recipe.replace("batch = 4", "batch = 1000000")).unwrap();
     let output = workspace.command_with_recipe("x.h5", &fixture("models"), &workspace.path("huge.toml")).output();
