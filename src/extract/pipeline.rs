@@ -167,7 +167,8 @@ fn worker<'a, T>(
             Ok(decoded) => DecodeResult::Decoded { clip: position, decoded },
             Err(error) => {
                 let stage = if matches!(error, Error::Media { .. } | Error::Io { .. }) { "decode" } else { "extract" };
-                DecodeResult::Failed(Failure { id: clip.id.clone(), stage: stage.into(), error: error.to_string() })
+                let Clip { id, path, start, end, .. } = clip.clone();
+                DecodeResult::Failed(Failure { id, path, start, end, stage: stage.into(), error: error.to_string() })
             }
         }
     }

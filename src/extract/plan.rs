@@ -228,9 +228,10 @@ impl<'a> StoreIndex<'a> {
         }
     }
 
-    /// Returns the most recent failure of a clip: the journal's, otherwise the store's.
+    /// Returns the most recent failure of a clip: the journal's, otherwise the store's. A failure with another path, start or
+    /// end does not count.
     fn failure(&self, clip: &Clip, journal: Option<&'a Journal>) -> Option<&'a Failure> {
         let recorded = journal.and_then(|journal| journal.failure(&clip.id));
-        recorded.or_else(|| self.failures.get(clip.id.as_str()).copied())
+        recorded.or_else(|| self.failures.get(clip.id.as_str()).copied()).filter(|failure| failure.is_of(clip))
     }
 }

@@ -149,12 +149,29 @@ impl StoredClip {
 }
 
 /// A clip that failed, which has no rows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     /// The clip's id in the manifest.
     pub id: String,
+    /// The clip's path in the manifest; empty if it is not recorded.
+    #[serde(default)]
+    pub path: String,
+    /// The clip's start in seconds, if the manifest has one.
+    #[serde(default)]
+    pub start: Option<f64>,
+    /// The clip's end in seconds, if the manifest has one.
+    #[serde(default)]
+    pub end: Option<f64>,
     /// The stage that failed: `decode` or `extract`.
     pub stage: String,
     /// The error message.
     pub error: String,
+}
+
+impl Failure {
+    /// Returns `true` if this clip failed, and has the same path, start and end as then.
+    pub fn is_of(&self, clip: &Clip) -> bool {
+        let recorded = ClipKey::new(&self.id, &self.path, self.start, self.end);
+        recorded == ClipKey::from(clip) || (self.path.is_empty() && self.id == clip.id)
+    }
 }

@@ -10,7 +10,7 @@
 //! /clips/fully_decoded u8 [N]        1 if all frames of the video were decoded, not only the necessary sections
 //! /clips/start f64 [N] · end f64     period in seconds of the manifest; 0 and inf for whole files (also if missing)
 //! /pooled/mean f32 [N, D] · /pooled/max f32 [N, D]
-//! /failures/id str [F] · stage str · error str
+//! /failures/id str [F] · stage str · error str · path str · start f64 · end f64    the last three may be missing
 //! ```
 //!
 //! A *descriptor store* (`format="kinoprobe-descriptors"`) has `/descriptors` u8 [K, D] and `/rows/descriptors` u32 [R]

@@ -161,21 +161,13 @@ impl Store {
         let offset = self.values::<u64>("clips/offset")?;
         let length = self.values::<u64>("clips/length")?;
         let count = id.len();
-        let path = if self.has_dataset("clips/path") { self.texts("clips/path")? } else { vec![String::new(); count] };
-        let times = |name: &str, missing: f64| {
-            if self.has_dataset(name) { self.values::<f64>(name) } else { Ok(vec![missing; count]) }
-        };
+        let path = self.optional("clips/path", |name| self.texts(name), String::new(), count)?;
+        let times = |name: &str, missing: f64| self.optional(name, |name| self.values(name), missing, count);
         let (fps, duration_seconds) = (times("clips/fps", 0.0)?, times("clips/duration_seconds", 0.0)?);
         let (start, end) = (times("clips/start", 0.0)?, times("clips/end", f64::INFINITY)?);
-        let frame_count = match self.has_dataset("clips/frame_count") {
-            true => self.values::<u64>("clips/frame_count")?,
-            false => vec![0; count],
-        };
+        let frame_count = self.optional("clips/frame_count", |name| self.values(name), 0_u64, count)?;
         // Earlier revisions decoded every video completely.
-        let fully_decoded = match self.has_dataset("clips/fully_decoded") {
-            true => self.values::<u8>("clips/fully_decoded")?,
-            false => vec![1; count],
-        };
+        let fully_decoded = self.optional("clips/fully_decoded", |name| self.values(name), 1_u8, count)?;
         let lengths = [path.len(), offset.len(), length.len(), frame_count.len(), fully_decoded.len()];
         let times = [&fps, &duration_seconds, &start, &end].map(Vec::len);
         if lengths.iter().chain(&times).any(|&n| n != count) {
@@ -199,8 +191,8 @@ impl Store {
             clips.push(StoredClip {
                 id,
                 path,
-                start: Some(start[i]).filter(|&start| start > 0.0),
-                end: Some(end[i]).filter(|end| end.is_finite()),
+                start: stored_start(start[i]),
+                end: stored_end(end[i]),
                 offset: offset[i] as usize,
                 length: length[i] as usize,
                 frame_count: frame_count[i],
@@ -226,10 +218,33 @@ impl Store {
         let id = self.texts("failures/id")?;
         let stage = self.texts("failures/stage")?;
         let error = self.texts("failures/error")?;
-        if stage.len() != id.len() || error.len() != id.len() {
+        let count = id.len();
+        let path = self.optional("failures/path", |name| self.texts(name), String::new(), count)?;
+        let start = self.optional("failures/start", |name| self.values(name), 0.0, count)?;
+        let end = self.optional("failures/end", |name| self.values(name), f64::INFINITY, count)?;
+        if [stage.len(), error.len(), path.len(), start.len(), end.len()].iter().any(|&n| n != count) {
             return Err(self.error("damaged: the datasets of /failures differ in length".into()));
         }
-        Ok(id.into_iter().zip(stage).zip(error).map(|((id, stage), error)| Failure { id, stage, error }).collect())
+        let failure = |i: usize| Failure {
+            id: id[i].clone(),
+            path: path[i].clone(),
+            start: stored_start(start[i]),
+            end: stored_end(end[i]),
+            stage: stage[i].clone(),
+            error: error[i].clone(),
+        };
+        Ok((0..count).map(failure).collect())
+    }
+
+    /// Reads a dataset, or returns `count` times a default value if it is missing.
+    fn optional<T: Clone>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&str) -> Result<Vec<T>>,
+        missing: T,
+        count: usize,
+    ) -> Result<Vec<T>> {
+        if self.has_dataset(name) { read(name) } else { Ok(vec![missing; count]) }
     }
 
     fn has_dataset(&self, name: &str) -> bool {
@@ -284,6 +299,16 @@ impl Store {
     fn error(&self, message: String) -> Error {
         Error::Store { path: self.path.clone(), message }
     }
+}
+
+/// Returns the start of a clip as it is stored; 0 stands for none.
+fn stored_start(start: f64) -> Option<f64> {
+    Some(start).filter(|&start| start > 0.0)
+}
+
+/// Returns the end of a clip as it is stored; infinity stands for none.
+fn stored_end(end: f64) -> Option<f64> {
+    Some(end).filter(|end| end.is_finite())
 }
 
 /// A store of features.

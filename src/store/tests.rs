@@ -57,13 +57,21 @@ fn reads_what_it_writes() {
         writer.push(clip.clone()).unwrap();
     }
     assert!(!path.exists(), "the store is renamed when it is complete");
-    writer.push_failure(Failure { id: "c".into(), stage: "decode".into(), error: "no".into() });
+    let failure = Failure {
+        id: "c".into(),
+        path: "c.mp4".into(),
+        start: None,
+        end: Some(2.5),
+        stage: "decode".into(),
+        error: "no".into(),
+    };
+    writer.push_failure(failure.clone());
     writer.finish().unwrap();
 
     let store = FeatureStore::open(&path).unwrap();
     assert_eq!(store.pooled(Pooling::Mean).unwrap(), array![[2.0, -3.0], [5.0, 6.0]]);
     assert_eq!(store.pooled(Pooling::Max).unwrap(), array![[3.0, -2.0], [5.0, 6.0]]);
-    assert_eq!(store.failures()[0].id, "c");
+    assert_eq!(store.failures(), [failure]);
     assert_eq!(store.clips()[1].offset, 2);
     for (i, clip) in clips.iter().enumerate() {
         assert_eq!(&store.read_clip(i).unwrap(), clip);
@@ -216,7 +224,12 @@ fn inconsistent_failures_are_rejected() {
     for name in ["failures/stage", "failures/error"] {
         let path = directory.path().join("cnn.h5");
         let mut writer = StoreWriter::create(&path, Payload::Features { dim: 2 }, &provenance()).unwrap();
-        writer.push_failure(Failure { id: "a".into(), stage: "decode".into(), error: "truncated".into() });
+        writer.push_failure(Failure {
+            id: "a".into(),
+            stage: "decode".into(),
+            error: "truncated".into(),
+            ..Failure::default()
+        });
         writer.finish().unwrap();
         assert_eq!(Store::open(&path).unwrap().failures().len(), 1);
         let file = hdf5::File::open_rw(&path).unwrap();
@@ -380,7 +393,14 @@ fn read_mutated(payload: Payload, clips: &[ClipRows], mutations: &[Mutation]) {
     for clip in clips {
         journal.push(clip).unwrap();
     }
-    journal.push_failure(Failure { id: "c".into(), stage: "decode".into(), error: "no video".into() }).unwrap();
+    journal
+        .push_failure(Failure {
+            id: "c".into(),
+            stage: "decode".into(),
+            error: "no video".into(),
+            ..Failure::default()
+        })
+        .unwrap();
     journal.checkpoint(0.5).unwrap();
     drop(journal);
     let file = Journal::path_for(&path);

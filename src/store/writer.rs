@@ -123,6 +123,9 @@ impl StoreWriter {
 
     fn write_failures(&self) -> hdf5::Result<()> {
         self.append_text("failures/id", 0, self.failures.iter().map(|f| f.id.as_str()))?;
+        self.append_text("failures/path", 0, self.failures.iter().map(|f| f.path.as_str()))?;
+        self.append("failures/start", 0, self.failures.iter().map(|f| f.start.unwrap_or(0.0)))?;
+        self.append("failures/end", 0, self.failures.iter().map(|f| f.end.unwrap_or(f64::INFINITY)))?;
         self.append_text("failures/stage", 0, self.failures.iter().map(|f| f.stage.as_str()))?;
         self.append_text("failures/error", 0, self.failures.iter().map(|f| f.error.as_str()))
     }
@@ -247,9 +250,11 @@ fn create_datasets(file: &File, payload: Payload) -> hdf5::Result<()> {
     create_vector::<f64>(&clips, "start")?;
     create_vector::<f64>(&clips, "end")?;
     let failures = file.create_group("failures")?;
-    for name in ["id", "stage", "error"] {
+    for name in ["id", "path", "stage", "error"] {
         create_vector::<VarLenUnicode>(&failures, name)?;
     }
+    create_vector::<f64>(&failures, "start")?;
+    create_vector::<f64>(&failures, "end")?;
     match payload {
         Payload::Features { dim } => {
             create_matrix::<f32>(file, "features", dim, CHUNK_ROWS)?;

@@ -55,7 +55,12 @@ fn workspace(changed: Option<usize>) -> TempDir {
         let split = ["train", "val", "test"][usize::from(i >= 14) + usize::from(i >= 17)];
         manifest.push_str(&format!("c{i},{i}.mp4,{},{split}\n", if i == 19 { "" } else { ["x", "y"][i % 2] }));
     }
-    writer.push_failure(Failure { id: "gone".into(), stage: "decode".into(), error: "no frame".into() });
+    writer.push_failure(Failure {
+        id: "gone".into(),
+        stage: "decode".into(),
+        error: "no frame".into(),
+        ..Failure::default()
+    });
     writer.finish().unwrap();
     std::fs::write(directory.path().join("manifest.csv"), manifest).unwrap();
     directory

@@ -32,7 +32,12 @@ fn store(path: &std::path::Path) {
             })
             .unwrap();
     }
-    writer.push_failure(Failure { id: "e".into(), stage: "decode".into(), error: "no frame".into() });
+    writer.push_failure(Failure {
+        id: "e".into(),
+        stage: "decode".into(),
+        error: "no frame".into(),
+        ..Failure::default()
+    });
     writer.finish().unwrap();
 }
 

@@ -11,7 +11,8 @@ use crate::support::{assert_code, printed};
 fn clips_without_features_are_reported_with_the_reason() {
     let clips = separable(&["a", "b"], [6, 2, 2], 4);
     let bench = Bench::new(&clips);
-    let failure = Failure { id: clips[0].id.clone(), stage: "decode".into(), error: "no frame".into() };
+    let failure =
+        Failure { id: clips[0].id.clone(), stage: "decode".into(), error: "no frame".into(), ..Failure::default() };
     bench.store(&clips[1..], "registry", &[failure]);
     let output = bench.classify("out", &QUICK);
     assert_code(&output, 0);

@@ -41,6 +41,24 @@ with h5py.File(sys.argv[1]) as store:
 }
 
 #[test]
+fn corrected_clips_are_extracted_without_a_flag() {
+    let workspace = Workspace::new(0);
+    let extract = |rows: &str, code: i32| {
+        fs::write(workspace.path("manifest.csv"), format!("id,path,label,start\none,video.mp4,a,\n{rows}")).unwrap();
+        let output = workspace.command("tiny.h5").output().unwrap();
+        assert_code(&output, code);
+        printed(&output)
+    };
+    fs::write(workspace.path("text.mp4"), "no video").unwrap();
+    let text = extract("two,text.mp4,a,\nthree,video.mp4,a,99\n", 3);
+    assert!(text.contains("no frame after start 99 s"), "{text}");
+    assert!(extract("two,text.mp4,a,\nthree,video.mp4,a,99\n", 3).contains("up to date"));
+    let text = extract("two,video.mp4,a,\nthree,video.mp4,a,1\n", 0);
+    assert!(text.contains("2 of 3 clips to extract; 1 already extracted, 0 failed earlier"), "{text}");
+    assert_eq!(run_python(IDS, &[&workspace.path("tiny.h5")]).trim(), "one two three | | 18");
+}
+
+#[test]
 fn the_json_log_has_one_object_per_line() {
     let workspace = Workspace::new(3);
     fs::write(workspace.path("text.mp4"), "no video").unwrap();
