@@ -30,7 +30,7 @@ impl Manifest {
         let distinct: BTreeSet<&Path> = paths.iter().map(PathBuf::as_path).collect();
         let groups = split_by(vec![distinct.into_iter().collect()], file_sizes);
         let groups = split_by(groups, |path| hash(path, read_sample));
-        let groups = split_by(groups, |path| hash(path, |file, hasher| io::copy(file, hasher)));
+        let groups = split_by(groups, |path| hash(path, io::copy));
         let originals: HashMap<&Path, &Path> =
             groups.iter().flat_map(|paths| paths.iter().map(|&path| (path, paths[0]))).collect();
         let mut clips: HashMap<_, Vec<usize>> = HashMap::new();
@@ -69,10 +69,7 @@ pub fn duplicate_warning(groups: &[Vec<&Clip>]) -> Option<String> {
 }
 
 /// Splits groups by a key and returns the parts with more than one path. Paths without a key are dropped.
-fn split_by<'a, K: Ord + Send>(
-    groups: Vec<Vec<&'a Path>>,
-    key: impl Fn(&Path) -> Option<K> + Sync,
-) -> Vec<Vec<&'a Path>> {
+fn split_by<K: Ord + Send>(groups: Vec<Vec<&Path>>, key: impl Fn(&Path) -> Option<K> + Sync) -> Vec<Vec<&Path>> {
     let mut parts = Vec::new();
     for paths in groups {
         let keys: Vec<Option<K>> = paths.par_iter().map(|path| key(path)).collect();

@@ -376,7 +376,7 @@ mod tests {
     /// Returns a FLAC file (RFC 9639): the stream information, a picture, and no audio frames.
     fn flac() -> Vec<u8> {
         let information =
-            [&[16, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0x0a, 0xc4, 0x42, 0xf0].as_slice(), [0; 20].as_slice()].concat();
+            [[16, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0x0a, 0xc4, 0x42, 0xf0].as_slice(), [0; 20].as_slice()].concat();
         let number = |value: usize| (value as u32).to_be_bytes();
         let mut picture = [number(3), number(9)].concat();
         picture.extend(b"image/png");
