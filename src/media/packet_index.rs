@@ -63,7 +63,7 @@ impl PacketIndex {
             if packet.is_corrupt() {
                 return Err(Untrusted("a packet is incomplete"));
             }
-            if !packets.is_empty() && changes_parameters(&packet) {
+            if changes_parameters(&packet) {
                 return Err(Untrusted("the codec's parameters change"));
             }
             let Some(time) = packet.pts() else { return Err(Untrusted("timestamps are missing")) };

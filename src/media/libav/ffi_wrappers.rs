@@ -130,8 +130,8 @@ fn has_size(frame: &frame::Video, width: i32, height: i32) -> bool {
     }
 }
 
-/// Returns `true` if the packet has parameters for the packets after it.
+/// Returns `true` if the packet has parameters that also apply to the packets after it.
 pub(in crate::media) fn changes_parameters(packet: &Packet) -> bool {
     use ffmpeg::codec::packet::side_data::Type;
-    packet.side_data().any(|data| matches!(data.kind(), Type::NewExtraData | Type::ParamChange))
+    packet.side_data().any(|data| matches!(data.kind(), Type::NewExtraData | Type::ParamChange | Type::Palette))
 }
