@@ -64,7 +64,7 @@ mod sink;
 #[cfg(feature = "media")]
 mod source;
 #[cfg(all(test, feature = "media"))]
-mod test_video;
+pub(crate) mod test_video;
 #[cfg(feature = "media")]
 mod timing;
 pub mod transform;

@@ -10,25 +10,25 @@ use ffmpeg::format::{self, Pixel};
 use ffmpeg::{ChannelLayout, Dictionary, Packet, Rational, color, frame};
 
 /// A video to encode. The extension of its path selects the container.
-pub(super) struct TestVideo<'a> {
-    pub(super) codec: &'a str,
-    pub(super) format: Pixel,
-    pub(super) size: (u32, u32),
-    pub(super) matrix: color::Space,
-    pub(super) range: color::Range,
-    pub(super) transfer: color::TransferCharacteristic,
+pub(crate) struct TestVideo<'a> {
+    pub(crate) codec: &'a str,
+    pub(crate) format: Pixel,
+    pub(crate) size: (u32, u32),
+    pub(crate) matrix: color::Space,
+    pub(crate) range: color::Range,
+    pub(crate) transfer: color::TransferCharacteristic,
     /// Options of the encoder.
-    pub(super) options: &'a [(&'a str, &'a str)],
+    pub(crate) options: &'a [(&'a str, &'a str)],
     /// Options of the container.
-    pub(super) container: &'a [(&'a str, &'a str)],
+    pub(crate) container: &'a [(&'a str, &'a str)],
     /// Seconds per tick, as a fraction.
-    pub(super) time_base: (i32, i32),
+    pub(crate) time_base: (i32, i32),
     /// Presentation time of each frame in ticks.
-    pub(super) times: Vec<i64>,
+    pub(crate) times: Vec<i64>,
     /// Draws a frame.
-    pub(super) draw: fn(usize, &mut frame::Video),
+    pub(crate) draw: fn(usize, &mut frame::Video),
     /// Period of a silent audio track in milliseconds.
-    pub(super) audio: Option<Range<i64>>,
+    pub(crate) audio: Option<Range<i64>>,
 }
 
 impl Default for TestVideo<'_> {
@@ -59,7 +59,7 @@ fn draw_index(index: usize, frame: &mut frame::Video) {
 }
 
 /// Draws a bright rectangle that moves over a gradient with some noise, so that frames are predicted from each other.
-pub(super) fn draw_motion(index: usize, frame: &mut frame::Video) {
+pub(crate) fn draw_motion(index: usize, frame: &mut frame::Video) {
     let (width, height) = (frame.width() as usize, frame.height() as usize);
     let (left, top) = (index * 3 % width, index % height);
     let stride = frame.stride(0);
@@ -76,14 +76,14 @@ pub(super) fn draw_motion(index: usize, frame: &mut frame::Video) {
 }
 
 /// Returns the index that [`draw_index`] encoded, from a gray value of a converted frame (modulo 50).
-pub(super) fn index_of_gray(gray: u8) -> usize {
+pub(crate) fn index_of_gray(gray: u8) -> usize {
     // The limited range expands by 255/219.
     (f64::from(gray) * 219.0 / 255.0 / 4.0).round() as usize
 }
 
 impl TestVideo<'_> {
     /// Encodes the video.
-    pub(super) fn write(&self, path: &Path) {
+    pub(crate) fn write(&self, path: &Path) {
         super::libav::silence();
         let milliseconds = Rational::new(1, 1000);
         let time_base = Rational::from(self.time_base);

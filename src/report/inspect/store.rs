@@ -198,6 +198,8 @@ fn describe(print: &mut impl FnMut(std::fmt::Arguments<'_>), store: &Store) -> R
             print(format_args!("rows of frames that were scaled down: {count} of {rows}, smallest scale {least:.3}"));
         }
     }
+    let full = clips.iter().filter(|clip| clip.fully_decoded).count();
+    print(format_args!("videos decoded completely, without a reliable index: {full}"));
     let failures = store.failures();
     print(format_args!("failures: {}", failures.len()));
     for failure in failures.iter().take(MAX_LISTED) {

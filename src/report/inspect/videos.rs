@@ -36,3 +36,33 @@ pub(super) fn lines(manifest: &Manifest) -> Vec<String> {
     list("with interlaced frames (recipe: deinterlace = \"auto\")", with(|info| info.interlaced));
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use ffmpeg_next::color::{Space, TransferCharacteristic};
+
+    use super::*;
+    use crate::manifest::Clip;
+    use crate::media::test_video::TestVideo;
+
+    #[test]
+    fn counts_videos_with_high_dynamic_range_and_interlaced_frames() {
+        let directory = tempfile::tempdir().unwrap();
+        let clip = |name: &str| Clip { id: name.into(), file: directory.path().join(name), ..Clip::default() };
+        let clips: Vec<Clip> = ["plain.mp4", "hdr.mkv", "interlaced.mp4", "missing.mp4"].map(clip).to_vec();
+        let (transfer, matrix) = (TransferCharacteristic::ARIB_STD_B67, Space::BT2020NCL);
+        TestVideo::default().write(&clips[0].file);
+        TestVideo { transfer, matrix, ..TestVideo::default() }.write(&clips[1].file);
+        let options = &[("x264-params", "tff=1"), ("flags", "+ilme+ildct")];
+        TestVideo { options, ..TestVideo::default() }.write(&clips[2].file);
+        let manifest = Manifest { source: "m.csv".into(), clips, warnings: vec![], sha256: String::new() };
+        let lines = lines(&manifest);
+        assert_eq!(lines[0], "videos: 3");
+        assert!(lines[1].starts_with("  1 with high dynamic range") && lines[1].ends_with(": hdr.mkv"), "{lines:?}");
+        assert!(
+            lines[2].starts_with("  1 with interlaced frames") && lines[2].ends_with(": interlaced.mp4"),
+            "{lines:?}"
+        );
+        assert_eq!(lines.len(), 3);
+    }
+}

@@ -23,7 +23,8 @@ with h5py.File(sys.argv[1]) as store:
     assert store['features'].dtype == 'f4' and store['features'].compression == 'gzip' and store['features'].shuffle
     types = {'rows/clip': 'u4', 'rows/start_frame': 'u8', 'rows/start_seconds': 'f8', 'rows/end_seconds': 'f8',
              'rows/padded': 'u1', 'clips/offset': 'u8', 'clips/length': 'u4', 'clips/frame_count': 'u8',
-             'clips/fps': 'f8', 'clips/duration_seconds': 'f8', 'clips/start': 'f8', 'clips/end': 'f8'}
+             'clips/fps': 'f8', 'clips/duration_seconds': 'f8', 'clips/start': 'f8', 'clips/end': 'f8',
+             'clips/fully_decoded': 'u1'}
     for name, kind in types.items():
         assert store[name].dtype == kind, (name, store[name].dtype)
     assert store['clips/id'].asstr()[:].tolist() == [f'clip{i:03}' for i in range(5)]
