@@ -35,11 +35,14 @@ MIN_COSINE = 0.999
 class Process:
     """A finished process: wall and CPU time in seconds, peak memory of its process tree in MiB, and the JSON object it printed."""
 
-    def __init__(self, command):
+    def __init__(self, command, cores=None):
+        """Runs a command on this number of cores, or all."""
+        pin = (lambda: os.sched_setaffinity(0, range(cores))) if cores else None
         start = time.perf_counter()
         environment = os.environ | {"HDF5_USE_FILE_LOCKING": "FALSE"}
         process = subprocess.Popen(
-            [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment
+            [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment,
+            preexec_fn=pin,
         )
         self.memory = 0.0
         done = threading.Event()
@@ -252,7 +255,7 @@ class Bench:
 
     def long(self):
         """Few frames of long videos: the whole extraction of effnet, and the decoding of windows, against torchcodec's decoding alone
-        (exact, one thread). The unit is CPU seconds, without the peer's imports."""
+        (exact, one thread), on one core. The unit is CPU seconds, without the peer's imports."""
         if not self.arguments.torch:
             self.log("long: skipped because it needs torchcodec: set PEER=torch")
             return
@@ -263,18 +266,18 @@ class Bench:
             video.with_suffix(".csv").write_text(f"id,path,label\n{name},{video.name},a\n")
         decode_windows = self.executable("decode")
 
-        def extract(name, frames):
+        def extract(name, frames, cores=1):
             store = WORK / f"{name}.h5"
             store.unlink(missing_ok=True)
             run = Process([self.binaries / "kinoprobe-extract", "--method", "effnet", "--manifest", videos[name].with_suffix(".csv"),
-                "--out", store, "--frames", frames, "--quiet"])
+                "--out", store, "--frames", frames, "--quiet"], cores)
             with h5py.File(store) as file:
                 if file["clips/fully_decoded"][0] != 0:
                     raise SystemExit(f"bench: long: {name} was decoded completely")
             return run
 
         def reference(name, engine, *sampling):
-            run = Process([sys.executable, peer, "decode", videos[name], "--engine", engine, *sampling])
+            run = Process([sys.executable, peer, "decode", videos[name], "--engine", engine, *sampling], 1)
             run.cpu = run.output["cpu"]
             return run
 
@@ -282,7 +285,7 @@ class Bench:
         stages = {
             "long-8": (lambda: extract("trailer", 8), ["--frames", 8]),
             "long-32": (lambda: extract("trailer", 32), ["--frames", 32]),
-            "long-windows": (lambda: Process([decode_windows, videos["trailer"], "--windows", 5]), ["--windows", 5]),
+            "long-windows": (lambda: Process([decode_windows, videos["trailer"], "--windows", 5], 1), ["--windows", 5]),
             "long-film": (lambda: extract("film", 8), None),
         }
         trailer_cpu = None
@@ -297,10 +300,9 @@ class Bench:
                 notes["opencv_cpu"] = reference("trailer", "opencv", *sampling).cpu
             else:
                 notes["film_to_trailer"] = cpu / trailer_cpu
-            if name == "long-windows":
-                walls = [[Process([decode_windows, videos["trailer"], "--windows", 5, "--threads", threads]).output["wall"]
-                          for threads in (1, 2)] for _ in range(self.arguments.rounds)]
-                notes["two_threads"] = statistics.median(two / one for one, two in walls)
+            if name == "long-8":
+                walls = [[extract("trailer", 8, cores).wall for cores in (1, 2)] for _ in range(self.arguments.rounds)]
+                notes["wall_two_cores"] = statistics.median(two / one for one, two in walls)
             self.record(name, "CPU s", rounds, lambda run: run.cpu, higher=False, notes=notes)
 
     def training(self, stage):
@@ -401,7 +403,7 @@ class Bench:
         ]
         tail = ["", "Pairs are kinoprobe / peer. Configurations:", ""]
         keys = ("clips", "items", "rows", "provider", "peer_configuration", "peer_imports", "peer_loading", "inertia_ratio", "iterations", "cpu_ratio", "val_accuracy",
-                "opencv_cpu", "film_to_trailer", "two_threads")
+                "opencv_cpu", "film_to_trailer", "wall_two_cores")
         for r in self.results:
             facts = ", ".join(f"{key} {round(r[key], 3) if isinstance(r[key], float) else r[key]}" for key in keys if key in r)
             tail.append(f"- {r['name']}: {r['rounds']} rounds, {facts}")

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use ffmpeg_next as ffmpeg;
 
+use ffmpeg::codec::threading::{Config, Type};
 use ffmpeg::error::EAGAIN;
 use ffmpeg::format::stream::{Disposition, Stream};
 use ffmpeg::{Dictionary, Discard, Packet, codec, format, frame, media};
@@ -78,7 +79,7 @@ impl Video {
         let mut file = format::input_with_dictionary(path, options).ok()?;
         let stream = video_stream(&file)?;
         let mut context = codec::Context::from_parameters(stream.parameters()).ok()?;
-        context.set_threading(codec::threading::Config::count(threads));
+        context.set_threading(Config { count: threads, ..Config::kind(Type::Frame) });
         let mut decoder = context.decoder();
         decoder.set_packet_time_base(stream.time_base());
         let decoder = decoder.video().ok()?;
