@@ -29,6 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+#[cfg(feature = "media")]
 pub(crate) use clip::is_image;
 pub use clip::{Clip, IMAGE_EXTENSIONS, Split, VIDEO_EXTENSIONS};
 use directory::parent_directory;
