@@ -3,6 +3,9 @@
 //! Untagged frames are converted with swscale's defaults: BT.601, and the limited range unless the pixel format implies the
 //! full range (`yuvj420p`, gray). This is the conversion of `ffmpeg`, of torchcodec and of OpenCV 4.13; earlier versions of
 //! OpenCV ignore the tags.
+//!
+//! Tagged frames with more than 8 bits are converted to red, green, blue and then reordered, since swscale's x86 code for blue, green,
+//! red rounds differently from that of `ffmpeg` and torchcodec. Untagged frames keep the conversion of OpenCV.
 
 use ffmpeg_next as ffmpeg;
 
@@ -88,19 +91,32 @@ impl Converter {
         let tags = ColorTags::of(frame);
         if self.context.as_ref().is_none_or(|(definition, last, _)| (*definition, *last) != (source, tags)) {
             self.context = Some((source, tags, create_context(source, tags)?));
-            self.image = frame::Video::new(Pixel::BGR24, source.width, source.height);
+            self.image = frame::Video::new(target(source.format, tags), source.width, source.height);
         }
         let (_, _, context) = self.context.as_mut()?;
         context.run(frame, &mut self.image).ok()?;
+        if self.image.format() == Pixel::RGB24 {
+            let (stride, width) = (self.image.stride(0), 3 * source.width as usize);
+            for row in self.image.data_mut(0).chunks_mut(stride) {
+                let len = width.min(row.len());
+                row[..len].chunks_exact_mut(3).for_each(|pixel| pixel.swap(0, 2));
+            }
+        }
         Some(&mut self.image)
     }
 }
 
-/// Creates a converter to blue, green, red, without resizing.
+/// Returns the format that swscale converts to: blue, green, red, or red, green, blue.
+fn target(source: Pixel, tags: ColorTags) -> Pixel {
+    let is_tagged = tags.coefficients().is_some() || tags.full_range().is_some();
+    if is_tagged && ffi_wrappers::depth(source) > 8 { Pixel::RGB24 } else { Pixel::BGR24 }
+}
+
+/// Creates a converter without resizing.
 fn create_context(source: Definition, tags: ColorTags) -> Option<scaling::Context> {
     let Definition { format, width, height } = source;
     let flags = scaling::Flags::BICUBIC;
-    let mut context = scaling::Context::get(format, width, height, Pixel::BGR24, width, height, flags).ok()?;
+    let mut context = scaling::Context::get(format, width, height, target(format, tags), width, height, flags).ok()?;
     if !ffi_wrappers::is_rgb(format) {
         ffi_wrappers::set_source_color(&mut context, tags.coefficients(), tags.full_range());
     }
@@ -138,6 +154,12 @@ mod ffi_wrappers {
         // SAFETY: the function returns null or a description that is never freed.
         let flags = unsafe { ffi::av_pix_fmt_desc_get(format.into()).as_ref() }.map_or(0, |format| format.flags);
         flags & (ffi::AV_PIX_FMT_FLAG_RGB | ffi::AV_PIX_FMT_FLAG_PAL) as u64 != 0
+    }
+
+    /// Returns the number of bits of a format's first component; 0 if unknown.
+    pub(super) fn depth(format: Pixel) -> i32 {
+        // SAFETY: the function returns null or a description that is never freed.
+        unsafe { ffi::av_pix_fmt_desc_get(format.into()).as_ref() }.map_or(0, |format| format.comp[0].depth)
     }
 
     /// Sets the matrix and the range of a source that is not RGB, if they differ from those of the context.
@@ -284,6 +306,32 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn tagged_frames_with_more_than_8_bits_are_converted_to_rgb() {
+        let mut frame = frame::Video::new(Pixel::YUV420P10LE, 34, 18);
+        for plane in 0..3 {
+            let samples = frame.data_mut(plane).chunks_exact_mut(2).enumerate();
+            samples.for_each(|(i, sample)| {
+                sample.copy_from_slice(&(64 + (i * (37 + 12 * plane) % 850) as u16).to_le_bytes())
+            });
+        }
+        // Limited-range BT.601 is also the default of swscale.
+        frame.set_color_space(Space::SMPTE170M);
+        frame.set_color_range(Range::MPEG);
+        let flags = scaling::Flags::BICUBIC;
+        let mut context = scaling::Context::get(Pixel::YUV420P10LE, 34, 18, Pixel::RGB24, 34, 18, flags).unwrap();
+        let mut expected = frame::Video::empty();
+        context.run(&frame, &mut expected).unwrap();
+        let mut converter = Converter::new();
+        let image = converter.run(&frame).unwrap();
+        for y in 0..18 {
+            let row = |image: &frame::Video| image.data(0)[y * image.stride(0)..][..3 * 34].to_vec();
+            let swapped: Vec<u8> =
+                row(&expected).chunks_exact(3).flat_map(|pixel| [pixel[2], pixel[1], pixel[0]]).collect();
+            assert_eq!(row(image), swapped, "row {y}");
         }
     }
 
