@@ -81,7 +81,7 @@ pub(in crate::media) fn is_intra_only(codec: codec::Id) -> bool {
     // SAFETY: the function returns null or a descriptor that is never freed.
     unsafe {
         let descriptor = ffi::avcodec_descriptor_get(codec.into());
-        !descriptor.is_null() && (*descriptor).props & ffi::AV_CODEC_PROP_INTRA_ONLY as i32 != 0
+        !descriptor.is_null() && (*descriptor).props & ffi::AV_CODEC_PROP_INTRA_ONLY != 0
     }
 }
 
