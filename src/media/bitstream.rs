@@ -20,6 +20,8 @@ pub(super) struct PacketHeader {
     pub(super) parameter_sets: Option<u32>,
     /// `true` if the frame is only a reference for other frames and not displayed.
     pub(super) hidden: bool,
+    /// `true` if the frame is marked as a non-reference frame: no other frame needs it, except those of higher temporal sub-layers.
+    pub(super) non_reference: bool,
     /// `true` if the frame belongs to a higher temporal sub-layer. Frames of lower layers may be referenced by it even if they are
     /// marked as non-reference frames.
     pub(super) sub_layer: bool,
@@ -94,7 +96,9 @@ fn h264(data: &[u8], length: Option<usize>, key: bool) -> Option<PacketHeader> {
             2..=4 => return None,
             1 => {
                 let access_point = key && recovery;
-                return Some(PacketHeader { access_point, parameter_sets, ..PacketHeader::default() });
+                // `nal_ref_idc` is 0.
+                let non_reference = nal.first()? >> 5 & 3 == 0;
+                return Some(PacketHeader { access_point, parameter_sets, non_reference, ..PacketHeader::default() });
             }
             6 => recovery |= has_exact_recovery_point(nal),
             7 | 8 | 13 | 15 => add_parameter_set(&mut parameter_sets, nal),
@@ -114,7 +118,9 @@ fn hevc(data: &[u8], length: Option<usize>, key: bool) -> Option<PacketHeader> {
                 // The temporal id is 1 for the lowest layer.
                 let sub_layer = second & 7 > 1;
                 let access_point = key && is_random_access;
-                return Some(PacketHeader { access_point, parameter_sets, hidden: false, sub_layer });
+                // The even types below 16 are sub-layer non-reference pictures.
+                let non_reference = kind < 16 && kind % 2 == 0;
+                return Some(PacketHeader { access_point, parameter_sets, hidden: false, non_reference, sub_layer });
             }
             32..=34 => add_parameter_set(&mut parameter_sets, nal),
             _ => {}
@@ -266,7 +272,9 @@ mod tests {
             assert_eq!(with_start_codes.access_point, access_point, "{units:?}");
             assert_eq!(with_start_codes.parameter_sets.is_some(), parameter_sets, "{units:?}");
             assert!(!header(Syntax::H264(None), &start_codes(units), false).access_point, "{units:?}");
+            assert!(!with_start_codes.non_reference, "{units:?}");
         }
+        assert!(Syntax::H264(None).header(&start_codes(&[&[0x01, 0x9a]]), false).unwrap().non_reference);
         let parameter_sets =
             |set: &[u8]| Syntax::H264(None).header(&start_codes(&[&[0x67, 1], set, IDR]), true).unwrap().parameter_sets;
         assert_eq!(parameter_sets(&[0x68, 1]), parameter_sets(&[0x68, 1]));
@@ -280,7 +288,8 @@ mod tests {
         let unit = |kind: u8, temporal_id: u8| [kind << 1, temporal_id + 1, 0x80];
         let cases = [(19, true), (20, true), (21, true), (16, true), (1, false), (0, false), (8, false)];
         for (kind, access_point) in cases {
-            let expected = PacketHeader { access_point, ..PacketHeader::default() };
+            let non_reference = kind == 0 || kind == 8;
+            let expected = PacketHeader { access_point, non_reference, ..PacketHeader::default() };
             assert_eq!(Syntax::Hevc(None).header(&start_codes(&[&unit(kind, 0)]), true), Some(expected), "{kind}");
             let units = [unit(32, 0), unit(33, 0), unit(34, 0), unit(kind, 1)];
             let data = lengths(&units.each_ref().map(<[u8; 3]>::as_slice));

@@ -7,7 +7,7 @@
 use ffmpeg_next::Packet;
 
 use super::libav::Video;
-use super::packet_index::{PacketIndex, Section, Untrusted};
+use super::packet_index::{PacketIndex, Section, Untrusted, Unwanted};
 use crate::error::Error;
 
 /// Number of bytes between two packets from which seeking is faster than reading.
@@ -77,9 +77,13 @@ fn decode_section(
     };
     video.restart();
     for position in section.first..=section.last {
-        let packet = reader.read(video, position)?;
         let time = index.packets[position].time;
-        let skip = index.may_skip && times.binary_search(&time).is_err();
+        let unwanted = times.binary_search(&time).is_err().then(|| index.unwanted(position));
+        if unwanted == Some(Unwanted::Omit) {
+            continue;
+        }
+        let packet = reader.read(video, position)?;
+        let skip = unwanted == Some(Unwanted::DecodeIfReferenced);
         if video.send(&packet, skip).is_err() && time >= start {
             return Err(Untrusted("decoding errors").into());
         }

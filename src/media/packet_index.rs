@@ -21,6 +21,8 @@ pub(super) struct IndexedPacket {
     displayed: bool,
     /// `true` if decoding can start at this packet.
     access_point: bool,
+    /// `true` if no other frame needs this one.
+    unreferenced: bool,
 }
 
 /// The packets of a video in the order of the file, which is the order of decoding.
@@ -31,8 +33,19 @@ pub(super) struct PacketIndex {
     frames: Vec<usize>,
     /// Positions of the packets at which decoding can start; the first one is 0.
     access_points: Vec<usize>,
-    /// `true` if the decoder may skip frames that it considers unreferenced.
-    pub(super) may_skip: bool,
+    /// `true` if frames that are marked as non-reference frames are not referenced.
+    may_skip: bool,
+}
+
+/// What to do with a packet whose frame is not wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unwanted {
+    /// Decode it.
+    Decode,
+    /// Let the decoder find out if another frame needs it.
+    DecodeIfReferenced,
+    /// Do not send it to the decoder: no other frame needs it.
+    Omit,
 }
 
 /// A section of packets that is decoded for some frames.
@@ -58,6 +71,7 @@ impl PacketIndex {
         if video.fields_may_be_packets() {
             return Err(Untrusted("fields of interlaced frames may be separate packets"));
         }
+        let is_interlaced = video.is_interlaced();
         let mut packets = Vec::new();
         while let Some(packet) = video.read().map_err(|_| Untrusted("a packet cannot be read"))? {
             if packet.is_corrupt() {
@@ -75,6 +89,8 @@ impl PacketIndex {
                 size: packet.size(),
                 displayed: !header.hidden && !is_discarded(&packet),
                 access_point: header.access_point,
+                // The other field of an interlaced frame may be a reference.
+                unreferenced: header.non_reference && !is_interlaced,
             };
             packets.push((indexed, header));
         }
@@ -117,6 +133,15 @@ impl PacketIndex {
         self.packets[self.frames[frame]].time
     }
 
+    /// Returns how a packet is treated if its frame is not wanted.
+    pub(super) fn unwanted(&self, packet: usize) -> Unwanted {
+        match (self.may_skip, self.packets[packet].unreferenced) {
+            (false, _) => Unwanted::Decode,
+            (true, false) => Unwanted::DecodeIfReferenced,
+            (true, true) => Unwanted::Omit,
+        }
+    }
+
     /// Returns the sections to decode for the frames `wanted`, in ascending order.
     pub(super) fn sections(&self, wanted: &[usize]) -> Vec<Section> {
         let mut sections: Vec<Section> = Vec::new();
@@ -151,7 +176,14 @@ mod tests {
     /// Creates an index from each packet's time and whether it is an access point.
     fn index(packets: &[(i64, bool)]) -> Result<PacketIndex, Untrusted> {
         let packet = |&(time, access_point): &(i64, bool)| {
-            let packet = IndexedPacket { time, decoding_time: time, size: 100, displayed: true, access_point };
+            let packet = IndexedPacket {
+                time,
+                decoding_time: time,
+                size: 100,
+                displayed: true,
+                access_point,
+                unreferenced: false,
+            };
             (packet, PacketHeader { access_point, ..PacketHeader::default() })
         };
         PacketIndex::new(packets.iter().map(packet).collect())
@@ -195,7 +227,14 @@ mod tests {
         let index = |parameter_sets: [Option<u32>; 3]| {
             let packet = |(time, parameter_sets): (i64, Option<u32>)| {
                 let access_point = time == 0;
-                let packet = IndexedPacket { time, decoding_time: time, size: 1, displayed: true, access_point };
+                let packet = IndexedPacket {
+                    time,
+                    decoding_time: time,
+                    size: 1,
+                    displayed: true,
+                    access_point,
+                    unreferenced: false,
+                };
                 (packet, PacketHeader { access_point, parameter_sets, ..PacketHeader::default() })
             };
             PacketIndex::new((0..).zip(parameter_sets).map(packet).collect())
