@@ -82,7 +82,8 @@ fn decode_section(
         if unwanted == Some(Unwanted::Omit) {
             continue;
         }
-        let packet = reader.read(video, position)?;
+        let is_start = position == section.first;
+        let packet = if is_start { reader.start(video, position) } else { reader.read(video, position) }?;
         let skip = unwanted == Some(Unwanted::DecodeIfReferenced);
         if video.send(&packet, skip).is_err() && time >= start {
             return Err(Untrusted("decoding errors").into());
@@ -102,8 +103,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads the packet at a position, which is an access point unless it follows the previous one.
-    fn read(&mut self, video: &mut Video, position: usize) -> Result<Packet, Untrusted> {
+    /// Reads the packet at an access point, before which packets may be skipped.
+    fn start(&mut self, video: &mut Video, position: usize) -> Result<Packet, Untrusted> {
         let packets = &self.index.packets;
         let skipped = packets.get(self.next..position).map(|skipped| skipped.iter().map(|packet| packet.size).sum());
         if skipped.is_none_or(|bytes: usize| bytes >= MIN_SEEK_BYTES) {
@@ -111,6 +112,11 @@ impl Reader<'_> {
             self.next = position + 1;
             return Ok(packet);
         }
+        self.read(video, position)
+    }
+
+    /// Reads up to the packet at a position, which is not before the next one.
+    fn read(&mut self, video: &mut Video, position: usize) -> Result<Packet, Untrusted> {
         loop {
             let packet = video.read().ok().flatten().ok_or(Untrusted("a packet cannot be read again"))?;
             if !self.is_at(&packet, self.next) {
