@@ -22,6 +22,8 @@ pub mod media;
 pub mod memory;
 pub mod models;
 pub mod numeric;
+#[cfg(feature = "media")]
+mod ordered;
 pub mod posters;
 pub mod progress;
 pub mod recipe;

@@ -7,7 +7,6 @@ pub mod codebook;
 mod job;
 pub mod kmeans;
 #[cfg(all(feature = "media", feature = "onnx"))]
-mod ordered;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod pipeline;
 pub mod plan;

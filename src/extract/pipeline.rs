@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use ndarray::{Array1, Array2, ArrayView1, Axis};
 
-use super::ordered::ordered;
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest};
 use crate::models::runtime::Session;
+use crate::ordered::ordered;
 use crate::progress::{Event, ProgressSink};
 use crate::store::{ClipRows, Failure, Journal, RowSource, Values};
 

@@ -4,7 +4,6 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::ordered::ordered;
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::Clip;
@@ -12,6 +11,7 @@ use crate::media::{self, Decoded, Frame, FrameSink, Sampling, Shot, Shots, Trans
 use crate::models::input::{InputLayout, InputSpec};
 use crate::models::runtime::{self, Device, Session, SessionOptions};
 use crate::models::{self, Card, Precision, WeightsChoice};
+use crate::ordered::ordered;
 use crate::progress::{Event, ProgressSink};
 
 /// Frames of context on both sides of a window. The network's predictions for them are discarded.

@@ -46,9 +46,11 @@ impl Deinterlacer {
         self.graph.get("in").is_some_and(|mut filter| filter.source().flush().is_ok())
     }
 
-    /// Receives the next result, in the order of the frames that were sent. Returns `false` if there is none yet.
-    pub(super) fn pull(&mut self, frame: &mut frame::Video) -> bool {
-        self.graph.get("out").is_some_and(|mut filter| filter.sink().frame(frame).is_ok())
+    /// Receives the next result, in the order of the frames that were sent; `None` if there is none yet.
+    pub(super) fn pull(&mut self) -> Option<frame::Video> {
+        let mut frame = frame::Video::empty();
+        self.graph.get("out")?.sink().frame(&mut frame).ok()?;
+        Some(frame)
     }
 }
 

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
+use super::converter::ColorTags;
 use super::deinterlacer::{Deinterlacer, NEIGHBORS};
+use super::frame_image::{FrameImages, RawFrame};
 use super::libav::Video;
 use super::sampler::{self, Window};
 use super::sampling::Deinterlace;
@@ -14,6 +16,7 @@ use crate::error::{Error, Result};
 pub(super) struct Delivery<'a, S> {
     path: &'a Path,
     sink: &'a mut S,
+    images: FrameImages,
     /// Indices in the clip of the wanted frames, ascending.
     wanted: Vec<usize>,
     /// Index in the file of the clip's first frame.
@@ -51,6 +54,7 @@ impl<'a, S: FrameSink> Delivery<'a, S> {
         Ok(Self {
             path,
             sink,
+            images: FrameImages::new(video.orientation()),
             wanted,
             first_frame,
             required,
@@ -72,31 +76,30 @@ impl<'a, S: FrameSink> Delivery<'a, S> {
         self.required.get(self.decoded) == Some(&index)
     }
 
-    /// Receives the next required frame, which is the current frame of the video.
-    pub(super) fn frame(&mut self, video: &mut Video) -> Result<()> {
+    /// Receives the next required frame.
+    pub(super) fn frame(&mut self, frame: RawFrame) -> Result<()> {
         let index = self.required[self.decoded];
         self.decoded += 1;
         if !self.deinterlaces {
-            return self.deliver(video, index);
+            return self.deliver(frame, index);
         }
+        let RawFrame { frame, .. } = frame;
         let follows = self.pending.back().is_some_and(|&last| last + 1 == index);
-        if !(follows && self.deinterlacer.as_ref().is_some_and(|filter| filter.accepts(video.frame_mut()))) {
-            let frame = std::mem::replace(video.frame_mut(), ffmpeg_next::frame::Video::empty());
-            self.finish(video)?;
-            *video.frame_mut() = frame;
-            self.deinterlacer = Deinterlacer::new(video.frame_mut());
+        if !(follows && self.deinterlacer.as_ref().is_some_and(|filter| filter.accepts(&frame))) {
+            self.finish()?;
+            self.deinterlacer = Deinterlacer::new(&frame);
         }
         self.pending.push_back(index);
-        if !self.deinterlacer.as_mut().is_some_and(|filter| filter.push(video.frame_mut())) {
+        if !self.deinterlacer.as_mut().is_some_and(|filter| filter.push(&frame)) {
             return Err(self.error(format!("frame {index} cannot be deinterlaced")));
         }
-        self.deliver_filtered(video)
+        self.deliver_filtered()
     }
 
     /// Delivers the frames that wait for their successor. Call this after the last frame.
-    pub(super) fn finish(&mut self, video: &mut Video) -> Result<()> {
+    pub(super) fn finish(&mut self) -> Result<()> {
         if self.deinterlacer.as_mut().is_some_and(Deinterlacer::finish) {
-            self.deliver_filtered(video)?;
+            self.deliver_filtered()?;
         }
         self.deinterlacer = None;
         match self.pending.pop_front() {
@@ -105,22 +108,27 @@ impl<'a, S: FrameSink> Delivery<'a, S> {
         }
     }
 
-    fn deliver_filtered(&mut self, video: &mut Video) -> Result<()> {
-        while self.deinterlacer.as_mut().is_some_and(|filter| filter.pull(video.frame_mut())) {
+    /// Returns the color description of the last frame that was delivered.
+    pub(super) fn color_tags(&self) -> Option<ColorTags> {
+        self.images.color_tags()
+    }
+
+    fn deliver_filtered(&mut self) -> Result<()> {
+        while let Some(frame) = self.deinterlacer.as_mut().and_then(Deinterlacer::pull) {
             if let Some(index) = self.pending.pop_front() {
-                self.deliver(video, index)?;
+                self.deliver(RawFrame::uncropped(frame), index)?;
             }
         }
         Ok(())
     }
 
-    /// Passes the current frame of the video, number `index` of the file, if it is wanted.
-    fn deliver(&mut self, video: &mut Video, index: usize) -> Result<()> {
+    /// Passes frame `index` of the file to the sink, if it is wanted.
+    fn deliver(&mut self, mut frame: RawFrame, index: usize) -> Result<()> {
         let Some(&wanted) = self.wanted.get(self.delivered) else { return Ok(()) };
         if wanted + self.first_frame != index {
             return Ok(());
         }
-        let Some(image) = video.image() else {
+        let Some(image) = self.images.convert(&mut frame) else {
             return Err(self.error(format!("frame {index} cannot be converted to color")));
         };
         self.sink.frame(self.delivered, &Frame::new(wanted, image))?;

@@ -6,12 +6,20 @@
 
 use ffmpeg_next::Packet;
 
+use super::frame_image::RawFrame;
 use super::libav::Video;
 use super::packet_index::{PacketIndex, Section, Untrusted, Unwanted};
 use crate::error::Error;
+use crate::ordered::ordered;
 
 /// Number of bytes between two packets from which seeking is faster than reading.
 const MIN_SEEK_BYTES: usize = 1 << 20;
+
+/// Number of wanted frames up to which a section is decoded by a thread of its own, which holds them in memory.
+pub(super) const MAX_SECTION_FRAMES: usize = 16;
+
+/// Why a video is decoded completely if a thread cannot open it again.
+const CANNOT_REOPEN: Untrusted = Untrusted("a packet cannot be read again");
 
 /// Error of decoding by an index.
 pub(super) enum IndexedError {
@@ -28,22 +36,92 @@ impl From<Untrusted> for IndexedError {
 }
 
 /// Decodes the frames `wanted`, in ascending order, and calls `receive` for each one with its position in `wanted`.
+///
+/// With several threads, each one opens the file again and decodes whole sections, which are independent of each other. If
+/// sections have too many wanted frames to hold them in memory, they are decoded one after another by a decoder with several
+/// threads, which needs more CPU time. `reopen` opens the file with a decoder of this number of threads.
 pub(super) fn decode(
     video: &mut Video,
+    reopen: impl Fn(usize) -> Option<Video> + Sync,
     index: &PacketIndex,
     wanted: &[usize],
-    mut receive: impl FnMut(usize, &mut Video) -> Result<(), Error>,
+    threads: usize,
+    mut receive: impl FnMut(usize, RawFrame) -> Result<(), Error>,
 ) -> Result<(), IndexedError> {
     let times: Vec<i64> = wanted.iter().map(|&frame| index.time(frame)).collect();
-    // The packets of the index have been read.
-    let mut reader = Reader { index, next: index.packets.len() };
+    let receive = |position, frame| receive(position, frame).map_err(IndexedError::Other);
+    if threads <= 1 {
+        // The packets of the index have been read.
+        let mut reader = Reader { index, next: index.packets.len() };
+        return decode_sections(video, &mut reader, &index.sections(wanted), &times, receive);
+    }
+    let sections = index.shortest_sections(wanted);
+    if sections.len() == 1 || sections.iter().any(|section| section.frames > MAX_SECTION_FRAMES) {
+        let mut decoder = reopen(threads).ok_or(CANNOT_REOPEN)?;
+        let mut reader = Reader { index, next: 0 };
+        return decode_sections(&mut decoder, &mut reader, &index.sections(wanted), &times, receive);
+    }
+    decode_in_parallel(reopen, index, sections, &times, threads, receive)
+}
+
+/// Decodes sections one after another and receives the frames with these times.
+fn decode_sections(
+    video: &mut Video,
+    reader: &mut Reader<'_>,
+    sections: &[Section],
+    times: &[i64],
+    mut receive: impl FnMut(usize, RawFrame) -> Result<(), IndexedError>,
+) -> Result<(), IndexedError> {
     let mut done = 0;
-    for section in index.sections(wanted) {
+    for section in sections {
         let times = &times[done..done + section.frames];
-        decode_section(video, &mut reader, &section, times, |position, video| receive(done + position, video))?;
+        decode_section(video, reader, section, times, |position, frame| receive(done + position, frame))?;
         done += section.frames;
     }
     Ok(())
+}
+
+/// Decodes sections by several threads and receives the frames with these times.
+fn decode_in_parallel(
+    reopen: impl Fn(usize) -> Option<Video> + Sync,
+    index: &PacketIndex,
+    sections: Vec<Section>,
+    times: &[i64],
+    threads: usize,
+    mut receive: impl FnMut(usize, RawFrame) -> Result<(), IndexedError>,
+) -> Result<(), IndexedError> {
+    let workers = (0..threads.min(sections.len())).map(|_| {
+        let (mut decoder, mut reader) = (None, Reader { index, next: 0 });
+        let reopen = &reopen;
+        move |(section, times): (Section, &[i64])| -> Result<Vec<RawFrame>, IndexedError> {
+            let decoder = match &mut decoder {
+                Some(decoder) => decoder,
+                none => none.insert(reopen(1).ok_or(CANNOT_REOPEN)?),
+            };
+            let mut frames = Vec::with_capacity(section.frames);
+            decode_section(decoder, &mut reader, &section, times, |_, frame| {
+                frames.push(frame);
+                Ok(())
+            })?;
+            Ok(frames)
+        }
+    });
+    let mut rest = times;
+    let sections = sections.into_iter().map(|section| {
+        let (times, later) = rest.split_at(section.frames);
+        rest = later;
+        (section, times)
+    });
+    std::thread::scope(|scope| {
+        let mut position = 0;
+        for frames in ordered(scope, sections, workers.collect(), threads) {
+            for frame in frames? {
+                receive(position, frame)?;
+                position += 1;
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Decodes a section and receives the frames with these times.
@@ -52,7 +130,7 @@ fn decode_section(
     reader: &mut Reader<'_>,
     section: &Section,
     times: &[i64],
-    mut receive: impl FnMut(usize, &mut Video) -> Result<(), Error>,
+    mut receive: impl FnMut(usize, RawFrame) -> Result<(), IndexedError>,
 ) -> Result<(), IndexedError> {
     let index = reader.index;
     let start = index.packets[section.first].time;
@@ -66,7 +144,7 @@ fn decode_section(
             }
             match times.get(received) {
                 Some(&next) if next == time => {
-                    receive(received, video).map_err(IndexedError::Other)?;
+                    receive(received, video.take_frame())?;
                     received += 1;
                 }
                 Some(&next) if next < time => return Err(Untrusted("a frame is missing").into()),
@@ -165,34 +243,35 @@ mod tests {
     use proptest::prelude::*;
     use proptest::test_runner::TestRunner;
 
+    use super::super::frame_image::FrameImages;
     use super::super::test_video::{TestVideo, draw_motion};
     use super::*;
 
     const FRAMES: i64 = 150;
 
-    /// Returns the checksum of the current frame.
-    fn checksum(video: &mut Video) -> u32 {
-        crc32fast::hash(video.image().unwrap().data)
+    fn checksum(images: &mut FrameImages, mut frame: RawFrame) -> u32 {
+        crc32fast::hash(images.convert(&mut frame).unwrap().data)
     }
 
     /// Returns the checksum of each frame, decoded from the beginning to the end.
     fn all_frames(path: &Path) -> Vec<u32> {
         let mut video = Video::open(path, 1).unwrap();
-        let mut frames = Vec::new();
+        let (mut images, mut frames) = (FrameImages::new(video.orientation()), Vec::new());
         while video.next() {
-            frames.push(checksum(&mut video));
+            frames.push(checksum(&mut images, video.take_frame()));
         }
         assert_eq!(video.damage().warning(), None, "{}", path.display());
         frames
     }
 
     fn frames_at(path: &Path, wanted: &[usize], threads: usize) -> Result<Vec<u32>, String> {
-        let mut video = Video::open(path, threads).unwrap();
+        let mut video = Video::open(path, 1).unwrap();
         let index = PacketIndex::read(&mut video).map_err(|Untrusted(reason)| reason)?;
-        let mut frames = Vec::new();
-        let decoded = decode(&mut video, &index, wanted, |position, video| {
+        let (mut images, mut frames) = (FrameImages::new(video.orientation()), Vec::new());
+        let reopen = |threads| Video::open(path, threads);
+        let decoded = decode(&mut video, reopen, &index, wanted, threads, |position, frame| {
             assert_eq!(position, frames.len());
-            frames.push(checksum(video));
+            frames.push(checksum(&mut images, frame));
             Ok(())
         });
         match decoded {
@@ -206,7 +285,7 @@ mod tests {
     fn assert_exact(path: &Path, frame_count: usize) {
         let all = all_frames(path);
         assert_eq!(all.len(), frame_count, "{}", path.display());
-        let sets = (proptest::collection::btree_set(0..frame_count, 1..12), 1_usize..3);
+        let sets = (proptest::collection::btree_set(0..frame_count, 1..12), 1_usize..4);
         let result =
             TestRunner::new(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() }).run(
                 &sets,
@@ -221,7 +300,9 @@ mod tests {
             panic!("{}: {error}", path.display());
         }
         let every: Vec<usize> = (0..frame_count).collect();
-        assert_eq!(frames_at(path, &every, 1).unwrap(), all, "{}", path.display());
+        for threads in [1, 2] {
+            assert_eq!(frames_at(path, &every, threads).unwrap(), all, "{}", path.display());
+        }
     }
 
     /// Encodes videos and checks that any set of frames is exact.

@@ -10,9 +10,9 @@ use ffmpeg::error::EAGAIN;
 use ffmpeg::format::stream::{Disposition, Stream};
 use ffmpeg::{Dictionary, Discard, Packet, codec, format, frame, media};
 
-use super::converter::{ColorTags, Converter, hdr_name};
+use super::converter::hdr_name;
+use super::frame_image::RawFrame;
 use super::orientation::Orientation;
-use super::pixels::BgrImage;
 
 pub(super) mod ffi_wrappers;
 
@@ -61,9 +61,6 @@ pub(super) struct Video {
     delay: f64,
     orientation: Orientation,
     damage: Damage,
-    converter: Converter,
-    color_tags: Option<ColorTags>,
-    oriented: Vec<u8>,
 }
 
 impl Video {
@@ -103,9 +100,6 @@ impl Video {
             frame: frame::Video::empty(),
             draining: false,
             damage: Damage::default(),
-            converter: Converter::new(),
-            color_tags: None,
-            oriented: Vec::new(),
         })
     }
 
@@ -165,9 +159,15 @@ impl Video {
         transfer.is_some_and(|transfer| hdr_name(transfer).is_some())
     }
 
-    /// Returns the current frame.
-    pub(super) fn frame_mut(&mut self) -> &mut frame::Video {
-        &mut self.frame
+    /// Returns the transform from decoded to displayed frames.
+    pub(super) fn orientation(&self) -> Orientation {
+        self.orientation
+    }
+
+    /// Takes the current frame, which is empty afterwards.
+    pub(super) fn take_frame(&mut self) -> RawFrame {
+        let coded_size = ffi_wrappers::coded_size(&self.decoder, &self.frame);
+        RawFrame::new(std::mem::replace(&mut self.frame, frame::Video::empty()), coded_size)
     }
 
     /// Reads the next packet of the stream; `None` at its end.
@@ -301,38 +301,6 @@ impl Video {
     /// Converts ticks to seconds from the start of the file.
     pub(super) fn seconds(&self, time: i64) -> f64 {
         time.wrapping_sub(self.start) as f64 * self.time_base + self.delay
-    }
-
-    /// Returns the color description of the last frame that was converted.
-    pub(super) fn color_tags(&self) -> Option<ColorTags> {
-        self.color_tags
-    }
-
-    /// Converts the frame to color and applies the display matrix. Returns `None` if swscale does not support its format.
-    pub(super) fn image(&mut self) -> Option<BgrImage<'_>> {
-        let (width, height) = (self.frame.width() as usize, self.frame.height() as usize);
-        // As in OpenCV, the coded frame is converted and then cropped, which yields different colors for odd sizes.
-        let (coded_width, coded_height) = ffi_wrappers::coded_size(&self.decoder, &self.frame);
-        self.color_tags = Some(ColorTags::of(&self.frame));
-        self.frame.set_width(coded_width);
-        self.frame.set_height(coded_height);
-        let converted = self.converter.run(&self.frame);
-        self.frame.set_width(width as u32);
-        self.frame.set_height(height as u32);
-        let converted = converted?;
-        let stride = converted.stride(0);
-        let bytes = converted.data_mut(0);
-        // Remove the padding of rows.
-        for y in 1..height {
-            bytes.copy_within(y * stride..y * stride + 3 * width, y * 3 * width);
-        }
-        let bytes = &bytes[..height * width * 3];
-        if self.orientation.is_identity() {
-            return Some(BgrImage::new(height, width, bytes));
-        }
-        self.orientation.apply(height, width, bytes, &mut self.oriented);
-        let [height, width] = self.orientation.output_size(height, width);
-        Some(BgrImage::new(height, width, &self.oriented))
     }
 }
 

@@ -38,6 +38,8 @@ mod deinterlacer;
 #[cfg(feature = "media")]
 mod delivery;
 #[cfg(feature = "media")]
+mod frame_image;
+#[cfg(feature = "media")]
 mod frames;
 #[cfg(feature = "media")]
 mod image;

@@ -142,14 +142,24 @@ impl PacketIndex {
         }
     }
 
-    /// Returns the sections to decode for the frames `wanted`, in ascending order.
+    /// Returns the sections to decode for the frames `wanted`, in ascending order. Adjacent sections are joined.
     pub(super) fn sections(&self, wanted: &[usize]) -> Vec<Section> {
+        self.sections_by(wanted, |section, first| first <= section.last + 1)
+    }
+
+    /// Returns the shortest sections to decode for the frames `wanted`. They may overlap if groups of frames are open.
+    pub(super) fn shortest_sections(&self, wanted: &[usize]) -> Vec<Section> {
+        self.sections_by(wanted, |section, first| first <= section.first)
+    }
+
+    /// Returns sections. `joins` decides if a frame that is decoded from a packet belongs to the section before it.
+    fn sections_by(&self, wanted: &[usize], joins: impl Fn(&Section, usize) -> bool) -> Vec<Section> {
         let mut sections: Vec<Section> = Vec::new();
         for &frame in wanted {
             let packet = self.frames[frame];
             let first = self.access_point(packet);
             match sections.last_mut() {
-                Some(section) if first <= section.last + 1 => {
+                Some(section) if joins(section, first) => {
                     section.last = section.last.max(packet);
                     section.frames += 1;
                 }
@@ -210,7 +220,9 @@ mod tests {
         assert_eq!(index.sections(&[9]), [section(4, 10, 1)]);
         assert_eq!(index.sections(&[10]), [section(8, 8, 1)]);
         assert_eq!(index.sections(&[12]), [section(8, 13, 1)]);
-        assert_eq!(index.sections(&(0..14).collect::<Vec<_>>()), [section(0, 13, 14)]);
+        let all: Vec<usize> = (0..14).collect();
+        assert_eq!(index.sections(&all), [section(0, 13, 14)]);
+        assert_eq!(index.shortest_sections(&all), [section(0, 3, 4), section(4, 10, 6), section(8, 13, 4)]);
     }
 
     #[test]

@@ -24,6 +24,9 @@ const PLAUSIBLE_FRAME_COUNTS: Range<f64> = 1.0..1e9;
 /// Memory of a decoder in bytes per pixel: up to 17 frames with 1.5 bytes per pixel, and a color image.
 const DECODER_BYTES: u64 = 32;
 
+/// Memory of each of several threads in bytes per pixel: its decoder, and frames of two sections that wait for their turn.
+const THREAD_BYTES: u64 = DECODER_BYTES + 2 * indexed::MAX_SECTION_FRAMES as u64 * 3 / 2;
+
 /// Lower bound for the frame rate of a container.
 const MIN_FPS: f64 = 0.01;
 
@@ -75,9 +78,10 @@ pub(super) fn decode<S: FrameSink>(
     wanted: Wanted<'_>,
     sink: &mut S,
 ) -> Result<Decoded> {
-    let mut video = open(path, wanted.threads)?;
+    let mut video = open(path, 1)?;
     let [width, height] = video.container_size().map(|length| length as usize);
-    sink.reserve(height, width, height as u64 * width as u64 * DECODER_BYTES);
+    let decoder_bytes = if wanted.threads > 1 { wanted.threads as u64 * THREAD_BYTES } else { DECODER_BYTES };
+    sink.reserve(height, width, height as u64 * width as u64 * decoder_bytes);
     let indexed = PacketIndex::read(&mut video).map_err(IndexedError::from);
     match indexed.and_then(|index| decode_indexed(&mut video, &index, path, &seconds, wanted, sink)) {
         Ok(decoded) => Ok(decoded),
@@ -104,15 +108,17 @@ fn decode_indexed<S: FrameSink>(
     let plan = DecodePlan::for_part(path, wanted, timeline, seconds).map_err(IndexedError::Other)?;
     let mut delivery = plan.delivery(path, video, wanted, frame_count, sink).map_err(IndexedError::Other)?;
     let frames = delivery.required().to_vec();
-    indexed::decode(video, index, &frames, |_, video| delivery.frame(video))?;
-    delivery.finish(video).map_err(IndexedError::Other)?;
+    let reopen = |threads| open(path, threads).ok();
+    indexed::decode(video, reopen, index, &frames, wanted.threads, |_, frame| delivery.frame(frame))?;
+    delivery.finish().map_err(IndexedError::Other)?;
+    let warnings = warnings(path, video, &delivery);
     let DecodePlan { timeline, windows } = plan;
-    Ok(Decoded { timeline, windows, warnings: warnings(path, video), full: None })
+    Ok(Decoded { timeline, windows, warnings, full: None })
 }
 
 /// Returns messages for the user about what was decoded.
-fn warnings(path: &Path, video: &Video) -> Vec<String> {
-    let warnings = [video.damage().warning(), video.color_tags().and_then(|tags| tags.warning())];
+fn warnings<S: FrameSink>(path: &Path, video: &Video, delivery: &Delivery<'_, S>) -> Vec<String> {
+    let warnings = [video.damage().warning(), delivery.color_tags().and_then(|tags| tags.warning())];
     warnings.into_iter().flatten().map(|message| format!("{}: {message}", path.display())).collect()
 }
 
@@ -140,9 +146,9 @@ fn decode_fully<S: FrameSink>(
     let timeline = timing::cut(timeline, &frames, &seconds);
     let first_plan = DecodePlan { windows: sampler::plan(wanted, &timeline), timeline };
     let last_time = seconds.end + DECODE_AFTER_END;
-    let delivery = first_plan.delivery(path, &video, wanted, usize::MAX, sink)?;
-    let timestamps = decode_pass(&mut video, delivery, |time| time > last_time, container_fps)?;
-    let warnings = warnings(path, &video);
+    let mut delivery = first_plan.delivery(path, &video, wanted, usize::MAX, sink)?;
+    let timestamps = decode_pass(&mut video, &mut delivery, |time| time > last_time, container_fps)?;
+    let warnings = warnings(path, &video, &delivery);
     drop(video);
 
     if timestamps.is_empty() {
@@ -152,14 +158,14 @@ fn decode_fully<S: FrameSink>(
     let plan = DecodePlan::for_part(path, wanted, timeline, &seconds)?;
     if plan.timeline.first_frame != first_plan.timeline.first_frame || plan.windows != first_plan.windows {
         let mut video = open(path, 1)?;
-        let delivery = plan.delivery(path, &video, wanted, timestamps.len(), sink)?;
+        let mut delivery = plan.delivery(path, &video, wanted, timestamps.len(), sink)?;
         let last = delivery.required().last().copied().unwrap_or(0);
         let mut decoded = 0;
         let done = |_| {
             decoded += 1;
             decoded > last
         };
-        if decode_pass(&mut video, delivery, done, container_fps)?.len() <= last {
+        if decode_pass(&mut video, &mut delivery, done, container_fps)?.len() <= last {
             return Err(failed(format!("frame {last} could not be decoded again: is the file being written?")));
         }
     }
@@ -170,7 +176,7 @@ fn decode_fully<S: FrameSink>(
 /// frames, in seconds from the start of the file.
 fn decode_pass<S: FrameSink>(
     video: &mut Video,
-    mut delivery: Delivery<'_, S>,
+    delivery: &mut Delivery<'_, S>,
     mut done: impl FnMut(f64) -> bool,
     fps: f64,
 ) -> Result<Vec<Option<f64>>> {
@@ -180,14 +186,14 @@ fn decode_pass<S: FrameSink>(
         let time = video.frame_seconds();
         timestamps.push(time);
         if delivery.needs(index) {
-            delivery.frame(video)?;
+            delivery.frame(video.take_frame())?;
         }
         // A missing timestamp is estimated from the frame rate.
         if done(time.unwrap_or_else(|| video.delay() + index as f64 / fps.max(MIN_FPS))) {
             break;
         }
     }
-    delivery.finish(video)?;
+    delivery.finish()?;
     Ok(timestamps)
 }
 

@@ -1,4 +1,4 @@
-//! A parallel map that preserves order. All concurrency of extraction is built from it.
+//! A parallel map that preserves order. All concurrency of decoding and extraction is built from it.
 
 use std::thread::Scope;
 
