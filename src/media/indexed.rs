@@ -18,6 +18,9 @@ const MIN_SEEK_BYTES: usize = 1 << 20;
 /// Number of wanted frames up to which a section is decoded by a thread of its own, which holds them in memory.
 pub(super) const MAX_SECTION_FRAMES: usize = 16;
 
+/// Number of sections per thread that are decoded ahead of the oldest one, so that a long section does not stop other threads.
+pub(super) const SECTIONS_AHEAD: usize = 2;
+
 /// Why a video is decoded completely if a thread cannot open it again.
 const CANNOT_REOPEN: Untrusted = Untrusted("a packet cannot be read again");
 
@@ -37,8 +40,7 @@ impl From<Untrusted> for IndexedError {
 
 /// Decodes the frames `wanted`, in ascending order, and calls `receive` for each one with its position in `wanted`.
 ///
-/// With several threads, each one opens the file again and decodes whole sections, which are independent of each other. If
-/// sections have too many wanted frames to hold them in memory, they are decoded one after another by a decoder with several
+/// With several threads, each one decodes whole sections, which are independent of each other. If sections have too many wanted frames to hold them in memory, they are decoded one after another by a decoder with several
 /// threads, which needs more CPU time. `reopen` opens the file with a decoder of this number of threads.
 pub(super) fn decode(
     video: &mut Video,
@@ -61,7 +63,7 @@ pub(super) fn decode(
         let mut reader = Reader { index, next: 0 };
         return decode_sections(&mut decoder, &mut reader, &index.sections(wanted), &times, receive);
     }
-    decode_in_parallel(reopen, index, sections, &times, threads, receive)
+    decode_in_parallel(video, reopen, index, sections, &times, threads, receive)
 }
 
 /// Decodes sections one after another and receives the frames with these times.
@@ -83,6 +85,7 @@ fn decode_sections(
 
 /// Decodes sections by several threads and receives the frames with these times.
 fn decode_in_parallel(
+    video: &mut Video,
     reopen: impl Fn(usize) -> Option<Video> + Sync,
     index: &PacketIndex,
     sections: Vec<Section>,
@@ -90,13 +93,17 @@ fn decode_in_parallel(
     threads: usize,
     mut receive: impl FnMut(usize, RawFrame) -> Result<(), IndexedError>,
 ) -> Result<(), IndexedError> {
+    // The first thread uses the open file.
+    let mut open = Some(video);
     let workers = (0..threads.min(sections.len())).map(|_| {
-        let (mut decoder, mut reader) = (None, Reader { index, next: 0 });
+        let (mut given, mut opened) = (open.take(), None);
+        let mut reader = Reader { index, next: if given.is_some() { index.packets.len() } else { 0 } };
         let reopen = &reopen;
         move |(section, times): (Section, &[i64])| -> Result<Vec<RawFrame>, IndexedError> {
-            let decoder = match &mut decoder {
-                Some(decoder) => decoder,
-                none => none.insert(reopen(1).ok_or(CANNOT_REOPEN)?),
+            let decoder = match (&mut given, &mut opened) {
+                (Some(video), _) => &mut **video,
+                (None, Some(video)) => video,
+                (None, none) => none.insert(reopen(1).ok_or(CANNOT_REOPEN)?),
             };
             let mut frames = Vec::with_capacity(section.frames);
             decode_section(decoder, &mut reader, &section, times, |_, frame| {
@@ -114,7 +121,7 @@ fn decode_in_parallel(
     });
     std::thread::scope(|scope| {
         let mut position = 0;
-        for frames in ordered(scope, sections, workers.collect(), threads) {
+        for frames in ordered(scope, sections, workers.collect(), SECTIONS_AHEAD * threads) {
             for frame in frames? {
                 receive(position, frame)?;
                 position += 1;

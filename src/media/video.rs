@@ -24,8 +24,9 @@ const PLAUSIBLE_FRAME_COUNTS: Range<f64> = 1.0..1e9;
 /// Memory of a decoder in bytes per pixel: up to 17 frames with 1.5 bytes per pixel, and a color image.
 const DECODER_BYTES: u64 = 32;
 
-/// Memory of each of several threads in bytes per pixel: its decoder, and frames of two sections that wait for their turn.
-const THREAD_BYTES: u64 = DECODER_BYTES + 2 * indexed::MAX_SECTION_FRAMES as u64 * 3 / 2;
+/// Memory of each of several threads in bytes per pixel: its decoder, and the frames of sections that wait for their turn.
+const THREAD_BYTES: u64 =
+    DECODER_BYTES + (indexed::SECTIONS_AHEAD + 1) as u64 * indexed::MAX_SECTION_FRAMES as u64 * 3 / 2;
 
 /// Lower bound for the frame rate of a container.
 const MIN_FPS: f64 = 0.01;
