@@ -33,6 +33,8 @@ pub mod runs;
 pub mod serve;
 pub mod store;
 pub mod suggest;
+#[cfg(feature = "train")]
+pub mod train;
 pub mod value_parsers;
 
 pub use error::{Error, Result};

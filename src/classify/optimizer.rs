@@ -72,8 +72,8 @@ impl OptimizerSettings {
 }
 
 /// β₁, β₂ and ε of Adam.
-const BETA: (f64, f64) = (0.9, 0.999);
-const EPSILON: f64 = 1e-8;
+pub(crate) const BETA: (f64, f64) = (0.9, 0.999);
+pub(crate) const EPSILON: f64 = 1e-8;
 
 /// An optimizer with its state. The update rules are those of PyTorch's classes, with gradient g, learning rate η, weight
 /// decay λ, momentum μ and step t, counted from 1:

@@ -16,6 +16,8 @@ pub mod prepare;
 #[cfg(feature = "onnx")]
 pub mod runtime;
 pub mod seeded;
+#[cfg(feature = "train")]
+pub mod torch;
 
 pub use card::Card;
 pub use precision::Precision;

@@ -4,6 +4,7 @@
 use super::card::Card;
 use super::graph::{self, BatchNorm, Conv, Graph, LayerNorm, Linear, MaxPool, TokenEmbedding};
 use super::nets::Architecture;
+use super::nets::head::Head;
 use super::parameters::ParameterSource;
 use crate::error::Result;
 
@@ -24,11 +25,28 @@ use proto::ValueInfo;
 /// Returns an error if the parameters do not match the architecture (it names all missing, unexpected and misshapen
 /// tensors) or cannot be read.
 pub fn write(card: &Card, architecture: Architecture, source: &dyn ParameterSource) -> Result<Vec<u8>> {
-    let parameters = architecture.parameters(&card.input);
+    write_with_head(card, architecture, None, source)
+}
+
+/// Writes the network of a card with a classifier head, like [`write`]. The output of the card is that of the head.
+///
+/// # Errors
+/// Returns an error under the conditions of [`write`].
+pub fn write_with_head(
+    card: &Card,
+    architecture: Architecture,
+    head: Option<&Head>,
+    source: &dyn ParameterSource,
+) -> Result<Vec<u8>> {
+    let mut parameters = architecture.parameters(&card.input);
+    parameters.extend(head.into_iter().flat_map(Head::parameters));
     source.check(architecture.name(), &parameters, &|name| architecture.is_unused(name))?;
     let mut graph = OnnxGraph { source, layers: Vec::new() };
     let input = graph.push(Operation::Input, vec![]);
-    let output = architecture.build(&mut graph, &input, &card.input)?;
+    let mut output = architecture.build(&mut graph, &input, &card.input)?;
+    if let Some(head) = head {
+        output = head.build(&mut graph, &output)?;
+    }
     Ok(graph.lower(card, output))
 }
 

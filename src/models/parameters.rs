@@ -81,7 +81,7 @@ fn no_such_tensor(parameter: &Parameter) -> String {
 }
 
 /// Compares the tensors of a source with the parameters of a network; see [`ParameterSource::check`].
-fn check_shapes(
+pub(super) fn check_shapes(
     tensors: BTreeMap<&str, &[usize]>,
     network: &str,
     parameters: &[Parameter],

@@ -59,11 +59,16 @@ impl ParameterSource for SeededParameters {
     }
 }
 
-/// Returns the first `count` integers of the stream of a name, each in [−32768, 32767].
-pub fn integers(name: &str, seed: u64, count: usize) -> Vec<i32> {
+/// Returns the initial state of the stream of a name.
+pub(super) fn state(name: &str, seed: u64) -> u64 {
     let hash =
         name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
-    let state = hash ^ seed.wrapping_mul(GOLDEN);
+    hash ^ seed.wrapping_mul(GOLDEN)
+}
+
+/// Returns the first `count` integers of the stream of a name, each in [−32768, 32767].
+pub fn integers(name: &str, seed: u64, count: usize) -> Vec<i32> {
+    let state = state(name, seed);
     (1..=count as u64)
         .map(|i| {
             let mut z = state.wrapping_add(i.wrapping_mul(GOLDEN));

@@ -40,11 +40,6 @@ pub fn convnext_base<G: Graph>(g: &mut G, x: &G::Value) -> Result<G::Value> {
     g.layer_norm(&pooled, &LayerNorm { name: "classifier.0", channels: STAGES[3].0, epsilon: EPSILON })
 }
 
-/// Returns `true` for tensors of the published checkpoint that the embedding does not need: the classifier.
-pub fn is_unused(name: &str) -> bool {
-    matches!(name, "classifier.2.weight" | "classifier.2.bias")
-}
-
 /// Convolution with a stride equal to the kernel size: non-overlapping patches of `size` × `size`.
 fn patch_convolution<G: Graph>(
     g: &mut G,

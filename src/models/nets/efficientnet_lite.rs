@@ -63,10 +63,10 @@ pub fn efficientnet_lite2<G: Graph>(g: &mut G, x: &G::Value, size: [usize; 2]) -
     g.global_average(&y)
 }
 
-/// Returns `true` for tensors of the published checkpoint that the embedding does not need: the classifier and the
-/// batch counters of batch normalizations.
+/// Returns `true` for tensors of the published checkpoint that the embedding does not need besides the classifier:
+/// the batch counters of batch normalizations.
 pub fn is_unused(name: &str) -> bool {
-    matches!(name, "_fc.weight" | "_fc.bias") || name.ends_with(".num_batches_tracked")
+    name.ends_with(".num_batches_tracked")
 }
 
 /// Inverted bottleneck: expansion, depthwise convolution, projection, and a shortcut if the shape does not change.

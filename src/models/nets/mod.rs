@@ -10,6 +10,7 @@ use crate::error::Result;
 pub mod clip;
 pub mod convnext;
 pub mod efficientnet_lite;
+pub mod head;
 pub mod r2plus1d;
 pub mod resnet;
 pub mod transnet;
@@ -88,6 +89,18 @@ impl Architecture {
         }
     }
 
+    /// Returns the name of the classifier that reads the embedding in the published checkpoint, or in `transformers` for
+    /// CLIP. TransNet V2 has none.
+    pub fn head(self) -> Option<&'static str> {
+        match self {
+            Architecture::ConvNextBase => Some("classifier.2"),
+            Architecture::R2Plus1D18 | Architecture::ResNet18 | Architecture::ResNet50 => Some("fc"),
+            Architecture::EfficientNetLite2 => Some("_fc"),
+            Architecture::ClipVitB32 => Some("classifier"),
+            Architecture::TransNetV2 => None,
+        }
+    }
+
     /// Builds the network on a backend: `x` of the shape of `input` → `(batch, dim)`.
     ///
     /// # Errors
@@ -104,10 +117,15 @@ impl Architecture {
         }
     }
 
-    /// Returns `true` for tensors of the published checkpoint that the embedding does not need.
+    /// Returns `true` for tensors of the published checkpoint that the embedding does not need, and for those of a
+    /// [`Head`](head::Head) in their place.
     pub fn is_unused(self, name: &str) -> bool {
+        let in_head = |head: &str| name.strip_prefix(head).is_some_and(|rest| rest.starts_with('.'));
+        if self.head().is_some_and(in_head) {
+            return true;
+        }
         match self {
-            Architecture::ConvNextBase => convnext::is_unused(name),
+            Architecture::ConvNextBase => false,
             Architecture::R2Plus1D18 => r2plus1d::is_unused(name),
             Architecture::ResNet18 | Architecture::ResNet50 => resnet::is_unused(name),
             Architecture::EfficientNetLite2 => efficientnet_lite::is_unused(name),

@@ -40,10 +40,10 @@ pub fn r2plus1d_18<G: Graph>(g: &mut G, x: &G::Value) -> Result<G::Value> {
     g.global_average(&y)
 }
 
-/// Returns `true` for tensors of the published checkpoint that the embedding does not need: the classifier and the
-/// batch counters of batch normalizations.
+/// Returns `true` for tensors of the published checkpoint that the embedding does not need besides the classifier:
+/// the batch counters of batch normalizations.
 pub fn is_unused(name: &str) -> bool {
-    matches!(name, "fc.weight" | "fc.bias") || name.ends_with(".num_batches_tracked")
+    name.ends_with(".num_batches_tracked")
 }
 
 /// Residual block of two factorized convolutions. The shortcut is a strided convolution if the shape changes.

@@ -43,10 +43,10 @@ pub fn resnet50<G: Graph>(g: &mut G, x: &G::Value) -> Result<G::Value> {
     resnet(g, x, Branch::Bottleneck, [3, 4, 6, 3])
 }
 
-/// Returns `true` for tensors of the published checkpoint that the embedding does not need: the classifier and the
-/// batch counters of batch normalizations.
+/// Returns `true` for tensors of the published checkpoint that the embedding does not need besides the classifier:
+/// the batch counters of batch normalizations.
 pub fn is_unused(name: &str) -> bool {
-    matches!(name, "fc.weight" | "fc.bias") || name.ends_with(".num_batches_tracked")
+    name.ends_with(".num_batches_tracked")
 }
 
 fn resnet<G: Graph>(g: &mut G, x: &G::Value, branch: Branch, blocks: [usize; 4]) -> Result<G::Value> {

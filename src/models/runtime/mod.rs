@@ -11,7 +11,7 @@
 mod device;
 mod ffi;
 mod lane;
-mod library;
+pub(super) mod library;
 mod native;
 mod onnxruntime;
 mod openvino;

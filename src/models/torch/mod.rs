@@ -1,0 +1,39 @@
+//! Networks with automatic differentiation: a backend of [`super::graph::Graph`] that computes with libtorch.
+
+mod device;
+mod file;
+mod graph;
+mod initialize;
+mod parameters;
+#[cfg(test)]
+mod tests;
+
+pub use device::device;
+pub use file::{load, save};
+pub use graph::TorchGraph;
+pub use parameters::{TorchParameter, TorchParameters};
+
+use crate::error::{Error, Result};
+
+/// Converts the result of a call of libtorch. The message of an exception is reduced to its first line; the others are a
+/// stack trace.
+///
+/// # Errors
+/// Returns the error of libtorch.
+pub fn torch<T>(result: std::result::Result<T, tch::TchError>) -> Result<T> {
+    result.map_err(|error| {
+        let message = error.to_string();
+        let line = message.lines().next().unwrap_or_default();
+        let line = line.strip_prefix("Internal torch error: ").unwrap_or(line);
+        Error::Runtime(if line.contains("out of memory") {
+            format!("libtorch: {line}: use a smaller batch, or mixed precision")
+        } else {
+            format!("libtorch: {line}")
+        })
+    })
+}
+
+/// Converts the shape of a parameter.
+fn shape(dimensions: &[usize]) -> Vec<i64> {
+    dimensions.iter().map(|length| *length as i64).collect()
+}
