@@ -104,6 +104,8 @@ pub struct Window {
 ///   without a frame rate, every frame is used. Of the `n` possible starts of a window of `length` frames, the starts
 ///   `floor(w·(n-1) / (count-1))` for `w` in `0..count` are used, without duplicates (torchvision's `UniformClipSampler`); a
 ///   single window is the first. A clip shorter than a window has one window, in which its last frame is repeated.
+/// * [`Sampling::Spread`]: one window with the frames `floor((2i+1)·n / 2·length)` for `i` in `0..length`. A clip shorter than
+///   the window repeats frames.
 /// * [`Sampling::All`]: windows of one frame: `0, every, 2·every, …`. If there are more than `most`, the centers of `most`
 ///   equal segments of this list.
 /// * [`Sampling::Shots`]: windows of one frame, for each shot as [`Sampling::Even`] for a clip. Parts of shots outside of the
@@ -119,6 +121,10 @@ pub fn plan<'a>(wanted: impl Into<Wanted<'a>>, timeline: &Timeline) -> Vec<Windo
     }
     match *sampling {
         Sampling::Even { frames } => even(0..frame_count, frames).map(single).collect(),
+        Sampling::Spread { length } => {
+            let indices = (0..length).map(|i| center(i, length, frame_count)).collect();
+            vec![Window { indices, padded: frame_count < length }]
+        }
         Sampling::All { every, most } => {
             let count = frame_count.div_ceil(every);
             even(0..count, most.unwrap_or(count)).map(|k| single(k * every)).collect()
@@ -267,6 +273,14 @@ mod tests {
         assert_eq!(indices(Sampling::Even { frames: 4 }, &constant(100, 25.0)), [[12], [37], [62], [87]]);
         assert_eq!(indices(Sampling::Even { frames: 8 }, &constant(3, 25.0)), [[0], [1], [2]]);
         assert!(plan(&Sampling::Even { frames: 8 }, &constant(0, 25.0)).is_empty());
+    }
+
+    #[test]
+    fn spread_sampling_selects_one_window_of_the_whole_clip() {
+        let spread = |length, frames| plan(&Sampling::Spread { length }, &constant(frames, 25.0));
+        assert_eq!(spread(4, 100), [Window { indices: vec![12, 37, 62, 87], padded: false }]);
+        assert_eq!(spread(5, 2), [Window { indices: vec![0, 0, 1, 1, 1], padded: true }]);
+        assert!(spread(4, 0).is_empty());
     }
 
     #[test]

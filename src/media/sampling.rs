@@ -20,6 +20,11 @@ pub enum Sampling {
         /// Maximum number of windows.
         count: usize,
     },
+    /// One window of `length` evenly spaced frames of the whole clip: a window of a 3-D network.
+    Spread {
+        /// Frames per window. A shorter clip repeats frames.
+        length: usize,
+    },
     /// Every frame, or every n-th frame: a sequence.
     All {
         /// Distance between selected frames, in frames.
@@ -72,17 +77,19 @@ impl Sampling {
             0 => Err(format!("sampling.{key} must be at least 1")),
             _ => Ok(()),
         };
+        let window_length = |length| match length {
+            length if length > MAX_LENGTH => Err(format!("sampling.length must be at most {MAX_LENGTH}")),
+            length => positive("length", length),
+        };
         match *self {
             Self::Even { frames } | Self::Shots { frames } => positive("frames", frames),
             Self::All { every, most } => {
                 positive("every", every)?;
                 positive("most", most.unwrap_or(1))
             }
+            Self::Spread { length } => window_length(length),
             Self::Windows { length, rate, count } => {
-                positive("length", length)?;
-                if length > MAX_LENGTH {
-                    return Err(format!("sampling.length must be at most {MAX_LENGTH}"));
-                }
+                window_length(length)?;
                 positive("count", count)?;
                 if !(rate.is_finite() && rate > 0.0) {
                     return Err("sampling.rate must be a positive number of frames per second".into());

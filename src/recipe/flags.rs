@@ -21,7 +21,7 @@ pub struct ExtractionFlags {
     /// Evenly spaced frames per clip or shot (sampling kinds even, shots)
     #[arg(long, value_parser = value_parsers::at_least(1_usize))]
     pub frames: Option<usize>,
-    /// Frames per window (sampling kind windows)
+    /// Frames per window (sampling kinds windows, spread)
     #[arg(long, value_parser = value_parsers::between(1, MAX_LENGTH))]
     pub length: Option<usize>,
     /// Frame rate of the resampled clip, in frames per second (sampling kind windows)
@@ -64,6 +64,7 @@ impl ExtractionFlags {
         match &mut recipe.sampling {
             Sampling::Even { frames: value } | Sampling::Shots { frames: value } => frames = Some(value),
             Sampling::All { every: e, most: m } => (every, most) = (Some(e), Some(m)),
+            Sampling::Spread { length: value } => length = Some(value),
             Sampling::Windows { length: l, rate: r, count: c } => (length, rate, count) = (Some(l), Some(r), Some(c)),
         }
         let (mut keypoints, mut max_side) = (None, None);
