@@ -201,6 +201,27 @@ impl Transform {
     /// # Panics
     /// Panics if the image is empty or `out` is shorter than `2 * plane_stride + height * width`.
     pub fn write(&mut self, image: BgrImage<'_>, out: &mut [f32], plane_stride: usize) {
+        let channels = self.channels();
+        let output = OutputPlanes {
+            start: channels.map(|c| c * plane_stride),
+            scale: self.input.scale as f32,
+            mean: channels.map(|c| self.input.mean[c] as f32),
+            std: channels.map(|c| self.input.std[c] as f32),
+            out,
+        };
+        self.run(image, output);
+    }
+
+    /// Resizes and crops one image without normalizing it: writes (height, width, 3) bytes in the card's channel order.
+    ///
+    /// # Panics
+    /// Panics if the image is empty or `out` is shorter than `3 * height * width`.
+    pub fn write_bytes(&mut self, image: BgrImage<'_>, out: &mut [u8]) {
+        let output = OutputBytes { channels: self.channels(), out };
+        self.run(image, output);
+    }
+
+    fn run(&mut self, image: BgrImage<'_>, output: impl OutputRows) {
         assert!(image.height > 0 && image.width > 0, "an image has at least one pixel");
         if self.plan.as_ref().is_none_or(|p| (p.height, p.width) != (image.height, image.width)) {
             self.plan = Some(self.plan(image.height, image.width));
@@ -211,16 +232,6 @@ impl Transform {
         self.slot_rows.clear();
         self.slot_rows.resize(plan.rows.taps, usize::MAX);
         self.line.resize(width, [0.0; 4]);
-        let [blue, green, red] = match self.input.color {
-            Color::Rgb => [2, 1, 0],
-            Color::Bgr => [0, 1, 2],
-        };
-        let planes = OutputPlanes {
-            start: [blue * plane_stride, green * plane_stride, red * plane_stride],
-            scale: self.input.scale as f32,
-            mean: [blue, green, red].map(|c| self.input.mean[c] as f32),
-            std: [blue, green, red].map(|c| self.input.std[c] as f32),
-        };
         self.source.resize(plan.columns.range().len(), [0.0; 4]);
         self.arch.dispatch(TransformPass {
             image,
@@ -232,9 +243,16 @@ impl Transform {
             ring: &mut self.ring,
             slot_rows: &mut self.slot_rows,
             line: &mut self.line,
-            planes,
-            out,
+            output,
         });
+    }
+
+    /// Returns the channel of the output for blue, green and red.
+    fn channels(&self) -> [usize; 3] {
+        match self.input.color {
+            Color::Rgb => [2, 1, 0],
+            Color::Bgr => [0, 1, 2],
+        }
     }
 
     fn plan(&self, height: usize, width: usize) -> ResizePlan {
@@ -252,7 +270,7 @@ impl Transform {
 }
 
 /// The transform of one image, compiled for each instruction set.
-struct TransformPass<'a> {
+struct TransformPass<'a, O> {
     image: BgrImage<'a>,
     plan: &'a ResizePlan,
     height: usize,
@@ -262,15 +280,14 @@ struct TransformPass<'a> {
     ring: &'a mut [[f32; 4]],
     slot_rows: &'a mut [usize],
     line: &'a mut [[f32; 4]],
-    planes: OutputPlanes,
-    out: &'a mut [f32],
+    output: O,
 }
 
-impl NullaryFnOnce for TransformPass<'_> {
+impl<O: OutputRows> NullaryFnOnce for TransformPass<'_, O> {
     type Output = ();
 
     #[inline(always)]
-    fn call(self) {
+    fn call(mut self) {
         let (rows, columns, width) = (&self.plan.rows, &self.plan.columns, self.width);
         let used = columns.range();
         for y in 0..self.height {
@@ -287,7 +304,7 @@ impl NullaryFnOnce for TransformPass<'_> {
             if self.bicubic {
                 clamp(self.line);
             }
-            self.planes.write(self.line, &mut self.out[y * width..]);
+            self.output.write(y, self.line);
         }
     }
 }
@@ -388,25 +405,54 @@ fn clamp(line: &mut [[f32; 4]]) {
     line.as_flattened_mut().iter_mut().for_each(|v| *v = v.clamp(0.0, 255.0));
 }
 
-/// Positions and normalization of the output planes, in the order blue, green, red.
-struct OutputPlanes {
+/// Adding and subtracting this number rounds a float below 2²² half to even, without SSE4.1.
+const ROUND: f32 = 12_582_912.0;
+
+/// Receives the resized and cropped image row by row.
+trait OutputRows {
+    /// Writes row `y`, the interleaved channels blue, green and red in [0, 255], which are not rounded.
+    fn write(&mut self, y: usize, line: &[[f32; 4]]);
+}
+
+/// Normalized planes; positions and constants are in the order blue, green, red.
+struct OutputPlanes<'a> {
     start: [usize; 3],
     scale: f32,
     mean: [f32; 3],
     std: [f32; 3],
+    out: &'a mut [f32],
 }
 
-impl OutputPlanes {
+impl OutputRows for OutputPlanes<'_> {
     #[inline(always)]
-    fn write(&self, line: &[[f32; 4]], out: &mut [f32]) {
-        /// Adding and subtracting this number rounds a float below 2²² half to even, without SSE4.1.
-        const ROUND: f32 = 12_582_912.0;
+    fn write(&mut self, y: usize, line: &[[f32; 4]]) {
         for channel in 0..3 {
             let (mean, std) = (self.mean[channel], self.std[channel]);
-            let plane = &mut out[self.start[channel]..][..line.len()];
+            let plane = &mut self.out[self.start[channel] + y * line.len()..][..line.len()];
             for (out, pixel) in plane.iter_mut().zip(line) {
                 let value = (pixel[channel] + ROUND) - ROUND;
                 *out = (value / self.scale - mean) / std;
+            }
+        }
+    }
+}
+
+/// Interleaved bytes.
+struct OutputBytes<'a> {
+    /// Channel of the output for blue, green and red.
+    channels: [usize; 3],
+    out: &'a mut [u8],
+}
+
+impl OutputRows for OutputBytes<'_> {
+    #[inline(always)]
+    fn write(&mut self, y: usize, line: &[[f32; 4]]) {
+        let (row, []) = self.out[3 * y * line.len()..][..3 * line.len()].as_chunks_mut::<3>() else {
+            unreachable!("the length is a multiple of 3")
+        };
+        for (out, pixel) in row.iter_mut().zip(line) {
+            for (channel, value) in self.channels.into_iter().zip(pixel) {
+                out[channel] = ((value + ROUND) - ROUND) as u8;
             }
         }
     }
