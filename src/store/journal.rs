@@ -1,31 +1,22 @@
 //! The journal: an append-only file of extracted clips that are not in a store yet. If the process is killed, only the last
 //! record is lost.
 //!
-//! A journal starts with 8 magic bytes. Each record consists of the length of its body (u64, little endian), the body, and
-//! the CRC-32 of the body (u32). The body consists of the length of the JSON (u32), the JSON of a [`Record`], and for clips the
-//! values as little-endian numbers.
+//! A journal is a [`RecordFile`]: the JSON of each record is a [`Record`], and the bytes are the values of clips as little-endian
+//! numbers.
 
 use std::collections::HashMap;
-use std::fs::{File, TryLockError};
-use std::io::{BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::clip::{ClipKey, ClipRows, Failure, RowSource, Values};
 use super::provenance::{Payload, Provenance};
+use super::records::{Positioned, RecordFile};
 use crate::error::{Error, Result};
 
 /// The magic bytes.
 const MAGIC: &[u8; 8] = b"kinojnl1";
-/// Maximum length of a record's body in bytes.
-const MAX_BODY_LEN: u64 = 1 << 36;
-/// Bytes of a record besides its body: length and checksum.
-const RECORD_OVERHEAD: u64 = 8 + 4;
-/// Minimum time between two `fsync`s, which protect the records from a power failure.
-const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The JSON part of a record.
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,16 +56,13 @@ struct ClipHeader {
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    file: BufWriter<File>,
-    /// Length of the valid part in bytes.
-    end: u64,
+    records: RecordFile,
     payload: Payload,
     provenance: Provenance,
     /// Position of each clip's record.
     clips: HashMap<ClipKey, u64>,
     /// Failures by clip id.
     failures: HashMap<String, Failure>,
-    last_sync: Instant,
 }
 
 impl Journal {
@@ -92,19 +80,12 @@ impl Journal {
     /// settings than those in `provenance`.
     pub fn open(store: &Path, payload: Payload, provenance: &Provenance) -> Result<Self> {
         let path = Self::path_for(store);
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
+        let mut contents = JournalContents::default();
+        let mut records = RecordFile::open(&path, MAGIC, "journal", |record| contents.add(record))?;
+        if contents.begin.is_none() {
+            contents = JournalContents::default();
+            records.forget_all();
         }
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = file.map_err(Error::io(&path))?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::Store { path, message: "another process is writing to this file".into() });
-            }
-            // Some network file systems do not support locks; the file is not protected there.
-            Ok(()) | Err(TryLockError::Error(_)) => {}
-        }
-        let contents = JournalContents::read(&mut file, &path)?;
         // Before the file is truncated.
         if let Some((stored_payload, stored)) = &contents.begin {
             if *stored_payload != payload {
@@ -113,36 +94,31 @@ impl Journal {
             }
             stored.check_compatible(&path, provenance)?;
         }
+        records.begin()?;
         let mut journal = Self {
-            file: BufWriter::new(file),
-            end: contents.end,
+            records,
             payload,
             provenance: provenance.clone(),
             clips: contents.clips,
             failures: contents.failures,
-            last_sync: Instant::now(),
             path,
         };
-        journal.file.get_ref().set_len(contents.end).map_err(Error::io(&journal.path))?;
-        journal.file.seek(SeekFrom::Start(contents.end)).map_err(Error::io(&journal.path))?;
         match contents.begin {
             Some((_, stored)) => {
                 journal.provenance = stored;
                 if journal.provenance.provider != provenance.provider {
                     journal.provenance.add_provider(&provenance.provider);
-                    journal.append(&Record::Provider(provenance.provider.clone()), &[])?;
+                    journal.records.append(&Record::Provider(provenance.provider.clone()), &[])?;
                 }
                 journal.provenance.manifest_sha256 = provenance.manifest_sha256.clone();
             }
             None => {
                 journal.provenance.stamp();
-                journal.file.write_all(MAGIC).map_err(Error::io(&journal.path))?;
-                journal.end = MAGIC.len() as u64;
                 let begin = Record::Begin { payload, provenance: journal.provenance.clone() };
-                journal.append(&begin, &[])?;
+                journal.records.append(&begin, &[])?;
             }
         }
-        journal.flush()?;
+        journal.records.flush()?;
         Ok(journal)
     }
 
@@ -197,8 +173,8 @@ impl Journal {
             counts,
         };
         self.failures.remove(&clip.id);
-        let position = self.end;
-        self.append(&Record::Clip(header), &values)?;
+        let position = self.records.end();
+        self.records.append(&Record::Clip(header), &values)?;
         self.clips.insert(clip.key(), position);
         Ok(())
     }
@@ -210,7 +186,7 @@ impl Journal {
     pub fn push_failure(&mut self, failure: Failure) -> Result<()> {
         let id = failure.id.clone();
         let record = Record::Failure(failure.clone());
-        self.append(&record, &[])?;
+        self.records.append(&record, &[])?;
         self.failures.insert(id, failure);
         Ok(())
     }
@@ -221,8 +197,8 @@ impl Journal {
     /// Returns an error if the file cannot be written.
     pub fn checkpoint(&mut self, seconds: f64) -> Result<()> {
         self.provenance.extract_seconds += seconds;
-        self.append(&Record::Seconds(seconds), &[])?;
-        self.flush()
+        self.records.append(&Record::Seconds(seconds), &[])?;
+        self.records.flush()
     }
 
     /// Reads a clip.
@@ -230,15 +206,10 @@ impl Journal {
     /// # Errors
     /// Returns an error if the journal does not contain the clip, the file cannot be read or the record is damaged.
     pub fn read(&mut self, clip: &ClipKey) -> Result<ClipRows> {
-        self.flush()?;
         let error = |message: &str| Error::Store { path: self.path.clone(), message: message.into() };
         let position = *self.clips.get(clip).ok_or_else(|| error(&format!("clip {} is missing", clip.id)))?;
-        let file = self.file.get_mut();
-        file.seek(SeekFrom::Start(position)).map_err(Error::io(&self.path))?;
-        let body = read_body(file, self.end.saturating_sub(position)).map_err(Error::io(&self.path))?;
-        file.seek(SeekFrom::Start(self.end)).map_err(Error::io(&self.path))?;
-        match body.as_deref().and_then(parse) {
-            Some((Record::Clip(header), values)) => clip_rows(header, values, self.payload)
+        match self.records.read(position)? {
+            Some((Record::Clip(header), values)) => clip_rows(header, &values, self.payload)
                 .ok_or_else(|| error("damaged: a clip has a wrong number of values")),
             _ => Err(error("damaged while it was in use")),
         }
@@ -251,33 +222,6 @@ impl Journal {
     pub fn remove(self) -> Result<()> {
         std::fs::remove_file(&self.path).map_err(Error::io(&self.path))
     }
-
-    /// Appends a record to the buffer.
-    fn append(&mut self, record: &Record, values: &[u8]) -> Result<()> {
-        let json = serde_json::to_vec(record).expect("a record serializes to JSON");
-        let mut hash = crc32fast::Hasher::new();
-        let json_length = (json.len() as u32).to_le_bytes();
-        for part in [&json_length[..], &json, values] {
-            hash.update(part);
-        }
-        let length = (json_length.len() + json.len() + values.len()) as u64;
-        let parts = [&length.to_le_bytes()[..], &json_length, &json, values, &hash.finalize().to_le_bytes()];
-        for part in parts {
-            self.file.write_all(part).map_err(Error::io(&self.path))?;
-            self.end += part.len() as u64;
-        }
-        Ok(())
-    }
-
-    /// Writes the buffer, and syncs the file if [`SYNC_INTERVAL`] has passed since the last sync.
-    fn flush(&mut self) -> Result<()> {
-        self.file.flush().map_err(Error::io(&self.path))?;
-        if self.last_sync.elapsed() >= SYNC_INTERVAL {
-            self.file.get_ref().sync_data().map_err(Error::io(&self.path))?;
-            self.last_sync = Instant::now();
-        }
-        Ok(())
-    }
 }
 
 /// Contents of a journal up to its last valid record.
@@ -286,43 +230,15 @@ struct JournalContents {
     begin: Option<(Payload, Provenance)>,
     clips: HashMap<ClipKey, u64>,
     failures: HashMap<String, Failure>,
-    /// End of the last valid record; 0 if there is no valid [`Record::Begin`].
-    end: u64,
 }
 
 impl JournalContents {
-    fn read(file: &mut File, path: &Path) -> Result<Self> {
-        let size = file.metadata().map_err(Error::io(path))?.len();
-        let mut reader = BufReader::with_capacity(1 << 20, file);
-        let mut magic = Vec::new();
-        (&mut reader).take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(Error::io(path))?;
-        if magic != MAGIC {
-            // A process that was killed at the start may have written only some of the magic bytes.
-            if MAGIC.starts_with(&magic) {
-                return Ok(Self::default());
-            }
-            let message = "not a journal of kinoprobe: move it away to start over".into();
-            return Err(Error::Store { path: path.to_path_buf(), message });
-        }
-        let mut contents = Self { end: MAGIC.len() as u64, ..Self::default() };
-        while let Some(body) = read_body(&mut reader, size - contents.end).map_err(Error::io(path))? {
-            let Some((record, _)) = parse(&body) else { break };
-            contents.add(record);
-            contents.end += RECORD_OVERHEAD + body.len() as u64;
-        }
-        if contents.begin.is_none() {
-            return Ok(Self::default());
-        }
-        Ok(contents)
-    }
-
-    /// Adds the record at `self.end`.
-    fn add(&mut self, record: Record) {
+    fn add(&mut self, Positioned { position, record, .. }: Positioned<Record>) {
         match record {
             Record::Begin { payload, provenance } => self.begin = Some((payload, provenance)),
             Record::Clip(header) => {
                 self.failures.remove(&header.id);
-                self.clips.insert(ClipKey::new(&header.id, &header.path, header.start, header.end), self.end);
+                self.clips.insert(ClipKey::new(&header.id, &header.path, header.start, header.end), position);
             }
             Record::Failure(failure) => {
                 self.failures.insert(failure.id.clone(), failure);
@@ -339,37 +255,6 @@ impl JournalContents {
             }
         }
     }
-}
-
-/// Reads the body of the next record. `available` is the number of bytes up to the end of the file. Returns `None` if the
-/// record is incomplete or its checksum is wrong.
-fn read_body(reader: &mut impl Read, available: u64) -> std::io::Result<Option<Vec<u8>>> {
-    let mut read = |buffer: &mut [u8]| match reader.read_exact(buffer) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
-    };
-    let mut length = [0; 8];
-    if !read(&mut length)? {
-        return Ok(None);
-    }
-    let length = u64::from_le_bytes(length);
-    if length > MAX_BODY_LEN || length + RECORD_OVERHEAD > available {
-        return Ok(None);
-    }
-    let mut body = vec![0; length as usize];
-    let mut checksum = [0; 4];
-    if !read(&mut body)? || !read(&mut checksum)? || crc32fast::hash(&body) != u32::from_le_bytes(checksum) {
-        return Ok(None);
-    }
-    Ok(Some(body))
-}
-
-/// Splits a body into its record and its values.
-fn parse(body: &[u8]) -> Option<(Record, &[u8])> {
-    let (json_len, rest) = body.split_first_chunk::<4>()?;
-    let (json, values) = rest.split_at_checked(u32::from_le_bytes(*json_len) as usize)?;
-    Some((serde_json::from_slice(json).ok()?, values))
 }
 
 /// Returns the clip, or `None` if the number of values does not match the number of rows.

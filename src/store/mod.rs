@@ -27,6 +27,7 @@ mod journal;
 mod pooling;
 mod provenance;
 mod reader;
+pub mod records;
 mod writer;
 
 pub use clip::{ClipKey, ClipRows, Failure, RowSource, StoredClip, Values};
