@@ -1,12 +1,11 @@
 //! Feature extraction: planning, parallel decoding and inference, SIFT and visual words, shot detection.
 
 #[cfg(all(feature = "media", feature = "onnx"))]
-mod budget;
+pub(crate) mod budget;
 pub mod codebook;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod job;
 pub mod kmeans;
-#[cfg(all(feature = "media", feature = "onnx"))]
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod pipeline;
 pub mod plan;

@@ -109,7 +109,7 @@ impl InputSpec {
     }
 
     /// Checks ranges and combinations of values.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let in_range = |value: usize| (1..=MAX_SIZE).contains(&value);
         if !self.size.iter().all(|&side| in_range(side)) {
             return Err(format!("input.size: height and width must be in 1..={MAX_SIZE}"));

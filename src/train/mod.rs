@@ -1,4 +1,23 @@
-//! Training of networks end to end through libtorch.
+//! End-to-end training of networks through libtorch.
+//!
+//! ```text
+//! clips → FrameCache (bytes at training size) → Loader (epoch plan → workers: read, augment, normalize) → batches in order
+//! ```
+//! Everything random is a pure function of a seed, the epoch and the clip ([`random`]): batches depend neither on the number of
+//! workers nor on whether training was interrupted.
 
+pub mod augment;
+pub mod frame_cache;
+pub mod loader;
 pub mod losses;
 pub mod optimizer;
+pub mod plan;
+pub mod random;
+pub mod recipe;
+#[cfg(test)]
+mod test_clips;
+
+pub use augment::{Augmenter, Parameters};
+pub use frame_cache::{CacheOptions, FrameCache};
+pub use loader::{Batch, Batches, Loader, Samples};
+pub use recipe::{TrainFlags, TrainRecipe};
