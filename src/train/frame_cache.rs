@@ -151,7 +151,8 @@ impl FrameCache {
         let pending: Vec<usize> = (0..clips.len())
             .filter(|&position| listed.insert(&keys[position]) && !entries.contains_key(&keys[position]))
             .collect();
-        let frames: u64 = pending.iter().map(|&position| settings.most_frames(&clips[position])).sum();
+        let frames: u64 =
+            pending.iter().map(|&position| settings.most_frames(&clips[position])).fold(0, u64::saturating_add);
         let needed = records.end().saturating_add(frames.saturating_mul(frame_len as u64));
         if !pending.is_empty() && needed > options.limit {
             let message = format!(

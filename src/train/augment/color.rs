@@ -78,13 +78,23 @@ fn shift_hue(pixel: [u8; 3], shift: f32) -> [u8; 3] {
     } else {
         g + 4.0 - r
     };
-    let hue = ((sixths * (1.0 / 6.0) + 1.0) % 1.0 + shift).rem_euclid(1.0);
-    let sector = (hue * 6.0).floor();
-    let fraction = hue * 6.0 - sector;
+    // In [−1/6, 5/6], then shifted and wrapped to [0, 1]; an interval of 1 is added or subtracted, since remainders are slow.
+    let wrap = |hue: f32| {
+        if hue < 0.0 {
+            hue + 1.0
+        } else if hue >= 1.0 {
+            hue - 1.0
+        } else {
+            hue
+        }
+    };
+    let hue = wrap(wrap(sixths * (1.0 / 6.0)) + shift);
+    let sector = (hue * 6.0) as u32;
+    let fraction = hue * 6.0 - sector as f32;
     let q = ((1.0 - saturation * fraction) * high).clamp(0.0, 1.0);
     let t = ((saturation * fraction + (1.0 - saturation)) * high).clamp(0.0, 1.0);
     let p = ((1.0 - saturation) * high).clamp(0.0, 1.0);
-    let color = match sector as u32 % 6 {
+    let color = match sector % 6 {
         0 => [high, t, p],
         1 => [q, high, p],
         2 => [p, high, t],

@@ -22,9 +22,8 @@ pub fn rotate(image: &[u8], size: [usize; 2], degrees: f32, out: &mut [u8]) {
         for (x, pixel) in pixels.iter_mut().enumerate() {
             let dx = x as f32 - center_x;
             let (source_x, source_y) = (start_x + cos * dx, start_y + sin * dx);
-            let (left, top) = (source_x.floor(), source_y.floor());
-            let (tx, ty) = (source_x - left, source_y - top);
-            let (left, top) = (left as isize, top as isize);
+            let (left, top) = (floor(source_x), floor(source_y));
+            let (tx, ty) = (source_x - left as f32, source_y - top as f32);
             let weights = [(1.0 - ty) * (1.0 - tx), (1.0 - ty) * tx, ty * (1.0 - tx), ty * tx];
             if left >= 0 && top >= 0 && left + 1 < width as isize && top + 1 < height as isize {
                 let first = 3 * (top as usize * width + left as usize);
@@ -52,6 +51,12 @@ pub fn rotate(image: &[u8], size: [usize; 2], degrees: f32, out: &mut [u8]) {
             *pixel = sums.map(|sum| (sum * covered + 0.5) as u8);
         }
     }
+}
+
+/// Rounds down. Without SSE4.1, [`f32::floor`] is a function call.
+fn floor(value: f32) -> isize {
+    let truncated = value as isize;
+    truncated - isize::from(value < truncated as f32)
 }
 
 /// Mirrors an image of `width` pixels left to right, in place.
