@@ -118,9 +118,9 @@ fn windows_of_a_3d_network_have_channels_before_frames() {
     let mut bytes = vec![0; cache.frame_len()];
     for (t, frame) in cache.windows(1)[0].iter().enumerate() {
         cache.read(1, *frame, &mut bytes).unwrap();
-        for c in 0..3 {
+        for (c, &byte) in bytes[..3].iter().enumerate() {
             let value = batch.inputs[4 * FRAME + (c * 4 + t) * plane];
-            let expected = (f32::from(bytes[c]) / 255.0 - recipe.input.mean[c] as f32) / recipe.input.std[c] as f32;
+            let expected = (f32::from(byte) / 255.0 - recipe.input.mean[c] as f32) / recipe.input.std[c] as f32;
             assert_eq!(value, expected, "frame {t}, channel {c}");
         }
     }
