@@ -171,6 +171,11 @@ impl Recipe {
         self.classify.validate()
     }
 
+    /// Returns the text of the recipe's file.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("a recipe serializes to TOML")
+    }
+
     /// Returns the settings that determine the features.
     pub fn extraction(&self) -> ExtractionSettings {
         let Self { sampling, deinterlace, extractor, codebook, .. } = self.clone();

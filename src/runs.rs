@@ -110,7 +110,7 @@ impl RunContext<'_> {
                 manifest: files.manifest.clone(),
                 root: files.root.clone(),
             },
-            recipe: (*recipe).clone(),
+            recipe: recipe.to_toml(),
             extract_seconds: provenance.extract_seconds,
             splits: experiment.splits,
             unlabeled: experiment.unlabeled,

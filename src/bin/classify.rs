@@ -144,7 +144,7 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     data.warnings.splice(0..0, manifest.warnings.iter().cloned());
     if arguments.dry_run {
-        cli::print(toml::to_string_pretty(&recipe).context("cannot serialize the recipe to TOML")?)?;
+        cli::print(recipe.to_toml())?;
         data.warnings.iter().for_each(|warning| cli::print_message(format_args!("warning: {warning}")));
         return Ok(Outcome::Done);
     }

@@ -36,7 +36,6 @@ use crate::evaluate::predictions::table::csv_error;
 use crate::evaluate::predictions::{PredictionTable, write_csv};
 use crate::evaluate::{Epoch, Predictions, SeedResult, SplitMetrics, evaluate_splits};
 use crate::manifest::Split;
-use crate::recipe::Recipe;
 
 /// Results of one classifier trained on one store. Predictions and curves are those of the first seed.
 #[derive(Debug, Clone)]
@@ -45,8 +44,8 @@ pub struct TrainingRun {
     pub identity: RunIdentity,
     /// Input files.
     pub inputs: RunInputs,
-    /// Recipe including command-line overrides.
-    pub recipe: Recipe,
+    /// Text of recipe.toml: the recipe including command-line overrides.
+    pub recipe: String,
     /// Seconds of feature extraction, as the store records them; 0 if unknown.
     pub extract_seconds: f64,
     /// Predictions for each held-out split (val, test).
@@ -177,9 +176,7 @@ pub fn write_run(dir: &Path, run: &TrainingRun) -> Result<()> {
         files.extend(["curves.csv", "curves.svg"]);
         tensorboard::write(dir, run)?;
     }
-    let recipe = toml::to_string_pretty(&run.recipe)
-        .map_err(|error| Error::Config { path: dir.join("recipe.toml"), message: error.to_string() })?;
-    write(&dir.join("recipe.toml"), &recipe)?;
+    write(&dir.join("recipe.toml"), &run.recipe)?;
     let title = format!("{} · {}", run.identity.method, run.identity.classifier);
     write_parts(dir, &title, &metrics, &parts, &files)?;
     for (split, measured) in measured {
