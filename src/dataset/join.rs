@@ -21,7 +21,7 @@ impl Dataset {
     /// training clip with features, or a feature is not finite.
     pub fn join(store: &FeatureStore, manifest: &Manifest, pooling: Pooling) -> Result<DatasetSplits> {
         let (splits, missing) = Self::collect(store, manifest, pooling)?;
-        splits.check(store, manifest, &missing)?;
+        splits.check(manifest, "features", &format!("have no features in {}", store.path().display()), &missing)?;
         Ok(splits)
     }
 
@@ -52,30 +52,53 @@ impl Dataset {
         let features = StoredFeatures::open(store, pooling)?;
         let missing = missing_features(store, manifest, &features);
         let warnings = exclusion_warnings(store, manifest, &missing);
-        let used: BTreeSet<&str> = manifest
-            .clips
-            .iter()
-            .filter(|clip| clip.split.is_some())
-            .flat_map(|clip| clip.labels.iter().map(String::as_str))
-            .collect();
-        let classes: Vec<String> =
-            manifest.classes().into_iter().filter(|class| used.contains(class.as_str())).collect();
-        let select = |keep: &dyn Fn(&Clip) -> bool| -> Result<Dataset> {
-            features.dataset(manifest.clips.iter().filter(|clip| keep(clip)), &classes)
-        };
-        let labeled = |split: Split| select(&|clip| clip.split == Some(split) && !clip.labels.is_empty());
-        let is_multi_label = manifest.clips.iter().any(|clip| clip.split.is_some() && clip.labels.len() > 1);
-        let mut splits = DatasetSplits {
-            task: if is_multi_label { Task::MultiLabel } else { Task::SingleLabel },
-            train: labeled(Split::Train)?,
-            resampled: None,
-            val: labeled(Split::Val)?,
-            test: labeled(Split::Test)?,
-            unlabeled: select(&|clip| clip.labels.is_empty())?,
-            warnings,
-        };
+        let mut splits = split_clips(manifest, |clips, classes| features.dataset(clips, classes))?;
+        splits.warnings = warnings;
         splits.warnings.extend(splits.leakage_warning());
         Ok((splits, missing))
+    }
+}
+
+/// Builds the dataset of each split with `dataset`, from clips and classes.
+fn split_clips(
+    manifest: &Manifest,
+    dataset: impl Fn(&mut dyn Iterator<Item = &Clip>, &[String]) -> Result<Dataset>,
+) -> Result<DatasetSplits> {
+    let with_split = || manifest.clips.iter().filter(|clip| clip.split.is_some());
+    let used: BTreeSet<&str> = with_split().flat_map(|clip| clip.labels.iter().map(String::as_str)).collect();
+    let classes: Vec<String> = manifest.classes().into_iter().filter(|class| used.contains(class.as_str())).collect();
+    let select = |keep: &dyn Fn(&Clip) -> bool| dataset(&mut manifest.clips.iter().filter(|clip| keep(clip)), &classes);
+    let labeled = |split: Split| select(&|clip| clip.split == Some(split) && !clip.labels.is_empty());
+    let is_multi_label = with_split().any(|clip| clip.labels.len() > 1);
+    Ok(DatasetSplits {
+        task: if is_multi_label { Task::MultiLabel } else { Task::SingleLabel },
+        train: labeled(Split::Train)?,
+        resampled: None,
+        val: labeled(Split::Val)?,
+        test: labeled(Split::Test)?,
+        unlabeled: select(&|clip| clip.labels.is_empty())?,
+        warnings: Vec::new(),
+    })
+}
+
+/// Builds a dataset of `clips` with the row offsets `offsets`, whose features are zero.
+fn labeled_rows(clips: &[&Clip], classes: &[String], offsets: Vec<usize>, dim: usize) -> Dataset {
+    let class_index: HashMap<&str, usize> = classes.iter().map(String::as_str).zip(0..).collect();
+    let mut targets = Array2::zeros((clips.len(), classes.len()));
+    for (i, clip) in clips.iter().enumerate() {
+        for label in &clip.labels {
+            if let Some(&class) = class_index.get(label.as_str()) {
+                targets[(i, class)] = 1.0;
+            }
+        }
+    }
+    Dataset {
+        ids: clips.iter().map(|clip| clip.id.clone()).collect(),
+        groups: clips.iter().map(|clip| clip.group.clone()).collect(),
+        rows: Array2::zeros((offsets[clips.len()], dim)),
+        offsets,
+        targets,
+        classes: classes.to_vec(),
     }
 }
 
@@ -100,32 +123,19 @@ impl<'a> StoredFeatures<'a> {
 
     /// Builds the dataset of the clips that have features.
     fn dataset<'c>(&self, clips: impl Iterator<Item = &'c Clip>, classes: &[String]) -> Result<Dataset> {
-        let class_index: HashMap<&str, usize> = classes.iter().map(String::as_str).zip(0..).collect();
-        let clips: Vec<(&Clip, usize)> =
-            clips.filter_map(|clip| self.index.get(clip.id.as_str()).map(|&stored| (clip, stored))).collect();
+        let (clips, stored): (Vec<&Clip>, Vec<usize>) =
+            clips.filter_map(|clip| self.index.get(clip.id.as_str()).map(|&stored| (clip, stored))).unzip();
         let mut offsets = vec![0];
-        for &(_, stored) in &clips {
+        for &stored in &stored {
             let length = if self.pooled.is_some() { 1 } else { self.store.clips()[stored].length };
             offsets.push(offsets[offsets.len() - 1] + length);
         }
-        let mut rows = Array2::zeros((offsets[clips.len()], self.store.dim()));
-        let mut targets = Array2::zeros((clips.len(), classes.len()));
-        for (i, &(clip, stored)) in clips.iter().enumerate() {
-            rows.slice_mut(s![offsets[i]..offsets[i + 1], ..]).assign(&self.clip_rows(clip, stored)?);
-            for label in &clip.labels {
-                if let Some(&class) = class_index.get(label.as_str()) {
-                    targets[(i, class)] = 1.0;
-                }
-            }
+        let mut dataset = labeled_rows(&clips, classes, offsets, self.store.dim());
+        for (i, (clip, stored)) in clips.into_iter().zip(stored).enumerate() {
+            let rows = s![dataset.offsets[i]..dataset.offsets[i + 1], ..];
+            dataset.rows.slice_mut(rows).assign(&self.clip_rows(clip, stored)?);
         }
-        Ok(Dataset {
-            ids: clips.iter().map(|(clip, _)| clip.id.clone()).collect(),
-            groups: clips.iter().map(|(clip, _)| clip.group.clone()).collect(),
-            rows,
-            offsets,
-            targets,
-            classes: classes.to_vec(),
-        })
+        Ok(dataset)
     }
 
     /// Reads the features of the clip with index `stored`, (length, D), and checks that they are finite.
@@ -201,37 +211,60 @@ fn exclusion_warnings(store: &FeatureStore, manifest: &Manifest, missing: &[Stri
             first_names(&changed)
         ));
     }
-    let without_split = manifest.clips.iter().filter(|clip| !clip.labels.is_empty() && clip.split.is_none());
-    let without_split: Vec<String> = without_split.map(|clip| clip.id.clone()).collect();
-    if !without_split.is_empty() {
-        warnings.push(format!(
-            "excluded {} labeled clips without a split: {}",
-            without_split.len(),
-            first_names(&without_split)
-        ));
-    }
+    warnings.extend(without_split_warning(manifest));
     warnings
 }
 
+/// Describes the labeled clips without a split, which are excluded.
+fn without_split_warning(manifest: &Manifest) -> Option<String> {
+    let without_split = manifest.clips.iter().filter(|clip| !clip.labels.is_empty() && clip.split.is_none());
+    let without_split: Vec<String> = without_split.map(|clip| clip.id.clone()).collect();
+    (!without_split.is_empty()).then(|| {
+        format!("excluded {} labeled clips without a split: {}", without_split.len(), first_names(&without_split))
+    })
+}
+
 impl DatasetSplits {
-    fn check(&self, store: &FeatureStore, manifest: &Manifest, missing: &[String]) -> Result<()> {
+    /// Splits the clips of a manifest for training on their frames. The features have no columns. `failed` has the reason by id of the
+    /// clips that cannot be decoded, which are excluded with a warning.
+    ///
+    /// # Errors
+    /// Returns an error under the conditions of [`Dataset::join`].
+    pub fn without_features(manifest: &Manifest, failed: &HashMap<String, String>) -> Result<Self> {
+        let mut splits = split_clips(manifest, |clips, classes| {
+            let clips: Vec<&Clip> = clips.filter(|clip| !failed.contains_key(&clip.id)).collect();
+            let offsets = (0..=clips.len()).collect();
+            Ok(labeled_rows(&clips, classes, offsets, 0))
+        })?;
+        let missing = manifest.clips.iter().filter_map(|clip| failed.get(&clip.id).map(|reason| (&clip.id, reason)));
+        let missing: Vec<String> = missing.map(|(id, reason)| format!("{id} ({reason})")).collect();
+        if !missing.is_empty() {
+            splits.warnings.push(format!(
+                "excluded {} of {} clips of the manifest that cannot be decoded: {}",
+                missing.len(),
+                manifest.clips.len(),
+                first_names(&missing)
+            ));
+        }
+        splits.warnings.extend(without_split_warning(manifest));
+        splits.check(manifest, "frames", "cannot be decoded", &missing)?;
+        Ok(splits)
+    }
+
+    /// Checks that the splits can be used. `missing` are the clips that lack `noun` (features, frames), which `problem` states.
+    fn check(&self, manifest: &Manifest, noun: &str, problem: &str, missing: &[String]) -> Result<()> {
         let data_error = |message: String| {
             let source = manifest.source.display();
             Error::Data(if missing.is_empty() {
                 format!("{source}: {message}")
             } else {
-                format!(
-                    "{source}: {message}; {} clips have no features in {}: {}",
-                    missing.len(),
-                    store.path().display(),
-                    first_names(missing)
-                )
+                format!("{source}: {message}; {} clips {problem}: {}", missing.len(), first_names(missing))
             })
         };
         for (split, clips) in self.splits() {
             let planned = manifest.clips.iter().filter(|c| c.split == Some(split) && !c.labels.is_empty()).count();
             if clips.is_empty() && planned > 0 {
-                return Err(data_error(format!("none of the {planned} clips of the split {split} has features")));
+                return Err(data_error(format!("none of the {planned} clips of the split {split} has {noun}")));
             }
         }
         if self.train.is_empty() {
@@ -245,9 +278,9 @@ impl DatasetSplits {
             .map(|(_, class)| class.clone())
             .collect();
         if !empty.is_empty() {
-            let noun = if empty.len() == 1 { "class" } else { "classes" };
+            let classes = if empty.len() == 1 { "class" } else { "classes" };
             return Err(data_error(format!(
-                "no training clip with features for {noun} {}; add clips, or remove the clips with these labels from the manifest",
+                "no training clip with {noun} for {classes} {}; add clips, or remove the clips with these labels from the manifest",
                 first_names(&empty)
             )));
         }
