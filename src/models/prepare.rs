@@ -6,6 +6,7 @@ use std::str::FromStr;
 use super::card::{Card, Origin};
 use super::checkpoint::Checkpoint;
 use super::nets::Architecture;
+use super::parameters::ParameterSource;
 use super::precision::Precision;
 use super::seeded::SeededParameters;
 use super::{external_data, fetch, onnx};
@@ -75,12 +76,7 @@ pub fn prepare(
     progress: &dyn ProgressSink,
     cancel: &CancellationToken,
 ) -> Result<PreparedModel> {
-    let origin = match choice {
-        WeightsChoice::File(path) => {
-            Origin::File { path: std::path::absolute(path).map_err(Error::io(path))?, sha256: None }
-        }
-        choice => select_origin(card, choice)?.clone(),
-    };
+    let origin = origin(card, choice)?;
     let onnx = match (card.architecture, &origin) {
         (None, _) => fetch_origin(card, &origin, progress, cancel)?,
         (Some(_), Origin::File { path, .. }) if is_onnx(path) => fetch_origin(card, &origin, progress, cancel)?,
@@ -93,6 +89,28 @@ pub fn prepare(
     let sha256 = external_data::model_sha256(&onnx)?;
     let untrained = matches!(origin, Origin::Seeded { .. });
     Ok(PreparedModel { onnx, sha256, weights: origin.weights().into(), untrained })
+}
+
+/// Fetches the chosen weights of an architecture. Returns their source, and their origin as in [`PreparedModel::weights`].
+///
+/// # Errors
+/// Returns an error if the card has no such origin, the weights cannot be fetched, have another hash, are an ONNX file or do not
+/// match the network, or the token is cancelled.
+pub fn parameters(
+    card: &Card,
+    architecture: Architecture,
+    choice: &WeightsChoice,
+    progress: &dyn ProgressSink,
+    cancel: &CancellationToken,
+) -> Result<(Box<dyn ParameterSource>, &'static str)> {
+    let origin = origin(card, choice)?;
+    let parameters = architecture.parameters(&card.input);
+    let source: Box<dyn ParameterSource> = match origin {
+        Origin::Seeded { seed } => Box::new(SeededParameters { architecture, seed }),
+        _ => Box::new(Checkpoint::open_for(&fetch_origin(card, &origin, progress, cancel)?, &parameters)?),
+    };
+    source.check(architecture.name(), &parameters, &|name| architecture.is_unused(name))?;
+    Ok((source, origin.weights()))
 }
 
 /// Converts a checkpoint to the ONNX file `out`, with the architecture of a card.
@@ -110,6 +128,16 @@ pub fn convert(card: &Card, checkpoint: &Path, out: &Path) -> Result<()> {
 
 fn is_onnx(path: &Path) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"))
+}
+
+/// Returns the origin of the chosen weights.
+fn origin(card: &Card, choice: &WeightsChoice) -> Result<Origin> {
+    match choice {
+        WeightsChoice::File(path) => {
+            Ok(Origin::File { path: std::path::absolute(path).map_err(Error::io(path))?, sha256: None })
+        }
+        choice => select_origin(card, choice).cloned(),
+    }
 }
 
 fn select_origin<'a>(card: &'a Card, choice: &WeightsChoice) -> Result<&'a Origin> {
