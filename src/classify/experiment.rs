@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::{
-    ClassifierKind, FitContext, FitOutput, FitSettings, Model, ModelMetadata, RunIdentity, SavedModel, build, predict,
+    Classifier, Constant, FitContext, FitOutput, FitSettings, Model, ModelMetadata, RunIdentity, SavedModel, build,
+    predict,
 };
 use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
@@ -88,14 +89,7 @@ pub fn run(
     }
     let (fitted, splits, train_seconds) = first.expect("there is at least one seed");
 
-    let constant = FitSettings { classifier: ClassifierKind::Constant.default_settings(), ..settings.clone() };
-    let mut context = FitContext { seed: 0, task: data.task, threads, progress: &mut |_| {} };
-    let constant = build(&constant).fit(&data.train, &data.val, &mut context)?;
-    let mut constant_predictions = predict_splits(constant.model.as_ref())?;
-    if data.task == Task::MultiLabel {
-        let labels = most_frequent_labels(&data.train);
-        constant_predictions.values_mut().for_each(|part| part.predicted.fill(labels.clone()));
-    }
+    let constant_predictions = constant_predictions(data)?;
     let constant = constant_predictions.iter().map(|(split, part)| (*split, compute_metrics(part))).collect();
     let unlabeled = match data.unlabeled.is_empty() {
         true => None,
@@ -120,6 +114,28 @@ pub fn run(
         train_seconds,
         notes,
     })
+}
+
+/// Returns the predictions of the constant predictor for the splits val and test, if they have clips. It is fitted to the training clips
+/// before resampling.
+///
+/// # Errors
+/// Returns an error if there is no training clip, or a clip of a single-label task has several labels.
+pub fn constant_predictions(data: &DatasetSplits) -> Result<BTreeMap<Split, Predictions>> {
+    let mut context = FitContext { seed: 0, task: data.task, threads: 1, progress: &mut |_| {} };
+    let constant = Constant.fit(&data.train, &data.val, &mut context)?;
+    let predict_part = |part: &Dataset| predict(data.task, constant.model.as_ref(), &data.train.classes, part);
+    let mut predictions = data
+        .splits()
+        .into_iter()
+        .filter(|(split, part)| *split != Split::Train && !part.is_empty())
+        .map(|(split, part)| Ok((split, predict_part(part)?)))
+        .collect::<Result<BTreeMap<_, _>>>()?;
+    if data.task == Task::MultiLabel {
+        let labels = most_frequent_labels(&data.train);
+        predictions.values_mut().for_each(|part| part.predicted.fill(labels.clone()));
+    }
+    Ok(predictions)
 }
 
 /// Returns the label set that the constant predictor assigns to every clip: the k most frequent labels of the training clips,

@@ -46,7 +46,7 @@ pub use mlp::{MlpModel, MlpSettings, Perceptron};
 pub use optimizer::{OptimizerKind, OptimizerSettings};
 pub(crate) use registry::for_each_classifier;
 pub use registry::{ClassifierKind, ClassifierSettings};
-pub use saved::{ModelMetadata, SavedModel, predict};
+pub use saved::{ModelMetadata, SavedModel, predict, predictions};
 pub use schedule::{ScheduleKind, ScheduleSettings};
 pub use standardize::{Standardize, Standardized, Standardizer};
 pub use tensors::{Tensor, Tensors};

@@ -177,6 +177,15 @@ impl SavedModel {
 /// # Errors
 /// See [`SavedModel::predict`].
 pub fn predict(task: Task, model: &dyn Model, classes: &[String], data: &Dataset) -> Result<Predictions> {
+    let scores = if data.is_empty() { Array2::zeros((0, classes.len())) } else { model.scores(data)? };
+    predictions(task, scores, classes, data)
+}
+
+/// Returns the predictions for the clips of `data` from scores (N, C) of `classes`.
+///
+/// # Errors
+/// Returns an error if a clip has a label that is not among the classes or, for a single-label task, several labels.
+pub fn predictions(task: Task, scores: Array2<f32>, classes: &[String], data: &Dataset) -> Result<Predictions> {
     if task == Task::SingleLabel && data.targets.iter().any(|target| *target > 0.0) {
         data.single_labels()?;
     }
@@ -200,6 +209,5 @@ pub fn predict(task: Task, model: &dyn Model, classes: &[String], data: &Dataset
         Ok(set)
     };
     let truth = (0..data.len()).map(label_set).collect::<Result<_>>()?;
-    let scores = if data.is_empty() { Array2::zeros((0, classes.len())) } else { model.scores(data)? };
     Ok(Predictions::from_scores(task, data.ids.clone(), data.groups.clone(), truth, scores, classes.to_vec()))
 }

@@ -74,6 +74,96 @@ pub enum ValidationMetric {
     BinaryAccuracy,
 }
 
+/// Measurements of a network on the validation split after an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Validation {
+    /// Loss.
+    pub loss: f64,
+    /// Accuracy or mAP, in [0, 1].
+    pub score: f64,
+    /// Share of (clip, label) pairs that are classified correctly; see [`binary_accuracy`].
+    pub binary_accuracy: f64,
+}
+
+impl Validation {
+    /// Measures logits (N, C) against targets (N, C).
+    pub fn new(task: Task, loss: &Loss, logits: &Array2<f32>, targets: &Array2<f32>) -> Self {
+        Self {
+            loss: loss.value(logits.view(), targets.view()),
+            score: score(task, logits, targets),
+            binary_accuracy: binary_accuracy(logits, targets),
+        }
+    }
+
+    fn value(self, metric: ValidationMetric) -> f64 {
+        match metric {
+            ValidationMetric::Score => self.score,
+            ValidationMetric::Loss => -self.loss,
+            ValidationMetric::BinaryAccuracy => self.binary_accuracy,
+        }
+    }
+}
+
+/// What to do after an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// Keep the parameters of this epoch.
+    pub keep: bool,
+    /// Stop training.
+    pub stop: bool,
+}
+
+/// Selects the epoch to keep, and decides when to stop. Without validation clips, the last epoch is kept.
+#[derive(Debug, Clone)]
+pub struct EpochSelection {
+    watch: ValidationMetric,
+    keep: ValidationMetric,
+    stopping: EarlyStopping,
+    /// The kept epoch is selected by the same rule, without a patience limit.
+    selection: EarlyStopping,
+    epochs: usize,
+    kept_epoch: usize,
+}
+
+impl EpochSelection {
+    /// Creates the selection before the first epoch.
+    ///
+    /// # Errors
+    /// Returns an error if a metric does not apply to the task.
+    pub fn new(settings: &TrainingSettings, task: Task) -> Result<Self> {
+        let (watch, keep) = (settings.watch, settings.keep.unwrap_or(settings.watch));
+        if task == Task::SingleLabel && [watch, keep].contains(&ValidationMetric::BinaryAccuracy) {
+            return Err(Error::Data(
+                "classify.training: binary-accuracy applies to multi-label tasks; set watch and keep to score or loss"
+                    .into(),
+            ));
+        }
+        let stopping = EarlyStopping::new(settings.patience);
+        Ok(Self { watch, keep, stopping, selection: EarlyStopping::new(usize::MAX), epochs: 0, kept_epoch: 0 })
+    }
+
+    /// Records the next epoch; `None` without validation clips.
+    pub fn observe(&mut self, validation: Option<Validation>) -> Verdict {
+        self.epochs += 1;
+        let verdict = match validation {
+            None => Verdict { keep: true, stop: false },
+            Some(validation) => Verdict {
+                keep: self.selection.observe(validation.value(self.keep), validation.loss) == Decision::Improved,
+                stop: self.stopping.observe(validation.value(self.watch), validation.loss) == Decision::Stop,
+            },
+        };
+        if verdict.keep {
+            self.kept_epoch = self.epochs;
+        }
+        verdict
+    }
+
+    /// Returns the number of the epoch to keep, counted from 1; 0 before the first one.
+    pub fn kept_epoch(&self) -> usize {
+        self.kept_epoch
+    }
+}
+
 /// A network that [`Trainer`] can train.
 pub trait Trainable {
     /// Runs the forward and backward passes over the clips `batch` of `data`: stores the gradient of every parameter in its
@@ -157,13 +247,7 @@ impl Trainer {
         context: &mut FitContext<'_>,
     ) -> Result<Trained<N>> {
         let task = context.task;
-        let keep = self.training.keep.unwrap_or(self.training.watch);
-        if task == Task::SingleLabel && [self.training.watch, keep].contains(&ValidationMetric::BinaryAccuracy) {
-            return Err(Error::Data(
-                "classify.training: binary-accuracy applies to multi-label tasks; set watch and keep to score or loss"
-                    .into(),
-            ));
-        }
+        let mut selection = EpochSelection::new(&self.training, task)?;
         if task == Task::SingleLabel {
             train.single_labels()?;
             valid.single_labels()?;
@@ -171,9 +255,6 @@ impl Trainer {
         let loss = Loss::new(&self.loss, task, train.targets.view())?;
         let mut optimizer = Optimizer::new(&self.optimizer);
         let schedule = Schedule::new(&self.schedule, self.optimizer.learning_rate, self.training.epochs);
-        let mut stopping = EarlyStopping::new(self.training.patience);
-        // The kept epoch is selected by the same rule, without a patience limit.
-        let mut selection = EarlyStopping::new(usize::MAX);
         let mut shuffle = RandomStreams::new(context.seed).order;
 
         let size = self.training.batch.min(train.len());
@@ -181,7 +262,7 @@ impl Trainer {
         let mut order: Vec<usize> = (0..train.len()).collect();
         let mut logits = Array2::zeros((steps * size, train.targets.ncols()));
         let mut curves = Vec::new();
-        let (mut best_state, mut kept_epoch) = (Vec::new(), 0);
+        let mut best_state = Vec::new();
         for epoch in 0..self.training.epochs {
             order.shuffle(&mut shuffle);
             let (mut loss_sum, mut rate) = (0.0, 0.0);
@@ -191,22 +272,14 @@ impl Trainer {
                 rate = schedule.rate(epoch, step, steps);
                 optimizer.step(&mut network.parameters(), rate, context.threads);
             }
-            let (val_loss, val_score, val_binary) = if valid.is_empty() {
-                (f64::NAN, f64::NAN, f64::NAN)
-            } else {
-                let logits = network.logits(valid);
-                (
-                    loss.value(logits.view(), valid.targets.view()),
-                    score(task, &logits, &valid.targets),
-                    binary_accuracy(&logits, &valid.targets),
-                )
-            };
+            let validation =
+                (!valid.is_empty()).then(|| Validation::new(task, &loss, &network.logits(valid), &valid.targets));
             let point = Epoch {
                 epoch: epoch + 1,
                 train_loss: loss_sum / steps as f64,
                 train_score: score(task, &logits, &train.targets.select(Axis(0), &order[..steps * size])),
-                val_loss,
-                val_score,
+                val_loss: validation.map_or(f64::NAN, |validation| validation.loss),
+                val_score: validation.map_or(f64::NAN, |validation| validation.score),
                 learning_rate: rate,
             };
             if !point.train_loss.is_finite() {
@@ -214,16 +287,11 @@ impl Trainer {
             }
             (context.progress)(&point);
             curves.push(point);
-            let value = |metric: ValidationMetric| match metric {
-                ValidationMetric::Score => val_score,
-                ValidationMetric::Loss => -val_loss,
-                ValidationMetric::BinaryAccuracy => val_binary,
-            };
-            if valid.is_empty() || selection.observe(value(keep), val_loss) == Decision::Improved {
-                kept_epoch = epoch + 1;
+            let verdict = selection.observe(validation);
+            if verdict.keep {
                 save_state(network.state(), &mut best_state);
             }
-            if !valid.is_empty() && stopping.observe(value(self.training.watch), val_loss) == Decision::Stop {
+            if verdict.stop {
                 break;
             }
         }
@@ -234,7 +302,7 @@ impl Trainer {
         if valid.is_empty() {
             notes.push("no validation clips: trained for all epochs and kept the last one".into());
         }
-        Ok(Trained { network, curves, kept_epoch, notes })
+        Ok(Trained { network, curves, kept_epoch: selection.kept_epoch(), notes })
     }
 }
 
