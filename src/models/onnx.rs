@@ -45,7 +45,7 @@ pub fn write_with_head(
     let input = graph.push(Operation::Input, vec![]);
     let mut output = architecture.build(&mut graph, &input, &card.input)?;
     if let Some(head) = head {
-        output = head.build(&mut graph, &output)?;
+        output = head.build(&mut graph, output)?;
     }
     Ok(graph.lower(card, output))
 }

@@ -140,7 +140,7 @@ impl Architecture {
     }
 
     /// Checks that the input and output of a card match this network.
-    pub(super) fn check_card(self, input: &InputSpec, dim: usize) -> std::result::Result<(), String> {
+    pub(crate) fn check_card(self, input: &InputSpec, dim: usize) -> std::result::Result<(), String> {
         if input.layout != self.layout() {
             return Err(format!("input.layout: {} takes {:?}", self.name(), self.layout()).to_lowercase());
         }

@@ -1,6 +1,6 @@
 //! Parameters of a network in training.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use tch::{Device, Tensor};
 
@@ -75,6 +75,19 @@ impl TorchParameters {
         Ok(())
     }
 
+    /// Checks that a parameter is below each of `prefixes`.
+    ///
+    /// # Errors
+    /// Returns an error that names the first prefix without a parameter.
+    pub fn check_prefixes<'p>(&self, prefixes: impl IntoIterator<Item = &'p String>) -> Result<()> {
+        for prefix in prefixes {
+            if !self.parameters.iter().any(|entry| is_below(&entry.parameter.name, prefix)) {
+                return Err(self.no_such_prefix(prefix));
+            }
+        }
+        Ok(())
+    }
+
     /// Freezes the parameters below each of `prefixes`, such as `layer1` or `layer4.0.conv1`: they receive no gradients, and
     /// batch normalizations keep their statistics.
     ///
@@ -101,11 +114,7 @@ impl TorchParameters {
     /// # Errors
     /// Returns an error if no parameter is below a prefix.
     pub fn rate_factors(&self, factors: &[(String, f64)]) -> Result<Vec<f64>> {
-        for (prefix, _) in factors {
-            if !self.parameters.iter().any(|entry| is_below(&entry.parameter.name, prefix)) {
-                return Err(self.no_such_prefix(prefix));
-            }
-        }
+        self.check_prefixes(factors.iter().map(|(prefix, _)| prefix))?;
         let factor = |entry: &TorchParameter| {
             let matching = factors.iter().filter(|(prefix, _)| is_below(&entry.parameter.name, prefix));
             matching.max_by_key(|(prefix, _)| prefix.len()).map_or(1.0, |(_, factor)| *factor)
@@ -154,6 +163,23 @@ impl TorchParameters {
     /// Sets all gradients to zero.
     pub fn zero_gradients(&self) {
         self.trainable().for_each(|entry| entry.tensor.shallow_clone().zero_grad());
+    }
+
+    /// Replaces the values of all parameters by tensors that [`TorchParameters::tensors`] returned.
+    ///
+    /// # Errors
+    /// Returns an error if a tensor is missing, unexpected or misshapen.
+    pub fn restore(&mut self, mut tensors: BTreeMap<String, Tensor>) -> Result<()> {
+        for entry in &self.parameters {
+            let name = &entry.parameter.name;
+            let saved = tensors.remove(name).filter(|saved| saved.size() == entry.tensor.size());
+            let saved = saved.ok_or_else(|| Error::Data(format!("the tensor {name} is missing or misshapen")))?;
+            torch(tch::no_grad(|| entry.tensor.shallow_clone().f_copy_(&saved)))?;
+        }
+        match tensors.into_keys().next() {
+            Some(name) => Err(Error::Data(format!("unexpected tensor {name}"))),
+            None => Ok(()),
+        }
     }
 
     /// Returns the names and values of all parameters, for [`save`](super::save). The values are shared, not copied.
