@@ -75,7 +75,7 @@ pub enum ValidationMetric {
 }
 
 /// Measurements of a network on the validation split after an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Validation {
     /// Loss.
     pub loss: f64,

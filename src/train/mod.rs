@@ -7,13 +7,18 @@
 //! workers nor on whether training was interrupted.
 
 pub mod augment;
+pub mod checkpoint;
 pub mod frame_cache;
+pub mod learner;
 pub mod loader;
 pub mod losses;
+pub mod network;
 pub mod optimizer;
 pub mod plan;
+mod precision;
 pub mod random;
 pub mod recipe;
+pub mod session;
 #[cfg(test)]
 mod test_clips;
 

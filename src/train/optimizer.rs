@@ -87,14 +87,18 @@ impl Optimizer {
         })
     }
 
+    /// Returns the gradients of the parameters that the last loss depends on. They are shared, not copied.
+    pub fn gradients(&self) -> impl Iterator<Item = Tensor> {
+        self.parameters.iter().map(|updated| updated.tensor.grad()).filter(Tensor::defined)
+    }
+
     /// Scales the gradients so that their joint norm is at most `limit`, as `torch.nn.utils.clip_grad_norm_`, and returns the
     /// norm before. The gradients are unchanged if the norm is not finite.
     ///
     /// # Errors
     /// Returns an error if libtorch runs out of memory.
     pub fn clip_gradients(&self, limit: f64) -> Result<f64> {
-        let gradients: Vec<Tensor> =
-            self.parameters.iter().map(|updated| updated.tensor.grad()).filter(Tensor::defined).collect();
+        let gradients: Vec<Tensor> = self.gradients().collect();
         torch(no_grad(|| {
             let norms =
                 gradients.iter().map(|gradient| gradient.f_norm()).collect::<std::result::Result<Vec<_>, _>>()?;

@@ -18,6 +18,8 @@ pub enum Purpose {
     Mixup = 5,
     /// Frames of the self-supervised task.
     Rotations = 6,
+    /// Dropout of a step.
+    Dropout = 7,
 }
 
 /// Creates a generator from a seed, a purpose and counters such as the epoch and the clip.

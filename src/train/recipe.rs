@@ -117,6 +117,11 @@ impl TrainRecipe {
         Ok(recipe)
     }
 
+    /// Returns the text of the recipe's file.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("a recipe serializes to TOML")
+    }
+
     /// Overrides values by flags. `path` is the recipe's file, for error messages. Returns the dotted keys of the recipe that have no
     /// effect with the settings that the flags choose; they are reset to their defaults.
     ///

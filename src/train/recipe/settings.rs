@@ -77,10 +77,10 @@ impl HeadSettings {
     }
 
     fn validate(&self, key: &str) -> Result<(), String> {
-        if (0.0..1.0).contains(&self.dropout) {
-            return Ok(());
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(format!("{key}.dropout must be in [0, 1), not {}", self.dropout));
         }
-        Err(format!("{key}.dropout must be in [0, 1), not {}", self.dropout))
+        Ok(())
     }
 }
 
