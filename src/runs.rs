@@ -4,6 +4,8 @@
 pub mod by_year;
 mod compatibility;
 pub mod early_fusion;
+#[cfg(feature = "train")]
+pub mod end_to_end;
 
 use std::collections::BTreeMap;
 use std::path::Path;
