@@ -27,5 +27,7 @@ mod shots;
 #[cfg(feature = "media")]
 mod sift;
 mod support;
+#[cfg(feature = "train")]
+mod train;
 #[cfg(feature = "media")]
 mod transform;

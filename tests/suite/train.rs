@@ -1,0 +1,281 @@
+//! kinoprobe-train: end-to-end training, its outputs, and continuation after an interruption.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use kinoprobe::manifest::Split;
+use kinoprobe::store::FeatureStore;
+use safetensors::SafeTensors;
+use tempfile::TempDir;
+
+use crate::support::{assert_code, printed, root, send_signal};
+
+const RECIPE: &str = r#"
+method = "tiny"
+
+[sampling]
+kind = "even"
+frames = 1
+
+[input]
+size = [32, 32]
+resize = { size = [32, 32] }
+
+[network]
+card = "resnet18"
+weights = "none"
+
+[training]
+batch = 4
+epochs = 4
+
+[optimizer]
+kind = "adamw"
+learning_rate = 0.001
+"#;
+
+/// A directory with images of two classes: vertical and horizontal stripes.
+struct Workspace {
+    directory: TempDir,
+}
+
+impl Workspace {
+    fn new(recipe: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut manifest = "id,path,label,split\n".to_string();
+        for (split, count) in [("train", 12), ("val", 4), ("test", 4), ("none", 2)] {
+            for i in 0..count {
+                let name = format!("image-{split}{i}");
+                let class = i % 2;
+                let pixel = |x: usize, y: usize| {
+                    let phase = if class == 0 { x } else { y } + i;
+                    [if phase % 8 < 4 { 220 } else { 30 }, (40 * i + 3 * x) as u8, (7 * y) as u8]
+                };
+                let pixels: Vec<u8> = (0..32 * 32).flat_map(|at| pixel(at % 32, at / 32)).collect();
+                let bytes = [b"P6\n32 32\n255\n".as_slice(), &pixels].concat();
+                fs::write(directory.path().join(format!("{name}.ppm")), bytes).unwrap();
+                // Clips without a label are predicted.
+                let (label, split) = if split == "none" { ("", "test") } else { (["columns", "rows"][class], split) };
+                manifest += &format!("{name},{name}.ppm,{label},{split}\n");
+            }
+        }
+        fs::write(directory.path().join("manifest.csv"), manifest).unwrap();
+        fs::write(directory.path().join("recipe.toml"), recipe).unwrap();
+        Self { directory }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn command(&self, out: &str, flags: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-train"));
+        command.current_dir(self.directory.path()).args(["--recipe", "recipe.toml", "--manifest", "manifest.csv"]);
+        command.arg("--models").arg(root().join("models")).args(["--out", out, "--threads", "2"]).args(flags);
+        command
+    }
+
+    fn train(&self, out: &str, flags: &[&str]) -> Output {
+        self.command(out, flags).output().unwrap()
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// Reads the tensors of a file as bytes.
+    fn tensors(&self, name: &str) -> BTreeMap<String, Vec<u8>> {
+        let bytes = fs::read(self.path(name)).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        tensors.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec())).collect()
+    }
+
+    /// Reads a tensor of f32 values.
+    fn values(&self, file: &str, tensor: &str) -> Vec<f32> {
+        let bytes = self.tensors(file).remove(tensor).unwrap();
+        bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect()
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_trained_network_is_evaluated_and_extracts_features() {
+    let workspace = Workspace::new(RECIPE);
+    let output = workspace.train("runs/trained", &[]);
+    assert_code(&output, 0);
+    assert!(printed(&output).contains("epoch 4/4"), "{}", printed(&output));
+    let metrics: serde_json::Value = serde_json::from_str(&workspace.read("runs/trained/metrics.json")).unwrap();
+    assert_eq!((&metrics["method"], &metrics["classifier"]), (&"trained".into(), &"end-to-end".into()));
+    assert_eq!((&metrics["test"]["n"], &metrics["unlabeled"]), (&4.into(), &2.into()));
+    for name in ["REPORT.md", "curves.svg", "classification_report.txt", "confusion_test.svg", "submission.csv"] {
+        assert!(workspace.path(&format!("runs/trained/{name}")).is_file(), "{name}");
+    }
+    assert_eq!(workspace.read("runs/trained/training.csv").lines().count(), 5);
+
+    // The names are those of torchvision: 20 convolutions, 20 batch norms with four tensors each, and the classifier.
+    let names: Vec<String> = workspace.tensors("runs/trained/network.safetensors").into_keys().collect();
+    assert_eq!(names.len(), 20 + 4 * 20 + 2);
+    assert!(names.contains(&"layer4.1.bn2.running_var".to_string()) && names.contains(&"fc.bias".to_string()));
+
+    // Extraction with native kernels yields the embeddings from which the classifier computes the scores.
+    let run = workspace.path("runs/trained");
+    let mut extract = Command::new(env!("CARGO_BIN_EXE_kinoprobe-extract"));
+    extract.current_dir(workspace.directory.path()).args(["--method", "trained", "--device", "native", "--quiet"]);
+    extract.args(["--recipe", "runs/trained/extraction.toml", "--models", text(&run), "--manifest", "manifest.csv"]);
+    assert_code(&extract.args(["--out", "trained.h5"]).output().unwrap(), 0);
+    let store = FeatureStore::open(&workspace.path("trained.h5")).unwrap();
+    assert_eq!((store.provenance().method.as_str(), store.provenance().weights.as_str()), ("trained", "file"));
+    let features = store.features(0..22).unwrap();
+    let (weight, bias) = (
+        workspace.values("runs/trained/network.safetensors", "fc.weight"),
+        workspace.values("runs/trained/network.safetensors", "fc.bias"),
+    );
+    let predictions = workspace.read("runs/trained/predictions.csv");
+    let mut compared = 0;
+    for (clip, row) in store.clips().iter().zip(features.rows()) {
+        let Some(line) = predictions.lines().find(|line| line.split(',').any(|field| field == clip.id)) else {
+            assert!(!clip.id.starts_with(&format!("image-{}", Split::Test)), "{predictions}");
+            continue;
+        };
+        let logits: Vec<f32> = (0..2)
+            .map(|class| row.iter().zip(&weight[512 * class..]).map(|(x, w)| x * w).sum::<f32>() + bias[class])
+            .collect();
+        let expected = 1.0 / (1.0 + (logits[1] - logits[0]).exp());
+        let scores: Vec<f32> = line.rsplit(',').take(2).map(|field| field.parse().unwrap()).collect();
+        assert!((scores[1] - expected).abs() < 1e-4, "{}: {line}, expected {expected}", clip.id);
+        compared += 1;
+    }
+    assert_eq!(compared, 8);
+
+    // A run is neither replaced nor mixed with another one.
+    let output = workspace.train("runs/trained", &[]);
+    assert_code(&output, 1);
+    assert!(printed(&output).contains("--resume continues"), "{}", printed(&output));
+    let output = workspace.train("runs/trained", &["--resume", "--learning-rate", "0.1"]);
+    assert_code(&output, 1);
+    assert!(printed(&output).contains("learning_rate = 0.1"), "{}", printed(&output));
+}
+
+#[test]
+fn training_continues_exactly_after_it_was_killed() {
+    let recipe = RECIPE
+        .replace("[training]", "[network.head]\nhidden = 16\ndropout = 0.5\n\n[augment]\nflip = 0.5\n\n[training]");
+    let workspace = Workspace::new(&recipe);
+    assert_code(&workspace.train("whole", &[]), 0);
+    let mut child = workspace.command("killed", &[]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = lines.map(Result::unwrap).find(|line| line.contains("epoch 2/4"));
+    send_signal(&child, "-KILL");
+    child.wait().unwrap();
+    assert!(line.is_some());
+    assert!(!workspace.path("killed/metrics.json").exists());
+    assert_code(&workspace.train("killed", &["--resume"]), 0);
+    for file in ["network.safetensors", "checkpoint.safetensors"] {
+        let [whole, killed] = ["whole", "killed"].map(|run| workspace.tensors(&format!("{run}/{file}")));
+        assert_eq!(whole.keys().collect::<Vec<_>>(), killed.keys().collect::<Vec<_>>());
+        let differing: Vec<_> = whole.iter().filter(|(name, bytes)| killed[*name] != **bytes).collect();
+        assert!(differing.is_empty(), "{file}: {:?}", differing.iter().map(|(name, _)| name).collect::<Vec<_>>());
+    }
+    for file in ["predictions.csv", "curves.csv"] {
+        assert_eq!(workspace.read(&format!("whole/{file}")), workspace.read(&format!("killed/{file}")), "{file}");
+    }
+    // More epochs of the same training, and the same number at once.
+    assert_code(&workspace.train("killed", &["--resume", "--epochs", "6"]), 0);
+    assert_code(&workspace.train("six", &["--epochs", "6", "--workers", "3"]), 0);
+    assert!(workspace.tensors("killed/checkpoint.safetensors") == workspace.tensors("six/checkpoint.safetensors"));
+}
+
+#[test]
+fn self_supervised_recipes_use_unlabeled_clips() {
+    let rotations = "[rotations]\nframes = 2\n\n[rotations.head]\nhidden = 8\n\n[training]";
+    let workspace = Workspace::new(&RECIPE.replace("[training]", rotations));
+    let output = workspace.train("sesemi", &["--unlabeled", "manifest.csv", "--epochs", "2"]);
+    assert_code(&output, 0);
+    assert!(printed(&output).contains("rotations "), "{}", printed(&output));
+    let names: Vec<String> = workspace.tensors("sesemi/network.safetensors").into_keys().collect();
+    assert!(!names.iter().any(|name| name.starts_with("rotations")), "{names:?}");
+    let state: Vec<String> = workspace.tensors("sesemi/checkpoint.safetensors").into_keys().collect();
+    for name in
+        ["optimizer1.rotations.3.weight.exp_avg", "optimizer0.fc.weight.exp_avg", "optimizer1.conv1.weight.exp_avg"]
+    {
+        assert!(state.iter().any(|found| found == name), "{name}");
+    }
+    assert!(!state.iter().any(|name| name.starts_with("optimizer0.rotations") || name.starts_with("optimizer1.fc")));
+
+    // Pre-training, and training from its checkpoint.
+    let contrastive = "[contrastive]\ntemperature = 0.5\ndim = 16\nhidden = 32\n\n[augment]\nflip = 0.5\n\n[training]";
+    fs::write(workspace.path("recipe.toml"), RECIPE.replace("[training]", contrastive)).unwrap();
+    let output = workspace.train("simclr", &["--unlabeled", "manifest.csv"]);
+    assert_code(&output, 0);
+    assert!(!workspace.path("simclr/metrics.json").exists());
+    let pretrained = workspace.tensors("simclr/network.safetensors");
+    assert_eq!(pretrained.len(), 100);
+    let frozen =
+        RECIPE.replace("weights = \"none\"", "weights = \"simclr/network.safetensors\"\ntrainable = [\"layer4\"]");
+    fs::write(workspace.path("recipe.toml"), frozen).unwrap();
+    assert_code(&workspace.train("tuned", &[]), 0);
+    let tuned = workspace.tensors("tuned/network.safetensors");
+    let changed: Vec<&String> = pretrained.keys().filter(|name| tuned[*name] != pretrained[*name]).collect();
+    assert!(!changed.is_empty() && changed.iter().all(|name| name.starts_with("layer4.")), "{changed:?}");
+
+    fs::write(workspace.path("recipe.toml"), RECIPE).unwrap();
+    let output = workspace.train("plain", &["--unlabeled", "manifest.csv"]);
+    assert_code(&output, 1);
+    assert!(printed(&output).contains("--unlabeled does not apply"), "{}", printed(&output));
+}
+
+#[test]
+fn failures_keep_the_last_good_network() {
+    let workspace = Workspace::new(RECIPE);
+    assert_code(&workspace.train("run", &["--epochs", "1"]), 0);
+    let good = workspace.tensors("run/network.safetensors");
+    // Without normalization of its input, the classifier diverges.
+    fs::write(workspace.path("recipe.toml"), RECIPE.replace("0.001", "1e30").replace("adamw", "sgd")).unwrap();
+    let output = workspace.train("diverged", &[]);
+    assert_code(&output, 1);
+    let message = printed(&output);
+    assert!(message.contains("the loss is") && message.contains("lower the learning rate"), "{message}");
+    assert_eq!(workspace.tensors("run/network.safetensors"), good);
+
+    // A clip that cannot be decoded is excluded.
+    fs::write(workspace.path("recipe.toml"), RECIPE).unwrap();
+    fs::write(workspace.path("image-train3.ppm"), "P6\n32 32\n255\n").unwrap();
+    let output = workspace.train("damaged", &["--epochs", "1"]);
+    assert_code(&output, 3);
+    assert!(workspace.read("damaged/REPORT.md").contains("excluded 1 of 22 clips"), "{}", printed(&output));
+    let output = workspace.train("small", &["--cache", "small-cache", "--cache-size", "20K"]);
+    assert_code(&output, 1);
+    assert!(printed(&output).contains("--cache-size"), "{}", printed(&output));
+}
+
+#[test]
+fn comparisons_include_trained_networks() {
+    let workspace = Workspace::new(RECIPE);
+    assert_code(&workspace.train("runs/trained", &["--epochs", "2"]), 0);
+    let mut extract = Command::new(env!("CARGO_BIN_EXE_kinoprobe-extract"));
+    extract.current_dir(workspace.directory.path()).args(["--method", "trained", "--quiet", "--out", "trained.h5"]);
+    extract.args([
+        "--recipe",
+        "runs/trained/extraction.toml",
+        "--models",
+        "runs/trained",
+        "--manifest",
+        "manifest.csv",
+    ]);
+    assert_code(&extract.output().unwrap(), 0);
+    let mut classify = Command::new(env!("CARGO_BIN_EXE_kinoprobe-classify"));
+    classify.current_dir(workspace.directory.path()).args(["--features", "trained.h5", "--manifest", "manifest.csv"]);
+    assert_code(&classify.args(["--classifier", "logistic", "--out", "runs/probe", "--quiet"]).output().unwrap(), 0);
+    let mut compare = Command::new(env!("CARGO_BIN_EXE_kinoprobe-compare"));
+    let output =
+        compare.current_dir(workspace.directory.path()).args(["runs", "--out", "runs/comparison"]).output().unwrap();
+    assert_code(&output, 0);
+    let report = workspace.read("runs/comparison/compare.md");
+    assert!(report.contains("end-to-end") && report.contains("logistic") && report.contains("McNemar"), "{report}");
+}
