@@ -26,13 +26,16 @@ CLASSIFIER  ?= mlp
 # Classifiers that `compare` and `demo` train.
 CLASSIFIERS ?= mlp logistic
 SEEDS       ?=
-# 1 sets up libtorch, and builds and tests the feature `train`.
-TRAIN       ?=
+# Recipe of `train`: a name in pipelines/train, or a file.
+RECIPE      ?= r2plus1d-tuned
+# 1 sets up libtorch, and builds and tests the feature `train`; implied by `train` and `demo-train`.
+TRAIN       ?= $(if $(filter train demo-train,$(MAKECMDGOALS)),1)
 # One directory per manifest, so that the clips of two manifests are not mixed: MANIFEST=../data/clips.csv is out/data-clips.
 OUT         ?= $(if $(IS_DEMO),$(patsubst %/manifest.csv,%,$(MANIFEST)),out/$(or $(manifest_name),manifest))
-# Additional arguments for kinoprobe-extract, kinoprobe-classify, kinoprobe-serve, benches/bench.py and benches/load.py.
+# Additional arguments for kinoprobe-extract, kinoprobe-classify, kinoprobe-train, kinoprobe-serve, benches/bench.py and benches/load.py.
 EXTRACT_FLAGS  ?=
 CLASSIFY_FLAGS ?=
+TRAIN_FLAGS    ?=
 SERVE_FLAGS    ?=
 BENCH_FLAGS    ?=
 LOAD_FLAGS     ?=
@@ -42,7 +45,7 @@ SECONDS     ?= 600
 # Revision that `compare-stores` compares with, and the two directories of stores if they exist already.
 BASE        ?= HEAD~1
 
-VARIABLES := METHOD DEMO MANIFEST ROOT WEIGHTS DEVICE CLASSIFIER CLASSIFIERS SEEDS TRAIN OUT EXTRACT_FLAGS CLASSIFY_FLAGS SERVE_FLAGS \
+VARIABLES := METHOD DEMO MANIFEST ROOT WEIGHTS DEVICE CLASSIFIER CLASSIFIERS SEEDS RECIPE TRAIN OUT EXTRACT_FLAGS CLASSIFY_FLAGS TRAIN_FLAGS SERVE_FLAGS \
     BENCH_FLAGS LOAD_FLAGS ADDR SECONDS BASE PEER PYTHON CHROMIUM CARGO_TARGET_DIR REVISION CHROOT MIRROR SUITE
 
 # Methods -------------------------------------------------------------------------------------------------------------
@@ -96,7 +99,7 @@ extract_flags = $(if $(IS_DEMO),$(DEMO_FLAGS_$1)) $(EXTRACT_FLAGS)
 # Exit code 3 means that some clips failed. They are recorded in the store and skipped.
 allow_failed_clips := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup build weights demo features classify runs compare inspect posters demo-posters require-manifest serve require-models \
+.PHONY: help setup build weights demo features classify runs compare inspect train demo-train posters demo-posters require-manifest serve require-models \
     test test-web test-debian13 compare-stores fuzz fuzz-readers load bench goldens lint clean FORCE
 
 help:
@@ -108,6 +111,8 @@ help:
 	@echo '  compare         make these runs, go on if one fails (such as for missing weights), and compare all in OUT/runs;'
 	@echo '                  fails only if there is no run'
 	@echo '  inspect         describe the contents of a feature store'
+	@echo '  train           train a network end to end with RECIPE: OUT/runs/trained-RECIPE; continues an interrupted training'
+	@echo '  demo-train      train a small network on the demo clips and compare it with classifiers on frozen features'
 	@echo '  posters         train genre classifiers on posters, one per year   MANIFEST=posters.csv ROOT=… CLASSIFY_FLAGS="--window 10"'
 	@echo '  demo-posters    the same on generated posters'
 	@echo '  serve           serve the poster models trained last   ADDR=$(ADDR)'
@@ -129,6 +134,7 @@ help:
 	@echo '                  (recipes in pipelines/; default: $(DEFAULT_METHODS))'
 	@echo '  CLASSIFIER      name of a classifier (default: $(CLASSIFIER)); `kinoprobe-classify --help` lists them'
 	@echo '  CLASSIFIERS     classifiers of `compare` and `demo` (default: $(CLASSIFIERS))'
+	@echo '  RECIPE          training recipe: a name in pipelines/train, or a file (default: $(RECIPE))'
 	@echo '  SEEDS           number of training runs with different seeds'
 	@echo '  MANIFEST, ROOT  manifest of your clips (CSV, list, or a directory per class) and the directory its paths are relative to'
 	@echo '  DEMO            generated clips used without MANIFEST: demo (one label per clip, the default) or demo-labels (several)'
@@ -137,7 +143,7 @@ help:
 	@echo '  DEVICE          auto, native, cpu, openvino, cuda, tensorrt'
 	@echo '  TRAIN           1: set up libtorch, and build, test and lint the feature `train` too'
 	@echo '  EXTRACT_FLAGS   additional arguments for kinoprobe-extract, for example "--frames 16"; likewise CLASSIFY_FLAGS,'
-	@echo '                  SERVE_FLAGS, BENCH_FLAGS and LOAD_FLAGS. Every program in target/release has --help.'
+	@echo '                  TRAIN_FLAGS, SERVE_FLAGS, BENCH_FLAGS and LOAD_FLAGS. Every program in target/release has --help.'
 
 # Setup ---------------------------------------------------------------------------------------------------------------
 setup:
@@ -215,6 +221,17 @@ demo: compare
 	@echo 'reports and plots, one directory per run:'
 	@for method in $(METHODS); do echo "  $(RUNS)/$$method/REPORT.md"; done
 	@echo "comparison: $(RUNS)/comparison/report.html"
+
+# Networks trained end to end -----------------------------------------------------------------------------------------
+trained := $(RUNS)/trained-$(basename $(notdir $(RECIPE)))
+
+train: $(if $(IS_DEMO),$(MANIFEST)) | build
+	@$(BIN)train --recipe $(RECIPE) $(data) --out $(trained) --device $(if $(filter cuda tensorrt,$(DEVICE)),cuda,cpu) --resume $(TRAIN_FLAGS) $(allow_failed_clips)
+
+demo-train: build
+	@$(MAKE) --no-print-directory --assume-old=build train RECIPE=demo
+	@$(MAKE) --no-print-directory --assume-old=build TRAIN=1 classify METHOD='cnn3d effnet'
+	@$(BIN)compare $(RUNS) --out $(RUNS)/comparison
 
 # Posters -------------------------------------------------------------------------------------------------------------
 DEMO_POSTERS := demo/posters/manifest.csv
