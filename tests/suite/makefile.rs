@@ -196,7 +196,7 @@ fn a_run_that_cannot_be_made_does_not_prevent_the_comparison() {
         fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     };
-    for name in ["native.sh", "runtime.sh"] {
+    for name in ["native.sh", "runtime.sh", "cargo.sh"] {
         program(&format!("setup/{name}"), "");
     }
     // Stand-ins that write the file after --out, except for the method cnn.
@@ -233,4 +233,20 @@ fn a_run_that_cannot_be_made_does_not_prevent_the_comparison() {
     assert!(!text.contains("without out/clips/runs/effnet"), "{text}");
     // The exit code of kinoprobe-compare if there is no run.
     assert_code(&compare("1"), 2);
+}
+
+#[test]
+fn train_sets_up_libtorch_and_enables_the_feature() {
+    let directory = directory();
+    let lines = |arguments: &[&str]| {
+        let output = make(&directory, arguments);
+        assert_code(&output, 0);
+        printed(&output)
+    };
+    let text = lines(&["build", "TRAIN=1"]);
+    assert!(text.contains("setup/libtorch.sh") && text.contains("--bins --features train"), "{text}");
+    assert!(lines(&["setup", "TRAIN=1", "DEVICE=cuda"]).contains("setup/libtorch.sh cuda"));
+    let text = lines(&["build"]);
+    assert!(!text.contains("libtorch") && !text.contains("--features"), "{text}");
+    assert_error(&directory, &["build", "TRAIN=yes"], &["TRAIN yes", "TRAIN=1"]);
 }
