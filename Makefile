@@ -28,8 +28,8 @@ CLASSIFIERS ?= mlp logistic
 SEEDS       ?=
 # Recipe of `train`: a name in pipelines/train, or a file.
 RECIPE      ?= r2plus1d-tuned
-# 1 sets up libtorch, and builds and tests the feature `train`; implied by `train` and `demo-train`.
-TRAIN       ?= $(if $(filter train demo-train,$(MAKECMDGOALS)),1)
+# 1 sets up libtorch, and builds and tests the feature `train`; implied by `train`.
+TRAIN       ?= $(if $(filter train,$(MAKECMDGOALS)),1)
 # One directory per manifest, so that the clips of two manifests are not mixed: MANIFEST=../data/clips.csv is out/data-clips.
 OUT         ?= $(if $(IS_DEMO),$(patsubst %/manifest.csv,%,$(MANIFEST)),out/$(or $(manifest_name),manifest))
 # Additional arguments for kinoprobe-extract, kinoprobe-classify, kinoprobe-train, kinoprobe-serve, benches/bench.py and benches/load.py.
@@ -99,7 +99,7 @@ extract_flags = $(if $(IS_DEMO),$(DEMO_FLAGS_$1)) $(EXTRACT_FLAGS)
 # Exit code 3 means that some clips failed. They are recorded in the store and skipped.
 allow_failed_clips := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup build weights demo features classify runs compare inspect train demo-train posters demo-posters require-manifest serve require-models \
+.PHONY: help setup build weights demo features classify runs compare inspect train posters demo-posters require-manifest serve require-models \
     test test-web test-debian13 compare-stores fuzz fuzz-readers load bench goldens lint clean FORCE
 
 help:
@@ -112,7 +112,6 @@ help:
 	@echo '                  fails only if there is no run'
 	@echo '  inspect         describe the contents of a feature store'
 	@echo '  train           train a network end to end with RECIPE: OUT/runs/trained-RECIPE; continues an interrupted training'
-	@echo '  demo-train      train a small network on the demo clips and compare it with classifiers on frozen features'
 	@echo '  posters         train genre classifiers on posters, one per year   MANIFEST=posters.csv ROOT=… CLASSIFY_FLAGS="--window 10"'
 	@echo '  demo-posters    the same on generated posters'
 	@echo '  serve           serve the poster models trained last   ADDR=$(ADDR)'
@@ -227,11 +226,6 @@ trained := $(RUNS)/trained-$(basename $(notdir $(RECIPE)))
 
 train: $(if $(IS_DEMO),$(MANIFEST)) | build
 	@$(BIN)train --recipe $(RECIPE) $(data) --out $(trained) --device $(if $(filter cuda tensorrt,$(DEVICE)),cuda,cpu) --resume $(TRAIN_FLAGS) $(allow_failed_clips)
-
-demo-train: build
-	@$(MAKE) --no-print-directory --assume-old=build train RECIPE=demo
-	@$(MAKE) --no-print-directory --assume-old=build TRAIN=1 classify METHOD='cnn3d effnet'
-	@$(BIN)compare $(RUNS) --out $(RUNS)/comparison
 
 # Posters -------------------------------------------------------------------------------------------------------------
 DEMO_POSTERS := demo/posters/manifest.csv

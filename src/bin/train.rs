@@ -158,7 +158,7 @@ fn train(arguments: Arguments) -> anyhow::Result<Outcome> {
     }
     if summary.classifies {
         if !arguments.quiet {
-            cli::print(&markdown::summary(&Metrics::read(&job.out.join("metrics.json"))?))?;
+            cli::print(markdown::summary(&Metrics::read(&job.out.join("metrics.json"))?))?;
         }
         log(&format!("wrote {}", job.out.join("REPORT.md").display()));
     } else {

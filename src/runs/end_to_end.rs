@@ -240,7 +240,7 @@ impl EndToEndJob {
             splits: held_out,
             unlabeled,
             constant: constant.iter().map(|(split, part)| (*split, compute_metrics(part))).collect(),
-            curves: session.history().iter().map(|record| record.epoch.clone()).collect(),
+            curves: session.history().iter().map(|record| record.epoch).collect(),
             score_name: training::score_name(splits.task),
             best_epoch: Some(session.kept_epoch()),
             seeds: vec![seed],

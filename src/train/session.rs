@@ -160,7 +160,7 @@ impl<'a> Session<'a> {
         let steps = loader.steps();
         let waited = std::thread::scope(|scope| -> Result<Duration> {
             let mut batches = loader.train(scope, epoch, 0);
-            while let Some(batch) = batches.next() {
+            for batch in batches.by_ref() {
                 cancel.check()?;
                 let batch = batch?;
                 let result = self.learner.step(&batch, epoch, steps)?;
