@@ -21,6 +21,8 @@ pub mod recipe;
 pub mod session;
 #[cfg(test)]
 mod test_clips;
+#[cfg(test)]
+mod tests;
 
 pub use augment::{Augmenter, Parameters};
 pub use frame_cache::{CacheOptions, FrameCache};

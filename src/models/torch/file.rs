@@ -55,8 +55,11 @@ pub fn load(path: &Path, device: Device) -> Result<BTreeMap<String, Tensor>> {
     tensors.collect()
 }
 
-/// Returns the values of a tensor in row-major order.
-pub(super) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
+/// Returns the values of a tensor in row-major order, as f32.
+///
+/// # Errors
+/// Returns an error if libtorch runs out of memory.
+pub fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     let flat = tensor.detach().f_to_device(Device::Cpu).and_then(|tensor| tensor.f_to_kind(Kind::Float));
     torch(flat.and_then(|tensor| tensor.f_reshape([-1])).and_then(|tensor| Vec::<f32>::try_from(&tensor)))
 }

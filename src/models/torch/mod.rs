@@ -9,7 +9,7 @@ mod parameters;
 mod tests;
 
 pub use device::device;
-pub use file::{load, save};
+pub use file::{load, save, values as values_of};
 pub use graph::TorchGraph;
 pub use parameters::{TorchParameter, TorchParameters};
 
