@@ -306,6 +306,7 @@ lint: setup
 	cargo clippy --release --all-targets -- -D warnings
 	cargo clippy --release --all-targets --no-default-features -- -D warnings
 	$(if $(TRAIN),cargo clippy --release --all-targets --features train -- -D warnings)
+	cargo clippy --release --package fuzz-readers -- -D warnings
 	# The code for processors without AMX.
 	cargo clippy --release --lib -- -D warnings --cfg no_amx
 

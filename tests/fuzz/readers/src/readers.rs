@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use kinoprobe::manifest::Manifest;
+use kinoprobe::manifest::{Clip, Manifest};
 use kinoprobe::models::Card;
 use kinoprobe::models::checkpoint::Checkpoint;
 use kinoprobe::recipe::Recipe;
-use kinoprobe::store::{Journal, Payload, Provenance};
+use kinoprobe::store::{ClipKey, Journal, Payload, Provenance};
 
 use crate::file;
 
@@ -50,7 +50,8 @@ pub fn journal(data: &[u8]) {
         }
     }
     if let Ok(mut journal) = open() {
-        let _ = journal.read("a", "a.mp4");
+        let clip = Clip { id: "a".into(), path: "a.mp4".into(), ..Clip::default() };
+        let _ = journal.read(&ClipKey::from(&clip));
     }
 }
 
