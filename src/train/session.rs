@@ -8,7 +8,7 @@ use ndarray::{Array2, Axis, concatenate};
 
 use super::checkpoint::{self, CheckpointHeader, EpochRecord, NETWORK_FILE};
 use super::learner::Learner;
-use super::recipe::TrainRecipe;
+use super::recipe::{TrainRecipe, own_key};
 use super::{FrameCache, Loader, Samples};
 use crate::cancel::CancellationToken;
 use crate::classify::loss::score;
@@ -76,7 +76,8 @@ impl<'a> Session<'a> {
         learner: Learner<'a>,
         options: SessionOptions<'a>,
     ) -> Result<Self> {
-        let selection = EpochSelection::new(&recipe.training, data.task)?;
+        let selection = EpochSelection::new(&recipe.training, data.task);
+        let selection = selection.map_err(|error| Error::Data(own_key(error.to_string())))?;
         let mut session =
             Self { recipe, cache, data, options, learner, selection, history: Vec::new(), stopped: false };
         if let Some(header) = checkpoint::read_header(session.options.out)? {

@@ -11,6 +11,7 @@ mod tests;
 pub use device::device;
 pub use file::{load, save, values as values_of};
 pub use graph::TorchGraph;
+pub(crate) use parameters::is_below;
 pub use parameters::{TorchParameter, TorchParameters};
 
 use crate::error::{Error, Result};

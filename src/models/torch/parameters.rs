@@ -189,7 +189,7 @@ impl TorchParameters {
 }
 
 /// Returns `true` if a name equals a prefix, or continues it after a dot.
-fn is_below(name: &str, prefix: &str) -> bool {
+pub(crate) fn is_below(name: &str, prefix: &str) -> bool {
     let prefix = prefix.trim_end_matches('.');
     name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

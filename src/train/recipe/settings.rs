@@ -8,6 +8,7 @@ use crate::classify::OptimizerSettings;
 use crate::manifest::imbalance::Resample;
 use crate::models::WeightsChoice;
 use crate::models::input::{Color, InputLayout, InputSpec, Interpolation, Resize};
+use crate::models::torch::is_below;
 use crate::value_parsers;
 
 /// Checks that a value is in a range of numbers, both ends inclusive.
@@ -92,14 +93,8 @@ impl NetworkSettings {
 
     /// Returns `true` if the parameter `name` of the network is trained.
     pub fn is_trainable(&self, name: &str) -> bool {
-        let any = |prefixes: &[String]| prefixes.iter().any(|prefix| is_prefix(prefix, name));
+        let any = |prefixes: &[String]| prefixes.iter().any(|prefix| is_below(name, prefix));
         (self.trainable.is_empty() || any(&self.trainable)) && !any(&self.frozen)
-    }
-
-    /// Returns the factor of the learning rate of the parameter `name`.
-    pub fn rate(&self, name: &str) -> f64 {
-        let matching = self.rates.iter().filter(|(prefix, _)| is_prefix(prefix, name));
-        matching.max_by_key(|(prefix, _)| prefix.len()).map_or(1.0, |(_, &factor)| factor)
     }
 
     pub(super) fn validate(&self) -> Result<(), String> {
@@ -116,11 +111,6 @@ impl NetworkSettings {
         }
         self.head.validate("network.head")
     }
-}
-
-/// Returns `true` if `name` is `prefix` or below it: `layer1` is a prefix of `layer1.0.weight`, but not of `layer10.weight`.
-fn is_prefix(prefix: &str, name: &str) -> bool {
-    name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Input of the network; the table `[input]`. Frames are resized once, with an antialiased bilinear kernel as torchvision's `Resize` on
