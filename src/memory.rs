@@ -67,6 +67,20 @@ pub fn minimize_resident_memory() {
     }
 }
 
+/// Keeps freed memory in the process, for programs that allocate and free large arrays over and over: by default malloc maps them, so
+/// that the system clears their pages at each allocation, a quarter of the time of a training step. Calls [`limit_malloc_arenas`]. Must
+/// be called before other threads start.
+pub fn keep_freed_memory() {
+    limit_malloc_arenas();
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[allow(unsafe_code)]
+    // SAFETY: as in limit_malloc_arenas.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_MAX, 0);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+    }
+}
+
 /// Returns free heap memory to the system.
 pub fn trim_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -11,6 +11,7 @@ use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
 use kinoprobe::cli::{self, Outcome, output};
 use kinoprobe::manifest::{Manifest, split};
 use kinoprobe::matrix::default_threads;
+use kinoprobe::memory;
 use kinoprobe::models::torch;
 use kinoprobe::report::{Metrics, markdown};
 use kinoprobe::runs::end_to_end::EndToEndJob;
@@ -91,6 +92,8 @@ for the extraction of features, and what kinoprobe-classify writes: metrics.json
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // Before any thread starts.
+    memory::keep_freed_memory();
     cli::run("train", || train(arguments))
 }
 

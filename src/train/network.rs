@@ -14,7 +14,7 @@ use crate::models::graph::{Mode, Parameter};
 use crate::models::nets::Architecture;
 use crate::models::nets::head::Head;
 use crate::models::prepare;
-use crate::models::torch::{TorchGraph, TorchParameters};
+use crate::models::torch::{TorchGraph, TorchParameters, preferred_format};
 use crate::progress::ProgressSink;
 
 /// Name of the head of the rotation task of SESEMI.
@@ -105,7 +105,8 @@ impl TrainNetwork {
     /// # Errors
     /// Returns the error of libtorch, such as too little memory.
     pub fn embedding(&self, windows: &Tensor, mode: Mode) -> Result<Tensor> {
-        self.architecture.build(&mut TorchGraph::new(&self.parameters, mode), windows, &self.card.input)
+        let windows = preferred_format(windows.shallow_clone())?;
+        self.architecture.build(&mut TorchGraph::new(&self.parameters, mode), &windows, &self.card.input)
     }
 
     /// Applies a head to embeddings (M, D).

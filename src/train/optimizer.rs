@@ -136,10 +136,16 @@ impl Optimizer {
         let names = self.moment_names();
         for updated in &mut self.parameters {
             let found = names.iter().filter_map(|moment| state.remove(&format!("{}.{moment}", updated.name)));
-            updated.moments = found.map(|tensor| tensor.to_device(updated.tensor.device())).collect();
+            updated.moments = found.collect();
             let complete = updated.moments.is_empty() || updated.moments.len() == names.len();
             if !complete || updated.moments.iter().any(|moment| moment.size() != updated.tensor.size()) {
                 return Err(invalid(format!("tensors of {} are missing or misshapen", updated.name)));
+            }
+            for moment in &mut updated.moments {
+                // In the memory format and on the device of the parameter.
+                let mut restored = torch(updated.tensor.f_zeros_like())?;
+                torch(no_grad(|| restored.f_copy_(moment).map(|_| ())))?;
+                *moment = restored;
             }
         }
         match state.into_keys().next() {

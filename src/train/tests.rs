@@ -10,6 +10,7 @@ use crate::classify::layers::Parameter as Layer;
 use crate::classify::loss::Loss;
 use crate::classify::{OptimizerKind, OptimizerSettings};
 use crate::models::graph::{Parameter, Role};
+use crate::models::nets::Architecture;
 use crate::models::parameters::MemoryTensors;
 use crate::models::seeded::integers;
 use crate::models::torch::{TorchParameters, load, save, values_of};
@@ -252,6 +253,23 @@ fn optimizers_match_those_of_classify_and_resume_exactly() {
             }
         }
     }
+}
+
+#[test]
+fn restored_moments_have_the_memory_format_of_the_parameters() {
+    let mut network = TorchParameters::new(Device::Cpu);
+    let shape = [4, 3, 5, 5];
+    let parameter = Parameter { name: "conv.weight".into(), shape: shape.to_vec(), role: Role::Weight };
+    network.initialize(Some(Architecture::ResNet18), &[parameter], 0).unwrap();
+    let entry = network.trainable().next().unwrap();
+    entry.tensor.square().sum(Kind::Float).backward();
+    let mut adam = Optimizer::new(&optimizers()[0], &network, &[]).unwrap();
+    adam.step(0.1).unwrap();
+    let contiguous = adam.state().into_iter().map(|(name, tensor)| (name, tensor.contiguous()));
+    adam.restore(contiguous.collect()).unwrap();
+    let moments = adam.state().into_iter().filter(|(name, _)| name.contains("exp_avg"));
+    let strides: Vec<_> = moments.map(|(_, tensor)| tensor.stride()).collect();
+    assert_eq!(strides, [[75, 1, 15, 3]; 2]);
 }
 
 #[test]

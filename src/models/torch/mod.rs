@@ -14,6 +14,8 @@ pub use graph::TorchGraph;
 pub(crate) use parameters::is_below;
 pub use parameters::{TorchParameter, TorchParameters};
 
+use tch::{Device, Tensor};
+
 use crate::error::{Error, Result};
 
 /// Converts the result of a call of libtorch. The message of an exception is reduced to its first line; the others are a
@@ -32,6 +34,15 @@ pub fn torch<T>(result: std::result::Result<T, tch::TchError>) -> Result<T> {
             format!("libtorch: {line}")
         })
     })
+}
+
+/// Returns images (N, C, H, W), or the weights of a 2-D convolution, in the memory format that libtorch's convolutions prefer: channels
+/// last on the CPU. Other tensors are returned as they are: with channels last, the gradients of 3-D convolutions are slower.
+pub(crate) fn preferred_format(tensor: Tensor) -> Result<Tensor> {
+    if tensor.dim() != 4 || tensor.device() != Device::Cpu {
+        return Ok(tensor);
+    }
+    torch(tensor.f_permute([0, 2, 3, 1]).and_then(|tensor| tensor.f_contiguous()?.f_permute([0, 3, 1, 2])))
 }
 
 /// Converts the shape of a parameter.

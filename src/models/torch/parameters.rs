@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use tch::{Device, Tensor};
 
-use super::{file, initialize, shape, torch};
+use super::{file, initialize, preferred_format, shape, torch};
 use crate::error::{Error, Result};
 use crate::models::graph::{Parameter, Role};
 use crate::models::nets::Architecture;
@@ -70,7 +70,8 @@ impl TorchParameters {
         }
         let trainable = !matches!(parameter.role, Role::RunningMean | Role::RunningVariance);
         let tensor = torch(Tensor::f_from_slice(values).and_then(|values| values.f_reshape(shape(&parameter.shape))))?;
-        let tensor = torch(tensor.f_to_device(self.device).and_then(|tensor| tensor.f_set_requires_grad(trainable)))?;
+        let tensor = preferred_format(torch(tensor.f_to_device(self.device))?)?;
+        let tensor = torch(tensor.f_set_requires_grad(trainable))?;
         self.parameters.push(TorchParameter { parameter: parameter.clone(), tensor, trainable });
         Ok(())
     }

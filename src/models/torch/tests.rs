@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{TorchGraph, TorchParameters, load, save, values_of};
-use crate::models::graph::{Graph, Mode};
+use crate::models::graph::{Conv, Graph, Mode};
 use crate::models::nets::Architecture;
 use crate::models::nets::head::Head;
 use crate::models::runtime::{self, Session, SessionOptions};
@@ -49,6 +49,43 @@ fn networks_match_pytorch_in_eval_mode() {
         let worst = f64::try_from((found - expected).abs().max()).unwrap();
         assert!(worst <= 1e-4 * rms, "{}: off by {worst}, rms {rms}", architecture.name());
     }
+}
+
+#[test]
+fn convolutions_along_time_equal_3d_convolutions() {
+    let parameters = initialized(Architecture::R2Plus1D18);
+    let weight = parameters.get("stem.3.weight").unwrap();
+    for (stride, padding) in [(1, 1), (2, 1), (1, 0), (3, 2)] {
+        let conv = Conv {
+            name: "stem.3",
+            inputs: 45,
+            outputs: 64,
+            kernel: &[3, 1, 1],
+            stride: &[stride, 1, 1],
+            padding: &[(padding, padding), (0, 0), (0, 0)],
+            dilation: &[1, 1, 1],
+            groups: 1,
+            bias: false,
+        };
+        let x = input(&[2, 45, 8, 5, 7]).set_requires_grad(true);
+        let y = TorchGraph::new(&parameters, Mode::Train).convolution(&x, &conv).unwrap();
+        let (steps, pad) = ([stride as i64, 1, 1], [padding as i64, 0, 0]);
+        let expected = x.conv3d(weight, None::<Tensor>, steps, pad, [1, 1, 1], 1);
+        assert_eq!(y.size(), expected.size());
+        let gradients = |y: &Tensor| Tensor::run_backward(&[y.square().sum(Kind::Float)], &[&x, weight], false, false);
+        let (found, reference) = (gradients(&y), gradients(&expected));
+        for (found, reference) in [(&y, &expected), (&found[0], &reference[0]), (&found[1], &reference[1])] {
+            let worst = f64::try_from((found - reference).abs().max() / reference.abs().max()).unwrap();
+            assert!(worst <= 1e-5, "stride {stride}, padding {padding}: off by {worst}");
+        }
+    }
+}
+
+#[test]
+fn weights_of_2d_convolutions_have_channels_last() {
+    let stride = |architecture, name: &str| initialized(architecture).get(name).unwrap().stride();
+    assert_eq!(stride(Architecture::ResNet18, "layer1.0.conv1.weight"), [64 * 9, 1, 3 * 64, 64]);
+    assert_eq!(stride(Architecture::R2Plus1D18, "stem.0.weight"), [3 * 49, 49, 49, 7, 1]);
 }
 
 #[test]
