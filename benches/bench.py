@@ -14,81 +14,20 @@ import platform
 import statistics
 import subprocess
 import sys
-import threading
 import time
 
 import h5py
 import numpy as np
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-WORK = TARGET / "bench"
-PEER = ROOT / "benches" / "peer"
+import training
+from process import PEER, ROOT, TARGET, WORK, Process
+
 CARDS = {"cnn": "convnext_base", "cnn3d": "r2plus1d_18"}
 # Two FLOPs per multiply-accumulate; torchvision documents 15.355 and 40.519 GMACs.
 GFLOP = {"cnn": 30.71, "cnn3d": 81.04}
 BATCH = {"cnn": 2, "cnn3d": 1}
-STAGES = ["sift", "cnn", "cnn3d", "long", "kmeans", "mlp", "bilstm"]
+STAGES = ["sift", "cnn", "cnn3d", "long", "kmeans", *training.STAGES]
 MIN_COSINE = 0.999
-
-
-class Process:
-    """A finished process: wall and CPU time in seconds, peak memory of its process tree in MiB, and the JSON object it printed."""
-
-    def __init__(self, command, cores=None):
-        """Runs a command on this number of cores, or all."""
-        pin = (lambda: os.sched_setaffinity(0, range(cores))) if cores else None
-        start = time.perf_counter()
-        environment = os.environ | {"HDF5_USE_FILE_LOCKING": "FALSE"}
-        process = subprocess.Popen(
-            [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment,
-            preexec_fn=pin,
-        )
-        self.memory = 0.0
-        done = threading.Event()
-        sampler = threading.Thread(target=self._sample_memory, args=(process.pid, done))
-        sampler.start()
-        errors = []
-        drain = threading.Thread(target=lambda: errors.append(process.stderr.read()))
-        drain.start()
-        out = process.stdout.read()
-        drain.join()
-        _, status, usage = os.wait4(process.pid, 0)
-        self.wall = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        done.set()
-        sampler.join()
-        self.cpu = usage.ru_utime + usage.ru_stime
-        if process.returncode != 0:
-            message = b"".join(errors).decode(errors="replace")[-2000:]
-            raise SystemExit(f"bench: {' '.join(map(str, command))} failed with exit code {process.returncode}\n{message}")
-        lines = [line for line in out.decode(errors="replace").splitlines() if line.startswith("{")]
-        self.output = json.loads(lines[-1]) if lines else {}
-
-    def _sample_memory(self, pid, done):
-        while not done.wait(0.2):
-            self.memory = max(self.memory, sum(pss(member) for member in tree(pid)) / 1024)
-
-
-def tree(pid):
-    """The process and its descendants."""
-    try:
-        children = pathlib.Path(f"/proc/{pid}/task").glob("*/children")
-        descendants = [int(child) for file in children for child in file.read_text().split()]
-    except OSError:
-        descendants = []
-    return [pid] + [member for child in descendants for member in tree(child)]
-
-
-def pss(pid):
-    """Proportional set size in KiB: each shared page is divided among the processes that share it."""
-    try:
-        for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1])
-    except OSError:
-        pass
-    return 0
 
 
 def peak_sgemm(size=2048, repeats=4):
@@ -219,6 +158,7 @@ class Bench:
 
     def executable(self, name):
         flags = os.environ.get("CARGOFLAGS", "").split()
+        flags += ["--features", "train"] if self.arguments.train else []
         command = ["cargo", "build", "--release", "--quiet", "--bench", name, "--message-format", "json", *flags]
         built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         messages = map(json.loads, built.stdout.splitlines())
@@ -256,9 +196,6 @@ class Bench:
     def long(self):
         """Few frames of long videos: the whole extraction of effnet, and the decoding of windows, against torchcodec's decoding alone
         (exact, one thread), on one core. The unit is CPU seconds, without the peer's imports."""
-        if not self.arguments.torch:
-            self.log("long: skipped because it needs torchcodec: set PEER=torch")
-            return
         peer = PEER / "long.py"
         Process([sys.executable, peer, "make", WORK])
         videos = {name: WORK / f"{name}.mp4" for name in ("trailer", "film")}
@@ -305,20 +242,6 @@ class Bench:
                 notes["wall_two_cores"] = statistics.median(two / one for one, two in walls)
             self.record(name, "CPU s", rounds, lambda run: run.cpu, higher=False, notes=notes)
 
-    def training(self, stage):
-        """An epoch or a training step on one thread: benches/STAGE.rs against benches/peer/STAGE.py."""
-        if not self.arguments.torch:
-            self.log(f"{stage}: skipped because it needs PyTorch: set PEER=torch")
-            return
-        unit = {"mlp": "epoch", "bilstm": "step"}[stage]
-        executable = self.executable(stage)
-        commands = ([executable, "--threads", 1], [sys.executable, PEER / f"{stage}.py", "--threads", 1])
-        rounds = [(*map(Process, commands), None) for _ in range(self.arguments.rounds)]
-        notes = {"cpu_ratio": statistics.median(p.output[f"{unit}_cpu"] / o.output[f"{unit}_cpu"] for o, p, _ in rounds)}
-        if stage == "mlp":
-            notes["val_accuracy"] = [min(run.output["val_accuracy"] for run in side) for side in list(zip(*rounds))[:2]]
-        self.record(stage, f"s/{unit}", rounds, lambda run: run.output[f"{unit}_wall"], higher=False, notes=notes)
-
     def record(self, name, unit, rounds, measure, higher, notes):
         ours, peer = ([measure(pair[side]) for pair in rounds] for side in (0, 1))
         ratios = [(a / b if higher else b / a) for a, b in zip(ours, peer)]
@@ -360,6 +283,8 @@ class Bench:
             for number, configuration in enumerate(configurations):
                 self.log(f"{stage}: {configuration}: {statistics.median(walls[number]):.2f} s")
             fastest[stage] = configurations[min(walls, key=lambda number: statistics.median(walls[number]))]
+        for stage in [stage for stage in self.arguments.stages if stage in training.RECIPES]:
+            fastest[stage] = training.calibrate(self, stage)
         known = self.fastest | fastest
         (PEER / "fastest.json").write_text(json.dumps(known, indent=2) + "\n")
 
@@ -370,7 +295,7 @@ class Bench:
             elif stage in ("kmeans", "long"):
                 getattr(self, stage)()
             else:
-                self.training(stage)
+                training.run(self, stage)
             # Written after each stage, so that an interrupted run keeps its results.
             (WORK / "latest.json").write_text(json.dumps(self.results, indent=2) + "\n")
             # The sections below the table are written by hand and kept.
@@ -402,8 +327,8 @@ class Bench:
             for r in self.results
         ]
         tail = ["", "Pairs are kinoprobe / peer. Configurations:", ""]
-        keys = ("clips", "items", "rows", "provider", "peer_configuration", "peer_imports", "peer_loading", "inertia_ratio", "iterations", "cpu_ratio", "val_accuracy",
-                "opencv_cpu", "film_to_trailer", "wall_two_cores")
+        keys = ("clips", "items", "rows", "provider", "peer_configuration", "peer_imports", "peer_loading", "inertia_ratio", "iterations", "cpu_ratio", "step_cpu", "val_accuracy",
+                "loss_difference", "pixel_difference", "losses", "threads", "opencv_cpu", "film_to_trailer", "wall_two_cores")
         for r in self.results:
             facts = ", ".join(f"{key} {round(r[key], 3) if isinstance(r[key], float) else r[key]}" for key in keys if key in r)
             tail.append(f"- {r['name']}: {r['rounds']} rounds, {facts}")
@@ -413,30 +338,48 @@ class Bench:
 def line(r):
     share = f", {100 * r['peak_share'][0]:.0f} / {100 * r['peak_share'][1]:.0f} % of sgemm" if "peak_share" in r else ""
     return (
-        f"{r['name']:7} kinoprobe {r['ours']:8.3f}, peer {r['peer']:8.3f} {r['unit']}: speedup {r['ratio']:.2f} ({r['ratio_min']:.2f}-{r['ratio_max']:.2f}); "
+        f"{r['name']:7} kinoprobe {r['ours']:8.3f}, peer {r['peer']:8.3f} {r['unit']}: speedup {r['ratio']:.2f} ({r['ratio_min']:.2f}-{r['ratio_max']:.2f})"
+        + (f", {r['cpu_ratio']:.2f} by CPU time" if "cpu_ratio" in r else "") + "; "
         f"wall {r['wall_seconds'][0]:.1f} / {r['wall_seconds'][1]:.1f} s, CPU {r['cpu_seconds'][0]:.1f} / {r['cpu_seconds'][1]:.1f} s, "
         f"peak {r['peak_mib'][0]:.0f} / {r['peak_mib'][1]:.0f} MiB{share}"
         + (f", cosine {r['cosine']:.5f}" if r["cosine"] is not None else "")
     )
 
 
+def needed_variables(stage, arguments):
+    """The variables of make that a stage needs, or nothing if they are set."""
+    if stage in training.RECIPES:
+        return "" if arguments.train and arguments.torch else "TRAIN=1 PEER=torch"
+    return "PEER=torch" if (stage == "long" or stage in training.STAGES) and not arguments.torch else ""
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips-from", required=True, help="directory with manifest.csv, as written by kinoprobe-demo")
-    parser.add_argument("--stages", default=",".join(STAGES), help="comma-separated subset of " + " ".join(STAGES))
+    parser.add_argument("--stages", help="comma-separated subset of " + " ".join(STAGES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--frames", type=int, default=4, help="frames per clip in the stage cnn")
     parser.add_argument("--windows", type=int, default=1, help="windows per clip in the stage cnn3d")
     parser.add_argument("--calibrate", action="store_true", help="only measure which configuration of the peer is the fastest")
     parser.add_argument("--torch", action="store_true", help="PyTorch is installed: run the stages long, mlp and bilstm")
+    parser.add_argument("--train", action="store_true", help="libtorch is installed: with --torch, run the stages train-*")
     parser.add_argument("--torchvision", action="store_true", help="the peer transforms frames with torchvision, which is slower than its own transforms")
     parser.add_argument("--binaries", help="directory of the kinoprobe binaries")
     arguments = parser.parse_args()
-    arguments.stages = arguments.stages.replace(",", " ").split()
-    unknown = set(arguments.stages) - set(STAGES)
+    named = arguments.stages.replace(",", " ").split() if arguments.stages else None
+    unknown = set(named or []) - set(STAGES)
     if unknown:
         parser.error(f"unknown stages: {', '.join(sorted(unknown))}; choose from {' '.join(STAGES)}")
+    arguments.stages = []
+    for stage in named or STAGES:
+        needed = needed_variables(stage, arguments)
+        if not needed:
+            arguments.stages.append(stage)
+        elif named:
+            raise SystemExit(f"bench: the stage {stage} needs PyTorch{' and libtorch' * ('TRAIN' in needed)}: make bench {needed}")
+        else:
+            print(f"{stage}: not measured: it needs make bench {needed}", flush=True)
     bench = Bench(arguments)
     bench.calibrate() if arguments.calibrate else bench.run()
 

@@ -17,6 +17,9 @@ use ndarray::Array2;
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+mod common;
+use common::{argument, cpu_seconds, median};
+
 const CLIPS: usize = 32;
 const LENGTH: usize = 128;
 const INPUTS: usize = 512;
@@ -24,10 +27,7 @@ const HIDDEN: usize = 256;
 const LABELS: usize = 21;
 
 fn main() {
-    let argument = |name: &str, default: usize| {
-        let mut values = std::env::args().skip_while(|argument| argument != name).skip(1);
-        values.next().map_or(default, |value| value.parse().expect("the value is a number"))
-    };
+    let argument = |name, default: usize| argument(name).unwrap_or(default);
     let (threads, steps) = (argument("--threads", 1), argument("--steps", 20));
 
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(0);
@@ -68,17 +68,8 @@ fn main() {
         wall.push(start.elapsed().as_secs_f64());
     }
     let cpu = cpu.zip(cpu_seconds()).map(|(before, after)| (after - before) / steps as f64);
-    wall.sort_by(f64::total_cmp);
     println!(
         "{}",
-        serde_json::json!({ "step_wall": wall[wall.len() / 2], "step_cpu": cpu, "loss": value, "threads": threads })
+        serde_json::json!({ "step_wall": median(wall), "step_cpu": cpu, "loss": value, "threads": threads })
     );
-}
-
-/// Returns the user and system time of this process in seconds, or `None` without /proc.
-fn cpu_seconds() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = |i: usize| fields.get(i)?.parse::<f64>().ok();
-    Some((ticks(11)? + ticks(12)?) / 100.0) // USER_HZ is 100 on Linux
 }

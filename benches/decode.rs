@@ -9,6 +9,9 @@ use kinoprobe::manifest::Clip;
 use kinoprobe::media::{self, ItemSink, Sampling, Wanted};
 use kinoprobe::models::card::Card;
 
+mod common;
+use common::cpu_seconds;
+
 #[derive(Parser)]
 struct Arguments {
     video: PathBuf,
@@ -36,15 +39,7 @@ fn main() {
     let full = decoded.full.map_or("null".into(), |reason| format!("{reason:?}"));
     println!(
         "{{\"cpu\": {:.3}, \"wall\": {wall:.3}, \"windows\": {}, \"floats\": {floats}, \"full\": {full}}}",
-        cpu_seconds(),
+        cpu_seconds().expect("Linux"),
         decoded.windows.len()
     );
-}
-
-/// Returns the CPU seconds of this process, of all threads.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
-    // Fields 14 and 15, user and system time in ticks of 10 ms; field 2 is in parentheses.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    fields[11..13].iter().map(|ticks| ticks.parse::<f64>().expect("a number of ticks")).sum::<f64>() / 100.0
 }

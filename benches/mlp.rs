@@ -13,16 +13,16 @@ use ndarray::{Array2, s};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+mod common;
+use common::{argument, cpu_seconds, median};
+
 const CLIPS: usize = 6000;
 const VALID: usize = 1500;
 const INPUTS: usize = 1024;
 const CLASSES: usize = 15;
 
 fn main() {
-    let argument = |name: &str, default: usize| {
-        let mut values = std::env::args().skip_while(|argument| argument != name).skip(1);
-        values.next().map_or(default, |value| value.parse().expect("the value is a number"))
-    };
+    let argument = |name, default: usize| argument(name).unwrap_or(default);
     let (threads, epochs, batch) = (argument("--threads", 1), argument("--epochs", 12), argument("--batch", 256));
 
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(0);
@@ -58,18 +58,9 @@ fn main() {
     let mut context = FitContext { seed: 0, task: Task::SingleLabel, threads, progress: &mut progress };
     let fitted = build(&settings).fit(&train, &valid, &mut context).expect("training succeeds");
     let cpu = cpu.zip(cpu_seconds()).map(|(before, after)| (after - before) / epochs as f64);
-    wall.sort_by(f64::total_cmp);
     let best = fitted.curves.iter().map(|epoch| epoch.val_score).fold(0.0, f64::max);
     println!(
         "{}",
-        serde_json::json!({ "epoch_wall": wall[wall.len() / 2], "epoch_cpu": cpu, "val_accuracy": best, "threads": threads })
+        serde_json::json!({ "epoch_wall": median(wall), "epoch_cpu": cpu, "val_accuracy": best, "threads": threads })
     );
-}
-
-/// Returns the user and system time of this process in seconds, or `None` without /proc.
-fn cpu_seconds() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = |i: usize| fields.get(i)?.parse::<f64>().ok();
-    Some((ticks(11)? + ticks(12)?) / 100.0) // USER_HZ is 100 on Linux
 }

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Measures speed against an equivalent Python implementation, the peer: sets up .venv-bench, generates clips and ONNX files, runs
 # benches/bench.py.
-#   PEER=torch benches/run.sh        also the stages long, mlp and bilstm, which need PyTorch
-#   benches/run.sh --calibrate       measure which configuration of the peer is the fastest (benches/peer/fastest.json)
+#   PEER=torch benches/run.sh          also the stages long, mlp and bilstm, which need PyTorch
+#   TRAIN=1 PEER=torch benches/run.sh  also the stages train-*, which need libtorch (make setup TRAIN=1), too
+#   benches/run.sh --calibrate         measure which configuration of the peer is the fastest (benches/peer/fastest.json)
 #   benches/run.sh --stages cnn3d --rounds 5 --clips 16
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,9 +12,12 @@ requirements=(benches/peer/requirements.txt)
 [ "${PEER:-}" = torch ] && requirements+=(benches/peer/requirements-torch.txt benches/peer/requirements-long.txt)
 benches/venv.sh "${requirements[@]}"
 target=${CARGO_TARGET_DIR:-target}
-cargo build --release --quiet --bins
+features=()
+[ "${TRAIN:-}" = 1 ] && features=(--features train)
+cargo build --release --quiet --bins "${features[@]}"
 clips=$target/bench/clips
 [ -f "$clips/manifest.csv" ] || "$target/release/kinoprobe-demo" --out "$clips" --clips 6 --seed 1 --quiet
-torch=()
-[ "${PEER:-}" = torch ] && torch=(--torch)
-exec $venv/bin/python benches/bench.py --clips-from "$clips" "${torch[@]}" "$@"
+arguments=()
+[ "${PEER:-}" = torch ] && arguments+=(--torch)
+[ "${TRAIN:-}" = 1 ] && arguments+=(--train)
+exec $venv/bin/python benches/bench.py --clips-from "$clips" "${arguments[@]}" "$@"

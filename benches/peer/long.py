@@ -1,5 +1,6 @@
 """Long videos: `long.py make DIRECTORY` writes trailer.mp4 (150 s of 720p H.264 with a keyframe every 250 frames) and film.mp4
-(50 minutes, its packets repeated). `long.py decode VIDEO --frames N | --windows N --engine torchcodec | opencv` decodes the sampled frames
+(50 minutes, its packets repeated). `long.py trailers DIRECTORY --count N` writes trailer-0.mp4, trailer-1.mp4, …: its groups of pictures in
+other orders. `long.py decode VIDEO --frames N | --windows N --engine torchcodec | opencv` decodes the sampled frames
 with one thread and prints one line of JSON: the CPU seconds after the imports.
 """
 import argparse
@@ -62,18 +63,50 @@ def make(directory):
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
     partial.rename(trailer)
-    with av.open(str(trailer)) as file, av.open(str(partial), "w") as out:
+    repeated = read_groups(trailer) * REPEATS
+    write_groups(trailer, repeated, film)
+
+
+def read_groups(path):
+    """The groups of pictures of a video: lists of packets (pts, dts, duration, is it a keyframe, bytes)."""
+    import av
+
+    groups = []
+    with av.open(str(path)) as file:
+        for packet in file.demux(file.streams.video[0]):
+            if packet.size:
+                if packet.is_keyframe:
+                    groups.append([])
+                groups[-1].append((packet.pts, packet.dts, packet.duration, packet.is_keyframe, bytes(packet)))
+    return groups
+
+
+def write_groups(template, groups, path):
+    """Writes groups of pictures of the video `template` one after the other."""
+    import av
+
+    partial = path.with_name("partial.mp4")
+    with av.open(str(template)) as file, av.open(str(partial), "w") as out:
         source = file.streams.video[0]
-        packets = [(p.pts, p.dts, p.duration, p.is_keyframe, bytes(p)) for p in file.demux(source) if p.size]
-        span = FRAMES * packets[0][2]
         stream = out.add_stream_from_template(source)
-        for repeat in range(REPEATS):
-            for pts, dts, duration, key, data in packets:
+        start = 0
+        for group in groups:
+            first = group[0][0]
+            for pts, dts, duration, key, data in group:
                 packet = av.Packet(data)
-                packet.pts, packet.dts, packet.duration = pts + repeat * span, dts + repeat * span, duration
+                packet.pts, packet.dts, packet.duration = pts - first + start, dts - first + start, duration
                 packet.is_keyframe, packet.time_base, packet.stream = key, source.time_base, stream
                 out.mux(packet)
-    partial.rename(film)
+            start += sum(duration for _, _, duration, _, _ in group)
+    partial.rename(path)
+
+
+def make_trailers(directory, count):
+    groups = read_groups(directory / "trailer.mp4")
+    for i in range(count):
+        path = directory / f"trailer-{i}.mp4"
+        if not path.exists():
+            write_groups(directory / "trailer.mp4", groups[i:] + groups[:i], path)
 
 
 def indices(arguments, count, rate):
@@ -114,13 +147,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("make").add_argument("directory", type=pathlib.Path)
+    trailers = commands.add_parser("trailers")
+    trailers.add_argument("directory", type=pathlib.Path)
+    trailers.add_argument("--count", type=int, required=True)
     decoding = commands.add_parser("decode")
     decoding.add_argument("video", type=pathlib.Path)
     decoding.add_argument("--frames", type=int)
     decoding.add_argument("--windows", type=int)
     decoding.add_argument("--engine", choices=["torchcodec", "opencv"], required=True)
     arguments = parser.parse_args()
-    make(arguments.directory) if arguments.command == "make" else decode(arguments)
+    if arguments.command == "make":
+        make(arguments.directory)
+    elif arguments.command == "trailers":
+        make_trailers(arguments.directory, arguments.count)
+    else:
+        decode(arguments)
 
 
 if __name__ == "__main__":
