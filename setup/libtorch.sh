@@ -5,23 +5,9 @@
 #   setup/libtorch.sh cuda    also those for CUDA, which programs load at run time: third_party/libtorch-cuda
 set -euo pipefail
 cd "$(dirname "$0")/.."
-architecture=$(uname -m)
-variant=${1:+-$1}
-pins=setup/libtorch$variant-$architecture.txt
-stamp=third_party/libtorch$variant.pins
-[ -f "$pins" ] || { echo "setup: no wheels of libtorch are pinned for $architecture${1:+ with $1}: copy lib and include of libtorch 2.11.0 to third_party/libtorch" >&2; exit 1; }
-cmp -s "$pins" "$stamp" && exit 0
-
-echo "setup: downloading $(sed 's/ --hash.*//' "$pins" | paste -sd' ') into third_party" >&2
-mkdir -p third_party
-wheels=$(mktemp -d third_party/wheels.XXXXXX)
-trap 'rm -rf "$wheels"' EXIT
-# The libraries do not depend on the version of Python, so that one pinned wheel serves every interpreter.
-python3 -m pip download --quiet --disable-pip-version-check --no-cache-dir --no-deps --require-hashes --only-binary=:all: \
-    --python-version 3.11 --implementation cp --abi cp311 --abi none --platform "manylinux_2_28_$architecture" \
-    --platform "manylinux_2_27_$architecture" --platform "manylinux_2_25_$architecture" \
-    --platform "manylinux_2_18_$architecture" --platform "manylinux2014_$architecture" \
-    --dest "$wheels" --requirement "$pins"
+. setup/wheels.sh
+export PIP_NO_CACHE_DIR=1 # the wheels are large
+download_wheels libtorch "${1:-}" "copy lib and include of libtorch 2.11.0 to third_party/libtorch"
 python3 - "$wheels" third_party ${1:+"$1"} <<'PYTHON'
 import pathlib, shutil, sys, zipfile
 wheels, third_party = map(pathlib.Path, sys.argv[1:3])

@@ -5,21 +5,8 @@
 #   setup/runtime.sh cuda     ONNX Runtime with CUDA and TensorRT (needs CUDA 13 and cuDNN 9 on the machine)
 set -euo pipefail
 cd "$(dirname "$0")/.."
-architecture=$(uname -m)
-variant=${1:+-$1}
-pins=setup/runtime$variant-$architecture.txt
-stamp=third_party/runtime$variant.pins
-[ -f "$pins" ] || { echo "setup: no wheels are pinned for $architecture${1:+ with $1}: copy libonnxruntime.so (1.31 or newer) to third_party/onnxruntime" >&2; exit 1; }
-cmp -s "$pins" "$stamp" && exit 0
-
-echo "setup: downloading $(sed 's/ --hash.*//' "$pins" | paste -sd' ') into third_party" >&2
-mkdir -p third_party
-wheels=$(mktemp -d third_party/wheels.XXXXXX)
-trap 'rm -rf "$wheels"' EXIT
-# The libraries do not depend on the version of Python, so that one pinned wheel serves every interpreter.
-python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: \
-    --python-version 3.11 --implementation cp --abi cp311 --abi none --platform "manylinux_2_28_$architecture" \
-    --platform "manylinux_2_27_$architecture" --dest "$wheels" --requirement "$pins"
+. setup/wheels.sh
+download_wheels runtime "${1:-}" "copy libonnxruntime.so (1.31 or newer) to third_party/onnxruntime"
 python3 - "$wheels" third_party <<'PYTHON'
 import pathlib, shutil, sys, zipfile
 wheels, third_party = map(pathlib.Path, sys.argv[1:])
