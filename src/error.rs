@@ -1,5 +1,6 @@
 //! The library's error type.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Any error of this library.
@@ -16,6 +17,14 @@ pub enum Error {
         path: PathBuf,
         /// The error of the operating system.
         source: std::io::Error,
+    },
+    /// A file cannot be written because the disk is full.
+    #[error("{}: the disk is full: {remedy}", .path.display())]
+    FullDisk {
+        /// The file.
+        path: PathBuf,
+        /// What to do, and what has been kept.
+        remedy: &'static str,
     },
     /// A manifest, or a label or split in it, is invalid.
     #[error("{}{}: {message}", .path.display(), line_suffix(.line))]
@@ -93,5 +102,32 @@ impl Error {
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.as_ref().to_path_buf();
         move |source| Error::Io { path, source }
+    }
+
+    /// Adds a remedy to the error of a full disk or an exceeded quota. Other errors are not changed.
+    #[must_use]
+    pub fn on_full_disk(self, remedy: &'static str) -> Error {
+        match self {
+            Error::Io { path, source }
+                if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+            {
+                Error::FullDisk { path, remedy }
+            }
+            error => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_full_disk_has_a_remedy() {
+        let message = |kind| Error::io("x.cache")(kind).on_full_disk("free some space").to_string();
+        let full = "x.cache: the disk is full: free some space";
+        assert_eq!(message(ErrorKind::StorageFull.into()), full);
+        assert_eq!(message(ErrorKind::QuotaExceeded.into()), full);
+        assert_eq!(message(ErrorKind::PermissionDenied.into()), "x.cache: permission denied");
     }
 }

@@ -220,10 +220,8 @@ impl Observer for Bar {
         self.bar.set_message(format!("epoch {}/{}  loss {loss:.4}", epoch + 1, self.epochs));
     }
 
-    fn epoch(&self, record: &EpochRecord) {
-        if self.quiet {
-            return;
-        }
+    fn epoch(&self, history: &[EpochRecord]) -> kinoprobe::error::Result<()> {
+        let Some(record) = history.last().filter(|_| !self.quiet) else { return Ok(()) };
         let EpochRecord { epoch, rotation_loss, windows_per_second, waiting, .. } = record;
         let rotation = rotation_loss.map(|loss| format!("  rotations {loss:.4}")).unwrap_or_default();
         let validation = match record.validation {
@@ -243,5 +241,6 @@ impl Observer for Bar {
                 100.0 * waiting
             ));
         });
+        Ok(())
     }
 }

@@ -15,7 +15,7 @@ use super::schedule::{Schedule, ScheduleSettings};
 use super::{FitContext, Task};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::evaluate::Epoch;
+use crate::evaluate::{Epoch, unix_time};
 use crate::value_parsers;
 
 /// Settings of the training loop; the table `[classify.training]` of a recipe.
@@ -281,6 +281,7 @@ impl Trainer {
                 val_loss: validation.map_or(f64::NAN, |validation| validation.loss),
                 val_score: validation.map_or(f64::NAN, |validation| validation.score),
                 learning_rate: rate,
+                time: unix_time(),
             };
             if !point.train_loss.is_finite() {
                 return Err(Error::Data("training diverged: the loss is not finite; lower the learning rate".into()));

@@ -50,6 +50,13 @@ pub struct Epoch {
     pub val_score: f64,
     /// Learning rate of the last step of the epoch.
     pub learning_rate: f64,
+    /// End of the epoch in seconds since the Unix epoch.
+    pub time: f64,
+}
+
+/// Returns the time in seconds since the Unix epoch.
+pub fn unix_time() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// The result of training with one seed.

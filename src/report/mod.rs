@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 
 pub use metrics::Metrics;
 pub use stale::{remove_drawn_manifest, remove_run};
+pub use tensorboard::write_epochs;
 
 use crate::classify::{RunIdentity, RunInputs};
 use crate::error::{Error, Result};

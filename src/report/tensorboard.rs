@@ -5,13 +5,15 @@
 //! TensorBoard's `pr_curve` summary. A file is a TFRecord sequence: length, masked CRC-32C of the length, an `Event` message,
 //! masked CRC-32C of the message.
 
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use prost::Message;
 
 use super::TrainingRun;
 use crate::error::{Error, Result};
-use crate::evaluate::Predictions;
+use crate::evaluate::{Epoch, Predictions};
 
 /// Number of thresholds of a precision-recall curve, from 0 to 1.
 const THRESHOLDS: usize = 201;
@@ -100,40 +102,76 @@ struct Dimension {
 /// Name of the file in the directory of each split.
 pub(super) const FILE: &str = "events.out.tfevents.0.kinoprobe";
 
-/// Writes the event files of a run with epochs to `dir`/tensorboard.
+/// Events by the directory that they are written to.
+type Events = BTreeMap<&'static str, Vec<Event>>;
+
+/// Writes the event files of the complete epochs of a run to `dir`/tensorboard, while it is trained.
 ///
 /// # Errors
-/// Returns an error if a file cannot be written.
-pub fn write(dir: &Path, run: &TrainingRun) -> Result<()> {
-    let scalar = |step: usize, tag: &str, value: f64| {
-        let value = SummaryValue { tag: tag.into(), simple_value: Some(value as f32), ..SummaryValue::default() };
-        (step as i64, value)
-    };
-    let last = run.best_epoch.unwrap_or(0) as i64;
-    let mut train = Vec::new();
-    let mut parts = std::collections::BTreeMap::<&str, Vec<(i64, SummaryValue)>>::new();
-    for epoch in &run.curves {
-        train.push(scalar(epoch.epoch, "loss", epoch.train_loss));
-        train.push(scalar(epoch.epoch, run.score_name, epoch.train_score));
-        train.push(scalar(epoch.epoch, "learning_rate", epoch.learning_rate));
-        if epoch.val_loss.is_finite() {
-            let val = parts.entry("val").or_default();
-            val.push(scalar(epoch.epoch, "loss", epoch.val_loss));
-            val.push(scalar(epoch.epoch, run.score_name, epoch.val_score));
-        }
-    }
-    parts.insert("train", train);
+/// Returns an error if a file cannot be read or written.
+pub fn write_epochs(dir: &Path, score_name: &str, epochs: &[Epoch]) -> Result<()> {
+    write_events(dir, epoch_events(score_name, epochs))
+}
+
+/// Writes the event files of a run with epochs to `dir`/tensorboard: those of its epochs, and precision-recall curves.
+///
+/// # Errors
+/// Returns an error if a file cannot be read or written.
+pub(super) fn write(dir: &Path, run: &TrainingRun) -> Result<()> {
+    let mut events = epoch_events(run.score_name, &run.curves);
+    let wall_time = run.curves.last().map_or(0.0, |epoch| epoch.time);
+    let kept = run.best_epoch.unwrap_or(0);
     for (split, predictions) in &run.splits {
         let curves = (0..predictions.classes.len()).filter_map(|label| pr_curve(predictions, label));
-        parts.entry(split.name()).or_default().extend(curves.map(|value| (last, value)));
+        events.entry(split.name()).or_default().extend(curves.map(|value| event(wall_time, kept, value)));
     }
-    for (name, values) in parts {
+    write_events(dir, events)
+}
+
+/// Returns the scalars of epochs.
+fn epoch_events(score_name: &str, epochs: &[Epoch]) -> Events {
+    let mut events = Events::new();
+    for epoch in epochs {
+        let scalars = [
+            ("train", "loss", epoch.train_loss),
+            ("train", score_name, epoch.train_score),
+            ("train", "learning_rate", epoch.learning_rate),
+            ("val", "loss", epoch.val_loss),
+            ("val", score_name, epoch.val_score),
+        ];
+        // Epochs without validation clips or labels have no such values.
+        for (directory, tag, value) in scalars.into_iter().filter(|(_, _, value)| value.is_finite()) {
+            let value = SummaryValue { tag: tag.into(), simple_value: Some(value as f32), ..SummaryValue::default() };
+            events.entry(directory).or_default().push(event(epoch.time, epoch.epoch, value));
+        }
+    }
+    events
+}
+
+fn event(wall_time: f64, step: usize, value: SummaryValue) -> Event {
+    Event { wall_time, step: step as i64, summary: Some(Summary { value: vec![value] }), ..Event::default() }
+}
+
+fn write_events(dir: &Path, events: Events) -> Result<()> {
+    for (name, events) in events {
         let directory = dir.join("tensorboard").join(name);
         std::fs::create_dir_all(&directory).map_err(Error::io(&directory))?;
         let path = directory.join(FILE);
-        std::fs::write(&path, records(values)).map_err(Error::io(&path))?;
+        update(&path, &records(&events)).map_err(Error::io(&path))?;
     }
     Ok(())
+}
+
+/// Writes a file. If it has the first of these bytes already, the others are appended, since TensorBoard reads a growing file.
+fn update(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let present = match std::fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        present => present?,
+    };
+    match bytes.strip_prefix(&present[..]) {
+        Some(more) => std::fs::File::options().create(true).append(true).open(path)?.write_all(more),
+        None => std::fs::write(path, bytes),
+    }
 }
 
 /// Returns the counts TP, FP, TN and FN, precision and recall of a label at each threshold; scores of at least the threshold are
@@ -172,16 +210,12 @@ fn pr_curve(predictions: &Predictions, label: usize) -> Option<SummaryValue> {
     })
 }
 
-fn records(values: Vec<(i64, SummaryValue)>) -> Vec<u8> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let wall_time = now.map_or(0.0, |since| since.as_secs_f64());
-    let first = Event { wall_time, file_version: Some("brain.Event:2".into()), ..Event::default() };
-    let events = values.into_iter().map(|(step, value)| {
-        let summary = Some(Summary { value: vec![value] });
-        Event { wall_time, step, summary, ..Event::default() }
-    });
+/// Returns the records of a file.
+fn records(events: &[Event]) -> Vec<u8> {
+    let wall_time = events.first().map_or(0.0, |event| event.wall_time);
+    let version = Event { wall_time, file_version: Some("brain.Event:2".into()), ..Event::default() };
     let mut bytes = Vec::new();
-    for event in std::iter::once(first).chain(events) {
+    for event in std::iter::once(&version).chain(events) {
         let event = event.encode_to_vec();
         let length = (event.len() as u64).to_le_bytes();
         bytes.extend(length);

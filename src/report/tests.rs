@@ -46,6 +46,7 @@ pub(super) fn run(classes: &[&str]) -> TrainingRun {
                 val_loss: 2.5 / e.sqrt(),
                 val_score: 0.7 - 0.6 / e - if epoch > 22 { 0.02 } else { 0.0 },
                 learning_rate: 0.005 * (1.0 + (std::f64::consts::PI * (e % 10.0) / 10.0).cos()),
+                time: 1.5e9 + e,
             }
         })
         .collect();
@@ -144,6 +145,30 @@ fn files_of_an_earlier_run_are_removed_and_others_kept() {
     std::fs::write(at("metrics.json"), "{}").unwrap();
     remove_run(directory.path()).unwrap();
     assert!(at("metrics.json").is_file(), "not the directory of a run");
+}
+
+#[test]
+fn event_files_of_a_training_are_continued() {
+    let directory = tempfile::tempdir().unwrap();
+    let [dir, fresh] = ["run", "fresh"].map(|name| directory.path().join(name));
+    let curves = run(&["a", "b"]).curves;
+    let path = |dir: &Path| dir.join("tensorboard/train/events.out.tfevents.0.kinoprobe");
+    let write = |dir: &Path, epochs: &[Epoch]| {
+        write_epochs(dir, "accuracy", epochs).unwrap();
+        std::fs::read(path(dir)).unwrap()
+    };
+    let complete = write(&fresh, &curves[..3]);
+    let first = write(&dir, &curves[..1]);
+    assert!(
+        complete.starts_with(&first) && write(&dir, &curves[..3]) == complete && write(&dir, &curves[..3]) == complete
+    );
+    // A program that was killed while it wrote, and another training.
+    std::fs::write(path(&dir), &complete[..first.len() + 7]).unwrap();
+    assert_eq!(write(&dir, &curves[..3]), complete);
+    let other: Vec<Epoch> = curves[..3].iter().map(|epoch| Epoch { train_loss: 7.0, ..*epoch }).collect();
+    let written = write(&dir, &other);
+    assert!(written.len() == complete.len() && written != complete);
+    assert_eq!(write(&dir, &curves[..2]), write(&directory.path().join("two"), &curves[..2]));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::classify::loss::{Loss, scores};
 use crate::classify::{RunIdentity, RunInputs, experiment, predictions, training};
 use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
-use crate::evaluate::{Predictions, SeedResult, compute_metrics};
+use crate::evaluate::{Epoch, Predictions, SeedResult, compute_metrics};
 use crate::extract::Extractor;
 use crate::manifest::{Clip, Manifest, Split};
 use crate::models::card::{Card, Origin, OutputSpec};
@@ -30,6 +30,11 @@ use crate::train::{CacheOptions, FrameCache, Samples, TrainRecipe};
 const ONNX_FILE: &str = "network.onnx";
 /// Name of the extraction recipe of the trained network.
 const EXTRACTION_FILE: &str = "extraction.toml";
+/// What to do if the disk of the frame cache is full.
+const FULL_CACHE_DISK: &str =
+    "free some space, or choose a directory on another disk with --cache; the decoded clips are kept";
+/// What to do if the disk of the run is full.
+const FULL_DISK: &str = "free some space, and continue with --resume; the complete epochs are kept";
 /// Directory of the recipes of methods.
 const PIPELINES: &str = "pipelines";
 
@@ -67,7 +72,8 @@ pub struct EndToEndSummary {
 
 impl EndToEndJob {
     /// Trains the network, and writes the directory of the run: what [`report::write_run`] writes, `network.safetensors`,
-    /// `network.onnx`, `checkpoint.safetensors`, `training.csv`, and a card and a recipe for the extraction of features.
+    /// `network.onnx`, `checkpoint.safetensors`, `training.csv`, and a card and a recipe for the extraction of features. The event
+    /// files of TensorBoard are written during training.
     ///
     /// # Errors
     /// Returns an error if the directory has another run, the clips or the recipe are not suitable, training fails, or a file cannot
@@ -78,12 +84,22 @@ impl EndToEndJob {
         progress: &dyn ProgressSink,
         cancel: &CancellationToken,
     ) -> Result<EndToEndSummary> {
+        self.train_and_evaluate(observer, progress, cancel).map_err(|error| error.on_full_disk(FULL_DISK))
+    }
+
+    fn train_and_evaluate(
+        &self,
+        observer: &dyn Observer,
+        progress: &dyn ProgressSink,
+        cancel: &CancellationToken,
+    ) -> Result<EndToEndSummary> {
         let Self { recipe, manifest, unlabeled, out, .. } = self;
         let method = self.check_output()?;
         std::fs::create_dir_all(out).map_err(Error::io(out))?;
         let more = unlabeled.iter().flat_map(|unlabeled| &unlabeled.clips);
         let clips: Vec<Clip> = manifest.clips.iter().chain(more).cloned().collect();
-        let cache = FrameCache::build(recipe, &clips, &self.cache, progress, cancel)?;
+        let cache = FrameCache::build(recipe, &clips, &self.cache, progress, cancel)
+            .map_err(|error| error.on_full_disk(FULL_CACHE_DISK))?;
         let failed: HashMap<usize, &str> =
             (0..clips.len()).filter_map(|position| cache.failure(position).map(|reason| (position, reason))).collect();
         let positions = Positions::new(manifest, unlabeled.as_ref(), &failed);
@@ -121,8 +137,9 @@ impl EndToEndJob {
         ]);
         let learner = Learner::new(recipe, network, loss)?;
         let options = SessionOptions { out, resume: self.resume, inputs, workers: self.workers };
+        let observer = EventFiles { observer, out, score_name: training::score_name(data.task) };
         let mut session = Session::new(recipe, &cache, data, learner, options)?;
-        session.train(observer, cancel)?;
+        session.train(&observer, cancel)?;
         session.restore_best()?;
 
         self.write_training_csv(session.history())?;
@@ -326,6 +343,26 @@ impl EndToEndJob {
         });
         let path = self.out.join("training.csv");
         std::fs::write(&path, lines.fold(header, |text, line| text + &line)).map_err(Error::io(&path))
+    }
+}
+
+/// Writes the event files of TensorBoard after each epoch, before another observer is called.
+struct EventFiles<'a> {
+    observer: &'a dyn Observer,
+    /// Directory of the run.
+    out: &'a Path,
+    score_name: &'static str,
+}
+
+impl Observer for EventFiles<'_> {
+    fn step(&self, epoch: usize, step: usize, steps: usize, loss: f64) {
+        self.observer.step(epoch, step, steps, loss);
+    }
+
+    fn epoch(&self, history: &[EpochRecord]) -> Result<()> {
+        let epochs: Vec<Epoch> = history.iter().map(|record| record.epoch).collect();
+        report::write_epochs(self.out, self.score_name, &epochs)?;
+        self.observer.epoch(history)
     }
 }
 

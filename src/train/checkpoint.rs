@@ -49,6 +49,8 @@ struct StoredRecord {
     windows_per_second: f64,
     waiting: f64,
     seconds: f64,
+    /// Unix time.
+    time: f64,
 }
 
 impl From<EpochRecord> for StoredRecord {
@@ -65,6 +67,7 @@ impl From<EpochRecord> for StoredRecord {
             windows_per_second,
             waiting,
             seconds,
+            time: epoch.time,
         }
     }
 }
@@ -72,13 +75,14 @@ impl From<EpochRecord> for StoredRecord {
 impl From<StoredRecord> for EpochRecord {
     fn from(stored: StoredRecord) -> Self {
         let or_nan = |value: Option<f64>| value.unwrap_or(f64::NAN);
-        let StoredRecord { epoch, values, validation, rotation_loss, windows_per_second, waiting, seconds } = stored;
+        let StoredRecord { epoch, values, validation, rotation_loss, windows_per_second, waiting, seconds, time } =
+            stored;
         let [train_loss, train_score, val_loss, val_score, learning_rate] = values.map(or_nan);
         let validation = validation.map(|values| {
             let [loss, score, binary_accuracy] = values.map(or_nan);
             Validation { loss, score, binary_accuracy }
         });
-        let epoch = Epoch { epoch, train_loss, train_score, val_loss, val_score, learning_rate };
+        let epoch = Epoch { epoch, train_loss, train_score, val_loss, val_score, learning_rate, time };
         Self { epoch, validation, rotation_loss, windows_per_second, waiting, seconds }
     }
 }

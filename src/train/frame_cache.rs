@@ -11,7 +11,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -171,7 +170,7 @@ impl FrameCache {
             }
             let work =
                 Work { settings: &settings, spec: recipe.input.spec(None), clips, keys: &keys, pending: &pending };
-            work.run(options, progress, cancel, &mut records, &mut entries).map_err(explain_full_disk)?;
+            work.run(options, progress, cancel, &mut records, &mut entries)?;
         }
         drop(records);
         let file = File::open(&path).map_err(Error::io(&path))?;
@@ -406,19 +405,6 @@ impl FrameSink for ByteSink {
         self.transform.write_bytes(frame.image(), out);
         self.checksums.push(crc32fast::hash(out));
         Ok(())
-    }
-}
-
-/// Adds a remedy to the error of a full disk.
-fn explain_full_disk(error: Error) -> Error {
-    match error {
-        Error::Io { path, source } if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
-            let message = "the disk is full: free some space, or choose a directory on another disk with --cache; the clips that are \
-                           decoded are kept"
-                .into();
-            Error::Store { path, message }
-        }
-        error => error,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::classify::training::{EpochSelection, Validation};
 use crate::classify::{ScheduleKind, TrainingSettings};
 use crate::dataset::Task;
 use crate::error::{Error, Result};
-use crate::evaluate::Epoch;
+use crate::evaluate::{Epoch, unix_time};
 use crate::models::torch::{load, save};
 
 /// The clips of a session, by position in the frame cache.
@@ -47,8 +47,11 @@ pub struct SessionOptions<'a> {
 pub trait Observer {
     /// Called after each step, counted from 0, with its loss.
     fn step(&self, epoch: usize, step: usize, steps: usize, loss: f64);
-    /// Called after each epoch.
-    fn epoch(&self, record: &EpochRecord);
+    /// Called after the checkpoint of each epoch has been written, with all complete epochs.
+    ///
+    /// # Errors
+    /// An error ends training.
+    fn epoch(&self, history: &[EpochRecord]) -> Result<()>;
 }
 
 /// A network that is trained on cached frames.
@@ -130,9 +133,9 @@ impl<'a> Session<'a> {
                 record.validation = Some(validation);
             }
             record.seconds = start.elapsed().as_secs_f64();
+            record.epoch.time = unix_time();
             let verdict = self.selection.observe(record.validation);
             self.stopped = verdict.stop;
-            observer.epoch(&record);
             self.history.push(record);
             if verdict.keep {
                 save(&self.options.out.join(NETWORK_FILE), &self.learner.network.tensors(), &Default::default())?;
@@ -144,6 +147,7 @@ impl<'a> Session<'a> {
                 history: self.history.clone(),
             };
             checkpoint::write(self.options.out, &header, &self.learner.state())?;
+            observer.epoch(&self.history)?;
         }
         Ok(())
     }
@@ -190,6 +194,7 @@ impl<'a> Session<'a> {
             val_loss: f64::NAN,
             val_score: f64::NAN,
             learning_rate: self.learner.rate(epoch, steps - 1, steps),
+            time: 0.0,
         };
         Ok(EpochRecord {
             epoch,

@@ -11,7 +11,7 @@ use kinoprobe::store::FeatureStore;
 use safetensors::SafeTensors;
 use tempfile::TempDir;
 
-use crate::support::{assert_code, printed, root, send_signal};
+use crate::support::{assert_code, printed, root, run_python, send_signal};
 
 const RECIPE: &str = r#"
 method = "tiny"
@@ -36,6 +36,20 @@ epochs = 4
 kind = "adamw"
 learning_rate = 0.001
 "#;
+
+/// Prints all scalars of the event files of a run as `{TAG: [[step, time, value], …]}`.
+const SCALARS: &str = "
+import json, sys
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+scalars = {}
+for part in 'train', 'val':
+    # Without hiding events that are followed by others of earlier steps.
+    events = EventAccumulator(f'{sys.argv[1]}/tensorboard/{part}', purge_orphaned_data=False)
+    events.Reload()
+    for tag in events.Tags()['scalars']:
+        scalars[f'{part}/{tag}'] = [[event.step, event.wall_time, event.value] for event in events.Scalars(tag)]
+print(json.dumps(scalars))
+";
 
 /// A directory with images of two classes: vertical and horizontal stripes.
 struct Workspace {
@@ -91,6 +105,11 @@ impl Workspace {
         let bytes = fs::read(self.path(name)).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
         tensors.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec())).collect()
+    }
+
+    /// Reads the event files of a run: step, time and value by tag.
+    fn scalars(&self, run: &str) -> BTreeMap<String, Vec<(usize, f64, f64)>> {
+        serde_json::from_str(&run_python(SCALARS, &[&self.path(run)])).unwrap()
     }
 
     /// Reads a tensor of f32 values.
@@ -175,7 +194,24 @@ fn training_continues_exactly_after_it_was_killed() {
     child.wait().unwrap();
     assert!(line.is_some());
     assert!(!workspace.path("killed/metrics.json").exists());
+    let before = workspace.scalars("killed");
+    assert_eq!(
+        before.keys().collect::<Vec<_>>(),
+        ["train/accuracy", "train/learning_rate", "train/loss", "val/accuracy", "val/loss"]
+    );
     assert_code(&workspace.train("killed", &["--resume"]), 0);
+    let (after, uninterrupted) = (workspace.scalars("killed"), workspace.scalars("whole"));
+    let values =
+        |points: &[(usize, f64, f64)]| points.iter().map(|&(step, _, value)| (step, value)).collect::<Vec<_>>();
+    for (tag, points) in &before {
+        // What was written before remains, and every epoch occurs once.
+        assert!(points.len() >= 2 && after[tag].starts_with(points), "{tag}: {points:?}, then {:?}", after[tag]);
+        assert_eq!(after[tag].iter().map(|point| point.0).collect::<Vec<_>>(), [1, 2, 3, 4], "{tag}");
+        assert_eq!(values(&after[tag]), values(&uninterrupted[tag]), "{tag}");
+    }
+    let curves = workspace.read("killed/curves.csv");
+    let losses = curves.lines().skip(1).map(|line| line.split(',').nth(1).unwrap().parse::<f32>().unwrap().into());
+    assert_eq!(losses.collect::<Vec<f64>>(), after["train/loss"].iter().map(|point| point.2).collect::<Vec<_>>());
     for file in ["network.safetensors", "checkpoint.safetensors"] {
         let [whole, killed] = ["whole", "killed"].map(|run| workspace.tensors(&format!("{run}/{file}")));
         assert_eq!(whole.keys().collect::<Vec<_>>(), killed.keys().collect::<Vec<_>>());
@@ -214,6 +250,7 @@ fn self_supervised_recipes_use_unlabeled_clips() {
     let output = workspace.train("simclr", &["--unlabeled", "manifest.csv"]);
     assert_code(&output, 0);
     assert!(!workspace.path("simclr/metrics.json").exists());
+    assert!(workspace.path("simclr/tensorboard/train/events.out.tfevents.0.kinoprobe").is_file());
     let pretrained = workspace.tensors("simclr/network.safetensors");
     assert_eq!(pretrained.len(), 100);
     let frozen =
@@ -253,6 +290,37 @@ fn failures_have_a_remedy() {
     let output = workspace.train("small", &["--cache", "small-cache", "--cache-size", "20K"]);
     assert_code(&output, 1);
     assert!(printed(&output).contains("--cache-size"), "{}", printed(&output));
+}
+
+#[test]
+fn a_full_disk_loses_no_complete_epoch() {
+    let workspace = Workspace::new(RECIPE);
+    // Writing to this device fails as on a full disk. Both files are written under a temporary name.
+    let fill = |file: &str| std::os::unix::fs::symlink("/dev/full", workspace.path(file)).unwrap();
+    let fails = |file: &str, epochs: &str| {
+        let output = workspace.train("run", &["--resume", "--epochs", epochs]);
+        assert_code(&output, 1);
+        let message = printed(&output);
+        let expected = format!("{file}: the disk is full: free some space, and continue with --resume");
+        assert!(message.lines().last().is_some_and(|line| line.contains(&expected)), "{message}");
+        assert!(!workspace.path(&format!("{file}.new")).exists(), "the incomplete file is removed");
+    };
+    fs::create_dir(workspace.path("run")).unwrap();
+    fill("run/network.safetensors.new");
+    fails("run/network.safetensors", "2");
+    assert!(!workspace.path("run/checkpoint.safetensors").exists());
+    assert_code(&workspace.train("run", &["--resume", "--epochs", "2"]), 0);
+
+    let before = fs::read(workspace.path("run/checkpoint.safetensors")).unwrap();
+    fill("run/checkpoint.safetensors.new");
+    fails("run/checkpoint.safetensors", "4");
+    assert!(fs::read(workspace.path("run/checkpoint.safetensors")).unwrap() == before);
+    assert_code(&workspace.train("run", &["--resume", "--epochs", "4"]), 0);
+    assert_code(&workspace.train("whole", &["--epochs", "4"]), 0);
+    for file in ["network.safetensors", "checkpoint.safetensors"] {
+        let [run, whole] = ["run", "whole"].map(|run| workspace.tensors(&format!("{run}/{file}")));
+        assert!(run == whole, "{file}");
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub fn save(path: &Path, tensors: &[(String, Tensor)], metadata: &HashMap<String
         .and_then(|mut file| std::io::Write::write_all(&mut file, &bytes).and_then(|()| file.sync_all()));
     written.map_err(|error| {
         let _ = std::fs::remove_file(&new);
-        Error::io(&new)(error)
+        Error::io(path)(error)
     })?;
     std::fs::rename(&new, path).map_err(Error::io(path))
 }

@@ -28,8 +28,9 @@ pub fn torch<T>(result: std::result::Result<T, tch::TchError>) -> Result<T> {
         let message = error.to_string();
         let line = message.lines().next().unwrap_or_default();
         let line = line.strip_prefix("Internal torch error: ").unwrap_or(line);
-        Error::Runtime(if line.contains("out of memory") {
-            format!("libtorch: {line}: use a smaller batch, or mixed precision")
+        // The messages of the allocators of CUDA and of the CPU.
+        Error::Runtime(if line.contains("out of memory") || line.contains("can't allocate memory") {
+            format!("libtorch: {line}: lower --batch, --draw or the input size, or use --precision bf16 on CUDA")
         } else {
             format!("libtorch: {line}")
         })
@@ -44,6 +45,10 @@ pub(crate) fn preferred_format(tensor: Tensor) -> Result<Tensor> {
     }
     torch(tensor.f_permute([0, 2, 3, 1]).and_then(|tensor| tensor.f_contiguous()?.f_permute([0, 3, 1, 2])))
 }
+
+/// Held by tests that seed libtorch's random generator, which all threads share.
+#[cfg(test)]
+pub(crate) static SEEDING: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 /// Converts the shape of a parameter.
 fn shape(dimensions: &[usize]) -> Vec<i64> {

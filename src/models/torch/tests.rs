@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{TorchGraph, TorchParameters, load, save, values_of};
+use super::{SEEDING, TorchGraph, TorchParameters, load, save, torch, values_of};
 use crate::models::graph::{Conv, Graph, Mode};
 use crate::models::nets::Architecture;
 use crate::models::nets::head::Head;
@@ -158,6 +158,16 @@ fn batch_norms_update_their_statistics_unless_they_are_frozen() {
 }
 
 #[test]
+fn too_little_memory_has_a_remedy() {
+    // 4 PiB.
+    let error = torch(Tensor::f_empty([1 << 50], (Kind::Float, Device::Cpu))).unwrap_err().to_string();
+    assert!(error.contains("can't allocate memory") && error.contains("lower --batch"), "{error}");
+    let cuda = tch::TchError::Torch("CUDA out of memory. Tried to allocate 20.00 GiB.\nframe #0: c10".into());
+    let error = torch::<()>(Err(cuda)).unwrap_err().to_string();
+    assert!(error.starts_with("libtorch: CUDA out of memory. Tried to allocate 20.00 GiB.: lower --batch"), "{error}");
+}
+
+#[test]
 fn prefixes_end_at_dots_and_must_match() {
     let mut parameters = initialized(Architecture::ResNet18);
     let error = parameters.freeze(&["layer".into()]).unwrap_err().to_string();
@@ -180,6 +190,7 @@ fn prefixes_end_at_dots_and_must_match() {
 
 #[test]
 fn dropout_and_stochastic_depth_keep_the_expectation() {
+    let _seeding = SEEDING.lock();
     let parameters = TorchParameters::new(Device::Cpu);
     let ones = Tensor::ones([2000, 3, 5], (Kind::Float, Device::Cpu));
     let mut train = TorchGraph::new(&parameters, Mode::Train);

@@ -150,15 +150,6 @@ fn a_cache_larger_than_the_limit_is_refused_before_decoding() {
 }
 
 #[test]
-fn a_full_disk_has_a_remedy() {
-    let full = Error::io("x.cache")(std::io::Error::from(ErrorKind::StorageFull));
-    let message = explain_full_disk(full).to_string();
-    assert!(message.starts_with("x.cache: the disk is full") && message.contains("--cache"), "{message}");
-    let other = Error::io("x.cache")(std::io::Error::from(ErrorKind::PermissionDenied));
-    assert!(explain_full_disk(other).to_string().contains("permission denied"));
-}
-
-#[test]
 fn a_cancelled_run_keeps_what_is_decoded() {
     let directory = tempfile::tempdir().unwrap();
     let clips = write_clips(directory.path(), &[1; 30]);
