@@ -14,7 +14,7 @@ use crate::models::graph::{Mode, Parameter};
 use crate::models::nets::Architecture;
 use crate::models::nets::head::Head;
 use crate::models::prepare;
-use crate::models::torch::{TorchGraph, TorchParameters, preferred_format};
+use crate::models::torch::{TorchGraph, TorchParameters, preferred_format, torch};
 use crate::progress::ProgressSink;
 
 /// Name of the head of the rotation task of SESEMI.
@@ -100,12 +100,12 @@ impl TrainNetwork {
         Ok(Self { card, architecture, classifier, auxiliary, parameters, weights: weights.into() })
     }
 
-    /// Computes embeddings (M, D) of windows (M, 3, [T,] H, W).
+    /// Computes embeddings (M, D) of windows (M, 3, [T,] H, W), in the element type of the parameters.
     ///
     /// # Errors
     /// Returns the error of libtorch, such as too little memory.
     pub fn embedding(&self, windows: &Tensor, mode: Mode) -> Result<Tensor> {
-        let windows = preferred_format(windows.shallow_clone())?;
+        let windows = preferred_format(torch(windows.f_to_kind(self.parameters.kind()))?)?;
         self.architecture.build(&mut TorchGraph::new(&self.parameters, mode), &windows, &self.card.input)
     }
 

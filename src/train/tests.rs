@@ -1,5 +1,6 @@
-//! Losses and optimizers compared with the f64 ones of `classify`, and training compared with PyTorch
-//! (tests/goldens/torch_training.py).
+//! Losses and optimizers, compared with the f64 ones of `classify`.
+
+mod steps;
 
 use ndarray::Array2;
 use tch::{Device, Kind, Tensor};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{file, initialize, preferred_format, shape, torch};
 use crate::error::{Error, Result};
@@ -38,6 +38,11 @@ impl TorchParameters {
     /// Returns the device.
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    /// Returns the element type.
+    pub fn kind(&self) -> Kind {
+        self.parameters.first().map_or(Kind::Float, |entry| entry.tensor.kind())
     }
 
     /// Adds `parameters` with the values of `source`. The source is checked by its own
