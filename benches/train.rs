@@ -247,10 +247,18 @@ impl Clock {
 }
 
 impl Observer for Clock {
-    fn step(&self, _: usize, _: usize, _: usize, _: f64) {}
+    fn step(&self, _: usize, step: usize, steps: usize, loss: f64) {
+        // Before the checkpoint is written, as in the peer.
+        if step + 1 == steps {
+            self.tick(loss);
+        }
+    }
 
-    fn epoch(&self, record: &EpochRecord) {
-        self.tick(record.epoch.train_loss);
+    fn epoch(&self, history: &[EpochRecord]) -> kinoprobe::Result<()> {
+        if let (Some(tick), Some(record)) = (self.0.lock().expect("no thread panicked").last_mut(), history.last()) {
+            tick.2 = record.epoch.train_loss;
+        }
+        Ok(())
     }
 }
 
