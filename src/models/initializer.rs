@@ -46,7 +46,7 @@ pub fn distribution(architecture: Architecture, role: Role, name: &str) -> Distr
         Role::Weight => {
             let (gain, mean_factor) = match architecture {
                 Architecture::ConvNextBase => convnext(name),
-                Architecture::R2Plus1D18 => r2plus1d(name),
+                Architecture::R2Plus1D18 | Architecture::R2Plus1DTiny => r2plus1d(name),
                 Architecture::ResNet18 => resnet18(name),
                 Architecture::ResNet50 => resnet50(name),
                 Architecture::EfficientNetLite2 => efficientnet_lite(name),

@@ -99,13 +99,29 @@ class ConvNeXt(torch.nn.Module):
 
 
 class R2Plus1D(torch.nn.Module):
-    def __init__(self):
+    def __init__(self, net):
         super().__init__()
-        self.net = torchvision.models.video.r2plus1d_18(weights=None)
+        self.net = net
 
     def forward(self, x):
         n = self.net
         return n.avgpool(n.layer4(n.layer3(n.layer2(n.layer1(n.stem(x)))))).flatten(1)
+
+
+def tiny():
+    """torchvision's R(2+1)D-18 with a quarter of the channels and one block per layer."""
+    from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D
+
+    net = torchvision.models.video.r2plus1d_18(weights=None)
+    net.stem[0] = torch.nn.Conv3d(3, 11, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False)
+    net.stem[1] = torch.nn.BatchNorm3d(11)
+    net.stem[3] = torch.nn.Conv3d(11, 16, (3, 1, 1), padding=(1, 0, 0), bias=False)
+    net.stem[4] = torch.nn.BatchNorm3d(16)
+    net.inplanes = 16
+    for index, planes in enumerate((16, 32, 64, 128)):
+        layer = net._make_layer(BasicBlock, Conv2Plus1D, planes, blocks=1, stride=2 if index > 0 else 1)
+        setattr(net, f"layer{index + 1}", layer)
+    return net
 
 
 class ResNet(torch.nn.Module):
@@ -220,7 +236,8 @@ def efficientnet(name):
 # Module, input shape, initialization.
 NETWORKS = {
     "convnext_base": (ConvNeXt, (3, 224, 224), convnext),
-    "r2plus1d_18": (R2Plus1D, (3, 16, 112, 112), r2plus1d),
+    "r2plus1d_18": (lambda: R2Plus1D(torchvision.models.video.r2plus1d_18(weights=None)), (3, 16, 112, 112), r2plus1d),
+    "r2plus1d_tiny": (lambda: R2Plus1D(tiny()), (3, 8, 48, 48), r2plus1d),
     "resnet18": (lambda: ResNet(torchvision.models.resnet18), (3, 224, 224), resnet18),
     "resnet50": (lambda: ResNet(torchvision.models.resnet50), (3, 224, 224), resnet50),
     "efficientnet_lite2": (EfficientNetLite2, (3, 260, 260), efficientnet),

@@ -24,6 +24,9 @@ pub enum Architecture {
     /// R(2+1)D-18 with torchvision's parameter names.
     #[serde(rename = "r2plus1d_18")]
     R2Plus1D18,
+    /// A small R(2+1)D to train from scratch.
+    #[serde(rename = "r2plus1d_tiny")]
+    R2Plus1DTiny,
     /// ResNet-18 with torchvision's parameter names.
     #[serde(rename = "resnet18")]
     ResNet18,
@@ -43,9 +46,10 @@ pub enum Architecture {
 
 impl Architecture {
     /// All networks, for tables and completeness tests.
-    pub const ALL: [Architecture; 7] = [
+    pub const ALL: [Architecture; 8] = [
         Architecture::ConvNextBase,
         Architecture::R2Plus1D18,
+        Architecture::R2Plus1DTiny,
         Architecture::ResNet18,
         Architecture::ResNet50,
         Architecture::EfficientNetLite2,
@@ -58,6 +62,7 @@ impl Architecture {
         match self {
             Architecture::ConvNextBase => "convnext_base",
             Architecture::R2Plus1D18 => "r2plus1d_18",
+            Architecture::R2Plus1DTiny => "r2plus1d_tiny",
             Architecture::ResNet18 => "resnet18",
             Architecture::ResNet50 => "resnet50",
             Architecture::EfficientNetLite2 => "efficientnet_lite2",
@@ -71,6 +76,7 @@ impl Architecture {
         match self {
             Architecture::ConvNextBase => 1024,
             Architecture::R2Plus1D18 | Architecture::ResNet18 | Architecture::ClipVitB32 => 512,
+            Architecture::R2Plus1DTiny => 128,
             Architecture::ResNet50 => 2048,
             Architecture::EfficientNetLite2 => 1280,
             Architecture::TransNetV2 => transnet::FRAMES,
@@ -85,7 +91,7 @@ impl Architecture {
             | Architecture::ResNet50
             | Architecture::EfficientNetLite2
             | Architecture::ClipVitB32 => InputLayout::Frames,
-            Architecture::R2Plus1D18 | Architecture::TransNetV2 => InputLayout::Clip,
+            Architecture::R2Plus1D18 | Architecture::R2Plus1DTiny | Architecture::TransNetV2 => InputLayout::Clip,
         }
     }
 
@@ -94,7 +100,9 @@ impl Architecture {
     pub fn head(self) -> Option<&'static str> {
         match self {
             Architecture::ConvNextBase => Some("classifier.2"),
-            Architecture::R2Plus1D18 | Architecture::ResNet18 | Architecture::ResNet50 => Some("fc"),
+            Architecture::R2Plus1D18 | Architecture::R2Plus1DTiny | Architecture::ResNet18 | Architecture::ResNet50 => {
+                Some("fc")
+            }
             Architecture::EfficientNetLite2 => Some("_fc"),
             Architecture::ClipVitB32 => Some("classifier"),
             Architecture::TransNetV2 => None,
@@ -109,6 +117,7 @@ impl Architecture {
         match self {
             Architecture::ConvNextBase => convnext::convnext_base(g, x),
             Architecture::R2Plus1D18 => r2plus1d::r2plus1d_18(g, x),
+            Architecture::R2Plus1DTiny => r2plus1d::r2plus1d_tiny(g, x),
             Architecture::ResNet18 => resnet::resnet18(g, x),
             Architecture::ResNet50 => resnet::resnet50(g, x),
             Architecture::EfficientNetLite2 => efficientnet_lite::efficientnet_lite2(g, x, input.size),
@@ -126,7 +135,7 @@ impl Architecture {
         }
         match self {
             Architecture::ConvNextBase => false,
-            Architecture::R2Plus1D18 => r2plus1d::is_unused(name),
+            Architecture::R2Plus1D18 | Architecture::R2Plus1DTiny => r2plus1d::is_unused(name),
             Architecture::ResNet18 | Architecture::ResNet50 => resnet::is_unused(name),
             Architecture::EfficientNetLite2 => efficientnet_lite::is_unused(name),
             Architecture::ClipVitB32 => clip::is_unused(name),

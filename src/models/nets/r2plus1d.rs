@@ -1,21 +1,42 @@
-//! R(2+1)D-18: Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018.
-//! Parameter names and shapes are those of torchvision's `r2plus1d_18`. The embedding is the input of its classifier.
+//! R(2+1)D: Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018.
+//! Parameter names are those of torchvision's `r2plus1d_18`. The embedding is the input of its classifier.
 
 use crate::error::Result;
 use crate::models::graph::{BatchNorm, Conv, Graph};
 
-/// Channels of the four layers, of two blocks each. All but the first halve time, height and width.
-const LAYERS: [usize; 4] = [64, 128, 256, 512];
+/// Sizes of a network.
+struct Sizes {
+    /// Channels between the two convolutions of the stem.
+    stem: usize,
+    /// Channels of the four layers. All but the first halve time, height and width.
+    layers: [usize; 4],
+    /// Blocks per layer.
+    blocks: usize,
+}
 
-/// `(batch, 3, frame, height, width)` → `(batch, 512)`.
+/// R(2+1)D-18 as in torchvision: `(batch, 3, frame, height, width)` → `(batch, 512)`.
 ///
 /// # Errors
 /// Returns the errors of the backend.
 pub fn r2plus1d_18<G: Graph>(g: &mut G, x: &G::Value) -> Result<G::Value> {
+    r2plus1d(g, x, &Sizes { stem: 45, layers: [64, 128, 256, 512], blocks: 2 })
+}
+
+/// A small network to train from scratch, with a quarter of the channels and half of the blocks of R(2+1)D-18:
+/// `(batch, 3, frame, height, width)` → `(batch, 128)`.
+///
+/// # Errors
+/// Returns the errors of the backend.
+pub fn r2plus1d_tiny<G: Graph>(g: &mut G, x: &G::Value) -> Result<G::Value> {
+    r2plus1d(g, x, &Sizes { stem: 11, layers: [16, 32, 64, 128], blocks: 1 })
+}
+
+fn r2plus1d<G: Graph>(g: &mut G, x: &G::Value, sizes: &Sizes) -> Result<G::Value> {
+    let mut inputs = sizes.layers[0];
     let spatial = Conv {
         name: "stem.0",
         inputs: 3,
-        outputs: 45,
+        outputs: sizes.stem,
         kernel: &[1, 7, 7],
         stride: &[1, 2, 2],
         padding: &[(0, 0), (3, 3), (3, 3)],
@@ -24,14 +45,13 @@ pub fn r2plus1d_18<G: Graph>(g: &mut G, x: &G::Value) -> Result<G::Value> {
         bias: false,
     };
     let mut y = g.convolution(x, &spatial)?;
-    y = g.batch_norm(&y, &BatchNorm::new("stem.1", 45))?;
+    y = g.batch_norm(&y, &BatchNorm::new("stem.1", sizes.stem))?;
     y = g.relu(&y)?;
-    y = temporal_convolution(g, &y, "stem.3", (45, LAYERS[0]), 1)?;
-    y = g.batch_norm(&y, &BatchNorm::new("stem.4", LAYERS[0]))?;
+    y = temporal_convolution(g, &y, "stem.3", (sizes.stem, inputs), 1)?;
+    y = g.batch_norm(&y, &BatchNorm::new("stem.4", inputs))?;
     y = g.relu(&y)?;
-    let mut inputs = LAYERS[0];
-    for (layer, outputs) in LAYERS.into_iter().enumerate() {
-        for index in 0..2 {
+    for (layer, outputs) in sizes.layers.into_iter().enumerate() {
+        for index in 0..sizes.blocks {
             let stride = if layer > 0 && index == 0 { 2 } else { 1 };
             y = block(g, &y, &format!("layer{}.{index}", layer + 1), (inputs, outputs), stride)?;
             inputs = outputs;

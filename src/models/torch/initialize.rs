@@ -54,7 +54,9 @@ fn distribution(architecture: Option<Architecture>, parameter: &Parameter, fan_i
     let bound = Distribution::Uniform(1.0 / (fan_in as f64).sqrt());
     Ok(match architecture {
         None | Some(Architecture::EfficientNetLite2) => bound,
-        Some(Architecture::ResNet18 | Architecture::ResNet50 | Architecture::R2Plus1D18) => match parameter.role {
+        Some(
+            Architecture::ResNet18 | Architecture::ResNet50 | Architecture::R2Plus1D18 | Architecture::R2Plus1DTiny,
+        ) => match parameter.role {
             Role::Bias => Distribution::Constant(0.0),
             _ => {
                 let fan_out = parameter.shape[0] * parameter.shape[2..].iter().product::<usize>();

@@ -20,8 +20,8 @@ fn read_npy(path: &Path, columns: usize) -> Array2<f32> {
 }
 
 /// The shipped networks that the native kernels support.
-const NATIVE: [&str; 6] =
-    ["r2plus1d_18", "convnext_base", "efficientnet_lite2", "resnet18", "resnet50", "clip_vit_b32"];
+const NATIVE: [&str; 7] =
+    ["r2plus1d_18", "r2plus1d_tiny", "convnext_base", "efficientnet_lite2", "resnet18", "resnet50", "clip_vit_b32"];
 
 fn compare(card: &Card, onnx: &[u8], golden: &str) {
     let expected = read_npy(&fixture("networks").join(golden), card.output.dim);
