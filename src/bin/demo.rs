@@ -7,28 +7,31 @@ use clap::Parser;
 use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
 use kinoprobe::cli::{self, EXIT_CODES, Outcome};
 use kinoprobe::demo::FileCounts;
-use kinoprobe::demo::clips::{self, ClipSettings, ClipSummary};
+use kinoprobe::demo::clips::{self, ClipSettings, ClipSummary, Labels};
 use kinoprobe::demo::posters::{self, PosterSettings};
 
 /// Generate synthetic data: clips of 15 classes (3 textures × 5 motions, of which a single frame shows only the texture),
-/// multi-label clips, or posters with genres and years.
+/// the same clips labeled by motion, multi-label clips, or posters with genres and years.
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-demo", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
     /// Output directory: manifest.csv, and clips/ with attributes.csv (texture and motion of each clip), or posters/
     #[arg(long)]
     out: PathBuf,
-    /// Number of clips per class
+    /// Number of clips per texture and motion
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     clips: u32,
     /// Seed of the random generator
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Generate multi-label clips: one to four labels per clip (texture, motion, letterbox, flicker)
+    /// Label the clips by motion only: 5 classes, which a single frame does not show
     #[arg(long)]
+    motions: bool,
+    /// Generate multi-label clips: one to four labels per clip (texture, motion, letterbox, flicker)
+    #[arg(long, conflicts_with = "motions")]
     multi_label: bool,
     /// Generate posters instead of clips, each with one to three genres and a year
-    #[arg(long, conflicts_with_all = ["multi_label", "clips"])]
+    #[arg(long, conflicts_with_all = ["multi_label", "motions", "clips"])]
     posters: bool,
     /// Number of years, starting in 2000
     #[arg(long, default_value_t = 10, requires = "posters", value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -45,6 +48,7 @@ const EXAMPLES: &str = "\
 Examples:
   kinoprobe-demo --out demo
   kinoprobe-demo --out more --clips 40 --seed 7
+  kinoprobe-demo --out demo-motions --motions
   kinoprobe-demo --out demo-genres --multi-label
   kinoprobe-demo --out demo-posters --posters";
 
@@ -68,7 +72,11 @@ fn main() -> ExitCode {
                 out: arguments.out,
                 clips: arguments.clips as usize,
                 seed: arguments.seed,
-                multi_label: arguments.multi_label,
+                labels: match (arguments.motions, arguments.multi_label) {
+                    (true, _) => Labels::Motion,
+                    (_, true) => Labels::Several,
+                    _ => Labels::TextureAndMotion,
+                },
             };
             let ClipSummary { files: FileCounts { created, kept }, codec } = clips::make(&settings, &progress)?;
             cli::print_line(format_args!("{}: {created} clips created, {kept} kept ({codec})", manifest.display()))?;

@@ -1,5 +1,7 @@
 //! Synthetic clips of 15 classes: 3 textures × 5 motions. A single frame shows the texture but not the motion.
 //!
+//! The label may be the motion alone, so that a single frame tells nothing about it.
+//!
 //! In multi-label mode, texture and motion are separate labels (`still` is not a label). Independently of them, some
 //! clips have black bars (`letterbox`, visible in a single frame) or a varying brightness (`flicker`, not visible in a single frame).
 
@@ -23,17 +25,29 @@ pub const OVERLAYS: [&str; 2] = ["letterbox", "flicker"];
 /// Frames per second.
 const FPS: u32 = 25;
 
+/// What the labels of the clips are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Labels {
+    /// One of 15 classes, texture and motion.
+    #[default]
+    TextureAndMotion,
+    /// One of five classes, the motion.
+    Motion,
+    /// One to four labels.
+    Several,
+}
+
 /// Settings of [`make`].
 #[derive(Debug, Clone)]
 pub struct ClipSettings {
     /// The directory to write: `manifest.csv`, `attributes.csv` and `clips/`.
     pub out: PathBuf,
-    /// Number of clips per class, at least 6. Of every six, one is for validation and one for test.
+    /// Number of clips per texture and motion, at least 6. Of every six, one is for validation and one for test.
     pub clips: usize,
     /// Seed of the random generator.
     pub seed: u64,
-    /// Generate multi-label clips with one to four labels.
-    pub multi_label: bool,
+    /// What the labels are. Those with several labels have overlays, the others are the same clips.
+    pub labels: Labels,
 }
 
 /// Result of [`make`].
@@ -53,7 +67,8 @@ pub fn make(settings: &ClipSettings, progress: &dyn ProgressSink) -> Result<Clip
     let directory = settings.out.join("clips");
     std::fs::create_dir_all(&directory).map_err(Error::io(&directory))?;
     let codec = Codec::available(&directory)?;
-    let overlays = if settings.multi_label { " overlays" } else { "" };
+    let several = settings.labels == Labels::Several;
+    let overlays = if several { " overlays" } else { "" };
     let stamp = format!("2 seed={} codec={}{overlays}\n", settings.seed, codec.name());
     prepare_directory(&settings.out, &directory, &stamp)?;
     let mut jobs = Vec::new();
@@ -61,7 +76,7 @@ pub fn make(settings: &ClipSettings, progress: &dyn ProgressSink) -> Result<Clip
         for motion in 0..MOTIONS.len() {
             for instance in 0..settings.clips {
                 let mut job = ClipJob { texture, motion, instance, overlay: Overlay::default(), file: PathBuf::new() };
-                if settings.multi_label {
+                if several {
                     job.overlay = Overlay::draw(&mut Xoshiro256PlusPlus::seed_from_u64(
                         settings.seed.wrapping_add(1).wrapping_mul(0xD1B5_4A32_D192_ED03) ^ job.number(),
                     ));
@@ -93,12 +108,20 @@ impl ClipJob {
         ((self.texture * 64 + self.motion) * 4096 + self.instance) as u64
     }
 
-    /// Returns the one to four labels of the clip in multi-label mode.
-    fn labels(&self) -> Vec<&'static str> {
-        let motion = Some(MOTIONS[self.motion]).filter(|&motion| motion != "still");
-        let overlays = OVERLAYS.into_iter().zip(self.overlay.present());
-        let overlays = overlays.filter_map(|(name, present)| present.then_some(name));
-        std::iter::once(TEXTURES[self.texture]).chain(motion).chain(overlays).collect()
+    /// Returns the label column of the clip's line in the manifest.
+    fn label(&self, labels: Labels) -> String {
+        let (texture, motion) = (TEXTURES[self.texture], MOTIONS[self.motion]);
+        match labels {
+            Labels::TextureAndMotion => format!("{texture}-{motion}"),
+            Labels::Motion => motion.to_owned(),
+            Labels::Several => {
+                let motion = Some(motion).filter(|&motion| motion != "still");
+                let overlays = OVERLAYS.into_iter().zip(self.overlay.present());
+                let overlays = overlays.filter_map(|(name, present)| present.then_some(name));
+                let labels: Vec<&str> = std::iter::once(texture).chain(motion).chain(overlays).collect();
+                labels.join("|")
+            }
+        }
     }
 
     fn id(&self) -> String {
@@ -107,14 +130,14 @@ impl ClipJob {
 }
 
 fn write_lists(settings: &ClipSettings, jobs: &[ClipJob]) -> Result<()> {
-    let multi_label = settings.multi_label;
-    let mut manifest = format!("id,path,{},split\n", if multi_label { "labels" } else { "label" });
-    let mut attributes = format!("id,texture,motion{}\n", if multi_label { ",letterbox,flicker" } else { "" });
+    let several = settings.labels == Labels::Several;
+    let mut manifest = format!("id,path,{},split\n", if several { "labels" } else { "label" });
+    let mut attributes = format!("id,texture,motion{}\n", if several { ",letterbox,flicker" } else { "" });
     for job in jobs {
         let (id, texture, motion) = (job.id(), TEXTURES[job.texture], MOTIONS[job.motion]);
-        let label = if multi_label { job.labels().join("|") } else { format!("{texture}-{motion}") };
+        let label = job.label(settings.labels);
         let [letterbox, flicker] = job.overlay.present().map(u8::from);
-        let overlays = if multi_label { format!(",{letterbox},{flicker}") } else { String::new() };
+        let overlays = if several { format!(",{letterbox},{flicker}") } else { String::new() };
         manifest += &format!("{id},clips/{id}.mp4,{label},{}\n", split_of(job.instance));
         attributes += &format!("{id},{texture},{motion}{overlays}\n");
     }
@@ -135,4 +158,25 @@ fn encode(job: &ClipJob, seed: u64, codec: Codec) -> Result<()> {
     }
     encoder.finish()?;
     std::fs::rename(&partial, &job.file).map_err(Error::io(&job.file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_name_texture_motion_and_overlays() {
+        let overlay = Overlay { letterbox: 0.15, flicker: 2.0 };
+        let job = |motion, overlay| ClipJob { texture: 1, motion, instance: 0, overlay, file: PathBuf::new() };
+        let (still, spin) = (job(0, Overlay::default()), job(3, overlay));
+        assert_eq!(
+            [still.label(Labels::TextureAndMotion), spin.label(Labels::TextureAndMotion)],
+            ["cells-still", "cells-spin"]
+        );
+        assert_eq!([still.label(Labels::Motion), spin.label(Labels::Motion)], ["still", "spin"]);
+        assert_eq!(
+            [still.label(Labels::Several), spin.label(Labels::Several)],
+            ["cells", "cells|spin|letterbox|flicker"]
+        );
+    }
 }
