@@ -91,7 +91,7 @@ pub(crate) const EPSILON: f64 = 1e-8;
 pub struct Optimizer<T> {
     settings: OptimizerSettings,
     step: i32,
-    /// Per parameter: m and v of Adam, or b (and an unused vector) of SGD.
+    /// Per parameter: m and v of Adam, or b and an empty vector of SGD.
     moments: Vec<(Vec<T>, Vec<T>)>,
 }
 
@@ -108,28 +108,23 @@ impl<T: Real> Optimizer<T> {
     /// Panics if the number of parameters changes between steps.
     pub fn step(&mut self, parameters: &mut [Parameter<'_, T>], rate: f64, threads: usize) {
         if self.moments.is_empty() {
-            let zeros = |p: &Parameter<'_, T>| vec![T::zero(); p.values.len()];
-            self.moments = parameters.iter().map(|p| (zeros(p), zeros(p))).collect();
+            let moments = |p: &Parameter<'_, T>| {
+                let zeros = vec![T::zero(); p.values.len()];
+                if self.settings.kind == OptimizerKind::Sgd { (zeros, Vec::new()) } else { (zeros.clone(), zeros) }
+            };
+            self.moments = parameters.iter().map(moments).collect();
         }
         assert_eq!(self.moments.len(), parameters.len(), "the parameters of an optimizer do not change");
         self.step += 1;
         let rule = UpdateRule::new(&self.settings, self.step, rate);
-        const CHUNK: usize = 1 << 15;
         for (parameter, (m, v)) in parameters.iter_mut().zip(&mut self.moments) {
-            if threads > 1 && parameter.values.len() > 2 * CHUNK {
-                (parameter.values.par_chunks_mut(CHUNK), parameter.gradient.par_chunks(CHUNK))
-                    .into_par_iter()
-                    .zip((m.par_chunks_mut(CHUNK), v.par_chunks_mut(CHUNK)))
-                    .for_each(|((values, gradient), (m, v))| rule.update(values, gradient, m, v));
-            } else {
-                rule.update(parameter.values, parameter.gradient, m, v);
-            }
+            rule.apply(parameter.values, parameter.gradient, m, v, threads);
         }
     }
 }
 
 /// The update of one step, with precomputed factors.
-enum UpdateRule<T> {
+pub(crate) enum UpdateRule<T> {
     /// AdamW has `decay` = 1 − η·λ and `penalty` = 0; Adam has `decay` = 1 and `penalty` = λ.
     Adam { decay: T, penalty: T, first: T, beta2: T, second: T, rate: T, correction: T, epsilon: T },
     /// `lookahead` is the momentum for Nesterov's update, else 0.
@@ -137,7 +132,8 @@ enum UpdateRule<T> {
 }
 
 impl<T: Real> UpdateRule<T> {
-    fn new(settings: &OptimizerSettings, step: i32, rate: f64) -> Self {
+    /// Creates the rule of step `step`, counted from 1, with the learning rate `rate`.
+    pub(crate) fn new(settings: &OptimizerSettings, step: i32, rate: f64) -> Self {
         let (beta1, beta2) = BETA;
         let adam = |decay: f64, penalty: f64| UpdateRule::Adam {
             decay: T::of(decay),
@@ -159,6 +155,25 @@ impl<T: Real> UpdateRule<T> {
                 lookahead: T::of(if settings.nesterov { settings.momentum } else { 0.0 }),
                 rate: T::of(rate),
             },
+        }
+    }
+
+    /// Updates a parameter by its gradient, and the moments `m` and `v` of Adam, or b as `m` of SGD, for which `v` is empty. The result
+    /// does not depend on `threads`.
+    pub(crate) fn apply(&self, values: &mut [T], gradient: &[T], m: &mut [T], v: &mut [T], threads: usize) {
+        const CHUNK: usize = 1 << 15;
+        if threads == 1 || values.len() <= 2 * CHUNK {
+            return self.update(values, gradient, m, v);
+        }
+        let chunks =
+            (values.par_chunks_mut(CHUNK), gradient.par_chunks(CHUNK), m.par_chunks_mut(CHUNK)).into_par_iter();
+        match self {
+            UpdateRule::Adam { .. } => chunks
+                .zip(v.par_chunks_mut(CHUNK))
+                .for_each(|((values, gradient, m), v)| self.update(values, gradient, m, v)),
+            UpdateRule::Sgd { .. } => {
+                chunks.for_each(|(values, gradient, m)| self.update(values, gradient, m, &mut []))
+            }
         }
     }
 

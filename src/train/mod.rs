@@ -23,6 +23,7 @@ pub mod session;
 mod test_clips;
 #[cfg(test)]
 mod tests;
+mod update;
 
 pub use augment::{Augmenter, Parameters};
 pub use frame_cache::{CacheOptions, FrameCache};

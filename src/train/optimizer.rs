@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::classify::optimizer::{BETA, EPSILON};
+use super::update::update;
+use crate::classify::optimizer::{BETA, EPSILON, UpdateRule};
 use crate::classify::{OptimizerKind, OptimizerSettings};
 use crate::error::{Error, Result};
 use crate::models::torch::{TorchParameters, torch};
@@ -78,11 +79,7 @@ impl Optimizer {
                 if !gradient.defined() {
                     return Ok(());
                 }
-                let rate = rate * updated.factor;
-                torch(match settings.kind {
-                    OptimizerKind::Sgd => updated.sgd(settings, gradient, rate),
-                    OptimizerKind::Adam | OptimizerKind::Adamw => updated.adam(settings, gradient, rate, step),
-                })
+                torch(updated.step(settings, gradient, rate * updated.factor, step))
             })
         })
     }
@@ -117,7 +114,7 @@ impl Optimizer {
     /// `NAME.exp_avg_sq`. The values are shared, not copied.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let step = Tensor::from_slice(&[self.step as f32]);
-        let names = self.moment_names();
+        let names = moment_names(self.settings.kind);
         let moments = self.parameters.iter().flat_map(|updated| {
             let named = names.iter().zip(&updated.moments);
             named.map(|(moment, tensor)| (format!("{}.{moment}", updated.name), tensor.shallow_clone()))
@@ -133,7 +130,7 @@ impl Optimizer {
         let invalid = |message: String| Error::Data(format!("state of the optimizer: {message}"));
         let step = state.remove(STEP).ok_or_else(|| invalid(format!("no tensor {STEP}")))?;
         self.step = torch(f64::try_from(step))? as u32;
-        let names = self.moment_names();
+        let names = moment_names(self.settings.kind);
         for updated in &mut self.parameters {
             let found = names.iter().filter_map(|moment| state.remove(&format!("{}.{moment}", updated.name)));
             updated.moments = found.collect();
@@ -153,18 +150,36 @@ impl Optimizer {
             None => Ok(()),
         }
     }
+}
 
-    fn moment_names(&self) -> &'static [&'static str] {
-        match self.settings.kind {
-            OptimizerKind::Sgd => &["momentum_buffer"],
-            OptimizerKind::Adam | OptimizerKind::Adamw => &["exp_avg", "exp_avg_sq"],
-        }
+fn moment_names(kind: OptimizerKind) -> &'static [&'static str] {
+    match kind {
+        OptimizerKind::Sgd => &["momentum_buffer"],
+        OptimizerKind::Adam | OptimizerKind::Adamw => &["exp_avg", "exp_avg_sq"],
     }
 }
 
-type TchResult<T> = std::result::Result<T, tch::TchError>;
+pub(super) type TchResult<T> = std::result::Result<T, tch::TchError>;
 
 impl Updated {
+    fn step(&mut self, settings: &OptimizerSettings, gradient: Tensor, rate: f64, step: u32) -> TchResult<()> {
+        let has_state = settings.kind != OptimizerKind::Sgd || settings.momentum > 0.0;
+        if has_state {
+            if self.moments.is_empty() {
+                let moments = moment_names(settings.kind).iter().map(|_| self.tensor.f_zeros_like());
+                self.moments = moments.collect::<TchResult<_>>()?;
+            }
+            let rule = UpdateRule::new(settings, step as i32, rate);
+            if update(&rule, &self.tensor, &gradient, &self.moments)? {
+                return Ok(());
+            }
+        }
+        match settings.kind {
+            OptimizerKind::Sgd => self.sgd(settings, gradient, rate),
+            OptimizerKind::Adam | OptimizerKind::Adamw => self.adam(settings, gradient, rate, step),
+        }
+    }
+
     /// Returns a constant for products, which take a tensor.
     fn constant(&self, value: f64) -> TchResult<Tensor> {
         Tensor::f_scalar_tensor(value, (Kind::Float, Device::Cpu))?.f_to_device(self.tensor.device())
@@ -181,19 +196,12 @@ impl Updated {
             return self.subtract(&gradient, rate);
         }
         let momentum = self.constant(settings.momentum)?;
-        let buffer = match self.moments.pop() {
-            None => gradient.shallow_clone(),
-            Some(mut buffer) if settings.nesterov => buffer.f_mul_(&momentum)?.f_add_(&gradient)?,
-            // In the memory of the gradient, which saves reading the buffer twice.
-            Some(buffer) => gradient.f_addcmul_(&buffer, &momentum)?,
-        };
+        let buffer = self.moments[0].f_mul_(&momentum)?.f_add_(&gradient)?;
         if settings.nesterov {
-            self.subtract(&gradient.f_addcmul(&buffer, &momentum)?, rate)?;
+            self.subtract(&gradient.f_addcmul_(&buffer, &momentum)?, rate)
         } else {
-            self.subtract(&buffer, rate)?;
+            self.subtract(&buffer, rate)
         }
-        self.moments.push(buffer);
-        Ok(())
     }
 
     fn subtract(&mut self, direction: &Tensor, rate: f64) -> TchResult<()> {
@@ -205,9 +213,6 @@ impl Updated {
         let decay = settings.weight_decay;
         let decoupled = settings.kind == OptimizerKind::Adamw;
         let gradient = if decoupled || decay == 0.0 { gradient } else { self.penalized(&gradient, decay)? };
-        if self.moments.is_empty() {
-            self.moments = vec![gradient.f_zeros_like()?, gradient.f_zeros_like()?];
-        }
         let _ = self.moments[0].f_lerp_(&gradient, 1.0 - BETA.0)?;
         let _ = self.moments[1].f_lerp_(&gradient.f_square()?, 1.0 - BETA.1)?;
         if rate == 0.0 {
