@@ -15,7 +15,7 @@ MAKEFLAGS += --no-builtin-rules
 # Variables to set on the command line --------------------------------------------------------------------------------
 # Recipes to run; every recipe in pipelines/ with an extractor is a method.
 METHOD      ?=
-# Generated clips used if MANIFEST is not given: demo (one label per clip) or demo-labels (several).
+# Generated clips used if MANIFEST is not given: demo (texture and motion as label), demo-motions (motion) or demo-labels (several labels).
 DEMO        ?= demo
 MANIFEST    ?= $(DEMO)/manifest.csv
 ROOT        ?=
@@ -28,8 +28,8 @@ CLASSIFIERS ?= mlp logistic
 SEEDS       ?=
 # Recipe of `train`: a name in pipelines/train, or a file.
 RECIPE      ?= r2plus1d-tuned
-# 1 sets up libtorch, and builds and tests the feature `train`; implied by `train`.
-TRAIN       ?= $(if $(filter train,$(MAKECMDGOALS)),1)
+# 1 sets up libtorch, and builds and tests the feature `train`; implied by `train` and `demo-train`.
+TRAIN       ?= $(if $(filter train demo-train,$(MAKECMDGOALS)),1)
 # One directory per manifest, so that the clips of two manifests are not mixed: MANIFEST=../data/clips.csv is out/data-clips.
 OUT         ?= $(if $(IS_DEMO),$(patsubst %/manifest.csv,%,$(MANIFEST)),out/$(or $(manifest_name),manifest))
 # Additional arguments for kinoprobe-extract, kinoprobe-classify, kinoprobe-train, kinoprobe-serve, benches/bench.py and benches/load.py.
@@ -75,7 +75,7 @@ $(error unknown METHOD $(firstword $(unknown)): choose from $(KNOWN_METHODS), or
 endif
 
 # Derived variables ---------------------------------------------------------------------------------------------------
-DEMOS    := demo demo-labels
+DEMOS    := demo demo-motions demo-labels
 IS_DEMO  := $(if $(filter $(DEMOS:%=%/manifest.csv),$(MANIFEST)),yes)
 # The path of the manifest without `.csv`, without the file name manifest.csv and with `-` for `/`.
 path_parts    := $(filter-out . ..,$(subst /, ,$(patsubst %.csv,%,$(MANIFEST:%/manifest.csv=%))))
@@ -99,7 +99,7 @@ extract_flags = $(if $(IS_DEMO),$(DEMO_FLAGS_$1)) $(EXTRACT_FLAGS)
 # Exit code 3 means that some clips failed. They are recorded in the store and skipped.
 allow_failed_clips := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup build weights demo features classify runs compare inspect train posters demo-posters require-manifest serve require-models \
+.PHONY: help setup build weights demo features classify runs compare inspect train demo-train posters demo-posters require-manifest serve require-models \
     test test-web test-debian13 compare-stores fuzz fuzz-readers load bench goldens lint clean FORCE
 
 help:
@@ -112,6 +112,7 @@ help:
 	@echo '                  fails only if there is no run'
 	@echo '  inspect         describe the contents of a feature store'
 	@echo '  train           train a network end to end with RECIPE: OUT/runs/trained-RECIPE; continues an interrupted training'
+	@echo '  demo-train      train a small network on generated clips labeled by motion, and compare it with classifiers on features'
 	@echo '  posters         train genre classifiers on posters, one per year   MANIFEST=posters.csv ROOT=… CLASSIFY_FLAGS="--window 10"'
 	@echo '  demo-posters    the same on generated posters'
 	@echo '  serve           serve the poster models trained last   ADDR=$(ADDR)'
@@ -137,7 +138,8 @@ help:
 	@echo '  RECIPE          training recipe: a name in pipelines/train, or a file (default: $(RECIPE))'
 	@echo '  SEEDS           number of training runs with different seeds'
 	@echo '  MANIFEST, ROOT  manifest of your clips (CSV, list, or a directory per class) and the directory its paths are relative to'
-	@echo '  DEMO            generated clips used without MANIFEST: demo (one label per clip, the default) or demo-labels (several)'
+	@echo '  DEMO            generated clips used without MANIFEST: demo (labels: texture and motion; the default), demo-motions (motion)'
+	@echo '                  or demo-labels (several labels)'
 	@echo '  OUT             directory of the results (default: the directory of DEMO, or out/NAME with the path of MANIFEST as NAME)'
 	@echo '  WEIGHTS         published, registry, seeded, or a file'
 	@echo '  DEVICE          auto, native, cpu, openvino, cuda, tensorrt'
@@ -165,6 +167,9 @@ weights: build
 # Generated clips -----------------------------------------------------------------------------------------------------
 demo/manifest.csv: | build
 	$(BIN)demo --out demo
+
+demo-motions/manifest.csv: | build
+	$(BIN)demo --out demo-motions --motions
 
 demo-labels/manifest.csv: | build
 	$(BIN)demo --out demo-labels --multi-label
@@ -227,6 +232,14 @@ trained := $(RUNS)/trained-$(basename $(notdir $(RECIPE)))
 
 train: $(if $(IS_DEMO),$(MANIFEST)) | build
 	@$(BIN)train --recipe $(RECIPE) $(data) --out $(trained) --device $(if $(filter cuda tensorrt,$(DEVICE)),cuda,cpu) --resume $(TRAIN_FLAGS) $(allow_failed_clips)
+
+# Single frames do not show the motion, and the weights of cnn3d are not trained here. The second command builds with TRAIN=1 too,
+# so that nothing is compiled twice.
+demo-train: export TRAIN = 1
+demo-train:
+	@$(MAKE) --no-print-directory train DEMO=demo-motions RECIPE=demo
+	@$(MAKE) --no-print-directory compare DEMO=demo-motions METHOD='effnet cnn3d' CLASSIFIERS=logistic
+	@echo "the network's report and loss plot: demo-motions/runs/trained-demo/REPORT.md"
 
 # Posters -------------------------------------------------------------------------------------------------------------
 DEMO_POSTERS := demo/posters/manifest.csv
@@ -312,6 +325,6 @@ lint: setup
 	cargo clippy --release --lib -- -D warnings --cfg no_amx
 
 clean:
-	rm -rf target demo
+	rm -rf target $(DEMOS)
 
 FORCE:

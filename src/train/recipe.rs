@@ -307,7 +307,7 @@ mod tests {
             .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_string())
             .collect();
         names.sort();
-        assert_eq!(names, ["posters", "r2plus1d", "r2plus1d-tuned", "resnet50", "sesemi", "simclr"]);
+        assert_eq!(names, ["demo", "posters", "r2plus1d", "r2plus1d-tuned", "resnet50", "sesemi", "simclr"]);
         for name in names {
             let recipe = recipe(&name);
             let card = Card::load(&root().join("models"), &recipe.network.card).unwrap();

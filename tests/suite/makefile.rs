@@ -104,6 +104,7 @@ fn each_manifest_has_its_own_directory_of_results() {
         (".", "out/manifest"),
         ("demo/manifest.csv", "demo"),
         ("demo-labels/manifest.csv", "demo-labels"),
+        ("demo-motions/manifest.csv", "demo-motions"),
     ] {
         let commands = commands(&directory, &["classify", "METHOD=effnet", &format!("MANIFEST={manifest}")]);
         let [extract, classify] = &commands[commands.len() - 2..] else { panic!("{commands:?}") };
@@ -246,6 +247,18 @@ fn train_sets_up_libtorch_and_enables_the_feature() {
     let text = lines(&["build", "TRAIN=1"]);
     assert!(text.contains("setup/libtorch.sh") && text.contains("--bins --features train"), "{text}");
     assert!(lines(&["setup", "TRAIN=1", "DEVICE=cuda"]).contains("setup/libtorch.sh cuda"));
+    // Both commands of the demo build the same programs.
+    let text = lines(&["demo-train"]);
+    let builds: Vec<&str> = text.lines().filter(|line| line.starts_with("cargo build")).collect();
+    assert!(builds.len() > 1 && builds.iter().all(|line| line.ends_with("--features train")), "{builds:?}");
+    let commands = commands(&directory, &["demo-train"]);
+    for expected in [
+        "demo --out demo-motions --motions",
+        "train --recipe demo --manifest demo-motions/manifest.csv --out demo-motions/runs/trained-demo --device cpu --resume",
+        "compare demo-motions/runs --out demo-motions/runs/comparison",
+    ] {
+        assert!(commands.iter().any(|line| line.starts_with(expected)), "{commands:#?}");
+    }
     let text = lines(&["build"]);
     assert!(!text.contains("libtorch") && !text.contains("--features"), "{text}");
     assert_error(&directory, &["build", "TRAIN=yes"], &["TRAIN yes", "TRAIN=1"]);
