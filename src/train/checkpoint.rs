@@ -158,7 +158,9 @@ pub fn read_header(directory: &Path) -> Result<Option<CheckpointHeader>> {
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| invalid(error.to_string()))?;
     let header = metadata.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
     let header = header.ok_or_else(|| invalid("not a checkpoint of kinoprobe-train".into()))?;
-    serde_json::from_str(header).map(Some).map_err(|error| invalid(error.to_string()))
+    let other =
+        |error| invalid(format!("a checkpoint of another version of kinoprobe ({error}): choose another --out"));
+    serde_json::from_str(header).map(Some).map_err(other)
 }
 
 /// Reads the state of the checkpoint of a run.
@@ -167,4 +169,18 @@ pub fn read_header(directory: &Path) -> Result<Option<CheckpointHeader>> {
 /// Returns an error if the file cannot be read or is damaged.
 pub fn read_state(directory: &Path, device: Device) -> Result<BTreeMap<String, Tensor>> {
     load(&path(directory), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoints_of_other_versions_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let metadata = HashMap::from([(METADATA_KEY.to_string(), "{}".to_string())]);
+        save(&path(directory.path()), &[], &metadata).unwrap();
+        let message = read_header(directory.path()).unwrap_err().to_string();
+        assert!(message.contains("another version of kinoprobe (missing field"), "{message}");
+    }
 }
