@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::update::update;
+use super::update::{TchResult, update};
 use crate::classify::optimizer::{BETA, EPSILON, UpdateRule};
 use crate::classify::{OptimizerKind, OptimizerSettings};
 use crate::error::{Error, Result};
@@ -158,8 +158,6 @@ fn moment_names(kind: OptimizerKind) -> &'static [&'static str] {
         OptimizerKind::Adam | OptimizerKind::Adamw => &["exp_avg", "exp_avg_sq"],
     }
 }
-
-pub(super) type TchResult<T> = std::result::Result<T, tch::TchError>;
 
 impl Updated {
     fn step(&mut self, settings: &OptimizerSettings, gradient: Tensor, rate: f64, step: u32) -> TchResult<()> {

@@ -3,8 +3,9 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::optimizer::TchResult;
 use crate::classify::optimizer::UpdateRule;
+
+pub(super) type TchResult<T> = std::result::Result<T, tch::TchError>;
 
 /// Updates a parameter and the moments of its optimizer in one pass over memory. (libtorch's functions need one pass per operation:
 /// nine for Adam.) The moments have the memory format of the parameter. Returns `false` and changes nothing if the tensors are not f32

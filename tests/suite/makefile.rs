@@ -25,7 +25,7 @@ fn directory() -> TempDir {
 fn make(directory: &TempDir, arguments: &[&str]) -> Output {
     let mut command = Command::new("make");
     // The variables of a `make test` that runs this test.
-    for name in ["MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "MAKELEVEL", "CARGO_TARGET_DIR"] {
+    for name in ["MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "MAKELEVEL", "CARGO_TARGET_DIR", "TRAIN"] {
         command.env_remove(name);
     }
     command.arg("--dry-run").arg("--directory").arg(directory.path()).args(arguments).output().unwrap()
@@ -216,7 +216,12 @@ fn a_run_that_cannot_be_made_does_not_prevent_the_comparison() {
     let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
     let compare = |code: &str| {
         let mut command = Command::new("make");
-        command.env_remove("MAKEFLAGS").env_remove("CARGO_TARGET_DIR").env("PATH", &path).env("CODE", code);
+        command
+            .env_remove("MAKEFLAGS")
+            .env_remove("CARGO_TARGET_DIR")
+            .env_remove("TRAIN")
+            .env("PATH", &path)
+            .env("CODE", code);
         command.arg("--directory").arg(directory.path());
         command.args(["compare", "METHOD=cnn effnet", "CLASSIFIERS=knn bayes", "MANIFEST=clips.csv"]).output().unwrap()
     };
