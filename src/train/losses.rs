@@ -68,16 +68,14 @@ fn smooth(targets: &Tensor, epsilon: f64) -> Result<Tensor> {
     torch(targets.f_mul_scalar(1.0 - epsilon).and_then(|targets| targets.f_add_scalar(epsilon / classes)))
 }
 
-type TchResult = std::result::Result<Tensor, tch::TchError>;
-
 /// Computes (1 − p)^γ·log p from log p and log(1 − p). The power is computed in the logarithm, where the derivative is finite
 /// for every γ.
-fn focused(log_p: &Tensor, log_q: &Tensor, gamma: f64) -> TchResult {
+fn focused(log_p: &Tensor, log_q: &Tensor, gamma: f64) -> tch::Result<Tensor> {
     if gamma == 0.0 { Ok(log_p.shallow_clone()) } else { log_q.f_mul_scalar(gamma)?.f_exp()?.f_mul(log_p) }
 }
 
 /// Computes pₘ^γ·log(1 − pₘ) with pₘ = max(p − m, 0).
-fn shifted(logits: &Tensor, log_q: &Tensor, gamma: f64, margin: f64) -> TchResult {
+fn shifted(logits: &Tensor, log_q: &Tensor, gamma: f64, margin: f64) -> tch::Result<Tensor> {
     let shifted = logits.f_sigmoid()?.f_sub_scalar(margin)?;
     let positive = shifted.f_gt(0.0)?;
     let log = if margin == 0.0 {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::update::{TchResult, update};
+use super::update::update;
 use crate::classify::optimizer::{BETA, EPSILON, UpdateRule};
 use crate::classify::{OptimizerKind, OptimizerSettings};
 use crate::error::{Error, Result};
@@ -160,12 +160,12 @@ fn moment_names(kind: OptimizerKind) -> &'static [&'static str] {
 }
 
 impl Updated {
-    fn step(&mut self, settings: &OptimizerSettings, gradient: Tensor, rate: f64, step: u32) -> TchResult<()> {
+    fn step(&mut self, settings: &OptimizerSettings, gradient: Tensor, rate: f64, step: u32) -> tch::Result<()> {
         let has_state = settings.kind != OptimizerKind::Sgd || settings.momentum > 0.0;
         if has_state {
             if self.moments.is_empty() {
                 let moments = moment_names(settings.kind).iter().map(|_| self.tensor.f_zeros_like());
-                self.moments = moments.collect::<TchResult<_>>()?;
+                self.moments = moments.collect::<tch::Result<_>>()?;
             }
             let rule = UpdateRule::new(settings, step as i32, rate);
             if update(&rule, &self.tensor, &gradient, &self.moments)? {
@@ -179,16 +179,16 @@ impl Updated {
     }
 
     /// Returns a constant for products, which take a tensor.
-    fn constant(&self, value: f64) -> TchResult<Tensor> {
+    fn constant(&self, value: f64) -> tch::Result<Tensor> {
         Tensor::f_scalar_tensor(value, (Kind::Float, Device::Cpu))?.f_to_device(self.tensor.device())
     }
 
     /// Returns the gradient with the L2 penalty, in new memory.
-    fn penalized(&self, gradient: &Tensor, decay: f64) -> TchResult<Tensor> {
+    fn penalized(&self, gradient: &Tensor, decay: f64) -> tch::Result<Tensor> {
         if decay == 0.0 { gradient.f_detach_copy() } else { gradient.f_addcmul(&self.tensor, &self.constant(decay)?) }
     }
 
-    fn sgd(&mut self, settings: &OptimizerSettings, gradient: Tensor, rate: f64) -> TchResult<()> {
+    fn sgd(&mut self, settings: &OptimizerSettings, gradient: Tensor, rate: f64) -> tch::Result<()> {
         let mut gradient = self.penalized(&gradient, settings.weight_decay)?;
         if settings.momentum == 0.0 {
             return self.subtract(&gradient, rate);
@@ -202,12 +202,12 @@ impl Updated {
         }
     }
 
-    fn subtract(&mut self, direction: &Tensor, rate: f64) -> TchResult<()> {
+    fn subtract(&mut self, direction: &Tensor, rate: f64) -> tch::Result<()> {
         let rate = self.constant(-rate)?;
         self.tensor.f_addcmul_(direction, &rate).map(|_| ())
     }
 
-    fn adam(&mut self, settings: &OptimizerSettings, gradient: Tensor, rate: f64, step: u32) -> TchResult<()> {
+    fn adam(&mut self, settings: &OptimizerSettings, gradient: Tensor, rate: f64, step: u32) -> tch::Result<()> {
         let decay = settings.weight_decay;
         let decoupled = settings.kind == OptimizerKind::Adamw;
         let gradient = if decoupled || decay == 0.0 { gradient } else { self.penalized(&gradient, decay)? };

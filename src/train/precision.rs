@@ -51,7 +51,7 @@ impl LossScale {
     }
 
     /// Multiplies a loss by the factor.
-    pub(super) fn scaled(&self, loss: &Tensor) -> Result<Tensor, tch::TchError> {
+    pub(super) fn scaled(&self, loss: &Tensor) -> tch::Result<Tensor> {
         match self.scale {
             Some(scale) => loss.f_mul_scalar(f64::from(scale)),
             None => Ok(loss.shallow_clone()),
@@ -59,7 +59,7 @@ impl LossScale {
     }
 
     /// Divides gradients by the factor. Returns `false` if one of them is not finite.
-    pub(super) fn unscale(&self, gradients: impl Iterator<Item = Tensor>) -> Result<bool, tch::TchError> {
+    pub(super) fn unscale(&self, gradients: impl Iterator<Item = Tensor>) -> tch::Result<bool> {
         let Some(scale) = self.scale else { return Ok(true) };
         let mut finite = true;
         for mut gradient in gradients {

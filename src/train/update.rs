@@ -5,10 +5,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::classify::optimizer::UpdateRule;
 
-pub(super) type TchResult<T> = std::result::Result<T, tch::TchError>;
-
-/// Updates a parameter and the moments of its optimizer in one pass over memory. (libtorch's functions need one pass per operation:
-/// nine for Adam.) The moments have the memory format of the parameter. Returns `false` and changes nothing if the tensors are not f32
+/// Updates a parameter and the moments of its optimizer in one pass over memory; libtorch's functions need one pass per operation.
+/// The moments have the memory format of the parameter. Returns `false` and changes nothing if the tensors are not f32
 /// values in the CPU's memory.
 ///
 /// # Errors
@@ -21,7 +19,7 @@ pub(super) fn update(
     parameter: &Tensor,
     gradient: &Tensor,
     moments: &[Tensor],
-) -> TchResult<bool> {
+) -> tch::Result<bool> {
     let suitable = |tensor: &Tensor| tensor.device() == Device::Cpu && tensor.kind() == Kind::Float;
     if !(suitable(parameter) && suitable(gradient) && moments.iter().all(suitable)) {
         return Ok(false);

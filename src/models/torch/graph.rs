@@ -60,7 +60,7 @@ fn temporal_convolution(
     conv: &Conv,
     weight: &Tensor,
     bias: Option<&Tensor>,
-) -> Option<std::result::Result<Tensor, tch::TchError>> {
+) -> Option<tch::Result<Tensor>> {
     let (&[_, 1, 1], &[stride, 1, 1], &[(before, after), (0, 0), (0, 0)]) = (conv.kernel, conv.stride, conv.padding)
     else {
         return None;

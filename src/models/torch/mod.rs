@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// Returns the error of libtorch.
-pub fn torch<T>(result: std::result::Result<T, tch::TchError>) -> Result<T> {
+pub fn torch<T>(result: tch::Result<T>) -> Result<T> {
     result.map_err(|error| {
         let message = error.to_string();
         let line = message.lines().next().unwrap_or_default();
