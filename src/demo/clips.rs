@@ -1,6 +1,6 @@
 //! Synthetic clips of 15 classes: 3 textures × 5 motions. A single frame shows the texture but not the motion.
 //!
-//! The label may be the motion alone, so that a single frame tells nothing about it.
+//! The label may be the motion alone, which a single frame does not show.
 //!
 //! In multi-label mode, texture and motion are separate labels (`still` is not a label). Independently of them, some
 //! clips have black bars (`letterbox`, visible in a single frame) or a varying brightness (`flicker`, not visible in a single frame).
@@ -26,10 +26,9 @@ pub const OVERLAYS: [&str; 2] = ["letterbox", "flicker"];
 const FPS: u32 = 25;
 
 /// What the labels of the clips are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Labels {
     /// One of 15 classes, texture and motion.
-    #[default]
     TextureAndMotion,
     /// One of five classes, the motion.
     Motion,
