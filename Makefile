@@ -28,8 +28,8 @@ CLASSIFIERS ?= mlp logistic
 SEEDS       ?=
 # Recipe of `train`: a name in pipelines/train, or a file.
 RECIPE      ?= r2plus1d-tuned
-# 1 sets up libtorch, and builds and tests the feature `train`; implied by `train` and `demo-train`.
-TRAIN       ?= $(if $(filter train demo-train,$(MAKECMDGOALS)),1)
+# 1 sets up libtorch, and builds and tests the feature `train`; implied by `train`.
+TRAIN       ?= $(if $(filter train,$(MAKECMDGOALS)),1)
 # One directory per manifest, so that the clips of two manifests are not mixed: MANIFEST=../data/clips.csv is out/data-clips.
 OUT         ?= $(if $(IS_DEMO),$(patsubst %/manifest.csv,%,$(MANIFEST)),out/$(or $(manifest_name),manifest))
 # Additional arguments for kinoprobe-extract, kinoprobe-classify, kinoprobe-train, kinoprobe-serve, benches/bench.py and benches/load.py.
@@ -233,12 +233,10 @@ trained := $(RUNS)/trained-$(basename $(notdir $(RECIPE)))
 train: $(if $(IS_DEMO),$(MANIFEST)) | build
 	@$(BIN)train --recipe $(RECIPE) $(data) --out $(trained) --device $(if $(filter cuda tensorrt,$(DEVICE)),cuda,cpu) --resume $(TRAIN_FLAGS) $(allow_failed_clips)
 
-# Single frames do not show the motion, and the weights of cnn3d are not trained here. The second command builds with TRAIN=1 too,
-# so that nothing is compiled twice.
-demo-train: export TRAIN = 1
+# The comparison builds with TRAIN=1 too, so that nothing is compiled twice.
 demo-train:
 	@$(MAKE) --no-print-directory train DEMO=demo-motions RECIPE=demo
-	@$(MAKE) --no-print-directory compare DEMO=demo-motions METHOD='effnet cnn3d' CLASSIFIERS=logistic
+	@$(MAKE) --no-print-directory compare TRAIN=1 DEMO=demo-motions METHOD='effnet cnn3d' CLASSIFIERS=logistic
 	@echo "the network's report and loss plot: demo-motions/runs/trained-demo/REPORT.md"
 
 # Posters -------------------------------------------------------------------------------------------------------------
