@@ -72,7 +72,7 @@ def steps(bench, stage):
         for a, b in zip(ours.output["losses"], theirs.output["losses"], strict=True):
             difference = max(difference, abs(a - b) / abs(b))
     if not difference <= MAX_LOSS_DIFFERENCE:
-        raise SystemExit(f"bench: {stage}: the losses of the first steps differ by a factor of up to 1 + {difference:.2g}")
+        raise SystemExit(f"bench: {stage}: the relative difference of the losses of the first steps is {difference:.2g}, more than {MAX_LOSS_DIFFERENCE}")
     notes = {
         "cpu_ratio": ratio(rounds, lambda output: output["step_cpu"]),
         "step_cpu": [statistics.median(run.output["step_cpu"] for run in side) for side in list(zip(*rounds))[:2]],
