@@ -15,6 +15,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
+use crate::train::checkpoint::EpochRecord;
+use crate::train::learner::Learner;
+use crate::train::network::TrainNetwork;
+use crate::train::random::{Purpose, generator};
+use crate::train::session::{Observer, Session, SessionData, SessionOptions};
+use crate::train::torch::save;
+use crate::train::{Batch, CacheOptions, FrameCache, Loader, Samples, TrainRecipe};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use kinoprobe::cancel::CancellationToken;
@@ -23,14 +30,7 @@ use kinoprobe::dataset::{Dataset, DatasetSplits, Task};
 use kinoprobe::manifest::Manifest;
 use kinoprobe::matrix::default_threads;
 use kinoprobe::memory;
-use kinoprobe::models::torch::save;
 use kinoprobe::progress::NoProgress;
-use kinoprobe::train::checkpoint::EpochRecord;
-use kinoprobe::train::learner::Learner;
-use kinoprobe::train::network::TrainNetwork;
-use kinoprobe::train::random::{Purpose, generator};
-use kinoprobe::train::session::{Observer, Session, SessionData, SessionOptions};
-use kinoprobe::train::{Batch, CacheOptions, FrameCache, Loader, Samples, TrainRecipe};
 use ndarray::Array2;
 use rand::Rng;
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -39,6 +39,10 @@ use serde_json::json;
 use tch::{Device, Tensor};
 
 mod common;
+// The modules of kinoprobe-train, of which the benchmark uses a part.
+#[allow(dead_code, unused_imports)]
+#[path = "../src/train/mod.rs"]
+mod train;
 use common::{cpu_seconds, median};
 
 /// Labels of the batch.

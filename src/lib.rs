@@ -23,7 +23,7 @@ pub mod memory;
 pub mod models;
 pub mod numeric;
 #[cfg(feature = "media")]
-mod ordered;
+pub mod ordered;
 pub mod posters;
 pub mod progress;
 pub mod recipe;
@@ -33,8 +33,6 @@ pub mod runs;
 pub mod serve;
 pub mod store;
 pub mod suggest;
-#[cfg(feature = "train")]
-pub mod train;
 pub mod value_parsers;
 
 pub use error::{Error, Result};

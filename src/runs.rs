@@ -4,8 +4,6 @@
 pub mod by_year;
 mod compatibility;
 pub mod early_fusion;
-#[cfg(feature = "train")]
-pub mod end_to_end;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -12,13 +12,17 @@ use kinoprobe::cli::{self, Outcome, output};
 use kinoprobe::manifest::{Manifest, split};
 use kinoprobe::matrix::default_threads;
 use kinoprobe::memory;
-use kinoprobe::models::torch;
 use kinoprobe::report::{Metrics, markdown};
-use kinoprobe::runs::end_to_end::EndToEndJob;
-use kinoprobe::train::checkpoint::EpochRecord;
-use kinoprobe::train::session::Observer;
-use kinoprobe::train::{CacheOptions, TrainFlags, TrainRecipe};
 use kinoprobe::value_parsers;
+
+use crate::train::checkpoint::EpochRecord;
+use crate::train::end_to_end::EndToEndJob;
+use crate::train::session::Observer;
+use crate::train::torch;
+use crate::train::{CacheOptions, TrainFlags, TrainRecipe};
+
+#[path = "../train/mod.rs"]
+mod train;
 
 /// Train a network end to end on the frames of clips, and evaluate it on held-out clips
 #[derive(Debug, Parser)]

@@ -42,7 +42,7 @@ pub trait ClassifierDefinition: clap::Args {
 }
 
 /// Returns the flags of a settings table. None of them is required.
-pub(crate) fn flags_of<T: clap::Args>() -> Vec<clap::Arg> {
+pub fn flags_of<T: clap::Args>() -> Vec<clap::Arg> {
     T::augment_args_for_update(clap::Command::new("settings")).get_arguments().cloned().collect()
 }
 

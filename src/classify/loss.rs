@@ -94,7 +94,7 @@ impl LossSettings {
     }
 
     /// Returns the flags that the chosen loss ignores, and its name.
-    pub(crate) fn unused_flags(&self) -> (&'static [&'static str], String) {
+    pub fn unused_flags(&self) -> (&'static [&'static str], String) {
         const ASYMMETRIC: [&str; 3] = ["gamma_positive", "gamma_negative", "margin"];
         const FOCAL: [&str; 2] = ["focal_gamma", "focal_alpha"];
         const BOTH: [&str; 5] = ["gamma_positive", "gamma_negative", "margin", "focal_gamma", "focal_alpha"];

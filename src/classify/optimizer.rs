@@ -62,7 +62,7 @@ impl OptimizerSettings {
     }
 
     /// Returns the flags that the chosen optimizer ignores, and its name.
-    pub(crate) fn unused_flags(&self) -> (&'static [&'static str], String) {
+    pub fn unused_flags(&self) -> (&'static [&'static str], String) {
         match self.kind {
             OptimizerKind::Adamw => (&["momentum", "nesterov"], "optimizer adamw".into()),
             OptimizerKind::Adam => (&["momentum", "nesterov"], "optimizer adam".into()),
@@ -71,9 +71,10 @@ impl OptimizerSettings {
     }
 }
 
-/// β₁, β₂ and ε of Adam.
-pub(crate) const BETA: (f64, f64) = (0.9, 0.999);
-pub(crate) const EPSILON: f64 = 1e-8;
+/// β₁ and β₂ of Adam.
+pub const BETA: (f64, f64) = (0.9, 0.999);
+/// ε of Adam.
+pub const EPSILON: f64 = 1e-8;
 
 /// An optimizer with its state. The update rules are those of PyTorch's classes, with gradient g, learning rate η, weight
 /// decay λ, momentum μ and step t, counted from 1:
@@ -124,7 +125,10 @@ impl<T: Real> Optimizer<T> {
 }
 
 /// The update of one step, with precomputed factors.
-pub(crate) enum UpdateRule<T> {
+pub struct UpdateRule<T>(Factors<T>);
+
+#[derive(Clone, Copy)]
+enum Factors<T> {
     /// AdamW has `decay` = 1 − η·λ and `penalty` = 0; Adam has `decay` = 1 and `penalty` = λ.
     Adam { decay: T, penalty: T, first: T, beta2: T, second: T, rate: T, correction: T, epsilon: T },
     /// `lookahead` is the momentum for Nesterov's update, else 0.
@@ -133,9 +137,9 @@ pub(crate) enum UpdateRule<T> {
 
 impl<T: Real> UpdateRule<T> {
     /// Creates the rule of step `step`, counted from 1, with the learning rate `rate`.
-    pub(crate) fn new(settings: &OptimizerSettings, step: i32, rate: f64) -> Self {
+    pub fn new(settings: &OptimizerSettings, step: i32, rate: f64) -> Self {
         let (beta1, beta2) = BETA;
-        let adam = |decay: f64, penalty: f64| UpdateRule::Adam {
+        let adam = |decay: f64, penalty: f64| Factors::Adam {
             decay: T::of(decay),
             penalty: T::of(penalty),
             first: T::of(1.0 - beta1),
@@ -146,41 +150,39 @@ impl<T: Real> UpdateRule<T> {
             epsilon: T::of(EPSILON),
         };
         let decay = settings.weight_decay;
-        match settings.kind {
+        Self(match settings.kind {
             OptimizerKind::Adamw => adam(1.0 - rate * decay, 0.0),
             OptimizerKind::Adam => adam(1.0, decay),
-            OptimizerKind::Sgd => UpdateRule::Sgd {
+            OptimizerKind::Sgd => Factors::Sgd {
                 penalty: T::of(decay),
                 momentum: T::of(settings.momentum),
                 lookahead: T::of(if settings.nesterov { settings.momentum } else { 0.0 }),
                 rate: T::of(rate),
             },
-        }
+        })
     }
 
     /// Updates a parameter by its gradient, and the moments `m` and `v` of Adam, or b as `m` of SGD, for which `v` is empty. The result
     /// does not depend on `threads`.
-    pub(crate) fn apply(&self, values: &mut [T], gradient: &[T], m: &mut [T], v: &mut [T], threads: usize) {
+    pub fn apply(&self, values: &mut [T], gradient: &[T], m: &mut [T], v: &mut [T], threads: usize) {
         const CHUNK: usize = 1 << 15;
         if threads == 1 || values.len() <= 2 * CHUNK {
             return self.update(values, gradient, m, v);
         }
         let chunks =
             (values.par_chunks_mut(CHUNK), gradient.par_chunks(CHUNK), m.par_chunks_mut(CHUNK)).into_par_iter();
-        match self {
-            UpdateRule::Adam { .. } => chunks
+        match self.0 {
+            Factors::Adam { .. } => chunks
                 .zip(v.par_chunks_mut(CHUNK))
                 .for_each(|((values, gradient, m), v)| self.update(values, gradient, m, v)),
-            UpdateRule::Sgd { .. } => {
-                chunks.for_each(|(values, gradient, m)| self.update(values, gradient, m, &mut []))
-            }
+            Factors::Sgd { .. } => chunks.for_each(|(values, gradient, m)| self.update(values, gradient, m, &mut [])),
         }
     }
 
     fn update(&self, values: &mut [T], gradient: &[T], m: &mut [T], v: &mut [T]) {
         let elements = values.iter_mut().zip(gradient).zip(m);
-        match *self {
-            UpdateRule::Adam { decay, penalty, first, beta2, second, rate, correction, epsilon } => {
+        match self.0 {
+            Factors::Adam { decay, penalty, first, beta2, second, rate, correction, epsilon } => {
                 for (((value, &g), m), v) in elements.zip(v) {
                     let g = g + penalty * *value;
                     *m += first * (g - *m);
@@ -188,7 +190,7 @@ impl<T: Real> UpdateRule<T> {
                     *value = *value * decay - rate * *m / (v.sqrt() * correction + epsilon);
                 }
             }
-            UpdateRule::Sgd { penalty, momentum, lookahead, rate } => {
+            Factors::Sgd { penalty, momentum, lookahead, rate } => {
                 for ((value, &g), b) in elements {
                     let g = g + penalty * *value;
                     *b = momentum * *b + g;

@@ -69,7 +69,7 @@ impl ScheduleSettings {
     }
 
     /// Returns the flags that the chosen schedule ignores, and its name.
-    pub(crate) fn unused_flags(&self) -> (&'static [&'static str], String) {
+    pub fn unused_flags(&self) -> (&'static [&'static str], String) {
         const STEP: [&str; 2] = ["step_every", "step_factor"];
         const RESTARTS: [&str; 2] = ["restart_every", "restart_factor"];
         const BOTH: [&str; 4] = ["step_every", "step_factor", "restart_every", "restart_factor"];

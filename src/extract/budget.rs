@@ -13,6 +13,7 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// Creates a budget of `bytes`, all of them free.
     pub fn new(bytes: u64) -> Self {
         Self { total: bytes, free: Mutex::new(bytes), released: Condvar::new() }
     }
@@ -52,6 +53,7 @@ pub struct ReservingSink<'a, S> {
 }
 
 impl<'a, S> ReservingSink<'a, S> {
+    /// Wraps a sink that needs the bytes that `memory` returns for a frame of a height and a width.
     pub fn new(sink: S, budget: &'a Budget, memory: fn(&S, usize, usize) -> u64) -> Self {
         Self { sink, budget, memory, reservation: None }
     }
@@ -61,6 +63,7 @@ impl<'a, S> ReservingSink<'a, S> {
         self.reservation = None;
     }
 
+    /// Returns the wrapped sink.
     pub fn inner(&mut self) -> &mut S {
         &mut self.sink
     }

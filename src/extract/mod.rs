@@ -1,7 +1,7 @@
 //! Feature extraction: planning, parallel decoding and inference, SIFT and visual words, shot detection.
 
 #[cfg(all(feature = "media", feature = "onnx"))]
-pub(crate) mod budget;
+pub mod budget;
 pub mod codebook;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod job;

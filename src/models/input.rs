@@ -109,7 +109,10 @@ impl InputSpec {
     }
 
     /// Checks ranges and combinations of values.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// Returns a message that names the key.
+    pub fn check(&self) -> Result<(), String> {
         let in_range = |value: usize| (1..=MAX_SIZE).contains(&value);
         if !self.size.iter().all(|&side| in_range(side)) {
             return Err(format!("input.size: height and width must be in 1..={MAX_SIZE}"));

@@ -16,8 +16,6 @@ pub mod prepare;
 #[cfg(feature = "onnx")]
 pub mod runtime;
 pub mod seeded;
-#[cfg(feature = "train")]
-pub mod torch;
 
 pub use card::Card;
 pub use precision::Precision;

@@ -81,7 +81,10 @@ fn no_such_tensor(parameter: &Parameter) -> String {
 }
 
 /// Compares the tensors of a source with the parameters of a network; see [`ParameterSource::check`].
-pub(super) fn check_shapes(
+///
+/// # Errors
+/// Returns an error if a tensor is missing or has another shape.
+pub fn check_shapes(
     tensors: BTreeMap<&str, &[usize]>,
     network: &str,
     parameters: &[Parameter],

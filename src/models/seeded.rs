@@ -59,8 +59,8 @@ impl ParameterSource for SeededParameters {
     }
 }
 
-/// Returns the initial state of the stream of a name.
-pub(super) fn state(name: &str, seed: u64) -> u64 {
+/// Returns the initial state of the random numbers of the tensor `name`.
+pub fn state(name: &str, seed: u64) -> u64 {
     let hash =
         name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
     hash ^ seed.wrapping_mul(GOLDEN)

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use kinoprobe::classify::training::Validation;
+use kinoprobe::error::{Error, Result};
+use kinoprobe::evaluate::Epoch;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
-use crate::classify::training::Validation;
-use crate::error::{Error, Result};
-use crate::evaluate::Epoch;
-use crate::models::torch::{load, save};
+use crate::train::torch::{load, save};
 
 /// Name of the checkpoint in the directory of a run.
 pub const CHECKPOINT_FILE: &str = "checkpoint.safetensors";

@@ -14,22 +14,22 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use kinoprobe::cancel::CancellationToken;
+use kinoprobe::error::{Error, Result};
+use kinoprobe::extract::budget::{Budget, ReservingSink};
+use kinoprobe::manifest::Clip;
+use kinoprobe::media::{
+    self, DECODER_VERSION, Deinterlace, Frame, FrameSink, Sampling, Source, Transform, Wanted, Window, sampler,
+};
+use kinoprobe::memory;
+use kinoprobe::models::input::{InputSpec, Resize};
+use kinoprobe::ordered::ordered;
+use kinoprobe::progress::{Event, ProgressSink, Unit};
+use kinoprobe::store::records::{Positioned, RecordFile};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::recipe::TrainRecipe;
-use crate::cancel::CancellationToken;
-use crate::error::{Error, Result};
-use crate::extract::budget::{Budget, ReservingSink};
-use crate::manifest::Clip;
-use crate::media::{
-    self, DECODER_VERSION, Deinterlace, Frame, FrameSink, Sampling, Source, Transform, Wanted, Window, sampler,
-};
-use crate::memory;
-use crate::models::input::{InputSpec, Resize};
-use crate::ordered::ordered;
-use crate::progress::{Event, ProgressSink, Unit};
-use crate::store::records::{Positioned, RecordFile};
 
 /// The magic bytes.
 const MAGIC: &[u8; 8] = b"kinofrm1";
@@ -185,18 +185,15 @@ impl FrameCache {
     }
 
     /// Returns the path of the file.
+    #[cfg(test)]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Returns the number of clips.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.clips.len()
-    }
-
-    /// Returns `true` if there are no clips.
-    pub fn is_empty(&self) -> bool {
-        self.clips.is_empty()
     }
 
     /// Returns the windows of clip `clip`, each with the indices of its frames; none if the clip failed.

@@ -2,6 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use kinoprobe::classify::loss::Loss;
+use kinoprobe::classify::schedule::Schedule;
+use kinoprobe::error::{Error, Result};
+use kinoprobe::models::graph::Mode;
+use kinoprobe::models::nets::head::Head;
+use kinoprobe::store::Pooling;
 use ndarray::Array2;
 use rand::Rng;
 use tch::{Device, Kind, Reduction, Tensor};
@@ -13,13 +19,7 @@ use super::optimizer::Optimizer;
 use super::precision::{LossScale, autocast};
 use super::random::{Purpose, generator};
 use super::recipe::{MixedPrecision, TrainRecipe};
-use crate::classify::loss::Loss;
-use crate::classify::schedule::Schedule;
-use crate::error::{Error, Result};
-use crate::models::graph::Mode;
-use crate::models::nets::head::Head;
-use crate::models::torch::torch;
-use crate::store::Pooling;
+use crate::train::torch::torch;
 
 /// Number of windows per forward pass in evaluation, which bounds its memory.
 const EVALUATION_WINDOWS: i64 = 64;

@@ -4,6 +4,9 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
+use kinoprobe::error::{Error, Result};
+use kinoprobe::manifest::imbalance::{Resample, resample_by_label_set};
+use kinoprobe::ordered::{Ordered, ordered};
 use ndarray::Array2;
 
 use super::augment::{Augmenter, ORIENTATIONS, Parameters, orient};
@@ -11,9 +14,6 @@ use super::frame_cache::FrameCache;
 use super::plan::{self, Draw};
 use super::random::{Purpose, generator, symmetric_beta};
 use super::recipe::TrainRecipe;
-use crate::error::{Error, Result};
-use crate::manifest::imbalance::{Resample, resample_by_label_set};
-use crate::ordered::{Ordered, ordered};
 
 /// Clips with their targets.
 #[derive(Debug, Clone, PartialEq)]

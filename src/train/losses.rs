@@ -1,10 +1,10 @@
 //! Losses on tensors, with gradients.
 
+use kinoprobe::classify::loss::Loss;
+use kinoprobe::error::Result;
 use tch::{Kind, Tensor};
 
-use crate::classify::loss::Loss;
-use crate::error::Result;
-use crate::models::torch::torch;
+use crate::train::torch::torch;
 
 /// Computes a loss between logits (N, C) and targets (N, C), as [`Loss`] defines it. Targets are multi-hot, or weights in
 /// [0, 1] as mixup produces (Zhang et al. 2018); losses are linear in them.

@@ -8,6 +8,7 @@
 
 pub mod augment;
 pub mod checkpoint;
+pub mod end_to_end;
 pub mod frame_cache;
 pub mod learner;
 pub mod loader;
@@ -23,9 +24,9 @@ pub mod session;
 mod test_clips;
 #[cfg(test)]
 mod tests;
+pub mod torch;
 mod update;
 
-pub use augment::{Augmenter, Parameters};
 pub use frame_cache::{CacheOptions, FrameCache};
-pub use loader::{Batch, Batches, Loader, Samples};
+pub use loader::{Batch, Loader, Samples};
 pub use recipe::{TrainFlags, TrainRecipe};

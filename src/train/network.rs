@@ -2,20 +2,20 @@
 
 use std::path::Path;
 
+use kinoprobe::cancel::CancellationToken;
+use kinoprobe::error::{Error, Result};
+use kinoprobe::models::Card;
+use kinoprobe::models::graph::{Mode, Parameter};
+use kinoprobe::models::nets::Architecture;
+use kinoprobe::models::nets::head::Head;
+use kinoprobe::models::prepare;
+use kinoprobe::progress::ProgressSink;
 use tch::{Device, Tensor};
 
 use super::augment::ORIENTATIONS;
 use super::recipe::TrainRecipe;
 use super::recipe::settings::HeadSettings;
-use crate::cancel::CancellationToken;
-use crate::error::{Error, Result};
-use crate::models::Card;
-use crate::models::graph::{Mode, Parameter};
-use crate::models::nets::Architecture;
-use crate::models::nets::head::Head;
-use crate::models::prepare;
-use crate::models::torch::{TorchGraph, TorchParameters, preferred_format, torch};
-use crate::progress::ProgressSink;
+use crate::train::torch::{TorchGraph, TorchParameters, preferred_format, torch};
 
 /// Name of the head of the rotation task of SESEMI.
 const ROTATION_HEAD: &str = "rotations";

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use kinoprobe::classify::optimizer::{BETA, EPSILON, UpdateRule};
+use kinoprobe::classify::{OptimizerKind, OptimizerSettings};
+use kinoprobe::error::{Error, Result};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::update::update;
-use crate::classify::optimizer::{BETA, EPSILON, UpdateRule};
-use crate::classify::{OptimizerKind, OptimizerSettings};
-use crate::error::{Error, Result};
-use crate::models::torch::{TorchParameters, torch};
+use crate::train::torch::{TorchParameters, torch};
 
 /// Name of the number of steps in the state.
 const STEP: &str = "step";
 
-/// SGD, Adam or AdamW. The update rules are those of [`crate::classify::optimizer::Optimizer`], which are PyTorch's.
+/// SGD, Adam or AdamW. The update rules are those of [`kinoprobe::classify::optimizer::Optimizer`], which are PyTorch's.
 #[derive(Debug)]
 pub struct Optimizer {
     settings: OptimizerSettings,

@@ -5,6 +5,12 @@ pub mod settings;
 
 use std::path::Path;
 
+use kinoprobe::classify::{LossKind, LossSettings, OptimizerSettings, ScheduleSettings, TrainingSettings};
+use kinoprobe::dataset::Task;
+use kinoprobe::error::{Error, Result};
+use kinoprobe::media::{Deinterlace, Sampling};
+use kinoprobe::store::Pooling;
+use kinoprobe::value_parsers;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
@@ -13,13 +19,6 @@ pub use settings::{
     AugmentSettings, ContrastiveSettings, EpochSettings, InputSettings, MixedPrecision, NetworkSettings,
     RotationSettings,
 };
-
-use crate::classify::{LossKind, LossSettings, OptimizerSettings, ScheduleSettings, TrainingSettings};
-use crate::dataset::Task;
-use crate::error::{Error, Result};
-use crate::media::{Deinterlace, Sampling};
-use crate::store::Pooling;
-use crate::value_parsers;
 
 /// A training recipe. Keys with a `#[arg]` attribute, and those of most tables, are also flags (see [`TrainFlags`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -60,7 +59,7 @@ pub struct TrainRecipe {
     #[arg(skip = Sampling::Even { frames: 1 })]
     pub sampling: Sampling,
     /// Input of the network.
-    #[arg(skip = InputSettings { size: [1, 1], resize: crate::models::input::Resize::Short(1), mean: [0.0; 3], std: [1.0; 3] })]
+    #[arg(skip = InputSettings { size: [1, 1], resize: kinoprobe::models::input::Resize::Short(1), mean: [0.0; 3], std: [1.0; 3] })]
     pub input: InputSettings,
     /// The network.
     #[command(flatten)]
@@ -281,8 +280,8 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::models::Card;
-    use crate::models::nets::Architecture;
+    use kinoprobe::models::Card;
+    use kinoprobe::models::nets::Architecture;
 
     fn root() -> PathBuf {
         PathBuf::from(env!("CARGO_MANIFEST_DIR"))

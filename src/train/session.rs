@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use kinoprobe::cancel::CancellationToken;
+use kinoprobe::classify::loss::score;
+use kinoprobe::classify::training::{EpochSelection, Validation};
+use kinoprobe::classify::{ScheduleKind, TrainingSettings};
+use kinoprobe::dataset::Task;
+use kinoprobe::error::{Error, Result};
+use kinoprobe::evaluate::{Epoch, unix_time};
 use ndarray::{Array2, Axis, concatenate};
 
 use super::checkpoint::{self, CheckpointHeader, EpochRecord, NETWORK_FILE};
 use super::learner::Learner;
 use super::recipe::{TrainRecipe, own_key};
 use super::{FrameCache, Loader, Samples};
-use crate::cancel::CancellationToken;
-use crate::classify::loss::score;
-use crate::classify::training::{EpochSelection, Validation};
-use crate::classify::{ScheduleKind, TrainingSettings};
-use crate::dataset::Task;
-use crate::error::{Error, Result};
-use crate::evaluate::{Epoch, unix_time};
-use crate::models::torch::{load, save};
+use crate::train::torch::{load, save};
 
 /// The clips of a session, by position in the frame cache.
 pub struct SessionData {

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Mutex;
 
+use kinoprobe::cancel::CancellationToken;
+use kinoprobe::manifest::Clip;
+use kinoprobe::progress::{Event, ProgressSink};
+
 use super::frame_cache::{CacheOptions, FrameCache};
 use super::recipe::TrainRecipe;
-use crate::cancel::CancellationToken;
-use crate::manifest::Clip;
-use crate::progress::{Event, ProgressSink};
 
 /// Height and width of the frames of [`recipe`].
 pub(super) const SIDE: usize = 8;

@@ -2,19 +2,19 @@
 
 mod steps;
 
+use kinoprobe::classify::layers::Parameter as Layer;
+use kinoprobe::classify::loss::Loss;
+use kinoprobe::classify::{OptimizerKind, OptimizerSettings};
+use kinoprobe::models::graph::{Parameter, Role};
+use kinoprobe::models::nets::Architecture;
+use kinoprobe::models::parameters::MemoryTensors;
+use kinoprobe::models::seeded::integers;
 use ndarray::Array2;
 use tch::{Device, Kind, Tensor};
 
 use super::losses::{loss, nt_xent};
 use super::optimizer::Optimizer;
-use crate::classify::layers::Parameter as Layer;
-use crate::classify::loss::Loss;
-use crate::classify::{OptimizerKind, OptimizerSettings};
-use crate::models::graph::{Parameter, Role};
-use crate::models::nets::Architecture;
-use crate::models::parameters::MemoryTensors;
-use crate::models::seeded::integers;
-use crate::models::torch::{TorchParameters, load, save, values_of};
+use crate::train::torch::{TorchParameters, load, save, values_of};
 
 /// Reproducible values in [−1, 1).
 fn numbers(name: &str, count: usize) -> Vec<f64> {
@@ -236,7 +236,7 @@ fn optimizers_match_those_of_classify_and_resume_exactly() {
         let mut optimizer = Optimizer::new(&settings, &network, &factors).unwrap();
         let mut expected: Vec<Vec<f64>> =
             network.trainable().map(|e| values_of(&e.tensor).unwrap().into_iter().map(f64::from).collect()).collect();
-        let mut references = [0, 1].map(|_| crate::classify::optimizer::Optimizer::<f64>::new(&settings));
+        let mut references = [0, 1].map(|_| kinoprobe::classify::optimizer::Optimizer::<f64>::new(&settings));
         for step in 0..8 {
             let gradients = set_gradients(&network, step);
             optimizer.step(rate(step)).unwrap();

@@ -1,9 +1,8 @@
 //! Updates of parameters in the memory of the CPU.
 #![allow(unsafe_code)]
 
+use kinoprobe::classify::optimizer::UpdateRule;
 use tch::{Device, Kind, Tensor};
-
-use crate::classify::optimizer::UpdateRule;
 
 /// Updates a parameter and the moments of its optimizer in one pass over memory; libtorch's functions need one pass per operation.
 /// The moments have the memory format of the parameter. Returns `false` and changes nothing if the tensors are not f32

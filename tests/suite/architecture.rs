@@ -44,7 +44,9 @@ fn code(file: &Path) -> String {
 /// The absolute paths that `use` declarations and inline paths of `code` name, starting below the crate.
 fn imports(code: &str, module: &[String]) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
-    for (keyword, base) in [("crate::", vec![]), ("super::", module[..module.len().saturating_sub(1)].to_vec())] {
+    let parent = module[..module.len().saturating_sub(1)].to_vec();
+    // Modules of a program name the library.
+    for (keyword, base) in [("crate::", vec![]), ("kinoprobe::", vec![]), ("super::", parent)] {
         for (at, _) in code.match_indices(keyword) {
             let preceded = code[..at].chars().next_back();
             if preceded.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {

@@ -181,6 +181,24 @@ fn a_trained_network_is_evaluated_and_extracts_features() {
     assert!(printed(&output).contains("learning_rate = 0.1"), "{}", printed(&output));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn other_programs_do_not_load_libtorch() {
+    let loads_libtorch = |program: &str| {
+        let output = Command::new("ldd").arg(program).output().unwrap();
+        assert_code(&output, 0);
+        String::from_utf8(output.stdout).unwrap().contains("libtorch_cpu")
+    };
+    assert!(loads_libtorch(env!("CARGO_BIN_EXE_kinoprobe-train")));
+    for program in [
+        env!("CARGO_BIN_EXE_kinoprobe-extract"),
+        env!("CARGO_BIN_EXE_kinoprobe-classify"),
+        env!("CARGO_BIN_EXE_kinoprobe-serve"),
+    ] {
+        assert!(!loads_libtorch(program), "{program}");
+    }
+}
+
 #[test]
 fn training_continues_exactly_after_it_was_killed() {
     let recipe = RECIPE

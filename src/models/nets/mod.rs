@@ -149,7 +149,10 @@ impl Architecture {
     }
 
     /// Checks that the input and output of a card match this network.
-    pub(crate) fn check_card(self, input: &InputSpec, dim: usize) -> std::result::Result<(), String> {
+    ///
+    /// # Errors
+    /// Returns a message with the key of the card and the values that the network takes.
+    pub fn check_card(self, input: &InputSpec, dim: usize) -> std::result::Result<(), String> {
         if input.layout != self.layout() {
             return Err(format!("input.layout: {} takes {:?}", self.name(), self.layout()).to_lowercase());
         }

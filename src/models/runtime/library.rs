@@ -25,7 +25,7 @@ pub(super) fn find(directory: &str, stem: &str) -> Option<PathBuf> {
 ///
 /// # Errors
 /// Returns an error with the `remedy` if the library is missing.
-pub(in crate::models) fn require(directory: &str, stem: &str, remedy: &str) -> Result<PathBuf> {
+pub fn require(directory: &str, stem: &str, remedy: &str) -> Result<PathBuf> {
     find(directory, stem).ok_or_else(|| {
         Error::Runtime(format!(
             "{stem} not found in third_party/{directory}: {remedy}, or set KINOPROBE_RUNTIME to its directory"

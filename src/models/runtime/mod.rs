@@ -11,7 +11,7 @@
 mod device;
 mod ffi;
 mod lane;
-pub(super) mod library;
+pub mod library;
 mod native;
 mod onnxruntime;
 mod openvino;

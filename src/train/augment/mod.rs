@@ -7,6 +7,8 @@ mod blur;
 mod color;
 mod geometry;
 
+use kinoprobe::media::{BgrImage, Transform};
+use kinoprobe::models::input::{Color, InputSpec, Resize};
 use rand::Rng;
 use rand::seq::SliceRandom;
 
@@ -15,8 +17,6 @@ pub use color::{Adjustment, grayscale};
 pub use geometry::{CropArea, ORIENTATIONS, flip_horizontally, orient, rotate};
 
 use super::recipe::{AugmentSettings, InputSettings};
-use crate::media::{BgrImage, Transform};
-use crate::models::input::{Color, InputSpec, Resize};
 
 /// The parameters of the transforms of one image, or of all frames of a window. The default changes nothing.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -1,9 +1,9 @@
 use std::fs;
 
+use kinoprobe::progress::NoProgress;
 use proptest::prelude::*;
 
 use super::*;
-use crate::progress::NoProgress;
 use crate::train::test_clips::{Counter, SIDE, build, options, recipe, write_clips, write_image};
 
 const EVEN: &str = "kind = \"even\"\nframes = 3";
@@ -48,7 +48,7 @@ fn frames_are_sampled_resized_and_kept() {
     let spec = recipe("", EVEN).input.spec(None);
     Transform::new(&spec).write_bytes(media::BgrImage::new(10, 12, &bgr), &mut expected);
     assert_eq!(read(&cache, 2, 1), expected);
-    assert_eq!((cache.failure(0), cache.is_empty()), (None, false));
+    assert_eq!(cache.failure(0), None);
 }
 
 #[test]

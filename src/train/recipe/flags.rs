@@ -2,9 +2,9 @@
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
+use kinoprobe::classify::flags_of;
 
 use super::TrainRecipe;
-use crate::classify::flags_of;
 
 /// Flags of kinoprobe-train for values of its recipe, derived from [`TrainRecipe`].
 #[derive(Debug, Clone, Default)]
@@ -67,7 +67,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::classify::OptimizerKind;
+    use kinoprobe::classify::OptimizerKind;
 
     #[derive(Debug, Parser)]
     struct Arguments {

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use kinoprobe::classify::OptimizerSettings;
+use kinoprobe::manifest::imbalance::Resample;
+use kinoprobe::models::WeightsChoice;
+use kinoprobe::models::input::{Color, InputLayout, InputSpec, Interpolation, Resize};
+use kinoprobe::value_parsers;
 use serde::{Deserialize, Serialize};
 
-use crate::classify::OptimizerSettings;
-use crate::manifest::imbalance::Resample;
-use crate::models::WeightsChoice;
-use crate::models::input::{Color, InputLayout, InputSpec, Interpolation, Resize};
-use crate::models::torch::is_below;
-use crate::value_parsers;
+use crate::train::torch::is_below;
 
 /// Checks that a value is in a range of numbers, both ends inclusive.
 fn in_range(key: &str, value: f64, low: f64, high: f64) -> Result<(), String> {
@@ -70,6 +70,7 @@ pub struct HeadSettings {
 
 impl HeadSettings {
     /// Returns the number of parameters for embeddings of length `dim` and `classes` outputs.
+    #[cfg(test)]
     pub fn parameter_count(&self, dim: usize, classes: usize) -> usize {
         match self.hidden {
             0 => (dim + 1) * classes,

@@ -3,18 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use kinoprobe::cancel::CancellationToken;
+use kinoprobe::classify::loss::Loss;
+use kinoprobe::models::graph::{Mode, Parameter, Role};
+use kinoprobe::models::seeded::{SeededParameters, integers};
+use kinoprobe::progress::NoProgress;
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
-use crate::cancel::CancellationToken;
-use crate::classify::loss::Loss;
-use crate::models::graph::{Mode, Parameter, Role};
-use crate::models::seeded::{SeededParameters, integers};
-use crate::models::torch::{SEEDING, values_of};
-use crate::progress::NoProgress;
 use crate::train::learner::Learner;
 use crate::train::losses;
 use crate::train::network::TrainNetwork;
+use crate::train::torch::{SEEDING, values_of};
 use crate::train::{Batch, TrainRecipe};
 
 const CLASSES: usize = 5;

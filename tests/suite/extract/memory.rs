@@ -17,9 +17,6 @@ code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
 print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
 ";
 
-/// Memory in MiB that libtorch occupies: with the feature `train`, every program links it.
-const LIBTORCH: u64 = if cfg!(feature = "train") { 150 } else { 0 };
-
 /// Extracts SIFT descriptors of `clips` clips that are one image, and returns the peak memory in MiB.
 fn peak_memory(workspace: &Workspace, clips: usize, flags: &[&str]) -> u64 {
     let rows: String = (0..clips).map(|i| format!("{i},image.png,a\n")).collect();
@@ -48,7 +45,7 @@ fn huge_images_are_scaled_down_and_share_a_budget() {
     encoder.write_image(&pixels, width as u32, height as u32, ExtendedColorType::Rgb8).unwrap();
 
     let peak = peak_memory(&workspace, 1, &["--workers", "1"]);
-    assert!(peak < 700 + LIBTORCH, "{peak} MiB");
+    assert!(peak < 700, "{peak} MiB");
     let scales = run_python(
         "import h5py, sys; print(h5py.File(sys.argv[1])['rows/scale'][:].tolist())",
         &[&workspace.path("1.h5")],
@@ -60,8 +57,8 @@ fn huge_images_are_scaled_down_and_share_a_budget() {
     assert!(printed(&output).contains(expected), "{}", printed(&output));
     // One after the other: each needs more than half of the budget.
     let peak = peak_memory(&workspace, 4, &["--workers", "4", "--memory", "1G"]);
-    assert!(peak < 1000 + LIBTORCH, "{peak} MiB");
+    assert!(peak < 1000, "{peak} MiB");
     // More than the budget.
     let peak = peak_memory(&workspace, 2, &["--workers", "2", "--memory", "1"]);
-    assert!(peak < 1000 + LIBTORCH, "{peak} MiB");
+    assert!(peak < 1000, "{peak} MiB");
 }

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use kinoprobe::error::{Error, Result};
+use kinoprobe::models::checkpoint::Checkpoint;
 use safetensors::tensor::{Dtype, TensorView};
 use tch::{Device, Kind, Tensor};
 
 use super::{shape, torch};
-use crate::error::{Error, Result};
-use crate::models::checkpoint::Checkpoint;
 
 /// Writes f32 tensors and metadata. The file is written under a temporary name and renamed, so that a file of that name is
 /// always complete.

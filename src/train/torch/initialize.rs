@@ -1,13 +1,12 @@
 //! Initial values of networks that are trained from scratch: those of the constructors that define the architectures in
 //! PyTorch. The random numbers are our own, so that they depend on the seed and the parameter's name only.
 
+use kinoprobe::error::{Error, Result};
+use kinoprobe::models::graph::{Parameter, Role};
+use kinoprobe::models::nets::Architecture;
+use kinoprobe::models::seeded;
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
-
-use crate::error::{Error, Result};
-use crate::models::graph::{Parameter, Role};
-use crate::models::nets::Architecture;
-use crate::models::seeded;
 
 /// Distribution of the initial values of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,12 +1,12 @@
 //! The backend that executes layers with libtorch.
 
+use kinoprobe::error::{Error, Result};
+use kinoprobe::models::graph::{
+    BatchNorm, Conv, Graph, LayerNorm, Linear, MaxPool, Mode, Parameter, TokenEmbedding, layer_scale_parameter,
+};
 use tch::{Device, Kind, Tensor};
 
 use super::{TorchParameters, torch};
-use crate::error::{Error, Result};
-use crate::models::graph::{
-    BatchNorm, Conv, Graph, LayerNorm, Linear, MaxPool, Mode, Parameter, TokenEmbedding, layer_scale_parameter,
-};
 
 /// A backend that computes activations, and records what automatic differentiation needs for the parameters that are
 /// trainable.

@@ -4,10 +4,9 @@
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 
+use kinoprobe::error::{Error, Result};
+use kinoprobe::models::runtime::library;
 use tch::{Cuda, Device};
-
-use crate::error::{Error, Result};
-use crate::models::runtime::library;
 
 /// Returns the device `cpu` or `cuda`. For `cuda`, loads libtorch's libraries for CUDA, to which programs are not linked; call
 /// this before any other function of libtorch.

@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use kinoprobe::models::graph::{Conv, Graph, Mode};
+use kinoprobe::models::nets::Architecture;
+use kinoprobe::models::nets::head::Head;
+use kinoprobe::models::runtime::{self, Session, SessionOptions};
+use kinoprobe::models::seeded::{SeededParameters, integers};
+use kinoprobe::models::{Card, Precision, onnx};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{SEEDING, TorchGraph, TorchParameters, load, save, torch, values_of};
-use crate::models::graph::{Conv, Graph, Mode};
-use crate::models::nets::Architecture;
-use crate::models::nets::head::Head;
-use crate::models::runtime::{self, Session, SessionOptions};
-use crate::models::seeded::{SeededParameters, integers};
-use crate::models::{Card, Precision, onnx};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -245,7 +245,7 @@ fn exported_networks_match_on_native_kernels() {
         // Through a file, as a trained network is stored.
         let path = directory.path().join("network.safetensors");
         save(&path, &parameters.tensors(), &Default::default()).unwrap();
-        let checkpoint = crate::models::checkpoint::Checkpoint::open(&path).unwrap();
+        let checkpoint = kinoprobe::models::checkpoint::Checkpoint::open(&path).unwrap();
         let bytes = onnx::write_with_head(&card, architecture, head.as_ref(), &checkpoint).unwrap();
         assert!(bytes == onnx::write_with_head(&card, architecture, head.as_ref(), &parameters).unwrap());
         let path = directory.path().join("network.onnx");

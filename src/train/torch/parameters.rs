@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use kinoprobe::error::{Error, Result};
+use kinoprobe::models::graph::{Parameter, Role};
+use kinoprobe::models::nets::Architecture;
+use kinoprobe::models::parameters::{ParameterSource, check_shapes};
 use tch::{Device, Kind, Tensor};
 
 use super::{file, initialize, preferred_format, shape, torch};
-use crate::error::{Error, Result};
-use crate::models::graph::{Parameter, Role};
-use crate::models::nets::Architecture;
-use crate::models::parameters::{ParameterSource, check_shapes};
 
 /// A parameter and its values.
 #[derive(Debug)]
@@ -157,6 +157,7 @@ impl TorchParameters {
     }
 
     /// Returns all parameters.
+    #[cfg(test)]
     pub fn iter(&self) -> impl Iterator<Item = &TorchParameter> {
         self.parameters.iter()
     }

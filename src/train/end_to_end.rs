@@ -3,22 +3,23 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use kinoprobe::cancel::CancellationToken;
+use kinoprobe::classify::loss::{Loss, scores};
+use kinoprobe::classify::{RunIdentity, RunInputs, experiment, predictions, training};
+use kinoprobe::dataset::{Dataset, DatasetSplits, Task};
+use kinoprobe::error::{Error, Result};
+use kinoprobe::evaluate::{Epoch, Predictions, SeedResult, compute_metrics};
+use kinoprobe::extract::Extractor;
+use kinoprobe::manifest::{Clip, Manifest, Split};
+use kinoprobe::models::card::{Card, Origin, OutputSpec};
+use kinoprobe::models::{Precision, fetch, onnx};
+use kinoprobe::progress::{Event, ProgressSink};
+use kinoprobe::recipe::{Classify, Recipe};
+use kinoprobe::report::{self, TrainingRun};
+use kinoprobe::runs::check_output;
 use ndarray::Array2;
 use tch::Device;
 
-use crate::cancel::CancellationToken;
-use crate::classify::loss::{Loss, scores};
-use crate::classify::{RunIdentity, RunInputs, experiment, predictions, training};
-use crate::dataset::{Dataset, DatasetSplits, Task};
-use crate::error::{Error, Result};
-use crate::evaluate::{Epoch, Predictions, SeedResult, compute_metrics};
-use crate::extract::Extractor;
-use crate::manifest::{Clip, Manifest, Split};
-use crate::models::card::{Card, Origin, OutputSpec};
-use crate::models::{Precision, fetch, onnx};
-use crate::progress::{Event, ProgressSink};
-use crate::recipe::{Classify, Recipe};
-use crate::report::{self, TrainingRun};
 use crate::train::checkpoint::{CHECKPOINT_FILE, EpochRecord, NETWORK_FILE};
 use crate::train::learner::Learner;
 use crate::train::network::TrainNetwork;
@@ -154,7 +155,7 @@ impl EndToEndJob {
     /// Checks the output directory, and returns its name.
     fn check_output(&self) -> Result<String> {
         let Self { out, .. } = self;
-        super::check_output(out, None)?;
+        check_output(out, None)?;
         let absolute = std::path::absolute(out).map_err(Error::io(out))?;
         let invalid = |path: &Path, message: &str| Error::Config { path: path.into(), message: message.into() };
         let name = absolute.file_name().and_then(|name| name.to_str());

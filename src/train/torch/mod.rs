@@ -1,4 +1,4 @@
-//! Networks with automatic differentiation: a backend of [`super::graph::Graph`] that computes with libtorch.
+//! Networks with automatic differentiation: a backend of [`kinoprobe::models::graph::Graph`] that computes with libtorch.
 
 mod device;
 mod file;
@@ -9,14 +9,15 @@ mod parameters;
 mod tests;
 
 pub use device::device;
-pub use file::{load, save, values as values_of};
+#[cfg(test)]
+pub use file::values as values_of;
+pub use file::{load, save};
 pub use graph::TorchGraph;
+pub use parameters::TorchParameters;
 pub(crate) use parameters::is_below;
-pub use parameters::{TorchParameter, TorchParameters};
 
+use kinoprobe::error::{Error, Result};
 use tch::{Device, Tensor};
-
-use crate::error::{Error, Result};
 
 /// Converts the result of a call of libtorch. The message of an exception is reduced to its first line; the others are a
 /// stack trace.
