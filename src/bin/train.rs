@@ -34,7 +34,7 @@ struct Arguments {
     /// Manifest: CSV, one directory per class, or list
     #[arg(long, value_name = "FILE")]
     manifest: PathBuf,
-    /// Directory that the paths of the manifest are relative to [default: the manifest's directory]
+    /// Directory that the paths of both manifests are relative to [default: the directory of each manifest]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// Manifest of more clips, whose labels are not used, for recipes with a self-supervised task
@@ -127,7 +127,9 @@ fn train(arguments: Arguments) -> anyhow::Result<Outcome> {
         manifest.check_training()?;
     }
     ensure!(drawn || arguments.split_seed.is_none(), "--split-seed does not apply: the manifest has splits");
-    let unlabeled = arguments.unlabeled.as_deref().map(|path| Manifest::load(path, None)).transpose()?;
+    // The paths of a directory of clips are relative to itself.
+    let root = |path: &Path| arguments.root.as_deref().filter(|_| path.is_file());
+    let unlabeled = arguments.unlabeled.as_deref().map(|path| Manifest::load(path, root(path))).transpose()?;
     if arguments.dry_run {
         cli::print(recipe.to_toml())?;
         return Ok(Outcome::Done);

@@ -249,7 +249,11 @@ fn training_continues_exactly_after_it_was_killed() {
 fn self_supervised_recipes_use_unlabeled_clips() {
     let rotations = "[rotations]\nframes = 2\n\n[rotations.head]\nhidden = 8\n\n[training]";
     let workspace = Workspace::new(&RECIPE.replace("[training]", rotations));
-    let output = workspace.train("sesemi", &["--unlabeled", "manifest.csv", "--epochs", "2"]);
+    let directory = workspace.directory.path();
+    fs::create_dir(workspace.path("lists")).unwrap();
+    fs::copy(workspace.path("manifest.csv"), workspace.path("lists/more.csv")).unwrap();
+    let output =
+        workspace.train("sesemi", &["--unlabeled", "lists/more.csv", "--root", text(directory), "--epochs", "2"]);
     assert_code(&output, 0);
     assert!(printed(&output).contains("rotations "), "{}", printed(&output));
     let names: Vec<String> = workspace.tensors("sesemi/network.safetensors").into_keys().collect();
