@@ -263,6 +263,7 @@ class Bench:
         if name in GFLOP:
             peak = max(self.peaks)
             result["peak_share"] = [GFLOP[name] * notes["items"] / wall / peak for wall in result["wall_seconds"]]
+            result["peak_sgemm"] = peak
         result |= notes
         self.results.append(result)
         self.log(line(result))
@@ -300,39 +301,42 @@ class Bench:
             (WORK / "latest.json").write_text(json.dumps(self.results, indent=2) + "\n")
             # The sections below the table are written by hand and kept.
             path = ROOT / "BENCHMARKS.md"
-            _, *sections = path.read_text().partition("\n## ")
-            path.write_text(self.report() + "".join(sections))
+            text, *sections = path.read_text().partition("\n## ")
+            path.write_text(self.report(text) + "".join(sections))
         self.log(f"{WORK / 'latest.json'}\n{ROOT / 'BENCHMARKS.md'}")
 
-    def report(self):
+    def report(self, text):
+        """The table of BENCHMARKS.md. Rows of stages that were not measured stay as they are in its `text`."""
         cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())
         memory = next(int(l.split()[1]) for l in open("/proc/meminfo") if l.startswith("MemTotal")) / 2**20
+        machine = f"{time.strftime('%Y-%m-%d')}, {cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}, Python {platform.python_version()}"
         head = [
             "# Benchmarks",
             "",
-            f"`make bench` on {time.strftime('%Y-%m-%d')}: {cpu}, {os.cpu_count()} cores, {memory:.0f} GiB; {platform.system()}"
-            f" {platform.release()}, Python {platform.python_version()}."
-            + (f" Peak sgemm throughput {max(self.peaks):.0f} GFLOP/s (NumPy, all cores)." if self.peaks else ""),
-            "Complete processes of kinoprobe and of an equivalent Python implementation, the peer (`benches/peer/`), in alternation on the",
-            "same clips and ONNX files; medians over the rounds. A speedup above 1 means that kinoprobe is faster; its range is over the rounds.",
+            "Written by `make bench`: complete processes of kinoprobe and of an equivalent Python implementation, the peer (`benches/peer/`), in",
+            "alternation on the same clips and ONNX files; medians over the rounds. A speedup above 1 means that kinoprobe is faster; its range is",
+            "over the rounds. Each row is from the last run of its stage.",
             "",
             "| stage | unit | kinoprobe | peer | speedup (range) | wall s | CPU s | peak MiB | memory ratio | share of peak sgemm | cosine |",
             "|-|-|-:|-:|-:|-:|-:|-:|-:|-:|-:|",
         ]
         pair = lambda values, digits: " / ".join(f"{value:.{digits}f}" for value in values)
-        rows = [
-            f"| {r['name']} | {r['unit']} | {r['ours']:.3g} | {r['peer']:.3g} | {r['ratio']:.2f} ({r['ratio_min']:.2f}–{r['ratio_max']:.2f})"
-            f" | {pair(r['wall_seconds'], 1)} | {pair(r['cpu_seconds'], 1)} | {pair(r['peak_mib'], 0)} | {r['peak_mib'][0] / max(r['peak_mib'][1], 1):.2f}"
-            f" | {pair([100 * s for s in r['peak_share']], 0) + ' %' if 'peak_share' in r else ''} | {'' if r['cosine'] is None else format(r['cosine'], '.5f')} |"
-            for r in self.results
-        ]
-        tail = ["", "Pairs are kinoprobe / peer. Configurations:", ""]
+        rows, facts = ({l.split()[1].rstrip(":"): l for l in text.splitlines() if l.startswith(start)} for start in ("| ", "- "))
+        rows.pop("stage", None)
         keys = ("clips", "items", "rows", "provider", "peer_configuration", "peer_imports", "peer_loading", "inertia_ratio", "iterations", "cpu_ratio", "step_cpu", "val_accuracy",
-                "loss_difference", "pixel_difference", "losses", "threads", "opencv_cpu", "film_to_trailer", "wall_two_cores")
+                "loss_difference", "pixel_difference", "losses", "threads", "opencv_cpu", "film_to_trailer", "wall_two_cores", "peak_sgemm")
         for r in self.results:
-            facts = ", ".join(f"{key} {round(r[key], 3) if isinstance(r[key], float) else r[key]}" for key in keys if key in r)
-            tail.append(f"- {r['name']}: {r['rounds']} rounds, {facts}")
-        return "\n".join(head + rows + tail) + "\n"
+            rows[r["name"]] = (
+                f"| {r['name']} | {r['unit']} | {r['ours']:.3g} | {r['peer']:.3g} | {r['ratio']:.2f} ({r['ratio_min']:.2f}–{r['ratio_max']:.2f})"
+                f" | {pair(r['wall_seconds'], 1)} | {pair(r['cpu_seconds'], 1)} | {pair(r['peak_mib'], 0)} | {r['peak_mib'][0] / max(r['peak_mib'][1], 1):.2f}"
+                f" | {pair([100 * s for s in r['peak_share']], 0) + ' %' if 'peak_share' in r else ''} | {'' if r['cosine'] is None else format(r['cosine'], '.5f')} |"
+            )
+            values = ", ".join(f"{key} {round(r[key], 3) if isinstance(r[key], float) else r[key]}" for key in keys if key in r)
+            facts[r["name"]] = f"- {r['name']}: {machine}: {r['rounds']} rounds, {values}"
+        stage = lambda name: max((s for s in STAGES if name.startswith(s)), key=len, default=name)
+        order = sorted(rows, key=lambda name: STAGES.index(stage(name)) if stage(name) in STAGES else len(STAGES))
+        tail = ["", "Pairs are kinoprobe / peer. Configurations:", "", *(facts[name] for name in order if name in facts)]
+        return "\n".join(head + [rows[name] for name in order] + tail) + "\n"
 
 
 def line(r):
