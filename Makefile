@@ -111,7 +111,7 @@ help:
 	@echo '  compare         make these runs, go on if one fails (such as for missing weights), and compare all in OUT/runs;'
 	@echo '                  fails only if there is no run'
 	@echo '  inspect         describe the contents of a feature store'
-	@echo '  train           train a network end to end with RECIPE: OUT/runs/trained-RECIPE; continues an interrupted training'
+	@echo '  train           train a network end to end with RECIPE: OUT/runs/trained-RECIPE-DATA; continues an interrupted run'
 	@echo '  demo-train      train a small network on generated clips labeled by motion, and compare it with classifiers on features'
 	@echo '  posters         train genre classifiers on posters, one per year   MANIFEST=posters.csv ROOT=… CLASSIFY_FLAGS="--window 10"'
 	@echo '  demo-posters    the same on generated posters'
@@ -228,7 +228,8 @@ demo: compare
 	@echo "comparison: $(RUNS)/comparison/report.html"
 
 # Networks trained end to end -----------------------------------------------------------------------------------------
-trained := $(RUNS)/trained-$(basename $(notdir $(RECIPE)))
+# The name contains that of the data, since cards and recipes of all trained networks are installed side by side.
+trained := $(RUNS)/trained-$(basename $(notdir $(RECIPE)))-$(notdir $(patsubst %/,%,$(OUT)))
 
 train: $(if $(IS_DEMO),$(MANIFEST)) | build
 	@$(BIN)train --recipe $(RECIPE) $(data) --out $(trained) --device $(if $(filter cuda tensorrt,$(DEVICE)),cuda,cpu) --resume $(TRAIN_FLAGS) $(allow_failed_clips)
@@ -237,7 +238,7 @@ train: $(if $(IS_DEMO),$(MANIFEST)) | build
 demo-train:
 	@$(MAKE) --no-print-directory train DEMO=demo-motions RECIPE=demo
 	@$(MAKE) --no-print-directory compare TRAIN=1 DEMO=demo-motions METHOD='effnet cnn3d' CLASSIFIERS=logistic
-	@echo "the network's report and loss plot: demo-motions/runs/trained-demo/REPORT.md"
+	@echo "the network's report and loss plot: demo-motions/runs/trained-demo-demo-motions/REPORT.md"
 
 # Posters -------------------------------------------------------------------------------------------------------------
 DEMO_POSTERS := demo/posters/manifest.csv

@@ -259,7 +259,7 @@ fn train_sets_up_libtorch_and_enables_the_feature() {
     let commands = commands(&directory, &["demo-train"]);
     for expected in [
         "demo --out demo-motions --motions",
-        "train --recipe demo --manifest demo-motions/manifest.csv --out demo-motions/runs/trained-demo --device cpu --resume",
+        "train --recipe demo --manifest demo-motions/manifest.csv --out demo-motions/runs/trained-demo-demo-motions --device cpu --resume",
         "compare demo-motions/runs --out demo-motions/runs/comparison",
     ] {
         assert!(commands.iter().any(|line| line.starts_with(expected)), "{commands:#?}");
