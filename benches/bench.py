@@ -331,10 +331,10 @@ class Bench:
                 f" | {pair(r['wall_seconds'], 1)} | {pair(r['cpu_seconds'], 1)} | {pair(r['peak_mib'], 0)} | {r['peak_mib'][0] / max(r['peak_mib'][1], 1):.2f}"
                 f" | {pair([100 * s for s in r['peak_share']], 0) + ' %' if 'peak_share' in r else ''} | {'' if r['cosine'] is None else format(r['cosine'], '.5f')} |"
             )
-            values = ", ".join(f"{key} {round(r[key], 3) if isinstance(r[key], float) else r[key]}" for key in keys if key in r)
+            values = ", ".join(f"{key} {format(r[key], '.3g') if isinstance(r[key], float) else r[key]}" for key in keys if key in r)
             facts[r["name"]] = f"- {r['name']}: {machine}: {r['rounds']} rounds, {values}"
-        stage = lambda name: max((s for s in STAGES if name.startswith(s)), key=len, default=name)
-        order = sorted(rows, key=lambda name: STAGES.index(stage(name)) if stage(name) in STAGES else len(STAGES))
+        # A row starts with the name of its stage.
+        order = sorted(rows, key=lambda name: STAGES.index(max((stage for stage in STAGES if name.startswith(stage)), key=len)))
         tail = ["", "Pairs are kinoprobe / peer. Configurations:", "", *(facts[name] for name in order if name in facts)]
         return "\n".join(head + [rows[name] for name in order] + tail) + "\n"
 
