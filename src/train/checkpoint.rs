@@ -10,7 +10,7 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
-use crate::train::torch::{load, save};
+use super::torch::{load, save};
 
 /// Name of the checkpoint in the directory of a run.
 pub const CHECKPOINT_FILE: &str = "checkpoint.safetensors";

@@ -190,12 +190,6 @@ impl FrameCache {
         &self.path
     }
 
-    /// Returns the number of clips.
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.clips.len()
-    }
-
     /// Returns the windows of clip `clip`, each with the indices of its frames; none if the clip failed.
     pub fn windows(&self, clip: usize) -> &[Vec<u32>] {
         self.clips[clip].as_ref().map_or(&[], |location| &location.windows)

@@ -19,7 +19,7 @@ use super::optimizer::Optimizer;
 use super::precision::{LossScale, autocast};
 use super::random::{Purpose, generator};
 use super::recipe::{MixedPrecision, TrainRecipe};
-use crate::train::torch::torch;
+use super::torch::torch;
 
 /// Number of windows per forward pass in evaluation, which bounds its memory.
 const EVALUATION_WINDOWS: i64 = 64;

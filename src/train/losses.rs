@@ -4,7 +4,7 @@ use kinoprobe::classify::loss::Loss;
 use kinoprobe::error::Result;
 use tch::{Kind, Tensor};
 
-use crate::train::torch::torch;
+use super::torch::torch;
 
 /// Computes a loss between logits (N, C) and targets (N, C), as [`Loss`] defines it. Targets are multi-hot, or weights in
 /// [0, 1] as mixup produces (Zhang et al. 2018); losses are linear in them.

@@ -15,7 +15,7 @@ use tch::{Device, Tensor};
 use super::augment::ORIENTATIONS;
 use super::recipe::TrainRecipe;
 use super::recipe::settings::HeadSettings;
-use crate::train::torch::{TorchGraph, TorchParameters, preferred_format, torch};
+use super::torch::{TorchGraph, TorchParameters, preferred_format, torch};
 
 /// Name of the head of the rotation task of SESEMI.
 const ROTATION_HEAD: &str = "rotations";
@@ -64,19 +64,12 @@ impl TrainNetwork {
             .map_err(|message| invalid(format!("the input of the recipe does not fit: {message}")))?;
         card.input = input;
         let dim = architecture.dim();
-        let head = |name: &str, settings: &HeadSettings, outputs: usize| Head {
-            name: name.into(),
-            inputs: dim,
-            hidden: (settings.hidden > 0).then_some(settings.hidden),
-            dropout: settings.dropout,
-            outputs,
-        };
-        let classifier = recipe.contrastive.is_none().then(|| head(name, &recipe.network.head, classes));
+        let classifier = recipe.contrastive.is_none().then(|| recipe.network.head.layers(name, dim, classes));
         let auxiliary = match (&recipe.rotations, &recipe.contrastive) {
-            (Some(rotations), _) => Some(head(ROTATION_HEAD, &rotations.head, ORIENTATIONS)),
+            (Some(rotations), _) => Some(rotations.head.layers(ROTATION_HEAD, dim, ORIENTATIONS)),
             (None, Some(contrastive)) => {
                 let hidden = if contrastive.hidden == 0 { dim } else { contrastive.hidden };
-                Some(head(PROJECTION_HEAD, &HeadSettings { hidden, dropout: 0.0 }, contrastive.dim))
+                Some(HeadSettings { hidden, dropout: 0.0 }.layers(PROJECTION_HEAD, dim, contrastive.dim))
             }
             (None, None) => None,
         };

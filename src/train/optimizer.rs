@@ -7,8 +7,8 @@ use kinoprobe::classify::{OptimizerKind, OptimizerSettings};
 use kinoprobe::error::{Error, Result};
 use tch::{Device, Kind, Tensor, no_grad};
 
+use super::torch::{TorchParameters, torch};
 use super::update::update;
-use crate::train::torch::{TorchParameters, torch};
 
 /// Name of the number of steps in the state.
 const STEP: &str = "step";

@@ -279,6 +279,7 @@ fn dotted(table: &str, key: &str) -> String {
 mod tests {
     use std::path::PathBuf;
 
+    use super::settings::HeadSettings;
     use super::*;
     use kinoprobe::models::Card;
     use kinoprobe::models::nets::Architecture;
@@ -332,9 +333,13 @@ mod tests {
     fn heads_have_the_documented_number_of_parameters() {
         let recipe = recipe("sesemi");
         // 2048·1312 + 1312 + 1312·85 + 85 and 2048·584 + 584 + 584·6 + 6.
-        assert_eq!(recipe.network.head.parameter_count(2048, 85), 2_799_893);
-        assert_eq!(recipe.rotations.unwrap().head.parameter_count(2048, 6), 1_200_126);
-        assert_eq!(super::settings::HeadSettings::default().parameter_count(512, 7), 513 * 7);
+        let count = |head: &HeadSettings, inputs, outputs| -> usize {
+            let parameters = head.layers("head", inputs, outputs).parameters();
+            parameters.iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
+        };
+        assert_eq!(count(&recipe.network.head, 2048, 85), 2_799_893);
+        assert_eq!(count(&recipe.rotations.as_ref().unwrap().head, 2048, 6), 1_200_126);
+        assert_eq!(count(&HeadSettings::default(), 512, 7), 513 * 7);
         // The parameters of the last block.
         let spec = recipe.input.spec(None);
         let trained: usize = Architecture::ResNet50

@@ -16,8 +16,8 @@ use ndarray::{Array2, Axis, concatenate};
 use super::checkpoint::{self, CheckpointHeader, EpochRecord, NETWORK_FILE};
 use super::learner::Learner;
 use super::recipe::{TrainRecipe, own_key};
+use super::torch::{load, save};
 use super::{FrameCache, Loader, Samples};
-use crate::train::torch::{load, save};
 
 /// The clips of a session, by position in the frame cache.
 pub struct SessionData {

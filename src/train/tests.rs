@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::losses::{loss, nt_xent};
 use super::optimizer::Optimizer;
-use crate::train::torch::{TorchParameters, load, save, values_of};
+use super::torch::{TorchParameters, load, save, values_of};
 
 /// Reproducible values in [−1, 1).
 fn numbers(name: &str, count: usize) -> Vec<f64> {

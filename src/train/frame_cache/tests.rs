@@ -16,7 +16,9 @@ fn read(cache: &FrameCache, clip: usize, frame: u32) -> Vec<u8> {
 
 fn all_frames(cache: &FrameCache) -> Vec<Vec<u8>> {
     let frames = |clip: usize| cache.windows(clip).iter().flatten().copied().collect::<Vec<u32>>();
-    (0..cache.len()).flat_map(|clip| frames(clip).into_iter().map(move |frame| read(cache, clip, frame))).collect()
+    (0..cache.clips.len())
+        .flat_map(|clip| frames(clip).into_iter().map(move |frame| read(cache, clip, frame)))
+        .collect()
 }
 
 #[test]

@@ -6,6 +6,7 @@ use kinoprobe::classify::OptimizerSettings;
 use kinoprobe::manifest::imbalance::Resample;
 use kinoprobe::models::WeightsChoice;
 use kinoprobe::models::input::{Color, InputLayout, InputSpec, Interpolation, Resize};
+use kinoprobe::models::nets::head::Head;
 use kinoprobe::value_parsers;
 use serde::{Deserialize, Serialize};
 
@@ -69,13 +70,10 @@ pub struct HeadSettings {
 }
 
 impl HeadSettings {
-    /// Returns the number of parameters for embeddings of length `dim` and `classes` outputs.
-    #[cfg(test)]
-    pub fn parameter_count(&self, dim: usize, classes: usize) -> usize {
-        match self.hidden {
-            0 => (dim + 1) * classes,
-            hidden => (dim + 1) * hidden + (hidden + 1) * classes,
-        }
+    /// Returns the layers on embeddings of length `inputs`, with the name of their module.
+    pub fn layers(&self, name: &str, inputs: usize, outputs: usize) -> Head {
+        let hidden = (self.hidden > 0).then_some(self.hidden);
+        Head { name: name.into(), inputs, hidden, dropout: self.dropout, outputs }
     }
 
     fn validate(&self, key: &str) -> Result<(), String> {
