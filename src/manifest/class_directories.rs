@@ -23,6 +23,24 @@ pub(super) fn read(root: &Path, listing: &Listing, problems: &mut Problems) -> R
     Ok(collector.finish(problems))
 }
 
+/// Reads all videos and images below `root` as clips without labels. With `frame_directories`, a subdirectory that contains only
+/// images is one clip.
+///
+/// # Errors
+/// Returns an error if a directory cannot be read.
+pub(super) fn read_unlabeled(root: &Path, frame_directories: bool, problems: &mut Problems) -> Result<ParsedManifest> {
+    let mut known = HashSet::new();
+    let mut collect = |links, problems: &mut Problems| -> Result<ParsedManifest> {
+        let mut collector = Collector { known: std::mem::take(&mut known), ..Collector::new(root, links)? };
+        collector.add_directory(root, None, None, frame_directories)?;
+        known = std::mem::take(&mut collector.known);
+        Ok(collector.finish(problems))
+    };
+    // As above, links to what is below the root anyway are ignored.
+    collect(Links::Ignore, &mut Problems::new(root))?;
+    collect(Links::Follow, problems)
+}
+
 /// Treatment of symbolic links.
 #[derive(PartialEq)]
 enum Links {
@@ -101,7 +119,7 @@ impl<'a> Collector<'a> {
                 continue;
             }
             let before = self.parsed.clips.len();
-            self.add_class(directory, &file_name(directory), split)?;
+            self.add_directory(directory, Some(&file_name(directory)), split, true)?;
             if self.parsed.clips.len() == before {
                 self.parsed.warnings.push(format!("ignored directory {} without clips", directory.display()));
             }
@@ -109,20 +127,26 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// Adds all clips below a class directory; a subdirectory that contains only images is one clip.
-    fn add_class(&mut self, directory: &Path, label: &str, split: Option<Split>) -> Result<()> {
+    /// Adds all clips below a directory. With `frame_directories`, a subdirectory that contains only images is one clip.
+    fn add_directory(
+        &mut self,
+        directory: &Path,
+        label: Option<&str>,
+        split: Option<Split>,
+        frame_directories: bool,
+    ) -> Result<()> {
         let listing = Listing::read(directory)?;
         for file in &listing.files {
-            self.add_file(file, Some(label), split);
+            self.add_file(file, label, split);
         }
         for inner in &listing.directories {
             if !self.is_new(inner) {
                 continue;
             }
-            if Listing::read(inner)?.is_frame_directory() {
-                self.add_clip(inner, Some(label), split);
+            if frame_directories && Listing::read(inner)?.is_frame_directory() {
+                self.add_clip(inner, label, split);
             } else {
-                self.add_class(inner, label, split)?;
+                self.add_directory(inner, label, split, frame_directories)?;
             }
         }
         Ok(())

@@ -12,6 +12,9 @@ use super::{MediaFiles, class_directories, csv, id_lists};
 use crate::error::Result;
 use crate::suggest::closest;
 
+/// Reads the clips of a file or directory with the given root of its paths.
+pub(super) type Reader = fn(&Path, &Path, MediaFiles, &mut Problems) -> Result<ParsedManifest>;
+
 /// Reads a text file: a CSV manifest, an id list or a list of paths.
 ///
 /// # Errors

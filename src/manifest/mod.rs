@@ -15,6 +15,7 @@ mod formats;
 mod id_lists;
 pub mod imbalance;
 pub mod import;
+mod inputs;
 mod normalize;
 mod parsed;
 mod problems;
@@ -97,25 +98,9 @@ impl Manifest {
     }
 
     fn read(source: &Path, root: Option<&Path>, media: MediaFiles) -> Result<Manifest> {
-        let metadata = std::fs::metadata(source).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::Manifest {
-                path: source.to_path_buf(),
-                line: None,
-                message: "no such manifest, list or directory".into(),
-            },
-            _ => Error::Io { path: source.to_path_buf(), source: error },
-        })?;
-        let contained = source.join("manifest.csv");
-        let (source, is_directory) = if metadata.is_dir() && contained.is_file() {
-            (contained.as_path(), false)
-        } else {
-            (source, metadata.is_dir())
-        };
-        let default_root = || if is_directory { source.to_path_buf() } else { parent_directory(source) };
-        let root = root.map_or_else(default_root, Path::to_path_buf);
-        let mut problems = Problems::new(source);
-        let read = if is_directory { formats::read_directory } else { formats::read_file };
-        let mut parsed = read(source, &root, media, &mut problems)?;
+        let (source, root, read) = Self::locate(source, root)?;
+        let mut problems = Problems::new(&source);
+        let mut parsed = read(&source, &root, media, &mut problems)?;
         let mut warnings = parsed.warnings;
         warnings.extend(normalize::normalize_labels(parsed.clips.iter_mut().map(|parsed| &mut parsed.clip)));
         if parsed.clips.is_empty() && problems.is_empty() {
@@ -128,11 +113,35 @@ impl Manifest {
         problems.finish()?;
         let clips: Vec<Clip> = parsed.clips.into_iter().map(|parsed| parsed.clip).collect();
         let sha256 = validate::extraction_sha256(&clips);
-        let manifest = Manifest { source: source.to_path_buf(), clips, warnings, sha256 };
+        let manifest = Manifest { source, clips, warnings, sha256 };
         if manifest.clips.iter().any(|clip| clip.split == Some(Split::Train)) {
             manifest.check_training()?;
         }
         Ok(manifest)
+    }
+
+    /// Returns the file or directory to read for `source`, the root of its paths, and its reader.
+    ///
+    /// # Errors
+    /// Returns an error if `source` does not exist.
+    fn locate(source: &Path, root: Option<&Path>) -> Result<(PathBuf, PathBuf, formats::Reader)> {
+        let metadata = std::fs::metadata(source).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::Manifest {
+                path: source.to_path_buf(),
+                line: None,
+                message: "no such manifest, list or directory".into(),
+            },
+            _ => Error::Io { path: source.to_path_buf(), source: error },
+        })?;
+        let contained = source.join("manifest.csv");
+        let (source, is_directory) = if metadata.is_dir() && contained.is_file() {
+            (contained, false)
+        } else {
+            (source.to_path_buf(), metadata.is_dir())
+        };
+        let default_root = || if is_directory { source.clone() } else { parent_directory(&source) };
+        let root = root.map_or_else(default_root, Path::to_path_buf);
+        Ok((source, root, if is_directory { formats::read_directory } else { formats::read_file }))
     }
 
     /// Returns the distinct labels in natural order (`2` before `10`).

@@ -20,7 +20,7 @@ pub(super) fn validate(clips: &[ParsedClip], problems: &mut Problems, warnings: 
     warn_of_label_case(clips, warnings);
 }
 
-fn check_ids(clips: &[ParsedClip], problems: &mut Problems) {
+pub(super) fn check_ids(clips: &[ParsedClip], problems: &mut Problems) {
     let mut first_lines: HashMap<&str, Option<u64>> = HashMap::new();
     for parsed in clips {
         let id = &parsed.clip.id;
