@@ -1,12 +1,17 @@
 //! The backend that writes ONNX: layers are collected, normalizations and scales are folded into the preceding layer in
 //! f64, and the result is lowered to nodes with a dynamic batch size.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use prost::Message as _;
+
 use super::card::Card;
 use super::graph::{self, BatchNorm, Conv, Graph, LayerNorm, Linear, MaxPool, TokenEmbedding};
 use super::nets::Architecture;
 use super::nets::head::Head;
 use super::parameters::ParameterSource;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub(crate) mod builder;
 pub(crate) mod fields;
@@ -16,7 +21,7 @@ pub(crate) mod proto;
 
 use lowering::Lowering;
 use operation::Operation;
-use proto::ValueInfo;
+use proto::{ModelProperties, StringEntry, ValueInfo};
 
 /// Writes the network of a card with parameters from `source`, and returns the bytes of an ONNX file. Equal parameters
 /// give equal bytes.
@@ -48,6 +53,25 @@ pub fn write_with_head(
         output = head.build(&mut graph, output)?;
     }
     Ok(graph.lower(card, output))
+}
+
+/// Appends properties to the bytes of an ONNX file, its `metadata_props`. Of two serialized messages, the concatenation is the
+/// union (protobuf encoding, "Last One Wins").
+pub fn append_properties(file: &mut Vec<u8>, properties: &BTreeMap<String, String>) {
+    let entry = |(key, value): (&String, &String)| StringEntry { key: key.clone(), value: value.clone() };
+    let message = ModelProperties { metadata_props: properties.iter().map(entry).collect() };
+    file.extend(message.encode_to_vec());
+}
+
+/// Reads the properties of an ONNX file.
+///
+/// # Errors
+/// Returns an error if the file cannot be read or is not an ONNX file.
+pub fn read_properties(path: &Path) -> Result<BTreeMap<String, String>> {
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let invalid = |error| Error::Weights { path: path.into(), message: format!("not an ONNX file: {error}") };
+    let message = ModelProperties::decode(bytes.as_slice()).map_err(invalid)?;
+    Ok(message.metadata_props.into_iter().map(|StringEntry { key, value }| (key, value)).collect())
 }
 
 /// An activation: the layer that outputs it, and how often that layer had been folded into at that time.

@@ -14,6 +14,21 @@ pub struct ModelProto {
     pub opset_import: Vec<OperatorSet>,
 }
 
+/// The part of `ModelProto` that describes the model for other programs.
+#[derive(Clone, PartialEq, Message)]
+pub struct ModelProperties {
+    #[prost(message, repeated, tag = "14")]
+    pub metadata_props: Vec<StringEntry>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct StringEntry {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(string, tag = "2")]
+    pub value: String,
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub struct OperatorSet {
     #[prost(string, tag = "1")]

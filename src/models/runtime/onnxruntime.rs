@@ -126,3 +126,31 @@ fn environment(device: Device) -> Result<&'static Environment> {
     });
     result.as_ref().map_err(|message| Error::Runtime(message.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::models::onnx;
+
+    #[test]
+    fn onnx_runtime_reads_appended_properties() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/models/tiny.onnx");
+        let mut bytes = std::fs::read(&fixture).unwrap();
+        let properties = [("classes", r#"["café","b"]"#), ("task", "single-label"), ("empty", "")];
+        let properties: BTreeMap<String, String> =
+            properties.map(|(key, value)| (key.to_string(), value.to_string())).into();
+        onnx::append_properties(&mut bytes, &properties);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("network.onnx");
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(onnx::read_properties(&path).unwrap(), properties);
+        assert_eq!(onnx::read_properties(&fixture).unwrap(), BTreeMap::new());
+        let session = Session::builder(environment(Device::Cpu).unwrap()).unwrap().commit_from_file(&path).unwrap();
+        let metadata = session.metadata().unwrap();
+        for (key, value) in &properties {
+            assert_eq!(metadata.custom(key).as_ref(), Some(value));
+        }
+    }
+}
