@@ -118,6 +118,8 @@ fn main() -> ExitCode {
             shots: arguments.shots.as_deref().map(Shots::load).transpose()?,
             out: arguments.out,
             weights: arguments.weights.unwrap_or_default(),
+            model_sha256: None,
+            card: None,
             models: arguments.models.unwrap_or_else(|| "models".into()),
             device: arguments.device.unwrap_or(Device::Auto),
             workers: arguments.workers,

@@ -38,8 +38,12 @@ pub struct Options {
     pub shots: Option<Shots>,
     /// Source of the network's weights.
     pub weights: WeightsChoice,
+    /// SHA-256 that the network must have; `None` for any.
+    pub model_sha256: Option<String>,
     /// Directory of the model cards.
     pub models: PathBuf,
+    /// Card of the network, instead of the one in `models`.
+    pub card: Option<Card>,
     /// The device that runs the network.
     pub device: Device,
     /// Number of decode threads; by default chosen from the number of cores and the device.
@@ -241,8 +245,15 @@ fn prepare_source(options: &Options, progress: &dyn ProgressSink, cancel: &Cance
         &Extractor::Sift { keypoints, max_side } => Ok(FeatureSource::Sift { keypoints, max_side }),
         Extractor::Network { card, batch, precision } => {
             runtime::check_device(options.device)?;
-            let card = Box::new(Card::load(&options.models, card)?);
+            let card = match &options.card {
+                Some(card) => card.clone(),
+                None => Card::load(&options.models, card)?,
+            };
             let model = models::prepare(&card, &options.weights, *precision, progress, cancel)?;
+            if let Some(expected) = &options.model_sha256 {
+                model.check_sha256(expected)?;
+            }
+            let card = Box::new(card);
             Ok(FeatureSource::Network { card, model, batch: *batch, precision: *precision })
         }
     }

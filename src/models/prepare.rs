@@ -34,6 +34,17 @@ pub enum WeightsChoice {
     File(PathBuf),
 }
 
+impl WeightsChoice {
+    /// Returns the choice of the weights that a store or model records (see [`PreparedModel::weights`]).
+    pub fn recorded(weights: &str) -> Self {
+        match weights {
+            // Either the card's file or one that the user must name: their hashes tell them apart.
+            "file" | "" => WeightsChoice::Default,
+            origin => origin.parse().unwrap_or_else(|error| match error {}),
+        }
+    }
+}
+
 impl FromStr for WeightsChoice {
     type Err = std::convert::Infallible;
 
@@ -60,6 +71,27 @@ pub struct PreparedModel {
     pub weights: String,
     /// `true` if the weights are untrained. Results must be labeled as such.
     pub untrained: bool,
+}
+
+impl PreparedModel {
+    /// Checks that this is the network with the given SHA-256; an empty one is unknown.
+    ///
+    /// # Errors
+    /// Returns an error if the hashes differ.
+    pub fn check_sha256(&self, expected: &str) -> Result<()> {
+        if expected.is_empty() || self.sha256 == expected {
+            return Ok(());
+        }
+        let prefix = |hash: &str| hash.chars().take(12).collect::<String>();
+        let message = format!(
+            "another network (SHA-256 {}…, {} weights) than the one that the model was trained with ({}…): select the original \
+             weights with --weights, or train the model again",
+            prefix(&self.sha256),
+            self.weights,
+            prefix(expected)
+        );
+        Err(Error::Weights { path: self.onnx.clone(), message })
+    }
 }
 
 /// Fetches the chosen weights, converts them if they are a checkpoint, and returns the ONNX file. Downloads are stored in
