@@ -16,12 +16,19 @@ use super::settings::{CodebookSettings, Normalize};
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, Split};
-use crate::store::{ClipRows, DescriptorStore, Payload, Provenance, RowSource, StoreWriter, StoredClip, Values};
+use crate::store::{
+    ClipRows, DescriptorStore, FeatureStore, Payload, Provenance, RowSource, StoreWriter, StoredClip, Values,
+};
 
 /// Number of descriptors that are read from a store at once.
 const READ_DESCRIPTORS: usize = 1 << 16;
 /// Name of the dataset of the words in a store.
 pub const CENTROIDS: &str = "codebook/centroids";
+
+/// Returns the name of the file of a method's codebook in the directory of a run.
+pub fn file_name(method: &str) -> String {
+    format!("{method}.codebook.h5")
+}
 
 /// A set of visual words.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,6 +113,24 @@ impl Codebook {
         Ok((Self { centroids: clusters.centroids }, summary))
     }
 
+    /// Reads the words of a feature store; `None` if it has none.
+    ///
+    /// # Errors
+    /// Returns an error if the words cannot be read.
+    pub fn read(store: &FeatureStore) -> Result<Option<Self>> {
+        Ok(store.read_matrix(CENTROIDS)?.map(|centroids| Self { centroids }))
+    }
+
+    /// Writes the words as a feature store without clips.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be written.
+    pub fn save(&self, provenance: &Provenance, out: &Path) -> Result<()> {
+        let mut writer = StoreWriter::create(out, Payload::Features { dim: self.centroids.nrows() }, provenance)?;
+        writer.write_matrix(CENTROIDS, self.centroids.view())?;
+        writer.finish()
+    }
+
     /// Computes the histograms of consecutive frames, (frames, words). Frame `i` has the next `counts[i]` rows of
     /// `descriptors`, (Σ counts, D). Before normalization, a histogram sums to its number of descriptors.
     pub fn histograms(&self, counts: &[u32], descriptors: ArrayView2<'_, u8>, normalize: Normalize) -> Array2<f32> {
@@ -160,7 +185,10 @@ impl Codebook {
     }
 
     /// Returns the provenance of the descriptor store, with the codebook as the model.
-    fn provenance(&self, store: &DescriptorStore, settings: &CodebookSettings, seconds: f64) -> Result<Provenance> {
+    ///
+    /// # Errors
+    /// Returns an error if the recipe of the store is not JSON.
+    pub fn provenance(&self, store: &DescriptorStore, settings: &CodebookSettings, seconds: f64) -> Result<Provenance> {
         let invalid = |message: String| Error::Store { path: store.path().to_path_buf(), message };
         let source = store.provenance();
         let mut recipe: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&source.recipe)

@@ -142,7 +142,7 @@ impl Provenance {
             .map(|d| format!("  {}: stored {}, requested {}", d.attribute, display(&d.stored), display(&d.requested)))
             .collect();
         let message = format!(
-            "made with other settings; write to another file with --out, or remove this one to start over\n{}{hint}",
+            "made with other settings; choose another store, or remove this one to start over\n{}{hint}",
             lines.join("\n")
         );
         Err(Error::Store { path: path.to_path_buf(), message })

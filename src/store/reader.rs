@@ -93,7 +93,7 @@ impl Store {
         if self.payload == requested {
             return Ok(());
         }
-        Err(self.error(format!("contains {}, not {requested}; write to another file with --out", self.payload)))
+        Err(self.error(format!("contains {}, not {requested}; choose another store", self.payload)))
     }
 
     /// Reads a clip with its rows.
@@ -294,6 +294,18 @@ impl Store {
             return Err(self.error(format!("damaged: dataset /{name} has shape {shape:?}, not {expected:?}")));
         }
         dataset.read_slice_2d::<T, _>(s![range, ..]).map_err(store_error(&self.path))
+    }
+
+    /// Reads a dataset that is not part of the format (see [`StoreWriter::write_matrix`](super::StoreWriter::write_matrix));
+    /// `None` if the store does not have it.
+    ///
+    /// # Errors
+    /// Returns an error if the dataset is not a matrix or cannot be read.
+    pub fn read_matrix(&self, name: &str) -> Result<Option<Array2<f32>>> {
+        if !self.has_dataset(name) {
+            return Ok(None);
+        }
+        self.dataset(name)?.read_2d::<f32>().map(Some).map_err(store_error(&self.path))
     }
 
     fn error(&self, message: String) -> Error {
