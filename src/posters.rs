@@ -181,8 +181,7 @@ impl Default for PosterIndex {
 /// there are no predictions.
 pub fn thresholds(val: Option<&Predictions>, classes: usize) -> Vec<f32> {
     let tuned = val.and_then(Thresholds::tune);
-    tuned
-        .map_or(vec![DEFAULT_THRESHOLD; classes], |tuned| tuned.per_label.iter().map(|label| label.threshold).collect())
+    tuned.map_or(vec![DEFAULT_THRESHOLD; classes], |tuned| tuned.values())
 }
 
 /// Returns the defined [`METRICS`] of a split.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
-use crate::evaluate::multi_label::{Averages, LabelMatrix};
+use crate::evaluate::multi_label::{Averages, LabelMatrix, Thresholds};
 use crate::evaluate::{Epoch, Predictions, SeedResult, SplitMetrics, compute_metrics};
 use crate::manifest::Split;
 
@@ -99,6 +99,7 @@ pub fn run(
         identity: RunIdentity { task: data.task, classifier: kind.name().into(), ..metadata.identity },
         classes: data.train.classes.clone(),
         dim: data.train.dim(),
+        thresholds: splits.get(&Split::Val).and_then(Thresholds::tune).map(|tuned| tuned.values()),
         ..metadata
     };
     Ok(Experiment {

@@ -1,10 +1,10 @@
 //! Model files: `model.safetensors` for kinoprobe, `model.onnx` for other runtimes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use clap::ValueEnum;
-use ndarray::Array2;
+use ndarray::{Array2, s};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 use crate::evaluate::predictions::PredictionTable;
 use crate::manifest::normalize_label;
-use crate::models::Precision;
+use crate::models::{Precision, onnx};
 use crate::store::{Pooling, Provenance};
 
 /// The metadata of a model file: the model and the origin of its features.
@@ -39,7 +39,18 @@ pub struct ModelMetadata {
     pub seed: u64,
     /// Version of kinoprobe.
     pub tool_version: String,
+    /// Score thresholds of the classes of a multi-label model, tuned on the validation clips (see
+    /// [`Thresholds::tune`](crate::evaluate::multi_label::Thresholds::tune)); `None`
+    /// without them, and for single-label models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thresholds: Option<Vec<f32>>,
+    /// Of an early fusion, the origin of each part of the concatenated features, in order: `dim` is the length of the part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<ModelMetadata>,
 }
+
+/// The keys of [`ModelMetadata::properties`] whose values are JSON. The others are text.
+const JSON_PROPERTIES: [&str; 6] = ["untrained", "classes", "dim", "seed", "thresholds", "members"];
 
 fn default_precision() -> String {
     Precision::default().to_string()
@@ -61,7 +72,36 @@ impl ModelMetadata {
             pooling,
             seed: 0,
             tool_version: env!("CARGO_PKG_VERSION").into(),
+            thresholds: None,
+            members: Vec::new(),
         }
+    }
+
+    /// Returns the metadata as text by key, as ONNX files carry it.
+    pub fn properties(&self) -> BTreeMap<String, String> {
+        let serde_json::Value::Object(values) = serde_json::to_value(self).expect("metadata serializes to JSON") else {
+            unreachable!("metadata is an object")
+        };
+        let text = |value: serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
+        values.into_iter().map(|(key, value)| (key, text(value))).collect()
+    }
+
+    /// Reads the metadata of an ONNX file.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read or has no metadata of a model.
+    pub fn read_onnx(path: &Path) -> Result<Self> {
+        let properties = onnx::read_properties(path)?;
+        let value = |(key, text): (String, String)| {
+            let parsed = JSON_PROPERTIES.contains(&key.as_str()).then(|| serde_json::from_str(&text).ok()).flatten();
+            (key, parsed.unwrap_or(serde_json::Value::String(text)))
+        };
+        let values: serde_json::Map<_, _> = properties.into_iter().map(value).collect();
+        let invalid = |error| Error::Weights {
+            path: path.to_path_buf(),
+            message: format!("has no metadata of a model ({error}): train it again with this version of kinoprobe"),
+        };
+        serde_json::from_value(serde_json::Value::Object(values)).map_err(invalid)
     }
 }
 
@@ -107,8 +147,14 @@ impl SavedModel {
             .map_err(|error| Error::Weights { path: path.clone(), message: error.to_string() })?;
         std::fs::write(&path, bytes).map_err(Error::io(&path))?;
         let path = dir.join(ONNX_FILE);
-        let bytes = Exporter::export(self.model.as_ref(), self.metadata.dim, self.metadata.classes.len());
-        std::fs::write(&path, bytes).map_err(Error::io(&path))
+        std::fs::write(&path, self.to_onnx()).map_err(Error::io(&path))
+    }
+
+    /// Returns the bytes of an ONNX file with the model and its metadata.
+    pub fn to_onnx(&self) -> Vec<u8> {
+        let mut bytes = Exporter::export(self.model.as_ref(), self.metadata.dim, self.metadata.classes.len());
+        onnx::append_properties(&mut bytes, &self.metadata.properties());
+        bytes
     }
 
     /// Reads the model of a run's directory.
@@ -177,8 +223,28 @@ impl SavedModel {
 /// # Errors
 /// See [`SavedModel::predict`].
 pub fn predict(task: Task, model: &dyn Model, classes: &[String], data: &Dataset) -> Result<Predictions> {
-    let scores = if data.is_empty() { Array2::zeros((0, classes.len())) } else { model.scores(data)? };
+    let scores = if data.is_empty() { Array2::zeros((0, classes.len())) } else { independent_scores(model, data)? };
     predictions(task, scores, classes, data)
+}
+
+/// Number of clips of which vector models compute the same scores, to the last bit, whatever the clips are.
+const BLOCK: usize = 256;
+
+/// Computes scores (N, C) that do not depend on the other clips. Matrix products of few rows sum in another order than those of many,
+/// so that the last block is repeated with copies of its last clip.
+fn independent_scores(model: &dyn Model, data: &Dataset) -> Result<Array2<f32>> {
+    let (count, complete) = (data.len(), data.len() / BLOCK * BLOCK);
+    if complete == count || model.reads_sequences() {
+        return model.scores(data);
+    }
+    let last: Vec<usize> = (complete..complete + BLOCK).map(|i| i.min(count - 1)).collect();
+    let last = model.scores(&data.select(&last))?.slice_move(s![..count - complete, ..]);
+    if complete == 0 {
+        return Ok(last);
+    }
+    let mut scores = model.scores(data)?;
+    scores.slice_mut(s![complete.., ..]).assign(&last);
+    Ok(scores)
 }
 
 /// Returns the predictions for the clips of `data` from scores (N, C) of `classes`.

@@ -266,10 +266,13 @@ fn saved_models_are_restored_bit_for_bit() {
                 pooling: kind.pooling(Pooling::Mean),
                 seed: 3,
                 tool_version: String::new(),
+                thresholds: (task == Task::MultiLabel).then(|| vec![0.1, 0.5, 0.25, 0.75]),
+                members: Vec::new(),
             };
             SavedModel { metadata: metadata.clone(), model }.save(dir.path()).unwrap();
             let loaded = SavedModel::load(dir.path()).unwrap();
             assert_eq!(loaded.metadata, metadata);
+            assert_eq!(ModelMetadata::read_onnx(&dir.path().join("model.onnx")).unwrap(), metadata);
             assert_eq!(loaded.model.scores(&test).unwrap(), before, "{kind:?}");
             let fewer = Dataset { rows: test.rows.slice(s![.., ..5]).to_owned(), ..test.clone() };
             assert!(loaded.model.scores(&fewer).is_err() || kind == ClassifierKind::Constant && !standardize);
@@ -300,6 +303,21 @@ fn trained_networks_do_not_depend_on_the_number_of_threads() {
         let one = scores(1);
         for threads in [1, 2, 3] {
             assert_eq!(scores(threads), one, "{kind:?}, {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn predictions_do_not_depend_on_the_other_clips() {
+    for (kind, task) in all() {
+        let (train, _) = parts(kind, task);
+        let model = fit(&quick(kind, true), task, &train, &train, 1).model;
+        let scores = |data: &Dataset| predict(task, model.as_ref(), &train.classes, data).unwrap().scores.unwrap();
+        let many: Vec<usize> = (0..600).map(|i| i % train.len()).collect();
+        let expected = scores(&train.select(&many));
+        for count in [1, 2, 5, 70, 257] {
+            let few = scores(&train.select(&many[..count]));
+            assert_eq!(few, expected.slice(s![..count, ..]), "{kind:?}, {count} clips");
         }
     }
 }

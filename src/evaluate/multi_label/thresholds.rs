@@ -71,6 +71,11 @@ impl Thresholds {
         Self::evaluate(predictions, &predictions.classes.iter().map(threshold).collect::<Vec<_>>())
     }
 
+    /// Returns the thresholds in the order of the classes.
+    pub fn values(&self) -> Vec<f32> {
+        self.per_label.iter().map(|label| label.threshold).collect()
+    }
+
     /// Returns the names of the labels whose threshold is not tuned.
     pub fn not_tuned(&self) -> Vec<&str> {
         self.per_label.iter().filter(|label| !label.tuned).map(|label| label.label.as_str()).collect()

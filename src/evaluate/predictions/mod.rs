@@ -135,6 +135,18 @@ impl Predictions {
         })
     }
 
+    /// Predicts the classes of multi-label clips again: those whose score reaches the threshold of the class. `thresholds` has C
+    /// values.
+    ///
+    /// # Panics
+    /// Panics if there are no scores.
+    pub fn apply_thresholds(&mut self, thresholds: &[f32]) {
+        let scores = self.scores.as_ref().expect("predictions with scores");
+        let reaches =
+            |row: ArrayView1<'_, f32>| (0..row.len()).filter(|&class| row[class] >= thresholds[class]).collect();
+        self.predicted = scores.outer_iter().map(reaches).collect();
+    }
+
     /// Joins the names of a set of classes with `|`, as in CSV files.
     pub fn label_names(&self, set: &[usize]) -> String {
         set.iter().map(|&class| self.classes[class].as_str()).collect::<Vec<_>>().join(LABEL_SEPARATOR)
@@ -142,7 +154,7 @@ impl Predictions {
 }
 
 /// Separator of the labels of a clip.
-const LABEL_SEPARATOR: &str = "|";
+pub(crate) const LABEL_SEPARATOR: &str = "|";
 
 /// Predicts the classes of a clip from its scores (see [`Predictions::from_scores`]).
 fn predict_classes(task: Task, scores: ArrayView1<'_, f32>) -> Vec<usize> {

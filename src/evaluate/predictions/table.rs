@@ -22,14 +22,15 @@ use std::path::Path;
 
 use ndarray::Array2;
 
-use super::{LABEL_SEPARATOR, Predictions, predict_classes};
+pub(crate) use super::LABEL_SEPARATOR;
+use super::{Predictions, predict_classes};
 use crate::dataset::Task;
 use crate::error::{Error, Result};
 use crate::manifest::{Split, normalize_label};
 use crate::suggest::did_you_mean;
 
 /// Prefix of score columns.
-const SCORE_PREFIX: &str = "score:";
+pub(crate) const SCORE_PREFIX: &str = "score:";
 /// Number of classes that messages list.
 const MAX_SHOWN: usize = 8;
 
