@@ -18,6 +18,8 @@ METHOD      ?=
 # Generated clips used if MANIFEST is not given: demo (texture and motion as label), demo-motions (motion) or demo-labels (several labels).
 DEMO        ?= demo
 MANIFEST    ?= $(DEMO)/manifest.csv
+# Clips of `predict`: files, directories and manifests.
+CLIPS       ?=
 ROOT        ?=
 WEIGHTS     ?=
 DEVICE      ?= auto
@@ -32,9 +34,10 @@ RECIPE      ?= r2plus1d-tuned
 TRAIN       ?= $(if $(filter train,$(MAKECMDGOALS)),1)
 # One directory per manifest, so that the clips of two manifests are not mixed: MANIFEST=../data/clips.csv is out/data-clips.
 OUT         ?= $(if $(IS_DEMO),$(patsubst %/manifest.csv,%,$(MANIFEST)),out/$(or $(manifest_name),manifest))
-# Additional arguments for kinoprobe-extract, kinoprobe-classify, kinoprobe-train, kinoprobe-serve, benches/bench.py and benches/load.py.
+# Additional arguments for kinoprobe-extract, kinoprobe-classify, kinoprobe-predict, kinoprobe-train, kinoprobe-serve, benches/bench.py and benches/load.py.
 EXTRACT_FLAGS  ?=
 CLASSIFY_FLAGS ?=
+PREDICT_FLAGS  ?=
 TRAIN_FLAGS    ?=
 SERVE_FLAGS    ?=
 BENCH_FLAGS    ?=
@@ -45,7 +48,7 @@ SECONDS     ?= 600
 # Revision that `compare-stores` compares with, and the two directories of stores if they exist already.
 BASE        ?= HEAD~1
 
-VARIABLES := METHOD DEMO MANIFEST ROOT WEIGHTS DEVICE CLASSIFIER CLASSIFIERS SEEDS RECIPE TRAIN OUT EXTRACT_FLAGS CLASSIFY_FLAGS TRAIN_FLAGS SERVE_FLAGS \
+VARIABLES := METHOD DEMO MANIFEST CLIPS ROOT WEIGHTS DEVICE CLASSIFIER CLASSIFIERS SEEDS RECIPE TRAIN OUT EXTRACT_FLAGS CLASSIFY_FLAGS PREDICT_FLAGS TRAIN_FLAGS SERVE_FLAGS \
     BENCH_FLAGS LOAD_FLAGS ADDR SECONDS BASE PEER PYTHON CHROMIUM CARGO_TARGET_DIR REVISION CHROOT MIRROR SUITE
 
 # Methods -------------------------------------------------------------------------------------------------------------
@@ -99,7 +102,7 @@ extract_flags = $(if $(IS_DEMO),$(DEMO_FLAGS_$1)) $(EXTRACT_FLAGS)
 # Exit code 3 means that some clips failed. They are recorded in the store and skipped.
 allow_failed_clips := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup build weights demo features classify runs compare inspect train demo-train posters demo-posters require-manifest serve require-models \
+.PHONY: help setup build weights demo features classify runs compare predict require-clips inspect train demo-train posters demo-posters require-manifest serve require-models \
     test test-web test-debian13 compare-stores fuzz fuzz-readers load bench goldens lint clean FORCE
 
 help:
@@ -110,6 +113,7 @@ help:
 	@echo '  runs            train CLASSIFIERS on the features of every METHOD'
 	@echo '  compare         make these runs, go on if one fails (such as for missing weights), and compare all in OUT/runs;'
 	@echo '                  fails only if there is no run'
+	@echo '  predict         predict new CLIPS with the model of each METHOD; the scores of several methods are averaged'
 	@echo '  inspect         describe the contents of a feature store'
 	@echo '  train           train a network end to end with RECIPE: OUT/runs/trained-RECIPE-DATA; continues an interrupted run'
 	@echo '  demo-train      train a small network on generated clips labeled by motion, and compare it with classifiers on features'
@@ -138,6 +142,7 @@ help:
 	@echo '  RECIPE          training recipe: a name in pipelines/train, or a file (default: $(RECIPE))'
 	@echo '  SEEDS           number of training runs with different seeds'
 	@echo '  MANIFEST, ROOT  manifest of your clips (CSV, list, or a directory per class) and the directory its paths are relative to'
+	@echo '  CLIPS           clips of `predict`: files, directories and manifests'
 	@echo '  DEMO            generated clips used without MANIFEST: demo (labels: texture and motion; the default), demo-motions (motion)'
 	@echo '                  or demo-labels (several labels)'
 	@echo '  OUT             directory of the results (default: the directory of DEMO, or out/NAME with the path of MANIFEST as NAME)'
@@ -145,7 +150,7 @@ help:
 	@echo '  DEVICE          auto, native, cpu, openvino, cuda, tensorrt'
 	@echo '  TRAIN           1: set up libtorch, and build, test and lint the feature `train` too'
 	@echo '  EXTRACT_FLAGS   additional arguments for kinoprobe-extract, for example "--frames 16"; likewise CLASSIFY_FLAGS,'
-	@echo '                  TRAIN_FLAGS, SERVE_FLAGS, BENCH_FLAGS and LOAD_FLAGS. Every program in target/release has --help.'
+	@echo '                  PREDICT_FLAGS, TRAIN_FLAGS, SERVE_FLAGS, BENCH_FLAGS and LOAD_FLAGS. Every program in target/release has --help.'
 
 # Setup ---------------------------------------------------------------------------------------------------------------
 setup:
@@ -215,6 +220,16 @@ compare: build
 .SECONDEXPANSION:
 $(RUNS)/%/metrics.json: $(FEATURES)/$$(call run_method,$$*).h5 pipelines/$$(call run_method,$$*).toml $(if $(SEEDS)$(CLASSIFY_FLAGS),FORCE)
 	@$(BIN)classify --features $< $(data) --recipe $(word 2,$^) --out $(@D) --classifier $(call run_classifier,$*) $(call seeds_flag,$(call run_classifier,$*)) $(CLASSIFY_FLAGS)
+
+# An existing run is used as it is: its clips are not needed. The features are kept, so that an interrupted prediction continues.
+predicted_runs = $(foreach method,$(METHOD),$(call run_dir,$(method),$(CLASSIFIER)))
+predictions    = $(OUT)/predictions/$(subst $(eval ) ,+,$(notdir $(predicted_runs)))
+
+predict: require-clips $(foreach run,$(predicted_runs),$(if $(wildcard $(run)/metrics.json),,$(run)/metrics.json)) | build
+	@$(BIN)predict $(predicted_runs:%=--model %) $(CLIPS) --out $(predictions).csv --features $(predictions).h5 --device $(DEVICE) $(PREDICT_FLAGS) $(allow_failed_clips)
+
+require-clips:
+	@[ -n "$(CLIPS)" ] && [ -n "$(METHOD)" ] || { echo 'predict: run make predict METHOD=effnet CLIPS=folder MANIFEST=…, with the manifest of the training' >&2; exit 2; }
 
 inspect: $(METHODS:%=$(FEATURES)/%.h5)
 	@for method in $(METHODS); do $(BIN)inspect $(FEATURES)/$$method.h5 $(data) --out $(RUNS)/$$method/inspect; done

@@ -1,18 +1,25 @@
 //! Runs: classifiers trained on a store, each with its own directory. [`RunContext::train`] trains one of them, [`by_year`] one
-//! per year, [`early_fusion`] one on the features of several runs.
+//! per year, [`early_fusion`] one on the features of several runs. [`TrainedRun`] reads their models, and `predict` applies them to
+//! new clips.
 
 pub mod by_year;
 mod compatibility;
 pub mod early_fusion;
+#[cfg(all(feature = "media", feature = "onnx"))]
+pub mod predict;
+mod trained;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+
+pub use trained::{NETWORK_ONNX, NETWORK_OUTPUT, TrainedRun};
 
 use self::compatibility::check_features;
 use crate::classify::{ModelMetadata, RunIdentity, RunInputs, SavedModel, experiment};
 use crate::dataset::DatasetSplits;
 use crate::error::{Error, Result};
 use crate::evaluate::{Epoch, Predictions};
+use crate::extract::codebook::{self, Codebook};
 use crate::manifest::{Manifest, Split};
 use crate::posters::{ClipCounts, INDEX_FILE, ModelGrouping, years};
 use crate::recipe::{Classify, Recipe, RunFiles};
@@ -98,6 +105,7 @@ impl RunContext<'_> {
         let metadata = ModelMetadata::new(provenance, &recipe.method, classifier, pooling);
         let experiment = experiment::run(data, &recipe.classify.fit_settings(), metadata, self.threads, on_epoch)?;
         experiment.saved.save(out)?;
+        save_codebook(self.store, &recipe.method, out)?;
         let held_out = HeldOutPredictions {
             clips: years::count_clips(data),
             model: experiment.splits.clone(),
@@ -124,6 +132,15 @@ impl RunContext<'_> {
         };
         report::write_run(out, &run)?;
         Ok(held_out)
+    }
+}
+
+/// Writes the codebook of the features of a store, if they are histograms, to the directory of a run: the model can only be applied
+/// to new clips with it.
+fn save_codebook(store: &FeatureStore, method: &str, out: &Path) -> Result<()> {
+    match Codebook::read(store)? {
+        Some(codebook) => codebook.save(store.provenance(), &out.join(codebook::file_name(method))),
+        None => Ok(()),
     }
 }
 

@@ -20,7 +20,8 @@ Examples:
   kinoprobe-compare runs/cnn evaluation-of-other-predictions --out runs/compare
 
 The run with the highest accuracy or mAP on the validation split is marked; the test split is not used to select.
-Writes report.html (self-contained), compare.md, compare.csv, compare.json and the figures.
+Writes report.html (self-contained), compare.md, compare.csv, compare.json, the figures, and the model of the early fusion to
+early-fusion/, which kinoprobe-predict applies to new clips.
 
 {}", cli::EXIT_CODES))]
 struct Arguments {
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
         let (mut fusions, mut notes) = late_fusion::fuse(&runs)?;
         if !arguments.no_early_fusion {
             // Only early fusion requires the stores, so a missing store is not an error.
-            match early_fusion::fuse(&runs, arguments.threads) {
+            match early_fusion::fuse(&runs, &arguments.out.join("early-fusion"), arguments.threads) {
                 Ok(fusion) => fusions.extend(fusion),
                 Err(error) => notes.push(format!("no early fusion: {error}")),
             }

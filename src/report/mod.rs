@@ -22,6 +22,7 @@ mod stale;
 pub mod svg;
 pub mod table;
 mod tensorboard;
+pub mod timeline;
 mod year_plots;
 
 use std::collections::BTreeMap;

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{Metrics, tensorboard};
 use crate::classify::SavedModel;
 use crate::error::{Error, Result};
+use crate::extract::codebook;
 
 /// Files of every run or evaluation, except metrics.json.
 const FILES: [&str; 3] = ["predictions.csv", "REPORT.md", "recipe.toml"];
@@ -52,9 +53,8 @@ pub(super) fn remove_training_files(dir: &Path) -> Result<()> {
 /// # Errors
 /// Returns an error if a file cannot be removed.
 pub fn remove_run(dir: &Path) -> Result<()> {
-    if Metrics::read(&dir.join("metrics.json")).is_err() {
-        return Ok(());
-    }
+    let Ok(metrics) = Metrics::read(&dir.join("metrics.json")) else { return Ok(()) };
+    remove_file(&dir.join(codebook::file_name(&metrics.identity.method)))?;
     create_incomplete(dir)?;
     remove_training_files(dir)?;
     for name in FILES.iter().chain(&SavedModel::FILES) {

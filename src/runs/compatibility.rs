@@ -8,8 +8,9 @@ use crate::classify::ModelMetadata;
 use crate::error::{Error, Result};
 use crate::store::{FeatureStore, Provenance};
 
-/// Keys of extraction recipes that do not change features, or that belong to the network, which is compared by its hash.
-const IGNORED: [&str; 3] = ["extractor.batch", "extractor.card", "extractor.precision"];
+/// Keys of extraction recipes that do not change features, that belong to the network, which is compared by its hash, or to the clips
+/// (the hash of the list of their shots).
+const IGNORED: [&str; 4] = ["extractor.batch", "extractor.card", "extractor.precision", "shots"];
 
 /// Compares the network, the precision and the extraction recipe of the features. Returns warnings for the user: other
 /// settings with their differences, another precision and, with `force`, another network.

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use ndarray::{Array2, Axis, concatenate};
 
+use super::save_codebook;
 use crate::classify::{ClassifierKind, FitSettings, ModelMetadata, RunIdentity, RunInputs, experiment};
 use crate::dataset::{Dataset, DatasetSplits};
 use crate::error::{Error, Result};
+use crate::evaluate::predictions::write_csv;
 use crate::manifest::Manifest;
 use crate::recipe::Recipe;
 use crate::report::compare::{ComparedRun, RunKind};
@@ -22,13 +24,14 @@ struct Member<'a> {
 }
 
 /// Trains the multi-layer perceptron of the first run's recipe on the concatenated features of the runs' stores, each
-/// standardized by its training clips. It uses the clips that all stores contain and the splits of the first run. Returns
-/// `None` if the runs name fewer than two stores.
+/// standardized by its training clips. It uses the clips that all stores contain and the splits of the first run. Writes the model,
+/// the codebooks of its features and predictions.csv to the directory `out`. Returns `None` if the runs name fewer than two
+/// stores.
 ///
 /// # Errors
-/// Returns an error if a run names no manifest, if its recipe, store or manifest cannot be read, or if the stores have too few
-/// clips in common.
-pub fn fuse(runs: &[ComparedRun], threads: usize) -> Result<Option<ComparedRun>> {
+/// Returns an error if a run names no manifest, if its recipe, store or manifest cannot be read, if the stores have too few clips
+/// in common, or if a file cannot be written.
+pub fn fuse(runs: &[ComparedRun], out: &Path, threads: usize) -> Result<Option<ComparedRun>> {
     let mut first_of_store: Vec<(&Path, &ComparedRun)> = Vec::new();
     for run in runs.iter().filter(|run| run.is_fusible()) {
         if let Some(path) = run.inputs.features()
@@ -53,14 +56,30 @@ pub fn fuse(runs: &[ComparedRun], threads: usize) -> Result<Option<ComparedRun>>
         seeds: 1,
         ..classify.fit_settings()
     };
-    let pooling = ClassifierKind::Mlp.pooling(classify.pooling);
-    let metadata = ModelMetadata::new(first.store.provenance(), &first.recipe.method, ClassifierKind::Mlp, pooling);
-    let experiment = experiment::run(&data, &settings, metadata, threads, &mut |_, _| {})?;
     let identities: Vec<RunIdentity> = members
         .iter()
         .map(|member| RunIdentity { untrained: member.store.untrained(), ..member.run.identity.clone() })
         .collect();
     let identity = RunIdentity::of_fusion(&identities.iter().collect::<Vec<_>>(), "mlp");
+    let parts = members.iter().map(|Member { store, recipe, data, .. }| {
+        let pooling = ClassifierKind::Mlp.pooling(recipe.classify.pooling);
+        let part = ModelMetadata::new(store.provenance(), &recipe.method, ClassifierKind::Mlp, pooling);
+        ModelMetadata { dim: data.train.dim(), ..part }
+    });
+    let parts: Vec<ModelMetadata> = parts.collect();
+    let metadata = ModelMetadata {
+        identity: identity.clone(),
+        extraction: String::new(),
+        members: parts.clone(),
+        ..parts[0].clone()
+    };
+    let experiment = experiment::run(&data, &settings, metadata, threads, &mut |_, _| {})?;
+    experiment.saved.save(out)?;
+    for Member { store, recipe, .. } in &members {
+        save_codebook(store, &recipe.method, out)?;
+    }
+    let written: Vec<_> = experiment.splits.iter().map(|(&split, part)| (Some(split), part)).collect();
+    write_csv(&out.join("predictions.csv"), &written)?;
     let extract_seconds = members.iter().map(|member| {
         let seconds = member.store.provenance().extract_seconds;
         (seconds > 0.0).then_some(seconds)
@@ -134,7 +153,11 @@ pub fn concat_features(members: &[&DatasetSplits]) -> Result<DatasetSplits> {
     })
 }
 
-fn concat_part(parts: &[&Dataset]) -> Result<Dataset> {
+/// Concatenates the features of the clips that all parts contain, in the order of the first.
+///
+/// # Errors
+/// Returns an error if the features of a clip are a sequence.
+pub(super) fn concat_part(parts: &[&Dataset]) -> Result<Dataset> {
     let first = parts[0];
     let rows: Vec<HashMap<&str, usize>> =
         parts.iter().map(|part| part.ids.iter().enumerate().map(|(i, id)| (id.as_str(), i)).collect()).collect();

@@ -20,6 +20,8 @@ mod multi_label;
 mod outputs;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod posters;
+#[cfg(all(feature = "media", feature = "onnx"))]
+mod predict;
 #[cfg(feature = "serve")]
 mod serve;
 #[cfg(all(feature = "media", feature = "onnx"))]

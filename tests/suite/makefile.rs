@@ -268,3 +268,34 @@ fn train_sets_up_libtorch_and_enables_the_feature() {
     assert!(!text.contains("libtorch") && !text.contains("--features"), "{text}");
     assert_error(&directory, &["build", "TRAIN=yes"], &["TRAIN yes", "TRAIN=1"]);
 }
+
+#[test]
+fn new_clips_are_predicted_by_the_runs_of_the_methods() {
+    let directory = directory();
+    let arguments = ["predict", "CLIPS=new/ x.mp4", "MANIFEST=clips.csv", "CLASSIFIER=knn", "PREDICT_FLAGS=--top 5"];
+    let commands_of = |methods: &str| commands(&directory, &[&arguments[..], &[&format!("METHOD={methods}")]].concat());
+    let commands = commands_of("effnet");
+    let predict = |models: &str, name: &str| {
+        format!(
+            "predict {models} new/ x.mp4 --out out/clips/predictions/{name}.csv --features out/clips/predictions/{name}.h5 \
+             --device auto --top 5 || {{ code=$?; [ $code -eq 3 ] || exit $code; }}"
+        )
+    };
+    assert!(commands[commands.len() - 2].starts_with("classify "), "{commands:?}");
+    assert_eq!(*commands.last().unwrap(), predict("--model out/clips/runs/effnet-knn", "effnet-knn"));
+    // Runs that exist are not made again.
+    for method in ["effnet", "cnn3d"] {
+        let run = directory.path().join(format!("out/clips/runs/{method}-knn"));
+        fs::create_dir_all(&run).unwrap();
+        fs::write(run.join("metrics.json"), "{}").unwrap();
+    }
+    let models = "--model out/clips/runs/effnet-knn --model out/clips/runs/cnn3d-knn";
+    assert_eq!(commands_of("effnet cnn3d"), [predict(models, "effnet-knn+cnn3d-knn")]);
+    let output = Command::new("make")
+        .env_remove("MAKEFLAGS")
+        .args(["--directory", directory.path().to_str().unwrap(), "require-clips"])
+        .output()
+        .unwrap();
+    assert_code(&output, 2);
+    assert!(printed(&output).contains("run make predict METHOD=effnet CLIPS=folder"), "{}", printed(&output));
+}

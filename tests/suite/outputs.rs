@@ -72,6 +72,7 @@ fn files_are_checked_before_the_work() {
     for (program, arguments, example) in [
         (env!("CARGO_BIN_EXE_kinoprobe-shots"), "none.mp4", "folder/shots.csv"),
         (env!("CARGO_BIN_EXE_kinoprobe-extract"), "--method none --manifest none.csv", "folder/NAME.h5"),
+        (env!("CARGO_BIN_EXE_kinoprobe-predict"), "--model none none.mp4", "folder/predictions.csv"),
     ] {
         let name = program.rsplit('-').next().unwrap();
         for (out, message) in [
