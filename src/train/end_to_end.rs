@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use kinoprobe::cancel::CancellationToken;
 use kinoprobe::classify::loss::{Loss, scores};
-use kinoprobe::classify::{RunIdentity, RunInputs, experiment, predictions, training};
+use kinoprobe::classify::{ModelMetadata, RunIdentity, RunInputs, experiment, predictions, training};
 use kinoprobe::dataset::{Dataset, DatasetSplits, Task};
 use kinoprobe::error::{Error, Result};
+use kinoprobe::evaluate::multi_label::Thresholds;
 use kinoprobe::evaluate::{Epoch, Predictions, SeedResult, compute_metrics};
 use kinoprobe::extract::Extractor;
 use kinoprobe::manifest::{Clip, Manifest, Split};
@@ -16,7 +17,8 @@ use kinoprobe::models::{Precision, fetch, onnx};
 use kinoprobe::progress::{Event, ProgressSink};
 use kinoprobe::recipe::{Classify, Recipe};
 use kinoprobe::report::{self, TrainingRun};
-use kinoprobe::runs::check_output;
+use kinoprobe::runs::{NETWORK_ONNX, NETWORK_OUTPUT, check_output};
+use kinoprobe::store::Pooling;
 use ndarray::Array2;
 use tch::Device;
 
@@ -27,8 +29,6 @@ use crate::train::recipe::own_key;
 use crate::train::session::{Observer, Session, SessionData, SessionOptions};
 use crate::train::{CacheOptions, FrameCache, Samples, TrainRecipe};
 
-/// Name of the trained network with its classifier.
-const ONNX_FILE: &str = "network.onnx";
 /// Name of the extraction recipe of the trained network.
 const EXTRACTION_FILE: &str = "extraction.toml";
 /// What to do if the disk of the frame cache is full.
@@ -267,16 +267,43 @@ impl EndToEndJob {
             warnings,
         };
         let head = network.classifier.as_ref();
-        let output = OutputSpec { name: "logits".into(), dim: splits.train.classes.len() };
+        let classes = splits.train.classes.clone();
+        let output = OutputSpec { name: NETWORK_OUTPUT.into(), dim: classes.len() };
         let card = Card { output, ..network.card.clone() };
-        let bytes = onnx::write_with_head(&card, network.architecture, head, &network.parameters)?;
-        fetch::write_atomic(&out.join(ONNX_FILE), &bytes)?;
+        let mut bytes = onnx::write_with_head(&card, network.architecture, head, &network.parameters)?;
+        let metadata = ModelMetadata {
+            identity: run.identity.clone(),
+            precision: Precision::default().to_string(),
+            extraction: self.extraction(method).extraction().to_json(None),
+            dim: classes.len(),
+            classes,
+            pooling: Pooling::Mean,
+            seed: recipe.seed,
+            tool_version: env!("CARGO_PKG_VERSION").into(),
+            thresholds: run.splits.get(&Split::Val).and_then(Thresholds::tune).map(|tuned| tuned.values()),
+            members: Vec::new(),
+        };
+        onnx::append_properties(&mut bytes, &metadata.properties());
+        fetch::write_atomic(&out.join(NETWORK_ONNX), &bytes)?;
         report::write_run(out, &run)
+    }
+
+    /// Returns the recipe that extracts features with the trained network.
+    fn extraction(&self, method: &str) -> Recipe {
+        Recipe {
+            method: method.into(),
+            deinterlace: self.recipe.deinterlace,
+            sampling: self.recipe.sampling,
+            extractor: Extractor::Network { card: method.into(), batch: 4, precision: Precision::default() },
+            codebook: None,
+            classify: Classify::default(),
+            run: None,
+        }
     }
 
     /// Writes the card and the recipe that extract features with the trained network.
     fn write_extraction(&self, method: &str, network: &TrainNetwork, progress: &dyn ProgressSink) -> Result<()> {
-        let Self { recipe, out, .. } = self;
+        let Self { out, .. } = self;
         let path = out.join(NETWORK_FILE);
         let absolute = std::path::absolute(&path).map_err(Error::io(&path))?;
         let sha256 = Some(fetch::sha256_file(&path)?);
@@ -293,17 +320,8 @@ impl EndToEndJob {
             directory: PathBuf::new(),
             ..network.card.clone()
         };
-        let extraction = Recipe {
-            method: method.into(),
-            deinterlace: recipe.deinterlace,
-            sampling: recipe.sampling,
-            extractor: Extractor::Network { card: method.into(), batch: 4, precision: Precision::default() },
-            codebook: None,
-            classify: Classify::default(),
-            run: None,
-        };
         // Classifiers have their default settings.
-        let mut extraction = toml::Table::try_from(extraction).expect("a recipe serializes to TOML");
+        let mut extraction = toml::Table::try_from(self.extraction(method)).expect("a recipe serializes to TOML");
         extraction.remove("classify");
         let extraction = toml::to_string_pretty(&extraction).expect("a table serializes to TOML");
         let card_text = |path: PathBuf| toml::to_string_pretty(&card(path)).expect("a card serializes to TOML");

@@ -172,6 +172,22 @@ fn a_trained_network_is_evaluated_and_extracts_features() {
     }
     assert_eq!(compared, 8);
 
+    // The network predicts new clips with its classifier.
+    let mut predict = Command::new(env!("CARGO_BIN_EXE_kinoprobe-predict"));
+    predict.current_dir(workspace.directory.path()).args(["--model", "runs/trained", "--device", "native"]);
+    predict.args(["manifest.csv", "--out", "predicted.csv", "--features", "logits.h5", "--timeline", "timeline.csv"]);
+    assert_code(&predict.output().unwrap(), 0);
+    let predicted = workspace.read("predicted.csv");
+    assert_eq!(predicted.lines().next(), Some("id,path,predicted,error,score:columns,score:rows"));
+    for line in predictions.lines().skip(1) {
+        let id = line.split(',').next().unwrap();
+        let found = predicted.lines().find(|found| found.split(',').next() == Some(id)).unwrap();
+        let scores = |line: &str| line.rsplit(',').take(2).map(|cell| cell.parse::<f32>().unwrap()).collect::<Vec<_>>();
+        let pairs = scores(found).into_iter().zip(scores(line));
+        assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-4), "{found}, expected {line}");
+    }
+    assert_eq!(workspace.read("timeline.csv").lines().count(), 1 + 22);
+
     // A run is neither replaced nor mixed with another one.
     let output = workspace.train("runs/trained", &[]);
     assert_code(&output, 1);
