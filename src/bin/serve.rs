@@ -14,14 +14,14 @@ use kinoprobe::serve::{self, Limits, Options, Server};
 use kinoprobe::value_parsers;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Serve a web page that predicts the genres of posters and trailers, and its HTTP API.
+/// Serve a web page that predicts the genres of posters and trailers, or the classes of a run, and its HTTP API.
 ///
 /// The first line printed is the page's address. The API is described at /api/openapi.json. There is no authentication:
 /// put a reverse proxy in front before listening on an address that others can reach.
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-serve", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
-    /// Directory of the trained poster models (contains posters.json)
+    /// Directory of the trained poster models (contains posters.json), or of a run on features of images
     #[arg(long, default_value = "runs/posters")]
     models: PathBuf,
     /// Address to listen on; port 0 selects a free port
@@ -54,6 +54,7 @@ struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   kinoprobe-serve --models runs/posters
+  kinoprobe-serve --models runs/effnet-logistic
   kinoprobe-serve --models runs/posters --export site
   kinoprobe-serve --models runs/posters --addr 127.0.0.1:9000 --device cpu --queue 32
   curl --form file=@poster.jpg http://127.0.0.1:8080/api/predict";

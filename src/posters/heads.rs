@@ -7,8 +7,10 @@ use rayon::prelude::*;
 
 use super::{INDEX_FILE, PosterIndex};
 use crate::classify::SavedModel;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
+use crate::evaluate::predictions::DEFAULT_THRESHOLD;
+use crate::models::Precision;
 
 /// A loaded model of the set.
 pub struct Head {
@@ -27,6 +29,8 @@ pub struct PosterModels {
     pub years: Vec<Head>,
     /// The model for all posters, if there is one.
     pub overall: Option<Head>,
+    /// `true` for the model of a single run, which is not one of posters.
+    pub is_run: bool,
 }
 
 /// Scores of one image.
@@ -52,12 +56,33 @@ impl PosterModels {
         let years =
             posters.years.iter().map(|year| load(&year.directory, &year.thresholds)).collect::<Result<Vec<_>>>()?;
         let overall = posters.overall.as_ref().map(|all| load(&all.directory, &all.thresholds)).transpose()?;
-        let models = Self { posters, years, overall };
+        let models = Self { posters, years, overall, is_run: false };
         if let Some(head) = models.heads().find(|head| head.dim() != models.dim()) {
             let (one, other) = (models.dim(), head.dim());
             return Err(invalid(format!("the models expect {one} and {other} features: train them again")));
         }
         Ok(models)
+    }
+
+    /// Returns the model of a single run, as that of all images, with its card and the precision of its network.
+    pub fn of_run(saved: SavedModel, card: String, precision: Precision) -> Self {
+        let metadata = &saved.metadata;
+        let posters = PosterIndex {
+            identity: metadata.identity.clone(),
+            card,
+            precision,
+            labels: metadata.classes.clone(),
+            ..PosterIndex::new()
+        };
+        let classes = metadata.classes.len();
+        let thresholds = metadata.thresholds.clone().unwrap_or_else(|| vec![DEFAULT_THRESHOLD; classes]);
+        let overall = Some(Head { labels: (0..classes).collect(), thresholds, saved });
+        Self { posters, years: Vec::new(), overall, is_run: true }
+    }
+
+    /// Returns `true` if the labels exclude each other, so that one of them is predicted. Models of posters are multi-label.
+    pub fn is_single_label(&self) -> bool {
+        self.is_run && self.posters.identity.task == Task::SingleLabel
     }
 
     fn heads(&self) -> impl Iterator<Item = &Head> {
@@ -100,6 +125,11 @@ impl PosterModels {
 }
 
 impl Head {
+    /// Returns the bytes of an ONNX file with the model.
+    pub fn to_onnx(&self) -> Vec<u8> {
+        self.saved.to_onnx()
+    }
+
     fn load(dir: &Path, posters: &PosterIndex, directory: &str, thresholds: &[f32]) -> Result<Self> {
         let dir = dir.join(directory);
         let saved = SavedModel::load(&dir)?;
@@ -166,7 +196,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::models::Precision;
 
     fn valid_file() -> Value {
         json!({

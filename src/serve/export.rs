@@ -11,6 +11,7 @@ use serde_json::json;
 use super::page::{ASSETS, Asset};
 use super::{Options, ServedModels, prediction};
 use crate::error::{Error, Result};
+use crate::posters::Head;
 use crate::progress::ProgressSink;
 
 /// Describes the models to the browser, and marks a directory as an exported site.
@@ -67,11 +68,13 @@ pub fn export(options: &Options, dir: &Path, progress: &dyn ProgressSink) -> Res
     let network_bytes = copy(&prepared.onnx, &dir.join("network.onnx"))?;
     let mut heads = Vec::new();
     let posters = &models.posters;
-    let years = posters.years.iter().map(|year| &year.directory);
-    for directory in years.chain(posters.overall.iter().map(|overall| &overall.directory)) {
-        let file = format!("heads/{directory}.onnx");
-        let bytes = copy(&options.models.join(directory).join("model.onnx"), &dir.join(&file))?;
-        heads.push(json!({ "file": file, "bytes": bytes }));
+    let years = posters.years.iter().map(|year| &year.directory).zip(&models.years);
+    for (directory, head) in years.chain(posters.overall.iter().map(|overall| &overall.directory).zip(&models.overall))
+    {
+        heads.push(write_head(dir, directory, head)?);
+    }
+    if let Some(head) = models.overall.as_ref().filter(|_| models.is_run) {
+        heads.push(write_head(dir, "model", head)?);
     }
 
     let version_file = runtime.join(RUNTIME_VERSION);
@@ -87,6 +90,13 @@ pub fn export(options: &Options, dir: &Path, progress: &dyn ProgressSink) -> Res
     });
     // Last, so that it exists only if all models are in place.
     write(&dir.join(MODELS), format!("{site}\n").as_bytes())
+}
+
+/// Writes a model as `heads/NAME.onnx`, and returns its description.
+fn write_head(dir: &Path, name: &str, head: &Head) -> Result<serde_json::Value> {
+    let (file, content) = (format!("heads/{name}.onnx"), head.to_onnx());
+    write(&dir.join(&file), &content)?;
+    Ok(json!({ "file": file, "bytes": content.len() }))
 }
 
 /// Returns the directory of ONNX Runtime Web.

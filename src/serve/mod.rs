@@ -1,4 +1,4 @@
-//! A web page and an HTTP API that predict the genres of posters and trailers: `kinoprobe-serve`.
+//! A web page and an HTTP API that predict the genres of posters and trailers, or the classes of a run: `kinoprobe-serve`.
 //!
 //! ```text
 //! request ─upload→ sniff, decode ─item→ queue ─batches→ lanes of one network ─embeddings→ poster models → response
@@ -32,11 +32,13 @@ use self::queue::InferenceQueue;
 use self::upload::UploadReader;
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
+use crate::extract::Extractor;
 use crate::models::input::InputLayout;
 use crate::models::runtime::{self, Device, Session, SessionOptions};
 use crate::models::{self, Card, PreparedModel, WeightsChoice};
 use crate::posters::{self, PosterModels};
 use crate::progress::{Event, ProgressSink};
+use crate::runs::TrainedRun;
 use crate::value_parsers;
 
 /// Maximum time for requests in progress to finish after the shutdown signal.
@@ -45,7 +47,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Options of the server and of the exported site.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Directory of the trained poster models.
+    /// Directory of the trained poster models, or of a run of a classifier on features of images.
     pub models: PathBuf,
     /// Address to listen on; port 0 selects a free port.
     pub address: SocketAddr,
@@ -178,13 +180,13 @@ impl ServedModels {
     /// # Errors
     /// Returns an error if the models, the card or the weights are not available or do not fit each other.
     fn load(options: &Options, progress: &dyn ProgressSink) -> Result<Self> {
-        let models = PosterModels::load(&options.models)?;
-        let config_error = |message| Error::Config { path: options.models.join(posters::INDEX_FILE), message };
+        let (models, card) = load_models(options)?;
+        let file = if models.is_run { "" } else { posters::INDEX_FILE };
+        let config_error = |message| Error::Config { path: options.models.join(file), message };
         let posters = &models.posters;
-        let card = Card::load(&options.cards, &posters.card)?;
         if card.input.layout != InputLayout::Frames {
             return Err(config_error(format!(
-                "the network of the card {} expects windows of several frames, not images",
+                "the network of the card {} expects windows of several frames, not images: kinoprobe-predict applies its models",
                 card.name
             )));
         }
@@ -195,24 +197,55 @@ impl ServedModels {
                 card.name
             )));
         }
-        let weights = match (&options.weights, posters.identity.weights.as_str()) {
-            (Some(choice), _) => choice.clone(),
-            // Either the card's file or one that the user must name with --weights: the hash below tells them apart.
-            (None, "file") => WeightsChoice::Default,
-            (None, origin) => origin.parse().expect("parsing a WeightsChoice does not fail"),
+        let is_trained_network = card.directory == options.models;
+        let weights = match &options.weights {
+            Some(_) if is_trained_network => {
+                return Err(config_error("--weights does not apply: the run contains its network".into()));
+            }
+            Some(choice) => choice.clone(),
+            None if is_trained_network => WeightsChoice::Default,
+            None => WeightsChoice::recorded(&posters.identity.weights),
         };
         runtime::check_device(options.device)?;
         let prepared = models::prepare(&card, &weights, posters.precision, progress, &CancellationToken::default())?;
-        if prepared.sha256 != posters.identity.model_sha256 {
-            return Err(config_error(format!(
-                "the models were trained with another network (SHA-256 {}…) than the selected weights yield ({}…): select \
-                 the original weights with --weights",
-                hash_prefix(&posters.identity.model_sha256),
-                hash_prefix(&prepared.sha256)
-            )));
+        if !is_trained_network {
+            prepared.check_sha256(&posters.identity.model_sha256)?;
         }
         Ok(Self { models, card, prepared })
     }
+}
+
+/// Loads a set of poster models, or the model of a single run, and the card of their network.
+///
+/// # Errors
+/// Returns an error if a file cannot be read, or a run cannot be served: its model reads sequences, or features other than those of
+/// a network for images.
+fn load_models(options: &Options) -> Result<(PosterModels, Card)> {
+    let directory = &options.models;
+    if directory.join(posters::INDEX_FILE).is_file() || !TrainedRun::is_run(directory) {
+        let models = PosterModels::load(directory)?;
+        let card = Card::load(&options.cards, &models.posters.card)?;
+        return Ok((models, card));
+    }
+    let run = TrainedRun::load(directory)?;
+    let refused = |reason: &str| Error::Config {
+        path: directory.clone(),
+        message: format!("{reason}: the server scores single images; kinoprobe-predict applies the model to clips"),
+    };
+    if run.saved.model.reads_sequences() {
+        return Err(refused("the model reads sequences of frames"));
+    }
+    let [source] = run.sources()[..] else {
+        return Err(refused("the model fuses the features of several methods"));
+    };
+    let Extractor::Network { card, precision, .. } = run.settings(source)?.extractor else {
+        return Err(refused("the model reads histograms of SIFT descriptors"));
+    };
+    let card = match run.network {
+        Some(card) => card,
+        None => Card::load(&options.cards, &card)?,
+    };
+    Ok((PosterModels::of_run(run.saved, card.name.clone(), precision), card))
 }
 
 /// Loads the models and the network and starts the queue.
@@ -240,7 +273,7 @@ fn load_state(options: &Options, progress: &Arc<dyn ProgressSink>) -> Result<Arc
     let batched = if batch > 1 && single.benefits_from_batching() { Some(load_network(batch)?) } else { None };
 
     if models.posters.identity.untrained || prepared.untrained {
-        let warning = format!("UNTRAINED: {} has seeded weights; the predicted genres are meaningless", card.name);
+        let warning = format!("UNTRAINED: {} has seeded weights; the predictions are meaningless", card.name);
         progress.report(Event::Warning(&warning));
     }
     if models.precision() != single.precision() {
@@ -265,8 +298,4 @@ fn load_state(options: &Options, progress: &Arc<dyn ProgressSink>) -> Result<Arc
     );
     let uploads = Arc::new(UploadReader::new(card.input, limits));
     Ok(Arc::new(AppState::new(models, queue, uploads, metrics, limits, &provider, progress.clone())))
-}
-
-fn hash_prefix(hash: &str) -> &str {
-    hash.get(..12).unwrap_or(hash)
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::dataset::Task;
 use crate::posters::{Head, PosterModels, Scores};
 
 /// The score of one genre.
@@ -10,9 +11,9 @@ use crate::posters::{Head, PosterModels, Scores};
 pub struct GenreScore {
     /// Name of the genre.
     pub label: String,
-    /// In [0, 1]. Genres are scored independently: the scores do not add up to 1.
+    /// In [0, 1]. Genres are scored independently: the scores do not add up to 1. Those of a single-label model do.
     pub score: f32,
-    /// `true` if the score reaches the model's threshold for the genre.
+    /// `true` if the score reaches the model's threshold for the genre; for a single-label model, if it is the highest.
     pub likely: bool,
 }
 
@@ -103,12 +104,12 @@ fn labeled_scores<'a>(head: &'a Head, scores: &'a [f32]) -> impl Iterator<Item =
 /// Sorts genres by descending score; ties keep the order of the labels.
 fn rank(models: &PosterModels, mut genres: Vec<(usize, f32, f32)>) -> Vec<GenreScore> {
     genres.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    let genre = |(label, score, threshold): (usize, f32, f32)| GenreScore {
+    let genre = |(rank, (label, score, threshold)): (usize, (usize, f32, f32))| GenreScore {
         label: models.posters.labels[label].clone(),
         score,
-        likely: score >= threshold,
+        likely: if models.is_single_label() { rank == 0 } else { score >= threshold },
     };
-    genres.into_iter().map(genre).collect()
+    genres.into_iter().enumerate().map(genre).collect()
 }
 
 fn mean_scores(frames: &[Scores]) -> Scores {
@@ -139,11 +140,12 @@ pub fn model_summary(models: &PosterModels, provider: &str) -> Value {
 /// Returns the full description of the models, as in `GET /api/models`.
 pub fn model_description(models: &PosterModels, provider: &str) -> Value {
     let posters = &models.posters;
+    let shown_threshold = |threshold| (!models.is_single_label()).then(|| shortest_decimal(threshold));
     let thresholds = |head: &Head| -> Vec<Value> {
         let labels = head.labels.iter().map(|&label| posters.labels[label].as_str());
         labels
             .zip(&head.thresholds)
-            .map(|(label, threshold)| json!({ "label": label, "threshold": shortest_decimal(*threshold) }))
+            .map(|(label, threshold)| json!({ "label": label, "threshold": shown_threshold(*threshold) }))
             .collect()
     };
     let years: Vec<Value> = posters
@@ -160,6 +162,8 @@ pub fn model_description(models: &PosterModels, provider: &str) -> Value {
         })
         .collect();
     let mut description = model_summary(models, provider);
+    description["kind"] = json!(if models.is_run { "run" } else { "posters" });
+    description["task"] = json!(if models.is_single_label() { Task::SingleLabel } else { Task::MultiLabel });
     description["labels"] = json!(posters.labels);
     description["by"] = json!(posters.by);
     description["window"] = json!(posters.window);

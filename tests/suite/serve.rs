@@ -5,6 +5,7 @@ mod load;
 mod models;
 mod page;
 mod predictions;
+mod runs;
 mod server;
 mod shutdown;
 mod startup;

@@ -12,6 +12,8 @@ const setStatus = (text) => { byId('status').textContent = text; };
 
 /** Description of the models, or null while it loads. */
 let model = null;
+/** What the labels are: genres of posters, or the classes of a run. */
+let noun = { one: 'genre', many: 'genres' };
 /** Files on the page, newest first: `{file, name, url, card, body, result, abort}`. */
 let entries = [];
 /** Entries whose request has not started. */
@@ -32,7 +34,8 @@ async function start() {
     return;
   }
   [model] = description.models;
-  const warnings = [model.untrained && 'untrained network: the genres are meaningless', model.demo && 'trained on generated demo posters'];
+  if (model.kind === 'run') describeRun();
+  const warnings = [model.untrained && `untrained network: the ${noun.many} are meaningless`, model.demo && 'trained on generated demo posters'];
   const warning = warnings.filter(Boolean).join('; ');
   if (warning) {
     byId('badge').textContent = `${warning[0].toUpperCase()}${warning.slice(1)}`;
@@ -40,7 +43,7 @@ async function start() {
   }
   const span = model.years.length ? `${model.years.length} years, ${model.years[0].year} to ${model.years.at(-1).year}; ` : '';
   byId('by-year').hidden = model.years.length === 0;
-  byId('model').textContent = `${model.labels.length} genres; ${span}features of ${model.card} (${model.weights} weights) on ${model.provider}; kinoprobe ${model.version}.`;
+  byId('model').textContent = `${model.labels.length} ${noun.many}; ${span}features of ${model.card} (${model.weights} weights) on ${model.provider}; kinoprobe ${model.version}.`;
   if (description.limits) {
     const { image_megabytes: megabytes, seconds } = description.limits;
     const videos = seconds ? `, videos up to ${Number((seconds / 60).toFixed(1))} minutes` : '';
@@ -51,6 +54,15 @@ async function start() {
   byId('year').append(element('option', { value: '' }, 'all'), ...model.years.map(({ year }) => element('option', { value: String(year) }, String(year))));
   byId('year-field').hidden = model.years.length === 0;
   startRequests();
+}
+
+/** Replaces the texts of posters by those of a run. */
+function describeRun() {
+  noun = { one: 'class', many: 'classes' };
+  document.title = 'Classes of images · kinoprobe';
+  document.querySelector('h1').textContent = 'Classes of images';
+  byId('lead').textContent = 'Upload an image to see its predicted classes';
+  byId('drop-title').textContent = 'Drop images here';
 }
 
 /** Adds a card for each file and queues its request. */
@@ -109,6 +121,8 @@ async function request(entry) {
   }
 }
 
+const capitalized = (text) => `${text[0].toUpperCase()}${text.slice(1)}`;
+
 function remaining() {
   const count = queue.length + running - 1;
   return count > 0 ? ` ${count} remaining.` : '';
@@ -117,8 +131,8 @@ function remaining() {
 /** Shows the result of an entry in its card. */
 function showResult(entry) {
   const { result, card, body } = entry;
-  const heading = element('h4', { class: 'visually-hidden' }, 'Genres with the highest scores');
-  body.replaceChildren(heading, selectedBars(result), legend());
+  const heading = element('h4', { class: 'visually-hidden' }, `${capitalized(noun.many)} with the highest scores`);
+  body.replaceChildren(heading, selectedBars(result), legend(model, noun.one));
   const labels = result.overall.map(({ label }) => label);
   const parts = [];
   if (result.years.length) {
@@ -127,7 +141,7 @@ function showResult(entry) {
   }
   if (result.frames) {
     const columns = result.frames.map(({ seconds, genres }) => ({ title: formatTime(seconds), genres }));
-    parts.unshift(element('h4', {}, 'Over time'), heatmap('Genres by time (minutes and seconds).', 'Genre', labels, columns));
+    parts.unshift(element('h4', {}, 'Over time'), heatmap(`${capitalized(noun.many)} by time (minutes and seconds).`, capitalized(noun.one), labels, columns));
   }
   card.querySelector('.details')?.remove();
   card.append(element('div', { class: 'details' }, ...parts));
@@ -161,10 +175,10 @@ byId('clear').addEventListener('click', () => {
 });
 /** All results, in the order in which the files were added. */
 const results = () => [...entries].reverse().map(({ result }) => result).filter(Boolean);
-byId('csv').addEventListener('click', () => download('genres.csv', 'text/csv', csv(results())));
+byId('csv').addEventListener('click', () => download(`${noun.many}.csv`, 'text/csv', csv(results())));
 byId('json').addEventListener('click', () => {
   const text = JSON.stringify({ results: results(), model }, null, 2);
-  download('genres.json', 'application/json', text);
+  download(`${noun.many}.json`, 'application/json', text);
 });
 
 // Files can be dropped anywhere on the page. dragenter and dragleave also fire for child elements, so their depth is

@@ -35,28 +35,35 @@ export function thresholds(model, year) {
   return new Map([...sums].map(([label, [sum, count]]) => [label, sum / count]));
 }
 
-/** The genres with the highest scores as bars with a line at each threshold. `limits` is the result of `thresholds`. */
+/**
+ * The genres with the highest scores as bars with a line at each threshold. `limits` is the result of `thresholds`; single-label
+ * models have no thresholds (null).
+ */
 export function bars(genres, limits) {
   const items = genres.slice(0, TOP).map(({ label, score, likely }) => {
     const limit = limits.get(label);
-    const title = `${label}: ${score.toFixed(4)}, threshold ${limit.toFixed(2)}`;
-    const line = element('b', { style: { '--threshold': limit } });
+    const title = limit === null ? `${label}: ${score.toFixed(4)}` : `${label}: ${score.toFixed(4)}, threshold ${limit.toFixed(2)}`;
+    const line = limit === null ? null : element('b', { style: { '--threshold': limit } });
     const bar = element('div', { class: 'bar', style: { '--score': score } }, element('i'), line);
     bar.setAttribute('aria-hidden', 'true');
     return element('li', { class: likely ? 'likely' : '', title },
       element('span', { class: 'label' }, label),
       bar,
       element('span', { class: 'number' }, formatScore(score)),
-      element('span', { class: 'limit' }, `${likely ? '≥' : '<'} ${formatScore(limit)}`,
+      element('span', { class: 'limit' }, limit === null ? '' : `${likely ? '≥' : '<'} ${formatScore(limit)}`,
         element('span', { class: 'visually-hidden' }, likely ? ', likely' : ', not likely')));
   });
   return element('ul', { class: 'bars' }, ...items);
 }
 
-/** Explains the bars. */
-export function legend() {
+/** Explains the bars. `noun` is what the labels are: `genre` or `class`. */
+export function legend(model, noun) {
+  if (model.task === 'single-label') {
+    return element('p', { class: 'hint legend' }, 'The scores of all classes add up to 1. The class with the highest score is bold.');
+  }
+  const clips = model.kind === 'run' ? 'clips' : 'posters';
   return element('p', { class: 'hint legend' }, element('b'),
-    'Threshold of the genre, tuned on validation posters (0.50 if few of them have the genre). A genre whose score reaches it is likely, and bold.');
+    `Threshold of the ${noun}, tuned on validation ${clips} (0.50 if few of them have the ${noun}). A ${noun} whose score reaches it is likely, and bold.`);
 }
 
 /** A table with the likeliest genres of each year. */
@@ -87,7 +94,7 @@ export function heatmap(caption, corner, labels, columns) {
   const rows = labels.map((label) => {
     const cells = byLabel.map((genres, i) => {
       const genre = genres.get(label);
-      if (!genre) return element('td', { class: 'unknown', data: { readout: `${label}, ${columns[i].title}: not a genre of this model` } });
+      if (!genre) return element('td', { class: 'unknown', data: { readout: `${label}, ${columns[i].title}: not a label of this model` } });
       const classes = [genre.likely ? 'likely' : '', genre.score >= STRONG ? 'strong' : ''].join(' ');
       const readout = `${label}, ${columns[i].title}: ${genre.score.toFixed(4)}${genre.likely ? ', likely' : ''}`;
       return element('td', { class: classes, title: readout, data: { readout }, style: { '--score': genre.score } },
@@ -108,7 +115,7 @@ export function heatmap(caption, corner, labels, columns) {
   const scroll = element('div', { class: 'scroll', tabIndex: 0 }, table);
   scroll.setAttribute('role', 'group');
   scroll.setAttribute('aria-label', caption);
-  const note = element('p', { class: 'note' }, `${caption} Stronger colors are higher scores; framed cells reach the threshold of their genre.`);
+  const note = element('p', { class: 'note' }, `${caption} Stronger colors are higher scores; likely ones are framed.`);
   return element('div', {}, note, scroll, readout);
 }
 

@@ -7,8 +7,8 @@
 export function predictionForImage(model, name, scores) {
   const heads = model.years.map(({ thresholds }, i) => labeledScores(thresholds, scores[i]));
   const overall = model.overall ? labeledScores(model.overall.thresholds, scores[model.years.length]) : means(model.labels, heads.flat());
-  const years = model.years.map(({ year }, i) => ({ year, genres: rank(model.labels, heads[i]) }));
-  return { name, kind: 'image', years, overall: rank(model.labels, overall) };
+  const years = model.years.map(({ year }, i) => ({ year, genres: rank(model, heads[i]) }));
+  return { name, kind: 'image', years, overall: rank(model, overall) };
 }
 
 /** Returns label, score and threshold of each genre of a model. */
@@ -23,10 +23,10 @@ function means(labels, genres) {
   });
 }
 
-/** Sorts genres by descending score; ties keep the order of the labels. */
-function rank(labels, genres) {
-  const index = new Map(labels.map((label, i) => [label, i]));
+/** Sorts genres by descending score; ties keep the order of the labels. Of a single-label model, only the first one is likely. */
+function rank(model, genres) {
+  const index = new Map(model.labels.map((label, i) => [label, i]));
   return [...genres]
     .sort((a, b) => b.score - a.score || index.get(a.label) - index.get(b.label))
-    .map(({ label, score, threshold }) => ({ label, score, likely: score >= threshold }));
+    .map(({ label, score, threshold }, i) => ({ label, score, likely: model.task === 'single-label' ? i === 0 : score >= threshold }));
 }

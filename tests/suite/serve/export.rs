@@ -9,7 +9,7 @@ use super::server::{Server, program};
 use crate::support::assert_code;
 
 /// Returns a working directory with placeholder files of ONNX Runtime Web.
-fn dir_with_runtime() -> TempDir {
+pub fn dir_with_runtime() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let runtime = dir.path().join("third_party/onnxruntime-web");
     fs::create_dir_all(&runtime).unwrap();

@@ -16,8 +16,13 @@ use crate::support::fixture;
 pub const LABELS: [&str; 4] = ["Action", "Comedy", "Drama", "Horror"];
 const YEARS: [i32; 3] = [2004, 2005, 2006];
 
-/// Trains a small classifier on noise and saves it in `dir`.
+/// Trains a small multi-label classifier on noise and saves it in `dir`.
 pub fn save_head(dir: &Path, seed: u64, labels: &[&str], provenance: &Provenance) {
+    save_classifier(dir, seed, labels, provenance, Task::MultiLabel);
+}
+
+/// Trains a small classifier on noise and saves it in `dir`.
+pub fn save_classifier(dir: &Path, seed: u64, labels: &[&str], provenance: &Provenance, task: Task) {
     let noise = |i: usize, k: usize| ((i * 7919 + k * 104_729 + seed as usize * 31) % 1000) as f32 / 500.0 - 1.0;
     let count = 48;
     let classes: Vec<String> = labels.iter().map(|label| (*label).to_string()).collect();
@@ -26,19 +31,23 @@ pub fn save_head(dir: &Path, seed: u64, labels: &[&str], provenance: &Provenance
         groups: vec![None; count],
         rows: Array2::from_shape_fn((count, 8), |(i, k)| noise(i, k)),
         offsets: (0..=count).collect(),
-        targets: Array2::from_shape_fn((count, labels.len()), |(i, c)| f32::from(noise(i, c) > 0.0)),
+        targets: Array2::from_shape_fn((count, labels.len()), |(i, c)| match task {
+            Task::MultiLabel => f32::from(noise(i, c) > 0.0),
+            Task::SingleLabel => f32::from(i % labels.len() == c),
+        }),
         classes: classes.clone(),
     };
     let mut settings = Classify { standardize: true, ..Classify::default() };
     settings.mlp.hidden = 8;
     settings.training.epochs = 3;
     let mut progress = |_: &_| {};
-    let mut context = FitContext { seed, task: Task::MultiLabel, threads: 1, progress: &mut progress };
+    let mut context = FitContext { seed, task, threads: 1, progress: &mut progress };
     let fitted = classify::build(&settings.fit_settings()).fit(&data, &data, &mut context).unwrap();
     let recipe = Recipe::load(&fixture("pipelines/tiny.toml")).unwrap();
     let metadata = ModelMetadata::new(provenance, &recipe.method, settings.classifier, settings.pooling);
     let mut metadata = ModelMetadata { classes, dim: 8, ..metadata };
-    metadata.identity.task = Task::MultiLabel;
+    metadata.identity.task = task;
+    metadata.thresholds = (task == Task::MultiLabel).then(|| vec![0.25; labels.len()]);
     SavedModel { metadata, model: fitted.model }.save(dir).unwrap();
 }
 

@@ -46,6 +46,11 @@ impl Server {
     pub fn start_with(flags: &[&str], change: impl FnOnce(&mut Value)) -> Self {
         let models = tempfile::tempdir().unwrap();
         save_models(models.path(), change);
+        Self::serve(models, flags)
+    }
+
+    /// Starts a server of the models in a directory.
+    pub fn serve(models: TempDir, flags: &[&str]) -> Self {
         let mut child =
             command(models.path()).args(flags).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
