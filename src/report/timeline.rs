@@ -103,7 +103,7 @@ mod tests {
             periods: (0..3).map(|row| (f64::from(row), f64::from(row) + 0.5)).collect(),
             scores: (0..3).map(scores).collect(),
         };
-        assert_eq!(highest_classes(&[track.clone()], 9), [3, 4, 5, 6, 7, 8]);
+        assert_eq!(highest_classes(std::slice::from_ref(&track), 9), [3, 4, 5, 6, 7, 8]);
         let classes: Vec<String> = (0..9).map(|class| format!("class{class}")).collect();
         let svg = plot("Scores", &vec![track; MAX_CLIPS + 1], &classes);
         for part in ["a &lt;b&gt;", "class3, 0.00 to 0.50 s: 0.300", "the 6 of 9 classes", "the first 40 of 41 clips"] {
