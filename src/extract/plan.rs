@@ -173,7 +173,8 @@ fn check_ids(manifest: &Manifest, out: &Path, unlisted_clips: &[ClipKey]) -> Res
     let Some((stored, other)) = conflicts.first() else { return Ok(()) };
     let message = format!(
         "{} of its clips have another path, start or end in the manifest or in an interrupted run (`{}`: {stored} and {other}): \
-         choose another store, or remove all clips that are not in the manifest with kinoprobe-extract --prune",
+         choose another store (--out; --features of kinoprobe-predict), or remove all clips that are not in the manifest with \
+         kinoprobe-extract --prune",
         conflicts.len(),
         stored.id,
     );

@@ -142,7 +142,8 @@ impl Provenance {
             .map(|d| format!("  {}: stored {}, requested {}", d.attribute, display(&d.stored), display(&d.requested)))
             .collect();
         let message = format!(
-            "made with other settings; choose another store, or remove this one to start over\n{}{hint}",
+            "made with other settings; choose another store (--out; --features of kinoprobe-predict), or remove this one to start \
+             over\n{}{hint}",
             lines.join("\n")
         );
         Err(Error::Store { path: path.to_path_buf(), message })

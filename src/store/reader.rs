@@ -93,7 +93,7 @@ impl Store {
         if self.payload == requested {
             return Ok(());
         }
-        Err(self.error(format!("contains {}, not {requested}; choose another store", self.payload)))
+        Err(self.error(format!("contains {}, not {requested}; choose another store with --out", self.payload)))
     }
 
     /// Reads a clip with its rows.
