@@ -140,7 +140,7 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
     let members = members.collect::<Result<Vec<_>>>()?;
     let mut predictions = combine(&members)?;
     if task == Task::MultiLabel {
-        predictions.apply_thresholds(&thresholds(models, &predictions.classes)?);
+        predictions.apply_thresholds(&thresholds(models, &predictions.classes, progress)?);
     }
     let timeline = match options.timeline {
         true => timeline::of_clips(models, manifest, &features.stores[0], &predictions.classes)?,
@@ -174,15 +174,19 @@ fn combine(members: &[Predictions]) -> Result<Predictions> {
 }
 
 /// Returns the thresholds of a multi-label prediction: those of the model, or tuned on the validation clips that all models
-/// predicted in training; [`DEFAULT_THRESHOLD`] without them.
-fn thresholds(models: &[TrainedRun], classes: &[String]) -> Result<Vec<f32>> {
+/// predicted in training; [`DEFAULT_THRESHOLD`] without them, or if their labels differ.
+fn thresholds(models: &[TrainedRun], classes: &[String], progress: &dyn ProgressSink) -> Result<Vec<f32>> {
     if let [TrainedRun { saved, .. }] = models
         && let Some(thresholds) = &saved.metadata.thresholds
     {
         return Ok(thresholds.clone());
     }
     let validation = models.iter().map(TrainedRun::validation).collect::<Result<Option<Vec<_>>>>()?;
-    let tuned = validation.map(|parts| combine(&parts)).transpose()?.as_ref().and_then(Thresholds::tune);
+    let fused = validation.map(|parts| combine(&parts)).transpose().unwrap_or_else(|error| {
+        progress.report(Event::Warning(&format!("the thresholds of the fusion cannot be tuned: {error}")));
+        None
+    });
+    let tuned = fused.as_ref().and_then(Thresholds::tune);
     let of_class = |class: &String| {
         let found = tuned.as_ref()?.per_label.iter().find(|label| label.label == *class)?;
         Some(found.threshold)

@@ -1,8 +1,14 @@
 //! Thresholds of multi-label models.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use kinoprobe::classify::SavedModel;
+use kinoprobe::dataset::Task;
+use kinoprobe::evaluate::multi_label::Thresholds;
+use kinoprobe::evaluate::predictions::PredictionTable;
+use kinoprobe::manifest::Split;
+use kinoprobe::report::compare::late_fusion;
 
 use super::{QUICK, Workspace};
 
@@ -39,6 +45,37 @@ fn tuned_thresholds_decide_which_labels_are_predicted() {
     saved.metadata.thresholds = None;
     saved.save(&workspace.path("run")).unwrap();
     assert_eq!(predict("again.csv"), table);
-    std::fs::remove_file(workspace.path("run/predictions.csv")).unwrap();
+    fs::remove_file(workspace.path("run/predictions.csv")).unwrap();
     assert_ne!(predict("untuned.csv"), table);
+}
+
+#[test]
+fn the_thresholds_of_a_fusion_are_tuned_on_its_validation_clips() {
+    let workspace = Workspace::new(|i| ["dark", "dark|fast", "fast", "dark|fast|slow"][i / 4 % 4]);
+    for kind in ["logistic", "bayes"] {
+        workspace.classify("tiny.h5", kind, &["--classifier", kind]);
+    }
+    let arguments =
+        ["--model", "logistic", "--model", "bayes", "manifest.csv", "--features", "new.h5", "--out", "fused.csv"];
+    workspace.assert_predicts(&arguments);
+    let validation = ["logistic", "bayes"].map(|run| {
+        let path = workspace.path(run).join("predictions.csv");
+        PredictionTable::read_csv(&path, Some(Task::MultiLabel)).unwrap().select_split(Split::Val)
+    });
+    let fused = late_fusion::mean(&validation.each_ref()).unwrap();
+    let thresholds = Thresholds::tune(&fused).unwrap().values();
+    let expected = |row: &std::collections::BTreeMap<String, String>, thresholds: &[f32]| {
+        let classes = fused.classes.iter().zip(thresholds);
+        let reached =
+            classes.filter(|(class, threshold)| row[&format!("score:{class}")].parse::<f32>().unwrap() >= **threshold);
+        reached.map(|(class, _)| class.as_str()).collect::<Vec<_>>().join("|")
+    };
+    assert!(workspace.table("fused.csv").values().all(|row| row["predicted"] == expected(row, &thresholds)));
+
+    // Runs that were trained on other labels have no common validation clips.
+    let text = workspace.read("bayes/predictions.csv").replace(",val,dark,", ",val,slow,");
+    fs::write(workspace.path("bayes/predictions.csv"), text).unwrap();
+    let text = workspace.assert_predicts(&arguments);
+    assert!(text.contains("the thresholds of the fusion cannot be tuned: clip `"), "{text}");
+    assert!(workspace.table("fused.csv").values().all(|row| row["predicted"] == expected(row, &[0.5; 3])));
 }
