@@ -82,6 +82,14 @@ pub enum Error {
         /// The problem and its remedy.
         message: String,
     },
+    /// Features of another program cannot be imported.
+    #[error("{}: {message}", .path.display())]
+    Import {
+        /// The file, or the directory of files.
+        path: PathBuf,
+        /// The problem and its remedy.
+        message: String,
+    },
     /// The data do not support the requested operation: no training clips, a class without clips, incompatible shapes.
     #[error("{0}")]
     Data(String),

@@ -12,6 +12,7 @@ mod safetensors;
 mod state;
 mod tensor;
 mod torch;
+mod values;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use state::StateDicts;
 pub(super) use state::abbreviate;
 use tensor::Source;
 pub use tensor::Tensor;
+pub use values::{SavedValue, SavedValues};
 
 /// A checkpoint: named tensors.
 #[derive(Debug)]
@@ -62,14 +64,15 @@ impl Checkpoint {
     ) -> Result<Self> {
         let source = Arc::new(Source::open(path)?);
         let invalid = |message: String| Error::Weights { path: path.into(), message };
-        let start = source.read(0, source.len.min(16)).map_err(invalid)?;
-        let dicts = match start.as_slice() {
-            [b'P', b'K', ..] => torch::read_zip(&source),
-            [0x80, 1..=5, ..] => torch::read_legacy(&source),
-            [_, _, _, _, _, _, _, _, b'{', ..] => safetensors::read(&source).map(StateDicts::from_tensors),
-            _ => Err("neither a PyTorch checkpoint (.pth) nor a .safetensors file".into()),
+        let start = source.read(0, source.len.min(9)).map_err(invalid)?;
+        let dicts = torch::read(&source, |machine, root, locate| torch::state_dicts(&source, machine, root, locate));
+        let dicts = match (dicts.map_err(invalid)?, start.as_slice()) {
+            (Some(dicts), _) => dicts,
+            (None, [.., b'{']) if start.len() == 9 => {
+                safetensors::read(&source).map(StateDicts::from_tensors).map_err(invalid)?
+            }
+            _ => return Err(invalid("neither a PyTorch checkpoint (.pth) nor a .safetensors file".into())),
         };
-        let dicts = dicts.map_err(invalid)?;
         let keys = dicts.keys.clone();
         Ok(Self { path: path.into(), tensors: select(dicts).map_err(invalid)?, keys })
     }

@@ -382,7 +382,7 @@ impl<R: Read> Execution<'_, R> {
             );
         if !known {
             return Err(format!(
-                "the pickle refers to {full}, which is not executed; save only the state_dict: \
+                "the pickle refers to {full}, which is not executed; save only tensors, such as the state_dict: \
                  torch.save(model.state_dict(), FILE)"
             ));
         }

@@ -24,8 +24,26 @@ const MAX_PICKLE: u64 = 64 << 20;
 const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const LEGACY_PROTOCOL: i64 = 1001;
 
+/// Returns the position of a storage in the file, in bytes, and its number of elements.
+pub(super) type Locate<'a> = &'a dyn Fn(&StorageReference) -> Result<(u64, u64), String>;
+
+/// Reads a file of `torch.save` in either format, and calls `interpret` with the saved object. Returns `None` for other files.
+pub(super) fn read<T>(
+    source: &Arc<Source>,
+    interpret: impl FnOnce(&Machine, &Value, Locate<'_>) -> Result<T, String>,
+) -> Result<Option<T>, String> {
+    match source.read(0, source.len.min(2))?.as_slice() {
+        b"PK" => read_zip(source, interpret).map(Some),
+        [0x80, 1..=5] => read_legacy(source, interpret).map(Some),
+        _ => Ok(None),
+    }
+}
+
 /// Reads a zip archive with the members `NAME/data.pkl`, `NAME/data/KEY`, …, stored uncompressed.
-pub(super) fn read_zip(source: &Arc<Source>) -> Result<StateDicts, String> {
+fn read_zip<T>(
+    source: &Arc<Source>,
+    interpret: impl FnOnce(&Machine, &Value, Locate<'_>) -> Result<T, String>,
+) -> Result<T, String> {
     let file = std::fs::File::open(&source.path).map_err(|e| e.to_string())?;
     let mut archive =
         zip::ZipArchive::new(BufReader::new(file)).map_err(|e| format!("truncated or invalid zip archive ({e})"))?;
@@ -60,7 +78,7 @@ pub(super) fn read_zip(source: &Arc<Source>) -> Result<StateDicts, String> {
     let pickle = source.read(position, len)?;
     let mut machine = Machine::default();
     let root = machine.load(&mut pickle.as_slice())?;
-    state_dicts(source, &machine, &root, |storage| {
+    interpret(&machine, &root, &|storage| {
         let (position, len) = find(&format!("data/{}", storage.key))?.ok_or("no data in the archive")?;
         Ok((position, len / storage.dtype.size() as u64))
     })
@@ -68,7 +86,10 @@ pub(super) fn read_zip(source: &Arc<Source>) -> Result<StateDicts, String> {
 
 /// Reads the legacy format: pickles of a magic number, the protocol version, system information, the object and the keys
 /// of the storages; then each storage as its number of elements (i64) and its data.
-pub(super) fn read_legacy(source: &Arc<Source>) -> Result<StateDicts, String> {
+fn read_legacy<T>(
+    source: &Arc<Source>,
+    interpret: impl FnOnce(&Machine, &Value, Locate<'_>) -> Result<T, String>,
+) -> Result<T, String> {
     let mut file = std::fs::File::open(&source.path).map_err(|e| e.to_string())?;
     let mut input = CountingReader { inner: BufReader::new(&file).take(source.len.min(MAX_PICKLE)), position: 0 };
     let mut machine = Machine::default();
@@ -116,7 +137,7 @@ pub(super) fn read_legacy(source: &Arc<Source>) -> Result<StateDicts, String> {
             .ok_or_else(|| format!("truncated file: storage {key} has {count} elements"))?;
         ranges.insert(key, (start, count));
     }
-    state_dicts(source, &machine, &root, |storage| {
+    interpret(&machine, &root, &|storage| {
         let (start, count) = *ranges.get(&storage.key).ok_or("no data in the file")?;
         match storage.view {
             None => Ok((start, count)),
@@ -169,13 +190,12 @@ fn rank(key: &str) -> usize {
     wrapper.unwrap_or(WRAPPERS.len() + usize::from(is_average))
 }
 
-/// Finds the dictionaries of tensors in the saved object and locates their tensors. `locate` returns the position of a
-/// storage in the file, in bytes, and its number of elements.
-fn state_dicts(
+/// Finds the dictionaries of tensors in the saved object and locates their tensors.
+pub(super) fn state_dicts(
     source: &Arc<Source>,
     machine: &Machine,
     root: &Value,
-    locate: impl Fn(&StorageReference) -> Result<(u64, u64), String>,
+    locate: Locate<'_>,
 ) -> Result<StateDicts, String> {
     let entries = machine.entries(root).ok_or("the saved object is not a dict; save model.state_dict()")?;
     let mut search = DictSearch::default();
@@ -184,7 +204,7 @@ fn state_dicts(
         Value::Text(key) => Some(key.to_string()),
         _ => None,
     });
-    let dicts = search.found.into_iter().map(|entries| tensors(source, entries, &locate)).collect();
+    let dicts = search.found.into_iter().map(|entries| tensors(source, entries, locate)).collect();
     Ok(StateDicts { dicts, keys: keys.collect() })
 }
 
@@ -192,24 +212,26 @@ fn state_dicts(
 fn tensors(
     source: &Arc<Source>,
     entries: &[(Value, Value)],
-    locate: &impl Fn(&StorageReference) -> Result<(u64, u64), String>,
+    locate: Locate<'_>,
 ) -> Result<BTreeMap<String, Tensor>, String> {
     let mut tensors = BTreeMap::new();
     for (key, value) in entries {
-        let (Value::Text(name), Value::Tensor(tensor)) = (key, value) else { continue };
-        let TensorReference { storage, offset, shape, strides } = &**tensor;
-        let tensor = locate(storage)
-            .and_then(|range| {
-                let claimed = storage.view.map_or(storage.elements, |(_, count)| count);
-                if range.1 < claimed {
-                    return Err(format!("the storage should have {claimed} elements, but has {}", range.1));
-                }
-                Tensor::new(source, storage.dtype, range, *offset, shape, strides)
-            })
-            .map_err(|e| format!("tensor {name}: {e}"))?;
+        let (Value::Text(name), Value::Tensor(reference)) = (key, value) else { continue };
+        let tensor = tensor(source, reference, locate).map_err(|e| format!("tensor {name}: {e}"))?;
         tensors.insert(name.to_string(), tensor);
     }
     Ok(tensors)
+}
+
+/// Locates a tensor.
+pub(super) fn tensor(source: &Arc<Source>, reference: &TensorReference, locate: Locate<'_>) -> Result<Tensor, String> {
+    let TensorReference { storage, offset, shape, strides } = reference;
+    let range = locate(storage)?;
+    let claimed = storage.view.map_or(storage.elements, |(_, count)| count);
+    if range.1 < claimed {
+        return Err(format!("the storage should have {claimed} elements, but has {}", range.1));
+    }
+    Tensor::new(source, storage.dtype, range, *offset, shape, strides)
 }
 
 /// Collects the storages of all tensors in the object, by key. It includes tensors outside the state_dict, such as those
