@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenAscii, VarLenUnicode};
-use hdf5::{Container, Group, H5Type};
+use hdf5::{Container, Group, H5Type, Location};
 
 use crate::error::Error;
 
@@ -32,8 +32,8 @@ pub(super) fn read_float(group: &Group, name: &str) -> Option<f64> {
 }
 
 /// Reads a string attribute; see [`read_texts`].
-pub(super) fn read_text(group: &Group, name: &str) -> Option<String> {
-    let attribute = group.attr(name).ok()?;
+pub(super) fn read_text(object: &Location, name: &str) -> Option<String> {
+    let attribute = object.attr(name).ok()?;
     read_texts(&attribute).ok()?.pop()
 }
 

@@ -61,7 +61,8 @@ pub struct Provenance {
     pub method: String,
     /// The network or algorithm.
     pub model: String,
-    /// Source of the weights: `published`, `registry`, `file` or `seeded` (untrained); `kmeans` or `none` for algorithms.
+    /// Source of the weights: `published`, `registry`, `file` or `seeded` (untrained); `kmeans` or `none` for algorithms; `imported` for
+    /// features of another program.
     pub weights: String,
     /// SHA-256 of the ONNX file, or of the centroids, in hexadecimal.
     pub model_sha256: String,
@@ -82,6 +83,12 @@ pub struct Provenance {
     pub created: String,
     /// Duration of extraction in seconds, over all runs.
     pub extract_seconds: f64,
+    /// File or directory that the features were imported from; empty for features that kinoprobe extracted.
+    #[serde(default)]
+    pub source: String,
+    /// SHA-256 of the file, or of the names and contents of the files of the directory, in hexadecimal.
+    #[serde(default)]
+    pub source_sha256: String,
 }
 
 /// An attribute that differs between two provenances.
@@ -201,6 +208,10 @@ impl Provenance {
         for (name, value) in self.texts() {
             write_text(file, name, value)?;
         }
+        if !self.source.is_empty() {
+            write_text(file, "source", &self.source)?;
+            write_text(file, "source_sha256", &self.source_sha256)?;
+        }
         write_attribute(file, "extract_seconds", self.extract_seconds)
     }
 
@@ -253,6 +264,8 @@ impl Provenance {
                 tool_version: text("tool_version"),
                 created: text("created"),
                 extract_seconds: read_float(file, "extract_seconds").unwrap_or(0.0),
+                source: text("source"),
+                source_sha256: text("source_sha256"),
             },
             payload,
         ))

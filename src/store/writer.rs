@@ -107,6 +107,11 @@ impl StoreWriter {
         if self.pending_rows >= BUFFER_ROWS { self.write_pending() } else { Ok(()) }
     }
 
+    /// Sets the hash of the files that the features are imported from.
+    pub fn set_source_sha256(&mut self, sha256: String) {
+        self.provenance.source_sha256 = sha256;
+    }
+
     /// Appends a failure.
     pub fn push_failure(&mut self, failure: Failure) {
         self.failures.push(failure);
