@@ -72,11 +72,6 @@ ifneq ($(filter-out 1,$(TRAIN)),)
 $(error unknown TRAIN $(TRAIN): use TRAIN=1, or omit it)
 endif
 
-unknown := $(filter-out $(KNOWN_METHODS),$(METHODS))
-ifneq ($(unknown),)
-$(error unknown METHOD $(firstword $(unknown)): choose from $(KNOWN_METHODS), or write pipelines/$(firstword $(unknown)).toml)
-endif
-
 # Derived variables ---------------------------------------------------------------------------------------------------
 DEMOS    := demo demo-motions demo-labels
 IS_DEMO  := $(if $(filter $(DEMOS:%=%/manifest.csv),$(MANIFEST)),yes)
@@ -85,6 +80,12 @@ path_parts    := $(filter-out . ..,$(subst /, ,$(patsubst %.csv,%,$(MANIFEST:%/m
 manifest_name := $(subst $(eval ) ,-,$(strip $(path_parts)))
 FEATURES := $(OUT)/features
 RUNS     := $(OUT)/runs
+# Stores of kinoprobe-import are methods without a recipe.
+IMPORTED_METHODS := $(filter-out $(KNOWN_METHODS) %.descriptors,$(basename $(notdir $(wildcard $(FEATURES)/*.h5))))
+unknown := $(filter-out $(KNOWN_METHODS) $(IMPORTED_METHODS),$(METHODS))
+ifneq ($(unknown),)
+$(error unknown METHOD $(firstword $(unknown)): choose from $(KNOWN_METHODS), write pipelines/$(firstword $(unknown)).toml, or import features as $(FEATURES)/$(firstword $(unknown)).h5)
+endif
 BIN      := $(or $(CARGO_TARGET_DIR),target)/release/kinoprobe-
 FEATURES_FLAG := $(if $(TRAIN),--features train)
 data     := --manifest $(MANIFEST) $(if $(ROOT),--root $(ROOT))
@@ -125,7 +126,7 @@ help:
 	@echo '  test-debian13   run `make test` on REVISION (HEAD) in a Debian 13 chroot (needs root)'
 	@echo '  compare-stores  compare the demo stores of this revision with those of BASE ($(BASE)), byte by byte'
 	@echo '  fuzz            send malformed uploads to the server of the poster models trained last   SECONDS=$(SECONDS)'
-	@echo '  fuzz-readers    fuzz the readers of ONNX files, checkpoints, journals, manifests, recipes and cards   SECONDS=$(SECONDS)'
+	@echo '  fuzz-readers    fuzz the readers of ONNX files, checkpoints, features, journals, manifests, recipes and cards   SECONDS=$(SECONDS)'
 	@echo '  load            measure the requests per second of that server against a Python server   LOAD_FLAGS="--seconds 60"'
 	@echo '  bench           measure speed against a Python implementation, with PyTorch if PEER=torch,'
 	@echo '                  and the training of networks if TRAIN=1 PEER=torch; output: BENCHMARKS.md'
@@ -136,7 +137,7 @@ help:
 	@echo
 	@echo 'Variables:'
 	@echo '  METHOD          $(KNOWN_METHODS)'
-	@echo '                  (recipes in pipelines/; default: $(DEFAULT_METHODS))'
+	@echo '                  (recipes in pipelines/; default: $(DEFAULT_METHODS)), or the name of imported features, OUT/features/NAME.h5'
 	@echo '  CLASSIFIER      name of a classifier (default: $(CLASSIFIER)); `kinoprobe-classify --help` lists them'
 	@echo '  CLASSIFIERS     classifiers of `compare` and `demo` (default: $(CLASSIFIERS))'
 	@echo '  RECIPE          training recipe: a name in pipelines/train, or a file (default: $(RECIPE))'
@@ -200,7 +201,7 @@ $(SIFT_METHODS:%=$(FEATURES)/%.h5): $(FEATURES)/%.h5: $(FEATURES)/%.descriptors.
 run_dir = $(RUNS)/$1$(if $(filter-out mlp,$2),-$2)
 # $(call run_method,RUN): the longest method that is the run's name or a prefix of it. (The candidates are prefixes of one another,
 # so sorting orders them by length.)
-run_method = $(lastword $(sort $(foreach method,$(KNOWN_METHODS),$(if $(filter $(method) $(method)-%,$1),$(method)))))
+run_method = $(lastword $(sort $(foreach method,$(KNOWN_METHODS) $(IMPORTED_METHODS),$(if $(filter $(method) $(method)-%,$1),$(method)))))
 run_classifier = $(or $(patsubst $(call run_method,$1)-%,%,$(filter-out $(call run_method,$1),$1)),mlp)
 # $(call seeds_flag,CLASSIFIER): --seeds SEEDS if the classifier supports it; deterministic classifiers reject it.
 seeds_flag = $(if $(SEEDS),$$($(BIN)classify --list-classifiers seeds | sed -n 's/^$1$$/--seeds $(SEEDS)/p'))
@@ -218,8 +219,8 @@ compare: build
 	@for run in $(compared_runs); do [ -f $$run/metrics.json ] || echo "compare: without $$run, which could not be made: see its error above" >&2; done
 
 .SECONDEXPANSION:
-$(RUNS)/%/metrics.json: $(FEATURES)/$$(call run_method,$$*).h5 pipelines/$$(call run_method,$$*).toml $(if $(SEEDS)$(CLASSIFY_FLAGS),FORCE)
-	@$(BIN)classify --features $< $(data) --recipe $(word 2,$^) --out $(@D) --classifier $(call run_classifier,$*) $(call seeds_flag,$(call run_classifier,$*)) $(CLASSIFY_FLAGS)
+$(RUNS)/%/metrics.json: $(FEATURES)/$$(call run_method,$$*).h5 $$(wildcard pipelines/$$(call run_method,$$*).toml) $(if $(SEEDS)$(CLASSIFY_FLAGS),FORCE) | build
+	@$(BIN)classify --features $< $(data) $(patsubst %,--recipe %,$(filter %.toml,$^)) --out $(@D) --classifier $(call run_classifier,$*) $(call seeds_flag,$(call run_classifier,$*)) $(CLASSIFY_FLAGS)
 
 # An existing run is used as it is: its clips are not needed. The features are kept, so that an interrupted prediction continues.
 predicted_runs = $(foreach method,$(METHOD),$(call run_dir,$(method),$(CLASSIFIER)))
@@ -231,7 +232,7 @@ predict: require-clips $(foreach run,$(predicted_runs),$(if $(wildcard $(run)/me
 require-clips:
 	@[ -n "$(CLIPS)" ] && [ -n "$(METHOD)" ] || { echo 'predict: run make predict METHOD=effnet CLIPS=folder MANIFEST=…, with the manifest of the training' >&2; exit 2; }
 
-inspect: $(METHODS:%=$(FEATURES)/%.h5)
+inspect: $(METHODS:%=$(FEATURES)/%.h5) | build
 	@for method in $(METHODS); do $(BIN)inspect $(FEATURES)/$$method.h5 $(data) --out $(RUNS)/$$method/inspect; done
 
 demo: compare
@@ -307,7 +308,7 @@ compare-stores: setup .venv-test/ready
 	@.venv-test/bin/python tests/compare_stores.py --base $(BASE)
 
 .venv-test/ready: tests/requirements.txt
-	@echo 'setup: installing h5py and a TensorBoard reader for the tests into .venv-test'
+	@echo 'setup: installing h5py, pandas and a TensorBoard reader for the tests into .venv-test'
 	@python3 -m venv .venv-test
 	@.venv-test/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	@touch $@

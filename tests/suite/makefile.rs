@@ -70,6 +70,24 @@ fn any_recipe_is_a_method() {
 }
 
 #[test]
+fn imported_features_are_a_method() {
+    let directory = directory();
+    let features = directory.path().join("out/clips/features");
+    fs::create_dir_all(&features).unwrap();
+    fs::write(features.join("gist-1.h5"), "").unwrap();
+    let arguments = ["METHOD=gist-1", "MANIFEST=clips.csv", "CLASSIFIER=logistic"];
+    let expected = "classify --features out/clips/features/gist-1.h5 --manifest clips.csv --out out/clips/runs/gist-1-logistic \
+                    --classifier logistic";
+    assert_eq!(commands(&directory, &[&["classify"][..], &arguments].concat()), [expected]);
+    let text = printed(&make(&directory, &[&["classify"][..], &arguments].concat()));
+    assert!(text.contains("cargo build --release"), "{text}");
+    assert_error(&directory, &["classify", "METHOD=gist", "MANIFEST=clips.csv"], &["out/clips/features/gist.h5"]);
+    // Descriptors are no features.
+    fs::write(features.join("own.descriptors.h5"), "").unwrap();
+    assert_error(&directory, &["classify", "METHOD=own.descriptors", "MANIFEST=clips.csv"], &["unknown METHOD"]);
+}
+
+#[test]
 fn a_sift_recipe_is_extracted_in_two_stages() {
     let directory = directory();
     let pipelines = directory.path().join("pipelines");
