@@ -16,6 +16,7 @@ pub mod demo;
 pub mod error;
 pub mod evaluate;
 pub mod extract;
+pub mod interchange;
 pub mod manifest;
 pub mod matrix;
 pub mod media;

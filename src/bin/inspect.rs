@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use kinoprobe::cli::{self, Outcome, output};
+use kinoprobe::interchange::export::{ExportOptions, Format};
 use kinoprobe::manifest::Manifest;
-use kinoprobe::report::inspect::{self, Export};
+use kinoprobe::report::inspect;
+use kinoprobe::store::Pooling;
 
 /// Describe a store or a manifest (shape, provenance, statistics, failures), plot it and export it
 #[derive(Debug, Parser)]
@@ -15,8 +17,16 @@ use kinoprobe::report::inspect::{self, Export};
 Examples:
   kinoprobe-inspect features/cnn.h5
   kinoprobe-inspect features/cnn.h5 --manifest clips.csv --out inspect/cnn     plots a projection colored by label
-  kinoprobe-inspect features/cnn.h5 --export npy --out inspect/cnn
+  kinoprobe-inspect features/cnn.h5 --manifest clips.csv --export parquet --out export/cnn
+      export/cnn/pooled_mean.parquet: one row per clip with id, path, label, split, group and the mean of its features
+      in Python: pandas.read_parquet('export/cnn/pooled_mean.parquet')
+  kinoprobe-inspect features/cnn.h5 --manifest clips.csv --export npy --pooling none --out export/rows
+      features.npy with all rows, and rows.csv with the id, label, split and time of each
+  kinoprobe-inspect features/cnn.h5 --manifest clips.csv --export webdataset --out export/shards
+      train-000000.tar, val-000000.tar, test-000000.tar: KEY.npy and KEY.json (id, path, labels, split, group) per clip
   kinoprobe-inspect clips.csv --out inspect/clips                              counts per class, split and group
+
+The layout of stores is documented in docs/store.md.
 
 {}", cli::EXIT_CODES))]
 struct Arguments {
@@ -32,17 +42,12 @@ struct Arguments {
     /// Directory that the paths of the manifest are relative to [default: the manifest's directory]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Also export the features; requires --out
-    #[arg(long, requires = "out")]
+    /// Also export the features, with the labels and splits of --manifest; existing files are not overwritten
+    #[arg(long, requires = "out", value_name = "FORMAT")]
     export: Option<Format>,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    /// features.npy, pooled_mean.npy, pooled_max.npy, and clips.csv and rows.csv with the ids of their rows
-    Npy,
-    /// pooled.csv: id and mean-pooled features
-    Csv,
+    /// What to export: one vector per clip, or all rows [default: mean]
+    #[arg(long, requires = "export")]
+    pooling: Option<Pooling>,
 }
 
 fn main() -> ExitCode {
@@ -54,10 +59,8 @@ fn main() -> ExitCode {
         let load = |source: &Path| Manifest::load_labels(source, arguments.root.as_deref());
         let inspection = if is_store(&arguments.source) {
             let manifest = arguments.manifest.as_deref().map(load).transpose()?;
-            let export = arguments.export.map(|format| match format {
-                Format::Npy => Export::Npy,
-                Format::Csv => Export::Csv,
-            });
+            let pooling = arguments.pooling.unwrap_or(Pooling::Mean);
+            let export = arguments.export.map(|format| ExportOptions { format, pooling, manifest: manifest.as_ref() });
             inspect::inspect_store(&arguments.source, manifest.as_ref(), arguments.out.as_deref(), export)?
         } else if arguments.export.is_some() {
             bail!("{}: --export requires a feature store", arguments.source.display());

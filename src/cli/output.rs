@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 /// Checks that a file can be written to `path`; `example` is a file name for the error message.
 ///
@@ -14,6 +14,16 @@ pub fn check_file(path: &Path, example: &str) -> anyhow::Result<()> {
         bail!("{}: a directory: write to a file in it with --out, such as {}", path.display(), example.display());
     }
     check_directory(path.parent().unwrap_or(path))
+}
+
+/// Checks that a new file can be written to `path`; `example` is a file name for the error message.
+///
+/// # Errors
+/// Returns an error under the conditions of [`check_file`], or if the file exists already.
+pub fn check_new_file(path: &Path, example: &str) -> anyhow::Result<()> {
+    check_file(path, example)?;
+    ensure!(path.symlink_metadata().is_err(), "{}: exists already: remove it, or choose another --out", path.display());
+    Ok(())
 }
 
 /// Checks that files can be written to the directory `path`, which need not exist.

@@ -11,6 +11,7 @@ mod external_data;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod extract;
 mod flags;
+mod interchange;
 mod makefile;
 mod manifest;
 #[cfg(feature = "media")]

@@ -245,7 +245,7 @@ fn imported_manifest_is_read() {
     let manifest = fs::read_to_string(directory.path().join("clips.csv")).unwrap();
     assert!(manifest.contains("tt1,images/Images/tt1.jpg,Action|War,,tt1"), "{manifest}");
     write(&directory, "posters.csv", &text.replace(",0,1\ntt3", ",0,yes\ntt3"));
-    let output = import(&directory, &["posters", "posters.csv", "--out", "clips.csv"]);
+    let output = import(&directory, &["posters", "posters.csv", "--out", "other.csv"]);
     assert_code(&output, 1);
     let message = printed(&output);
     assert!(

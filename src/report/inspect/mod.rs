@@ -4,7 +4,6 @@
 mod images;
 mod labels;
 mod manifest;
-mod npy;
 mod projection;
 mod store;
 #[cfg(test)]
@@ -16,9 +15,8 @@ use std::path::PathBuf;
 
 pub use labels::label_set_table;
 pub use manifest::inspect_manifest;
-pub use npy::write_npy;
 pub use projection::{Projection, project};
-pub use store::{Export, inspect_store};
+pub use store::inspect_store;
 
 /// Result of an inspection.
 #[derive(Debug, Clone, Default)]

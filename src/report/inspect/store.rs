@@ -6,8 +6,9 @@ use std::path::Path;
 
 use ndarray::Array2;
 
-use super::{Inspection, project, write_npy};
+use super::{Inspection, project};
 use crate::error::{Error, Result};
+use crate::interchange::export::{self, ExportOptions};
 use crate::manifest::Manifest;
 use crate::report::markdown::UNTRAINED;
 use crate::report::{plots, write, write_records};
@@ -17,15 +18,6 @@ use crate::store::{FeatureStore, Payload, Pooling, Store};
 const BLOCK_ROWS: usize = 4096;
 /// Maximum number of listed features or failures.
 const MAX_LISTED: usize = 10;
-
-/// Export format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Export {
-    /// features.npy, shape (rows, D); pooled_mean.npy and pooled_max.npy, shape (N, D); clips.csv and rows.csv.
-    Npy,
-    /// pooled.csv: id and mean-pooled features of each clip.
-    Csv,
-}
 
 /// Statistics of one feature over all rows.
 #[derive(Debug, Clone, Copy)]
@@ -66,17 +58,21 @@ impl ColumnStatistics {
 }
 
 /// Describes a store. With `out`, plots the first two principal components of its mean-pooled features, colored by the labels of
-/// `manifest`, and writes features.csv (statistics of each feature), failures.csv and the export.
+/// `manifest`, and writes statistics.csv (statistics of each feature), failures.csv and the export.
 ///
 /// # Errors
-/// Returns an error if the store is corrupt, a file cannot be written, or an export of a descriptor store is requested.
+/// Returns an error if the store is corrupt, a file cannot be written, a file of the export exists already, or an export of a descriptor
+/// store is requested.
 pub fn inspect_store(
     path: &Path,
     manifest: Option<&Manifest>,
     out: Option<&Path>,
-    export: Option<Export>,
+    export: Option<ExportOptions<'_>>,
 ) -> Result<Inspection> {
     let store = Store::open(path)?;
+    if let (Some(export), Some(out)) = (&export, out) {
+        export.check_output(out)?;
+    }
     let mut inspection = Inspection { failed: store.failures().len(), ..Inspection::default() };
     let mut print = |line: std::fmt::Arguments<'_>| {
         inspection.text.write_fmt(line).expect("writing to a string cannot fail");
@@ -118,8 +114,8 @@ pub fn inspect_store(
     statistics(&mut print, &columns, store.row_count());
     let Some(out) = out else { return Ok(inspection) };
     let mut files = Vec::new();
-    write_statistics(&out.join("features.csv"), &columns)?;
-    files.push("features.csv");
+    write_statistics(&out.join("statistics.csv"), &columns)?;
+    files.push("statistics.csv");
     if !store.clips().is_empty() {
         let labels = labels(&store, manifest);
         let explained = plot_projection(&store, &labels, &out.join("projection.svg"))?;
@@ -131,12 +127,10 @@ pub fn inspect_store(
             if manifest.is_none() { "; color it by label with --manifest" } else { "" }
         ));
     }
-    files.extend(match export {
-        Some(Export::Npy) => export_npy(&store, out)?,
-        Some(Export::Csv) => export_csv(&store, out)?,
-        None => Vec::new(),
-    });
     inspection.files.extend(files.into_iter().map(|file| out.join(file)));
+    if let Some(options) = &export {
+        inspection.files.extend(export::export(&store, options, out)?);
+    }
     Ok(inspection)
 }
 
@@ -156,7 +150,8 @@ fn describe(print: &mut impl FnMut(std::fmt::Arguments<'_>), store: &Store) -> R
         Payload::Descriptors { dim } => format!("descriptors, {rows} frames, {dim} values each"),
     };
     print(format_args!("{}: {payload}, {} clips", store.path().display(), clips.len()));
-    let hash: String = provenance.model_sha256.chars().take(12).collect();
+    let [hash, source_hash] =
+        [&provenance.model_sha256, &provenance.source_sha256].map(|sha256| sha256.chars().take(12).collect::<String>());
     for (name, value) in [
         ("method", &provenance.method),
         ("model", &provenance.model),
@@ -168,6 +163,8 @@ fn describe(print: &mut impl FnMut(std::fmt::Arguments<'_>), store: &Store) -> R
         ("kinoprobe", &provenance.tool_version),
         ("created", &provenance.created),
         ("recipe", &provenance.recipe),
+        ("source", &provenance.source),
+        ("source sha-256", &source_hash),
     ] {
         if !value.is_empty() {
             print(format_args!("  {name:<14} {value}"));
@@ -275,42 +272,4 @@ fn plot_projection(store: &FeatureStore, labels: &[Option<String>], path: &Path)
     let (x, y) = (axis(0), axis(1));
     write(path, &plots::scatter(&title, [&x, &y], &projection.points, &class_of, &classes, &ids))?;
     Ok(projection.explained)
-}
-
-fn export_npy(store: &FeatureStore, out: &Path) -> Result<Vec<&'static str>> {
-    write_npy(&out.join("features.npy"), (store.row_count(), store.dim()), blocks(store))?;
-    for (file, pooling) in [("pooled_mean.npy", Pooling::Mean), ("pooled_max.npy", Pooling::Max)] {
-        write_npy(&out.join(file), (store.clips().len(), store.dim()), [store.pooled(pooling)])?;
-    }
-    let header =
-        ["id", "path", "offset", "length", "frame_count", "fps", "duration_seconds"].map(String::from).to_vec();
-    let clips = store.clips().iter().map(|clip| {
-        let mut record = vec![clip.id.clone(), clip.path.clone()];
-        record.extend([clip.offset, clip.length].map(|value| value.to_string()));
-        record.extend([clip.frame_count.to_string(), clip.fps.to_string(), clip.duration_seconds.to_string()]);
-        record
-    });
-    write_records(&out.join("clips.csv"), std::iter::once(header).chain(clips))?;
-    let header = ["id", "start_frame", "start_seconds", "end_seconds", "padded", "scale"].map(String::from).to_vec();
-    let owners = store.clips().iter().flat_map(|clip| std::iter::repeat_n(&clip.id, clip.length));
-    let rows = store.rows()?;
-    let rows = owners.zip(&rows).map(|(id, row)| {
-        let mut record = vec![id.clone(), row.start_frame.to_string()];
-        record.extend([row.start_seconds, row.end_seconds].map(|value| value.to_string()));
-        record.extend([u8::from(row.padded).to_string(), row.scale.to_string()]);
-        record
-    });
-    write_records(&out.join("rows.csv"), std::iter::once(header).chain(rows))?;
-    Ok(vec!["features.npy", "pooled_mean.npy", "pooled_max.npy", "clips.csv", "rows.csv"])
-}
-
-fn export_csv(store: &FeatureStore, out: &Path) -> Result<Vec<&'static str>> {
-    let pooled = store.pooled(Pooling::Mean)?;
-    let header = std::iter::once("id".to_string()).chain((0..store.dim()).map(|i| format!("f{i}"))).collect::<Vec<_>>();
-    let rows =
-        store.clips().iter().zip(pooled.outer_iter()).map(|(clip, row)| {
-            std::iter::once(clip.id.clone()).chain(row.iter().map(f32::to_string)).collect::<Vec<_>>()
-        });
-    write_records(&out.join("pooled.csv"), std::iter::once(header).chain(rows))?;
-    Ok(vec!["pooled.csv"])
 }

@@ -2,8 +2,9 @@ use ndarray::{Array2, array};
 
 use super::*;
 use crate::error::Error;
+use crate::interchange::export::{ExportOptions, Format};
 use crate::manifest::{Clip, Manifest, Split};
-use crate::store::{ClipRows, Failure, Payload, Provenance, RowSource, StoreWriter, Values};
+use crate::store::{ClipRows, Failure, Payload, Pooling, Provenance, RowSource, StoreWriter, Values};
 
 fn store(path: &std::path::Path) {
     let provenance = Provenance {
@@ -41,6 +42,8 @@ fn store(path: &std::path::Path) {
     writer.finish().unwrap();
 }
 
+const EXPORT: ExportOptions<'static> = ExportOptions { format: Format::Npy, pooling: Pooling::None, manifest: None };
+
 fn manifest() -> Manifest {
     let clip = |id: &str, label: Option<&str>, split| Clip {
         id: id.into(),
@@ -70,7 +73,7 @@ fn store_is_described_plotted_and_exported() {
     let path = directory.path().join("cnn.h5");
     store(&path);
     let out = directory.path().join("out");
-    let inspection = inspect_store(&path, Some(&manifest()), Some(&out), Some(Export::Npy)).unwrap();
+    let inspection = inspect_store(&path, Some(&manifest()), Some(&out), Some(EXPORT)).unwrap();
     assert_eq!(inspection.failed, 1);
     for part in [
         "UNTRAINED",
@@ -97,22 +100,12 @@ fn store_is_described_plotted_and_exported() {
 }
 
 #[test]
-fn pooled_features_export_as_csv() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("cnn.h5");
-    store(&path);
-    inspect_store(&path, None, Some(directory.path()), Some(Export::Csv)).unwrap();
-    let text = std::fs::read_to_string(directory.path().join("pooled.csv")).unwrap();
-    assert!(text.starts_with("id,f0,f1,f2\na,0,7,0\nb,1,7,0\nc,2,7,NaN\n"), "{text}");
-}
-
-#[test]
 fn descriptor_store_is_described_but_not_exported() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("sift.h5");
     StoreWriter::create(&path, Payload::Descriptors { dim: 128 }, &Provenance::default()).unwrap().finish().unwrap();
     assert!(inspect_store(&path, None, None, None).unwrap().text.contains("descriptors, 0 frames"));
-    let error = inspect_store(&path, None, Some(directory.path()), Some(Export::Npy)).unwrap_err();
+    let error = inspect_store(&path, None, Some(directory.path()), Some(EXPORT)).unwrap_err();
     assert!(matches!(&error, Error::Store { message, .. } if message.contains("kinoprobe-codebook")), "{error}");
 }
 

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../../.."
 seconds=$1
 shift
 targets=("${@:-}")
-[ -n "${targets[*]}" ] || targets=(card checkpoint journal manifest onnx recipe)
+[ -n "${targets[*]}" ] || targets=(card checkpoint features journal manifest onnx recipe)
 
 # The configuration that setup wrote for OpenCV is not needed: the readers build without media.
 flags='--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters'
@@ -24,6 +24,13 @@ seed() { # the initial corpus of a target
     case $1 in
         card) cp models/*.toml fixtures/models/*.toml "$2" ;;
         checkpoint) cp fixtures/checkpoints/*.pth fixtures/checkpoints/*.safetensors "$2" ;;
+        features) # see `features` in src/readers.rs
+            # Three rows of two features.
+            { printf '\0\x93NUMPY\1\0\x46\0%-69s\n' "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }"; printf 'abcdefghijklmnopqrstuvwx'; } >"$2/npy"
+            printf '\3id,f0,f1\na,1,2\nb,3,4\n' >"$2/csv"
+            for file in fixtures/features/*.mat fixtures/features/matlab/test[!h]*.mat; do { printf '\4'; cat "$file"; } >"$2/${file##*/}"; done
+            for file in fixtures/features/*.pt; do { printf '\5'; cat "$file"; } >"$2/${file##*/}"; done
+            ;;
         journal) # see `journal` in src/readers.rs
             local source='{"start_frame":0,"start_seconds":0.0,"end_seconds":0.5,"padded":false}'
             local clip='{"Clip":{"id":"a","path":"a.mp4","frame_count":8,"fps":25.0,"duration_seconds":0.5,"rows":'

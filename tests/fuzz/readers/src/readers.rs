@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
+use kinoprobe::cancel::CancellationToken;
+use kinoprobe::interchange::import::{ImportOptions, import_features};
 use kinoprobe::manifest::{Clip, Manifest};
 use kinoprobe::models::Card;
 use kinoprobe::models::checkpoint::Checkpoint;
@@ -23,6 +25,20 @@ pub fn checkpoint(path: &Path) {
     let Ok(checkpoint) = Checkpoint::open(path) else { return };
     for tensor in checkpoint.tensors.values() {
         let _ = tensor.read();
+    }
+}
+
+/// Imports features, once as one variable per clip and once as one matrix of three clips. The first byte is the index of the extension.
+pub fn features(data: &[u8]) {
+    let Some((kind, data)) = data.split_first() else { return };
+    let extensions = ["npy", "npz", "parquet", "csv", "mat", "pt"];
+    let source = file(&format!("fuzzed.{}", extensions[usize::from(*kind) % extensions.len()]), data);
+    let out = source.with_file_name("features.h5");
+    let ids = file("ids.txt", b"a\nb\nc\n");
+    let per_clip = ImportOptions { source: source.clone(), key: Some("{id}".into()), ..ImportOptions::default() };
+    let matrix = ImportOptions { source, ids: Some(ids), ..ImportOptions::default() };
+    for options in [per_clip, matrix] {
+        let _ = import_features(&options, None, &out, &CancellationToken::default());
     }
 }
 
