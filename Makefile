@@ -55,7 +55,7 @@ VARIABLES := METHOD DEMO MANIFEST CLIPS ROOT WEIGHTS DEVICE CLASSIFIER CLASSIFIE
 DEFAULT_METHODS := sift cnn cnn3d effnet
 KNOWN_METHODS   := $(sort $(basename $(notdir $(shell grep -ls '^\[extractor\]' pipelines/*.toml))))
 # Their stores are made in two stages: descriptors, then histograms over a codebook.
-SIFT_METHODS    := $(basename $(notdir $(shell grep -ls '^kind *= *"sift"' pipelines/*.toml)))
+SIFT_METHODS    := $(basename $(notdir $(shell grep -Els '^kind *= *"(dense-)?sift"' pipelines/*.toml)))
 METHODS         := $(or $(METHOD),$(DEFAULT_METHODS))
 
 # Validation ----------------------------------------------------------------------------------------------------------

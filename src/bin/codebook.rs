@@ -9,21 +9,22 @@ use clap::Parser;
 use kinoprobe::cancel::CancellationToken;
 use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
 use kinoprobe::cli::{self, EXIT_CODES, Outcome, output};
-use kinoprobe::extract::Normalize;
 use kinoprobe::extract::codebook::Codebook;
+use kinoprobe::extract::{MAX_CELLS, Normalize};
 use kinoprobe::manifest::{Manifest, split};
 use kinoprobe::progress::{Event, ProgressSink};
 use kinoprobe::recipe::Recipe;
 use kinoprobe::store::DescriptorStore;
 use kinoprobe::value_parsers;
 
-/// Cluster the descriptors of the training split into visual words, and compute the histogram of words of every frame.
+/// Cluster the descriptors of the training split into visual words, and compute the histogram of words of every frame, or of each
+/// cell of a spatial pyramid.
 ///
 /// If the manifest has no splits, they are drawn as in kinoprobe-classify: the same seed yields the same splits.
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-codebook", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
-    /// Descriptor store by `kinoprobe-extract --method sift`
+    /// Descriptor store by `kinoprobe-extract --method sift` or `sift-dense`
     #[arg(long)]
     descriptors: PathBuf,
     /// Manifest: CSV, one directory per class, or list
@@ -56,7 +57,13 @@ struct Arguments {
     /// Seed of k-means++
     #[arg(long, help_heading = "Recipe overrides")]
     seed: Option<u64>,
-    /// Normalization of histograms: none (counts), l1, l2 or power
+    /// Maximum number of descriptors that are clustered, drawn at random; bounds the memory
+    #[arg(long, help_heading = "Recipe overrides", value_parser = value_parsers::at_least(1_usize))]
+    samples: Option<usize>,
+    /// Spatial pyramid of a dense grid: numbers of cells along an axis, such as 1,2,4
+    #[arg(long, help_heading = "Recipe overrides", value_name = "CELLS", value_delimiter = ',', value_parser = value_parsers::between(1, MAX_CELLS))]
+    pyramid: Option<Vec<usize>>,
+    /// Normalization of histograms: none (counts), l1, l2, power (for the Hellinger kernel) or chi2 (for the χ² kernel)
     #[arg(long, help_heading = "Recipe overrides")]
     normalize: Option<Normalize>,
 }
@@ -65,7 +72,9 @@ const EXAMPLES: &str = "\
 Examples:
   kinoprobe-codebook --descriptors features/sift.descriptors.h5 --manifest clips.csv --out features/sift.h5
   kinoprobe-codebook --descriptors features/sift.descriptors.h5 --manifest clips.csv --out features/sift256.h5 \\
-      --words 256 --normalize power";
+      --words 256 --normalize power
+  kinoprobe-codebook --descriptors features/sift-dense.descriptors.h5 --manifest clips.csv --out features/sift-dense.h5 \\
+      --words 1000 --normalize chi2";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -78,15 +87,18 @@ fn codebook(arguments: &Arguments, cancel: &CancellationToken) -> anyhow::Result
     let store = DescriptorStore::open(&arguments.descriptors)?;
     let default = || PathBuf::from(format!("pipelines/{}.toml", store.provenance().method));
     let path = arguments.recipe.clone().unwrap_or_else(default);
-    let mut settings = Recipe::load(&path)?
-        .codebook
+    let mut extraction = Recipe::load(&path)?.extraction();
+    let settings = (extraction.codebook.as_mut())
         .ok_or_else(|| anyhow::anyhow!("{}: no [codebook]; pass another recipe with --recipe", path.display()))?;
     settings.words = arguments.words.unwrap_or(settings.words);
     settings.max_iterations = arguments.max_iterations.unwrap_or(settings.max_iterations);
     settings.tolerance = arguments.tolerance.unwrap_or(settings.tolerance);
     settings.seed = arguments.seed.unwrap_or(settings.seed);
+    settings.samples = arguments.samples.or(settings.samples);
+    settings.pyramid = arguments.pyramid.clone().unwrap_or_else(|| settings.pyramid.clone());
     settings.normalize = arguments.normalize.unwrap_or(settings.normalize);
-    settings.validate().map_err(anyhow::Error::msg)?;
+    let settings = settings.clone();
+    extraction.validate().map_err(anyhow::Error::msg)?;
 
     let split_seed = arguments.split_seed.unwrap_or(0);
     let mut manifest = Manifest::load_labels(&arguments.manifest, arguments.root.as_deref())?;
@@ -100,8 +112,8 @@ fn codebook(arguments: &Arguments, cancel: &CancellationToken) -> anyhow::Result
     let seconds = start.elapsed().as_secs_f64();
     let split = if drawn { format!(" (split drawn with seed {split_seed})") } else { String::new() };
     progress.report(Event::Info(&format!(
-        "{} descriptors of {} training clips{split} → {} words in {seconds:.1} s, {} iterations",
-        training.descriptors, training.clips, settings.words, training.iterations
+        "{} of {} descriptors of {} training clips{split} → {} words in {seconds:.1} s, {} iterations",
+        training.clustered, training.descriptors, training.clips, settings.words, training.iterations
     )));
     codebook.write(&store, &settings, seconds, &arguments.out, cancel)?;
     if !arguments.quiet {

@@ -23,7 +23,7 @@ use kinoprobe::value_parsers;
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-extract", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
-    /// Method: the name of a recipe in pipelines/ (sift, cnn, cnn3d, effnet, clip, or your own)
+    /// Method: the name of a recipe in pipelines/ (sift, sift-dense, cnn, cnn3d, effnet, clip, or your own)
     #[arg(long)]
     method: String,
     /// Recipe file instead of pipelines/METHOD.toml
@@ -98,17 +98,21 @@ fn main() -> ExitCode {
         let path = Recipe::path(&arguments.method, arguments.recipe)?;
         let mut recipe = Recipe::load(&path)?;
         recipe.apply(&arguments.overrides, &path)?;
-        // SIFT allocates its image pyramids for every frame; with one malloc arena per thread, tens of megabytes would
-        // stay fragmented.
-        if matches!(recipe.extractor, Extractor::Sift { .. }) {
+        if !matches!(recipe.extractor, Extractor::Network { .. }) {
             let given = [
                 ("weights", arguments.weights.is_some()),
                 ("device", arguments.device.is_some()),
                 ("models", arguments.models.is_some()),
             ];
             if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
-                bail!("--{flag} does not apply to {}: its extractor is sift, not a network", recipe.method);
+                bail!(
+                    "--{flag} does not apply to {}: its extractor is {}, not a network",
+                    recipe.method,
+                    recipe.extractor.kind()
+                );
             }
+            // OpenCV's SIFT allocates its image pyramids for every frame, and descriptors grow with the frames; with one malloc
+            // arena per thread, tens of megabytes would stay fragmented.
             memory::limit_malloc_arenas();
         }
         let options = Options {

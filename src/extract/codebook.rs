@@ -1,4 +1,5 @@
-//! Bag of visual words: descriptors are quantized to words, and each frame is a histogram of its words.
+//! Bag of visual words: descriptors are quantized to words, and each frame is a histogram of its words, or one for each cell of a
+//! spatial pyramid.
 //!
 //! The words are the k-means centroids of the descriptors of the training split, so that validation and test clips do
 //! not influence the features. All clips get histograms, including those of the other splits and those without labels.
@@ -8,11 +9,15 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, s};
+use rand::SeedableRng;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::histogram::Histogram;
 use super::kmeans::{self, KMeans};
-use super::settings::{CodebookSettings, Normalize};
+use super::settings::{CodebookSettings, POSITION_LEN};
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, Split};
@@ -44,6 +49,8 @@ pub struct TrainingSummary {
     pub clips: usize,
     /// Number of descriptors of those clips.
     pub descriptors: usize,
+    /// Number of those descriptors that were clustered.
+    pub clustered: usize,
     /// Number of k-means iterations.
     pub iterations: usize,
     /// Mean squared distance between a descriptor and its word.
@@ -62,6 +69,17 @@ impl Codebook {
         settings: &CodebookSettings,
         cancel: &CancellationToken,
     ) -> Result<(Self, TrainingSummary)> {
+        if settings.pyramid.iter().any(|&cells| cells > 1) && compared_len(store) == store.payload().dim() {
+            return Err(Error::Data(format!(
+                "{}: its descriptors have no positions, which a pyramid needs; set codebook.pyramid to [1], or extract with \
+                 extractor kind dense-sift",
+                store.path().display()
+            )));
+        }
+        if compared_len(store) == 0 {
+            let message = format!("damaged: its descriptors have length {}", store.payload().dim());
+            return Err(Error::Store { path: store.path().to_path_buf(), message });
+        }
         let index = DescriptorIndex::new(store)?;
         let unlabeled = manifest.clips.iter().all(|clip| clip.labels.is_empty());
         let is_training: HashMap<&str, bool> = (manifest.clips.iter())
@@ -88,15 +106,15 @@ impl Codebook {
                 settings.words
             )));
         }
-        let mut values = Vec::with_capacity(count * store.payload().dim());
-        for range in merge_adjacent(&ranges) {
-            for start in range.clone().step_by(READ_DESCRIPTORS) {
-                let block = store.descriptors(start..range.end.min(start + READ_DESCRIPTORS))?;
-                values.extend_from_slice(block.as_slice().expect("the block has standard layout"));
-            }
-            cancel.check()?;
+        let data = clustered_descriptors(store, &ranges, count, settings, cancel)?;
+        if data.nrows() < settings.words {
+            return Err(Error::Data(format!(
+                "{}: {} of {count} training descriptors have a gradient, too few for {} words; reduce --words",
+                store.path().display(),
+                data.nrows(),
+                settings.words
+            )));
         }
-        let data = Array2::from_shape_vec((count, store.payload().dim()), values).expect("count rows of dim values");
         let kmeans = KMeans {
             clusters: settings.words,
             max_iterations: settings.max_iterations,
@@ -107,8 +125,9 @@ impl Codebook {
         let summary = TrainingSummary {
             clips: clips.len(),
             descriptors: count,
+            clustered: data.nrows(),
             iterations: clusters.iterations,
-            distortion: clusters.inertia / count as f64,
+            distortion: clusters.inertia / data.nrows() as f64,
         };
         Ok((Self { centroids: clusters.centroids }, summary))
     }
@@ -131,19 +150,36 @@ impl Codebook {
         writer.finish()
     }
 
-    /// Computes the histograms of consecutive frames, (frames, words). Frame `i` has the next `counts[i]` rows of
-    /// `descriptors`, (Σ counts, D). Before normalization, a histogram sums to its number of descriptors.
-    pub fn histograms(&self, counts: &[u32], descriptors: ArrayView2<'_, u8>, normalize: Normalize) -> Array2<f32> {
-        let words = kmeans::assign(descriptors, &self.centroids);
-        let mut histograms = Array2::<f32>::zeros((counts.len(), self.centroids.nrows()));
-        let mut remaining = words.into_iter();
-        for (mut histogram, &count) in histograms.rows_mut().into_iter().zip(counts) {
-            for word in remaining.by_ref().take(count as usize) {
-                histogram[word as usize] += 1.0;
-            }
-            normalize_histogram(histogram.as_slice_mut().expect("rows are contiguous"), normalize);
-        }
-        histograms
+    /// Computes the histograms of consecutive frames, (frames, [`Histogram::dim`]). Frame `i` has the next `counts[i]` rows of
+    /// `descriptors`, (Σ counts, D): the values that are compared with the words, and possibly a position. Before normalization, a
+    /// histogram sums to its number of descriptors other than zero.
+    pub fn histograms(
+        &self,
+        counts: &[u32],
+        descriptors: ArrayView2<'_, u8>,
+        settings: &CodebookSettings,
+    ) -> Array2<f32> {
+        let (values, positions) = descriptors.split_at(ndarray::Axis(1), self.centroids.ncols());
+        let words = kmeans::assign(values, &self.centroids);
+        let words: Vec<Option<u32>> =
+            values.rows().into_iter().zip(words).map(|(row, word)| (!is_zero(row.iter())).then_some(word)).collect();
+        let histogram = self.histogram(settings);
+        let mut next = 0;
+        let frames: Vec<Range<usize>> = (counts.iter())
+            .map(|&count| {
+                let start = next;
+                next += count as usize;
+                start..next
+            })
+            .collect();
+        let rows: Vec<Vec<f32>> = (frames.into_par_iter())
+            .map(|range| histogram.of(&words[range.clone()], positions.slice(s![range, ..])))
+            .collect();
+        Array2::from_shape_vec((counts.len(), histogram.dim()), rows.concat()).expect("each row has dim values")
+    }
+
+    fn histogram<'a>(&self, settings: &'a CodebookSettings) -> Histogram<'a> {
+        Histogram { words: self.centroids.nrows(), pyramid: &settings.pyramid, normalize: settings.normalize }
     }
 
     /// Returns the SHA-256 of the centroids, as little-endian f32 in row-major order.
@@ -169,11 +205,12 @@ impl Codebook {
         let index = DescriptorIndex::new(store)?;
         let rows = store.rows()?;
         let provenance = self.provenance(store, settings, seconds)?;
-        let mut writer = StoreWriter::create(out, Payload::Features { dim: self.centroids.nrows() }, &provenance)?;
+        let payload = Payload::Features { dim: self.histogram(settings).dim() };
+        let mut writer = StoreWriter::create(out, payload, &provenance)?;
         for clip in store.clips() {
             let range = clip.offset..clip.offset + clip.length;
             let descriptors = store.descriptors(index.range(clip))?;
-            let histograms = self.histograms(&index.counts[range.clone()], descriptors.view(), settings.normalize);
+            let histograms = self.histograms(&index.counts[range.clone()], descriptors.view(), settings);
             writer.push(clip_rows(clip, rows[range].to_vec(), histograms))?;
             cancel.check()?;
         }
@@ -247,6 +284,55 @@ impl DescriptorIndex {
     }
 }
 
+/// Returns the length of the part of a descriptor that is compared with words: all but the position on a dense grid.
+fn compared_len(store: &DescriptorStore) -> usize {
+    let recipe = serde_json::from_str::<serde_json::Value>(&store.provenance().recipe).unwrap_or_default();
+    let positions = if recipe["extractor"]["kind"] == "dense-sift" { POSITION_LEN } else { 0 };
+    store.payload().dim().saturating_sub(positions)
+}
+
+/// Reads the descriptors of `ranges`, `count` in total, that are clustered: all of them, or `settings.samples` drawn at random, in
+/// the order of the store. Descriptors that are zero, those of frames without a gradient, have no word and are left out.
+fn clustered_descriptors(
+    store: &DescriptorStore,
+    ranges: &[Range<usize>],
+    count: usize,
+    settings: &CodebookSettings,
+    cancel: &CancellationToken,
+) -> Result<Array2<u8>> {
+    let dim = compared_len(store);
+    // Positions among the `count` descriptors.
+    let drawn: Option<Vec<usize>> = settings.samples.filter(|&samples| samples < count).map(|samples| {
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(settings.seed);
+        let mut drawn = rand::seq::index::sample(&mut random, count, samples).into_vec();
+        drawn.sort_unstable();
+        drawn
+    });
+    let mut values = Vec::with_capacity(drawn.as_ref().map_or(count, Vec::len) * dim);
+    let mut wanted = drawn.as_ref().map(|drawn| drawn.iter().copied().peekable());
+    let mut position = 0;
+    for range in merge_adjacent(ranges) {
+        for start in range.clone().step_by(READ_DESCRIPTORS) {
+            let block = store.descriptors(start..range.end.min(start + READ_DESCRIPTORS))?;
+            for row in block.rows() {
+                let is_wanted = wanted.as_mut().is_none_or(|wanted| wanted.next_if_eq(&position).is_some());
+                position += 1;
+                let row = row.to_slice().expect("the block has standard layout");
+                if is_wanted && !is_zero(&row[..dim]) {
+                    values.extend_from_slice(&row[..dim]);
+                }
+            }
+            cancel.check()?;
+        }
+    }
+    Ok(Array2::from_shape_vec((values.len() / dim, dim), values).expect("rows of dim values"))
+}
+
+/// Returns `true` for a descriptor of a frame, or part of one, without a gradient.
+fn is_zero<'a>(descriptor: impl IntoIterator<Item = &'a u8>) -> bool {
+    descriptor.into_iter().all(|&value| value == 0)
+}
+
 /// Merges consecutive ranges if one ends at the start of the next.
 fn merge_adjacent(ranges: &[Range<usize>]) -> Vec<Range<usize>> {
     let mut merged: Vec<Range<usize>> = Vec::new();
@@ -259,50 +345,29 @@ fn merge_adjacent(ranges: &[Range<usize>]) -> Vec<Range<usize>> {
     merged
 }
 
-/// Normalizes one histogram. The histogram of a frame without keypoints remains zero.
-fn normalize_histogram(histogram: &mut [f32], normalize: Normalize) {
-    if normalize == Normalize::Power {
-        histogram.iter_mut().for_each(|count| *count = count.sqrt());
-    }
-    let norm = match normalize {
-        Normalize::None => return,
-        Normalize::L1 => histogram.iter().sum::<f32>(),
-        Normalize::L2 | Normalize::Power => histogram.iter().map(|count| count * count).sum::<f32>().sqrt(),
-    };
-    if norm > 0.0 {
-        histogram.iter_mut().for_each(|count| *count /= norm);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use ndarray::array;
 
     use super::*;
-
-    fn codebook() -> Codebook {
-        Codebook { centroids: array![[0f32, 0.0], [100.0, 0.0], [0.0, 100.0]] }
-    }
+    use crate::extract::settings::Normalize;
 
     #[test]
     fn counts_words_per_frame() {
-        let descriptors: Array2<u8> = array![[1, 2], [90, 3], [101, 0], [3, 99], [0, 0]];
-        let histograms = codebook().histograms(&[3, 0, 2], descriptors.view(), Normalize::None);
+        let codebook = Codebook { centroids: array![[0f32, 0.0], [100.0, 0.0], [0.0, 100.0]] };
+        // The last column of a descriptor is no part of it; the last descriptor is zero.
+        let descriptors: Array2<u8> = array![[1, 2, 7], [90, 3, 0], [101, 0, 3], [3, 99, 0], [2, 0, 0], [0, 0, 9]];
+        let settings = CodebookSettings {
+            words: 3,
+            max_iterations: 1,
+            tolerance: 0.0,
+            seed: 0,
+            samples: None,
+            pyramid: vec![1],
+            normalize: Normalize::None,
+        };
+        let histograms = codebook.histograms(&[3, 0, 3], descriptors.view(), &settings);
         assert_eq!(histograms, array![[1.0, 2.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 1.0]]);
-    }
-
-    #[test]
-    fn normalizes_histograms_and_keeps_empty_ones_zero() {
-        let descriptors: Array2<u8> = array![[1, 2], [90, 3], [101, 0], [100, 0], [99, 1]];
-        let of = |normalize| codebook().histograms(&[5, 0], descriptors.view(), normalize);
-        assert_eq!(of(Normalize::L1).row(0).to_vec(), [0.2, 0.8, 0.0]);
-        let l2 = 17f32.sqrt();
-        assert_eq!(of(Normalize::L2).row(0).to_vec(), [1.0 / l2, 4.0 / l2, 0.0]);
-        let root = 5f32.sqrt();
-        assert_eq!(of(Normalize::Power).row(0).to_vec(), [1.0 / root, 2.0 / root, 0.0]);
-        for normalize in [Normalize::L1, Normalize::L2, Normalize::Power] {
-            assert_eq!(of(normalize).row(1).to_vec(), [0.0; 3]);
-        }
     }
 
     #[test]

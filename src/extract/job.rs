@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::budget::{Budget, ReservingSink};
+use super::dense_sift::DenseSift;
+use super::descriptors::{Describer, DescriptorSink};
 use super::pipeline::{Counts, DecodeFn, DecodedClip, Pipeline};
 use super::plan::{Unlisted, WorkPlan};
-use super::settings::{ExtractionSettings, Extractor};
-use super::sift::{DESCRIPTOR_LEN, DescriptorSink, Sift};
+use super::settings::{DESCRIPTOR_LEN, ExtractionSettings, Extractor, POSITION_LEN};
+use super::sift::Sift;
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest, duplicate_warning};
@@ -132,8 +134,22 @@ impl fmt::Display for Summary {
 
 /// The source of the features, ready to run.
 enum FeatureSource {
-    Network { card: Box<Card>, model: PreparedModel, batch: usize, precision: Precision },
-    Sift { keypoints: usize, max_side: usize },
+    Network {
+        card: Box<Card>,
+        model: PreparedModel,
+        batch: usize,
+        precision: Precision,
+    },
+    Descriptors {
+        /// Name of the algorithm.
+        model: &'static str,
+        /// What computes the descriptors.
+        provider: &'static str,
+        /// Length of a descriptor in bytes.
+        dim: usize,
+        /// Creates the describer of a worker.
+        create: Box<dyn Fn() -> Result<Box<dyn Describer>>>,
+    },
 }
 
 /// Extracts the missing clips and writes the store.
@@ -242,7 +258,21 @@ fn check_shots(Options { method, settings, shots, .. }: &Options) -> Result<()> 
 
 fn prepare_source(options: &Options, progress: &dyn ProgressSink, cancel: &CancellationToken) -> Result<FeatureSource> {
     match &options.settings.extractor {
-        &Extractor::Sift { keypoints, max_side } => Ok(FeatureSource::Sift { keypoints, max_side }),
+        &Extractor::Sift { keypoints, max_side } => Ok(FeatureSource::Descriptors {
+            model: "sift",
+            provider: "opencv",
+            dim: DESCRIPTOR_LEN,
+            create: Box::new(move || Ok(Box::new(Sift::new(keypoints, max_side)?))),
+        }),
+        Extractor::DenseSift(settings) => {
+            let settings = settings.clone();
+            Ok(FeatureSource::Descriptors {
+                model: "dense-sift",
+                provider: "native",
+                dim: DESCRIPTOR_LEN + POSITION_LEN,
+                create: Box::new(move || Ok(Box::new(DenseSift::new(settings.clone())))),
+            })
+        }
         Extractor::Network { card, batch, precision } => {
             runtime::check_device(options.device)?;
             let card = match &options.card {
@@ -268,15 +298,15 @@ fn payload_and_provenance(options: &Options, source: &FeatureSource) -> (Payload
         ..Provenance::default()
     };
     match source {
-        FeatureSource::Sift { .. } => {
+        &FeatureSource::Descriptors { model, provider, dim, .. } => {
             let provenance = Provenance {
-                model: "sift".into(),
+                model: model.into(),
                 weights: "none".into(),
                 precision: "u8".into(),
-                provider: "opencv".into(),
+                provider: provider.into(),
                 ..common
             };
-            (Payload::Descriptors { dim: DESCRIPTOR_LEN }, provenance)
+            (Payload::Descriptors { dim }, provenance)
         }
         FeatureSource::Network { card, model, precision, .. } => {
             let provenance = Provenance {
@@ -308,9 +338,9 @@ fn extract(
     let pipeline =
         |journal| Pipeline { manifest: &options.manifest, pending: &plan.pending, journal, progress, cancel };
     match source {
-        &FeatureSource::Sift { keypoints, max_side } => {
+        FeatureSource::Descriptors { create, .. } => {
             let workers = (0..options.workers.unwrap_or(cores).max(1))
-                .map(|_| Ok(descriptor_worker(options, &resources, Sift::new(keypoints, max_side)?)))
+                .map(|_| Ok(descriptor_worker(options, &resources, create()?)))
                 .collect::<Result<Vec<_>>>()?;
             let mut journal = Journal::open(&options.out, payload, provenance)?;
             let counts = pipeline(&mut journal).extract_descriptors(workers)?;
@@ -375,11 +405,15 @@ fn item_worker<'a>(options: &'a Options, resources: &'a Resources, card: &'a Car
     Box::new(move |clip| decode(clip, options, threads.next(), &mut sink, |sink, _| sink.take()))
 }
 
-/// Creates a decode worker that computes SIFT descriptors.
-fn descriptor_worker<'a>(options: &'a Options, resources: &'a Resources, sift: Sift) -> DecodeFn<'a, Values> {
+/// Creates a decode worker that computes descriptors.
+fn descriptor_worker<'a>(
+    options: &'a Options,
+    resources: &'a Resources,
+    describer: Box<dyn Describer>,
+) -> DecodeFn<'a, Values> {
     let Resources { threads, budget } = resources;
     let memory = |sink: &DescriptorSink, height, width| sink.memory(height, width);
-    let mut sink = ReservingSink::new(DescriptorSink::new(sift), budget, memory);
+    let mut sink = ReservingSink::new(DescriptorSink::new(describer), budget, memory);
     Box::new(move |clip| {
         decode(clip, options, threads.next(), &mut sink, |sink, rows| {
             rows.iter_mut().zip(sink.scales()).for_each(|(row, &scale)| row.scale = scale);

@@ -3,6 +3,11 @@
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod budget;
 pub mod codebook;
+#[cfg(feature = "media")]
+pub mod dense_sift;
+#[cfg(feature = "media")]
+pub mod descriptors;
+pub mod histogram;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod job;
 pub mod kmeans;
@@ -17,4 +22,7 @@ pub mod sift;
 
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub use job::{Action, Options, Summary, run};
-pub use settings::{CodebookSettings, ExtractionSettings, Extractor, MAX_BATCH, MAX_SIDES, Normalize};
+pub use settings::{
+    BIN_WIDTHS, CodebookSettings, DESCRIPTOR_LEN, DenseSiftSettings, ExtractionSettings, Extractor, MAX_BATCH,
+    MAX_CELLS, MAX_SIDES, Normalize, POSITION_LEN,
+};

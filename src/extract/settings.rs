@@ -8,6 +8,11 @@ use crate::models::Precision;
 /// Maximum batch size. Larger batches only need memory.
 pub const MAX_BATCH: usize = 1024;
 
+/// Length of a SIFT descriptor in bytes: 4×4 bins with 8 orientations each.
+pub const DESCRIPTOR_LEN: usize = 128;
+/// Length of the position that follows a descriptor of a dense grid, in bytes: row and column in 256ths of the frame.
+pub const POSITION_LEN: usize = 2;
+
 /// Computes feature rows from frames; the table `[extractor]` of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
@@ -30,6 +35,57 @@ pub enum Extractor {
         #[serde(default = "default_max_side")]
         max_side: usize,
     },
+    /// SIFT descriptors of a dense grid.
+    #[serde(rename = "dense-sift")]
+    DenseSift(DenseSiftSettings),
+}
+
+impl Extractor {
+    /// Returns the value of the key `kind`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Network { .. } => "network",
+            Self::Sift { .. } => "sift",
+            Self::DenseSift(_) => "dense-sift",
+        }
+    }
+}
+
+/// Settings of SIFT descriptors of a dense grid.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DenseSiftSettings {
+    /// Distance of the grid points in pixels.
+    pub step: usize,
+    /// Widths of the 4×4 bins in pixels. Each grid point has one descriptor for each width.
+    pub bin_widths: Vec<usize>,
+    /// Standard deviation of the smoothed frame in pixels. That of an unsmoothed one is taken to be 0.5.
+    pub sigma: f64,
+    /// Take the square root of the descriptors after division by their sum (RootSIFT).
+    pub root_sift: bool,
+    /// Length in pixels of the longer side that larger frames are scaled down to.
+    pub max_side: usize,
+}
+
+/// Range of the bin width of dense SIFT, in pixels.
+pub const BIN_WIDTHS: std::ops::RangeInclusive<usize> = 1..=256;
+/// Maximum smoothing of dense SIFT, in pixels.
+pub const MAX_SIGMA: f64 = 64.0;
+/// Maximum number of cells along an axis of a spatial pyramid. Positions have 256 values.
+pub const MAX_CELLS: usize = 16;
+
+impl DenseSiftSettings {
+    fn validate(&self) -> Result<(), String> {
+        positive("extractor.step", self.step)?;
+        let (least, most) = (BIN_WIDTHS.start(), BIN_WIDTHS.end());
+        if self.bin_widths.is_empty() || self.bin_widths.iter().any(|width| !BIN_WIDTHS.contains(width)) {
+            return Err(format!("extractor.bin_widths must be a list of widths from {least} to {most} pixels"));
+        }
+        if !(0.0..=MAX_SIGMA).contains(&self.sigma) {
+            return Err(format!("extractor.sigma must be from 0 to {MAX_SIGMA} pixels"));
+        }
+        validate_max_side(self.max_side)
+    }
 }
 
 /// Returns the longer side of 1080p videos.
@@ -53,11 +109,28 @@ pub struct CodebookSettings {
     pub tolerance: f64,
     /// Seed of k-means++.
     pub seed: u64,
+    /// Maximum number of training descriptors that are clustered, which bounds the memory of the training. They are drawn at
+    /// random with `seed`. By default, all are clustered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<usize>,
+    /// Spatial pyramid: a frame is divided into g × g cells with a histogram each, for each g in this list. Needs descriptors
+    /// with positions, those of a dense grid.
+    #[serde(default = "whole_frame", skip_serializing_if = "is_whole_frame")]
+    pub pyramid: Vec<usize>,
     /// Normalization of a frame's histogram.
     pub normalize: Normalize,
 }
 
-/// Normalization of a histogram.
+/// Returns the pyramid with one histogram for the whole frame.
+fn whole_frame() -> Vec<usize> {
+    vec![1]
+}
+
+fn is_whole_frame(pyramid: &[usize]) -> bool {
+    pyramid == [1]
+}
+
+/// Normalization of a histogram. A histogram without descriptors remains zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Normalize {
@@ -67,8 +140,10 @@ pub enum Normalize {
     L1,
     /// Divide by the Euclidean norm.
     L2,
-    /// Signed square root, then L2.
+    /// Signed square root, then L2. Dot products are the Hellinger kernel of the histograms.
     Power,
+    /// Divide by the sum, then map each value to three, whose dot products approximate the χ² kernel.
+    Chi2,
 }
 
 /// The settings that determine the features of a store. A store records them and is compared by them.
@@ -90,6 +165,13 @@ fn positive(key: &str, value: usize) -> Result<(), String> {
     if value == 0 { Err(format!("{key} must be at least 1")) } else { Ok(()) }
 }
 
+fn validate_max_side(max_side: usize) -> Result<(), String> {
+    if MAX_SIDES.contains(&max_side) {
+        return Ok(());
+    }
+    Err(format!("extractor.max_side must be from {} to {} pixels", MAX_SIDES.start(), MAX_SIDES.end()))
+}
+
 impl CodebookSettings {
     /// Checks the ranges of the values.
     ///
@@ -100,6 +182,12 @@ impl CodebookSettings {
         positive("codebook.max_iterations", self.max_iterations)?;
         if !(self.tolerance.is_finite() && self.tolerance >= 0.0) {
             return Err("codebook.tolerance must be a finite number ≥ 0".into());
+        }
+        if self.samples.is_some_and(|samples| samples < self.words) {
+            return Err("codebook.samples must be at least codebook.words".into());
+        }
+        if self.pyramid.is_empty() || self.pyramid.iter().any(|cells| !(1..=MAX_CELLS).contains(cells)) {
+            return Err(format!("codebook.pyramid must be a list of numbers of cells from 1 to {MAX_CELLS}"));
         }
         Ok(())
     }
@@ -119,17 +207,20 @@ impl ExtractionSettings {
             Extractor::Network { batch, .. } => positive("extractor.batch", *batch)?,
             Extractor::Sift { keypoints, max_side } => {
                 positive("extractor.keypoints", *keypoints)?;
-                if !MAX_SIDES.contains(max_side) {
-                    let (least, most) = (MAX_SIDES.start(), MAX_SIDES.end());
-                    return Err(format!("extractor.max_side must be from {least} to {most} pixels"));
-                }
+                validate_max_side(*max_side)?;
             }
+            Extractor::DenseSift(settings) => settings.validate()?,
         }
         match (&self.extractor, &self.codebook) {
-            (Extractor::Sift { .. }, None) => Err("extractor kind sift needs a [codebook]".into()),
-            (Extractor::Network { .. }, Some(_)) => Err("[codebook] applies to extractor kind sift only".into()),
+            (Extractor::Network { .. }, None) => Ok(()),
+            (Extractor::Network { .. }, Some(_)) => {
+                Err("[codebook] applies to extractor kinds sift and dense-sift only".into())
+            }
+            (extractor, None) => Err(format!("extractor kind {} needs a [codebook]", extractor.kind())),
+            (Extractor::Sift { .. }, Some(codebook)) if !is_whole_frame(&codebook.pyramid) => {
+                Err("codebook.pyramid applies to extractor kind dense-sift only".into())
+            }
             (_, Some(codebook)) => codebook.validate(),
-            (_, None) => Ok(()),
         }
     }
 

@@ -4,17 +4,14 @@
 use std::cmp::Ordering;
 use std::sync::Once;
 
-use ndarray::Array2;
 use opencv::core::{self, KeyPoint, KeyPointTraitConst as _, Mat, MatTraitConstManual as _, Ptr, Size, Vec3b, Vector};
 use opencv::features2d::{Feature2DTrait as _, SIFT};
 use opencv::imgproc;
 
+use super::descriptors::Describer;
+use super::settings::DESCRIPTOR_LEN;
 use crate::error::{Error, Result};
-use crate::media::{BgrImage, Frame, FrameSink, Window};
-use crate::store::Values;
-
-/// Length of a descriptor: 4×4 cells with 8 orientations each.
-pub const DESCRIPTOR_LEN: usize = 128;
+use crate::media::BgrImage;
 
 // OpenCV's defaults: layers per octave, contrast threshold, edge threshold, sigma of the first layer.
 const LAYERS: i32 = 3;
@@ -49,20 +46,19 @@ impl Sift {
         let (gray, descriptors) = (Mat::default(), Mat::default());
         Ok(Self { detector, keypoints, max_side, gray, found: Vector::new(), descriptors })
     }
+}
 
-    /// Returns the factor by which a frame is scaled down, in (0, 1].
-    pub fn scale(&self, height: usize, width: usize) -> f64 {
-        (self.max_side as f64 / height.max(width) as f64).min(1.0)
+impl Describer for Sift {
+    fn dim(&self) -> usize {
+        DESCRIPTOR_LEN
     }
 
-    /// Returns the size of a frame after scaling: height and width.
-    fn scaled_size(&self, height: usize, width: usize) -> [usize; 2] {
-        let scale = self.scale(height, width);
-        [height, width].map(|length| ((length as f64 * scale).round() as usize).max(1))
+    fn max_side(&self) -> usize {
+        self.max_side
     }
 
-    /// Estimates the memory in bytes that a frame needs: one byte per pixel, and OpenCV's scale space of the scaled frame.
-    pub fn memory(&self, height: usize, width: usize) -> u64 {
+    /// One byte per pixel, and OpenCV's scale space of the scaled frame.
+    fn memory(&self, height: usize, width: usize) -> u64 {
         let [scaled_height, scaled_width] = self.scaled_size(height, width).map(|length| length as u64);
         height as u64 * width as u64 + SCALE_SPACE_BYTES * scaled_height * scaled_width
     }
@@ -78,7 +74,7 @@ impl Sift {
     ///
     /// # Panics
     /// Panics if the rows of the frame have padding.
-    pub fn describe(&mut self, frame: BgrImage<'_>, out: &mut Vec<u8>) -> Result<usize> {
+    fn describe(&mut self, frame: BgrImage<'_>, out: &mut Vec<u8>) -> Result<usize> {
         assert_eq!(frame.stride, 3 * frame.width, "rows have no padding");
         let (height, width) = (frame.height as i32, frame.width as i32);
         let image = Mat::new_rows_cols_with_bytes::<Vec3b>(height, width, frame.data).map_err(sift_error)?;
@@ -145,58 +141,4 @@ fn configure_opencv() {
 
 fn sift_error(error: opencv::Error) -> Error {
     Error::Data(format!("SIFT: {}", error.message))
-}
-
-/// A sink that computes the descriptors of each sampled frame. A row is a frame, so windows must have one frame.
-pub struct DescriptorSink {
-    sift: Sift,
-    counts: Vec<u32>,
-    values: Vec<u8>,
-    scales: Vec<f64>,
-}
-
-impl DescriptorSink {
-    /// Creates a sink. Each worker thread has its own.
-    pub fn new(sift: Sift) -> Self {
-        Self { sift, counts: Vec::new(), values: Vec::new(), scales: Vec::new() }
-    }
-
-    /// See [`Sift::memory`].
-    pub fn memory(&self, height: usize, width: usize) -> u64 {
-        self.sift.memory(height, width)
-    }
-
-    /// Returns the factors by which the frames of the decoded clip were scaled down.
-    pub fn scales(&self) -> &[f64] {
-        &self.scales
-    }
-
-    /// Returns the descriptors of the decoded clip.
-    pub fn take(&mut self) -> Values {
-        let counts = std::mem::take(&mut self.counts);
-        let values = std::mem::take(&mut self.values);
-        let shape = (values.len() / DESCRIPTOR_LEN, DESCRIPTOR_LEN);
-        let values = Array2::from_shape_vec(shape, values).expect("descriptors have 128 values");
-        Values::Descriptors { counts, values }
-    }
-}
-
-impl FrameSink for DescriptorSink {
-    fn begin(&mut self, windows: &[Window], wanted: &[usize]) -> Result<()> {
-        if windows.len() != wanted.len() {
-            return Err(Error::Data("SIFT uses single frames: set sampling.kind to \"even\"".into()));
-        }
-        self.counts.clear();
-        self.values.clear();
-        self.scales.clear();
-        Ok(())
-    }
-
-    fn frame(&mut self, _position: usize, frame: &Frame<'_>) -> Result<()> {
-        let image = frame.image();
-        let count = self.sift.describe(image, &mut self.values)?;
-        self.counts.push(count as u32);
-        self.scales.push(self.sift.scale(image.height, image.width));
-        Ok(())
-    }
 }

@@ -24,7 +24,7 @@ impl<'a> BgrImage<'a> {
     }
 
     /// Returns the pixels of row `y`.
-    pub(super) fn row(&self, y: usize) -> &'a [u8] {
+    pub fn row(&self, y: usize) -> &'a [u8] {
         &self.data[y * self.stride..][..3 * self.width]
     }
 }

@@ -5,7 +5,7 @@ use clap::{ArgMatches, Command, FromArgMatches};
 
 use super::{Classify, Recipe};
 use crate::classify::{ClassifierKind, LossSettings, OptimizerSettings, ScheduleSettings, TrainingSettings, flags_of};
-use crate::extract::{Extractor, MAX_BATCH, MAX_SIDES};
+use crate::extract::{BIN_WIDTHS, DenseSiftSettings, Extractor, MAX_BATCH, MAX_SIDES};
 use crate::media::{Deinterlace, MAX_LENGTH, Sampling};
 use crate::models::Precision;
 use crate::posters::ModelGrouping;
@@ -42,9 +42,21 @@ pub struct ExtractionFlags {
     /// Maximum number of keypoints per frame (extractor kind sift)
     #[arg(long, value_parser = value_parsers::at_least(1_usize))]
     pub keypoints: Option<usize>,
-    /// Longer side that larger frames are scaled down to, in pixels (extractor kind sift)
+    /// Longer side that larger frames are scaled down to, in pixels (extractor kinds sift, dense-sift)
     #[arg(long, value_parser = value_parsers::between(*MAX_SIDES.start(), *MAX_SIDES.end()))]
     pub max_side: Option<usize>,
+    /// Distance of the grid points in pixels (extractor kind dense-sift)
+    #[arg(long, value_parser = value_parsers::at_least(1_usize))]
+    pub step: Option<usize>,
+    /// Widths of the bins of the descriptors in pixels, such as 4,6,8 (extractor kind dense-sift)
+    #[arg(long, value_name = "WIDTHS", value_delimiter = ',', value_parser = value_parsers::between(*BIN_WIDTHS.start(), *BIN_WIDTHS.end()))]
+    pub bin_widths: Option<Vec<usize>>,
+    /// Standard deviation of the smoothed frame in pixels (extractor kind dense-sift)
+    #[arg(long, value_parser = value_parsers::non_negative)]
+    pub sigma: Option<f64>,
+    /// RootSIFT: take the square root of the normalized descriptors (extractor kind dense-sift)
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub root_sift: Option<bool>,
     /// Batch size (extractor kind network)
     #[arg(long, value_parser = value_parsers::between(1, MAX_BATCH))]
     pub batch: Option<usize>,
@@ -68,12 +80,16 @@ impl ExtractionFlags {
             Sampling::Windows { length: l, rate: r, count: c } => (length, rate, count) = (Some(l), Some(r), Some(c)),
         }
         let (mut keypoints, mut max_side) = (None, None);
+        let (mut step, mut bin_widths, mut sigma, mut root_sift) = (None, None, None, None);
         let (mut batch, mut card, mut precision) = (None, None, None);
         match &mut recipe.extractor {
             Extractor::Network { card: c, batch: b, precision: p } => {
                 (card, batch, precision) = (Some(c), Some(b), Some(p));
             }
             Extractor::Sift { keypoints: k, max_side: m } => (keypoints, max_side) = (Some(k), Some(m)),
+            Extractor::DenseSift(DenseSiftSettings { step: s, bin_widths: b, sigma: d, root_sift: r, max_side: m }) => {
+                (step, bin_widths, sigma, root_sift, max_side) = (Some(s), Some(b), Some(d), Some(r), Some(m));
+            }
         }
         set("frames", &self.frames, frames)?;
         set("length", &self.length, length)?;
@@ -84,6 +100,10 @@ impl ExtractionFlags {
         set("deinterlace", &self.deinterlace, Some(&mut recipe.deinterlace))?;
         set("keypoints", &self.keypoints, keypoints)?;
         set("max-side", &self.max_side, max_side)?;
+        set("step", &self.step, step)?;
+        set("bin-widths", &self.bin_widths, bin_widths)?;
+        set("sigma", &self.sigma, sigma)?;
+        set("root-sift", &self.root_sift, root_sift)?;
         set("batch", &self.batch, batch)?;
         set("card", &self.card, card)?;
         set("precision", &self.precision, precision)

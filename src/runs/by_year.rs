@@ -117,7 +117,7 @@ fn describe(context: &RunContext<'_>, data: &DatasetSplits, manifest: &Manifest,
     let identity = RunIdentity::new(data.task, recipe.classify.classifier.name(), context.store.provenance());
     let (card, precision) = match &recipe.extractor {
         Extractor::Network { card, precision, .. } => (card.clone(), *precision),
-        Extractor::Sift { .. } => Default::default(),
+        Extractor::Sift { .. } | Extractor::DenseSift(_) => Default::default(),
     };
     PosterIndex {
         identity: RunIdentity { method: recipe.method.clone(), ..identity },

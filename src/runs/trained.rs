@@ -6,7 +6,7 @@ use crate::classify::{LogitsModel, ModelMetadata, SavedModel};
 use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 use crate::evaluate::predictions::PredictionTable;
-use crate::extract::{ExtractionSettings, Extractor};
+use crate::extract::ExtractionSettings;
 use crate::manifest::Split;
 use crate::models::Card;
 use crate::models::card::{Origin, OutputSpec};
@@ -88,7 +88,7 @@ impl TrainedRun {
 
     /// Returns `true` if the features are histograms of SIFT descriptors.
     pub fn uses_sift(&self) -> bool {
-        let is_sift = |settings: ExtractionSettings| matches!(settings.extractor, Extractor::Sift { .. });
+        let is_sift = |settings: ExtractionSettings| settings.codebook.is_some();
         self.sources().into_iter().any(|source| self.settings(source).is_ok_and(is_sift))
     }
 

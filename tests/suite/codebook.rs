@@ -136,6 +136,51 @@ fn flags_set_normalization_and_seed() {
 }
 
 #[test]
+fn a_sample_of_the_training_descriptors_is_clustered() {
+    let directory = workspace(None);
+    let sha256 = |flags: &[&str]| {
+        codebook(directory.path(), flags).success();
+        store(directory.path()).provenance().model_sha256.clone()
+    };
+    let all = sha256(&[]);
+    // 14 training clips have 3 × 77 = 231 descriptors.
+    assert_eq!(sha256(&["--samples", "231"]), all);
+    let sample = sha256(&["--samples", "100"]);
+    assert_ne!(sample, all);
+    assert_eq!(sha256(&["--samples", "100"]), sample);
+    assert_ne!(sha256(&["--samples", "100", "--seed", "1"]), sample);
+    let output = codebook(directory.path(), &["--samples", "100"]).success().get_output().stderr.clone();
+    let message = String::from_utf8(output).unwrap();
+    assert!(message.contains("100 of 231 descriptors of 14 training clips"), "{message}");
+    assert!(store(directory.path()).provenance().recipe.contains(r#""samples":100"#));
+}
+
+#[test]
+fn rejects_a_pyramid_of_descriptors_without_positions() {
+    let directory = workspace(None);
+    let output = codebook(directory.path(), &["--pyramid", "1,2"]).failure().code(1).get_output().stderr.clone();
+    let message = String::from_utf8(output).unwrap();
+    assert!(message.contains("codebook.pyramid applies to extractor kind dense-sift only"), "{message}");
+    // The recipe of a dense grid does not fit the store.
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/sift-dense.toml");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-codebook"));
+    command.env("HDF5_USE_FILE_LOCKING", "FALSE").current_dir(directory.path());
+    command.args([
+        "--descriptors",
+        "sift.descriptors.h5",
+        "--manifest",
+        "manifest.csv",
+        "--out",
+        "sift.h5",
+        "--recipe",
+    ]);
+    let output = command.arg(recipe).assert().failure().code(1).get_output().stderr.clone();
+    let message = String::from_utf8(output).unwrap();
+    assert!(message.contains("its descriptors have no positions, which a pyramid needs"), "{message}");
+    assert!(!directory.path().join("sift.h5").exists());
+}
+
+#[test]
 fn rejects_too_little_data() {
     let directory = workspace(None);
     let error = |flags: &[&str], manifest: Option<&str>| {

@@ -29,8 +29,9 @@ fn numbers_out_of_range_are_usage_errors_of_the_tools_for_features() {
     assert_usage_errors(classify, "1.5", "focal-alpha");
 
     let codebook = env!("CARGO_BIN_EXE_kinoprobe-codebook");
-    assert_usage_errors(codebook, "0", "words max-iterations");
-    assert_usage_errors(codebook, "-1", "words max-iterations tolerance seed split-seed");
+    assert_usage_errors(codebook, "0", "words max-iterations samples pyramid");
+    assert_usage_errors(codebook, "-1", "words max-iterations tolerance seed split-seed samples pyramid");
+    assert_usage_errors(codebook, "17", "pyramid");
     let compare = env!("CARGO_BIN_EXE_kinoprobe-compare");
     assert_usage_errors(compare, "0", "threads");
     let import = env!("CARGO_BIN_EXE_kinoprobe-import");
@@ -74,7 +75,7 @@ fn numbers_out_of_range_are_usage_errors_of_demo() {
 #[test]
 fn numbers_out_of_range_are_usage_errors_of_extract_and_shots() {
     let extract = env!("CARGO_BIN_EXE_kinoprobe-extract");
-    let flags = "workers memory frames length rate count every most keypoints max-side batch";
+    let flags = "workers memory frames length rate count every most keypoints max-side step bin-widths batch";
     assert_usage_errors(extract, "0", flags);
     assert_usage_errors(extract, "-1", flags);
     for (flag, value) in [("--weights", "seeded"), ("--device", "native"), ("--models", "models")] {

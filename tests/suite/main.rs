@@ -5,6 +5,8 @@ mod classify;
 mod codebook;
 #[cfg(feature = "media")]
 mod demo;
+#[cfg(all(feature = "media", feature = "onnx"))]
+mod dense_sift;
 mod evaluate;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod external_data;

@@ -110,6 +110,20 @@ fn a_sift_recipe_is_extracted_in_two_stages() {
 }
 
 #[test]
+fn sift_on_a_dense_grid_is_extracted_in_two_stages_too() {
+    let arguments = ["METHOD=sift-dense", "CLASSIFIER=any", "MANIFEST=clips.csv", "OUT=out"];
+    let commands = commands(&directory(), &[&["classify"][..], &arguments].concat());
+    let expected = [
+        "extract --method sift-dense --manifest clips.csv --out out/features/sift-dense.descriptors.h5",
+        "codebook --descriptors out/features/sift-dense.descriptors.h5",
+        "classify --features out/features/sift-dense.h5",
+    ];
+    assert_eq!(commands.len(), expected.len(), "{commands:?}");
+    assert!(commands.iter().zip(expected).all(|(command, start)| command.starts_with(start)), "{commands:?}");
+    assert!(commands[2].contains(" --recipe pipelines/sift-dense.toml --out out/runs/sift-dense-any "), "{commands:?}");
+}
+
+#[test]
 fn each_manifest_has_its_own_directory_of_results() {
     let directory = directory();
     for (manifest, out) in [

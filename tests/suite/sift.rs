@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use kinoprobe::Result;
-use kinoprobe::extract::sift::{DESCRIPTOR_LEN, DescriptorSink, Sift};
+use kinoprobe::extract::DESCRIPTOR_LEN;
+use kinoprobe::extract::descriptors::{Describer as _, DescriptorSink};
+use kinoprobe::extract::sift::Sift;
 use kinoprobe::manifest::Clip;
 use kinoprobe::media::{self, BgrImage, Frame, FrameSink, Sampling, Window};
 use kinoprobe::store::Values;
@@ -67,7 +69,7 @@ fn descriptors_match_opencv_python() {
 
 #[test]
 fn a_sink_returns_the_descriptors_of_each_frame_in_order() {
-    let mut sink = DescriptorSink::new(Sift::new(32, 1920).unwrap());
+    let mut sink = DescriptorSink::new(Box::new(Sift::new(32, 1920).unwrap()));
     let decoded = media::decode(&clip("plain.mp4"), &Sampling::Even { frames: 3 }, &mut sink).unwrap();
     let Values::Descriptors { counts, values } = sink.take() else { panic!("the sink returns descriptors") };
     assert_eq!(decoded.windows.len(), 3);

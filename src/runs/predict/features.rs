@@ -9,7 +9,7 @@ use crate::cancel::CancellationToken;
 use crate::classify::ModelMetadata;
 use crate::error::{Error, Result};
 use crate::extract::codebook::{self, Codebook};
-use crate::extract::{self, ExtractionSettings, Extractor, shots};
+use crate::extract::{self, ExtractionSettings, shots};
 use crate::media::{Sampling, Shots};
 use crate::models::WeightsChoice;
 use crate::progress::{Event, ProgressSink};
@@ -64,7 +64,7 @@ impl<'a> Source<'a> {
     }
 
     fn is_sift(&self) -> bool {
-        matches!(self.settings.extractor, Extractor::Sift { .. })
+        self.settings.codebook.is_some()
     }
 
     fn method(&self) -> &str {
