@@ -19,6 +19,7 @@ import time
 import h5py
 import numpy as np
 
+import dense_sift
 import training
 from process import PEER, ROOT, TARGET, WORK, Process
 
@@ -26,7 +27,7 @@ CARDS = {"cnn": "convnext_base", "cnn3d": "r2plus1d_18"}
 # Two FLOPs per multiply-accumulate; torchvision documents 15.355 and 40.519 GMACs.
 GFLOP = {"cnn": 30.71, "cnn3d": 81.04}
 BATCH = {"cnn": 2, "cnn3d": 1}
-STAGES = ["sift", "cnn", "cnn3d", "long", "kmeans", *training.STAGES]
+STAGES = ["sift", dense_sift.STAGE, "cnn", "cnn3d", "long", "kmeans", *training.STAGES]
 MIN_COSINE = 0.999
 
 
@@ -284,6 +285,8 @@ class Bench:
             for number, configuration in enumerate(configurations):
                 self.log(f"{stage}: {configuration}: {statistics.median(walls[number]):.2f} s")
             fastest[stage] = configurations[min(walls, key=lambda number: statistics.median(walls[number]))]
+        if dense_sift.STAGE in self.arguments.stages:
+            fastest[dense_sift.STAGE] = dense_sift.calibrate(self)
         for stage in [stage for stage in self.arguments.stages if stage in training.RECIPES]:
             fastest[stage] = training.calibrate(self, stage)
         known = self.fastest | fastest
@@ -295,6 +298,8 @@ class Bench:
                 self.extraction(stage)
             elif stage in ("kmeans", "long"):
                 getattr(self, stage)()
+            elif stage == dense_sift.STAGE:
+                dense_sift.run(self)
             else:
                 training.run(self, stage)
             # Written after each stage, so that an interrupted run keeps its results.
