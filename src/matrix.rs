@@ -1,5 +1,8 @@
 //! Matrix products: a safe wrapper around the `gemm` crate.
 
+pub mod inverse;
+pub mod thin;
+
 use gemm::Parallelism;
 use ndarray::{ArrayView2, ArrayViewMut2, NdFloat};
 
