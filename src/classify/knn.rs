@@ -1,6 +1,7 @@
 //! k nearest neighbors.
 
-use ndarray::{Array1, Array2, Axis, aview1};
+use ndarray::{Array1, Array2, ArrayView2, Axis, aview1, s};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::definition::positive;
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
-use crate::matrix::{Accumulate, default_threads, multiply};
+use crate::matrix::{Accumulate, multiply};
 use crate::value_parsers;
 
 /// Settings of k nearest neighbors; the table `[classify.knn]` of a recipe.
@@ -20,11 +21,25 @@ pub struct KnnSettings {
     /// Number of neighbors, k.
     #[arg(long, value_name = "K", value_parser = value_parsers::at_least(1_usize))]
     pub neighbors: usize,
+    /// Distance.
+    #[arg(long, value_name = "METRIC")]
+    pub metric: Metric,
+}
+
+/// Distances of k nearest neighbors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// ‖q − t‖.
+    #[default]
+    Euclidean,
+    /// 1 − q·t/(‖q‖·‖t‖); 1 if a vector is zero.
+    Cosine,
 }
 
 impl Default for KnnSettings {
     fn default() -> Self {
-        Self { neighbors: 5 }
+        Self { neighbors: 5, metric: Metric::Euclidean }
     }
 }
 
@@ -44,8 +59,7 @@ impl ClassifierDefinition for KnnSettings {
     }
 }
 
-/// Scores a clip with the share of each class among its k nearest training clips (Euclidean distance, exact search, double
-/// precision). At equal distance the clip with the lower class index is nearer, then the earlier clip of the training split.
+/// Scores a clip with the share of each class among its k nearest training clips (exact search, distances in double precision). At equal distance the clip with the lower class index is nearer, then the earlier clip of the training split.
 pub struct NearestNeighbors(pub KnnSettings);
 
 impl Classifier for NearestNeighbors {
@@ -64,7 +78,17 @@ impl Classifier for NearestNeighbors {
         } else {
             vec![]
         };
-        let model = KnnModel::new(vectors.select(Axis(0), &order), train.targets.select(Axis(0), &order), neighbors);
+        let mut features = vectors.select(Axis(0), &order);
+        if self.0.metric == Metric::Cosine {
+            for mut row in features.rows_mut() {
+                let norm = row.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
+                if norm > 0.0 {
+                    row.mapv_inplace(|value| (f64::from(value) / norm) as f32);
+                }
+            }
+        }
+        let model =
+            KnnModel { features, targets: train.targets.select(Axis(0), &order), neighbors, metric: self.0.metric };
         Ok(FitOutput::without_epochs(model, notes))
     }
 }
@@ -72,18 +96,15 @@ impl Classifier for NearestNeighbors {
 /// The fitted model of [`NearestNeighbors`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct KnnModel {
-    /// Features of the training clips, sorted by first class, (N, D).
+    /// Features of the training clips, sorted by first class, (N, D); of unit length for the cosine distance.
     features: Array2<f32>,
     /// Multi-hot targets, (N, C).
     targets: Array2<f32>,
     neighbors: usize,
+    metric: Metric,
 }
 
 impl KnnModel {
-    fn new(features: Array2<f32>, targets: Array2<f32>, neighbors: usize) -> Self {
-        Self { features, targets, neighbors }
-    }
-
     /// Restores the model from its saved tensors.
     ///
     /// # Errors
@@ -94,53 +115,178 @@ impl KnnModel {
         if targets.nrows() != features.nrows() || neighbors == 0 || neighbors > features.nrows() {
             return Err(tensors.error("knn.features, knn.targets and knn.neighbors do not match".into()));
         }
-        Ok(Self::new(features, targets, neighbors))
+        let metric = if tensors.contains(COSINE) { Metric::Cosine } else { Metric::Euclidean };
+        Ok(Self { features, targets, neighbors, metric })
     }
+
+    /// Returns ‖t‖² of the training clips, or 0 for the cosine distance.
+    fn lengths(&self) -> Array1<f64> {
+        match self.metric {
+            Metric::Euclidean => squared_lengths(self.features.view()),
+            Metric::Cosine => Array1::zeros(self.features.nrows()),
+        }
+    }
+}
+
+/// Marks models of the cosine distance.
+const COSINE: &str = "knn.cosine";
+/// Queries and training clips in a block of distances.
+const QUERIES: usize = 128;
+const CLIPS: usize = 2048;
+
+/// Exact search for the nearest training clips. The order of ‖t‖² − 2·q·t is that of the distances ‖q − t‖ of a query q.
+///
+/// Products in single precision select candidates: all clips that may be among the nearest, given the bound of the rounding errors. Their
+/// distances are then computed in double precision.
+struct Search<'a> {
+    features: ArrayView2<'a, f32>,
+    neighbors: usize,
+    lengths: Array1<f64>,
+    single_lengths: Array1<f32>,
+    /// max ‖t‖.
+    largest: f64,
+}
+
+impl<'a> Search<'a> {
+    fn new(model: &'a KnnModel) -> Self {
+        let lengths = model.lengths();
+        let largest = squared_lengths(model.features.view()).iter().fold(0f64, |most, length| most.max(*length)).sqrt();
+        let single_lengths = lengths.mapv(|length| length as f32);
+        Self { features: model.features.view(), neighbors: model.neighbors, lengths, single_lengths, largest }
+    }
+
+    /// Calls `found` with each query's number and its k nearest clips, in no particular order.
+    fn block(&self, queries: ArrayView2<'_, f32>, mut found: impl FnMut(usize, &[usize])) {
+        let doubled = queries.mapv(|q| -2.0 * q);
+        // |fl(x·y) − x·y| ≤ D·u·‖x‖·‖y‖ in every order of summation, and the rounding of the lengths (Higham 2002, section 3.1).
+        let unit = f64::from(f32::EPSILON) / 2.0;
+        let terms = self.features.ncols() as f64 + 4.0;
+        let bounds: Vec<f32> = squared_lengths(queries)
+            .iter()
+            .map(|q| (unit * (terms * 2.0 * q.sqrt() * self.largest + 4.0 * self.largest.powi(2)) * 1.001) as f32)
+            .collect();
+        let mut candidates = vec![Candidates::new(self.neighbors); queries.nrows()];
+        let mut distances = Array2::<f32>::zeros((queries.nrows(), CLIPS));
+        for (block, clips) in self.features.axis_chunks_iter(Axis(0), CLIPS).enumerate() {
+            let start = block * CLIPS;
+            let mut distances = distances.slice_mut(s![.., ..clips.nrows()]);
+            distances.assign(&self.single_lengths.slice(s![start..start + clips.nrows()]));
+            multiply(doubled.view(), clips.t(), distances.view_mut(), Accumulate::Yes, 1);
+            for ((row, candidates), &bound) in distances.rows().into_iter().zip(&mut candidates).zip(&bounds) {
+                candidates.add(row.to_slice().expect("rows are contiguous"), start, bound);
+            }
+        }
+        for (number, (query, candidates)) in queries.rows().into_iter().zip(candidates).enumerate() {
+            let mut exact: Vec<(f64, usize)> = candidates
+                .clips
+                .into_iter()
+                .map(|(_, i)| {
+                    let clip = self.features.row(i);
+                    let product: f64 = clip.iter().zip(query).map(|(&t, &q)| f64::from(t) * f64::from(q)).sum();
+                    (self.lengths[i] - 2.0 * product, i)
+                })
+                .collect();
+            if exact.len() > self.neighbors {
+                exact.select_nth_unstable_by(self.neighbors - 1, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            }
+            let nearest: Vec<usize> = exact[..self.neighbors].iter().map(|(_, i)| *i).collect();
+            found(number, &nearest);
+        }
+    }
+}
+
+/// The clips that may be among the k nearest of a query.
+#[derive(Debug, Clone)]
+struct Candidates {
+    neighbors: usize,
+    /// Approximate distances and clips.
+    clips: Vec<(f32, usize)>,
+    /// Clips above it are not among the nearest.
+    threshold: f32,
+}
+
+impl Candidates {
+    fn new(neighbors: usize) -> Self {
+        Self { neighbors, clips: Vec::new(), threshold: f32::INFINITY }
+    }
+
+    /// Adds clips from number `start` on, whose distances have an error of at most `bound`.
+    fn add(&mut self, distances: &[f32], start: usize, bound: f32) {
+        for (chunk, number) in distances.chunks(64).zip((start..).step_by(64)) {
+            // NaN, from overflow, is kept: its exact distance decides.
+            if chunk.iter().all(|&distance| distance > self.threshold) {
+                continue;
+            }
+            self.clips.extend((number..).zip(chunk).filter(|(_, d)| !(**d > self.threshold)).map(|(i, &d)| (d, i)));
+            if self.clips.len() > 2 * self.neighbors + 64 {
+                self.compact(bound);
+            }
+        }
+    }
+
+    /// Lowers the threshold to the k-th distance plus the errors of both distances.
+    fn compact(&mut self, bound: f32) {
+        let (_, kth, _) = self.clips.select_nth_unstable_by(self.neighbors - 1, |a, b| a.0.total_cmp(&b.0));
+        let threshold = kth.0 + 2.0 * bound;
+        if threshold < self.threshold {
+            self.threshold = threshold.next_up();
+        }
+        let threshold = self.threshold;
+        self.clips.retain(|(distance, _)| !(*distance > threshold));
+    }
+}
+
+/// Returns the squared lengths of rows.
+fn squared_lengths(rows: ArrayView2<'_, f32>) -> Array1<f64> {
+    rows.rows().into_iter().map(|row| row.iter().map(|&value| f64::from(value).powi(2)).sum()).collect()
 }
 
 impl Model for KnnModel {
     fn scores(&self, data: &Dataset) -> Result<Array2<f32>> {
         check_dim(data.dim(), self.features.ncols())?;
         let queries = data.vectors()?;
-        let train = self.features.mapv(f64::from);
-        let lengths: Array1<f64> = train.rows().into_iter().map(|row| row.dot(&row)).collect();
+        let search = Search::new(self);
         let mut scores = Array2::zeros((data.len(), self.targets.ncols()));
-        const BLOCK: usize = 256;
-        for (queries, mut scores) in
-            queries.axis_chunks_iter(Axis(0), BLOCK).zip(scores.axis_chunks_iter_mut(Axis(0), BLOCK))
-        {
-            // ‖t‖² − 2·q·t differs from ‖t − q‖² by a constant per query q.
-            let queries = queries.mapv(|q| -2.0 * f64::from(q));
-            let mut distances =
-                lengths.broadcast((queries.nrows(), train.nrows())).expect("a vector broadcasts over rows").to_owned();
-            multiply(queries.view(), train.t(), distances.view_mut(), Accumulate::Yes, default_threads());
-            for (distances, mut scores) in distances.rows().into_iter().zip(scores.rows_mut()) {
-                let mut order: Vec<usize> = (0..train.nrows()).collect();
-                let nearer = |a: &usize, b: &usize| distances[*a].total_cmp(&distances[*b]).then(a.cmp(b));
-                order.select_nth_unstable_by(self.neighbors - 1, nearer);
-                for &i in &order[..self.neighbors] {
+        let blocks = queries.axis_chunks_iter(Axis(0), QUERIES).zip(scores.axis_chunks_iter_mut(Axis(0), QUERIES));
+        blocks.collect::<Vec<_>>().into_par_iter().for_each(|(queries, mut scores)| {
+            search.block(queries, |number, nearest| {
+                let mut scores = scores.row_mut(number);
+                for &i in nearest {
                     scores += &self.targets.row(i);
                 }
-                scores /= self.neighbors as f32;
-            }
-        }
+                scores /= nearest.len() as f32;
+            });
+        });
         Ok(scores)
     }
 
     fn tensors(&self) -> Vec<Tensor> {
-        vec![
+        let mut tensors = vec![
             Tensor::matrix("knn.features", self.features.view()),
             Tensor::matrix("knn.targets", self.targets.view()),
             Tensor::vector("knn.neighbors", aview1(&[self.neighbors as f32])),
-        ]
+        ];
+        if self.metric == Metric::Cosine {
+            tensors.push(Tensor::vector(COSINE, aview1(&[1.0])));
+        }
+        tensors
     }
 
     fn export(&self, graph: &mut Exporter, features: &str) -> String {
         let queries = graph.double(features);
         let train = graph.constant(Tensor::matrix("knn.features", self.features.view()));
         let train = graph.double(&train);
-        let squares = graph.node("Mul", &[&train, &train]);
-        let lengths = graph.reduce("ReduceSum", &squares, 1);
+        let lengths = match self.metric {
+            Metric::Euclidean => {
+                let squares = graph.node("Mul", &[&train, &train]);
+                graph.reduce("ReduceSum", &squares, 1)
+            }
+            // The clips have unit length; the length of the query does not change the order.
+            Metric::Cosine => {
+                let zero = graph.constant(Tensor::vector(COSINE, aview1(&[0.0])));
+                graph.double(&zero)
+            }
+        };
         let distances = graph.scaled_linear(&queries, &train, &lengths, -2.0);
         let nearest = graph.lowest(&distances, self.neighbors);
         let targets = graph.constant(Tensor::matrix("knn.targets", self.targets.view()));
@@ -169,10 +315,52 @@ mod tests {
         let mut ignore = |_: &crate::evaluate::Epoch| {};
         let mut context = FitContext { seed: 0, task: Task::SingleLabel, threads: 1, progress: &mut ignore };
         let fit = |k, context: &mut FitContext<'_>| {
-            NearestNeighbors(KnnSettings { neighbors: k }).fit(&train, &train, context).unwrap()
+            NearestNeighbors(KnnSettings { neighbors: k, ..Default::default() }).fit(&train, &train, context).unwrap()
         };
         assert_eq!(fit(1, &mut context).model.scores(&query).unwrap(), array![[1.0, 0.0], [0.0, 1.0]]);
         assert_eq!(fit(2, &mut context).model.scores(&query).unwrap(), array![[0.5, 0.5], [0.0, 1.0]]);
         assert_eq!(fit(7, &mut context).notes.len(), 1);
+    }
+
+    #[test]
+    fn finds_the_same_clips_as_a_search_over_all_distances() {
+        let mut state = 5u64;
+        let mut noise = move || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            ((state >> 40) as f32) / (1u64 << 23) as f32 - 1.0
+        };
+        // More clips than a block, with duplicates, and a large common offset that f32 products resolve badly.
+        for offset in [0.0, 1000.0] {
+            let (count, dim) = (CLIPS + 300, 20);
+            let mut features = Array2::from_shape_fn((count, dim), |_| offset + noise());
+            for i in (0..count).step_by(7) {
+                let copy = features.row(i / 2).to_owned();
+                features.row_mut(i).assign(&copy);
+            }
+            let queries = Array2::from_shape_fn((QUERIES + 9, dim), |_| offset + noise());
+            for (metric, neighbors) in [(Metric::Euclidean, 1), (Metric::Euclidean, 40), (Metric::Cosine, 5)] {
+                let model =
+                    KnnModel { features: features.clone(), targets: Array2::zeros((count, 2)), neighbors, metric };
+                let search = Search::new(&model);
+                search.block(queries.view(), |number, nearest| {
+                    let distance = |i: usize| {
+                        let dot: f64 = features
+                            .row(i)
+                            .iter()
+                            .zip(queries.row(number))
+                            .map(|(&t, &q)| f64::from(t) * f64::from(q))
+                            .sum();
+                        search.lengths[i] - 2.0 * dot
+                    };
+                    let mut all: Vec<(f64, usize)> = (0..count).map(|i| (distance(i), i)).collect();
+                    all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+                    let mut expected: Vec<usize> = all[..neighbors].iter().map(|(_, i)| *i).collect();
+                    let mut nearest = nearest.to_vec();
+                    expected.sort_unstable();
+                    nearest.sort_unstable();
+                    assert_eq!(nearest, expected);
+                });
+            }
+        }
     }
 }

@@ -22,6 +22,8 @@ macro_rules! for_each_classifier {
             Bilstm = bilstm: crate::classify::BilstmSettings,
             /// Logistic regression: multinomial for one label per clip, one-vs-rest for several.
             Logistic = logistic: crate::classify::LogisticSettings,
+            /// Linear support vector machine with the squared hinge loss.
+            Svm = svm: crate::classify::SvmSettings,
             /// Gaussian naive Bayes.
             Bayes = bayes: crate::classify::BayesSettings,
             /// k nearest neighbors.

@@ -2,13 +2,16 @@
 """Baselines of scikit-learn on a small data set -> fixtures/baselines.safetensors.
 
 60 training and 20 test clips of 6 features (the last constant) and 4 classes. StandardScaler, then logistic regression
-(C = 1, converged), Gaussian naive Bayes, 5 nearest neighbors and the class prior, each fitted to the standardized features. For
-several labels, every clip also has the next class: one-vs-rest logistic regression and naive Bayes, and 5 nearest neighbors.
+(C = 1, converged), a linear SVM (C = 1, converged; softmax of its decision values), both also with balanced class weights, Gaussian
+naive Bayes, 5 nearest neighbors (also with the cosine distance) and the class prior, each fitted to the standardized features. For
+several labels, every clip also has the next class: one-vs-rest logistic regression, SVM (σ of its decision values) and naive Bayes,
+and 5 nearest neighbors.
 """
 import pathlib
 
 import numpy as np
 import sklearn
+from scipy.special import expit, softmax
 from safetensors.numpy import save_file
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
@@ -16,6 +19,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 
 OUT = pathlib.Path(__file__).resolve().parents[2] / "fixtures"
 random = np.random.default_rng(11)
@@ -28,17 +32,24 @@ scaler = StandardScaler().fit(features[train].astype(np.float64))
 x, y = scaler.transform(features.astype(np.float64)), classes
 fitted = {
     "logistic": LogisticRegression(C=1.0, tol=1e-10, max_iter=100_000),
+    "svm": LinearSVC(C=1.0, tol=1e-12, max_iter=1_000_000, dual=False),
+    "logistic.balanced": LogisticRegression(C=1.0, tol=1e-10, max_iter=100_000, class_weight="balanced"),
+    "svm.balanced": LinearSVC(C=1.0, tol=1e-12, max_iter=1_000_000, dual=False, class_weight="balanced"),
     "bayes": GaussianNB(var_smoothing=1e-9),
     "knn": KNeighborsClassifier(5, algorithm="brute"),
+    "knn.cosine": KNeighborsClassifier(5, algorithm="brute", metric="cosine"),
     "constant": DummyClassifier(strategy="prior"),
 }
 tensors = {"features": features, "classes": classes.astype(np.float32), "mean": scaler.mean_, "deviation": scaler.scale_}
 for name, model in fitted.items():
-    tensors[f"{name}.probabilities"] = np.ascontiguousarray(model.fit(x[train], y[train]).predict_proba(x[test]))
+    model.fit(x[train], y[train])
+    scores = softmax(model.decision_function(x[test]), axis=1) if "svm" in name else model.predict_proba(x[test])
+    tensors[f"{name}.probabilities"] = np.ascontiguousarray(scores)
 several = np.eye(4, dtype=int)[classes] | np.eye(4, dtype=int)[(classes + 1) % 4]
-for name in "logistic", "bayes":
+for name in "logistic", "logistic.balanced", "svm", "svm.balanced", "bayes":
     chosen = OneVsRestClassifier(fitted[name]).fit(x[train], several[train])
-    tensors[f"several.{name}.probabilities"] = np.ascontiguousarray(chosen.predict_proba(x[test]))
+    scores = expit(chosen.decision_function(x[test])) if "svm" in name else chosen.predict_proba(x[test])
+    tensors[f"several.{name}.probabilities"] = np.ascontiguousarray(scores)
 nearest = KNeighborsClassifier(5, algorithm="brute").fit(x[train], several[train]).predict_proba(x[test])
 tensors["several.knn.probabilities"] = np.ascontiguousarray(np.stack([label[:, 1] for label in nearest], axis=1))
 save_file(tensors, OUT / "baselines.safetensors", {"made_by": f"tests/goldens/baselines.py, scikit-learn {sklearn.__version__}"})

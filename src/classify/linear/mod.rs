@@ -1,0 +1,12 @@
+//! Linear models: minimization of a loss of W·x + b with an L2 penalty.
+
+mod fit;
+mod lbfgs;
+mod model;
+mod objective;
+mod preconditioner;
+
+pub use fit::{ClassWeight, LinearFit};
+pub use lbfgs::minimize;
+pub use model::LinearModel;
+pub use objective::{Link, Objective, Weights};

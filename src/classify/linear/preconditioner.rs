@@ -1,0 +1,77 @@
+//! An approximation of the inverse Hessian of linear models.
+
+use ndarray::{Array2, ArrayView2, Axis, s};
+
+use crate::matrix::inverse::invert_positive;
+use crate::matrix::{Accumulate, multiply};
+
+/// Largest number of features with a preconditioner, which is a matrix of their squared number.
+const MAX_DIM: usize = 4096;
+/// Clips per feature that suffice to estimate the second moments of the features.
+const MOMENT_CLIPS: usize = 4;
+/// Passes over the features that a preconditioner is expected to save.
+const SAVED_PASSES: usize = 256;
+/// Lowest ridge relative to the curvature, above the rounding errors of the second moments.
+const MIN_RIDGE: f64 = 1e-6;
+
+/// (h·M + λ·I)⁻¹ with the second moments M of the features, the mean curvature h of the loss, and the ridge λ: the inverse Hessian of
+/// each class if the curvature were the same for all clips and classes.
+pub struct Preconditioner {
+    /// Mean of (x, 1)·(x, 1)ᵀ, (D + 1, D + 1).
+    moments: Array2<f64>,
+    /// Number of leading parameters with the ridge.
+    penalized: usize,
+    /// The inverse, and its curvature.
+    inverse: Option<(f64, Array2<f64>)>,
+}
+
+impl Preconditioner {
+    /// Creates the preconditioner of `classes` problems over the same features (N ≥ 1, D); `None` if it would take longer than the passes over
+    /// the features that it saves.
+    pub fn new(vectors: ArrayView2<'_, f32>, classes: usize, penalized: usize, threads: usize) -> Option<Self> {
+        let (count, dim) = vectors.dim();
+        if dim > MAX_DIM || dim * dim >= count * classes * SAVED_PASSES {
+            return None;
+        }
+        // Every k-th clip is enough of a sample.
+        let vectors = vectors.slice(s![..;count.div_ceil((MOMENT_CLIPS * dim).max(1)).max(1), ..]);
+        let mut moments = Array2::zeros((dim + 1, dim + 1));
+        for block in vectors.axis_chunks_iter(Axis(0), 1024) {
+            let mut product = Array2::<f32>::zeros((dim, dim));
+            multiply(block.t(), block, product.view_mut(), Accumulate::No, threads);
+            moments.slice_mut(s![..dim, ..dim]).zip_mut_with(&product, |sum, p| *sum += f64::from(*p));
+            for (j, column) in block.columns().into_iter().enumerate() {
+                moments[(dim, j)] += column.iter().map(|&x| f64::from(x)).sum::<f64>();
+            }
+        }
+        moments /= vectors.nrows() as f64;
+        for j in 0..dim {
+            moments[(j, dim)] = moments[(dim, j)];
+        }
+        moments[(dim, dim)] = 1.0;
+        Some(Self { moments, penalized, inverse: None })
+    }
+
+    /// Multiplies the rows of `gradient`, (C, D + 1), by the inverse.
+    pub fn apply(&mut self, gradient: &Array2<f64>, curvature: f64, ridge: f64, threads: usize) -> Array2<f64> {
+        let mut product = Array2::zeros(gradient.dim());
+        let inverse = self.inverse(curvature, ridge, threads);
+        multiply(gradient.view(), inverse, product.view_mut(), Accumulate::No, threads);
+        product
+    }
+
+    /// Returns the inverse for a curvature, or one of at most five times or a fifth of it.
+    fn inverse(&mut self, curvature: f64, ridge: f64, threads: usize) -> ArrayView2<'_, f64> {
+        let known = self.inverse.as_ref().is_some_and(|(of, _)| (0.2..=5.0).contains(&(curvature / of)));
+        if !known {
+            let curvature = curvature.max(f64::MIN_POSITIVE.sqrt());
+            let mut hessian = &self.moments * curvature;
+            let ridge = ridge.max(MIN_RIDGE * curvature);
+            hessian.diag_mut().slice_mut(s![..self.penalized]).mapv_inplace(|value| value + ridge);
+            let inverse = invert_positive(hessian.view(), threads)
+                .unwrap_or_else(|| Array2::from_diag(&hessian.diag().mapv(|value| 1.0 / value.max(ridge))));
+            self.inverse = Some((curvature, inverse));
+        }
+        self.inverse.as_ref().expect("it was just computed").1.view()
+    }
+}
