@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 
 import dense_sift
+import shallow
 import training
 from process import PEER, ROOT, TARGET, WORK, Process
 
@@ -27,7 +28,7 @@ CARDS = {"cnn": "convnext_base", "cnn3d": "r2plus1d_18"}
 # Two FLOPs per multiply-accumulate; torchvision documents 15.355 and 40.519 GMACs.
 GFLOP = {"cnn": 30.71, "cnn3d": 81.04}
 BATCH = {"cnn": 2, "cnn3d": 1}
-STAGES = ["sift", dense_sift.STAGE, "cnn", "cnn3d", "long", "kmeans", *training.STAGES]
+STAGES = ["sift", dense_sift.STAGE, "cnn", "cnn3d", "long", "kmeans", *shallow.STAGES, *training.STAGES]
 MIN_COSINE = 0.999
 
 
@@ -300,6 +301,8 @@ class Bench:
                 getattr(self, stage)()
             elif stage == dense_sift.STAGE:
                 dense_sift.run(self)
+            elif stage in shallow.STAGES:
+                shallow.run(self, stage)
             else:
                 training.run(self, stage)
             # Written after each stage, so that an interrupted run keeps its results.
@@ -329,7 +332,7 @@ class Bench:
         rows, facts = ({l.split()[1].rstrip(":"): l for l in text.splitlines() if l.startswith(start)} for start in ("| ", "- "))
         rows.pop("stage", None)
         keys = ("clips", "items", "rows", "provider", "peer_configuration", "peer_imports", "peer_loading", "inertia_ratio", "iterations", "cpu_ratio", "step_cpu", "val_accuracy",
-                "loss_difference", "pixel_difference", "losses", "threads", "opencv_cpu", "film_to_trailer", "wall_two_cores", "peak_sgemm")
+                "loss_difference", "pixel_difference", "agreement", "difference", "losses", "threads", "opencv_cpu", "film_to_trailer", "wall_two_cores", "peak_sgemm")
         for r in self.results:
             rows[r["name"]] = (
                 f"| {r['name']} | {r['unit']} | {r['ours']:.3g} | {r['peer']:.3g} | {r['ratio']:.2f} ({r['ratio_min']:.2f}–{r['ratio_max']:.2f})"
