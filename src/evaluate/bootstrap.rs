@@ -6,6 +6,7 @@
 
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
+use rayon::prelude::*;
 
 use super::intervals::Interval;
 use crate::numeric::Real;
@@ -21,6 +22,9 @@ const SEED: u64 = 0;
 /// Maximum number of parts that the jackknife leaves out in turn. More units are left out in blocks: sums over blocks have the
 /// same expected acceleration, and the time stays linear in the number of clips.
 const MAX_JACKKNIFE: usize = 1000;
+
+/// Resamples that are drawn before their statistics are computed in parallel; bounds the memory.
+const CHUNK: usize = 32;
 
 /// Values of one statistic.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,21 +42,26 @@ pub struct Bootstrap {
 ///
 /// Source: Efron, Tibshirani, "An Introduction to the Bootstrap" (1993), ch. 13; for groups the cluster bootstrap of Field,
 /// Welsh, "Bootstrapping clustered data" (2007).
-pub fn bootstrap(units: &[Vec<usize>], statistics: impl Fn(&[usize]) -> Vec<f64>) -> Option<Vec<Bootstrap>> {
+pub fn bootstrap(units: &[Vec<usize>], statistics: impl Fn(&[usize]) -> Vec<f64> + Sync) -> Option<Vec<Bootstrap>> {
     if units.len() < 2 {
         return None;
     }
     let estimates = statistics(&units.concat());
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(SEED);
-    let resamples: Vec<Vec<f64>> = (0..RESAMPLES)
-        .map(|_| {
-            let drawn = (0..units.len()).flat_map(|_| &units[rng.gen_range(0..units.len())]);
-            statistics(&drawn.copied().collect::<Vec<_>>())
-        })
-        .collect();
+    let mut draw = || {
+        let drawn = (0..units.len()).flat_map(|_| &units[rng.gen_range(0..units.len())]);
+        drawn.copied().collect::<Vec<usize>>()
+    };
+    let mut resamples = Vec::with_capacity(RESAMPLES);
+    while resamples.len() < RESAMPLES {
+        // Drawn in order, so that the resamples do not depend on the number of threads.
+        let drawn: Vec<Vec<usize>> = (resamples.len()..RESAMPLES).take(CHUNK).map(|_| draw()).collect();
+        resamples.par_extend(drawn.par_iter().map(|rows| statistics(rows)));
+    }
     let block = units.len().div_ceil(MAX_JACKKNIFE);
-    let without: Vec<Vec<f64>> = (0..units.len())
-        .step_by(block)
+    let starts: Vec<usize> = (0..units.len()).step_by(block).collect();
+    let without: Vec<Vec<f64>> = starts
+        .into_par_iter()
         .map(|start| statistics(&[units[..start].concat(), units[units.len().min(start + block)..].concat()].concat()))
         .collect();
     let of_statistic = |k: usize| {

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use ndarray::{Array2, Axis, s};
+use ndarray::{Array2, ArrayView2, Axis, s};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{ComparedRun, Part};
 use crate::error::Result;
+use crate::matrix::{Accumulate, multiply};
 use crate::report::table::Table;
 use crate::store::{FeatureStore, Pooling};
 
@@ -113,24 +115,19 @@ pub fn find(store: &FeatureStore, part_of: impl Fn(&str) -> Part) -> Result<Vec<
             continue;
         }
         let (ours, theirs) = (unit.select(Axis(0), &rows), unit.select(Axis(0), &against));
+        let nearest = nearest_rows(ours.view(), theirs.view());
+        let near = nearest.into_iter().enumerate().filter(|(_, (_, cosine))| *cosine >= THRESHOLD);
         let (mut clips, mut pairs) = (0, Vec::new());
-        // Blocks of rows bound the memory of the similarity matrix.
-        for start in (0..rows.len()).step_by(256) {
-            let end = rows.len().min(start + 256);
-            let cosines = ours.slice(s![start..end, ..]).dot(&theirs.t());
-            for (i, cosines) in cosines.outer_iter().enumerate() {
-                let nearest = cosines.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-                let Some((neighbor, &cosine)) = nearest.filter(|&(_, &cosine)| cosine >= THRESHOLD) else { continue };
-                clips += 1;
-                if pairs.len() < MAX_LISTED {
-                    let (id, neighbor) = (rows[start + i], against[neighbor]);
-                    pairs.push(DuplicatePair {
-                        id: store.clips()[id].id.clone(),
-                        neighbor: store.clips()[neighbor].id.clone(),
-                        neighbor_part: parts[neighbor],
-                        cosine,
-                    });
-                }
+        for (i, (neighbor, cosine)) in near {
+            clips += 1;
+            if pairs.len() < MAX_LISTED {
+                let (id, neighbor) = (rows[i], against[neighbor]);
+                pairs.push(DuplicatePair {
+                    id: store.clips()[id].id.clone(),
+                    neighbor: store.clips()[neighbor].id.clone(),
+                    neighbor_part: parts[neighbor],
+                    cosine,
+                });
             }
         }
         if clips > 0 {
@@ -138,6 +135,31 @@ pub fn find(store: &FeatureStore, part_of: impl Fn(&str) -> Part) -> Result<Vec<
         }
     }
     Ok(found)
+}
+
+/// Returns the row of `theirs` (M ≥ 1, D) with the largest scalar product, and this product, for each row of `ours` (N, D).
+fn nearest_rows(ours: ArrayView2<'_, f32>, theirs: ArrayView2<'_, f32>) -> Vec<(usize, f32)> {
+    // Blocks bound the memory of the products.
+    const ROWS: usize = 256;
+    const COLUMNS: usize = 4096;
+    let blocks: Vec<ArrayView2<'_, f32>> = ours.axis_chunks_iter(Axis(0), ROWS).collect();
+    let of_block = |ours: ArrayView2<'_, f32>| {
+        let mut nearest = vec![(0, f32::NEG_INFINITY); ours.nrows()];
+        let mut products = Array2::zeros((ours.nrows(), COLUMNS));
+        for (number, theirs) in theirs.axis_chunks_iter(Axis(0), COLUMNS).enumerate() {
+            let mut products = products.slice_mut(s![.., ..theirs.nrows()]);
+            multiply(ours, theirs.t(), products.view_mut(), Accumulate::No, 1);
+            for (row, nearest) in products.rows().into_iter().zip(&mut nearest) {
+                for (column, &product) in row.iter().enumerate() {
+                    if product > nearest.1 {
+                        *nearest = (number * COLUMNS + column, product);
+                    }
+                }
+            }
+        }
+        nearest
+    };
+    blocks.into_par_iter().flat_map_iter(of_block).collect()
 }
 
 /// Centers the rows and scales them to unit length; rows equal to the mean become zero, and non-finite values count as 0.
