@@ -153,7 +153,7 @@ mod tests {
             std::fs::write(at(name), name).unwrap();
         }
         std::fs::write(at("list.csv"), "id,path,label,split\na,one.mp4,x,train\nb,one.mp4,y,test\n").unwrap();
-        assert_eq!(ids(&[&at("clips")], false), ["deep/two", "one"]);
+        assert_eq!(ids(&[&at("clips")], false), ["one", "deep/two"]);
         assert_eq!(ids(&[&at("frames")], false), ["x/1", "x/2"]);
         assert_eq!(ids(&[&at("frames")], true), ["x"]);
         assert_eq!(ids(&[&at("clips/one.mp4"), &at("clips")], false), ["one", "deep/two"]);

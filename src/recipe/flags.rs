@@ -364,7 +364,7 @@ mod tests {
             ("--classifier bilstm --compat movienet-prediction --length 4", "--length does not apply to compat"),
             ("--classifier constant --standardize false", "--standardize does not apply to classifier constant"),
             ("--classifier constant --pooling max", "--pooling does not apply to classifier constant"),
-            ("--classifier forest", "possible values: mlp, bilstm, logistic, bayes, knn, constant"),
+            ("--classifier forest", "possible values: mlp, bilstm, logistic, svm, bayes, knn, constant"),
         ] {
             let error = apply(&arguments.split(' ').collect::<Vec<_>>()).unwrap_err();
             assert!(error.contains(expected), "{arguments}: {error}");

@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn classes_with_the_highest_scores_are_plotted() {
-        let scores = |row: usize| (0..9).map(|class| ((class + row) % 9) as f32 / 10.0).collect();
+        let scores = |_| (0..9).map(|class| class as f32 / 10.0).collect();
         let track = Track {
             name: "a <b>".into(),
             periods: (0..3).map(|row| (f64::from(row), f64::from(row) + 0.5)).collect(),
