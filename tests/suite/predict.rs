@@ -141,7 +141,7 @@ const QUICK: [&str; 6] = ["--hidden", "8", "--epochs", "3", "--batch", "4"];
 #[test]
 fn predictions_equal_those_of_the_training() {
     let workspace = Workspace::single_label();
-    for kind in ["mlp", "logistic", "knn", "bayes", "bilstm"] {
+    for kind in ["mlp", "logistic", "knn", "bayes", "svm", "bilstm"] {
         let flags: &[&str] = if ["mlp", "bilstm"].contains(&kind) { &QUICK } else { &[] };
         workspace.classify("tiny.h5", kind, &[&["--classifier", kind], flags].concat());
         let out = format!("{kind}.csv");
