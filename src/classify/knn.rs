@@ -213,11 +213,11 @@ impl Candidates {
     /// Adds clips from number `start` on, whose distances have an error of at most `bound`.
     fn add(&mut self, distances: &[f32], start: usize, bound: f32) {
         for (chunk, number) in distances.chunks(64).zip((start..).step_by(64)) {
-            // NaN, from overflow, is kept: its exact distance decides.
             if chunk.iter().all(|&distance| distance > self.threshold) {
                 continue;
             }
-            self.clips.extend((number..).zip(chunk).filter(|(_, d)| !(**d > self.threshold)).map(|(i, &d)| (d, i)));
+            self.clips
+                .extend((number..).zip(chunk).filter(|(_, d)| may_be_near(**d, self.threshold)).map(|(i, &d)| (d, i)));
             if self.clips.len() > 2 * self.neighbors + 64 {
                 self.compact(bound);
             }
@@ -232,8 +232,13 @@ impl Candidates {
             self.threshold = threshold.next_up();
         }
         let threshold = self.threshold;
-        self.clips.retain(|(distance, _)| !(*distance > threshold));
+        self.clips.retain(|(distance, _)| may_be_near(*distance, threshold));
     }
+}
+
+/// Returns `true` unless a distance is above the threshold. NaN, from overflow, may be near: the exact distance decides.
+fn may_be_near(distance: f32, threshold: f32) -> bool {
+    distance <= threshold || distance.is_nan()
 }
 
 /// Returns the squared lengths of rows.

@@ -89,6 +89,7 @@ fn dot_products<S: Simd>(simd: S, x: [&[f32]; TILE.0], w: [&[f32]; TILE.1]) -> [
         (vectors[i], tails[i]) = (&head[..lanes], tail);
     }
     let mut sums = [[simd.splat_f32s(0.0); TILE.1]; TILE.0];
+    #[allow(clippy::needless_range_loop)] // an index of all slices in `vectors`
     for j in 0..lanes {
         let mut factors = [simd.splat_f32s(0.0); TILE.1];
         for c in 0..TILE.1 {

@@ -278,7 +278,7 @@ mod tests {
     ) -> (f64, Array2<f64>) {
         let (count, dim) = x.dim();
         let x = x.mapv(f64::from);
-        let logits = x.dot(&parameters.slice(s![.., ..dim]).t()) + &parameters.column(dim);
+        let logits = x.dot(&parameters.slice(s![.., ..dim]).t()) + parameters.column(dim);
         let (mut loss, mut residual) = (0.0, Array2::<f64>::zeros(logits.dim()));
         for (i, z) in logits.rows().into_iter().enumerate() {
             let normalizer = z.mapv(f64::exp).sum();
