@@ -15,6 +15,7 @@ use std::path::Path;
 pub use trained::{NETWORK_ONNX, NETWORK_OUTPUT, TrainedRun};
 
 use self::compatibility::check_features;
+use crate::classify::cross_validation::{self, Folds};
 use crate::classify::{ModelMetadata, RunIdentity, RunInputs, SavedModel, experiment};
 use crate::dataset::DatasetSplits;
 use crate::error::{Error, Result};
@@ -34,6 +35,8 @@ pub struct RunContext<'a> {
     pub recipe: &'a Recipe,
     /// Files, as given on the command line.
     pub files: &'a RunFiles,
+    /// Folds of a cross-validation; by default, the splits of the data are used.
+    pub folds: Option<Folds>,
     /// Maximum number of threads; the models do not depend on it.
     pub threads: usize,
     /// Called with the seed after each epoch.
@@ -103,7 +106,11 @@ impl RunContext<'_> {
         let on_epoch = &mut |seed, epoch: &Epoch| (self.on_epoch)(seed, epoch);
         let Classify { classifier, pooling, .. } = recipe.classify;
         let metadata = ModelMetadata::new(provenance, &recipe.method, classifier, pooling);
-        let experiment = experiment::run(data, &recipe.classify.fit_settings(), metadata, self.threads, on_epoch)?;
+        let settings = recipe.classify.fit_settings();
+        let experiment = match &self.folds {
+            Some(folds) => cross_validation::run(data, &settings, folds, metadata, self.threads, on_epoch)?,
+            None => experiment::run(data, &settings, metadata, self.threads, on_epoch)?,
+        };
         experiment.saved.save(out)?;
         save_codebook(self.store, &recipe.method, out)?;
         let held_out = HeldOutPredictions {

@@ -1,5 +1,6 @@
 //! kinoprobe-classify: fits a classifier to stored features.
 
+use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, ensure};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use kinoprobe::classify::cross_validation::Folds;
 use kinoprobe::classify::{ClassifierKind, training};
 use kinoprobe::cli::{self, Outcome, output};
 use kinoprobe::dataset::{Dataset, DatasetSplits, Task};
@@ -25,6 +27,8 @@ Examples:
   kinoprobe-classify --features features/cnn.h5 --manifest clips.csv --out runs/cnn
   kinoprobe-classify --features features/cnn.h5 --manifest clips.csv --out runs/cnn-logistic --classifier logistic
   kinoprobe-classify --features features/clip.h5 --manifest clips.csv --out runs/clip --classifier bilstm --loss asymmetric
+  kinoprobe-classify --features features/cnn.h5 --manifest clips.csv --out runs/cnn-svm --classifier svm --folds 5
+      predicts each clip of train and val by a model that was fitted without it; test clips by a model of all of them
   kinoprobe-classify --recipe runs/cnn/recipe.toml
       repeats a run, whose recipe contains the paths of its files; --out selects another directory
   kinoprobe-classify --features features/effnet.h5 --manifest posters.csv --recipe pipelines/posters.toml --out runs/posters
@@ -34,7 +38,7 @@ Examples:
 Settings come from --recipe or, by default, from pipelines/METHOD.toml for the method of the store. Flags override the recipe;
 a flag that the classifier does not support is an error.
 Writes model.safetensors and model.onnx, predictions.csv, submission.csv (clips without a label), metrics.json, curves, tensorboard/,
-confusion matrices, per_class.csv, recipe.toml, REPORT.md, and manifest.csv if a split was drawn. --by year writes
+confusion matrices, per_class.csv, recipe.toml, REPORT.md, manifest.csv if a split was drawn, and folds.csv with --folds. --by year writes
 one such directory per model, and posters.json, years.csv, REPORT.md and report.html in the output directory.
 
 {}", cli::EXIT_CODES))]
@@ -119,9 +123,15 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
         runs::check_output(&files.out, recipe.classify.by)?;
     }
     let mut manifest = Manifest::load_labels(&files.manifest, files.root.as_deref())?;
-    let drawn = split::assign(&mut manifest, split::Fractions::default(), files.split_seed)?;
+    let (folds, drawn) = match recipe.classify.folds {
+        Some(count) => {
+            (draw_folds(&mut manifest, count, recipe.classify.repeat.unwrap_or(1), files.split_seed)?, false)
+        }
+        None => (vec![], split::assign(&mut manifest, split::Fractions::default(), files.split_seed)?),
+    };
     manifest.check_training()?;
-    ensure!(drawn || arguments.split_seed.is_none(), "--split-seed does not apply: the manifest has splits");
+    let seeded = drawn || !folds.is_empty();
+    ensure!(seeded || arguments.split_seed.is_none(), "--split-seed does not apply: the manifest has splits");
     let mut data = Dataset::join(&store, &manifest, recipe.classify.pooling)?;
     // Models by year are multi-label even if every clip has one label.
     let default_task = recipe.classify.by.map(|_| Task::MultiLabel);
@@ -152,10 +162,12 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let resampled = recipe.classify.resample.map(|rule| data.resample(rule, 0));
     let bar = progress_bar(arguments.quiet, &recipe);
     let score_name = training::score_name(data.task);
+    let of_clip = |folds: &HashMap<String, usize>| data.train.ids.iter().map(|id| folds[id]).collect();
     let context = RunContext {
         store: &store,
         recipe: &recipe,
         files: &files,
+        folds: recipe.classify.folds.map(|count| Folds { count, of_clip: folds.iter().map(of_clip).collect() }),
         threads: arguments.threads,
         on_epoch: &|seed, epoch| {
             bar.set_position(seed * recipe.classify.training.epochs as u64 + epoch.epoch as u64);
@@ -180,11 +192,25 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if drawn {
         manifest.write_csv(&files.out.join("manifest.csv"))?;
     }
+    if let Some(folds) = &context.folds {
+        folds.write_csv(&data.train.ids, &files.out.join("folds.csv"))?;
+    }
     if !arguments.quiet {
         cli::print(&summary)?;
     }
     log(&format!("wrote {}", files.out.join("REPORT.md").display()));
     Ok(Outcome::Done)
+}
+
+/// Draws the folds of each repetition, with the seeds `seed`, `seed` + 1, …
+fn draw_folds(
+    manifest: &mut Manifest,
+    count: usize,
+    repetitions: usize,
+    seed: u64,
+) -> anyhow::Result<Vec<HashMap<String, usize>>> {
+    let seeds = (0..repetitions as u64).map(|repetition| seed.wrapping_add(repetition));
+    Ok(seeds.map(|seed| split::assign_folds(manifest, count, seed)).collect::<kinoprobe::error::Result<_>>()?)
 }
 
 /// Describes the size of the data set.

@@ -52,9 +52,7 @@ pub fn run(
     threads: usize,
     progress: &mut dyn FnMut(u64, &Epoch),
 ) -> Result<Experiment> {
-    if let [class] = &data.train.classes[..] {
-        return Err(Error::Data(format!("there is only one class, {class}; a classifier needs at least two")));
-    }
+    check_classes(data)?;
     let classifier = build(settings);
     let held_out: Vec<(Split, &Dataset)> =
         data.splits().into_iter().filter(|(split, part)| *split != Split::Train && !part.is_empty()).collect();
@@ -117,6 +115,14 @@ pub fn run(
     })
 }
 
+/// Checks that there are several classes.
+pub(super) fn check_classes(data: &DatasetSplits) -> Result<()> {
+    match &data.train.classes[..] {
+        [class] => Err(Error::Data(format!("there is only one class, {class}; a classifier needs at least two"))),
+        _ => Ok(()),
+    }
+}
+
 /// Returns the predictions of the constant predictor for the splits val and test, if they have clips. It is fitted to the training clips
 /// before resampling.
 ///
@@ -141,7 +147,7 @@ pub fn constant_predictions(data: &DatasetSplits) -> Result<BTreeMap<Split, Pred
 
 /// Returns the label set that the constant predictor assigns to every clip: the k most frequent labels of the training clips,
 /// for the k with the highest micro F1 on them (ties: the lowest k).
-fn most_frequent_labels(train: &Dataset) -> Vec<usize> {
+pub(super) fn most_frequent_labels(train: &Dataset) -> Vec<usize> {
     let (clips, classes) = train.targets.dim();
     let counts: Vec<usize> =
         train.targets.columns().into_iter().map(|c| c.iter().filter(|&&t| t > 0.0).count()).collect();

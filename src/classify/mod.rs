@@ -9,6 +9,7 @@
 mod bayes;
 pub mod bilstm;
 mod constant;
+pub mod cross_validation;
 mod definition;
 pub mod early_stopping;
 pub mod experiment;

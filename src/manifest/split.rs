@@ -3,7 +3,7 @@
 //! The assignment depends on the seed, the ids, the labels and the groups, not on the order of the clips: clips (or
 //! groups) are ordered by a hash of the seed and their name. Adding a clip therefore changes the split of few others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -91,6 +91,49 @@ pub fn assign(manifest: &mut Manifest, fractions: Fractions, seed: u64) -> Resul
         manifest.clips[index].split = Some(split);
     }
     Ok(true)
+}
+
+/// Assigns the clips of the training and validation splits, or all labeled clips of a manifest without splits, to `count` folds, and
+/// their split to train. Returns the fold of each of these clips by its id. The test split is unchanged.
+///
+/// Groups are kept together, and labels are distributed by iterative stratification ([`stratify::iterative`]): with one label per clip,
+/// the numbers of clips of a class differ by at most one between the folds.
+///
+/// # Errors
+/// Returns an error if there are fewer groups of clips than folds.
+pub fn assign_folds(manifest: &mut Manifest, count: usize, seed: u64) -> Result<HashMap<String, usize>> {
+    let labeled: Vec<usize> = (0..manifest.clips.len()).filter(|&i| !manifest.clips[i].labels.is_empty()).collect();
+    let without_splits = labeled.iter().all(|&i| manifest.clips[i].split.is_none());
+    let in_pool = |split: Option<Split>| match split {
+        None => without_splits,
+        Some(split) => split != Split::Test,
+    };
+    let pool: Vec<usize> = labeled.into_iter().filter(|&i| in_pool(manifest.clips[i].split)).collect();
+    let clips: Vec<&Clip> = pool.iter().map(|&i| &manifest.clips[i]).collect();
+    let groups = group_clips(&clips, seed);
+    if groups.len() < count {
+        return Err(Error::Manifest {
+            path: manifest.source.clone(),
+            line: None,
+            message: format!(
+                "cannot draw {count} folds from {} labeled clips in {} groups: add clips, or use fewer folds",
+                clips.len(),
+                groups.len()
+            ),
+        });
+    }
+    let folds = stratify::iterative(&groups, &vec![1.0 / count as f64; count]);
+    let mut assigned = Vec::new();
+    for (group, fold) in groups.iter().zip(folds) {
+        assigned.extend(group.clips.iter().map(|&clip| (pool[clip], fold)));
+    }
+    let mut fold_of = HashMap::new();
+    for (index, fold) in assigned {
+        let clip = &mut manifest.clips[index];
+        clip.split = Some(Split::Train);
+        fold_of.insert(clip.id.clone(), fold);
+    }
+    Ok(fold_of)
 }
 
 /// Collects clips into groups, in the order of their hashes. Labels are numbered in alphabetical order.

@@ -3,6 +3,7 @@
 use clap::ArgAction;
 use serde::{Deserialize, Serialize};
 
+use crate::classify::cross_validation::min_folds;
 use crate::classify::{
     ClassifierDefinition, ClassifierKind, ClassifierSettings, FitSettings, LossSettings, OptimizerSettings,
     ScheduleSettings, Trainer, TrainingSettings, for_each_classifier, positive,
@@ -36,6 +37,15 @@ macro_rules! define_table {
             /// Number of seeds, 0, 1, …; the model of the first seed is kept.
             #[arg(long, value_name = "N", value_parser = value_parsers::at_least(1_u64))]
             pub seeds: u64,
+            /// Number of folds of a cross-validation over the clips of train and val, or over all labeled clips of a manifest without
+            /// splits [default: a single split].
+            #[serde(skip_serializing_if = "Option::is_none")]
+            #[arg(long, value_name = "K", value_parser = value_parsers::at_least(2_usize))]
+            pub folds: Option<usize>,
+            /// With --folds: repetitions of the cross-validation with other folds [default: 1].
+            #[serde(skip_serializing_if = "Option::is_none")]
+            #[arg(long, value_name = "N", value_parser = value_parsers::at_least(1_usize))]
+            pub repeat: Option<usize>,
             /// Resampling of the training clips.
             #[serde(skip_serializing_if = "Option::is_none")]
             #[arg(skip)]
@@ -82,6 +92,8 @@ macro_rules! define_table {
                     standardize: true,
                     classifier: ClassifierKind::Mlp,
                     seeds: 1,
+                    folds: None,
+                    repeat: None,
                     resample: None,
                     by: None,
                     window: None,
@@ -154,6 +166,25 @@ impl Classify {
         positive("classify.window", self.window.unwrap_or(1).max(0) as usize)?;
         if self.window.is_some() && self.by != Some(ModelGrouping::Year) {
             return Err("classify.window applies to classify.by = \"year\" only".into());
+        }
+        match self.folds {
+            None if self.repeat.is_some() => return Err("classify.repeat applies to classify.folds only".into()),
+            None => {}
+            Some(folds) => {
+                let least = min_folds(self.classifier.capabilities().trained);
+                if folds < least {
+                    return Err(format!("classify.folds must be at least {least} for {}", self.classifier.name()));
+                }
+                positive("classify.repeat", self.repeat.unwrap_or(1))?;
+                let conflict = [
+                    ("by", self.by.is_some_and(|by| by == ModelGrouping::Year)),
+                    ("resample", self.resample.is_some()),
+                    ("seeds", self.seeds != 1),
+                ];
+                if let Some((key, _)) = conflict.iter().find(|(_, used)| *used) {
+                    return Err(format!("classify.{key} does not apply to classify.folds"));
+                }
+            }
         }
         if self.min_clips.train < 2 {
             return Err("classify.min_clips.train must be at least 2".into());

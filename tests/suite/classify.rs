@@ -1,6 +1,7 @@
 //! Classification with the real binaries, on stores written by kinoprobe and by h5py.
 
 mod errors;
+mod folds;
 mod stores;
 
 use std::fs;

@@ -1,0 +1,197 @@
+//! Cross-validation: each clip is predicted by a model that was fitted without it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use ndarray::Array2;
+
+use super::experiment::{Experiment, check_classes, most_frequent_labels};
+use super::{Classifier, Constant, FitContext, FitOutput, FitSettings, ModelMetadata, RunIdentity, SavedModel, build};
+use super::{predict, predictions};
+use crate::dataset::{Dataset, DatasetSplits, Task};
+use crate::error::{Error, Result};
+use crate::evaluate::multi_label::Thresholds;
+use crate::evaluate::{Epoch, Predictions, SeedResult, compute_metrics};
+use crate::manifest::Split;
+
+/// The fold of each training clip, for each repetition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Folds {
+    /// Number of folds, K ≥ 2.
+    pub count: usize,
+    /// Fold of each clip of the training split, below K; one list per repetition.
+    pub of_clip: Vec<Vec<usize>>,
+}
+
+impl Folds {
+    /// Writes a table with the fold of each clip, one column per repetition.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be written.
+    pub fn write_csv(&self, ids: &[String], path: &Path) -> Result<()> {
+        let write = || -> std::result::Result<(), csv::Error> {
+            let mut table = csv::Writer::from_path(path)?;
+            table.write_field("id")?;
+            table.write_record((0..self.of_clip.len()).map(|repetition| format!("fold_{repetition}")))?;
+            for (i, id) in ids.iter().enumerate() {
+                table.write_field(id)?;
+                table.write_record(self.of_clip.iter().map(|folds| folds[i].to_string()))?;
+            }
+            Ok(table.flush()?)
+        };
+        write().map_err(|error| Error::io(path)(error.into()))
+    }
+}
+
+/// The least number of folds of a classifier: those with early stopping need one of the folds for it.
+pub fn min_folds(trained: bool) -> usize {
+    if trained { 3 } else { 2 }
+}
+
+/// Predicts each clip of the training split by a model that was fitted to the other folds, and fits the model of the run to all of them.
+///
+/// The predictions of the split val are those of the folds (of the first repetition). Classifiers with early stopping use the fold after the
+/// predicted one for it, so that a clip does not influence the model that predicts it; the model of the run uses the first fold. The
+/// predictions of the test split are those of the model of the run. Repetitions have other folds, and their numbers as seeds.
+///
+/// # Errors
+/// Returns an error if there is only one class, there are too few folds, or the classifier cannot be fitted to the folds.
+pub fn run(
+    data: &DatasetSplits,
+    settings: &FitSettings,
+    folds: &Folds,
+    metadata: ModelMetadata,
+    threads: usize,
+    progress: &mut dyn FnMut(u64, &Epoch),
+) -> Result<Experiment> {
+    check_classes(data)?;
+    let kind = settings.classifier.kind();
+    let trained = kind.capabilities().trained;
+    if folds.count < min_folds(trained) {
+        let message = format!("classifier {} stops early and needs at least {} folds", kind.name(), min_folds(trained));
+        return Err(Error::Data(message));
+    }
+    let classifier = build(settings);
+    let classes = &data.train.classes;
+    let start = Instant::now();
+    let mut first: Option<(Predictions, Predictions)> = None;
+    let (mut seeds, mut notes) = (Vec::new(), Vec::new());
+    for (repetition, fold_of) in folds.of_clip.iter().enumerate() {
+        let start = Instant::now();
+        let seed = repetition as u64;
+        let mut scores = OutOfFold::new(&data.train);
+        let mut constant_scores = OutOfFold::new(&data.train);
+        for fold in 0..folds.count {
+            let parts = Parts::new(&data.train, fold_of, Some(fold), trained.then_some((fold + 1) % folds.count));
+            let mut progress = |epoch: &Epoch| progress(seed, epoch);
+            let mut context = FitContext { seed, task: data.task, threads, progress: &mut progress };
+            let fitted = classifier.fit(&parts.train, &parts.stop, &mut context)?;
+            for note in fitted.notes {
+                let note = format!("fold {fold}: {note}");
+                if repetition == 0 {
+                    notes.push(note);
+                }
+            }
+            scores.add(&parts, &predict(data.task, fitted.model.as_ref(), classes, &parts.held_out)?);
+            let constant = Constant.fit(&parts.train, &parts.stop, &mut context)?;
+            let mut constant = predict(data.task, constant.model.as_ref(), classes, &parts.held_out)?;
+            if data.task == Task::MultiLabel {
+                constant.predicted.fill(most_frequent_labels(&parts.train));
+            }
+            constant_scores.add(&parts, &constant);
+        }
+        let (predicted, constant) = (scores.finish(data, false)?, constant_scores.finish(data, true)?);
+        let headline = BTreeMap::from([(Split::Val, compute_metrics(&predicted).headline_map())]);
+        seeds.push(SeedResult { seed, splits: headline, seconds: start.elapsed().as_secs_f64() });
+        first.get_or_insert((predicted, constant));
+    }
+    let (out_of_fold, constant) = first.expect("there is at least one repetition");
+
+    let parts = Parts::new(&data.train, &folds.of_clip[0], None, trained.then_some(0));
+    let mut on_epoch = |epoch: &Epoch| progress(0, epoch);
+    let mut context = FitContext { seed: 0, task: data.task, threads, progress: &mut on_epoch };
+    let FitOutput { model, curves, score_name, kept_epoch, notes: final_notes } =
+        classifier.fit(&parts.train, &parts.stop, &mut context)?;
+    notes.extend(final_notes);
+    let predict_part = |part: &Dataset| predict(data.task, model.as_ref(), classes, part);
+    let mut splits = BTreeMap::from([(Split::Val, out_of_fold)]);
+    let mut constant_predictions = BTreeMap::from([(Split::Val, constant)]);
+    if !data.test.is_empty() {
+        splits.insert(Split::Test, predict_part(&data.test)?);
+        constant_predictions.extend(super::experiment::constant_predictions(data)?);
+    }
+    let unlabeled = if data.unlabeled.is_empty() { None } else { Some(predict_part(&data.unlabeled)?) };
+    let metadata = ModelMetadata {
+        identity: RunIdentity { task: data.task, classifier: kind.name().into(), ..metadata.identity },
+        classes: classes.clone(),
+        dim: data.train.dim(),
+        thresholds: Thresholds::tune(&splits[&Split::Val]).map(|tuned| tuned.values()),
+        ..metadata
+    };
+    Ok(Experiment {
+        saved: SavedModel { metadata, model },
+        constant: constant_predictions.iter().map(|(split, part)| (*split, compute_metrics(part))).collect(),
+        constant_predictions,
+        splits,
+        unlabeled,
+        curves,
+        score_name,
+        kept_epoch,
+        seeds,
+        train_seconds: start.elapsed().as_secs_f64(),
+        notes,
+    })
+}
+
+/// The parts of the training split of one fit.
+struct Parts {
+    train: Dataset,
+    /// For early stopping; may be empty.
+    stop: Dataset,
+    /// Clips to predict, and their indices.
+    held_out: Dataset,
+    indices: Vec<usize>,
+}
+
+impl Parts {
+    fn new(data: &Dataset, fold_of: &[usize], held_out: Option<usize>, stop: Option<usize>) -> Self {
+        let select = |keep: &dyn Fn(usize) -> bool| (0..data.len()).filter(|&i| keep(fold_of[i])).collect::<Vec<_>>();
+        let indices = select(&|fold| Some(fold) == held_out);
+        Self {
+            train: data.select(&select(&|fold| Some(fold) != held_out && Some(fold) != stop)),
+            stop: data.select(&select(&|fold| Some(fold) != held_out && Some(fold) == stop)),
+            held_out: data.select(&indices),
+            indices,
+        }
+    }
+}
+
+/// Predictions of the folds, in the order of the clips.
+struct OutOfFold {
+    scores: Array2<f32>,
+    predicted: Vec<Vec<usize>>,
+}
+
+impl OutOfFold {
+    fn new(data: &Dataset) -> Self {
+        Self { scores: Array2::zeros(data.targets.dim()), predicted: vec![Vec::new(); data.len()] }
+    }
+
+    fn add(&mut self, parts: &Parts, predictions: &Predictions) {
+        let scores = predictions.scores.as_ref().expect("models predict scores");
+        for (row, &index) in parts.indices.iter().enumerate() {
+            self.scores.row_mut(index).assign(&scores.row(row));
+            self.predicted[index] = predictions.predicted[row].clone();
+        }
+    }
+
+    /// Returns the predictions; with `keep_sets`, the predicted sets are those of the folds.
+    fn finish(self, data: &DatasetSplits, keep_sets: bool) -> Result<Predictions> {
+        let mut all = predictions(data.task, self.scores, &data.train.classes, &data.train)?;
+        if keep_sets {
+            all.predicted = self.predicted;
+        }
+        Ok(all)
+    }
+}
