@@ -1,5 +1,6 @@
-//! Code shared by the programs: checks of `--out`, exit codes, error output, signal handling and progress on the terminal.
+//! Code shared by the programs: common flags, checks of `--out`, exit codes, error output, signal handling and progress on the terminal.
 
+pub mod decoding;
 pub mod output;
 pub mod progress;
 

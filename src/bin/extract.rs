@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Parser;
-use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
+use kinoprobe::cli::decoding::DecodingFlags;
+use kinoprobe::cli::progress::{ProgressFlags, TerminalProgress};
 use kinoprobe::cli::{self, EXIT_CODES, Outcome, output};
 use kinoprobe::extract::{self, Extractor, Options};
 use kinoprobe::manifest::Manifest;
@@ -14,7 +15,6 @@ use kinoprobe::memory;
 use kinoprobe::models::WeightsChoice;
 use kinoprobe::models::runtime::Device;
 use kinoprobe::recipe::{ExtractionFlags, Recipe};
-use kinoprobe::value_parsers;
 
 /// Extract features from the clips of a manifest into an HDF5 store.
 ///
@@ -52,12 +52,8 @@ struct Arguments {
     /// Directory of the model cards [default: models]
     #[arg(long)]
     models: Option<PathBuf>,
-    /// Number of decode threads [default: depends on the number of cores and the device]
-    #[arg(long, value_parser = value_parsers::between(1, value_parsers::MAX_THREADS))]
-    workers: Option<usize>,
-    /// Memory that the decode threads share, such as 8G or 512M; huge frames wait for it [default: half of the available memory]
-    #[arg(long, value_name = "BYTES", value_parser = value_parsers::bytes)]
-    memory: Option<u64>,
+    #[command(flatten)]
+    decoding: DecodingFlags,
     /// Retry clips that failed in an earlier run
     #[arg(long)]
     retry_failed: bool,
@@ -67,12 +63,8 @@ struct Arguments {
     /// Print what would be done, without doing it
     #[arg(long)]
     dry_run: bool,
-    /// Print only warnings, failures and the summary
-    #[arg(long, conflicts_with = "log_json")]
-    quiet: bool,
-    /// Print progress and failures on standard error as JSON, one object per line
-    #[arg(long)]
-    log_json: bool,
+    #[command(flatten)]
+    progress: ProgressFlags,
     #[command(flatten)]
     overrides: ExtractionFlags,
 }
@@ -88,10 +80,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     cli::run("extract", || {
         let cancel = cli::catch_interrupts()?;
-        let progress = TerminalProgress::new(
-            "extract",
-            if arguments.log_json { ProgressMode::Json } else { ProgressMode::from_quiet(arguments.quiet) },
-        );
+        let progress = TerminalProgress::new("extract", arguments.progress.mode());
         if !arguments.dry_run {
             output::check_file(&arguments.out, "NAME.h5")?;
         }
@@ -126,8 +115,8 @@ fn main() -> ExitCode {
             card: None,
             models: arguments.models.unwrap_or_else(|| "models".into()),
             device: arguments.device.unwrap_or(Device::Auto),
-            workers: arguments.workers,
-            memory: arguments.memory,
+            workers: arguments.decoding.workers,
+            memory: arguments.decoding.memory,
             retry_failed: arguments.retry_failed,
             prune: arguments.prune,
             dry_run: arguments.dry_run,

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{bail, ensure};
 use clap::Parser;
-use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
+use kinoprobe::cli::decoding::DecodingFlags;
+use kinoprobe::cli::progress::{ProgressFlags, ProgressMode, TerminalProgress};
 use kinoprobe::cli::{self, EXIT_CODES, Outcome, output};
 use kinoprobe::manifest::Manifest;
 use kinoprobe::memory;
@@ -68,24 +69,16 @@ struct Arguments {
     /// Directory of the model cards
     #[arg(long, default_value = "models")]
     cards: PathBuf,
-    /// Number of decode threads [default: depends on the number of cores and the device]
-    #[arg(long, value_parser = value_parsers::between(1, value_parsers::MAX_THREADS))]
-    workers: Option<usize>,
-    /// Memory that the decode threads share, such as 8G or 512M [default: half of the available memory]
-    #[arg(long, value_name = "BYTES", value_parser = value_parsers::bytes)]
-    memory: Option<u64>,
+    #[command(flatten)]
+    decoding: DecodingFlags,
     /// Retry clips that failed in an earlier run with the same --features
     #[arg(long)]
     retry_failed: bool,
     /// Print what would be done, without doing it
     #[arg(long)]
     dry_run: bool,
-    /// Print only warnings and failures
-    #[arg(long, conflicts_with = "log_json")]
-    quiet: bool,
-    /// Print progress and failures on standard error as JSON, one object per line
-    #[arg(long)]
-    log_json: bool,
+    #[command(flatten)]
+    progress: ProgressFlags,
 }
 
 const EXAMPLES: &str = "\
@@ -110,12 +103,20 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let cancel = cli::catch_interrupts()?;
-    let mode = if arguments.log_json { ProgressMode::Json } else { ProgressMode::from_quiet(arguments.quiet) };
+    let mode = arguments.progress.mode();
     let progress = TerminalProgress::new("predict", mode);
-    let format = arguments.out.as_deref().map(|out| check_outputs(out, &arguments)).transpose()?;
+    for path in [&arguments.out, &arguments.timeline].into_iter().flatten() {
+        check_output(path, &arguments)?;
+    }
+    let format = arguments.out.as_deref().map(|out| check_format(out, arguments.format)).transpose()?;
     if let Some(path) = &arguments.timeline {
-        output::check_file(path, "timeline.csv")?;
         ensure!(path.extension().is_some_and(|extension| extension == "csv"), "{}: name a .csv file", path.display());
+        ensure!(
+            arguments.out.as_ref() != Some(path),
+            "{}: named by --out and --timeline: choose two files",
+            path.display()
+        );
+        predict::check_timeline(path)?;
     }
     if let Some(path) = &arguments.features {
         output::check_file(path, "features.h5")?;
@@ -133,8 +134,8 @@ fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         cards: arguments.cards,
         weights: arguments.weights,
         device: arguments.device,
-        workers: arguments.workers,
-        memory: arguments.memory,
+        workers: arguments.decoding.workers,
+        memory: arguments.decoding.memory,
         retry_failed: arguments.retry_failed,
         dry_run: arguments.dry_run,
         timeline: arguments.timeline.is_some(),
@@ -156,19 +157,19 @@ fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::from_failures(predicted.failed()))
 }
 
-/// Checks the file of the predictions, and returns its format.
-fn check_outputs(out: &Path, arguments: &Arguments) -> anyhow::Result<Format> {
-    output::check_file(out, "predictions.csv")?;
-    let same = |input: &&PathBuf| matches!((input.canonicalize(), out.canonicalize()), (Ok(a), Ok(b)) if a == b);
-    if let Some(input) = arguments.clips.iter().find(same) {
-        bail!("{}: an input, which the predictions would replace: choose another --out", input.display());
+/// Checks that a file can be written and is not an input.
+fn check_output(path: &Path, arguments: &Arguments) -> anyhow::Result<()> {
+    output::check_file(path, "predictions.csv")?;
+    let same = |input: &&PathBuf| matches!((input.canonicalize(), path.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    match arguments.clips.iter().find(same) {
+        Some(input) => bail!("{}: an input, which the predictions would replace: choose another file", input.display()),
+        None => Ok(()),
     }
-    ensure!(
-        arguments.timeline.as_deref() != Some(out),
-        "{}: named by --out and --timeline: choose two files",
-        out.display()
-    );
-    let format = arguments.format.map_or_else(|| Format::of_file(out), Ok)?;
+}
+
+/// Returns the format of the file of the predictions, and checks that it may be replaced.
+fn check_format(out: &Path, format: Option<Format>) -> anyhow::Result<Format> {
+    let format = format.map_or_else(|| Format::of_file(out), Ok)?;
     format.check_replaceable(out)?;
     Ok(format)
 }

@@ -32,10 +32,10 @@ struct Arguments {
     #[arg(long)]
     out: PathBuf,
     /// Probability above which a frame ends a shot
-    #[arg(long, default_value_t = 0.5, value_parser = value_parsers::probability::<f32>)]
+    #[arg(long, default_value_t = shots::DEFAULT_THRESHOLD, value_parser = value_parsers::probability::<f32>)]
     threshold: f32,
     /// Model card of the network
-    #[arg(long, default_value = "transnet_v2")]
+    #[arg(long, default_value = shots::DEFAULT_CARD)]
     card: String,
     /// Source of the network's weights: published, registry, seeded (untrained!) or a file [default: the card's first trained origin]
     #[arg(long)]

@@ -30,6 +30,24 @@ impl ProgressMode {
     }
 }
 
+/// Flags that select the [`ProgressMode`] of a program with [`TerminalProgress`].
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct ProgressFlags {
+    /// Print only warnings, failures and results
+    #[arg(long, conflicts_with = "log_json")]
+    quiet: bool,
+    /// Print progress and failures on standard error as JSON, one object per line
+    #[arg(long)]
+    log_json: bool,
+}
+
+impl ProgressFlags {
+    /// Returns the selected mode.
+    pub fn mode(self) -> ProgressMode {
+        if self.log_json { ProgressMode::Json } else { ProgressMode::from_quiet(self.quiet) }
+    }
+}
+
 /// Shows the events of one program on standard error.
 #[derive(Debug)]
 pub struct TerminalProgress {

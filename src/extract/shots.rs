@@ -17,6 +17,11 @@ use crate::progress::{Event, ProgressSink};
 /// Frames of context on both sides of a window. The network's predictions for them are discarded.
 const CONTEXT: usize = 25;
 
+/// Card of the network by default.
+pub const DEFAULT_CARD: &str = "transnet_v2";
+/// Default of [`Options::threshold`].
+pub const DEFAULT_THRESHOLD: f32 = 0.5;
+
 /// Settings of shot detection.
 #[derive(Debug)]
 pub struct Options {

@@ -10,17 +10,13 @@ use crate::classify::ModelMetadata;
 use crate::error::{Error, Result};
 use crate::extract::codebook::{self, Codebook};
 use crate::extract::{self, ExtractionSettings, shots};
+use crate::manifest::Manifest;
 use crate::media::{Sampling, Shots};
 use crate::models::WeightsChoice;
 use crate::progress::{Event, ProgressSink};
 use crate::recipe::Recipe;
 use crate::runs::TrainedRun;
-use crate::store::{DescriptorStore, FeatureStore};
-
-/// Card of the network that detects shots.
-const SHOT_CARD: &str = "transnet_v2";
-/// Probability above which a frame ends a shot, the default of kinoprobe-shots.
-const SHOT_THRESHOLD: f32 = 0.5;
+use crate::store::{DescriptorStore, FeatureStore, Store};
 
 /// Features that a model needs.
 pub(super) struct Source<'a> {
@@ -140,7 +136,7 @@ fn extract_source(
     let extraction = extract::Options {
         method: source.method().to_string(),
         settings: settings.clone(),
-        manifest: crate::manifest::Manifest { warnings: Vec::new(), ..options.manifest.clone() },
+        manifest: Manifest { warnings: Vec::new(), ..options.manifest.clone() },
         out: if codebook.is_some() { out.with_extension("descriptors.h5") } else { out.to_path_buf() },
         shots,
         weights: if run.network.is_some() {
@@ -188,11 +184,11 @@ fn find_shots(
         let detection = shots::Options {
             clips: options.manifest.clips.clone(),
             out: list.clone(),
-            card: SHOT_CARD.into(),
+            card: shots::DEFAULT_CARD.into(),
             models: options.cards.clone(),
             weights: WeightsChoice::Default,
             device: options.device,
-            threshold: SHOT_THRESHOLD,
+            threshold: shots::DEFAULT_THRESHOLD,
         };
         let summary = shots::run(&detection, progress, cancel)?;
         progress.report(Event::Info(&summary.to_string()));
@@ -244,7 +240,7 @@ fn write_histograms(
     if out.exists() {
         let existing = FeatureStore::open(out)?;
         existing.provenance().check_compatible(out, &codebook.provenance(&descriptors, settings, 0.0)?)?;
-        let keys = |store: &crate::store::Store| store.clips().iter().map(|clip| clip.key()).collect::<Vec<_>>();
+        let keys = |store: &Store| store.clips().iter().map(|clip| clip.key()).collect::<Vec<_>>();
         let (own, new) = (keys(&existing), keys(&descriptors));
         if own == new && existing.failures() == descriptors.failures() {
             return Ok(());

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use ndarray::Array2;
 
 pub use output::Format;
-pub use timeline::ClipTimeline;
+pub use timeline::{ClipTimeline, check_replaceable as check_timeline};
 
 use self::features::Source;
 use super::TrainedRun;
@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 use crate::evaluate::multi_label::Thresholds;
 use crate::evaluate::predictions::DEFAULT_THRESHOLD;
-use crate::manifest::Manifest;
+use crate::manifest::{Clip, Manifest};
 use crate::models::WeightsChoice;
 use crate::models::runtime::Device;
 use crate::progress::{Event, ProgressSink};
@@ -207,7 +207,7 @@ fn assemble(
     }
     let no_scores = Array2::zeros((0, 0));
     let scores = predictions.scores.as_ref().unwrap_or(&no_scores);
-    let clip = |clip: &crate::manifest::Clip| PredictedClip {
+    let clip = |clip: &Clip| PredictedClip {
         id: clip.id.clone(),
         path: clip.path.clone(),
         scores: match rows.get(clip.id.as_str()) {

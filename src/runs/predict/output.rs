@@ -50,21 +50,24 @@ impl Format {
     /// # Errors
     /// Returns an error if it is another file.
     pub fn check_replaceable(self, path: &Path) -> Result<()> {
-        let Ok(file) = File::open(path) else { return Ok(()) };
-        let mut first = String::new();
-        let read = BufReader::new(file).read_line(&mut first);
-        let is_own = match self {
-            Self::Csv => first.starts_with(CSV_HEADER),
-            Self::Jsonl => first.starts_with("{\"id\":") && first.contains(",\"path\":"),
-            Self::Category => first.trim_end() == CATEGORY_HEADER,
-        };
-        if read.is_ok() && (first.is_empty() || is_own) {
-            return Ok(());
-        }
-        let message =
-            "exists and is not a file of predictions in this format: choose another --out, or remove it".into();
-        Err(Error::Table { path: path.to_path_buf(), line: None, message })
+        check_first_line(path, "a file of predictions in this format", |line| match self {
+            Self::Csv => line.starts_with(CSV_HEADER),
+            Self::Jsonl => line.starts_with("{\"id\":") && line.contains(",\"path\":"),
+            Self::Category => line.trim_end() == CATEGORY_HEADER,
+        })
     }
+}
+
+/// Checks that `path` does not exist, is empty, or has a first line that `is_own` recognizes; `kind` names such files.
+pub(super) fn check_first_line(path: &Path, kind: &str, is_own: impl Fn(&str) -> bool) -> Result<()> {
+    let Ok(file) = File::open(path) else { return Ok(()) };
+    let mut first = String::new();
+    let read = BufReader::new(file).read_line(&mut first);
+    if read.is_ok() && (first.is_empty() || is_own(&first)) {
+        return Ok(());
+    }
+    let message = format!("exists and is not {kind}: choose another file, or remove it");
+    Err(Error::Table { path: path.to_path_buf(), line: None, message })
 }
 
 impl Predicted {

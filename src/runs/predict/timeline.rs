@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ndarray::Array2;
 
+use super::output::check_first_line;
 use super::{Predicted, TrainedRun, combine};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -71,6 +72,20 @@ pub(super) fn of_clips(
         .collect()
 }
 
+/// First columns of the table.
+const COLUMNS: [&str; 4] = ["id", "row", "start_seconds", "end_seconds"];
+
+/// Checks that neither the table `path` nor its plot exists, or that they are an earlier timeline, which may be replaced.
+///
+/// # Errors
+/// Returns an error if one of them is another file.
+pub fn check_replaceable(path: &Path) -> Result<()> {
+    let is_table = |line: &str| line.starts_with(&COLUMNS.join(","));
+    check_first_line(path, "a timeline", is_table)?;
+    let is_plot = |line: &str| line.starts_with("<svg") && path.exists();
+    check_first_line(&path.with_extension("svg"), "the plot of an earlier timeline", is_plot)
+}
+
 impl Predicted {
     /// Writes the scores over time as CSV, with a plot of the same name in SVG.
     ///
@@ -78,7 +93,7 @@ impl Predicted {
     /// Returns an error if a file cannot be written.
     pub fn write_timeline(&self, path: &Path) -> Result<()> {
         let mut writer = csv::Writer::from_path(path).map_err(csv_error(path))?;
-        let columns = ["id", "row", "start_seconds", "end_seconds"].map(String::from);
+        let columns = COLUMNS.map(String::from);
         let scores = self.classes.iter().map(|class| format!("{SCORE_PREFIX}{class}"));
         writer.write_record(columns.into_iter().chain(scores)).map_err(csv_error(path))?;
         for clip in &self.timeline {

@@ -55,9 +55,29 @@ fn stores_and_files_of_others_are_not_replaced() {
     workspace.assert_error(&["--model", "run", "clips", "--out", "predictions.txt"], "choose the format with --format");
     workspace.assert_error(&["--model", "run", "clips", "--timeline", "x.svg"], "name a .csv file");
     // Earlier predictions may be replaced.
-    let arguments = ["--model", "run", "clips", "--out", "predictions.csv"];
+    let arguments = ["--model", "run", "clips", "--out", "predictions.csv", "--timeline", "scores.csv"];
     workspace.assert_predicts(&arguments);
     workspace.assert_predicts(&arguments);
+}
+
+#[test]
+fn timelines_do_not_replace_files_of_others() {
+    let workspace = Workspace::single_label();
+    workspace.classify("tiny.h5", "run", &["--classifier", "logistic"]);
+    for (existing, content, timeline, expected) in [
+        ("labels.csv", "id,label\na,b\n", "labels.csv", "exists and is not a timeline"),
+        ("drawing.svg", "<svg></svg>\n", "drawing.csv", "exists and is not the plot of an earlier timeline"),
+    ] {
+        fs::write(workspace.path(existing), content).unwrap();
+        workspace.assert_error(&["--model", "run", "clips", "--timeline", timeline], expected);
+        assert_eq!(workspace.read(existing), content);
+    }
+    let manifest = workspace.read("manifest.csv");
+    workspace.assert_error(
+        &["--model", "run", "manifest.csv", "--timeline", "manifest.csv"],
+        "an input, which the predictions would replace",
+    );
+    assert_eq!(workspace.read("manifest.csv"), manifest);
 }
 
 #[test]
