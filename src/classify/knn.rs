@@ -80,11 +80,10 @@ impl Classifier for NearestNeighbors {
         };
         let mut features = vectors.select(Axis(0), &order);
         if self.0.metric == Metric::Cosine {
-            for mut row in features.rows_mut() {
-                let norm = row.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
-                if norm > 0.0 {
-                    row.mapv_inplace(|value| (f64::from(value) / norm) as f32);
-                }
+            let lengths = squared_lengths(features.view()).mapv(f64::sqrt);
+            for (mut row, &length) in features.rows_mut().into_iter().zip(&lengths).filter(|(_, length)| **length > 0.0)
+            {
+                row.mapv_inplace(|value| (f64::from(value) / length) as f32);
             }
         }
         let model =
@@ -288,7 +287,7 @@ impl Model for KnnModel {
             }
             // The clips have unit length; the length of the query does not change the order.
             Metric::Cosine => {
-                let zero = graph.constant(Tensor::vector(COSINE, aview1(&[0.0])));
+                let zero = graph.constant(Tensor::vector("knn.zero", aview1(&[0.0])));
                 graph.double(&zero)
             }
         };

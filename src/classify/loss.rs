@@ -65,7 +65,8 @@ pub enum LossKind {
     Focal,
 }
 
-/// Class weights, computed from N training clips of which n_c have class c, of C classes.
+/// Class weights, computed from N training clips of which n_c have class c, of C classes. With linear classifiers they are those of
+/// scikit-learn's `class_weight`; for several labels per clip, having a label and lacking it are two classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ClassWeights {

@@ -223,7 +223,7 @@ fn baselines_match_scikit_learn() {
 /// Returns the names in the fixture, the settings, and the tolerance of the scores.
 fn baseline_settings() -> Vec<(&'static str, FitSettings, f64)> {
     let with = |classifier: ClassifierSettings| FitSettings { classifier, ..defaults(ClassifierKind::Bayes) };
-    let class_weight = ClassWeight::Balanced;
+    let class_weight = ClassWeights::Balanced;
     vec![
         ("logistic", defaults(ClassifierKind::Logistic), 1e-5),
         (

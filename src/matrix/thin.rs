@@ -1,14 +1,14 @@
-//! Products of a matrix with a few columns or rows, as in linear classifiers. `gemm` packs the large operand, which takes longer than
-//! such a product.
+//! Products of a large matrix with one of a few columns or rows, as in linear classifiers. These kernels read the large matrix in place;
+//! `gemm` first copies it into packed blocks.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 use pulp::{Simd, WithSimd};
 
 /// Features in a block.
 const FEATURES: usize = 1024;
-/// Rows of the large operand that are read together in [`logits`], and classes.
+/// Numbers of rows of X and of W whose dot products [`logits`] computes together.
 const TILE: (usize, usize) = (3, 4);
-/// Rows of the large operand that are read together in [`weighted_sums`].
+/// Number of rows of X that [`weighted_sums`] adds together; even.
 const ROWS: usize = 8;
 
 /// Adds X·Wᵀ, transposed, to `out`: `x` is (N, D), `weight` (C, D) and `out` (C, N), all with contiguous rows.

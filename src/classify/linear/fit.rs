@@ -1,64 +1,94 @@
 //! The fit of linear classifiers.
 
+use std::marker::PhantomData;
+
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use serde::{Deserialize, Serialize};
 
 use super::{LinearModel, Link, Objective, Weights, minimize};
-use crate::classify::{FitContext, FitOutput};
+use crate::classify::definition::{non_negative, positive};
+use crate::classify::{
+    Capabilities, ClassWeights, Classifier, ClassifierDefinition, FitContext, FitOutput, Model, Tensors, Trainer,
+};
 use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
+use crate::value_parsers;
 
 /// Largest component of the mean gradient below which a fit is reported as converged (scikit-learn's `tol`).
 const CONVERGENCE_TOLERANCE: f64 = 1e-4;
 /// Distance of the mean loss from its minimum at which the search ends. At this value probabilities agree with the optimum to 1e-4.
 const LOSS_TOLERANCE: f64 = 1e-12;
 
-/// Class weights, as scikit-learn's `class_weight`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum ClassWeight {
-    /// All 1.
-    #[default]
-    None,
-    /// N/(C·n_c) for class c with n_c of N clips and C classes. For several labels per clip, positives and negatives of each label
-    /// are two classes.
-    Balanced,
+/// A loss of linear classifiers, as a type.
+pub trait LinearLoss: std::fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
+    /// Name of the classifier.
+    const CLASSIFIER: &'static str;
+    /// Loss of a single-label task; instead of [`Link::Softmax`], a multi-label task has [`Link::Sigmoid`].
+    const LINK: Link;
+    /// Default of [`LinearSettings::max_iterations`].
+    const MAX_ITERATIONS: u64;
 }
 
-/// Settings of a fit.
-#[derive(Debug, Clone)]
-pub struct LinearFit {
-    /// Name of the classifier in recipes.
-    pub classifier: &'static str,
-    /// Loss of a single-label task; instead of [`Link::Softmax`], a multi-label task has [`Link::Sigmoid`].
-    pub link: Link,
-    /// L2 penalty α on the summed loss.
+/// Settings of a linear classifier; its table in `[classify]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default, bound = "")]
+pub struct LinearSettings<L: LinearLoss> {
+    /// L2 penalty on the summed loss (scikit-learn's 1/C).
+    #[arg(long, value_name = "X", value_parser = value_parsers::non_negative)]
     pub alpha: f64,
     /// Class weights.
-    pub class_weight: ClassWeight,
+    #[arg(id = "class_weight", long, value_name = "RULE")]
+    pub class_weight: ClassWeights,
     /// Maximum number of L-BFGS iterations.
+    #[arg(long, value_name = "N", value_parser = value_parsers::at_least(1_u64))]
     pub max_iterations: u64,
+    #[serde(skip)]
+    #[arg(skip)]
+    pub(crate) loss: PhantomData<L>,
 }
 
-impl LinearFit {
-    /// Fits a model to `train`.
-    ///
-    /// # Errors
-    /// Returns an error if the clips are sequences, a class of a single-label task has no clip, or the parameters are not finite.
-    pub fn fit(&self, train: &Dataset, context: &FitContext<'_>) -> Result<FitOutput> {
+impl<L: LinearLoss> Default for LinearSettings<L> {
+    fn default() -> Self {
+        Self { alpha: 1.0, class_weight: ClassWeights::None, max_iterations: L::MAX_ITERATIONS, loss: PhantomData }
+    }
+}
+
+impl<L: LinearLoss> ClassifierDefinition for LinearSettings<L> {
+    const CAPABILITIES: Capabilities = Capabilities { sequences: false, trained: false };
+
+    fn validate(&self) -> std::result::Result<(), String> {
+        non_negative(&format!("classify.{}.alpha", L::CLASSIFIER), self.alpha)?;
+        positive(&format!("classify.{}.max_iterations", L::CLASSIFIER), self.max_iterations as usize)
+    }
+
+    fn build(&self, _: &Trainer) -> Box<dyn Classifier> {
+        Box::new(LinearClassifier(self.clone()))
+    }
+
+    fn restore(tensors: &Tensors, task: Task) -> Result<Box<dyn Model>> {
+        Ok(Box::new(LinearModel::restore(tensors, task)?))
+    }
+}
+
+/// Fits W and b of a [`LinearModel`] to the loss `L` with an L2 penalty.
+pub struct LinearClassifier<L: LinearLoss>(pub LinearSettings<L>);
+
+impl<L: LinearLoss> Classifier for LinearClassifier<L> {
+    fn fit(&self, train: &Dataset, _: &Dataset, context: &mut FitContext<'_>) -> Result<FitOutput> {
+        let LinearSettings { alpha, class_weight, max_iterations, .. } = self.0;
         let (vectors, targets) = (train.vectors()?, train.targets.view());
         // Labels of all or no clips get a constant score.
         let fitted = match context.task {
             Task::SingleLabel => {
                 let labels = train.single_labels()?;
                 if let Some(class) = (0..train.classes.len()).find(|class| !labels.contains(class)) {
-                    return Err(self.error(&format!("class {} has no training clip", train.classes[class])));
+                    return Err(fit_error::<L>(&format!("class {} has no training clip", train.classes[class])));
                 }
                 (0..train.classes.len()).collect()
             }
             Task::MultiLabel => varying_labels(targets),
         };
-        let link = match (self.link, context.task) {
+        let link = match (L::LINK, context.task) {
             (Link::Softmax, Task::MultiLabel) => Link::Sigmoid,
             (link, _) => link,
         };
@@ -66,27 +96,27 @@ impl LinearFit {
         let mut gradient = 0.0;
         if !fitted.is_empty() {
             let targets = targets.select(Axis(1), &fitted);
-            let weights = match self.class_weight {
-                ClassWeight::None => Weights::ones(fitted.len()),
-                ClassWeight::Balanced => balanced(context.task, targets.view()),
+            let weights = match class_weight {
+                ClassWeights::None => Weights::ones(fitted.len()),
+                ClassWeights::Balanced => balanced(context.task, targets.view()),
             };
             let start = parameters.select(Axis(0), &fitted);
-            let mut objective =
-                Objective::new(link, vectors.view(), targets.view(), weights, self.alpha, context.threads);
-            let minimum = minimize(&mut objective, start, LOSS_TOLERANCE, self.max_iterations);
+            let mut objective = Objective::new(link, vectors.view(), targets.view(), weights, alpha, context.threads);
+            let minimum = minimize(&mut objective, start, LOSS_TOLERANCE, max_iterations);
             for (row, class) in minimum.parameters.rows().into_iter().zip(fitted) {
                 parameters.row_mut(class).assign(&row);
             }
             gradient = minimum.gradient;
         }
         if !parameters.iter().all(|value| value.is_finite()) {
-            return Err(self.error(&format!("the weights diverged; raise classify.{}.alpha", self.classifier)));
+            return Err(fit_error::<L>(&format!("the weights diverged; raise classify.{}.alpha", L::CLASSIFIER)));
         }
         let notes = if gradient > CONVERGENCE_TOLERANCE {
             vec![format!(
                 "{0} did not converge in {1} iterations (mean gradient {gradient:.1e} > {CONVERGENCE_TOLERANCE:.0e}); \
                  raise classify.{0}.max_iterations",
-                self.classifier, self.max_iterations
+                L::CLASSIFIER,
+                max_iterations
             )]
         } else {
             vec![]
@@ -96,10 +126,10 @@ impl LinearFit {
         let model = LinearModel { weight: weight.to_owned(), bias: bias.column(0).to_owned(), task: context.task };
         Ok(FitOutput::without_epochs(model, notes))
     }
+}
 
-    fn error(&self, reason: &str) -> Error {
-        Error::Data(format!("cannot fit {}: {reason}", self.classifier))
-    }
+fn fit_error<L: LinearLoss>(reason: &str) -> Error {
+    Error::Data(format!("cannot fit {}: {reason}", L::CLASSIFIER))
 }
 
 /// Returns the labels that some, but not all clips have.

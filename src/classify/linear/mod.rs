@@ -6,7 +6,7 @@ mod model;
 mod objective;
 mod preconditioner;
 
-pub use fit::{ClassWeight, LinearFit};
+pub use fit::{LinearClassifier, LinearLoss, LinearSettings};
 pub use lbfgs::minimize;
 pub use model::LinearModel;
 pub use objective::{Link, Objective, Weights};

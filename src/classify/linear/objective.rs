@@ -14,6 +14,7 @@ const BLOCK: usize = 1 << 17;
 const PARTS: usize = 32;
 /// Clips in a part, at least.
 const MIN_PART: usize = 256;
+
 /// The loss of the logits z = W·x + b.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
@@ -48,7 +49,7 @@ impl Weights {
     }
 
     #[inline(always)]
-    pub(super) fn of(&self, class: usize, target: f32) -> f32 {
+    fn of(&self, class: usize, target: f32) -> f32 {
         if target > 0.0 { self.positive[class] } else { self.negative[class] }
     }
 }
