@@ -39,7 +39,7 @@ pub struct RunContext<'a> {
     pub folds: Option<Folds>,
     /// Maximum number of threads; the models do not depend on it.
     pub threads: usize,
-    /// Called with the seed after each epoch.
+    /// Called with the number of the fit (the seed, or that of a fold) after each epoch.
     pub on_epoch: &'a dyn Fn(u64, &Epoch),
     /// Called with a message before each step.
     pub on_message: &'a dyn Fn(&str),

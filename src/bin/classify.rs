@@ -14,7 +14,7 @@ use kinoprobe::cli::{self, Outcome, output};
 use kinoprobe::dataset::{Dataset, DatasetSplits, Task};
 use kinoprobe::manifest::{Manifest, split};
 use kinoprobe::matrix::default_threads;
-use kinoprobe::recipe::{ClassifyFlags, Recipe, RunFiles};
+use kinoprobe::recipe::{Classify, ClassifyFlags, Recipe, RunFiles};
 use kinoprobe::report::{self, Metrics, markdown};
 use kinoprobe::runs::{self, RunContext, by_year};
 use kinoprobe::store::FeatureStore;
@@ -169,10 +169,10 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
         files: &files,
         folds: recipe.classify.folds.map(|count| Folds { count, of_clip: folds.iter().map(of_clip).collect() }),
         threads: arguments.threads,
-        on_epoch: &|seed, epoch| {
-            bar.set_position(seed * recipe.classify.training.epochs as u64 + epoch.epoch as u64);
+        on_epoch: &|fit, epoch| {
+            bar.set_position(fit * recipe.classify.training.epochs as u64 + epoch.epoch as u64);
             bar.set_message(format!(
-                "seed {seed}  epoch {}  loss {:.4}  val {:.4}  {score_name} {:.1} %",
+                "fit {fit}  epoch {}  loss {:.4}  val {:.4}  {score_name} {:.1} %",
                 epoch.epoch,
                 epoch.train_loss,
                 epoch.val_loss,
@@ -225,5 +225,7 @@ fn progress_bar(quiet: bool, recipe: &Recipe) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{bar:30} {msg}  {elapsed}").expect("the template is valid");
-    ProgressBar::new(recipe.classify.seeds * recipe.classify.training.epochs as u64).with_style(style)
+    let Classify { seeds, folds, repeat, training, .. } = &recipe.classify;
+    let fits = folds.map_or(*seeds, |folds| (folds * repeat.unwrap_or(1) + 1) as u64);
+    ProgressBar::new(fits * training.epochs as u64).with_style(style)
 }

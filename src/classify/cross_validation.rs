@@ -6,12 +6,15 @@ use std::time::Instant;
 
 use ndarray::Array2;
 
-use super::experiment::{Experiment, check_classes, most_frequent_labels};
-use super::{Classifier, Constant, FitContext, FitOutput, FitSettings, ModelMetadata, RunIdentity, SavedModel, build};
-use super::{predict, predictions};
+use super::experiment::{Experiment, check_classes, constant_predictions, most_frequent_labels};
+use super::{
+    Classifier, Constant, FitContext, FitOutput, FitSettings, ModelMetadata, RunIdentity, SavedModel, build, predict,
+    predictions,
+};
 use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
 use crate::evaluate::multi_label::Thresholds;
+use crate::evaluate::predictions::table::csv_error;
 use crate::evaluate::{Epoch, Predictions, SeedResult, compute_metrics};
 use crate::manifest::Split;
 
@@ -30,17 +33,14 @@ impl Folds {
     /// # Errors
     /// Returns an error if the file cannot be written.
     pub fn write_csv(&self, ids: &[String], path: &Path) -> Result<()> {
-        let write = || -> std::result::Result<(), csv::Error> {
-            let mut table = csv::Writer::from_path(path)?;
-            table.write_field("id")?;
-            table.write_record((0..self.of_clip.len()).map(|repetition| format!("fold_{repetition}")))?;
-            for (i, id) in ids.iter().enumerate() {
-                table.write_field(id)?;
-                table.write_record(self.of_clip.iter().map(|folds| folds[i].to_string()))?;
-            }
-            Ok(table.flush()?)
-        };
-        write().map_err(|error| Error::io(path)(error.into()))
+        let mut table = csv::Writer::from_path(path).map_err(csv_error(path))?;
+        let names = (0..self.of_clip.len()).map(|repetition| format!("fold_{repetition}"));
+        table.write_record(std::iter::once("id".into()).chain(names)).map_err(csv_error(path))?;
+        for (i, id) in ids.iter().enumerate() {
+            let folds = self.of_clip.iter().map(|folds| folds[i].to_string());
+            table.write_record(std::iter::once(id.clone()).chain(folds)).map_err(csv_error(path))?;
+        }
+        table.flush().map_err(Error::io(path))
     }
 }
 
@@ -53,10 +53,11 @@ pub fn min_folds(trained: bool) -> usize {
 ///
 /// The predictions of the split val are those of the folds (of the first repetition). Classifiers with early stopping use the fold after the
 /// predicted one for it, so that a clip does not influence the model that predicts it; the model of the run uses the first fold. The
-/// predictions of the test split are those of the model of the run. Repetitions have other folds, and their numbers as seeds.
+/// predictions of the test split are those of the model of the run. Repetitions have other folds, and their numbers as seeds. `progress` is
+/// called with the number of the fit after each epoch; there are repetitions · K + 1 fits. K is at least [`min_folds`].
 ///
 /// # Errors
-/// Returns an error if there is only one class, there are too few folds, or the classifier cannot be fitted to the folds.
+/// Returns an error if there is only one class, or the classifier cannot be fitted to the folds.
 pub fn run(
     data: &DatasetSplits,
     settings: &FitSettings,
@@ -68,10 +69,6 @@ pub fn run(
     check_classes(data)?;
     let kind = settings.classifier.kind();
     let trained = kind.capabilities().trained;
-    if folds.count < min_folds(trained) {
-        let message = format!("classifier {} stops early and needs at least {} folds", kind.name(), min_folds(trained));
-        return Err(Error::Data(message));
-    }
     let classifier = build(settings);
     let classes = &data.train.classes;
     let start = Instant::now();
@@ -84,14 +81,12 @@ pub fn run(
         let mut constant_scores = OutOfFold::new(&data.train);
         for fold in 0..folds.count {
             let parts = Parts::new(&data.train, fold_of, Some(fold), trained.then_some((fold + 1) % folds.count));
-            let mut progress = |epoch: &Epoch| progress(seed, epoch);
+            let fit = (repetition * folds.count + fold) as u64;
+            let mut progress = |epoch: &Epoch| progress(fit, epoch);
             let mut context = FitContext { seed, task: data.task, threads, progress: &mut progress };
             let fitted = classifier.fit(&parts.train, &parts.stop, &mut context)?;
-            for note in fitted.notes {
-                let note = format!("fold {fold}: {note}");
-                if repetition == 0 {
-                    notes.push(note);
-                }
+            if repetition == 0 {
+                notes.extend(fitted.notes.into_iter().map(|note| format!("fold {fold}: {note}")));
             }
             scores.add(&parts, &predict(data.task, fitted.model.as_ref(), classes, &parts.held_out)?);
             let constant = Constant.fit(&parts.train, &parts.stop, &mut context)?;
@@ -109,17 +104,18 @@ pub fn run(
     let (out_of_fold, constant) = first.expect("there is at least one repetition");
 
     let parts = Parts::new(&data.train, &folds.of_clip[0], None, trained.then_some(0));
-    let mut on_epoch = |epoch: &Epoch| progress(0, epoch);
+    let fit = (folds.of_clip.len() * folds.count) as u64;
+    let mut on_epoch = |epoch: &Epoch| progress(fit, epoch);
     let mut context = FitContext { seed: 0, task: data.task, threads, progress: &mut on_epoch };
     let FitOutput { model, curves, score_name, kept_epoch, notes: final_notes } =
         classifier.fit(&parts.train, &parts.stop, &mut context)?;
     notes.extend(final_notes);
     let predict_part = |part: &Dataset| predict(data.task, model.as_ref(), classes, part);
     let mut splits = BTreeMap::from([(Split::Val, out_of_fold)]);
-    let mut constant_predictions = BTreeMap::from([(Split::Val, constant)]);
+    let mut of_constant = BTreeMap::from([(Split::Val, constant)]);
     if !data.test.is_empty() {
         splits.insert(Split::Test, predict_part(&data.test)?);
-        constant_predictions.extend(super::experiment::constant_predictions(data)?);
+        of_constant.extend(constant_predictions(data)?);
     }
     let unlabeled = if data.unlabeled.is_empty() { None } else { Some(predict_part(&data.unlabeled)?) };
     let metadata = ModelMetadata {
@@ -131,8 +127,8 @@ pub fn run(
     };
     Ok(Experiment {
         saved: SavedModel { metadata, model },
-        constant: constant_predictions.iter().map(|(split, part)| (*split, compute_metrics(part))).collect(),
-        constant_predictions,
+        constant: of_constant.iter().map(|(split, part)| (*split, compute_metrics(part))).collect(),
+        constant_predictions: of_constant,
         splits,
         unlabeled,
         curves,
@@ -160,7 +156,7 @@ impl Parts {
         let indices = select(&|fold| Some(fold) == held_out);
         Self {
             train: data.select(&select(&|fold| Some(fold) != held_out && Some(fold) != stop)),
-            stop: data.select(&select(&|fold| Some(fold) != held_out && Some(fold) == stop)),
+            stop: data.select(&select(&|fold| Some(fold) == stop)),
             held_out: data.select(&indices),
             indices,
         }
