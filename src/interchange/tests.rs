@@ -10,6 +10,7 @@ use proptest::sample::Index;
 
 use super::export::{ExportOptions, Format, export};
 use super::{Kind, open};
+use crate::store::byte_mutation::ByteMutation;
 use crate::store::{ClipRows, FeatureStore, Payload, Pooling, Provenance, RowSource, StoreWriter, Values};
 
 /// Extension and contents of valid files.
@@ -63,54 +64,23 @@ static FILES: LazyLock<Vec<(&str, Vec<u8>)>> = LazyLock::new(|| {
 
 #[derive(Debug, Clone)]
 enum Mutation {
-    Truncate(Index),
-    FlipBit(Index, u8),
-    Insert(Index, Vec<u8>),
-    Delete(Index, u8),
-    /// Overwrites four or eight bytes, such as a length.
-    SetLength(Index, u64, bool),
+    Bytes(ByteMutation),
     /// Replaces a digit, such as of a shape in text.
     SetDigits(Index, u64),
 }
 
 fn mutation() -> impl Strategy<Value = Mutation> {
-    let index = any::<Index>;
     let length =
         prop_oneof![Just(u64::MAX), Just(u64::from(u32::MAX)), Just(1 << 31), Just(1 << 40), 0..512u64, any::<u64>()];
     prop_oneof![
-        index().prop_map(Mutation::Truncate),
-        (index(), 0..8u8).prop_map(|(at, bit)| Mutation::FlipBit(at, bit)),
-        (index(), prop::collection::vec(any::<u8>(), 0..20)).prop_map(|(at, bytes)| Mutation::Insert(at, bytes)),
-        (index(), any::<u8>()).prop_map(|(at, count)| Mutation::Delete(at, count)),
-        (index(), length.clone(), any::<bool>()).prop_map(|(at, n, wide)| Mutation::SetLength(at, n, wide)),
-        (index(), length).prop_map(|(at, n)| Mutation::SetDigits(at, n)),
+        5 => ByteMutation::any(length.clone()).prop_map(Mutation::Bytes),
+        1 => (any::<Index>(), length).prop_map(|(at, n)| Mutation::SetDigits(at, n)),
     ]
 }
 
 fn mutate(bytes: &mut Vec<u8>, mutation: &Mutation) {
-    if bytes.is_empty() {
-        return;
-    }
     match mutation {
-        Mutation::Truncate(at) => bytes.truncate(at.index(bytes.len())),
-        Mutation::FlipBit(at, bit) => {
-            let at = at.index(bytes.len());
-            bytes[at] ^= 1 << bit;
-        }
-        Mutation::Insert(at, inserted) => {
-            let at = at.index(bytes.len());
-            bytes.splice(at..at, inserted.iter().copied());
-        }
-        Mutation::Delete(at, count) => {
-            let at = at.index(bytes.len());
-            bytes.drain(at..(at + usize::from(*count)).min(bytes.len()));
-        }
-        Mutation::SetLength(at, length, wide) => {
-            let at = at.index(bytes.len());
-            let length = &length.to_le_bytes()[..if *wide { 8 } else { 4 }];
-            let end = (at + length.len()).min(bytes.len());
-            bytes[at..end].copy_from_slice(&length[..end - at]);
-        }
+        Mutation::Bytes(mutation) => mutation.apply(bytes),
         Mutation::SetDigits(at, number) => {
             let digits: Vec<usize> = (0..bytes.len()).filter(|&i| bytes[i].is_ascii_digit()).collect();
             if !digits.is_empty() {

@@ -25,4 +25,6 @@ pub use reader::{DescriptorStore, FeatureStore, Store};
 pub use writer::{StoreWriter, check_output};
 
 #[cfg(test)]
+pub(crate) mod byte_mutation;
+#[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
+use crate::store::byte_mutation::ByteMutation;
 
 /// Length and checksum of a record around a body.
 fn record(body: &[u8]) -> Vec<u8> {
@@ -15,12 +16,7 @@ fn record(body: &[u8]) -> Vec<u8> {
 /// A change to the bytes of a journal.
 #[derive(Debug, Clone)]
 enum Mutation {
-    Truncate(Index),
-    FlipBit(Index, u8),
-    Insert(Index, Vec<u8>),
-    Delete(Index, u8),
-    /// Overwrites eight bytes, such as the length of a record.
-    SetLength(Index, u64),
+    Bytes(ByteMutation),
     /// Overwrites the length of the body or of the JSON of a record.
     SetRecordLength(Index, bool, u64),
     /// Flips a bit of the body of a record, and corrects the checksum.
@@ -44,15 +40,11 @@ fn mutation() -> impl Strategy<Value = Mutation> {
     ];
     let bytes = || prop::collection::vec(any::<u8>(), 0..40);
     prop_oneof![
-        index().prop_map(Mutation::Truncate),
-        (index(), 0..8u8).prop_map(|(at, bit)| Mutation::FlipBit(at, bit)),
-        (index(), bytes()).prop_map(|(at, bytes)| Mutation::Insert(at, bytes)),
-        (index(), any::<u8>()).prop_map(|(at, count)| Mutation::Delete(at, count)),
-        (index(), length.clone()).prop_map(|(at, length)| Mutation::SetLength(at, length)),
-        (index(), any::<bool>(), length).prop_map(|(at, json, length)| Mutation::SetRecordLength(at, json, length)),
-        (index(), index(), 0..8u8).prop_map(|(record, at, bit)| Mutation::FlipBitInRecord(record, at, bit)),
-        (index(), bytes()).prop_map(|(at, bytes)| Mutation::ReplaceRecord(at, bytes)),
-        (index(), index()).prop_map(|(a, b)| Mutation::SwapRecords(a, b)),
+        5 => ByteMutation::any(length.clone()).prop_map(Mutation::Bytes),
+        1 => (index(), any::<bool>(), length).prop_map(|(at, json, length)| Mutation::SetRecordLength(at, json, length)),
+        1 => (index(), index(), 0..8u8).prop_map(|(record, at, bit)| Mutation::FlipBitInRecord(record, at, bit)),
+        1 => (index(), bytes()).prop_map(|(at, bytes)| Mutation::ReplaceRecord(at, bytes)),
+        1 => (index(), index()).prop_map(|(a, b)| Mutation::SwapRecords(a, b)),
     ]
 }
 
@@ -73,25 +65,7 @@ fn mutate(bytes: &mut Vec<u8>, mutation: &Mutation) {
     let (magic, mut bodies) = split_records(bytes);
     let rebuild = |bodies: &[Vec<u8>]| [magic.clone(), bodies.iter().flat_map(|body| record(body)).collect()].concat();
     match mutation {
-        _ if bytes.is_empty() => {}
-        Mutation::Truncate(at) => bytes.truncate(at.index(bytes.len())),
-        Mutation::FlipBit(at, bit) => {
-            let at = at.index(bytes.len());
-            bytes[at] ^= 1 << bit;
-        }
-        Mutation::Insert(at, inserted) => {
-            let at = at.index(bytes.len());
-            bytes.splice(at..at, inserted.iter().copied());
-        }
-        Mutation::Delete(at, count) => {
-            let at = at.index(bytes.len());
-            bytes.drain(at..(at + usize::from(*count)).min(bytes.len()));
-        }
-        Mutation::SetLength(at, length) => {
-            let at = at.index(bytes.len());
-            let end = (at + 8).min(bytes.len());
-            bytes[at..end].copy_from_slice(&length.to_le_bytes()[..end - at]);
-        }
+        Mutation::Bytes(mutation) => mutation.apply(bytes),
         _ if bodies.is_empty() => {}
         Mutation::SetRecordLength(at, json, length) => {
             let at = at.index(bodies.len());
