@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 from process import PEER, WORK, Process
+from training import alternate, ratio
 
 STAGE = "sift-dense"
 MIN_COSINE = 0.999
@@ -44,14 +45,12 @@ def peer(directory, configuration):
 def run(bench):
     directory, executable, configuration = images(bench), bench.executable("dense_sift"), bench.fastest[STAGE]
     out = WORK / "dense_sift.u8"
-    rounds = []
-    for number in range(bench.arguments.rounds):
-        sides = {"ours": lambda: Process([executable, directory, "--threads", 2, "--out", out]),
-                 "peer": lambda: peer(directory, configuration)}
-        pair = {side: sides[side]() for side in (("ours", "peer") if number % 2 == 0 else ("peer", "ours"))}
-        rounds.append((pair["ours"], pair["peer"], agreement(out, WORK / "dense_sift.npy")))
+    ours = [executable, directory, "--threads", 2, "--out", out]
+    rounds = alternate(bench, lambda: Process(ours), lambda: peer(directory, configuration))
+    cosine = agreement(out, WORK / "dense_sift.npy")
+    rounds = [(own, theirs, cosine) for own, theirs, _ in rounds]
     notes = {"items": rounds[0][0].output["images"], "rows": rounds[0][0].output["rows"], "peer_configuration": configuration,
-             "cpu_ratio": statistics.median(peer.output["cpu"] / ours.output["cpu"] for ours, peer, _ in rounds)}
+             "cpu_ratio": ratio(rounds, lambda output: output["cpu"])}
     bench.record(STAGE, "images/s", rounds, lambda run: run.output["images"] / run.output["seconds"], higher=True, notes=notes)
 
 

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 
 from process import PEER, WORK, Process
+from training import alternate, ratio
 
 # Classifier, training clips, clips to score, and the step that is measured.
 STAGES = {
@@ -52,16 +53,13 @@ def run(bench, stage):
     outs = WORK / "shallow-ours.h5", WORK / "shallow-peer.h5"
     ours = [bench.executable("shallow"), file, outs[0], "--classifier", classifier]
     peer = [sys.executable, PEER / "shallow.py", file, outs[1], "--classifier", classifier]
-    rounds = []
-    for number in range(bench.arguments.rounds):
-        pair = [Process(command) for command in ((ours, peer) if number % 2 == 0 else (peer, ours))]
-        rounds.append((*(pair if number % 2 == 0 else reversed(pair)), None))
+    rounds = alternate(bench, lambda: Process(ours), lambda: Process(peer))
     agreement = float((scores(outs[0]).argmax(1) == scores(outs[1]).argmax(1)).mean())
     if agreement < MIN_AGREEMENT[classifier]:
         raise SystemExit(f"bench: {stage}: only {agreement:.4f} of the clips have the same class")
     notes = {
         "agreement": agreement,
-        "cpu_ratio": statistics.median(theirs.output[f"{step}_cpu"] / own.output[f"{step}_cpu"] for own, theirs, _ in rounds),
+        "cpu_ratio": ratio(rounds, lambda output: output[f"{step}_cpu"]),
         "step_cpu": [statistics.median(side.output[f"{step}_cpu"] for side in sides) for sides in list(zip(*rounds))[:2]],
     }
     if stage == "logistic-6000":

@@ -24,9 +24,6 @@ struct Arguments {
     out: PathBuf,
     #[arg(long, value_parser = |name: &str| ClassifierKind::from_str(name, false))]
     classifier: ClassifierKind,
-    /// Labels are not exclusive.
-    #[arg(long)]
-    multi_label: bool,
     /// `cargo bench` passes this flag.
     #[arg(long, hide = true)]
     bench: bool,
@@ -55,8 +52,8 @@ fn main() -> anyhow::Result<()> {
         seeds: 1,
         trainer: Trainer::default(),
     };
-    let task = if arguments.multi_label { Task::MultiLabel } else { Task::SingleLabel };
-    let mut context = FitContext { seed: 0, task, threads: default_threads(), progress: &mut |_| {} };
+    let mut context =
+        FitContext { seed: 0, task: Task::SingleLabel, threads: default_threads(), progress: &mut |_| {} };
     let (start, cpu) = (Instant::now(), cpu_seconds());
     let fitted = build(&settings).fit(&train, &train.select(&[]), &mut context)?;
     let fit_wall = start.elapsed().as_secs_f64();
