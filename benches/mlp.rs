@@ -46,6 +46,7 @@ fn main() {
         classifier: ClassifierSettings::Mlp(MlpSettings::default()),
         standardize: false,
         seeds: 1,
+        refit: false,
         trainer: Trainer { training, ..Trainer::default() },
     };
     let (train, valid) = (part(0, CLIPS), part(CLIPS, CLIPS + VALID));
@@ -55,7 +56,7 @@ fn main() {
         wall.push(last.elapsed().as_secs_f64());
         last = Instant::now();
     };
-    let mut context = FitContext { seed: 0, task: Task::SingleLabel, threads, progress: &mut progress };
+    let mut context = FitContext::new(0, Task::SingleLabel, threads, &mut progress);
     let fitted = build(&settings).fit(&train, &valid, &mut context).expect("training succeeds");
     let cpu = cpu.zip(cpu_seconds()).map(|(before, after)| (after - before) / epochs as f64);
     let best = fitted.curves.iter().map(|epoch| epoch.val_score).fold(0.0, f64::max);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ndarray::{Array2, ArrayView2, Axis, s};
+use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -168,6 +168,27 @@ impl Dataset {
             rows: self.rows.select(Axis(0), &rows),
             offsets,
             targets: self.targets.select(Axis(0), indices),
+            classes: self.classes.clone(),
+        }
+    }
+
+    /// Returns the clips of both datasets, which have the same classes.
+    ///
+    /// # Panics
+    /// Panics if the numbers of features or classes differ.
+    pub fn append(&self, other: &Dataset) -> Dataset {
+        let rows = self.rows.nrows();
+        Dataset {
+            ids: [&self.ids[..], &other.ids].concat(),
+            groups: [&self.groups[..], &other.groups].concat(),
+            rows: concatenate![Axis(0), self.rows, other.rows],
+            offsets: self
+                .offsets
+                .iter()
+                .copied()
+                .chain(other.offsets[1..].iter().map(|offset| rows + offset))
+                .collect(),
+            targets: concatenate![Axis(0), self.targets, other.targets],
             classes: self.classes.clone(),
         }
     }

@@ -3,6 +3,7 @@
 
 mod classify;
 mod flags;
+mod search;
 mod unused;
 
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use classify::Classify;
 pub use flags::{ClassifyFlags, ExtractionFlags};
+pub use search::{SearchFlags, SearchSettings, Trial, Values};
 
 use crate::error::{Error, Result};
 use crate::extract::{CodebookSettings, ExtractionSettings, Extractor};
@@ -115,12 +117,17 @@ impl Recipe {
     }
 
     /// Returns the recipe for classifying `store`: `file` if given, else `pipelines/METHOD.toml` if it exists, else the
-    /// defaults. Sampling and extractor are those recorded in the store, if any. `flags` override values. Also returns the keys of
-    /// the recipe that do not apply to the settings that the flags choose; they are reset to their defaults.
+    /// defaults. Sampling and extractor are those recorded in the store, if any. `flags` and `search` override values. Also returns the
+    /// keys of the recipe that do not apply to the settings that the flags choose; they are reset to their defaults.
     ///
     /// # Errors
     /// Returns an error if the file is missing or invalid, a flag does not apply, or a value is out of range.
-    pub fn for_store(store: &FeatureStore, file: Option<&Path>, flags: &ClassifyFlags) -> Result<(Self, Vec<String>)> {
+    pub fn for_store(
+        store: &FeatureStore,
+        file: Option<&Path>,
+        flags: &ClassifyFlags,
+        search: &SearchFlags,
+    ) -> Result<(Self, Vec<String>)> {
         let provenance = store.provenance();
         let method = match provenance.method.as_str() {
             "" => store.path().file_stem().map_or("features".into(), |stem| stem.to_string_lossy().into_owned()),
@@ -147,6 +154,7 @@ impl Recipe {
             (recipe.extractor, recipe.codebook) = (extractor, codebook);
         }
         flags.apply(&mut recipe.classify).map_err(Error::Data)?;
+        search.apply(&mut recipe.classify, &|name| flags.given(name)).map_err(Error::Data)?;
         let unused = unused::reset(&mut recipe.classify);
         let path = || file.map_or(default_path, Path::to_path_buf);
         recipe.validate().map_err(|message| Error::Config { path: path(), message })?;

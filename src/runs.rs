@@ -7,6 +7,7 @@ mod compatibility;
 pub mod early_fusion;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod predict;
+pub mod search;
 mod trained;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use std::path::Path;
 pub use trained::{NETWORK_ONNX, NETWORK_OUTPUT, TrainedRun};
 
 use self::compatibility::check_features;
-use crate::classify::cross_validation::{self, Folds};
+use crate::classify::cross_validation::{self, FoldSettings, Folds};
 use crate::classify::{ModelMetadata, RunIdentity, RunInputs, SavedModel, experiment};
 use crate::dataset::DatasetSplits;
 use crate::error::{Error, Result};
@@ -24,6 +25,7 @@ use crate::extract::codebook::{self, Codebook};
 use crate::manifest::{Manifest, Split};
 use crate::posters::{ClipCounts, INDEX_FILE, ModelGrouping, years};
 use crate::recipe::{Classify, Recipe, RunFiles};
+use crate::report::search::SearchReport;
 use crate::report::{self, Evaluation, TrainingRun};
 use crate::store::FeatureStore;
 
@@ -37,6 +39,10 @@ pub struct RunContext<'a> {
     pub files: &'a RunFiles,
     /// Folds of a cross-validation; by default, the splits of the data are used.
     pub folds: Option<Folds>,
+    /// Settings of its fits; by default those of the recipe.
+    pub fold_settings: Option<FoldSettings>,
+    /// The search that selected the settings of the recipe.
+    pub search: Option<SearchReport>,
     /// Maximum number of threads; the models do not depend on it.
     pub threads: usize,
     /// Called with the number of the fit (the seed, or that of a fold) after each epoch.
@@ -108,7 +114,11 @@ impl RunContext<'_> {
         let metadata = ModelMetadata::new(provenance, &recipe.method, classifier, pooling);
         let settings = recipe.classify.fit_settings();
         let experiment = match &self.folds {
-            Some(folds) => cross_validation::run(data, &settings, folds, metadata, self.threads, on_epoch)?,
+            Some(folds) => {
+                let same = || FoldSettings { model: settings, of_fold: vec![] };
+                let settings = self.fold_settings.clone().unwrap_or_else(same);
+                cross_validation::run(data, &settings, folds, metadata, self.threads, on_epoch)?
+            }
             None => experiment::run(data, &settings, metadata, self.threads, on_epoch)?,
         };
         experiment.saved.save(out)?;
@@ -126,6 +136,7 @@ impl RunContext<'_> {
                 root: files.root.clone(),
             },
             recipe: recipe.to_toml(),
+            search: self.search.clone(),
             extract_seconds: provenance.extract_seconds,
             splits: experiment.splits,
             unlabeled: experiment.unlabeled,

@@ -14,10 +14,10 @@ use kinoprobe::cli::{self, Outcome, output};
 use kinoprobe::dataset::{Dataset, DatasetSplits, Task};
 use kinoprobe::manifest::{Manifest, split};
 use kinoprobe::matrix::default_threads;
-use kinoprobe::recipe::{Classify, ClassifyFlags, Recipe, RunFiles};
+use kinoprobe::recipe::{Classify, ClassifyFlags, Recipe, RunFiles, SearchFlags};
 use kinoprobe::report::{self, Metrics, markdown};
-use kinoprobe::runs::{self, RunContext, by_year};
-use kinoprobe::store::FeatureStore;
+use kinoprobe::runs::{self, RunContext, by_year, search};
+use kinoprobe::store::{FeatureStore, Pooling};
 use kinoprobe::value_parsers;
 
 /// Fit a classifier to stored features and evaluate it on held-out clips
@@ -29,6 +29,10 @@ Examples:
   kinoprobe-classify --features features/clip.h5 --manifest clips.csv --out runs/clip --classifier bilstm --loss asymmetric
   kinoprobe-classify --features features/cnn.h5 --manifest clips.csv --out runs/cnn-svm --classifier svm --folds 5
       predicts each clip of train and val by a model that was fitted without it; test clips by a model of all of them
+  kinoprobe-classify --features features/cnn.h5 --manifest clips.csv --out runs/cnn --classifier logistic --search
+      tries penalties over nine decades and keeps the one with the best score on val; --search-folds 5 scores by cross-validation
+  kinoprobe-classify --features features/cnn.h5 --manifest clips.csv --out runs/cnn --search dropout=0..0.6 hidden=128,512 --trials 20
+      tries 20 random combinations; log:1e-4..1e-2 is a logarithmic range
   kinoprobe-classify --recipe runs/cnn/recipe.toml
       repeats a run, whose recipe contains the paths of its files; --out selects another directory
   kinoprobe-classify --features features/effnet.h5 --manifest posters.csv --recipe pipelines/posters.toml --out runs/posters
@@ -38,8 +42,9 @@ Examples:
 Settings come from --recipe or, by default, from pipelines/METHOD.toml for the method of the store. Flags override the recipe;
 a flag that the classifier does not support is an error.
 Writes model.safetensors and model.onnx, predictions.csv, submission.csv (clips without a label), metrics.json, curves, tensorboard/,
-confusion matrices, per_class.csv, recipe.toml, REPORT.md, manifest.csv if a split was drawn, and folds.csv with --folds. --by year writes
-one such directory per model, and posters.json, years.csv, REPORT.md and report.html in the output directory.
+confusion matrices, per_class.csv, recipe.toml, REPORT.md, manifest.csv if a split was drawn, folds.csv with --folds, and search.csv
+and best.toml with --search. --by year writes one such directory per model, and posters.json, years.csv, REPORT.md and report.html in the
+output directory.
 
 {}", cli::EXIT_CODES))]
 struct Arguments {
@@ -75,6 +80,8 @@ struct Arguments {
     quiet: bool,
     #[command(flatten)]
     flags: ClassifyFlags,
+    #[command(flatten)]
+    search: SearchFlags,
 }
 
 impl Arguments {
@@ -117,13 +124,15 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     let files = arguments.files()?;
     let store = FeatureStore::open(&files.features)?;
-    let (mut recipe, unused) = Recipe::for_store(&store, arguments.recipe.as_deref(), &arguments.flags)?;
+    let (mut recipe, unused) =
+        Recipe::for_store(&store, arguments.recipe.as_deref(), &arguments.flags, &arguments.search)?;
     if !arguments.dry_run {
         output::check_directory(&files.out)?;
         runs::check_output(&files.out, recipe.classify.by)?;
     }
     let mut manifest = Manifest::load_labels(&files.manifest, files.root.as_deref())?;
-    let (folds, drawn) = match recipe.classify.folds {
+    let count = recipe.classify.folds.or(recipe.classify.search.as_ref().and_then(|search| search.folds));
+    let (folds, drawn) = match count {
         Some(count) => {
             (draw_folds(&mut manifest, count, recipe.classify.repeat.unwrap_or(1), files.split_seed)?, false)
         }
@@ -132,10 +141,17 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
     manifest.check_training()?;
     let seeded = drawn || !folds.is_empty();
     ensure!(seeded || arguments.split_seed.is_none(), "--split-seed does not apply: the manifest has splits");
-    let mut data = Dataset::join(&store, &manifest, recipe.classify.pooling)?;
-    // Models by year are multi-label even if every clip has one label.
-    let default_task = recipe.classify.by.map(|_| Task::MultiLabel);
-    data.task = recipe.classify.task.or(default_task).unwrap_or(data.task);
+    let settings = recipe.classify.clone();
+    let load = |pooling: Pooling| {
+        let mut data = Dataset::join(&store, &manifest, pooling)?;
+        // Models by year are multi-label even if every clip has one label.
+        let default_task = settings.by.map(|_| Task::MultiLabel);
+        data.task = settings.task.or(default_task).unwrap_or(data.task);
+        data.warnings.splice(0..0, manifest.warnings.iter().cloned());
+        let resampled = settings.resample.map(|rule| data.resample(rule, 0));
+        Ok((data, resampled))
+    };
+    let (mut data, resampled) = load(recipe.classify.pooling)?;
     recipe.run = Some(files.absolute().context("the working directory does not exist")?);
     let log = |line: &str| {
         if !arguments.quiet {
@@ -152,22 +168,37 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if !unused.is_empty() {
         log(&format!("keys of the recipe without an effect on this run: {}", unused.join(", ")));
     }
-    data.warnings.splice(0..0, manifest.warnings.iter().cloned());
     if arguments.dry_run {
         cli::print(recipe.to_toml())?;
         data.warnings.iter().for_each(|warning| cli::print_message(format_args!("warning: {warning}")));
         return Ok(Outcome::Done);
     }
     report::remove_drawn_manifest(&files.out, &manifest.source)?;
-    let resampled = recipe.classify.resample.map(|rule| data.resample(rule, 0));
+    let of_clip = |folds: &HashMap<String, usize>| data.train.ids.iter().map(|id| folds[id]).collect();
+    let folds = count.map(|count| Folds { count, of_clip: folds.iter().map(of_clip).collect() });
+    let (mut fold_settings, mut search_report) = (None, None);
+    if recipe.classify.search.is_some() {
+        let bar = search_bar(arguments.quiet);
+        let on_fit = |done: usize, fits: usize| {
+            bar.set_length(fits as u64);
+            bar.set_position(done as u64);
+        };
+        let load = |pooling| Ok(load(pooling)?.0);
+        let searched = search::search(&recipe, data, folds.as_ref(), &load, arguments.threads, &on_fit)?;
+        bar.finish_and_clear();
+        log(&searched.report.one_line());
+        (recipe, data) = (searched.recipe, searched.data);
+        (fold_settings, search_report) = (Some(searched.fold_settings), Some(searched.report));
+    }
     let bar = progress_bar(arguments.quiet, &recipe);
     let score_name = training::score_name(data.task);
-    let of_clip = |folds: &HashMap<String, usize>| data.train.ids.iter().map(|id| folds[id]).collect();
     let context = RunContext {
         store: &store,
         recipe: &recipe,
         files: &files,
-        folds: recipe.classify.folds.map(|count| Folds { count, of_clip: folds.iter().map(of_clip).collect() }),
+        folds,
+        fold_settings,
+        search: search_report,
         threads: arguments.threads,
         on_epoch: &|fit, epoch| {
             bar.set_position(fit * recipe.classify.training.epochs as u64 + epoch.epoch as u64);
@@ -218,6 +249,15 @@ fn describe(data: &DatasetSplits) -> String {
     let [train, val, test] = data.splits().map(|(_, part)| part.len());
     let (dim, classes, unlabeled) = (data.train.dim(), data.train.classes.len(), data.unlabeled.len());
     format!("{dim} features, {classes} classes, {train} train, {val} val, {test} test, {unlabeled} unlabeled clips")
+}
+
+/// Creates the progress bar of a search, whose steps are fits.
+fn search_bar(quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("search {bar:30} {pos}/{len} fits  {elapsed}");
+    ProgressBar::new(1).with_style(style.expect("the template is valid"))
 }
 
 fn progress_bar(quiet: bool, recipe: &Recipe) -> ProgressBar {

@@ -34,6 +34,7 @@ impl Default for BayesSettings {
 
 impl ClassifierDefinition for BayesSettings {
     const CAPABILITIES: Capabilities = Capabilities { sequences: false, trained: false };
+    const SEARCH: &'static [(&'static str, &'static str)] = &[("smoothing", "log:1e-9..1")];
 
     fn validate(&self) -> std::result::Result<(), String> {
         non_negative("classify.bayes.smoothing", self.smoothing)

@@ -44,6 +44,22 @@ impl Folds {
     }
 }
 
+/// The settings of the fits of a cross-validation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FoldSettings {
+    /// Settings of the final model.
+    pub model: FitSettings,
+    /// Settings of the model that predicts a fold, (repetition, fold), if they were selected without that fold; empty if all are those
+    /// of the final model.
+    pub of_fold: Vec<Vec<FitSettings>>,
+}
+
+impl FoldSettings {
+    fn of(&self, repetition: usize, fold: usize) -> &FitSettings {
+        self.of_fold.get(repetition).map_or(&self.model, |of_fold| &of_fold[fold])
+    }
+}
+
 /// The least number of folds of a classifier: those with early stopping need one of the folds for it.
 pub fn min_folds(trained: bool) -> usize {
     if trained { 3 } else { 2 }
@@ -60,16 +76,15 @@ pub fn min_folds(trained: bool) -> usize {
 /// Returns an error if there is only one class, or the classifier cannot be fitted to the folds.
 pub fn run(
     data: &DatasetSplits,
-    settings: &FitSettings,
+    settings: &FoldSettings,
     folds: &Folds,
     metadata: ModelMetadata,
     threads: usize,
     progress: &mut dyn FnMut(u64, &Epoch),
 ) -> Result<Experiment> {
     check_classes(data)?;
-    let kind = settings.classifier.kind();
+    let kind = settings.model.classifier.kind();
     let trained = kind.capabilities().trained;
-    let classifier = build(settings);
     let classes = &data.train.classes;
     let start = Instant::now();
     let mut first: Option<(Predictions, Predictions)> = None;
@@ -83,7 +98,8 @@ pub fn run(
             let parts = Parts::new(&data.train, fold_of, Some(fold), trained.then_some((fold + 1) % folds.count));
             let fit = (repetition * folds.count + fold) as u64;
             let mut progress = |epoch: &Epoch| progress(fit, epoch);
-            let mut context = FitContext { seed, task: data.task, threads, progress: &mut progress };
+            let mut context = FitContext::new(seed, data.task, threads, &mut progress);
+            let classifier = build(settings.of(repetition, fold));
             let fitted = classifier.fit(&parts.train, &parts.stop, &mut context)?;
             if repetition == 0 {
                 notes.extend(fitted.notes.into_iter().map(|note| format!("fold {fold}: {note}")));
@@ -106,9 +122,9 @@ pub fn run(
     let parts = Parts::new(&data.train, &folds.of_clip[0], None, trained.then_some(0));
     let fit = (folds.of_clip.len() * folds.count) as u64;
     let mut on_epoch = |epoch: &Epoch| progress(fit, epoch);
-    let mut context = FitContext { seed: 0, task: data.task, threads, progress: &mut on_epoch };
+    let mut context = FitContext::new(0, data.task, threads, &mut on_epoch);
     let FitOutput { model, curves, score_name, kept_epoch, notes: final_notes } =
-        classifier.fit(&parts.train, &parts.stop, &mut context)?;
+        build(&settings.model).fit(&parts.train, &parts.stop, &mut context)?;
     notes.extend(final_notes);
     let predict_part = |part: &Dataset| predict(data.task, model.as_ref(), classes, part);
     let mut splits = BTreeMap::from([(Split::Val, out_of_fold)]);

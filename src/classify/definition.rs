@@ -19,6 +19,8 @@ pub struct Capabilities {
 pub trait ClassifierDefinition: clap::Args {
     /// Capabilities of the classifier.
     const CAPABILITIES: Capabilities;
+    /// Settings that a search tries by default: names of flags, and their values as in `--search NAME=VALUES`.
+    const SEARCH: &'static [(&'static str, &'static str)] = &[];
 
     /// Checks the ranges of the settings.
     ///
@@ -29,6 +31,11 @@ pub trait ClassifierDefinition: clap::Args {
     /// Returns the flags that these settings ignore, and the setting that makes them ineffective.
     fn unused_flags(&self) -> (&'static [&'static str], String) {
         (&[], String::new())
+    }
+
+    /// Returns the penalty, if a fit can start from one with another penalty ([`WarmStart`](super::WarmStart)).
+    fn penalty_mut(&mut self) -> Option<&mut f64> {
+        None
     }
 
     /// Creates the classifier. `trainer` is used by trained classifiers only.

@@ -40,8 +40,10 @@ pub struct Experiment {
 }
 
 /// Fits the classifier of `settings` with the seeds 0, 1, …, `settings.seeds` − 1; deterministic classifiers are fitted once.
-/// The classifier is fitted to [`DatasetSplits::training_set`], the constant predictor to the clips before resampling. `progress` is
-/// called with the seed after each epoch. `metadata` is completed with the task, the classes and the number of features.
+/// The classifier is fitted to [`DatasetSplits::training_set`], the constant predictor to the clips before resampling. With
+/// `settings.refit`, this fit predicts val, and one to the clips of train and val, for the number of epochs that it kept, is the model and
+/// predicts the other clips. `progress` is called with the seed after each epoch. `metadata` is completed with the task, the classes and the
+/// number of features.
 ///
 /// # Errors
 /// Returns an error if there is only one class, or if the classifier cannot be fitted to the data.
@@ -53,6 +55,9 @@ pub fn run(
     progress: &mut dyn FnMut(u64, &Epoch),
 ) -> Result<Experiment> {
     check_classes(data)?;
+    if settings.refit && data.val.is_empty() {
+        return Err(Error::Data("--refit does not apply: there are no validation clips to add".into()));
+    }
     let classifier = build(settings);
     let held_out: Vec<(Split, &Dataset)> =
         data.splits().into_iter().filter(|(split, part)| *split != Split::Train && !part.is_empty()).collect();
@@ -69,10 +74,22 @@ pub fn run(
     for seed in 0..if kind.capabilities().trained { settings.seeds } else { 1 } {
         let start = Instant::now();
         let mut progress = |epoch: &Epoch| progress(seed, epoch);
-        let mut context = FitContext { seed, task: data.task, threads, progress: &mut progress };
-        let fitted = classifier.fit(data.training_set(), &data.val, &mut context)?;
+        let mut context = FitContext::new(seed, data.task, threads, &mut progress);
+        let mut fitted = classifier.fit(data.training_set(), &data.val, &mut context)?;
+        let mut predictions = predict_splits(fitted.model.as_ref())?;
+        if settings.refit {
+            let last_epoch = fitted.kept_epoch;
+            let mut context = FitContext { last_epoch, ..FitContext::new(seed, data.task, threads, &mut progress) };
+            let all = data.train.append(&data.val);
+            let refitted = classifier.fit(&all, &data.val.select(&[]), &mut context)?;
+            if !data.test.is_empty() {
+                let test = predict(data.task, refitted.model.as_ref(), &data.train.classes, &data.test)?;
+                predictions.insert(Split::Test, test);
+            }
+            fitted.notes.extend(refitted.notes);
+            fitted.model = refitted.model;
+        }
         let seconds = start.elapsed().as_secs_f64();
-        let predictions = predict_splits(fitted.model.as_ref())?;
         let splits = predictions
             .iter()
             .map(|(split, predictions)| (*split, compute_metrics(predictions).headline_map()))
@@ -129,7 +146,8 @@ pub(super) fn check_classes(data: &DatasetSplits) -> Result<()> {
 /// # Errors
 /// Returns an error if there is no training clip, or a clip of a single-label task has several labels.
 pub fn constant_predictions(data: &DatasetSplits) -> Result<BTreeMap<Split, Predictions>> {
-    let mut context = FitContext { seed: 0, task: data.task, threads: 1, progress: &mut |_| {} };
+    let mut ignore = |_: &_| {};
+    let mut context = FitContext::new(0, data.task, 1, &mut ignore);
     let constant = Constant.fit(&data.train, &data.val, &mut context)?;
     let predict_part = |part: &Dataset| predict(data.task, constant.model.as_ref(), &data.train.classes, part);
     let mut predictions = data

@@ -45,6 +45,8 @@ impl Default for KnnSettings {
 
 impl ClassifierDefinition for KnnSettings {
     const CAPABILITIES: Capabilities = Capabilities { sequences: false, trained: false };
+    const SEARCH: &'static [(&'static str, &'static str)] =
+        &[("neighbors", "1,3,5,10,20,50"), ("metric", "euclidean,cosine")];
 
     fn validate(&self) -> std::result::Result<(), String> {
         positive("classify.knn.neighbors", self.neighbors)
@@ -317,7 +319,7 @@ mod tests {
         let train = dataset(array![[2.0], [0.0], [9.0]], array![[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]);
         let query = dataset(array![[1.0], [8.0]], Array2::zeros((2, 2)));
         let mut ignore = |_: &crate::evaluate::Epoch| {};
-        let mut context = FitContext { seed: 0, task: Task::SingleLabel, threads: 1, progress: &mut ignore };
+        let mut context = FitContext::new(0, Task::SingleLabel, 1, &mut ignore);
         let fit = |k, context: &mut FitContext<'_>| {
             NearestNeighbors(KnnSettings { neighbors: k, ..Default::default() }).fit(&train, &train, context).unwrap()
         };

@@ -13,6 +13,7 @@ impl LinearLoss for CrossEntropy {
     const CLASSIFIER: &'static str = "logistic";
     const LINK: Link = Link::Softmax;
     const MAX_ITERATIONS: u64 = 300;
+    const ALPHAS: &'static str = "log:1e-4..1e5";
 }
 
 /// Settings of logistic regression; the table `[classify.logistic]` of a recipe.
@@ -44,7 +45,8 @@ mod tests {
         // Class 3 never occurs.
         let targets = targets.select(Axis(1), &[0, 1, 2, 4, 5]);
         let train = dataset(rows.view(), targets);
-        let mut context = FitContext { seed: 0, task: Task::SingleLabel, threads: 1, progress: &mut |_| {} };
+        let mut ignore = |_: &_| {};
+        let mut context = FitContext::new(0, Task::SingleLabel, 1, &mut ignore);
         let fitted = LinearClassifier(LogisticSettings::default()).fit(&train, &train, &mut context).unwrap();
         assert!(fitted.notes.is_empty(), "{:?}", fitted.notes);
     }

@@ -27,6 +27,7 @@ pub mod optimizer;
 mod registry;
 mod saved;
 pub mod schedule;
+pub mod search;
 mod standardize;
 mod svm;
 mod tensors;
@@ -45,7 +46,7 @@ pub use definition::{Capabilities, ClassifierDefinition};
 pub use export::Exporter;
 pub use identity::{RunIdentity, RunInputs};
 pub use knn::{KnnModel, KnnSettings, Metric, NearestNeighbors};
-pub use linear::{LinearClassifier, LinearLoss, LinearModel, LinearSettings};
+pub use linear::{LinearClassifier, LinearLoss, LinearModel, LinearSettings, WarmStart};
 pub use logistic::{CrossEntropy, LogisticSettings};
 pub use logits::LogitsModel;
 pub use loss::{ClassWeights, LossKind, LossSettings};
@@ -84,6 +85,17 @@ pub struct FitContext<'a> {
     pub threads: usize,
     /// Called after each epoch of a trained classifier.
     pub progress: &'a mut dyn FnMut(&Epoch),
+    /// The fit to the same clips with another penalty, from which linear classifiers start; replaced by this fit.
+    pub warm_start: Option<&'a mut WarmStart>,
+    /// Last epoch of trained classifiers, counted from 1; their learning rates are those of all epochs.
+    pub last_epoch: Option<usize>,
+}
+
+impl<'a> FitContext<'a> {
+    /// Creates the context of a fit that starts from the initial parameters and trains for all epochs.
+    pub fn new(seed: u64, task: Task, threads: usize, progress: &'a mut dyn FnMut(&Epoch)) -> Self {
+        Self { seed, task, threads, progress, warm_start: None, last_epoch: None }
+    }
 }
 
 /// A fitted model and the record of its training.
@@ -137,6 +149,8 @@ pub struct FitSettings {
     pub standardize: bool,
     /// Number of seeds (0, 1, …) that a trained classifier is fitted with.
     pub seeds: u64,
+    /// Fit the model of a run to the clips of train and val.
+    pub refit: bool,
     /// The training loop of trained classifiers.
     pub trainer: Trainer,
 }

@@ -62,6 +62,13 @@ macro_rules! define_classifiers {
                 }
             }
 
+            /// Returns the settings that a search tries by default; see [`ClassifierDefinition::SEARCH`].
+            pub fn search(self) -> &'static [(&'static str, &'static str)] {
+                match self {
+                    $(Self::$kind => <$settings as ClassifierDefinition>::SEARCH,)*
+                }
+            }
+
             /// Returns the flags of the classifier's own settings.
             pub(crate) fn flags(self) -> Vec<clap::Arg> {
                 match self {
@@ -102,6 +109,13 @@ macro_rules! define_classifiers {
             pub(crate) fn unused_flags(&self) -> (&'static [&'static str], String) {
                 match self {
                     $(Self::$kind(settings) => settings.unused_flags(),)*
+                }
+            }
+
+            /// Returns the penalty; see [`ClassifierDefinition::penalty_mut`].
+            pub(super) fn penalty_mut(&mut self) -> Option<&mut f64> {
+                match self {
+                    $(Self::$kind(settings) => settings.penalty_mut(),)*
                 }
             }
 

@@ -12,6 +12,7 @@ impl LinearLoss for SquaredHinge {
     const CLASSIFIER: &'static str = "svm";
     const LINK: Link = Link::SquaredHinge;
     const MAX_ITERATIONS: u64 = 2000;
+    const ALPHAS: &'static str = "log:1e-3..1e6";
 }
 
 /// Settings of the linear SVM; the table `[classify.svm]` of a recipe.

@@ -129,12 +129,18 @@ pub(super) fn dataset(rows: ArrayView2<'_, f32>, targets: Array2<f32>) -> Datase
 }
 
 fn fit(settings: &FitSettings, task: Task, train: &Dataset, valid: &Dataset, threads: usize) -> FitOutput {
-    build(settings).fit(train, valid, &mut FitContext { seed: 3, task, threads, progress: &mut |_| {} }).unwrap()
+    build(settings).fit(train, valid, &mut FitContext::new(3, task, threads, &mut |_| {})).unwrap()
 }
 
 /// The default settings of a classifier.
 fn defaults(kind: ClassifierKind) -> FitSettings {
-    FitSettings { classifier: kind.default_settings(), standardize: true, seeds: 1, trainer: Trainer::default() }
+    FitSettings {
+        classifier: kind.default_settings(),
+        standardize: true,
+        seeds: 1,
+        refit: false,
+        trainer: Trainer::default(),
+    }
 }
 
 /// Groups the rows of a data set into sequences of one to four rows.
@@ -173,7 +179,7 @@ fn quick(kind: ClassifierKind, standardize: bool) -> FitSettings {
         settings => settings,
     };
     let training = TrainingSettings { batch: 8, epochs: 4, ..TrainingSettings::default() };
-    FitSettings { classifier, standardize, seeds: 1, trainer: Trainer { training, ..Trainer::default() } }
+    FitSettings { classifier, standardize, seeds: 1, refit: false, trainer: Trainer { training, ..Trainer::default() } }
 }
 
 /// Every registered classifier with every task.

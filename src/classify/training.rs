@@ -263,7 +263,7 @@ impl Trainer {
         let mut logits = Array2::zeros((steps * size, train.targets.ncols()));
         let mut curves = Vec::new();
         let mut best_state = Vec::new();
-        for epoch in 0..self.training.epochs {
+        for epoch in 0..context.last_epoch.unwrap_or(self.training.epochs).min(self.training.epochs) {
             order.shuffle(&mut shuffle);
             let (mut loss_sum, mut rate) = (0.0, 0.0);
             let batches = order.chunks_exact(size).zip(logits.axis_chunks_iter_mut(Axis(0), size));
@@ -300,7 +300,7 @@ impl Trainer {
             values.copy_from_slice(best);
         }
         let mut notes = Vec::new();
-        if valid.is_empty() {
+        if valid.is_empty() && context.last_epoch.is_none() {
             notes.push("no validation clips: trained for all epochs and kept the last one".into());
         }
         Ok(Trained { network, curves, kept_epoch: selection.kept_epoch(), notes })

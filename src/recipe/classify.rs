@@ -3,6 +3,7 @@
 use clap::ArgAction;
 use serde::{Deserialize, Serialize};
 
+use super::SearchSettings;
 use crate::classify::cross_validation::min_folds;
 use crate::classify::{
     ClassifierDefinition, ClassifierKind, ClassifierSettings, FitSettings, LossSettings, OptimizerSettings,
@@ -46,6 +47,14 @@ macro_rules! define_table {
             #[serde(skip_serializing_if = "Option::is_none")]
             #[arg(long, value_name = "N", value_parser = value_parsers::at_least(1_usize))]
             pub repeat: Option<usize>,
+            /// Fit the final model to the clips of train and val. The predictions of val are those of a model that was fitted to train only.
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+            pub refit: bool,
+            /// Search over settings of the classifier [default: none].
+            #[serde(skip_serializing_if = "Option::is_none")]
+            #[arg(skip)]
+            pub search: Option<SearchSettings>,
             /// Resampling of the training clips.
             #[serde(skip_serializing_if = "Option::is_none")]
             #[arg(skip)]
@@ -94,6 +103,8 @@ macro_rules! define_table {
                     seeds: 1,
                     folds: None,
                     repeat: None,
+                    refit: false,
+                    search: None,
                     resample: None,
                     by: None,
                     window: None,
@@ -143,6 +154,7 @@ impl Classify {
             classifier: self.classifier_settings(self.classifier),
             standardize: self.standardize,
             seeds: self.seeds,
+            refit: self.refit,
             trainer: Trainer {
                 loss: self.loss.clone(),
                 training: self.training.clone(),
@@ -180,11 +192,15 @@ impl Classify {
                     ("by", self.by.is_some_and(|by| by == ModelGrouping::Year)),
                     ("resample", self.resample.is_some()),
                     ("seeds", self.seeds != 1),
+                    ("refit", self.refit),
                 ];
                 if let Some((key, _)) = conflict.iter().find(|(_, used)| *used) {
                     return Err(format!("classify.{key} does not apply to classify.folds"));
                 }
             }
+        }
+        if self.refit && self.resample.is_some() {
+            return Err("classify.resample does not apply to classify.refit".into());
         }
         if self.min_clips.train < 2 {
             return Err("classify.min_clips.train must be at least 2".into());
@@ -193,6 +209,9 @@ impl Classify {
             resample.validate()?;
         }
         super::unused::check(self)?;
+        if let Some(search) = &self.search {
+            search.validate(self)?;
+        }
         if self.schedule.warm_up >= self.training.epochs && self.schedule.warm_up > 0 {
             return Err("classify.schedule.warm_up must be less than classify.training.epochs".into());
         }

@@ -230,6 +230,26 @@ impl ClassifyFlags {
         flags().into_iter().find(|flag| flag.arg.get_long() == Some(name)).map(|flag| flag.kinds())
     }
 
+    /// Parses arguments.
+    ///
+    /// # Errors
+    /// Returns a message that names the flag if an argument is invalid.
+    pub(super) fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let command = <Self as clap::Args>::augment_args(Command::new("flags").no_binary_name(true));
+        let matches = command.try_get_matches_from(arguments).map_err(|error| {
+            let text = error.to_string();
+            text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_string()
+        })?;
+        Ok(Self { matches: Some(matches) })
+    }
+
+    /// Returns `true` if the flag `name` (without dashes) is given.
+    pub(super) fn given(&self, name: &str) -> bool {
+        let flag = flags().into_iter().find(|flag| flag.arg.get_long() == Some(name));
+        let source = |flag: Flag| self.matches.as_ref().and_then(|matches| matches.value_source(flag.id()));
+        flag.and_then(source) == Some(ValueSource::CommandLine)
+    }
+
     /// Overrides values of `classify`, and resolves its pooling for the chosen classifier.
     ///
     /// # Errors

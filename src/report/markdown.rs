@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::escape::escape_markdown;
 use super::metrics::Metrics;
+use super::search::SearchReport;
 use super::table::Table;
 use super::{Block, EvaluatedPart, PartContent};
 use crate::evaluate::SplitMetrics;
@@ -66,6 +67,7 @@ pub fn remarks(metrics: &SplitMetrics, constant: Option<&SplitMetrics>) -> Vec<S
 pub(super) fn report(
     title: &str,
     metrics: &Metrics,
+    search: Option<&SearchReport>,
     parts: &[EvaluatedPart<'_>],
     contents: &[PartContent],
     files: &[&str],
@@ -92,6 +94,9 @@ pub(super) fn report(
     if !parts.is_empty() {
         results(&mut line, metrics, parts);
     }
+    if let Some(search) = search {
+        line(format_args!("## Search\n\n{}", search.markdown()));
+    }
     if files.contains(&"curves.svg") {
         line(format_args!("## Training\n\n![learning curves](curves.svg)\n"));
     }
@@ -106,6 +111,8 @@ pub(super) fn report(
         "per_class.csv" => "metrics of each class",
         "classification_report.txt" => "precision, recall, F1 and support of each class, and their averages",
         "recipe.toml" => "the recipe; run it again with `--recipe`",
+        "best.toml" => "the recipe with the selected values and without the search",
+        "search.csv" => "values, scores and duration of each trial of the search",
         "metrics.json" => "all results, machine-readable",
         _ => "",
     };

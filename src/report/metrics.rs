@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::search::SearchSummary;
 use crate::classify::{RunIdentity, RunInputs};
 use crate::error::{Error, Result};
 use crate::evaluate::bootstrap::METHOD;
@@ -43,6 +44,9 @@ pub struct Metrics {
     pub best_epoch: Option<usize>,
     /// Results over seeds.
     pub seeds: Option<Seeds>,
+    /// The search that selected settings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub search: Option<SearchSummary>,
     /// Metrics of the constant baseline on each split.
     pub constant: BTreeMap<Split, SplitMetrics>,
     /// Number of clips without a label, which are predicted but not evaluated.

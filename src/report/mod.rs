@@ -17,6 +17,7 @@ pub mod metrics;
 mod multi_label;
 pub mod plots;
 pub mod posters;
+pub mod search;
 mod single_label;
 mod stale;
 pub mod svg;
@@ -48,6 +49,8 @@ pub struct TrainingRun {
     pub inputs: RunInputs,
     /// Text of recipe.toml: the recipe including command-line overrides.
     pub recipe: String,
+    /// The search that selected settings of the recipe.
+    pub search: Option<search::SearchReport>,
     /// Seconds of feature extraction, as the store records them; 0 if unknown.
     pub extract_seconds: f64,
     /// Predictions for each held-out split (val, test).
@@ -131,7 +134,7 @@ fn part_content(title: &str, part: &EvaluatedPart<'_>) -> PartContent {
 }
 
 /// Writes the directory of a run: predictions.csv, submission.csv (if there are unlabeled clips), curves.csv, curves.svg and
-/// tensorboard/ (if there are epochs), per_class.csv, classification_report.txt, recipe.toml, REPORT.md with its figures
+/// tensorboard/ (if there are epochs), search.csv, search.svg and best.toml (if settings were searched), per_class.csv, classification_report.txt, recipe.toml, REPORT.md with its figures
 /// (confusion_SPLIT for single-label runs; precision_recall_SPLIT and average_precision_SPLIT for multi-label runs) and,
 /// last, metrics.json.
 ///
@@ -179,8 +182,13 @@ pub fn write_run(dir: &Path, run: &TrainingRun) -> Result<()> {
         tensorboard::write(dir, run)?;
     }
     write(&dir.join("recipe.toml"), &run.recipe)?;
+    if let Some(search) = &run.search {
+        search.write(dir)?;
+        metrics.search = Some(search.summary());
+        files.extend(search::FILES);
+    }
     let title = format!("{} · {}", run.identity.method, run.identity.classifier);
-    write_parts(dir, &title, &metrics, &parts, &files)?;
+    write_parts(dir, &title, &metrics, run.search.as_ref(), &parts, &files)?;
     for (split, measured) in measured {
         *metrics.split_mut(split) = Some(measured);
     }
@@ -235,7 +243,7 @@ pub fn write_evaluation(dir: &Path, evaluation: &Evaluation) -> Result<Metrics> 
         files.push("submission.csv");
     }
     let title = format!("Predictions of {}", source.display());
-    write_parts(dir, &title, &metrics, &parts, &files)?;
+    write_parts(dir, &title, &metrics, None, &parts, &files)?;
     for (split, measured) in measured {
         *metrics.split_mut(split) = Some(measured);
     }
@@ -249,7 +257,14 @@ fn absent_classes(parts: &[EvaluatedPart<'_>]) -> Vec<String> {
     parts.iter().filter_map(|part| Some(format!("{}: {}", part.name, part.metrics.absent()?))).collect()
 }
 
-fn write_parts(dir: &Path, title: &str, metrics: &Metrics, parts: &[EvaluatedPart<'_>], files: &[&str]) -> Result<()> {
+fn write_parts(
+    dir: &Path,
+    title: &str,
+    metrics: &Metrics,
+    search: Option<&search::SearchReport>,
+    parts: &[EvaluatedPart<'_>],
+    files: &[&str],
+) -> Result<()> {
     let contents: Vec<PartContent> = parts.iter().map(|part| part_content(title, part)).collect();
     for (name, records) in contents.iter().flat_map(|content| &content.csv_files) {
         write_records(&dir.join(name), records.iter().cloned())?;
@@ -270,7 +285,7 @@ fn write_parts(dir: &Path, title: &str, metrics: &Metrics, parts: &[EvaluatedPar
         files.extend(["per_class.csv", "classification_report.txt"]);
     }
     files.push("metrics.json");
-    write(&dir.join("REPORT.md"), &markdown::report(title, metrics, parts, &contents, &files))
+    write(&dir.join("REPORT.md"), &markdown::report(title, metrics, search, parts, &contents, &files))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

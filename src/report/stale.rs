@@ -12,7 +12,7 @@ const FILES: [&str; 3] = ["predictions.csv", "REPORT.md", "recipe.toml"];
 /// Files of an evaluation that not every evaluation writes.
 const EVALUATION_FILES: [&str; 3] = ["submission.csv", "per_class.csv", "classification_report.txt"];
 /// Files of training that not every run writes.
-const TRAINING_FILES: [&str; 2] = ["curves.csv", "curves.svg"];
+const TRAINING_FILES: [&str; 5] = ["curves.csv", "curves.svg", "search.csv", "search.svg", "best.toml"];
 /// The names of figures and their tables start with one of these and the name of a part.
 const FIGURE_PREFIXES: [&str; 3] = ["confusion_", "precision_recall_", "average_precision_"];
 

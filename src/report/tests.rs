@@ -59,6 +59,7 @@ pub(super) fn run(classes: &[&str]) -> TrainingRun {
         seconds: 1.5,
     };
     TrainingRun {
+        search: None,
         identity: RunIdentity {
             method: "cnn3d".into(),
             classifier: "mlp".into(),

@@ -54,6 +54,7 @@ pub fn fuse(runs: &[ComparedRun], out: &Path, threads: usize) -> Result<Option<C
         classifier: classify.classifier_settings(ClassifierKind::Mlp),
         standardize: true,
         seeds: 1,
+        refit: false,
         ..classify.fit_settings()
     };
     let identities: Vec<RunIdentity> = members

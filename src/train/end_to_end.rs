@@ -243,6 +243,7 @@ impl EndToEndJob {
             warnings.push("no validation clips: trained for all epochs and kept the last one".into());
         }
         let run = TrainingRun {
+            search: None,
             identity: RunIdentity {
                 task: splits.task,
                 method: method.into(),

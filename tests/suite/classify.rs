@@ -2,6 +2,7 @@
 
 mod errors;
 mod folds;
+mod search;
 mod stores;
 
 use std::fs;

@@ -75,6 +75,12 @@ pub enum Compat {
 
 impl ClassifierDefinition for BilstmSettings {
     const CAPABILITIES: Capabilities = Capabilities { sequences: true, trained: true };
+    const SEARCH: &'static [(&'static str, &'static str)] = &[
+        ("hidden", "64,128,256"),
+        ("dropout", "0..0.7"),
+        ("learning-rate", "log:1e-4..1e-2"),
+        ("weight-decay", "log:1e-5..1e-1"),
+    ];
 
     fn validate(&self) -> std::result::Result<(), String> {
         positive("classify.bilstm.hidden", self.hidden)?;

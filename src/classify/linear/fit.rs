@@ -27,6 +27,8 @@ pub trait LinearLoss: std::fmt::Debug + Clone + PartialEq + Send + Sync + 'stati
     const LINK: Link;
     /// Default of [`LinearSettings::max_iterations`].
     const MAX_ITERATIONS: u64;
+    /// Penalties that a search tries by default.
+    const ALPHAS: &'static str;
 }
 
 /// Settings of a linear classifier; its table in `[classify]`.
@@ -55,6 +57,11 @@ impl<L: LinearLoss> Default for LinearSettings<L> {
 
 impl<L: LinearLoss> ClassifierDefinition for LinearSettings<L> {
     const CAPABILITIES: Capabilities = Capabilities { sequences: false, trained: false };
+    const SEARCH: &'static [(&'static str, &'static str)] = &[("alpha", L::ALPHAS)];
+
+    fn penalty_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.alpha)
+    }
 
     fn validate(&self) -> std::result::Result<(), String> {
         non_negative(&format!("classify.{}.alpha", L::CLASSIFIER), self.alpha)?;
@@ -100,9 +107,18 @@ impl<L: LinearLoss> Classifier for LinearClassifier<L> {
                 ClassWeights::None => Weights::ones(fitted.len()),
                 ClassWeights::Balanced => balanced(context.task, targets.view()),
             };
-            let start = parameters.select(Axis(0), &fitted);
-            let mut objective = Objective::new(link, vectors.view(), targets.view(), weights, alpha, context.threads);
+            let mut start = parameters.select(Axis(0), &fitted);
+            let earlier = context.warm_start.as_deref_mut().map(std::mem::take).unwrap_or_default();
+            if let Some(reached) = earlier.parameters.filter(|reached| reached.dim() == start.dim()) {
+                start = reached;
+            }
+            let objective = Objective::new(link, vectors.view(), targets.view(), weights, alpha, context.threads);
+            let mut objective = objective.with_preconditioner(earlier.preconditioner);
             let minimum = minimize(&mut objective, start, LOSS_TOLERANCE, max_iterations);
+            if let Some(warm_start) = context.warm_start.as_deref_mut() {
+                warm_start.preconditioner = objective.into_preconditioner();
+                warm_start.parameters = Some(minimum.parameters.clone());
+            }
             for (row, class) in minimum.parameters.rows().into_iter().zip(fitted) {
                 parameters.row_mut(class).assign(&row);
             }

@@ -5,8 +5,10 @@ mod lbfgs;
 mod model;
 mod objective;
 mod preconditioner;
+mod warm_start;
 
 pub use fit::{LinearClassifier, LinearLoss, LinearSettings};
 pub use lbfgs::minimize;
 pub use model::LinearModel;
 pub use objective::{Link, Objective, Weights};
+pub use warm_start::WarmStart;

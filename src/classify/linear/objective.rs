@@ -81,8 +81,20 @@ impl<'a> Objective<'a> {
         threads: usize,
     ) -> Self {
         let ridge = alpha / vectors.nrows() as f64;
-        let preconditioner = Preconditioner::new(vectors, targets.ncols(), link.penalized(vectors.ncols()), threads);
-        Self { link, vectors, targets, weights, ridge, threads, preconditioner, curvature: 1.0 }
+        Self { link, vectors, targets, weights, ridge, threads, preconditioner: None, curvature: 1.0 }
+    }
+
+    /// Adds a preconditioner, if it saves time: that of an earlier objective for the same features, or a new one.
+    pub fn with_preconditioner(self, earlier: Option<Preconditioner>) -> Self {
+        let penalized = self.link.penalized(self.vectors.ncols());
+        let reused = earlier.and_then(|preconditioner| preconditioner.reused(penalized));
+        let new = || Preconditioner::new(self.vectors, self.targets.ncols(), penalized, self.threads);
+        Self { preconditioner: reused.or_else(new), ..self }
+    }
+
+    /// Returns the preconditioner.
+    pub fn into_preconditioner(self) -> Option<Preconditioner> {
+        self.preconditioner
     }
 }
 
@@ -341,7 +353,8 @@ mod tests {
             for (count, dim) in [(3000, 60), (60, 400)] {
                 for alpha in [1e-3, 1.0, 100.0] {
                     let (x, targets) = data(link, count, dim);
-                    let mut objective = Objective::new(link, x.view(), targets.view(), weights(), alpha, 1);
+                    let objective = Objective::new(link, x.view(), targets.view(), weights(), alpha, 1);
+                    let mut objective = objective.with_preconditioner(None);
                     assert_eq!(objective.preconditioner.is_some(), count == 3000);
                     let minimum = minimize(&mut objective, Array2::zeros((CLASSES, dim + 1)), 1e-12, 2000);
                     let (value, gradient) = reference(link, &x, &targets, &weights(), alpha, &minimum.parameters);

@@ -52,6 +52,11 @@ impl Preconditioner {
         Some(Self { moments, penalized, inverse: None })
     }
 
+    /// Returns the preconditioner for another ridge; `None` if it is for another number of parameters with the ridge.
+    pub fn reused(self, penalized: usize) -> Option<Self> {
+        (self.penalized == penalized).then_some(Self { inverse: None, ..self })
+    }
+
     /// Multiplies the rows of `gradient`, (C, D + 1), by the inverse.
     pub fn apply(&mut self, gradient: &Array2<f64>, curvature: f64, ridge: f64, threads: usize) -> Array2<f64> {
         let mut product = Array2::zeros(gradient.dim());

@@ -39,6 +39,12 @@ impl Default for MlpSettings {
 
 impl ClassifierDefinition for MlpSettings {
     const CAPABILITIES: Capabilities = Capabilities { sequences: false, trained: true };
+    const SEARCH: &'static [(&'static str, &'static str)] = &[
+        ("hidden", "128,256,512,1024"),
+        ("dropout", "0..0.7"),
+        ("learning-rate", "log:1e-4..1e-2"),
+        ("weight-decay", "log:1e-5..1e-1"),
+    ];
 
     fn validate(&self) -> std::result::Result<(), String> {
         positive("classify.mlp.hidden", self.hidden)?;

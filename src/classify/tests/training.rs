@@ -209,12 +209,14 @@ fn early_stopping_and_the_kept_epoch_may_use_different_metrics() {
             classifier: ClassifierSettings::Mlp(MlpSettings { hidden: 32, dropout: 0.0 }),
             standardize: true,
             seeds: 1,
+            refit: false,
             trainer: Trainer {
                 training: TrainingSettings { batch: 8, epochs: 100, patience: 6, watch, keep },
                 ..Trainer::default()
             },
         };
-        let mut context = FitContext { seed: 0, task, threads: 1, progress: &mut |_| {} };
+        let mut ignore = |_: &_| {};
+        let mut context = FitContext::new(0, task, 1, &mut ignore);
         build(&settings).fit(&train, &valid, &mut context)
     };
     let first =

@@ -6,7 +6,7 @@ use super::{Bench, Made, QUICK, separable};
 use crate::support::{assert_code, printed};
 
 /// Clips of classes that overlap.
-fn overlapping() -> Vec<Made> {
+pub(super) fn overlapping() -> Vec<Made> {
     let mut clips = separable(&["a", "b", "c"], [9, 4, 3], 12);
     let features = clips.iter_mut().flat_map(|clip| &mut clip.features);
     features.filter(|value| **value > 3.0).for_each(|value| *value -= 5.7);
@@ -14,7 +14,7 @@ fn overlapping() -> Vec<Made> {
 }
 
 /// Reads the rows of a CSV file by the id in their first column.
-fn rows(bench: &Bench, path: &str) -> BTreeMap<String, csv::StringRecord> {
+pub(super) fn rows(bench: &Bench, path: &str) -> BTreeMap<String, csv::StringRecord> {
     let mut reader = csv::Reader::from_path(bench.path(path)).unwrap();
     reader.records().map(|row| row.unwrap()).map(|row| (row[0].to_string(), row)).collect()
 }

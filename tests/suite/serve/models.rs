@@ -41,7 +41,7 @@ pub fn save_classifier(dir: &Path, seed: u64, labels: &[&str], provenance: &Prov
     settings.mlp.hidden = 8;
     settings.training.epochs = 3;
     let mut progress = |_: &_| {};
-    let mut context = FitContext { seed, task, threads: 1, progress: &mut progress };
+    let mut context = FitContext::new(seed, task, 1, &mut progress);
     let fitted = classify::build(&settings.fit_settings()).fit(&data, &data, &mut context).unwrap();
     let recipe = Recipe::load(&fixture("pipelines/tiny.toml")).unwrap();
     let metadata = ModelMetadata::new(provenance, &recipe.method, settings.classifier, settings.pooling);
