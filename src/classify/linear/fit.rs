@@ -39,7 +39,7 @@ pub struct LinearSettings<L: LinearLoss> {
     #[arg(long, value_name = "X", value_parser = value_parsers::non_negative)]
     pub alpha: f64,
     /// Class weights.
-    #[arg(id = "class_weight", long, value_name = "RULE")]
+    #[arg(id = "class_weight", long = "class-weight", value_name = "RULE")]
     pub class_weight: ClassWeights,
     /// Maximum number of L-BFGS iterations.
     #[arg(long, value_name = "N", value_parser = value_parsers::at_least(1_u64))]

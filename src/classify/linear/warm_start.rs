@@ -14,3 +14,47 @@ pub struct WarmStart {
     /// Second moments of the features.
     pub(super) preconditioner: Option<Preconditioner>,
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::*;
+    use crate::classify::tests::dataset;
+    use crate::classify::{ClassifierKind, ClassifierSettings, FitContext, FitSettings, Trainer, build};
+    use crate::dataset::Task;
+
+    #[test]
+    fn fits_from_another_penalty_reach_the_same_minimum() {
+        let mut state = 5u64;
+        let mut noise = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            ((state >> 40) as f32) / (1u64 << 23) as f32 - 1.0
+        };
+        let rows = Array2::from_shape_fn((300, 20), |(i, d)| noise() + if d % 3 == i % 3 { 0.4 } else { 0.0 });
+        let targets = Array2::from_shape_fn((300, 3), |(i, c)| f32::from(i % 3 == c));
+        let data = dataset(rows.view(), targets);
+        for (kind, task) in [
+            (ClassifierKind::Logistic, Task::SingleLabel),
+            (ClassifierKind::Logistic, Task::MultiLabel),
+            (ClassifierKind::Svm, Task::SingleLabel),
+        ] {
+            let mut warm_start = WarmStart::default();
+            for alpha in [1000.0, 10.0, 0.1] {
+                let mut classifier: ClassifierSettings = kind.default_settings();
+                *classifier.penalty_mut().unwrap() = alpha;
+                let settings =
+                    FitSettings { classifier, standardize: true, seeds: 1, refit: false, trainer: Trainer::default() };
+                let fit = |warm_start: Option<&mut WarmStart>| {
+                    let mut ignore = |_: &_| {};
+                    let mut context = FitContext { warm_start, ..FitContext::new(0, task, 1, &mut ignore) };
+                    build(&settings).fit(&data, &data, &mut context).unwrap().model.scores(&data).unwrap()
+                };
+                let [cold, warm] = [fit(None), fit(Some(&mut warm_start))];
+                let error = (&cold - &warm).iter().fold(0f32, |most, e| most.max(e.abs()));
+                assert!(error < 1e-4, "{kind:?} {task:?} {alpha}: {error}");
+            }
+            assert!(warm_start.parameters.is_some() && warm_start.preconditioner.is_some());
+        }
+    }
+}

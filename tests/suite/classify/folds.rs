@@ -7,7 +7,11 @@ use crate::support::{assert_code, printed};
 
 /// Clips of classes that overlap.
 pub(super) fn overlapping() -> Vec<Made> {
-    let mut clips = separable(&["a", "b", "c"], [9, 4, 3], 12);
+    overlap(separable(&["a", "b", "c"], [9, 4, 3], 12))
+}
+
+/// Moves the classes of [`separable`] clips together.
+pub(super) fn overlap(mut clips: Vec<Made>) -> Vec<Made> {
     let features = clips.iter_mut().flat_map(|clip| &mut clip.features);
     features.filter(|value| **value > 3.0).for_each(|value| *value -= 5.7);
     clips

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use super::folds::{overlapping, rows};
-use super::{Bench, Made, QUICK};
+use super::folds::{overlap, overlapping, rows};
+use super::{Bench, Made, QUICK, separable};
 use crate::support::{assert_code, printed};
 
 /// Reads search.csv: the columns of each trial by their names.
@@ -26,8 +26,8 @@ fn selected(trials: &[BTreeMap<String, String>], name: &str) -> String {
 
 #[test]
 fn trials_are_scored_on_val_as_single_runs_are() {
-    let clips = overlapping();
-    let bench = Bench::new(&clips);
+    // More features than training clips, so that the penalty matters.
+    let bench = Bench::new(&overlap(separable(&["a", "b", "c"], [9, 20, 3], 40)));
     let logistic = ["--classifier", "logistic"];
     let output = bench.classify("run", &[&logistic[..], &["--search", "alpha=log:0.01..10000"]].concat());
     assert_code(&output, 0);
