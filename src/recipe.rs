@@ -4,6 +4,7 @@
 mod classify;
 mod flags;
 mod search;
+mod search_space;
 mod unused;
 
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 pub use classify::Classify;
 pub use flags::{ClassifyFlags, ExtractionFlags};
-pub use search::{SearchFlags, SearchSettings, Trial, Values};
+pub use search::{SearchFlags, Trial};
+pub use search_space::{SearchSettings, Values};
 
 use crate::error::{Error, Result};
 use crate::extract::{CodebookSettings, ExtractionSettings, Extractor};
@@ -176,7 +178,11 @@ impl Recipe {
     /// Returns a message that names the recipe key if a value is out of range.
     pub fn validate(&self) -> Result<(), String> {
         self.extraction().validate()?;
-        self.classify.validate()
+        self.classify.validate()?;
+        match &self.classify.search {
+            Some(search) => search.validate(&self.classify),
+            None => Ok(()),
+        }
     }
 
     /// Returns the text of the recipe's file.

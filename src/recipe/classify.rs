@@ -164,7 +164,7 @@ impl Classify {
         }
     }
 
-    /// Checks the ranges of the values, and that each has an effect.
+    /// Checks the ranges of the values, except for those of the search, and that each has an effect.
     ///
     /// # Errors
     /// Returns a message that names the recipe key if a value is out of range.
@@ -209,9 +209,6 @@ impl Classify {
             resample.validate()?;
         }
         super::unused::check(self)?;
-        if let Some(search) = &self.search {
-            search.validate(self)?;
-        }
         if self.schedule.warm_up >= self.training.epochs && self.schedule.warm_up > 0 {
             return Err("classify.schedule.warm_up must be less than classify.training.epochs".into());
         }
