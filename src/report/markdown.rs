@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use super::escape::escape_markdown;
 use super::metrics::Metrics;
-use super::search::SearchReport;
 use super::table::Table;
 use super::{Block, EvaluatedPart, PartContent};
 use crate::evaluate::SplitMetrics;
@@ -63,11 +62,11 @@ pub fn remarks(metrics: &SplitMetrics, constant: Option<&SplitMetrics>) -> Vec<S
     remarks
 }
 
-/// Formats REPORT.md. `files` are the names of the files that were written.
+/// Formats REPORT.md. `search` is the section on the search; `files` are the names of the files that were written.
 pub(super) fn report(
     title: &str,
     metrics: &Metrics,
-    search: Option<&SearchReport>,
+    search: Option<&str>,
     parts: &[EvaluatedPart<'_>],
     contents: &[PartContent],
     files: &[&str],
@@ -95,7 +94,7 @@ pub(super) fn report(
         results(&mut line, metrics, parts);
     }
     if let Some(search) = search {
-        line(format_args!("## Search\n\n{}", search.markdown()));
+        line(format_args!("## Search\n\n{search}"));
     }
     if files.contains(&"curves.svg") {
         line(format_args!("## Training\n\n![learning curves](curves.svg)\n"));

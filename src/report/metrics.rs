@@ -5,7 +5,6 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::search::SearchSummary;
 use crate::classify::{RunIdentity, RunInputs};
 use crate::error::{Error, Result};
 use crate::evaluate::bootstrap::METHOD;
@@ -75,6 +74,19 @@ pub struct Seeds {
     pub results: Vec<SeedResult>,
     /// Mean and standard deviation of each headline metric.
     pub summary: BTreeMap<Split, BTreeMap<String, Spread>>,
+}
+
+/// A search in metrics.json.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SearchSummary {
+    /// Number of trials.
+    pub trials: usize,
+    /// What the trials were scored on.
+    pub scored_on: String,
+    /// Score of the selected trial, in [0, 1]. It is the highest of all trials, and therefore too high an estimate for new clips.
+    pub score: f64,
+    /// The selected values.
+    pub values: BTreeMap<String, String>,
 }
 
 /// Mean and sample standard deviation (divisor n − 1; 0 for one value).

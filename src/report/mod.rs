@@ -187,8 +187,9 @@ pub fn write_run(dir: &Path, run: &TrainingRun) -> Result<()> {
         metrics.search = Some(search.summary());
         files.extend(search::FILES);
     }
+    let search = run.search.as_ref().map(search::SearchReport::markdown);
     let title = format!("{} · {}", run.identity.method, run.identity.classifier);
-    write_parts(dir, &title, &metrics, run.search.as_ref(), &parts, &files)?;
+    write_parts(dir, &title, &metrics, search.as_deref(), &parts, &files)?;
     for (split, measured) in measured {
         *metrics.split_mut(split) = Some(measured);
     }
@@ -261,7 +262,7 @@ fn write_parts(
     dir: &Path,
     title: &str,
     metrics: &Metrics,
-    search: Option<&search::SearchReport>,
+    search: Option<&str>,
     parts: &[EvaluatedPart<'_>],
     files: &[&str],
 ) -> Result<()> {

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 use super::markdown::percent;
+use super::metrics::SearchSummary;
 use super::svg::{Anchor, Drawing, PALETTE, format_tick, ticks, truncate};
 use super::table::Table;
 use super::{write, write_records};
@@ -61,19 +60,6 @@ impl TrialReport {
         let squares: f64 = scores.iter().map(|score| (score - mean).powi(2)).sum();
         (scores.len() > 1).then(|| (squares / (count - 1.0) / count).sqrt())
     }
-}
-
-/// A search in metrics.json.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SearchSummary {
-    /// Number of trials.
-    pub trials: usize,
-    /// What the trials were scored on.
-    pub scored_on: String,
-    /// Score of the selected trial, in [0, 1]. It is the highest of all trials, and therefore too high an estimate for new clips.
-    pub score: f64,
-    /// The selected values.
-    pub values: BTreeMap<String, String>,
 }
 
 impl SearchReport {
