@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use kinoprobe::cli::{self, Outcome, output};
 use kinoprobe::matrix::default_threads;
-use kinoprobe::report::compare::{self, late_fusion};
+use kinoprobe::report::compare::{self, LoadedRuns, late_fusion};
 use kinoprobe::runs::{self, early_fusion};
 use kinoprobe::value_parsers;
 
@@ -16,10 +16,11 @@ use kinoprobe::value_parsers;
 Examples:
   kinoprobe-compare runs/sift runs/cnn runs/cnn3d --out runs/compare
   kinoprobe-compare runs --out runs/compare
-      compares all runs in the directory
+      compares all runs in the directory, and lists the directories that cannot be compared with the reasons
   kinoprobe-compare runs/cnn evaluation-of-other-predictions --out runs/compare
 
-The run with the highest accuracy or mAP on the validation split is marked; the test split is not used to select.
+The run with the highest accuracy or mAP on the validation split is marked; the test split is not used to select. The first line says
+which one it is, and what the test split shows about it.
 Writes report.html (self-contained), compare.md, compare.csv, compare.json, the figures, and the model of the early fusion to
 early-fusion/, which kinoprobe-predict applies to new clips.
 
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
     cli::run("compare", || {
         output::check_directory(&arguments.out)?;
         runs::check_comparison_output(&arguments.out)?;
-        let mut runs = compare::load_all(&arguments.runs)?;
+        let LoadedRuns { mut runs, skipped } = compare::load_all(&arguments.runs, &arguments.out)?;
         let (mut fusions, mut notes) = late_fusion::fuse(&runs)?;
         if !arguments.no_early_fusion {
             // Only early fusion requires the stores, so a missing store is not an error.
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         runs.extend(fusions);
         let mut comparison = compare::compare(&runs, &arguments.stores)?;
         comparison.warnings.extend(notes);
+        comparison.skipped = skipped;
         compare::write(&arguments.out, &comparison)?;
         cli::print(compare::summary(&comparison))?;
         cli::print_line(format_args!("compare: wrote {}", arguments.out.join("report.html").display()))?;

@@ -13,6 +13,7 @@ h1{font-size:1.5rem}h2{font-size:1.15rem;margin:2rem 0 .6rem}p,li{max-width:75ch
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.92em}
 th,td{padding:.3rem .7rem;border-bottom:1px solid var(--rule);text-align:left;white-space:nowrap}
 th{color:var(--dim);font-weight:600}.n{text-align:right;font-variant-numeric:tabular-nums}.best td{background:var(--mark);font-weight:600}
+.conclusion{font-size:1.1em;padding:.6rem .9rem;border-left:4px solid #0072b2;background:var(--mark);max-width:none}
 .alarm{border:2px solid var(--alarm);background:var(--alarm-paper);color:var(--alarm);padding:.8rem 1rem;font-weight:700}
 .warning{border-left:4px solid #e69f00;padding:.2rem .8rem;margin:.5rem 0;overflow-wrap:anywhere}
 .side{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:1rem}figure{margin:0;overflow-x:auto}

@@ -1,6 +1,6 @@
 //! Early fusion: a classifier trained on the concatenated features of several runs.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use ndarray::{Array2, Axis, concatenate};
@@ -94,11 +94,7 @@ pub fn fuse(runs: &[ComparedRun], out: &Path, threads: usize) -> Result<Option<C
         extract_seconds: extract_seconds.sum(),
         training_seconds: Some(experiment.train_seconds),
         parts: experiment.splits.into_iter().map(|(split, part)| (split.into(), part)).collect(),
-        constant: experiment
-            .constant
-            .iter()
-            .map(|(&split, metrics)| (split.into(), metrics.primary().1))
-            .collect::<BTreeMap<_, _>>(),
+        constant: experiment.constant.into_iter().map(|(split, metrics)| (split.into(), metrics)).collect(),
         unlabeled: HashSet::new(),
     }))
 }

@@ -3,8 +3,10 @@
 //! [`load_all`] reads the directories of runs, [`late_fusion::fuse`] adds fusions of their scores, [`compare`] evaluates all of
 //! them, and [`write`] writes report.html, compare.md, compare.csv, compare.json and the figures.
 
+mod conclusion;
 pub mod duplicates;
 pub mod late_fusion;
+mod load;
 mod page;
 mod tables;
 #[cfg(test)]
@@ -17,16 +19,14 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 pub use duplicates::Duplicates;
+pub use load::{LoadedRuns, SkippedDirectory, load, load_all, make_names_unique};
 pub use page::{summary, write};
 pub use tables::tables;
 
-use super::metrics::Metrics;
 use crate::classify::{RunIdentity, RunInputs};
 use crate::dataset::Task;
 use crate::error::{Error, Result};
 use crate::evaluate::bootstrap::METHOD;
-use crate::evaluate::predictions::PredictionTable;
-use crate::evaluate::predictions::table::csv_error;
 use crate::evaluate::significance::{PairedComparison, compare_paired, holm};
 use crate::evaluate::{Predictions, SplitMetrics, evaluate_splits};
 use crate::manifest::Split;
@@ -110,8 +110,8 @@ pub struct ComparedRun {
     pub training_seconds: Option<f64>,
     /// Predictions of each part.
     pub parts: BTreeMap<Part, Predictions>,
-    /// Headline metric (accuracy or mAP) of the constant baseline on each part.
-    pub constant: BTreeMap<Part, f64>,
+    /// Metrics of the constant baseline on each part.
+    pub constant: BTreeMap<Part, SplitMetrics>,
     /// Ids of the unlabeled clips, which are not part of a split.
     pub unlabeled: HashSet<String>,
 }
@@ -134,9 +134,14 @@ pub struct Comparison {
     pub task: Task,
     /// Method of the intervals, `BCa bootstrap`.
     pub interval_method: &'static str,
+    /// The result in one sentence.
+    pub conclusion: String,
     /// Name of the row with the highest headline metric on the validation split, the first of equal rows; `None` if there is only
     /// one row, or if a row has no labeled validation clips.
     pub best: Option<String>,
+    /// Comparison of that row, or of the only row, with the constant baseline on the first part of the report (test, if there is
+    /// one), by the headline metric; `None` if the baseline is unknown.
+    pub baseline: Option<PairedComparison>,
     /// Runs in the order given, then fusions.
     pub rows: Vec<ComparisonRow>,
     /// Paired comparisons of all rows on each common part, by accuracy, or by mAP and by micro F1.
@@ -145,6 +150,8 @@ pub struct Comparison {
     pub duplicates: Vec<Duplicates>,
     /// Warnings for the user.
     pub warnings: Vec<String>,
+    /// Directories that were found but are not part of the comparison.
+    pub skipped: Vec<SkippedDirectory>,
 }
 
 /// Results of one run.
@@ -196,89 +203,25 @@ pub struct PairedRuns {
     pub p_holm: f64,
 }
 
-/// Reads the directory of a run: metrics.json and predictions.csv.
-///
-/// # Errors
-/// Returns an error if the directory is not that of a run or if a file in it is invalid.
-pub fn load(directory: &Path) -> Result<ComparedRun> {
-    let path = directory.join("metrics.json");
-    if !path.is_file() {
-        return Err(Error::Table {
-            path: directory.to_path_buf(),
-            line: None,
-            message: "contains no metrics.json and no run: pass a directory written by kinoprobe-classify or \
-                      kinoprobe-evaluate, or a directory of them"
-                .into(),
-        });
-    }
-    let metrics = Metrics::read(&path)?;
-    let table = PredictionTable::read_csv(&directory.join("predictions.csv"), Some(metrics.identity.task))?;
-    let mut parts: BTreeMap<Part, Predictions> =
-        table.splits_present().into_iter().map(|split| (split.into(), table.select_split(split))).collect();
-    if parts.is_empty() {
-        parts.insert(Part::All, table.predictions.clone());
-    }
-    let name = match (metrics.identity.method.as_str(), metrics.identity.classifier.as_str()) {
-        ("", "") => directory.file_name().map_or("predictions".into(), |name| name.to_string_lossy().into_owned()),
-        (method, classifier) => format!("{method} · {classifier}"),
-    };
-    Ok(ComparedRun {
-        name,
-        kind: RunKind::Run,
-        identity: metrics.identity,
-        inputs: metrics.inputs,
-        directory: Some(directory.to_path_buf()),
-        extract_seconds: metrics.extract_seconds,
-        training_seconds: metrics.training_seconds,
-        parts,
-        constant: metrics.constant.iter().map(|(&split, metrics)| (split.into(), metrics.primary().1)).collect(),
-        unlabeled: unlabeled_ids(&directory.join("submission.csv"))?,
-    })
+fn task_of(run: &ComparedRun) -> Option<Task> {
+    run.parts.values().next().map(|part| part.task)
 }
 
-/// Reads the directories of runs and makes their names unique. A directory that is not that of a run stands for the runs in it,
-/// in natural order of their names.
-///
-/// # Errors
-/// Returns an error if a directory neither is that of a run nor contains one, a file in it is invalid, or the runs have different
-/// tasks.
-pub fn load_all(directories: &[PathBuf]) -> Result<Vec<ComparedRun>> {
-    let mut found: Vec<PathBuf> = Vec::new();
-    for directory in directories {
-        let runs = runs_in(directory);
-        let runs = if runs.is_empty() { vec![directory.clone()] } else { runs };
-        found.extend(runs);
-    }
-    let mut runs = found.iter().map(|directory| load(directory)).collect::<Result<Vec<_>>>()?;
-    make_names_unique(&mut runs);
-    common_task(&runs)?;
-    Ok(runs)
-}
-
-/// Returns the directories of runs in a directory that is not that of a run itself.
-fn runs_in(directory: &Path) -> Vec<PathBuf> {
-    if directory.join("metrics.json").is_file() {
-        return Vec::new();
-    }
-    let entries = std::fs::read_dir(directory).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-    let mut runs: Vec<PathBuf> = entries.filter(|path| path.join("metrics.json").is_file()).collect();
-    runs.sort_by(|a, b| natord::compare(&a.to_string_lossy(), &b.to_string_lossy()));
-    runs
+fn task_name(task: Task) -> &'static str {
+    if task == Task::MultiLabel { "multi-label" } else { "single-label" }
 }
 
 fn common_task(runs: &[ComparedRun]) -> Result<Task> {
-    let task_of = |run: &ComparedRun| run.parts.values().next().map(|part| part.task);
     let mut tasks = runs.iter().filter_map(|run| Some((run, task_of(run)?)));
     let Some((first, task)) = tasks.next() else { return Ok(Task::default()) };
-    let name = |task| if task == Task::MultiLabel { "multi-label" } else { "single-label" };
     match tasks.find(|(_, other)| *other != task) {
         None => Ok(task),
         Some((other, other_task)) => Err(Error::Data(format!(
             "{} is {} and {} is {}: their metrics are not comparable; pass runs of one task",
             first.name,
-            name(task),
+            task_name(task),
             other.name,
-            name(other_task)
+            task_name(other_task)
         ))),
     }
 }
@@ -291,34 +234,6 @@ fn part_warnings(rows: &[ComparisonRow], part: Part) -> Vec<String> {
     let collapsed = collapsed.filter_map(|(row, m)| Some(format!("{}, {}: {}", row.name, part.name(), m.collapsed()?)));
     let absent = measured.iter().find_map(|(_, m)| m.absent()).map(|absent| format!("{}: {absent}", part.name()));
     collapsed.chain(absent).collect()
-}
-
-/// Returns the ids of a submission.csv; empty if the file does not exist.
-fn unlabeled_ids(path: &Path) -> Result<HashSet<String>> {
-    if !path.is_file() {
-        return Ok(HashSet::new());
-    }
-    let mut reader = csv::Reader::from_path(path).map_err(csv_error(path))?;
-    let first = |record: csv::StringRecord| record.get(0).unwrap_or_default().to_string();
-    reader.records().map(|record| record.map(first).map_err(csv_error(path))).collect()
-}
-
-/// Makes names unique: appends the name of the directory to a repeated name, then a number if it still repeats.
-pub fn make_names_unique(runs: &mut [ComparedRun]) {
-    let mut used_names: HashSet<String> = HashSet::new();
-    for run in runs {
-        if used_names.contains(&run.name)
-            && let Some(directory) = run.directory.as_ref().and_then(|directory| directory.file_name())
-        {
-            run.name = format!("{} ({})", run.name, directory.to_string_lossy());
-        }
-        let name = run.name.clone();
-        let mut number = 2;
-        while !used_names.insert(run.name.clone()) {
-            run.name = format!("{name} #{number}");
-            number += 1;
-        }
-    }
 }
 
 /// Evaluates the runs, compares them in pairs, and searches `stores` and the runs' own stores for near-duplicates.
@@ -347,10 +262,8 @@ pub fn compare(runs: &[ComparedRun], stores: &[PathBuf]) -> Result<Comparison> {
     let store_of = |path: &Path| opened.iter().find(|(known, _)| known == path).and_then(|(_, store)| store.as_ref());
     let rows: Vec<ComparisonRow> =
         runs.iter().map(|run| comparison_row(run, run.inputs.features().and_then(store_of))).collect();
-    let best = best_on_validation(&rows).unwrap_or_else(|warning| {
-        warnings.push(warning);
-        None
-    });
+    let best = conclusion::best_on_validation(&rows);
+    let baseline = conclusion::baseline(runs, best.as_deref())?;
     let mut pairs = Vec::new();
     for part in parts_of(&rows) {
         warnings.extend(part_warnings(&rows, part));
@@ -378,37 +291,15 @@ pub fn compare(runs: &[ComparedRun], stores: &[PathBuf]) -> Result<Comparison> {
         format_version: 1,
         task,
         interval_method: METHOD,
+        conclusion: conclusion::conclude(&rows, best.as_deref(), baseline.as_ref(), &pairs),
         best,
+        baseline,
         rows,
         pairs,
         duplicates,
         warnings,
+        skipped: Vec::new(),
     })
-}
-
-/// Returns [`Comparison::best`], or a warning that names the rows without validation metrics. The test split is not used: a
-/// row that is selected by its test metrics has optimistic test metrics.
-fn best_on_validation(rows: &[ComparisonRow]) -> std::result::Result<Option<String>, String> {
-    let without: Vec<&str> =
-        rows.iter().filter(|row| !row.parts.contains_key(&Part::Val)).map(|row| row.name.as_str()).collect();
-    if rows.len() < 2 {
-        return Ok(None);
-    }
-    if !without.is_empty() {
-        return Err(format!(
-            "no run is marked as the best, since runs are selected on validation clips and these have no predictions of \
-             them: {}",
-            without.join(", ")
-        ));
-    }
-    let mut best: Option<(f64, &ComparisonRow)> = None;
-    for row in rows {
-        let (_, value) = row.parts[&Part::Val].primary();
-        if best.is_none_or(|(highest, _)| value > highest) {
-            best = Some((value, row));
-        }
-    }
-    Ok(best.map(|(_, row)| row.name.clone()))
 }
 
 /// Returns the parts of all rows in descending order: the test split first.
@@ -432,7 +323,7 @@ fn comparison_row(run: &ComparedRun, store: Option<&FeatureStore>) -> Comparison
         }),
         training_seconds: run.training_seconds,
         parts: evaluate_splits(&run.parts, Part::Val),
-        constant: run.constant.clone(),
+        constant: run.constant.iter().map(|(&part, metrics)| (part, metrics.primary().1)).collect(),
     }
 }
 

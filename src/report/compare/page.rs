@@ -5,7 +5,7 @@ use std::path::Path;
 use maud::html;
 
 use super::tables::{PAIRS, class_names, class_rows, display_name, heading, pairs, results, rows_with, times};
-use super::{Comparison, Part, RunKind, parts_of, tables};
+use super::{Comparison, Part, RunKind, SkippedDirectory, parts_of, tables};
 use crate::dataset::Task;
 use crate::error::Result;
 use crate::evaluate::bootstrap::{LEVEL, METHOD, RESAMPLES};
@@ -183,7 +183,7 @@ fn untrained_banner(comparison: &Comparison) -> Option<String> {
 }
 
 fn markdown(comparison: &Comparison, figures: &Figures) -> String {
-    let mut text = String::from("# Comparison\n\n");
+    let mut text = format!("# Comparison\n\n**{}**\n\n", escape_markdown(&comparison.conclusion));
     if let Some(banner) = untrained_banner(comparison) {
         text.push_str(&format!("> **⚠ {}**\n\n", escape_markdown(&banner)));
     }
@@ -207,6 +207,7 @@ fn markdown(comparison: &Comparison, figures: &Figures) -> String {
 fn html_page(comparison: &Comparison, figures: &Figures) -> String {
     let body = html! {
         h1 { (TITLE) }
+        p.conclusion { (comparison.conclusion) }
         @if let Some(banner) = untrained_banner(comparison) { (html::banner(&banner)) }
         @for warning in &comparison.warnings { div.warning { (warning) } }
         // The tables of the parts come first, in the order of their figures.
@@ -234,10 +235,10 @@ fn html_page(comparison: &Comparison, figures: &Figures) -> String {
     html::page(TITLE, body)
 }
 
-/// Summarizes the comparison for the terminal: times, pairwise comparisons with the best row, the first metrics of each part,
-/// and warnings. The most important part is last.
+/// Summarizes the comparison for the terminal: the conclusion, times, pairwise comparisons with the best row, the first metrics of each part,
+/// skipped directories and warnings. The most important tables are last.
 pub fn summary(comparison: &Comparison) -> String {
-    let mut text = String::new();
+    let mut text = format!("{}\n\n", comparison.conclusion);
     let mut push = |heading: &str, table: Table| {
         if !table.rows.is_empty() {
             text.push_str(&format!("{heading}\n{}\n", table.text()));
@@ -260,6 +261,9 @@ pub fn summary(comparison: &Comparison) -> String {
         push(heading(part), results(comparison, part, MAX_TERMINAL_METRICS));
     }
     text.push_str(&notes_on_tables(comparison).iter().map(|note| format!("{note}\n")).collect::<String>());
+    for SkippedDirectory { directory, reason } in &comparison.skipped {
+        text.push_str(&format!("skipped: {}: {reason}\n", directory.display()));
+    }
     for warning in &comparison.warnings {
         text.push_str(&format!("warning: {warning}\n"));
     }

@@ -11,8 +11,8 @@ const MAX_CLASS_RUNS: usize = 12;
 /// Start of the headings of pairwise comparisons.
 pub(super) const PAIRS: &str = "Pairwise comparisons, ";
 
-/// Returns the tables of a comparison with their headings: results of each part (test first), times, pairwise comparisons, and
-/// metrics of each class on the first part.
+/// Returns the tables of a comparison with their headings: results of each part (test first), times, pairwise comparisons,
+/// metrics of each class on the first part, and skipped directories.
 pub fn tables(comparison: &Comparison) -> Vec<(String, Table)> {
     let parts = parts_of(&comparison.rows);
     let mut tables: Vec<(String, Table)> =
@@ -29,6 +29,15 @@ pub fn tables(comparison: &Comparison) -> Vec<(String, Table)> {
     }
     if let Some(&part) = parts.first() {
         tables.push((format!("Metrics of each class, {}", part.name()), classes(comparison, part)));
+    }
+    if !comparison.skipped.is_empty() {
+        let mut table = Table::new(&["directory", "reason"], 2);
+        table.rows = comparison
+            .skipped
+            .iter()
+            .map(|skipped| vec![skipped.directory.display().to_string(), skipped.reason.clone()])
+            .collect();
+        tables.push(("Skipped directories".into(), table));
     }
     tables
 }
@@ -83,7 +92,10 @@ pub(super) fn results(comparison: &Comparison, part: Part, max_metrics: usize) -
 pub(super) fn times(comparison: &Comparison) -> Table {
     let header = ["method · classifier", "extraction", "clips extracted", "clips/s", "video s/s", "training"];
     let mut table = Table::new(&header, 1);
-    for row in comparison.rows.iter().filter(|row| row.extraction.is_some() || row.training_seconds.is_some()) {
+    let timed: Vec<&ComparisonRow> =
+        comparison.rows.iter().filter(|row| row.extraction.is_some() || row.training_seconds.is_some()).collect();
+    table.best = timed.iter().position(|row| comparison.best.as_ref() == Some(&row.name));
+    for row in timed {
         let extraction = row.extraction;
         let clips = extraction.and_then(|e| e.clips);
         let rate = |amount: Option<f64>| match (amount, extraction) {

@@ -81,7 +81,7 @@ fn external_predictions_are_compared_without_stores() {
     assert_eq!(comparison["rows"].as_array().unwrap().len(), 2, "predictions without scores are not fused");
     assert_eq!(comparison["pairs"][0]["only_first"], 1);
     // The predictions name no splits, so nothing can be selected on validation clips.
-    assert!(comparison["best"].is_null() && printed(&output).contains("no run is marked as the best"));
+    assert!(comparison["best"].is_null() && printed(&output).contains("No run is marked as the best"));
 
     // A directory of runs stands for the runs in it.
     assert_code(&compare(at, &[".", "--out", "all"]), 0);
@@ -151,4 +151,125 @@ fn multi_label_runs_are_compared_and_tasks_do_not_mix() {
     let expected = "strong is multi-label and single is single-label";
     assert!(printed(&mixed).contains(expected), "{}", printed(&mixed));
     assert!(!at.join("mixed").exists());
+}
+
+#[test]
+fn the_conclusion_is_at_the_top_of_every_output() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    stores(at);
+    for (method, classifier) in [("weak", "logistic"), ("strong", "logistic"), ("strong", "constant")] {
+        classify(at, method, classifier);
+    }
+    let output = compare(at, &["runs", "--no-early-fusion", "--out", "runs/comparison"]);
+    assert_code(&output, 0);
+    let comparison = json(&at.join("runs/comparison/compare.json"));
+    let conclusion = comparison["conclusion"].as_str().unwrap();
+    assert!(conclusion.starts_with("strong · logistic is "), "{conclusion}");
+    assert!(
+        conclusion.contains("above the constant predictor") && conclusion.contains("significantly worse"),
+        "{conclusion}"
+    );
+    assert!(conclusion.contains("weak · logistic (UNTRAINED)"), "{conclusion}");
+    assert!(printed(&output).starts_with(conclusion), "{}", printed(&output));
+    let read = |name: &str| fs::read_to_string(at.join("runs/comparison").join(name)).unwrap();
+    let top: String = read("compare.md").lines().take(3).collect();
+    let escaped = conclusion.replace('<', "&lt;");
+    assert_eq!(top.replace('\\', ""), format!("# Comparison**{escaped}**"));
+    assert!(read("report.html").contains(&format!("<p class=\"conclusion\">{escaped}</p>")));
+
+    // The baseline of the conclusion is the run of the constant classifier.
+    let pairs = comparison["pairs"].as_array().unwrap();
+    let names = ["strong · constant", "strong · logistic"];
+    let pair = pairs.iter().find(|pair| {
+        pair["part"] == "test"
+            && names.iter().all(|name| [&pair["first"], &pair["second"]].contains(&&Value::from(*name)))
+    });
+    let (pair, baseline) = (pair.unwrap(), &comparison["baseline"]);
+    assert_eq!(pair["difference"].as_f64().unwrap().abs(), baseline["difference"].as_f64().unwrap());
+    assert_eq!(pair["p"], baseline["p"]);
+    let value = |interval: &Value, i: usize| (interval[i].as_f64().unwrap().abs() * 1e6).round();
+    let swapped = usize::from(pair["first"] == names[0]);
+    for i in 0..2 {
+        let [paired, baseline] =
+            [(pair, (i + swapped) % 2), (baseline, i)].map(|(of, i)| value(&of["difference_interval"], i));
+        assert!((paired - baseline).abs() < 3e4, "the intervals differ by resampling only");
+    }
+}
+
+#[test]
+fn a_folder_is_compared_without_what_cannot_be_compared() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    fs::create_dir(at.join("runs")).unwrap();
+    let evaluated = |name: &str, rows: &str| {
+        let csv = format!("{name}.csv");
+        fs::write(at.join(&csv), format!("id,split,label,predicted\n{rows}")).unwrap();
+        assert_code(&evaluate(at, &["--predictions", &csv, "--out", &format!("runs/{name}")]), 0);
+    };
+    let rows = |ids: std::ops::Range<usize>, label: &str| -> String {
+        ids.map(|i| format!("{i},{},{label},{}\n", if i % 2 == 0 { "val" } else { "test" }, ["cat", "dog"][i / 2 % 2]))
+            .collect()
+    };
+    evaluated("a<b>", &rows(0..20, "cat"));
+    evaluated("elsewhere", &rows(100..120, "cat"));
+    evaluated("failed-clip", &rows(0..19, "cat"));
+    evaluated("relabeled", &rows(0..20, "dog"));
+    fs::write(at.join("m.csv"), "id,labels,score:cat,score:dog\n1,cat,0.9,0.1\n3,cat|dog,0.3,0.6\n").unwrap();
+    assert_code(&evaluate(at, &["--predictions", "m.csv", "--out", "runs/several"]), 0);
+    for name in ["broken", "empty<i>", "interrupted", "no-predictions", "by-year", ".hidden"] {
+        fs::create_dir(at.join("runs").join(name)).unwrap();
+    }
+    fs::write(at.join("runs/broken/metrics.json"), "{").unwrap();
+    fs::write(at.join("runs/interrupted/recipe.toml"), "").unwrap();
+    fs::write(at.join("runs/by-year/posters.json"), "{}").unwrap();
+    fs::copy(at.join("runs/failed-clip/metrics.json"), at.join("runs/no-predictions/metrics.json")).unwrap();
+    fs::write(at.join("runs/file"), "").unwrap();
+    assert_code(&compare(at, &["runs/a<b>", "runs/failed-clip", "--out", "runs/old"]), 0);
+
+    let arguments = ["runs", "--out", "runs/comparison"];
+    // The second comparison finds its own directory, which it does not mention.
+    compare(at, &arguments);
+    let output = compare(at, &arguments);
+    assert_code(&output, 0);
+    let comparison = json(&at.join("runs/comparison/compare.json"));
+    let names: Vec<&str> =
+        comparison["rows"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["a<b>", "failed-clip"]);
+    let expected = [
+        ("broken", "not the metrics of a run"),
+        ("by-year", "a set of models by year"),
+        ("elsewhere", "another test set: 0 of its 10 test clips are among the 10 of a<b>"),
+        ("empty<i>", "no metrics.json: not a run"),
+        ("interrupted", "no metrics.json: the run has not been completed; train it again"),
+        ("no-predictions", "predictions.csv"),
+        ("old", "a comparison, not a run"),
+        ("relabeled", "other labels than a<b>, such as those of clip `"),
+        ("several", "multi-label, while a<b> is single-label"),
+    ];
+    let skipped = comparison["skipped"].as_array().unwrap();
+    let mut found: Vec<(&str, &str)> =
+        skipped.iter().map(|skip| (skip["directory"].as_str().unwrap(), skip["reason"].as_str().unwrap())).collect();
+    found.sort_unstable();
+    assert_eq!(found.len(), expected.len(), "{found:?}");
+    let text = printed(&output);
+    for ((directory, reason), (name, part)) in found.iter().zip(expected) {
+        assert!(directory.ends_with(name) && reason.contains(part), "{directory}: {reason}");
+        assert!(text.contains(&format!("skipped: {directory}: {reason}")), "{text}");
+    }
+    let page = fs::read_to_string(at.join("runs/comparison/report.html")).unwrap();
+    assert!(page.contains("Skipped directories") && page.contains("runs/empty&lt;i&gt;</td>") && !page.contains("<i>"));
+    let markdown = fs::read_to_string(at.join("runs/comparison/compare.md")).unwrap();
+    assert!(markdown.contains("runs/empty&lt;i&gt; | no metrics.json: not a run |"), "{markdown}");
+
+    // A run that is named is never skipped, and decides what the others are compared with.
+    let named = compare(at, &["runs", "runs/elsewhere", "--out", "named"]);
+    assert_code(&named, 0);
+    assert_eq!(json(&at.join("named/compare.json"))["rows"].as_array().unwrap().len(), 1);
+    assert_code(&compare(at, &["runs", "runs/broken", "--out", "named"]), 1);
+    fs::create_dir_all(at.join("nothing/empty")).unwrap();
+    let nothing = compare(at, &["nothing", "--out", "none"]);
+    assert_code(&nothing, 1);
+    let expected = "nothing: contains no run that can be compared:\n  nothing/empty: no metrics.json: not a run";
+    assert!(printed(&nothing).contains(expected), "{}", printed(&nothing));
 }
