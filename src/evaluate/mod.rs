@@ -8,6 +8,7 @@
 //! - [`bootstrap`]: resamples and their intervals
 //! - [`intervals`]: the intervals of a split
 //! - [`significance`]: paired comparisons, McNemar's test, Holm's correction
+//! - [`label_errors`]: clips whose given label is likely wrong
 //! - [`counts`]: precision, recall, F1 and confusions from counts
 //!
 //! To add a metric, add a field to [`SingleLabelMetrics`] or [`MultiLabelMetrics`], compute it in `compute_metrics` of that
@@ -16,6 +17,7 @@
 pub mod bootstrap;
 pub mod counts;
 pub mod intervals;
+pub mod label_errors;
 pub mod multi_label;
 pub mod predictions;
 pub mod ranking;
