@@ -15,7 +15,8 @@ use kinoprobe::dataset::{Dataset, DatasetSplits, Task};
 use kinoprobe::manifest::{Manifest, split};
 use kinoprobe::matrix::default_threads;
 use kinoprobe::recipe::{Classify, ClassifyFlags, Recipe, RunFiles, SearchFlags};
-use kinoprobe::report::{self, Metrics, markdown};
+use kinoprobe::report::clips::PageFlags;
+use kinoprobe::report::{self, ClipSources, Metrics, markdown};
 use kinoprobe::runs::{self, RunContext, by_year, search};
 use kinoprobe::store::{FeatureStore, Pooling};
 use kinoprobe::value_parsers;
@@ -42,9 +43,9 @@ Examples:
 Settings come from --recipe or, by default, from pipelines/METHOD.toml for the method of the store. Flags override the recipe;
 a flag that the classifier does not support is an error.
 Writes model.safetensors and model.onnx, predictions.csv, submission.csv (clips without a label), metrics.json, curves, tensorboard/,
-confusion matrices, per_class.csv, recipe.toml, REPORT.md, manifest.csv if a split was drawn, folds.csv with --folds, and search.csv
-and best.toml with --search. --by year writes one such directory per model, and posters.json, years.csv, REPORT.md and report.html in the
-output directory.
+confusion matrices, per_class.csv, label_errors_SPLIT.csv, recipe.toml, REPORT.md, report.html (self-contained, with thumbnails of the clips
+behind each confusion), manifest.csv if a split was drawn, folds.csv with --folds, and search.csv and best.toml with --search. --by year
+writes one such directory per model, and posters.json, years.csv, REPORT.md and report.html in the output directory.
 
 {}", cli::EXIT_CODES))]
 struct Arguments {
@@ -78,6 +79,8 @@ struct Arguments {
     /// Print neither progress nor tables
     #[arg(long)]
     quiet: bool,
+    #[command(flatten)]
+    page: PageFlags,
     #[command(flatten)]
     flags: ClassifyFlags,
     #[command(flatten)]
@@ -139,6 +142,8 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
         None => (vec![], split::assign(&mut manifest, split::Fractions::default(), files.split_seed)?),
     };
     manifest.check_training()?;
+    let by_year = recipe.classify.by.is_some();
+    ensure!(!by_year || !arguments.page.is_given(), "--thumbnails does not apply: models by year have no thumbnails");
     let seeded = drawn || !folds.is_empty();
     ensure!(seeded || arguments.split_seed.is_none(), "--split-seed does not apply: the manifest has splits");
     let settings = recipe.classify.clone();
@@ -216,6 +221,8 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Some(by) => by_year::train(&context, &data, &manifest, by, resampled)?,
         None => {
             context.train(&data, &files.out)?;
+            let thumbnails = arguments.page.thumbnails();
+            report::write_page(&files.out, &ClipSources { clips: &manifest.clips, data: Some(&data), thumbnails })?;
             markdown::summary(&Metrics::read(&files.out.join("metrics.json"))?)
         }
     };
@@ -229,7 +236,7 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if !arguments.quiet {
         cli::print(&summary)?;
     }
-    log(&format!("wrote {}", files.out.join("REPORT.md").display()));
+    log(&format!("wrote {} and report.html", files.out.join("REPORT.md").display()));
     Ok(Outcome::Done)
 }
 

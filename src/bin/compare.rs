@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use kinoprobe::cli::{self, Outcome, output};
 use kinoprobe::matrix::default_threads;
+use kinoprobe::report::clips::PageFlags;
 use kinoprobe::report::compare::{self, LoadedRuns, late_fusion};
 use kinoprobe::runs::{self, early_fusion};
 use kinoprobe::value_parsers;
@@ -21,7 +22,7 @@ Examples:
 
 The run with the highest accuracy or mAP on the validation split is marked; the test split is not used to select. The first line says
 which one it is, and what the test split shows about it.
-Writes report.html (self-contained), compare.md, compare.csv, compare.json, the figures, and the model of the early fusion to
+Writes report.html (self-contained, with thumbnails of the clips behind the confusions of the best run), compare.md, compare.csv, compare.json, the figures, and the model of the early fusion to
 early-fusion/, which kinoprobe-predict applies to new clips.
 
 {}", cli::EXIT_CODES))]
@@ -41,6 +42,8 @@ struct Arguments {
     /// Maximum number of threads for early fusion; results do not depend on it
     #[arg(long, conflicts_with = "no_early_fusion", default_value_t = default_threads(), value_parser = value_parsers::between(1, value_parsers::MAX_THREADS))]
     threads: usize,
+    #[command(flatten)]
+    page: PageFlags,
 }
 
 fn main() -> ExitCode {
@@ -61,7 +64,7 @@ fn main() -> ExitCode {
         let mut comparison = compare::compare(&runs, &arguments.stores)?;
         comparison.warnings.extend(notes);
         comparison.skipped = skipped;
-        compare::write(&arguments.out, &comparison)?;
+        compare::write(&arguments.out, &comparison, &runs, arguments.page.thumbnails())?;
         cli::print(compare::summary(&comparison))?;
         cli::print_line(format_args!("compare: wrote {}", arguments.out.join("report.html").display()))?;
         Ok(Outcome::Done)

@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::ensure;
 use clap::Parser;
 use kinoprobe::Result;
 use kinoprobe::classify::{RunIdentity, RunInputs, SavedModel};
 use kinoprobe::cli::{self, Outcome, output};
-use kinoprobe::dataset::{Dataset, Task};
+use kinoprobe::dataset::{Dataset, DatasetSplits, Task};
 use kinoprobe::evaluate::predictions::PredictionTable;
 use kinoprobe::manifest::Manifest;
 use kinoprobe::posters;
-use kinoprobe::report::{self, Evaluation, markdown};
+use kinoprobe::report::clips::PageFlags;
+use kinoprobe::report::{self, ClipSources, Evaluation, markdown};
 use kinoprobe::runs::{self, by_year};
 use kinoprobe::store::FeatureStore;
 
@@ -26,8 +28,8 @@ Examples:
   kinoprobe-evaluate --model runs/cnn --features features/cnn.h5 --manifest clips.csv --out evaluation
       evaluates a model saved by kinoprobe-classify; for a directory with posters.json, each model on the clips of its year
 
-Writes metrics.json (`all` and each split), predictions.csv, per_class.csv, classification_report.txt, REPORT.md and its
-figures.
+Writes metrics.json (`all` and each split), predictions.csv, per_class.csv, label_errors_SPLIT.csv, classification_report.txt, REPORT.md
+and its figures, and report.html (self-contained; with --model, with thumbnails of the clips behind each confusion).
 
 {}", cli::EXIT_CODES))]
 struct Arguments {
@@ -55,6 +57,8 @@ struct Arguments {
     /// Output directory
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    #[command(flatten)]
+    page: PageFlags,
 }
 
 fn main() -> ExitCode {
@@ -62,31 +66,45 @@ fn main() -> ExitCode {
     cli::run("evaluate", || {
         output::check_directory(&arguments.out)?;
         runs::check_evaluation_output(&arguments.out)?;
-        let evaluation = match (&arguments.predictions, &arguments.model, &arguments.features, &arguments.manifest) {
-            (Some(source), ..) => Evaluation {
-                source: source.clone(),
-                identity: RunIdentity::default(),
-                inputs: RunInputs::default(),
-                table: PredictionTable::read_csv(source, arguments.task)?,
-            },
-            (None, Some(model), Some(features), Some(manifest)) if model.join(posters::INDEX_FILE).is_file() => {
-                let manifest = Manifest::load_labels(manifest, arguments.root.as_deref())?;
-                let store = FeatureStore::open(features)?;
-                let (summary, has_report) =
-                    by_year::evaluate(model, &store, &manifest, &arguments.out, arguments.force)?;
-                cli::print(summary)?;
-                let written = if has_report { arguments.out.join("REPORT.md") } else { arguments.out };
-                cli::print_line(format_args!("evaluate: wrote {}", written.display()))?;
-                return Ok(Outcome::Done);
-            }
-            (None, Some(model), Some(features), Some(manifest)) => {
-                evaluate_model(model, features, manifest, arguments.root.as_deref(), arguments.force)?
-            }
-            _ => unreachable!("clap requires predictions, or a model with features and a manifest"),
-        };
+        let without_clips = arguments.model.as_ref().is_none_or(|model| model.join(posters::INDEX_FILE).is_file());
+        ensure!(
+            !without_clips || !arguments.page.is_given(),
+            "--thumbnails applies to --model with a single model only"
+        );
+        let (evaluation, clips) =
+            match (&arguments.predictions, &arguments.model, &arguments.features, &arguments.manifest) {
+                (Some(source), ..) => {
+                    let table = PredictionTable::read_csv(source, arguments.task)?;
+                    let (identity, inputs) = (RunIdentity::default(), RunInputs::default());
+                    (Evaluation { source: source.clone(), identity, inputs, table }, None)
+                }
+                (None, Some(model), Some(features), Some(manifest)) if model.join(posters::INDEX_FILE).is_file() => {
+                    let manifest = Manifest::load_labels(manifest, arguments.root.as_deref())?;
+                    let store = FeatureStore::open(features)?;
+                    let (summary, has_report) =
+                        by_year::evaluate(model, &store, &manifest, &arguments.out, arguments.force)?;
+                    cli::print(summary)?;
+                    let written = if has_report { arguments.out.join("REPORT.md") } else { arguments.out };
+                    cli::print_line(format_args!("evaluate: wrote {}", written.display()))?;
+                    return Ok(Outcome::Done);
+                }
+                (None, Some(model), Some(features), Some(manifest)) => {
+                    let (evaluation, manifest, data) =
+                        evaluate_model(model, features, manifest, arguments.root.as_deref(), arguments.force)?;
+                    (evaluation, Some((manifest, data)))
+                }
+                _ => unreachable!("clap requires predictions, or a model with features and a manifest"),
+            };
         let metrics = report::write_evaluation(&arguments.out, &evaluation)?;
+        let sources = clips.as_ref().map(|(manifest, data)| ClipSources {
+            clips: &manifest.clips,
+            data: Some(data),
+            thumbnails: arguments.page.thumbnails(),
+        });
+        report::write_page(&arguments.out, &sources.unwrap_or_default())?;
         cli::print(markdown::summary(&metrics))?;
-        cli::print_line(format_args!("evaluate: wrote {}", arguments.out.join("REPORT.md").display()))?;
+        let written = arguments.out.join("REPORT.md");
+        cli::print_line(format_args!("evaluate: wrote {} and report.html", written.display()))?;
         Ok(Outcome::Done)
     })
 }
@@ -97,10 +115,11 @@ fn evaluate_model(
     manifest: &Path,
     root: Option<&Path>,
     force: bool,
-) -> Result<Evaluation> {
+) -> Result<(Evaluation, Manifest, DatasetSplits)> {
     let store = FeatureStore::open(features)?;
     let manifest = Manifest::load_labels(manifest, root)?;
     let saved = SavedModel::load(model)?;
     let data = Dataset::join_for_evaluation(&store, &manifest, saved.metadata.pooling)?;
-    runs::evaluation(&saved, model, &store, &manifest, &data, force)
+    let evaluation = runs::evaluation(&saved, model, &store, &manifest, &data, force)?;
+    Ok((evaluation, manifest, data))
 }

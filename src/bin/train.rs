@@ -12,7 +12,8 @@ use kinoprobe::cli::{self, Outcome, output};
 use kinoprobe::manifest::{Manifest, split};
 use kinoprobe::matrix::default_threads;
 use kinoprobe::memory;
-use kinoprobe::report::{Metrics, markdown};
+use kinoprobe::report::clips::PageFlags;
+use kinoprobe::report::{self, ClipSources, Metrics, markdown};
 use kinoprobe::value_parsers;
 
 use crate::train::checkpoint::EpochRecord;
@@ -168,7 +169,9 @@ fn train(arguments: Arguments) -> anyhow::Result<Outcome> {
         if !arguments.quiet {
             cli::print(markdown::summary(&Metrics::read(&job.out.join("metrics.json"))?))?;
         }
-        log(&format!("wrote {}", job.out.join("REPORT.md").display()));
+        let thumbnails = PageFlags::default().thumbnails();
+        report::write_page(&job.out, &ClipSources { clips: &job.manifest.clips, data: None, thumbnails })?;
+        log(&format!("wrote {} and report.html", job.out.join("REPORT.md").display()));
     } else {
         log(&format!("wrote {}", job.out.join("network.safetensors").display()));
     }

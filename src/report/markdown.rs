@@ -80,7 +80,7 @@ pub(super) fn report(
     if metrics.identity.untrained {
         line(format_args!("> **⚠ {UNTRAINED}**\n"));
     }
-    identity(&mut line, metrics);
+    line(format_args!("{}", identity_table(metrics).markdown()));
     for warning in &metrics.warnings {
         line(format_args!("- warning: {}", escape_markdown(warning)));
     }
@@ -91,7 +91,13 @@ pub(super) fn report(
         line(format_args!("{unlabeled}\n"));
     }
     if !parts.is_empty() {
-        results(&mut line, metrics, parts);
+        line(format_args!("## Results\n\n{}", results_table(metrics, parts).markdown()));
+        if let Some(note) = interval_note(parts) {
+            line(format_args!("{note}\n"));
+        }
+        if let Some((caption, table)) = seeds_table(metrics, parts) {
+            line(format_args!("{caption}\n\n{}", table.markdown()));
+        }
     }
     if let Some(search) = search {
         line(format_args!("## Search\n\n{search}"));
@@ -121,12 +127,13 @@ pub(super) fn report(
     text
 }
 
-fn identity(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics) {
+/// Returns the identity and the inputs of a run as pairs of name and value.
+pub(super) fn identity_table(metrics: &Metrics) -> Table {
     let (identity, inputs) = (&metrics.identity, &metrics.inputs);
-    line(format_args!("| | |\n|-|-|"));
+    let mut table = Table::new(&["", ""], 2);
     let mut row = |name: &str, value: String| {
         if !value.is_empty() {
-            line(format_args!("| {name} | {} |", escape_markdown(&value)));
+            table.rows.push(vec![name.into(), value]);
         }
     };
     row("method", identity.method.clone());
@@ -145,11 +152,11 @@ fn identity(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics) {
     row("training time", metrics.training_seconds.map(|s| format!("{s:.2} s")).unwrap_or_default());
     row("best epoch", metrics.best_epoch.map(|epoch| epoch.to_string()).unwrap_or_default());
     row("kinoprobe", metrics.tool_version.clone());
-    line(format_args!(""));
+    table
 }
 
-fn results(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics, parts: &[EvaluatedPart<'_>]) {
-    line(format_args!("## Results\n"));
+/// Returns the metrics of each part, and of the constant baseline on it.
+pub(super) fn results_table(metrics: &Metrics, parts: &[EvaluatedPart<'_>]) -> Table {
     let metrics_of_first = parts.first().map(|part| part.metrics.values()).unwrap_or_default();
     let names = metrics_of_first.iter().map(|metric| metric.name.clone());
     let header = ["split", "classifier", "clips"].map(String::from).into_iter().chain(names).collect();
@@ -166,33 +173,36 @@ fn results(line: &mut impl FnMut(std::fmt::Arguments<'_>), metrics: &Metrics, pa
             row(&part.name, "constant", constant);
         }
     }
-    line(format_args!("{}", table.without_empty_columns().markdown()));
-    if let Some(interval) = parts.iter().find_map(|part| part.metrics.intervals()) {
-        let unit = match interval.unit {
-            ResamplingUnit::Clips => "clips",
-            ResamplingUnit::Groups => "groups",
-        };
-        line(format_args!(
-            "Brackets: {:.0} % {METHOD} intervals, {} resamples of {unit}.\n",
-            100.0 * interval.level,
-            interval.resamples
-        ));
+    table.without_empty_columns()
+}
+
+/// Explains the brackets of the results; `None` without intervals.
+pub(super) fn interval_note(parts: &[EvaluatedPart<'_>]) -> Option<String> {
+    let interval = parts.iter().find_map(|part| part.metrics.intervals())?;
+    let unit = match interval.unit {
+        ResamplingUnit::Clips => "clips",
+        ResamplingUnit::Groups => "groups",
+    };
+    let (level, resamples) = (100.0 * interval.level, interval.resamples);
+    Some(format!("Brackets: {level:.0} % {METHOD} intervals, {resamples} resamples of {unit}."))
+}
+
+/// Returns the spread of the headline metrics over the seeds, with a caption; `None` for a single seed.
+pub(super) fn seeds_table(metrics: &Metrics, parts: &[EvaluatedPart<'_>]) -> Option<(String, Table)> {
+    let seeds = metrics.seeds.as_ref().filter(|seeds| seeds.results.len() > 1)?;
+    let caption = format!(
+        "Mean ± sample standard deviation over {} seeds (the tables show the first seed):",
+        seeds.results.len()
+    );
+    let spread = |s: &super::metrics::Spread| format!("{:.1} ± {:.1} %", 100.0 * s.mean, 100.0 * s.std);
+    let headlines = parts.first().map(|part| part.metrics.headlines()).unwrap_or_default();
+    let header = std::iter::once("split".to_string()).chain(headlines.iter().map(|metric| metric.name.clone()));
+    let mut table = Table { header: header.collect(), left: 1, rows: Vec::new(), best: None };
+    for (split, summary) in &seeds.summary {
+        let cells = headlines.iter().map(|metric| summary.get(&metric.key).map_or("–".into(), spread));
+        table.rows.push(std::iter::once(split.name().to_string()).chain(cells).collect());
     }
-    if let Some(seeds) = metrics.seeds.as_ref().filter(|seeds| seeds.results.len() > 1) {
-        line(format_args!(
-            "Mean ± sample standard deviation over {} seeds (the tables show the first seed):\n",
-            seeds.results.len()
-        ));
-        let spread = |s: &super::metrics::Spread| format!("{:.1} ± {:.1} %", 100.0 * s.mean, 100.0 * s.std);
-        let headlines = parts.first().map(|part| part.metrics.headlines()).unwrap_or_default();
-        let header = std::iter::once("split".to_string()).chain(headlines.iter().map(|metric| metric.name.clone()));
-        let mut table = Table { header: header.collect(), left: 1, rows: Vec::new(), best: None };
-        for (split, summary) in &seeds.summary {
-            let cells = headlines.iter().map(|metric| summary.get(&metric.key).map_or("–".into(), spread));
-            table.rows.push(std::iter::once(split.name().to_string()).chain(cells).collect());
-        }
-        line(format_args!("{}", table.markdown()));
-    }
+    Some((caption, table))
 }
 
 fn write_part(line: &mut impl FnMut(std::fmt::Arguments<'_>), part: &EvaluatedPart<'_>, content: &PartContent) {
@@ -211,7 +221,8 @@ fn write_part(line: &mut impl FnMut(std::fmt::Arguments<'_>), part: &EvaluatedPa
     }
 }
 
-fn heading(part: &str) -> &str {
+/// Returns the heading of a part.
+pub(super) fn heading(part: &str) -> &str {
     match part {
         "train" => "Training",
         "val" => "Validation",
@@ -256,7 +267,7 @@ pub fn summary(metrics: &Metrics) -> String {
 }
 
 /// Describes the clips without a label, if there are any.
-fn unlabeled_clips(metrics: &Metrics) -> Option<String> {
+pub(super) fn unlabeled_clips(metrics: &Metrics) -> Option<String> {
     let count = metrics.unlabeled?;
     let evaluated = [&metrics.train, &metrics.val, &metrics.test, &metrics.all];
     Some(if evaluated.iter().all(|part| part.is_none()) {

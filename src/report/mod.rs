@@ -1,12 +1,14 @@
-//! Reports: JSON, CSV, Markdown, HTML and SVG files written from results. This module neither trains nor decodes.
+//! Reports: JSON, CSV, Markdown, HTML and SVG files written from results. This module does not train, and decodes thumbnails only.
 //!
 //! - [`write_run`] writes the directory of one classifier trained on one store.
+//! - [`write_page`] adds its self-contained HTML page, with the clips behind the results.
 //! - [`write_evaluation`] writes the directory of predictions that are evaluated without training.
 //! - [`compare`] writes the comparison of several runs.
 //! - [`posters`] writes the report of poster models by year.
 //! - [`inspect`] describes a store or a manifest.
 
 pub mod classification_report;
+pub mod clips;
 pub mod compare;
 mod escape;
 mod html;
@@ -15,6 +17,7 @@ pub mod label_plots;
 pub mod markdown;
 pub mod metrics;
 mod multi_label;
+mod page;
 pub mod plots;
 pub mod posters;
 pub mod search;
@@ -29,7 +32,9 @@ mod year_plots;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use clips::ClipSources;
 pub use metrics::Metrics;
+pub use page::write_page;
 pub use stale::{remove_drawn_manifest, remove_run};
 pub use tensorboard::write_epochs;
 
@@ -133,10 +138,19 @@ fn part_content(title: &str, part: &EvaluatedPart<'_>) -> PartContent {
     }
 }
 
+/// Adds the likely label errors as a table and a CSV file; [`write_page`] shows the clips instead.
+fn with_label_errors(mut content: PartContent, part: &EvaluatedPart<'_>) -> PartContent {
+    if let Some(label_errors) = clips::label_errors(&part.name, part.predictions) {
+        content.blocks.push(Block::Table(label_errors.caption, label_errors.first));
+        content.csv_files.push((label_errors.file, label_errors.all.records().collect()));
+    }
+    content
+}
+
 /// Writes the directory of a run: predictions.csv, submission.csv (if there are unlabeled clips), curves.csv, curves.svg and
 /// tensorboard/ (if there are epochs), search.csv, search.svg and best.toml (if settings were searched), per_class.csv, classification_report.txt, recipe.toml, REPORT.md with its figures
-/// (confusion_SPLIT for single-label runs; precision_recall_SPLIT and average_precision_SPLIT for multi-label runs) and,
-/// last, metrics.json.
+/// (confusion_SPLIT for single-label runs; precision_recall_SPLIT and average_precision_SPLIT for multi-label runs),
+/// label_errors_SPLIT.csv (if there are likely label errors) and, last, metrics.json.
 ///
 /// Removes the files of an earlier run and keeps all others (the model). A directory without metrics.json is incomplete.
 ///
@@ -266,7 +280,8 @@ fn write_parts(
     parts: &[EvaluatedPart<'_>],
     files: &[&str],
 ) -> Result<()> {
-    let contents: Vec<PartContent> = parts.iter().map(|part| part_content(title, part)).collect();
+    let contents: Vec<PartContent> =
+        parts.iter().map(|part| with_label_errors(part_content(title, part), part)).collect();
     for (name, records) in contents.iter().flat_map(|content| &content.csv_files) {
         write_records(&dir.join(name), records.iter().cloned())?;
     }

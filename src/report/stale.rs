@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Metrics, tensorboard};
+use super::{Metrics, page, tensorboard};
 use crate::classify::SavedModel;
 use crate::error::{Error, Result};
 use crate::extract::codebook;
@@ -10,11 +10,11 @@ use crate::extract::codebook;
 /// Files of every run or evaluation, except metrics.json.
 const FILES: [&str; 3] = ["predictions.csv", "REPORT.md", "recipe.toml"];
 /// Files of an evaluation that not every evaluation writes.
-const EVALUATION_FILES: [&str; 3] = ["submission.csv", "per_class.csv", "classification_report.txt"];
+const EVALUATION_FILES: [&str; 4] = ["submission.csv", "per_class.csv", "classification_report.txt", page::FILE];
 /// Files of training that not every run writes.
 const TRAINING_FILES: [&str; 5] = ["curves.csv", "curves.svg", "search.csv", "search.svg", "best.toml"];
 /// The names of figures and their tables start with one of these and the name of a part.
-const FIGURE_PREFIXES: [&str; 3] = ["confusion_", "precision_recall_", "average_precision_"];
+const FIGURE_PREFIXES: [&str; 4] = ["confusion_", "precision_recall_", "average_precision_", "label_errors_"];
 
 /// Creates the directory and removes an old metrics.json, which marks a complete directory, and the files that this run may
 /// not replace.

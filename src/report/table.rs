@@ -4,6 +4,9 @@ use maud::{Markup, html};
 
 use super::escape::escape_markdown;
 
+/// Number of characters above which a left-aligned cell of an HTML table wraps.
+const MAX_LINE_CHARS: usize = 32;
+
 /// A table of strings. The first `left` columns are left-aligned, the others right-aligned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
@@ -82,6 +85,12 @@ impl Table {
         (column >= self.left).then_some("n")
     }
 
+    /// Returns the HTML class of a cell: long text wraps.
+    fn cell_class(&self, column: usize, cell: &str) -> Option<&'static str> {
+        let is_long = cell.chars().count() > MAX_LINE_CHARS;
+        self.alignment_class(column).or(is_long.then_some("long"))
+    }
+
     /// Formats the table for HTML; the highlighted row has the class `best`.
     pub fn html(&self) -> Markup {
         html! {
@@ -98,7 +107,7 @@ impl Table {
                         @for (i, row) in self.rows.iter().enumerate() {
                             tr class=[(self.best == Some(i)).then_some("best")] {
                                 @for (column, cell) in row.iter().enumerate() {
-                                    td class=[self.alignment_class(column)] { (cell) }
+                                    td class=[self.cell_class(column, cell)] { (cell) }
                                 }
                             }
                         }

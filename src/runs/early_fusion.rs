@@ -1,7 +1,7 @@
 //! Early fusion: a classifier trained on the concatenated features of several runs.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ndarray::{Array2, Axis, concatenate};
 
@@ -43,7 +43,7 @@ pub fn fuse(runs: &[ComparedRun], out: &Path, threads: usize) -> Result<Option<C
     if first_of_store.len() < 2 {
         return Ok(None);
     }
-    let manifest = load_manifest(first_of_store[0].1)?;
+    let manifest = first_of_store[0].1.manifest()?;
     let members: Vec<Member> =
         first_of_store.iter().map(|(path, run)| load_member(path, run, &manifest)).collect::<Result<_>>()?;
     let data = concat_features(&members.iter().map(|member| &member.data).collect::<Vec<_>>())?;
@@ -97,23 +97,6 @@ pub fn fuse(runs: &[ComparedRun], out: &Path, threads: usize) -> Result<Option<C
         constant: experiment.constant.into_iter().map(|(split, metrics)| (split.into(), metrics)).collect(),
         unlabeled: HashSet::new(),
     }))
-}
-
-/// Loads the manifest of a run, or the manifest.csv with its drawn split if the run drew one.
-fn load_manifest(run: &ComparedRun) -> Result<Manifest> {
-    let Some(original) = run.inputs.manifest() else {
-        return Err(Error::Data(format!("{} does not name its manifest", run.name)));
-    };
-    let with_split =
-        run.directory.as_deref().map(|directory| directory.join("manifest.csv")).filter(|path| path.is_file());
-    // Its paths are relative to the root of the original manifest, which defaults to the manifest's directory.
-    let default_root = || if original.is_dir() { original.to_path_buf() } else { parent_dir(original) };
-    let root = run.inputs.root.clone().or_else(|| with_split.is_some().then(default_root));
-    Manifest::load_labels(with_split.as_deref().unwrap_or(original), root.as_deref())
-}
-
-fn parent_dir(path: &Path) -> PathBuf {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf()
 }
 
 fn load_member<'a>(path: &Path, run: &'a ComparedRun, manifest: &Manifest) -> Result<Member<'a>> {

@@ -2,6 +2,8 @@
 
 mod compare;
 mod inspect;
+#[cfg(feature = "media")]
+mod pages;
 mod predictions;
 
 use std::fs;

@@ -119,7 +119,7 @@ fn selection(rows: &[ComparisonRow], best: &ComparisonRow) -> String {
     match equal.len() {
         0 => format!("{name} is best on validation ({value})"),
         n => format!(
-            "{name} is marked as the best, the first of {} rows that are equal on validation ({value}; the others: {})",
+            "{name} is marked as the best, the first of {} rows that are equal on validation ({value}; also {})",
             n + 1,
             list(equal)
         ),
@@ -312,8 +312,8 @@ mod tests {
         let [mut x, y, z] = ["x", "y", "z"].map(|name| run(name, 30, [&[0], &[]]));
         x.identity.untrained = true;
         let text = conclusion(&[x.clone(), y.clone(), z]);
-        let expected = "x (UNTRAINED) is marked as the best, the first of 3 rows that are equal on validation (accuracy 96.7 %; the \
-                        others: y and z); on test its accuracy is 100.0 %";
+        let expected = "x (UNTRAINED) is marked as the best, the first of 3 rows that are equal on validation (accuracy 96.7 %; \
+                        also y and z); on test its accuracy is 100.0 %";
         assert!(
             text.starts_with(expected) && text.ends_with("; y and z are not significantly different (p ≥ 1.00)."),
             "{text}"

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 use crate::evaluate::predictions::PredictionTable;
 use crate::evaluate::predictions::table::csv_error;
+use crate::manifest::Manifest;
 use crate::posters::INDEX_FILE;
 use crate::report::metrics::Metrics;
 
@@ -248,4 +249,26 @@ pub fn make_names_unique(runs: &mut [ComparedRun]) {
             number += 1;
         }
     }
+}
+
+impl ComparedRun {
+    /// Loads the manifest of a run, or the manifest.csv with its drawn split if the run drew one.
+    ///
+    /// # Errors
+    /// Returns an error if the run names no manifest, or it cannot be read.
+    pub fn manifest(&self) -> Result<Manifest> {
+        let Some(original) = self.inputs.manifest() else {
+            return Err(Error::Data(format!("{} does not name its manifest", self.name)));
+        };
+        let with_split =
+            self.directory.as_deref().map(|directory| directory.join("manifest.csv")).filter(|path| path.is_file());
+        // Its paths are relative to the root of the original manifest, which defaults to the manifest's directory.
+        let default_root = || if original.is_dir() { original.to_path_buf() } else { parent_dir(original) };
+        let root = self.inputs.root.clone().or_else(|| with_split.is_some().then(default_root));
+        Manifest::load_labels(with_split.as_deref().unwrap_or(original), root.as_deref())
+    }
+}
+
+fn parent_dir(path: &Path) -> PathBuf {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf()
 }

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use maud::html;
+use maud::{Markup, html};
 
 use super::tables::{PAIRS, class_names, class_rows, display_name, heading, pairs, results, rows_with, times};
-use super::{Comparison, Part, RunKind, SkippedDirectory, parts_of, tables};
+use super::{ComparedRun, Comparison, Part, RunKind, SkippedDirectory, parts_of, tables};
 use crate::dataset::Task;
 use crate::error::Result;
 use crate::evaluate::bootstrap::{LEVEL, METHOD, RESAMPLES};
 use crate::evaluate::split_metrics::{MetricValue, SplitMetrics};
+use crate::report::clips::{self, ClipSources};
 use crate::report::escape::escape_markdown;
 use crate::report::markdown::{UNTRAINED, percent};
 use crate::report::plots::{self, Bar};
@@ -22,11 +23,15 @@ const TITLE: &str = "kinoprobe: comparison";
 /// Maximum number of metrics in terminal tables; the report contains the rest.
 const MAX_TERMINAL_METRICS: usize = 3;
 
-/// Writes report.html, compare.md, compare.csv, compare.json and the figures of compare.md.
+/// Maximum number of pairwise comparisons that the page shows without a click.
+const MAX_OPEN_PAIRS: usize = 10;
+
+/// Writes report.html, compare.md, compare.csv, compare.json and the figures of compare.md. The page shows up to `thumbnails` clips of
+/// each confusion of the best run, or of the first. `runs` are those of the comparison.
 ///
 /// # Errors
 /// Returns an error if the directory cannot be created or a file cannot be written.
-pub fn write(dir: &Path, comparison: &Comparison) -> Result<()> {
+pub fn write(dir: &Path, comparison: &Comparison, runs: &[ComparedRun], thumbnails: usize) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(crate::Error::io(dir))?;
     let figures = Figures::new(comparison);
     for figure in figures.of_parts.iter().chain(&figures.of_classes) {
@@ -34,7 +39,10 @@ pub fn write(dir: &Path, comparison: &Comparison) -> Result<()> {
     }
     write_records(&dir.join("compare.csv"), records(comparison))?;
     write_text(&dir.join("compare.md"), &markdown(comparison, &figures))?;
-    write_text(&dir.join("report.html"), &html_page(comparison, &figures))?;
+    write_text(
+        &dir.join("report.html"),
+        &html_page(comparison, &figures, clips_of_best(comparison, runs, thumbnails)),
+    )?;
     let json = serde_json::to_string_pretty(comparison).expect("a comparison is plain data with string keys");
     write_text(&dir.join("compare.json"), &(json + "\n"))
 }
@@ -204,7 +212,21 @@ fn markdown(comparison: &Comparison, figures: &Figures) -> String {
     text
 }
 
-fn html_page(comparison: &Comparison, figures: &Figures) -> String {
+/// Returns the clips behind the results of the best row, or of the first, on the first part, with the name of the row.
+fn clips_of_best(comparison: &Comparison, runs: &[ComparedRun], thumbnails: usize) -> Option<(String, Markup)> {
+    let row =
+        comparison.rows.iter().find(|row| comparison.best.as_ref() == Some(&row.name)).or(comparison.rows.first())?;
+    let &part = parts_of(&comparison.rows).first()?;
+    let predictions = runs.iter().find(|run| run.name == row.name)?.parts.get(&part)?;
+    // A fusion has no manifest of its own.
+    let candidates = runs.iter().filter(|run| run.name == row.name).chain(runs);
+    let manifest = candidates.filter(|_| thumbnails > 0).find_map(|run| run.manifest().ok());
+    let clips = manifest.as_ref().map(|manifest| manifest.clips.as_slice()).unwrap_or_default();
+    let sources = ClipSources { clips, data: None, thumbnails };
+    Some((display_name(row), clips::sections(&[(part.name(), predictions)], &sources).pop()?))
+}
+
+fn html_page(comparison: &Comparison, figures: &Figures, clips: Option<(String, Markup)>) -> String {
     let body = html! {
         h1 { (TITLE) }
         p.conclusion { (comparison.conclusion) }
@@ -213,12 +235,23 @@ fn html_page(comparison: &Comparison, figures: &Figures) -> String {
         // The tables of the parts come first, in the order of their figures.
         @for (i, (heading, table)) in tables(comparison).iter().enumerate() {
             h2 { (heading) }
-            (table.html())
+            @if heading.starts_with(PAIRS) && table.rows.len() > MAX_OPEN_PAIRS {
+                details {
+                    summary { (table.rows.len()) " pairs" }
+                    (table.html())
+                }
+            } @else {
+                (table.html())
+            }
             @if let Some(figure) = figures.of_parts.get(i) { (html::figure(figure)) }
         }
         h2 { "Class figures" }
         div.side {
             @for figure in &figures.of_classes { (html::figure(figure)) }
+        }
+        @if let Some((name, clips)) = clips {
+            h2 { "Clips of " (name) }
+            (clips)
         }
         @for duplicates in &comparison.duplicates {
             h2 { "Near-duplicates of " (duplicates.part.name()) " clips in " (duplicates.store.display()) }

@@ -200,7 +200,7 @@ fn report_is_self_contained_and_complete() {
     runs.extend(late_fusion::fuse(&runs).unwrap().0);
     let comparison = compare(&runs, &[]).unwrap();
     let out = directory.path().join("out");
-    write(&out, &comparison).unwrap();
+    write(&out, &comparison, &runs, 3).unwrap();
 
     let html = std::fs::read_to_string(out.join("report.html")).unwrap();
     for external in ["href=", "src=", "<script", "a<b>", "@import", "url("] {
