@@ -240,8 +240,9 @@ demo: compare
 	@echo 'HDF5 stores (open with h5py, HDFView or h5web):'
 	@for method in $(METHODS); do echo "  $(FEATURES)/$$method.h5"; done
 	@echo 'reports and plots, one directory per run:'
-	@for method in $(METHODS); do echo "  $(RUNS)/$$method/REPORT.md"; done
+	@for method in $(METHODS); do echo "  $(RUNS)/$$method/report.html"; done
 	@echo "comparison: $(RUNS)/comparison/report.html"
+	@$(if $(filter demo/manifest.csv,$(MANIFEST)),$(BIN)demo --results $(RUNS))
 
 # Networks trained end to end -----------------------------------------------------------------------------------------
 # The name contains that of the data, since cards and recipes of all trained networks are installed side by side.

@@ -1,14 +1,16 @@
 //! kinoprobe-demo: generates synthetic clips and posters as sample data for the other programs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
 use kinoprobe::cli::{self, EXIT_CODES, Outcome};
 use kinoprobe::demo::FileCounts;
 use kinoprobe::demo::clips::{self, ClipSettings, ClipSummary, Labels};
 use kinoprobe::demo::posters::{self, PosterSettings};
+use kinoprobe::report::{compare, demo};
 
 /// Generate synthetic data: clips of 15 classes (3 textures × 5 motions, of which a single frame shows only the texture),
 /// the same clips labeled by motion, multi-label clips, or posters with genres and years.
@@ -16,8 +18,11 @@ use kinoprobe::demo::posters::{self, PosterSettings};
 #[command(name = "kinoprobe-demo", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
     /// Output directory: manifest.csv, and clips/ with attributes.csv (texture and motion of each clip), or posters/
-    #[arg(long)]
-    out: PathBuf,
+    #[arg(long, required_unless_present = "results")]
+    out: Option<PathBuf>,
+    /// Print what the runs on the demo clips in this directory recognize (texture, motion, both), and exit
+    #[arg(long, value_name = "RUNS", exclusive = true)]
+    results: Option<PathBuf>,
     /// Number of clips per texture and motion
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     clips: u32,
@@ -50,16 +55,22 @@ Examples:
   kinoprobe-demo --out more --clips 40 --seed 7
   kinoprobe-demo --out demo-motions --motions
   kinoprobe-demo --out demo-genres --multi-label
-  kinoprobe-demo --out demo-posters --posters";
+  kinoprobe-demo --out demo-posters --posters
+  kinoprobe-demo --results demo/runs";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     cli::run("demo", || {
+        let out = match (arguments.out, &arguments.results) {
+            (Some(out), _) => out,
+            (None, Some(runs)) => return print_results(runs),
+            (None, None) => unreachable!("clap requires one of them"),
+        };
         let progress = TerminalProgress::new("demo", ProgressMode::from_quiet(arguments.quiet));
-        let manifest = arguments.out.join("manifest.csv");
+        let manifest = out.join("manifest.csv");
         if arguments.posters {
             let settings = PosterSettings {
-                out: arguments.out,
+                out,
                 first_year: 2000,
                 years: arguments.years as usize,
                 posters_per_year: arguments.per_year as usize,
@@ -69,7 +80,7 @@ fn main() -> ExitCode {
             cli::print_line(format_args!("{}: {created} posters created, {kept} kept", manifest.display()))?;
         } else {
             let settings = ClipSettings {
-                out: arguments.out,
+                out,
                 clips: arguments.clips as usize,
                 seed: arguments.seed,
                 labels: match (arguments.motions, arguments.multi_label) {
@@ -83,4 +94,18 @@ fn main() -> ExitCode {
         }
         Ok(Outcome::Done)
     })
+}
+
+/// Prints the accuracy of runs on the demo clips.
+fn print_results(runs: &Path) -> anyhow::Result<Outcome> {
+    // There is no output directory to leave out.
+    let runs_of_directory = compare::load_all(&[runs.to_path_buf()], runs)?.runs;
+    let table = demo::textures_and_motions(&runs_of_directory).with_context(|| {
+        format!(
+            "{}: the labels are not those of the demo clips, such as dots-pan: pass the runs of `make demo`",
+            runs.display()
+        )
+    })?;
+    cli::print(format!("Accuracy on the validation and test clips:\n{}", table.text()))?;
+    Ok(Outcome::Done)
 }

@@ -10,6 +10,8 @@
 pub mod classification_report;
 pub mod clips;
 pub mod compare;
+#[cfg(feature = "media")]
+pub mod demo;
 mod escape;
 mod html;
 pub mod inspect;
