@@ -53,7 +53,12 @@ pub fn write_page(dir: &Path, sources: &ClipSources<'_>) -> Result<()> {
         ("", "") => "Predictions".to_string(),
         (method, classifier) => format!("{method} · {classifier}"),
     };
-    let curves = read_figure(&dir.join("curves.svg"))?;
+    let figure =
+        |heading, caption, file: &str| Result::Ok(read_figure(&dir.join(file))?.map(|svg| (heading, caption, svg)));
+    let figures: Vec<Option<(&str, &str, String)>> = vec![
+        figure("Settings", "search of settings", "search.svg")?,
+        figure("Training", "learning curves", "curves.svg")?,
+    ];
     let body = html! {
         h1 { (title) }
         @if metrics.identity.untrained { (page::banner(UNTRAINED)) }
@@ -68,9 +73,9 @@ pub fn write_page(dir: &Path, sources: &ClipSources<'_>) -> Result<()> {
             p { (caption) }
             (table.html())
         }
-        @if let Some(curves) = curves {
-            h2 { "Training" }
-            figure aria-label="learning curves" { (PreEscaped(curves)) }
+        @for (heading, caption, svg) in figures.iter().flatten() {
+            h2 { (heading) }
+            figure aria-label=(caption) { (PreEscaped(svg)) }
         }
         @for (part, clips) in parts.iter().zip(&clips) { (section(&title, part, clips)) }
         footer {
