@@ -5,6 +5,7 @@
 //! - [`multi_label`]: metrics for any number of labels per clip
 //! - [`split_metrics`]: the metrics of a split, independent of the task; read by reports and comparisons
 //! - [`ranking`]: metrics of scores: average precision, areas under curves
+//! - [`reliability`]: bins of scores, calibration error
 //! - [`bootstrap`]: resamples and their intervals
 //! - [`intervals`]: the intervals of a split
 //! - [`significance`]: paired comparisons, McNemar's test, Holm's correction
@@ -21,6 +22,7 @@ pub mod label_errors;
 pub mod multi_label;
 pub mod predictions;
 pub mod ranking;
+pub mod reliability;
 pub mod significance;
 pub mod single_label;
 pub mod split_metrics;

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::counts::{Confusion, PrecisionRecallF1, largest_confusions, ratio};
 use super::intervals::{Intervals, Statistics};
-use super::predictions::{Predictions, argmax};
+use super::predictions::Predictions;
+use super::reliability::calibration_error;
 
 /// One-vs-rest metrics of a class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,10 +66,7 @@ pub struct SingleLabelMetrics {
     pub easiest: Option<String>,
     /// The largest off-diagonal cells of `confusion`, at most ten, in descending order (ties: row-major order).
     pub largest_confusions: Vec<Confusion>,
-    /// Expected calibration error, in [0, 1] (lower is better); `None` without scores, or if a score is outside [0, 1].
-    ///
-    /// Source: Naeini, Cooper, Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (AAAI 2015),
-    /// with the bins of Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017, eq. 3).
+    /// [`calibration_error`] of the highest score, in [0, 1] (lower is better); `None` without scores, or if one is not in [0, 1].
     pub expected_calibration_error: Option<f64>,
     /// Bootstrap intervals, if [`super::evaluate_splits`] computed them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,8 +86,6 @@ impl SingleLabelMetrics {
 
 /// The k of top-k accuracy.
 const TOP_K: [usize; 3] = [1, 3, 5];
-/// Number of equal-width bins of the calibration error, as in Guo et al. (2017).
-const CALIBRATION_BINS: usize = 15;
 
 /// Computes the metrics of predictions. Without labeled clips, every metric is 0.
 pub fn compute_metrics(predictions: &Predictions) -> SingleLabelMetrics {
@@ -217,29 +213,6 @@ fn top_k_accuracy(predictions: &Predictions) -> Option<BTreeMap<usize, f64>> {
         .collect();
     let accuracy = |k: usize| ratio(ranks.iter().filter(|&&rank| rank < k).count() as u64, ranks.len() as u64);
     Some(TOP_K.into_iter().filter(|&k| k <= predictions.classes.len()).map(|k| (k, accuracy(k))).collect())
-}
-
-/// Computes the expected calibration error of the highest score: Σ over bins of (fraction of the clips in the bin) ×
-/// |accuracy − mean score|, with the bins ((b − 1) / 15, b / 15].
-fn calibration_error(predictions: &Predictions) -> Option<f64> {
-    let scores = predictions.scores.as_ref()?;
-    if scores.iter().any(|score| !(0.0..=1.0).contains(score)) {
-        return None;
-    }
-    let (mut confidence, mut correct) = ([0.0; CALIBRATION_BINS], [0.0; CALIBRATION_BINS]);
-    let mut n = 0;
-    for (row, truth, _) in labeled_pairs(predictions) {
-        let row = scores.row(row);
-        let predicted = argmax(row.iter().copied());
-        let highest = f64::from(row[predicted]);
-        let bin = ((highest * CALIBRATION_BINS as f64).ceil() as usize).clamp(1, CALIBRATION_BINS) - 1;
-        confidence[bin] += highest;
-        correct[bin] += f64::from(u8::from(predicted == truth));
-        n += 1;
-    }
-    // |accuracy − mean score| × clips in the bin = |sum of correct − sum of scores|.
-    let total: f64 = confidence.iter().zip(&correct).map(|(c, a)| f64::abs(a - c)).sum();
-    Some(if n == 0 { 0.0 } else { total / n as f64 })
 }
 
 #[cfg(test)]

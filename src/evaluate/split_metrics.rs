@@ -157,6 +157,7 @@ impl SplitMetrics {
                 ("ranking_loss", "ranking loss", Decimal, m.ranking_loss),
                 ("coverage_error", "coverage error", Decimal, m.coverage_error),
                 ("label_ranking_average_precision", "label-ranking AP", Percentage, m.label_ranking_average_precision),
+                ("expected_calibration_error", "calibration error", Decimal, m.expected_calibration_error),
             ]
             .map(value)
             .to_vec(),

@@ -2,7 +2,7 @@
 
 Writes fixtures/multi_label.json. The cases cover labels of no clip, labels of all clips, ties and empty predictions. Labels
 of no clip are null and excluded from scikit-learn's averages over labels; all other values are unmodified. Metrics that
-scikit-learn lacks (R-precision, top-k, thresholds, bootstrap samples) are computed from their definitions. Needs numpy and
+scikit-learn lacks (R-precision, top-k, calibration error, thresholds, bootstrap samples) are computed from their definitions. Needs numpy and
 scikit-learn.
 """
 
@@ -48,6 +48,19 @@ def highest(scores, k):
     return chosen
 
 
+def calibration_error(truth, scores, bins=15):
+    """Expected calibration error of each label by its definition, bin by bin; their mean."""
+    errors = []
+    for y, s in zip(truth.T, scores.T):
+        error = 0.0
+        for b in range(bins):
+            inside = ((s > b / bins) | (b == 0)) & (s <= (b + 1) / bins)
+            if inside.any():
+                error += inside.mean() * abs(y[inside].mean() - s[inside].mean())
+        errors.append(error)
+    return float(np.mean(errors))
+
+
 def tuned(truth, scores):
     """The score threshold with the highest F1 (ties: the highest score); 0.5 if fewer than five clips have the label."""
     thresholds = []
@@ -91,6 +104,7 @@ def case(name, truth, scores=None, predicted=None):
     }
     if scores is None:
         expected["map"] = dict.fromkeys(("micro", "macro", "weighted", "samples"))
+        expected["expected_calibration_error"] = None
         for key in ("ranking_loss", "coverage_error", "label_ranking_average_precision", "r_precision"):
             expected[key] = None
         expected["top_k_sweep"] = []
@@ -105,6 +119,7 @@ def case(name, truth, scores=None, predicted=None):
         expected["ranking_loss"] = float(label_ranking_loss(truth, wide))
         expected["coverage_error"] = float(coverage_error(truth, wide))
         expected["label_ranking_average_precision"] = float(label_ranking_average_precision_score(truth, wide))
+        expected["expected_calibration_error"] = calibration_error(truth, wide)
         sizes = truth.sum(1)
         expected["r_precision"] = float(
             np.mean([(highest(wide[i : i + 1], sizes[i])[0] * truth[i]).sum() / sizes[i] for i in range(n)])

@@ -22,6 +22,7 @@ use super::counts::{Confusion, largest_confusions, ratio};
 use super::intervals::{Intervals, Statistics};
 use super::predictions::Predictions;
 use super::ranking::{Ranking, average_precision, mean_average_precision, pr_auc_trapezoid, roc_auc};
+use super::reliability::calibration_error;
 
 /// The k of top-k accuracy.
 const TOP_K: [usize; 3] = [1, 3, 5];
@@ -110,6 +111,8 @@ pub struct MultiLabelMetrics {
     pub top_k: BTreeMap<usize, f64>,
     /// Metrics of the k highest scores for k = 1 … 10 up to C; empty without scores.
     pub top_k_sweep: Vec<TopKAverages>,
+    /// Mean over the labels of their [`calibration_error`], in [0, 1] (lower is better); `None` without scores, or if one is not in [0, 1].
+    pub expected_calibration_error: Option<f64>,
     /// Metrics with thresholds tuned on the validation split; `None` for that split itself.
     pub thresholds: Option<Thresholds>,
     /// The label with the lowest average precision (without scores: F1) among those with clips (ties: lower index).
@@ -160,6 +163,7 @@ pub fn compute_metrics(predictions: &Predictions) -> MultiLabelMetrics {
         r_precision: clip_mean(&per_clip::r_precision),
         top_k: scores.as_ref().map(top_k).unwrap_or_default(),
         top_k_sweep: scores.as_ref().map(sweep).unwrap_or_default(),
+        expected_calibration_error: calibration_error(predictions).filter(|_| n > 0),
         thresholds: None,
         hardest,
         easiest,

@@ -171,7 +171,8 @@ fn notes(comparison: &Comparison) -> Vec<String> {
             "p: two-sided paired bootstrap (by percentiles) on the clips that both runs predict, at least 0.001; both runs are evaluated on \
              the same resamples of clips, or of groups if there are any. Holm's correction is for the number of pairs.",
             "mAP: mean average precision over the labels; labels without clips show n/a and are excluded. Labels with a \
-             score of at least 0.5 are predicted; results with thresholds tuned on val are in the report of each run.",
+             score of at least 0.5 are predicted; results with thresholds tuned on val are in the report of each run. Calibration error: mean \
+             over the labels of the expected calibration error of their scores, 15 bins of equal width.",
         ],
     }.map(String::from));
     if comparison.rows.iter().any(|row| row.kind == RunKind::LateFusion) {
