@@ -6,7 +6,9 @@
 
 use std::time::Instant;
 
-use kinoprobe::classify::{ClassifierSettings, FitContext, FitSettings, MlpSettings, Trainer, TrainingSettings, build};
+use kinoprobe::classify::{
+    CalibrationMethod, ClassifierSettings, FitContext, FitSettings, MlpSettings, Trainer, TrainingSettings, build,
+};
 use kinoprobe::dataset::{Dataset, Task};
 use kinoprobe::evaluate::Epoch;
 use ndarray::{Array2, s};
@@ -47,6 +49,7 @@ fn main() {
         standardize: false,
         seeds: 1,
         refit: false,
+        calibrate: CalibrationMethod::None,
         trainer: Trainer { training, ..Trainer::default() },
     };
     let (train, valid) = (part(0, CLIPS), part(CLIPS, CLIPS + VALID));

@@ -9,7 +9,9 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use kinoprobe::classify::{ClassifierKind, ClassifierSettings, FitContext, FitSettings, Trainer, build};
+use kinoprobe::classify::{
+    CalibrationMethod, ClassifierKind, ClassifierSettings, FitContext, FitSettings, Trainer, build,
+};
 use kinoprobe::dataset::{Dataset, Task};
 use kinoprobe::matrix::default_threads;
 use ndarray::Array2;
@@ -60,6 +62,7 @@ fn main() -> anyhow::Result<()> {
         standardize: true,
         seeds: 1,
         refit: false,
+        calibrate: CalibrationMethod::None,
         trainer: Trainer::default(),
     };
     let mut ignore = |_: &_| {};

@@ -139,6 +139,7 @@ impl RunContext<'_> {
             search: self.search.clone(),
             extract_seconds: provenance.extract_seconds,
             splits: experiment.splits,
+            calibration: experiment.calibration,
             unlabeled: experiment.unlabeled,
             constant: experiment.constant,
             curves: experiment.curves,

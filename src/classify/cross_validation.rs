@@ -8,8 +8,8 @@ use ndarray::Array2;
 
 use super::experiment::{Experiment, check_classes, constant_predictions, most_frequent_labels};
 use super::{
-    Classifier, Constant, FitContext, FitOutput, FitSettings, ModelMetadata, RunIdentity, SavedModel, build, predict,
-    predictions,
+    Classifier, Constant, FitContext, FitOutput, FitSettings, ModelMetadata, RunCalibration, RunIdentity, SavedModel,
+    build, predict, predictions,
 };
 use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
@@ -69,8 +69,9 @@ pub fn min_folds(trained: bool) -> usize {
 ///
 /// The predictions of the split val are those of the folds (of the first repetition). Classifiers with early stopping use the fold after the
 /// predicted one for it, so that a clip does not influence the model that predicts it; the model of the run uses the first fold. The
-/// predictions of the test split are those of the model of the run. Repetitions have other folds, and their numbers as seeds. `progress` is
-/// called with the number of the fit after each epoch; there are repetitions · K + 1 fits. K is at least [`min_folds`].
+/// predictions of the test split are those of the model of the run, whose scores are calibrated on the predictions of the folds. Repetitions
+/// have other folds, and their numbers as seeds. `progress` is called with the number of the fit after each epoch; there are
+/// repetitions · K + 1 fits. K is at least [`min_folds`].
 ///
 /// # Errors
 /// Returns an error if there is only one class, or the classifier cannot be fitted to the folds.
@@ -83,6 +84,7 @@ pub fn run(
     progress: &mut dyn FnMut(u64, &Epoch),
 ) -> Result<Experiment> {
     check_classes(data)?;
+    settings.model.calibrate.check(data.task)?;
     let kind = settings.model.classifier.kind();
     let trained = kind.capabilities().trained;
     let classes = &data.train.classes;
@@ -113,8 +115,10 @@ pub fn run(
             constant_scores.add(&parts, &constant);
         }
         let (predicted, constant) = (scores.finish(data, false)?, constant_scores.finish(data, true)?);
-        let headline = BTreeMap::from([(Split::Val, compute_metrics(&predicted).headline_map())]);
-        seeds.push(SeedResult { seed, splits: headline, seconds: start.elapsed().as_secs_f64() });
+        let mut calibrated = BTreeMap::from([(Split::Val, predicted.clone())]);
+        RunCalibration::fit(settings.model.calibrate, &mut calibrated)?;
+        let headlines = calibrated.iter().map(|(&split, part)| (split, compute_metrics(part).headline_map()));
+        seeds.push(SeedResult { seed, splits: headlines.collect(), seconds: start.elapsed().as_secs_f64() });
         first.get_or_insert((predicted, constant));
     }
     let (out_of_fold, constant) = first.expect("there is at least one repetition");
@@ -123,17 +127,21 @@ pub fn run(
     let fit = (folds.of_clip.len() * folds.count) as u64;
     let mut on_epoch = |epoch: &Epoch| progress(fit, epoch);
     let mut context = FitContext::new(0, data.task, threads, &mut on_epoch);
-    let FitOutput { model, curves, score_name, kept_epoch, notes: final_notes } =
-        build(&settings.model).fit(&parts.train, &parts.stop, &mut context)?;
-    notes.extend(final_notes);
-    let predict_part = |part: &Dataset| predict(data.task, model.as_ref(), classes, part);
+    let fitted = build(&settings.model).fit(&parts.train, &parts.stop, &mut context)?;
     let mut splits = BTreeMap::from([(Split::Val, out_of_fold)]);
     let mut of_constant = BTreeMap::from([(Split::Val, constant)]);
     if !data.test.is_empty() {
-        splits.insert(Split::Test, predict_part(&data.test)?);
+        splits.insert(Split::Test, predict(data.task, fitted.model.as_ref(), classes, &data.test)?);
         of_constant.extend(constant_predictions(data)?);
     }
-    let unlabeled = if data.unlabeled.is_empty() { None } else { Some(predict_part(&data.unlabeled)?) };
+    let calibration = RunCalibration::fit(settings.model.calibrate, &mut splits)?;
+    let FitOutput { model, curves, score_name, kept_epoch, notes: final_notes } =
+        fitted.calibrate(calibration.as_ref());
+    notes.extend(final_notes);
+    let unlabeled = match data.unlabeled.is_empty() {
+        true => None,
+        false => Some(predict(data.task, model.as_ref(), classes, &data.unlabeled)?),
+    };
     let metadata = ModelMetadata {
         identity: RunIdentity { task: data.task, classifier: kind.name().into(), ..metadata.identity },
         classes: classes.clone(),
@@ -146,6 +154,7 @@ pub fn run(
         constant: of_constant.iter().map(|(split, part)| (*split, compute_metrics(part))).collect(),
         constant_predictions: of_constant,
         splits,
+        calibration,
         unlabeled,
         curves,
         score_name,

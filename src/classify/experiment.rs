@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::{
-    Classifier, Constant, FitContext, FitOutput, FitSettings, Model, ModelMetadata, RunIdentity, SavedModel, build,
-    predict,
+    Classifier, Constant, FitContext, FitSettings, Model, ModelMetadata, RunCalibration, RunIdentity, SavedModel,
+    build, predict,
 };
 use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
@@ -19,6 +19,8 @@ pub struct Experiment {
     pub saved: SavedModel,
     /// Predictions for the splits val and test, if they have clips.
     pub splits: BTreeMap<Split, Predictions>,
+    /// The calibration of the scores, which the model, and all predictions of the experiment, include.
+    pub calibration: Option<RunCalibration>,
     /// Predictions for clips without a label, if there are any.
     pub unlabeled: Option<Predictions>,
     /// Metrics of the constant predictor on the same splits.
@@ -46,7 +48,7 @@ pub struct Experiment {
 /// number of features.
 ///
 /// # Errors
-/// Returns an error if there is only one class, or if the classifier cannot be fitted to the data.
+/// Returns an error if there is only one class, the classifier cannot be fitted to the data, or its scores cannot be calibrated.
 pub fn run(
     data: &DatasetSplits,
     settings: &FitSettings,
@@ -58,6 +60,7 @@ pub fn run(
     if settings.refit && data.val.is_empty() {
         return Err(Error::Data("--refit does not apply: there are no validation clips to add".into()));
     }
+    settings.calibrate.check(data.task)?;
     let classifier = build(settings);
     let held_out: Vec<(Split, &Dataset)> =
         data.splits().into_iter().filter(|(split, part)| *split != Split::Train && !part.is_empty()).collect();
@@ -69,7 +72,7 @@ pub fn run(
     };
 
     let kind = settings.classifier.kind();
-    let mut first: Option<(FitOutput, BTreeMap<Split, Predictions>, f64)> = None;
+    let mut first = None;
     let (mut seeds, mut notes) = (Vec::new(), Vec::new());
     for seed in 0..if kind.capabilities().trained { settings.seeds } else { 1 } {
         let start = Instant::now();
@@ -90,6 +93,8 @@ pub fn run(
             fitted.model = refitted.model;
         }
         let seconds = start.elapsed().as_secs_f64();
+        let calibration = RunCalibration::fit(settings.calibrate, &mut predictions)?;
+        let fitted = fitted.calibrate(calibration.as_ref());
         let splits = predictions
             .iter()
             .map(|(split, predictions)| (*split, compute_metrics(predictions).headline_map()))
@@ -100,9 +105,9 @@ pub fn run(
                 notes.push(note.clone());
             }
         }
-        first.get_or_insert((fitted, predictions, seconds));
+        first.get_or_insert((fitted, predictions, calibration, seconds));
     }
-    let (fitted, splits, train_seconds) = first.expect("there is at least one seed");
+    let (fitted, splits, calibration, train_seconds) = first.expect("there is at least one seed");
 
     let constant_predictions = constant_predictions(data)?;
     let constant = constant_predictions.iter().map(|(split, part)| (*split, compute_metrics(part))).collect();
@@ -120,6 +125,7 @@ pub fn run(
     Ok(Experiment {
         saved: SavedModel { metadata, model: fitted.model },
         splits,
+        calibration,
         unlabeled,
         constant,
         constant_predictions,

@@ -1,13 +1,15 @@
 //! Classifiers, their training and their files.
 //!
 //! [`build`] creates the classifier of [`FitSettings`], [`Classifier::fit`] returns a model, and [`SavedModel`] reads and
-//! writes models. Features are standardized around the classifiers (see [`Standardize`]), so that no classifier handles it.
+//! writes models. Features are standardized and scores calibrated around the classifiers (see [`Standardize`] and [`Calibrated`]), so that
+//! no classifier handles it.
 //!
 //! To add a classifier, write its file (settings with [`ClassifierDefinition`], a [`Classifier`] and a [`Model`]) and add one
 //! line to the list in `registry.rs`.
 
 mod bayes;
 pub mod bilstm;
+pub mod calibration;
 mod constant;
 pub mod cross_validation;
 mod definition;
@@ -39,6 +41,7 @@ use ndarray::Array2;
 
 pub use bayes::{BayesModel, BayesSettings, GaussianBayes};
 pub use bilstm::{BidirectionalLstm, BilstmModel, BilstmSettings, Compat, SequenceSample};
+pub use calibration::{Calibrated, Calibration, CalibrationMethod, RunCalibration};
 pub use constant::{Constant, ConstantModel, ConstantSettings};
 pub use definition::flags_of;
 pub(crate) use definition::positive;
@@ -117,6 +120,13 @@ impl FitOutput {
     fn without_epochs(model: impl Model + 'static, notes: Vec<String>) -> Self {
         Self { model: Box::new(model), curves: vec![], score_name: "", kept_epoch: None, notes }
     }
+
+    /// Adds a calibration to the model, and its notes.
+    fn calibrate(self, calibration: Option<&RunCalibration>) -> Self {
+        let Some(RunCalibration { calibration, notes, .. }) = calibration else { return self };
+        let model = Box::new(Calibrated { calibration: calibration.clone(), model: self.model });
+        Self { model, notes: [self.notes, notes.clone()].concat(), ..self }
+    }
 }
 
 /// A fitted model that scores clips.
@@ -151,6 +161,8 @@ pub struct FitSettings {
     pub seeds: u64,
     /// Fit the model of a run to the clips of train and val.
     pub refit: bool,
+    /// Calibration of the scores on the validation split.
+    pub calibrate: CalibrationMethod,
     /// The training loop of trained classifiers.
     pub trainer: Trainer,
 }
@@ -167,8 +179,12 @@ pub fn build(settings: &FitSettings) -> Box<dyn Classifier> {
 /// Returns an error if a tensor is missing or has a wrong shape.
 pub fn restore(kind: ClassifierKind, task: Task, tensors: &Tensors) -> Result<Box<dyn Model>> {
     let model = kind.restore(tensors, task)?;
-    match Standardizer::restore(tensors)? {
-        Some(standardizer) => Ok(Box::new(Standardized { standardizer, model })),
+    let model = match Standardizer::restore(tensors)? {
+        Some(standardizer) => Box::new(Standardized { standardizer, model }),
+        None => model,
+    };
+    match Calibration::restore(tensors)? {
+        Some(calibration) => Ok(Box::new(Calibrated { calibration, model })),
         None => Ok(model),
     }
 }

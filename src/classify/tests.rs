@@ -139,6 +139,7 @@ fn defaults(kind: ClassifierKind) -> FitSettings {
         standardize: true,
         seeds: 1,
         refit: false,
+        calibrate: CalibrationMethod::None,
         trainer: Trainer::default(),
     }
 }
@@ -179,7 +180,7 @@ fn quick(kind: ClassifierKind, standardize: bool) -> FitSettings {
         settings => settings,
     };
     let training = TrainingSettings { batch: 8, epochs: 4, ..TrainingSettings::default() };
-    FitSettings { classifier, standardize, seeds: 1, refit: false, trainer: Trainer { training, ..Trainer::default() } }
+    FitSettings { classifier, standardize, trainer: Trainer { training, ..Trainer::default() }, ..defaults(kind) }
 }
 
 /// Every registered classifier with every task.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::SearchSettings;
 use crate::classify::cross_validation::min_folds;
 use crate::classify::{
-    ClassifierDefinition, ClassifierKind, ClassifierSettings, FitSettings, LossSettings, OptimizerSettings,
-    ScheduleSettings, Trainer, TrainingSettings, for_each_classifier, positive,
+    CalibrationMethod, ClassifierDefinition, ClassifierKind, ClassifierSettings, FitSettings, LossSettings,
+    OptimizerSettings, ScheduleSettings, Trainer, TrainingSettings, for_each_classifier, positive,
 };
 use crate::dataset::Task;
 use crate::manifest::imbalance::Resample;
@@ -55,6 +55,10 @@ macro_rules! define_table {
             #[serde(skip_serializing_if = "Option::is_none")]
             #[arg(skip)]
             pub search: Option<SearchSettings>,
+            /// Calibration of the scores, fitted to the predictions of val.
+            #[serde(skip_serializing_if = "CalibrationMethod::is_none")]
+            #[arg(long, value_name = "METHOD")]
+            pub calibrate: CalibrationMethod,
             /// Resampling of the training clips.
             #[serde(skip_serializing_if = "Option::is_none")]
             #[arg(skip)]
@@ -105,6 +109,7 @@ macro_rules! define_table {
                     repeat: None,
                     refit: false,
                     search: None,
+                    calibrate: CalibrationMethod::None,
                     resample: None,
                     by: None,
                     window: None,
@@ -155,6 +160,7 @@ impl Classify {
             standardize: self.standardize,
             seeds: self.seeds,
             refit: self.refit,
+            calibrate: self.calibrate,
             trainer: Trainer {
                 loss: self.loss.clone(),
                 training: self.training.clone(),

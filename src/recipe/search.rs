@@ -11,8 +11,8 @@ use crate::value_parsers;
 /// Default number of random trials of classifiers with several seeds, whose settings interact.
 const DEFAULT_TRIALS: usize = 20;
 /// Flags that are not settings of the fit.
-const NOT_SEARCHABLE: [&str; 9] =
-    ["task", "classifier", "seeds", "folds", "repeat", "refit", "by", "window", "max-iterations"];
+const NOT_SEARCHABLE: [&str; 10] =
+    ["task", "classifier", "seeds", "folds", "repeat", "refit", "calibrate", "by", "window", "max-iterations"];
 
 /// One combination of values.
 #[derive(Debug, Clone, PartialEq)]

@@ -150,6 +150,8 @@ pub(super) fn identity_table(metrics: &Metrics) -> Table {
     row("manifest", inputs.manifest.display().to_string());
     row("extraction time", metrics.extract_seconds.map(|s| format!("{s:.1} s")).unwrap_or_default());
     row("training time", metrics.training_seconds.map(|s| format!("{s:.2} s")).unwrap_or_default());
+    let calibration = metrics.calibration.as_ref().map(|run| format!("{}, fitted to val", run.method));
+    row("calibration", calibration.unwrap_or_default());
     row("best epoch", metrics.best_epoch.map(|epoch| epoch.to_string()).unwrap_or_default());
     row("kinoprobe", metrics.tool_version.clone());
     table

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::classify::{RunIdentity, RunInputs};
+use crate::classify::{RunCalibration, RunIdentity, RunInputs};
 use crate::error::{Error, Result};
 use crate::evaluate::bootstrap::METHOD;
+use crate::evaluate::reliability::calibration_error;
 use crate::evaluate::{SeedResult, SplitMetrics};
 use crate::manifest::Split;
 
@@ -41,6 +42,9 @@ pub struct Metrics {
     pub extract_seconds: Option<f64>,
     /// Epoch whose parameters were kept, counted from 1.
     pub best_epoch: Option<usize>,
+    /// Calibration of the scores, if they are calibrated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<CalibrationRecord>,
     /// Results over seeds.
     pub seeds: Option<Seeds>,
     /// The search that selected settings.
@@ -65,6 +69,23 @@ pub struct Metrics {
     /// Metrics of all clips, for predictions that are evaluated without training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all: Option<SplitMetrics>,
+}
+
+/// The calibration of a run's scores.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationRecord {
+    /// Method and parameters, such as `temperature scaling, T = 1.8300`.
+    pub method: String,
+    /// Expected calibration error of each split before calibration, if it is defined.
+    pub expected_calibration_error_before: BTreeMap<Split, f64>,
+}
+
+impl CalibrationRecord {
+    /// Describes a calibration.
+    pub fn new(run: &RunCalibration) -> Self {
+        let errors = run.uncalibrated.iter().filter_map(|(&split, part)| Some((split, calibration_error(part)?)));
+        Self { method: run.calibration.describe(), expected_calibration_error_before: errors.collect() }
+    }
 }
 
 /// Results over seeds.

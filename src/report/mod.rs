@@ -22,6 +22,7 @@ mod multi_label;
 mod page;
 pub mod plots;
 pub mod posters;
+mod reliability;
 pub mod search;
 mod single_label;
 mod stale;
@@ -40,7 +41,7 @@ pub use page::write_page;
 pub use stale::{remove_drawn_manifest, remove_run};
 pub use tensorboard::write_epochs;
 
-use crate::classify::{RunIdentity, RunInputs};
+use crate::classify::{RunCalibration, RunIdentity, RunInputs};
 use crate::error::{Error, Result};
 use crate::evaluate::predictions::table::csv_error;
 use crate::evaluate::predictions::{PredictionTable, write_csv};
@@ -62,6 +63,8 @@ pub struct TrainingRun {
     pub extract_seconds: f64,
     /// Predictions for each held-out split (val, test).
     pub splits: BTreeMap<Split, Predictions>,
+    /// Calibration of the scores of these predictions, if they are calibrated.
+    pub calibration: Option<RunCalibration>,
     /// Predictions for the unlabeled clips.
     pub unlabeled: Option<Predictions>,
     /// Metrics of the constant baseline on each split.
@@ -98,6 +101,8 @@ struct EvaluatedPart<'a> {
     /// `train`, `val`, `test` or `all`; used in file names.
     name: String,
     predictions: &'a Predictions,
+    /// The predictions before calibration, if they are calibrated.
+    uncalibrated: Option<&'a Predictions>,
     metrics: &'a SplitMetrics,
     /// Metrics of the constant baseline.
     constant: Option<&'a SplitMetrics>,
@@ -134,10 +139,12 @@ struct Figure {
 }
 
 fn part_content(title: &str, part: &EvaluatedPart<'_>) -> PartContent {
-    match part.metrics {
+    let mut content = match part.metrics {
         SplitMetrics::SingleLabel(metrics) => single_label::content(title, part, metrics),
         SplitMetrics::MultiLabel(metrics) => multi_label::content(title, part, metrics),
-    }
+    };
+    reliability::add(title, part, &mut content);
+    content
 }
 
 /// Adds the likely label errors as a table and a CSV file; [`write_page`] shows the clips instead.
@@ -150,9 +157,10 @@ fn with_label_errors(mut content: PartContent, part: &EvaluatedPart<'_>) -> Part
 }
 
 /// Writes the directory of a run: predictions.csv, submission.csv (if there are unlabeled clips), curves.csv, curves.svg and
-/// tensorboard/ (if there are epochs), search.csv, search.svg and best.toml (if settings were searched), per_class.csv, classification_report.txt, recipe.toml, REPORT.md with its figures
-/// (confusion_SPLIT for single-label runs; precision_recall_SPLIT and average_precision_SPLIT for multi-label runs),
-/// label_errors_SPLIT.csv (if there are likely label errors) and, last, metrics.json.
+/// tensorboard/ (if there are epochs), search.csv, search.svg and best.toml (if settings were searched), per_class.csv,
+/// classification_report.txt, recipe.toml, REPORT.md with its figures (confusion_SPLIT for single-label runs; precision_recall_SPLIT and
+/// average_precision_SPLIT for multi-label runs; reliability_SPLIT), label_errors_SPLIT.csv (if there are likely label errors) and, last,
+/// metrics.json.
 ///
 /// Removes the files of an earlier run and keeps all others (the model). A directory without metrics.json is incomplete.
 ///
@@ -167,6 +175,7 @@ pub fn write_run(dir: &Path, run: &TrainingRun) -> Result<()> {
         training_seconds: Some(run.train_seconds),
         extract_seconds: (run.extract_seconds > 0.0).then_some(run.extract_seconds),
         best_epoch: run.best_epoch,
+        calibration: run.calibration.as_ref().map(metrics::CalibrationRecord::new),
         seeds: metrics::Seeds::of(&run.seeds),
         constant: run.constant.clone(),
         warnings: run.warnings.clone(),
@@ -178,6 +187,7 @@ pub fn write_run(dir: &Path, run: &TrainingRun) -> Result<()> {
         .map(|(split, metrics)| EvaluatedPart {
             name: split.name().into(),
             predictions: &run.splits[split],
+            uncalibrated: run.calibration.as_ref().and_then(|run| run.uncalibrated.get(split)),
             metrics,
             constant: run.constant.get(split),
         })
@@ -236,12 +246,18 @@ pub fn write_evaluation(dir: &Path, evaluation: &Evaluation) -> Result<Metrics> 
         table.splits_present().into_iter().map(|split| (split, table.select_split(split))).collect();
     let labeled = splits.iter().filter(|(_, part)| part.truth.iter().any(|labels| !labels.is_empty()));
     let measured = evaluate_splits(&labeled.map(|(&split, part)| (split, part.clone())).collect(), Split::Val);
-    let all_part =
-        |metrics| EvaluatedPart { name: "all".into(), predictions: &table.predictions, metrics, constant: None };
+    let all_part = |metrics| EvaluatedPart {
+        name: "all".into(),
+        predictions: &table.predictions,
+        uncalibrated: None,
+        metrics,
+        constant: None,
+    };
     let mut parts: Vec<EvaluatedPart<'_>> = all.iter().map(all_part).collect();
     parts.extend(measured.iter().map(|(split, measured)| EvaluatedPart {
         name: split.name().into(),
         predictions: &splits[split],
+        uncalibrated: None,
         metrics: measured,
         constant: None,
     }));

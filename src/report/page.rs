@@ -43,7 +43,13 @@ pub fn write_page(dir: &Path, sources: &ClipSources<'_>) -> Result<()> {
         .iter()
         .map(|(name, metrics_of_part, predictions)| {
             let constant = Split::parse(name).and_then(|split| metrics.constant.get(&split));
-            EvaluatedPart { name: name.to_string(), predictions, metrics: metrics_of_part, constant }
+            EvaluatedPart {
+                name: name.to_string(),
+                predictions,
+                uncalibrated: None,
+                metrics: metrics_of_part,
+                constant,
+            }
         })
         .collect();
     let predictions: Vec<(&str, &Predictions)> =

@@ -14,7 +14,8 @@ const EVALUATION_FILES: [&str; 4] = ["submission.csv", "per_class.csv", "classif
 /// Files of training that not every run writes.
 const TRAINING_FILES: [&str; 5] = ["curves.csv", "curves.svg", "search.csv", "search.svg", "best.toml"];
 /// The names of figures and their tables start with one of these and the name of a part.
-const FIGURE_PREFIXES: [&str; 4] = ["confusion_", "precision_recall_", "average_precision_", "label_errors_"];
+const FIGURE_PREFIXES: [&str; 5] =
+    ["confusion_", "precision_recall_", "average_precision_", "reliability_", "label_errors_"];
 
 /// Creates the directory and removes an old metrics.json, which marks a complete directory, and the files that this run may
 /// not replace.

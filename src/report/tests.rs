@@ -72,6 +72,7 @@ pub(super) fn run(classes: &[&str]) -> TrainingRun {
         recipe: "method = \"cnn3d\"\n".into(),
         extract_seconds: 12.5,
         splits,
+        calibration: None,
         unlabeled: Some(predictions("u", 5, &classes, false)),
         constant,
         curves,

@@ -6,7 +6,9 @@ use std::path::Path;
 use ndarray::{Array2, Axis, concatenate};
 
 use super::save_codebook;
-use crate::classify::{ClassifierKind, FitSettings, ModelMetadata, RunIdentity, RunInputs, experiment};
+use crate::classify::{
+    CalibrationMethod, ClassifierKind, FitSettings, ModelMetadata, RunIdentity, RunInputs, experiment,
+};
 use crate::dataset::{Dataset, DatasetSplits};
 use crate::error::{Error, Result};
 use crate::evaluate::predictions::write_csv;
@@ -55,6 +57,8 @@ pub fn fuse(runs: &[ComparedRun], out: &Path, threads: usize) -> Result<Option<C
         standardize: true,
         seeds: 1,
         refit: false,
+        // The first run may be calibrated on folds, whereas the fusion has a split, perhaps without val.
+        calibrate: CalibrationMethod::None,
         ..classify.fit_settings()
     };
     let identities: Vec<RunIdentity> = members

@@ -40,6 +40,7 @@ pub fn search(
 ) -> Result<Searched> {
     let classify = &recipe.classify;
     let settings = classify.search.as_ref().ok_or_else(|| Error::Data("the recipe has no search".into()))?;
+    classify.calibrate.check(data.task)?;
     let trials = settings.trials(classify).map_err(Error::Data)?;
     let candidates: Vec<Candidate> = trials
         .iter()

@@ -258,6 +258,7 @@ impl EndToEndJob {
             recipe: recipe.to_toml(),
             extract_seconds: 0.0,
             splits: held_out,
+            calibration: None,
             unlabeled,
             constant: constant.iter().map(|(split, part)| (*split, compute_metrics(part))).collect(),
             curves: session.history().iter().map(|record| record.epoch).collect(),

@@ -1,5 +1,6 @@
 //! Classification with the real binaries, on stores written by kinoprobe and by h5py.
 
+mod calibration;
 mod errors;
 mod folds;
 mod search;

@@ -21,7 +21,9 @@ mod tests {
 
     use super::*;
     use crate::classify::tests::dataset;
-    use crate::classify::{ClassifierKind, ClassifierSettings, FitContext, FitSettings, Trainer, build};
+    use crate::classify::{
+        CalibrationMethod, ClassifierKind, ClassifierSettings, FitContext, FitSettings, Trainer, build,
+    };
     use crate::dataset::Task;
 
     #[test]
@@ -43,8 +45,14 @@ mod tests {
             for alpha in [1000.0, 10.0, 0.1] {
                 let mut classifier: ClassifierSettings = kind.default_settings();
                 *classifier.penalty_mut().unwrap() = alpha;
-                let settings =
-                    FitSettings { classifier, standardize: true, seeds: 1, refit: false, trainer: Trainer::default() };
+                let settings = FitSettings {
+                    classifier,
+                    standardize: true,
+                    seeds: 1,
+                    refit: false,
+                    calibrate: CalibrationMethod::None,
+                    trainer: Trainer::default(),
+                };
                 let fit = |warm_start: Option<&mut WarmStart>| {
                     let mut ignore = |_: &_| {};
                     let mut context = FitContext { warm_start, ..FitContext::new(0, task, 1, &mut ignore) };

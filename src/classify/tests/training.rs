@@ -190,7 +190,8 @@ fn bilstm_matches_pytorch() {
 #[test]
 fn early_stopping_and_the_kept_epoch_may_use_different_metrics() {
     use crate::classify::{
-        ClassifierSettings, FitContext, FitSettings, MlpSettings, Trainer, TrainingSettings, ValidationMetric, build,
+        CalibrationMethod, ClassifierSettings, FitContext, FitSettings, MlpSettings, Trainer, TrainingSettings,
+        ValidationMetric, build,
     };
     use crate::dataset::Task;
     use rand::Rng;
@@ -210,6 +211,7 @@ fn early_stopping_and_the_kept_epoch_may_use_different_metrics() {
             standardize: true,
             seeds: 1,
             refit: false,
+            calibrate: CalibrationMethod::None,
             trainer: Trainer {
                 training: TrainingSettings { batch: 8, epochs: 100, patience: 6, watch, keep },
                 ..Trainer::default()
