@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::definition::non_negative;
 use super::standardize::check_dim;
 use super::{
-    Capabilities, Classifier, ClassifierDefinition, Exporter, FitContext, FitOutput, Model, Tensor, Tensors, Trainer,
+    Capabilities, ClassWeights, Classifier, ClassifierDefinition, Exporter, FitContext, FitOutput, Model, Tensor,
+    Tensors, Trainer,
 };
 use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
@@ -24,11 +25,14 @@ pub struct BayesSettings {
     /// Share of the largest feature variance that is added to every variance (scikit-learn's `var_smoothing`).
     #[arg(long, value_name = "X", value_parser = value_parsers::non_negative)]
     pub smoothing: f64,
+    /// Class weights.
+    #[arg(id = "class_weight", long = "class-weight", value_name = "RULE")]
+    pub class_weight: ClassWeights,
 }
 
 impl Default for BayesSettings {
     fn default() -> Self {
-        Self { smoothing: 1e-9 }
+        Self { smoothing: 1e-9, class_weight: ClassWeights::None }
     }
 }
 
@@ -51,7 +55,8 @@ impl ClassifierDefinition for BayesSettings {
 
 /// p(class | x) ∝ p(class) · ∏ N(x_d; θ_d, σ²_d): one normal distribution per class and feature. A share of the largest
 /// variance of any feature is added to every variance, as in scikit-learn's `GaussianNB`. For several labels per clip, one
-/// binary model per label (scikit-learn's `OneVsRestClassifier`).
+/// binary model per label (scikit-learn's `OneVsRestClassifier`). Balanced class weights (scikit-learn: as `sample_weight`) make the priors
+/// of all classes with training clips equal.
 ///
 /// The model is fitted by linfa. linfa's own probabilities exponentiate before they normalize, which underflows to 0/0 for
 /// more than a few hundred features. They are therefore computed here from the fitted parameters, which linfa exposes only
@@ -105,7 +110,13 @@ impl GaussianBayes {
         let fitted: FittedBayes = serde_json::to_value(&fitted)
             .and_then(serde_json::from_value)
             .map_err(|error| failed(format!("unexpected serialization of linfa's model: {error}")))?;
-        Ok(fitted.class_info)
+        let mut classes = fitted.class_info;
+        if self.0.class_weight == ClassWeights::Balanced {
+            // Equal weights within a class change neither its mean nor its variance.
+            let prior = 1.0 / classes.len() as f64;
+            classes.values_mut().for_each(|class| class.prior = prior);
+        }
+        Ok(classes)
     }
 }
 

@@ -241,6 +241,7 @@ fn baseline_settings() -> Vec<(&'static str, FitSettings, f64)> {
         ("svm", defaults(ClassifierKind::Svm), 1e-5),
         ("svm.balanced", with(ClassifierSettings::Svm(SvmSettings { class_weight, ..Default::default() })), 1e-5),
         ("bayes", defaults(ClassifierKind::Bayes), 1e-5),
+        ("bayes.balanced", with(ClassifierSettings::Bayes(BayesSettings { class_weight, ..Default::default() })), 1e-5),
         ("knn", defaults(ClassifierKind::Knn), 1e-7),
         (
             "knn.cosine",
@@ -265,6 +266,31 @@ fn multi_label_baselines_match_scikit_learn() {
         let distance = (scores.mapv(f64::from) - &theirs).iter().fold(0f64, |max, d| max.max(d.abs()));
         assert!(distance < tolerance, "{name}: {distance:e}");
     }
+}
+
+/// Class weights of the losses compared with `compute_class_weight("balanced")`.
+#[test]
+fn balanced_losses_have_the_class_weights_of_scikit_learn() {
+    let (file, train, _) = baselines();
+    let settings = LossSettings { weights: ClassWeights::Balanced, ..LossSettings::default() };
+    let close =
+        |ours: &[f64], theirs: &[f64]| ours.len() == 4 && ours.iter().zip(theirs).all(|(a, b)| (a - b).abs() < 1e-12);
+    let Ok(Loss::CrossEntropy { weights: Some(weights) }) =
+        Loss::new(&settings, Task::SingleLabel, train.targets.view())
+    else {
+        panic!("cross-entropy with weights")
+    };
+    assert!(close(&weights, &values(&file, "class_weight").1), "{weights:?}");
+    let targets = several_labels(&train).targets;
+    let Ok(Loss::BinaryCrossEntropy { positive: Some(positive) }) =
+        Loss::new(&settings, Task::MultiLabel, targets.view())
+    else {
+        panic!("binary cross-entropy with weights")
+    };
+    // PyTorch's `pos_weight` is relative to negatives of weight 1: the same ratio of positives and negatives, on another scale.
+    let theirs: Array2<f64> = matrix(&file, "several.class_weight");
+    let ratio: Vec<f64> = theirs.rows().into_iter().map(|weights| weights[1] / weights[0]).collect();
+    assert!(close(&positive, &ratio), "{positive:?}");
 }
 
 #[test]

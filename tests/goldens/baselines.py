@@ -2,8 +2,8 @@
 """Baselines of scikit-learn on a small data set -> fixtures/baselines.safetensors.
 
 60 training and 20 test clips of 6 features (the last constant) and 4 classes. StandardScaler, then logistic regression
-(C = 1, converged), a linear SVM (C = 1, converged; softmax of its decision values), both also with balanced class weights, Gaussian
-naive Bayes, 5 nearest neighbors (also with the cosine distance) and the class prior, each fitted to the standardized features. For
+(C = 1, converged), a linear SVM (C = 1, converged; softmax of its decision values) and Gaussian naive Bayes, each also with balanced
+class weights, which are stored too, 5 nearest neighbors (also with the cosine distance) and the class prior, each fitted to the standardized features. For
 several labels, every clip also has the next class: one-vs-rest logistic regression, SVM (σ of its decision values) and naive Bayes,
 and 5 nearest neighbors.
 """
@@ -20,6 +20,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 
 OUT = pathlib.Path(__file__).resolve().parents[2] / "fixtures"
 random = np.random.default_rng(11)
@@ -45,11 +46,19 @@ for name, model in fitted.items():
     model.fit(x[train], y[train])
     scores = softmax(model.decision_function(x[test]), axis=1) if "svm" in name else model.predict_proba(x[test])
     tensors[f"{name}.probabilities"] = np.ascontiguousarray(scores)
+balanced = GaussianNB(var_smoothing=1e-9).fit(x[train], y[train], compute_sample_weight("balanced", y[train]))
+tensors["bayes.balanced.probabilities"] = np.ascontiguousarray(balanced.predict_proba(x[test]))
+tensors["class_weight"] = compute_class_weight("balanced", classes=np.arange(4), y=y[train])
 several = np.eye(4, dtype=int)[classes] | np.eye(4, dtype=int)[(classes + 1) % 4]
 for name in "logistic", "logistic.balanced", "svm", "svm.balanced", "bayes":
     chosen = OneVsRestClassifier(fitted[name]).fit(x[train], several[train])
     scores = expit(chosen.decision_function(x[test])) if "svm" in name else chosen.predict_proba(x[test])
     tensors[f"several.{name}.probabilities"] = np.ascontiguousarray(scores)
+binary = [(label, compute_sample_weight("balanced", label)) for label in several[train].T]
+binary = [GaussianNB(var_smoothing=1e-9).fit(x[train], label, weights).predict_proba(x[test])[:, 1] for label, weights in binary]
+tensors["several.bayes.balanced.probabilities"] = np.ascontiguousarray(np.stack(binary, axis=1))
+weights = [compute_class_weight("balanced", classes=np.arange(2), y=label) for label in several[train].T]
+tensors["several.class_weight"] = np.stack(weights)
 nearest = KNeighborsClassifier(5, algorithm="brute").fit(x[train], several[train]).predict_proba(x[test])
 tensors["several.knn.probabilities"] = np.ascontiguousarray(np.stack([label[:, 1] for label in nearest], axis=1))
 save_file(tensors, OUT / "baselines.safetensors", {"made_by": f"tests/goldens/baselines.py, scikit-learn {sklearn.__version__}"})
