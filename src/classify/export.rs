@@ -94,6 +94,18 @@ impl Exporter {
         self.node_with("BatchNormalization", &[x, weight, bias, mean, variance], vec![epsilon])
     }
 
+    /// Adds the Gaussian error linear unit, x/2 · (1 + erf(x/√2)).
+    pub fn gelu(&mut self, x: &str) -> String {
+        let sqrt_2 = self.scalar(std::f32::consts::SQRT_2);
+        let one = self.scalar(1.0);
+        let half = self.scalar(0.5);
+        let scaled = self.node("Div", &[x, &sqrt_2]);
+        let erf = self.node("Erf", &[&scaled]);
+        let sum = self.node("Add", &[&erf, &one]);
+        let product = self.node("Mul", &[x, &sum]);
+        self.node("Mul", &[&product, &half])
+    }
+
     /// Permutes the axes of `x`: axis i of the result is axis `axes[i]` of `x`.
     pub fn transpose(&mut self, x: &str, axes: &[usize]) -> String {
         self.node_with("Transpose", &[x], vec![Attribute::ints("perm", axes)])

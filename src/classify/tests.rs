@@ -10,7 +10,7 @@ use safetensors::tensor::Dtype;
 
 use super::layers::{BatchNorm, Dropout, Linear};
 use super::loss::{self, Loss};
-use super::mlp::network::MlpNetwork;
+use super::mlp::network::{HiddenLayer, MlpNetwork};
 use super::numeric::Real;
 use super::optimizer::Optimizer;
 use super::schedule::Schedule;
@@ -18,6 +18,7 @@ use super::*;
 use crate::store::Pooling;
 
 const MLP: &[u8] = include_bytes!("../../fixtures/mlp.safetensors");
+const MLP_LAYERS: &[u8] = include_bytes!("../../fixtures/mlp_layers.safetensors");
 const BASELINES: &[u8] = include_bytes!("../../fixtures/baselines.safetensors");
 
 fn values(file: &SafeTensors<'_>, name: &str) -> (Vec<usize>, Vec<f64>) {
@@ -47,19 +48,34 @@ fn one_hot(classes: &[f64], count: usize) -> Array2<f32> {
     Array2::from_shape_fn((classes.len(), count), |(i, c)| f32::from(classes[i] as usize == c))
 }
 
-/// Computes the largest difference from PyTorch's state after each of nine steps, over all tensors except `excluded`.
-fn mlp_distance_to_pytorch<T: Real>(precision: &str, excluded: &[&str]) -> f64 {
-    let file = SafeTensors::deserialize(MLP).unwrap();
+/// Computes the largest difference from PyTorch's state after each of nine steps of a network with `layers` hidden layers, over all
+/// tensors except `excluded`.
+fn mlp_distance_to_pytorch<T: Real>(file: &[u8], layers: usize, precision: &str, excluded: &[&str]) -> f64 {
+    let file = SafeTensors::deserialize(file).unwrap();
     let name = |key: &str| format!("{precision}.{key}");
-    let mut norm = BatchNorm::new(16);
-    norm.weight = vector(&file, &name("0.1.weight"));
-    norm.bias = vector(&file, &name("0.1.bias"));
-    let first = Linear::from_parameters(matrix(&file, &name("0.0.weight")), vector(&file, &name("0.0.bias")));
-    let second = Linear::from_parameters(matrix(&file, &name("0.4.weight")), vector(&file, &name("0.4.bias")));
-    let mut network = MlpNetwork::<T>::from_layers(first, norm, second, 1);
+    let initial = |key: &str| name(&format!("0.{key}"));
+    let linear = |i: usize| {
+        let [weight, bias] = ["weight", "bias"].map(|key| initial(&format!("{}.{key}", 4 * i)));
+        Linear::from_parameters(matrix(&file, &weight), vector(&file, &bias))
+    };
+    let hidden = (0..layers).map(|i| {
+        let linear = linear(i);
+        let mut norm = BatchNorm::new(linear.bias.len());
+        norm.weight = vector(&file, &initial(&format!("{}.weight", 4 * i + 1)));
+        norm.bias = vector(&file, &initial(&format!("{}.bias", 4 * i + 1)));
+        HiddenLayer::new(linear, norm)
+    });
+    let mut network = MlpNetwork::<T>::from_layers(hidden.collect(), linear(layers), 1);
     let features: Array2<T> = matrix(&file, &name("features"));
     let classes = values(&file, &name("classes")).1;
     let (losses, rates) = (values(&file, &name("losses")).1, values(&file, &name("rates")).1);
+    // The names of `MlpNetwork::state`.
+    let mut keys = Vec::new();
+    for i in 0..layers {
+        keys.extend(["weight", "bias"].map(|key| format!("{}.{key}", 4 * i)));
+        keys.extend(["weight", "bias", "running_mean", "running_var"].map(|key| format!("{}.{key}", 4 * i + 1)));
+    }
+    keys.extend(["weight", "bias"].map(|key| format!("{}.{key}", 4 * layers)));
 
     let mut optimizer = Optimizer::new(&OptimizerSettings::default());
     let restarts = ScheduleSettings { restart_every: 1, restart_factor: 2, ..ScheduleSettings::default() };
@@ -75,24 +91,12 @@ fn mlp_distance_to_pytorch<T: Real>(precision: &str, excluded: &[&str]) -> f64 {
         let rate = schedule.rate(step / 3, step % 3, 3);
         assert!((value - losses[step]).abs() < 1e-5 && (rate - rates[step]).abs() < 1e-9, "step {step}");
         optimizer.step(&mut network.parameters(), rate, 1);
-        let vector_values = |v: &Array1<T>| v.iter().map(|v| v.double()).collect::<Vec<_>>();
-        let matrix_values = |v: &Array2<T>| v.iter().map(|v| v.double()).collect::<Vec<_>>();
-        for (key, ours) in [
-            ("0.weight", matrix_values(&network.first.weight)),
-            ("0.bias", vector_values(&network.first.bias)),
-            ("1.weight", vector_values(&network.norm.weight)),
-            ("1.bias", vector_values(&network.norm.bias)),
-            ("1.running_mean", vector_values(&network.norm.running_mean)),
-            ("1.running_var", vector_values(&network.norm.running_variance)),
-            ("4.weight", matrix_values(&network.second.weight)),
-            ("4.bias", vector_values(&network.second.bias)),
-        ] {
-            if excluded.contains(&key) {
-                continue;
-            }
+        let state = network.state();
+        assert_eq!(state.len(), keys.len());
+        for (ours, key) in state.into_iter().zip(&keys).filter(|(_, key)| !excluded.contains(&key.as_str())) {
             let theirs = values(&file, &name(&format!("{}.{key}", step + 1))).1;
             assert_eq!(ours.len(), theirs.len());
-            let distance = ours.iter().zip(&theirs).fold(0f64, |max, (a, b)| max.max((a - b).abs()));
+            let distance = ours.iter().zip(&theirs).fold(0f64, |max, (a, b)| max.max((a.double() - b).abs()));
             worst = worst.max(distance);
         }
     }
@@ -108,13 +112,16 @@ fn mlp_distance_to_pytorch<T: Real>(precision: &str, excluded: &[&str]) -> f64 {
 
 #[test]
 fn nine_training_steps_match_pytorch() {
-    let exact = mlp_distance_to_pytorch::<f64>("f64", &[]);
-    assert!(exact < 1e-9, "f64: {exact:e}");
-    // The exact gradient of a bias before batch normalization is zero. Adam normalizes the rounding errors to the size of the
-    // learning rate, so in f32 this bias (and the running mean, which includes it) is noise in both implementations.
-    let single = mlp_distance_to_pytorch::<f32>("f32", &["0.bias", "1.running_mean"]);
-    assert!(single < 1e-5, "f32: {single:e}");
-    println!("largest difference from PyTorch over nine steps: f64 {exact:.1e}, f32 {single:.1e}");
+    for (file, layers) in [(MLP, 1), (MLP_LAYERS, 2)] {
+        let exact = mlp_distance_to_pytorch::<f64>(file, layers, "f64", &[]);
+        assert!(exact < 1e-9, "{layers} layers, f64: {exact:e}");
+        // The exact gradient of a bias before batch normalization is zero. Adam normalizes the rounding errors to the size of the
+        // learning rate, so in f32 this bias (and the running mean, which includes it) is noise in both implementations.
+        let excluded = ["0.bias", "1.running_mean", "4.bias", "5.running_mean"];
+        let single = mlp_distance_to_pytorch::<f32>(file, layers, "f32", &excluded[..2 * layers]);
+        assert!(single < 1e-5, "{layers} layers, f32: {single:e}");
+        println!("{layers} layers: largest difference from PyTorch over nine steps: f64 {exact:.1e}, f32 {single:.1e}");
+    }
 }
 
 pub(super) fn dataset(rows: ArrayView2<'_, f32>, targets: Array2<f32>) -> Dataset {
@@ -173,7 +180,7 @@ fn several_labels(data: &Dataset) -> Dataset {
 /// Settings for small networks and short training.
 fn quick(kind: ClassifierKind, standardize: bool) -> FitSettings {
     let classifier = match kind.default_settings() {
-        ClassifierSettings::Mlp(settings) => ClassifierSettings::Mlp(MlpSettings { hidden: 9, ..settings }),
+        ClassifierSettings::Mlp(settings) => ClassifierSettings::Mlp(MlpSettings { hidden: vec![9, 7], ..settings }),
         ClassifierSettings::Bilstm(settings) => {
             ClassifierSettings::Bilstm(BilstmSettings { hidden: 6, length: 3, ..settings })
         }
@@ -346,7 +353,7 @@ fn trained_networks_do_not_depend_on_the_number_of_threads() {
         let mut settings = quick(kind, true);
         settings.trainer.training.batch = 16;
         match &mut settings.classifier {
-            ClassifierSettings::Mlp(mlp) => mlp.hidden = 300,
+            ClassifierSettings::Mlp(mlp) => mlp.hidden = vec![300],
             ClassifierSettings::Bilstm(bilstm) => {
                 (bilstm.hidden, bilstm.length, bilstm.sample) = (60, 2, SequenceSample::RandomWindow);
             }

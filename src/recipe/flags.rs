@@ -267,6 +267,7 @@ impl ClassifyFlags {
             update().map_err(|error| error.to_string())?;
             let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
             check_support(classify, &given)?;
+            check_counts(classify.classifier, matches)?;
             if classify.by != Some(ModelGrouping::Year) && !given("window") {
                 classify.window = None;
             }
@@ -274,6 +275,21 @@ impl ClassifyFlags {
         classify.pooling = classify.classifier.pooling(classify.pooling);
         Ok(())
     }
+}
+
+/// Checks that flags have several values only if the classifier takes a list.
+fn check_counts(kind: ClassifierKind, matches: &ArgMatches) -> Result<(), String> {
+    for arg in kind.flags().iter().filter(|arg| arg.get_value_delimiter().is_none()) {
+        let id = arg.get_id().as_str();
+        if matches.value_source(id).is_some() && matches.get_raw(id).is_some_and(|values| values.len() > 1) {
+            return Err(format!(
+                "--{} takes one value with classifier {}",
+                arg.get_long().expect("every flag has a long name"),
+                kind.name()
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Checks that every given flag has an effect.
@@ -344,10 +360,11 @@ mod tests {
     #[test]
     fn flags_override_the_settings_of_the_chosen_classifier() {
         let classify = apply(&["--hidden", "7", "--loss", "focal", "--focal-gamma", "1", "--seeds", "3"]).unwrap();
-        assert_eq!((classify.mlp.hidden, classify.bilstm.hidden, classify.seeds), (7, 256, 3));
+        assert_eq!((classify.mlp.hidden, classify.bilstm.hidden, classify.seeds), (vec![7], 256, 3));
         assert_eq!((classify.loss.focal_gamma, classify.training.epochs), (1.0, 100));
         let classify = apply(&["--classifier", "bilstm", "--hidden", "7"]).unwrap();
-        assert_eq!((classify.mlp.hidden, classify.bilstm.hidden, classify.pooling), (512, 7, Pooling::None));
+        assert_eq!((classify.mlp.hidden, classify.bilstm.hidden, classify.pooling), (vec![512], 7, Pooling::None));
+        assert_eq!(apply(&["--hidden", "512,256"]).unwrap().mlp.hidden, [512, 256]);
         assert_eq!(apply(&["--classifier", "knn", "--neighbors", "2"]).unwrap().knn.neighbors, 2);
         assert_eq!(apply(&[]).unwrap(), Classify::default());
         assert_eq!(ClassifyFlags::supporters("neighbors"), Some(vec![ClassifierKind::Knn]));
@@ -375,6 +392,7 @@ mod tests {
         for (arguments, expected) in [
             ("--classifier logistic --loss-weights balanced", "--loss-weights does not apply to classifier logistic"),
             ("--classifier knn --hidden 4", "classifiers with this option: mlp, bilstm"),
+            ("--classifier bilstm --hidden 4,5", "--hidden takes one value with classifier bilstm"),
             ("--classifier bayes --seeds 2", "--seeds does not apply to classifier bayes"),
             ("--pooling none", "needs one vector per clip"),
             ("--classifier bilstm --pooling max", "which reads sequences"),
@@ -384,7 +402,10 @@ mod tests {
             ("--classifier bilstm --compat movienet-prediction --length 4", "--length does not apply to compat"),
             ("--classifier constant --standardize false", "--standardize does not apply to classifier constant"),
             ("--classifier constant --pooling max", "--pooling does not apply to classifier constant"),
-            ("--classifier forest", "possible values: mlp, bilstm, logistic, svm, bayes, knn, constant"),
+            (
+                "--classifier forest",
+                "possible values: mlp, bilstm, logistic, svm, bayes, knn, constant",
+            ),
         ] {
             let error = apply(&arguments.split(' ').collect::<Vec<_>>()).unwrap_err();
             assert!(error.contains(expected), "{arguments}: {error}");
@@ -395,7 +416,10 @@ mod tests {
     fn help_names_the_classifiers_of_each_flag() {
         use clap::CommandFactory;
         let help = Arguments::command().term_width(0).render_long_help().to_string();
-        for expected in ["mlp: Hidden units; bilstm: Hidden units per direction", "mlp, bilstm: Dropout probability"] {
+        for expected in [
+            "mlp: Hidden units, of each layer if there are several: 512,256; bilstm: Hidden units per direction",
+            "mlp, bilstm: Dropout probability",
+        ] {
             assert!(help.contains(expected), "{help}");
         }
     }

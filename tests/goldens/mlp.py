@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Nine AdamW steps of the perceptron with PyTorch, in f32 and f64 -> fixtures/mlp.safetensors.
+"""Nine AdamW steps of perceptrons with PyTorch, in f32 and f64 -> fixtures/mlp.safetensors, fixtures/mlp_layers.safetensors (two hidden layers).
 
-Linear -> BatchNorm1d -> GELU -> Linear (dropout 0), cross-entropy, CosineAnnealingWarmRestarts(T_0=1, T_mult=2) set
+Linear -> BatchNorm1d -> GELU (-> Linear -> BatchNorm1d -> GELU) -> Linear (dropout 0), cross-entropy, CosineAnnealingWarmRestarts(T_0=1, T_mult=2) set
 after every optimizer step to epoch + step / 3: a restart after the first of the three epochs.
 """
 import pathlib
@@ -12,15 +12,19 @@ from safetensors.torch import save_file
 from torch import nn
 
 OUT = pathlib.Path(__file__).resolve().parents[2] / "fixtures"
-INPUTS, HIDDEN, CLASSES, BATCH, STEPS, EPOCHS = 12, 16, 5, 10, 3, 3
+INPUTS, CLASSES, BATCH, STEPS, EPOCHS = 12, 5, 10, 3, 3
 
 
-def run(dtype):
+def run(hidden, dtype):
     torch.manual_seed(7)
-    net = nn.Sequential(nn.Linear(INPUTS, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.GELU(), nn.Dropout(0.0), nn.Linear(HIDDEN, CLASSES))
+    sizes, layers = [INPUTS, *hidden], []
+    for inputs, units in zip(sizes, hidden):
+        layers += [nn.Linear(inputs, units), nn.BatchNorm1d(units), nn.GELU(), nn.Dropout(0.0)]
+    net = nn.Sequential(*layers, nn.Linear(sizes[-1], CLASSES))
     with torch.no_grad():   # no parameter starts at 0 or 1
-        for p in (net[1].weight, net[1].bias):
-            p.add_(0.2 * torch.randn(HIDDEN))
+        for i, units in enumerate(hidden):
+            for p in (net[4 * i + 1].weight, net[4 * i + 1].bias):
+                p.add_(0.2 * torch.randn(units))
     net = net.to(dtype)
     classes = torch.randint(0, CLASSES, (EPOCHS * STEPS, BATCH))
     features = (torch.randn(EPOCHS * STEPS, BATCH, INPUTS) + 0.5 * torch.randn(CLASSES, INPUTS)[classes]).to(dtype)
@@ -51,6 +55,8 @@ def run(dtype):
     return out
 
 
-tensors = {f"{name}.{key}": value.contiguous() for name, dtype in (("f32", torch.float32), ("f64", torch.float64)) for key, value in run(dtype).items()}
-save_file(tensors, OUT / "mlp.safetensors", {"made_by": f"tests/goldens/mlp.py, torch {torch.__version__.split('+')[0]}"})
-print(f"{OUT / 'mlp.safetensors'}: torch {torch.__version__}", file=sys.stderr)
+for file, hidden in {"mlp": [16], "mlp_layers": [8, 6]}.items():
+    types = {"f32": torch.float32, "f64": torch.float64}
+    tensors = {f"{name}.{key}": value.contiguous() for name, dtype in types.items() for key, value in run(hidden, dtype).items()}
+    save_file(tensors, OUT / f"{file}.safetensors", {"made_by": f"tests/goldens/mlp.py, torch {torch.__version__.split('+')[0]}"})
+    print(f"{OUT / file}.safetensors: torch {torch.__version__}", file=sys.stderr)

@@ -81,7 +81,7 @@ fn classifiers_learn_several_labels_and_report_correct_metrics() {
         assert_eq!(metrics["task"], "multi-label", "{name}");
         metrics["test"]["map"]["macro"].as_f64().unwrap()
     };
-    let runs: [(&str, &[&str]); 8] = [
+    let runs: [(&str, &[&str]); 9] = [
         ("constant", &[]),
         ("mlp", &quick),
         ("asymmetric", &["--loss", "asymmetric"]),
@@ -90,9 +90,10 @@ fn classifiers_learn_several_labels_and_report_correct_metrics() {
         ("bayes", &[]),
         ("knn", &[]),
         ("bilstm", &quick),
+        ("layers", &["--hidden", "32,16", "--epochs", "60", "--batch", "16", "--patience", "60"]),
     ];
     for (name, flags) in runs {
-        let classifier = if ["asymmetric", "focal"].contains(&name) { "mlp" } else { name };
+        let classifier = if ["asymmetric", "focal", "layers"].contains(&name) { "mlp" } else { name };
         let flags = [&data[..], &["--classifier", classifier, "--out", name], flags].concat();
         let text = kinoprobe(classify, at, &flags);
         assert!(text.contains("constant"), "every table has the constant baseline:\n{text}");

@@ -17,15 +17,16 @@ use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
 use crate::matrix::default_threads;
 use crate::value_parsers;
-use network::MlpNetwork;
+use network::{HiddenLayer, MlpNetwork};
 
 /// Settings of the multi-layer perceptron; the table `[classify.mlp]` of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct MlpSettings {
-    /// Hidden units.
-    #[arg(long, value_name = "N", value_parser = value_parsers::at_least(1_usize))]
-    pub hidden: usize,
+    /// Hidden units, of each layer if there are several: 512,256.
+    #[serde(with = "hidden_layers")]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = value_parsers::at_least(1_usize))]
+    pub hidden: Vec<usize>,
     /// Dropout probability.
     #[arg(long, value_name = "P", value_parser = value_parsers::below_one::<f32>)]
     pub dropout: f32,
@@ -33,7 +34,33 @@ pub struct MlpSettings {
 
 impl Default for MlpSettings {
     fn default() -> Self {
-        Self { hidden: 512, dropout: 0.5 }
+        Self { hidden: vec![512], dropout: 0.5 }
+    }
+}
+
+/// Numbers of hidden units in recipes: a number for one layer, a list for several.
+mod hidden_layers {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged, expecting = "expected a number of hidden units, or a list of numbers, one per layer")]
+    enum Hidden {
+        One(usize),
+        Several(Vec<usize>),
+    }
+
+    pub fn serialize<S: Serializer>(hidden: &[usize], serializer: S) -> Result<S::Ok, S::Error> {
+        match hidden {
+            [units] => Hidden::One(*units).serialize(serializer),
+            _ => Hidden::Several(hidden.to_vec()).serialize(serializer),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
+        Ok(match Hidden::deserialize(deserializer)? {
+            Hidden::One(units) => vec![units],
+            Hidden::Several(units) => units,
+        })
     }
 }
 
@@ -47,7 +74,10 @@ impl ClassifierDefinition for MlpSettings {
     ];
 
     fn validate(&self) -> std::result::Result<(), String> {
-        positive("classify.mlp.hidden", self.hidden)?;
+        if self.hidden.is_empty() {
+            return Err("classify.mlp.hidden must have at least one layer".into());
+        }
+        self.hidden.iter().try_for_each(|&units| positive("classify.mlp.hidden", units))?;
         dropout_probability("classify.mlp.dropout", self.dropout)
     }
 
@@ -60,7 +90,7 @@ impl ClassifierDefinition for MlpSettings {
     }
 }
 
-/// Linear → BatchNorm1d → GELU → Dropout → Linear, with softmax for one label per clip and sigmoid for several; trained by
+/// One or several times Linear → BatchNorm1d → GELU → Dropout, then Linear, with softmax for one label per clip and sigmoid for several; trained by
 /// [`Trainer`].
 pub struct Perceptron {
     /// The network.
@@ -82,7 +112,7 @@ impl Classifier for Perceptron {
         let RandomStreams { mut weights, dropout, .. } = RandomStreams::new(context.seed);
         let (inputs, outputs) = (train.dim(), train.classes.len());
         let state = TrainingState {
-            network: MlpNetwork::new(inputs, self.settings.hidden, outputs, &mut weights, context.threads),
+            network: MlpNetwork::new(inputs, &self.settings.hidden, outputs, &mut weights, context.threads),
             dropout: Dropout::new(self.settings.dropout, dropout),
             batch: Array2::zeros((0, inputs)),
             targets: Array2::zeros((0, outputs)),
@@ -124,15 +154,15 @@ impl Trainable for TrainingState {
     }
 
     fn parameters(&mut self) -> Vec<Parameter<'_, f32>> {
-        self.network.parameters().into()
+        self.network.parameters()
     }
 
     fn state(&mut self) -> Vec<&mut [f32]> {
-        self.network.state().into()
+        self.network.state()
     }
 }
 
-/// The fitted model of [`Perceptron`]. Tensor names are those of `torch.nn.Sequential(Linear, BatchNorm1d, GELU, Dropout,
+/// The fitted model of [`Perceptron`]. Tensor names are those of `torch.nn.Sequential(Linear, BatchNorm1d, GELU, Dropout, …,
 /// Linear)`.
 #[derive(Debug, Clone)]
 pub struct MlpModel {
@@ -146,60 +176,72 @@ impl MlpModel {
     /// # Errors
     /// Returns an error if a tensor is missing or has a wrong shape.
     pub fn restore(tensors: &Tensors, task: Task) -> Result<Self> {
-        let weight = tensors.matrix("0.weight")?;
-        let hidden = weight.nrows();
-        let first = Linear::from_parameters(weight, tensors.vector_of("0.bias", hidden)?);
-        let mut norm = BatchNorm::new(hidden);
-        norm.weight = tensors.vector_of("1.weight", hidden)?;
-        norm.bias = tensors.vector_of("1.bias", hidden)?;
-        norm.running_mean = tensors.vector_of("1.running_mean", hidden)?;
-        norm.running_variance = tensors.vector_of("1.running_var", hidden)?;
-        let weight = tensors.matrix_of("4.weight", hidden)?;
-        let bias = tensors.vector_of("4.bias", weight.nrows())?;
-        let second = Linear::from_parameters(weight, bias);
-        Ok(Self { network: MlpNetwork::from_layers(first, norm, second, default_threads()), task })
+        // Each hidden layer has a batch normalization.
+        let layers = (0..).take_while(|i| *i == 0 || tensors.contains(&format!("{}.weight", 4 * i + 1))).count();
+        let linear = |i: usize, inputs: Option<usize>| -> Result<Linear<f32>> {
+            let (weight, bias) = (format!("{}.weight", 4 * i), format!("{}.bias", 4 * i));
+            let weight = inputs.map_or_else(|| tensors.matrix(&weight), |inputs| tensors.matrix_of(&weight, inputs))?;
+            let bias = tensors.vector_of(&bias, weight.nrows())?;
+            Ok(Linear::from_parameters(weight, bias))
+        };
+        let mut hidden: Vec<HiddenLayer<f32>> = Vec::new();
+        for i in 0..layers {
+            let linear = linear(i, hidden.last().map(HiddenLayer::units))?;
+            let units = linear.bias.len();
+            let vector = |key: &str| tensors.vector_of(&format!("{}.{key}", 4 * i + 1), units);
+            let mut norm = BatchNorm::new(units);
+            (norm.weight, norm.bias) = (vector("weight")?, vector("bias")?);
+            (norm.running_mean, norm.running_variance) = (vector("running_mean")?, vector("running_var")?);
+            hidden.push(HiddenLayer::new(linear, norm));
+        }
+        let output = linear(layers, hidden.last().map(HiddenLayer::units))?;
+        Ok(Self { network: MlpNetwork::from_layers(hidden, output, default_threads()), task })
     }
 }
 
 impl Model for MlpModel {
     fn scores(&self, data: &Dataset) -> Result<Array2<f32>> {
-        check_dim(data.dim(), self.network.first.weight.ncols())?;
+        check_dim(data.dim(), self.network.inputs())?;
         let mut scores = self.network.logits(data.vectors()?);
         loss::scores(self.task, scores.view_mut());
         Ok(scores)
     }
 
     fn tensors(&self) -> Vec<Tensor> {
-        let MlpNetwork { first, norm, second, .. } = &self.network;
-        vec![
-            Tensor::matrix("0.weight", first.weight.view()),
-            Tensor::vector("0.bias", first.bias.view()),
-            Tensor::vector("1.weight", norm.weight.view()),
-            Tensor::vector("1.bias", norm.bias.view()),
-            Tensor::vector("1.running_mean", norm.running_mean.view()),
-            Tensor::vector("1.running_var", norm.running_variance.view()),
-            Tensor::matrix("4.weight", second.weight.view()),
-            Tensor::vector("4.bias", second.bias.view()),
-        ]
+        let MlpNetwork { hidden, output, .. } = &self.network;
+        let mut tensors = Vec::new();
+        for (i, HiddenLayer { linear, norm, .. }) in hidden.iter().enumerate() {
+            let name = |offset: usize, key: &str| format!("{}.{key}", 4 * i + offset);
+            tensors.extend([
+                Tensor::matrix(&name(0, "weight"), linear.weight.view()),
+                Tensor::vector(&name(0, "bias"), linear.bias.view()),
+                Tensor::vector(&name(1, "weight"), norm.weight.view()),
+                Tensor::vector(&name(1, "bias"), norm.bias.view()),
+                Tensor::vector(&name(1, "running_mean"), norm.running_mean.view()),
+                Tensor::vector(&name(1, "running_var"), norm.running_variance.view()),
+            ]);
+        }
+        let last = 4 * hidden.len();
+        tensors.push(Tensor::matrix(&format!("{last}.weight"), output.weight.view()));
+        tensors.push(Tensor::vector(&format!("{last}.bias"), output.bias.view()));
+        tensors
     }
 
     fn export(&self, graph: &mut Exporter, features: &str) -> String {
         for tensor in self.tensors() {
             graph.constant(tensor);
         }
-        let hidden = graph.linear(features, "0.weight", "0.bias");
-        let parameters = ["1.weight", "1.bias", "1.running_mean", "1.running_var"];
-        let hidden = graph.batch_norm(&hidden, parameters, BatchNorm::<f32>::EPSILON);
-        // GELU: x/2 · (1 + erf(x/√2)).
-        let sqrt_2 = graph.scalar(std::f32::consts::SQRT_2);
-        let one = graph.scalar(1.0);
-        let half = graph.scalar(0.5);
-        let scaled = graph.node("Div", &[&hidden, &sqrt_2]);
-        let erf = graph.node("Erf", &[&scaled]);
-        let sum = graph.node("Add", &[&erf, &one]);
-        let product = graph.node("Mul", &[&hidden, &sum]);
-        let active = graph.node("Mul", &[&product, &half]);
-        let logits = graph.linear(&active, "4.weight", "4.bias");
+        let mut rows = features.to_string();
+        for i in 0..self.network.hidden.len() {
+            let name = |offset: usize, key: &str| format!("{}.{key}", 4 * i + offset);
+            let hidden = graph.linear(&rows, &name(0, "weight"), &name(0, "bias"));
+            let parameters = ["weight", "bias", "running_mean", "running_var"].map(|key| name(1, key));
+            let hidden =
+                graph.batch_norm(&hidden, parameters.each_ref().map(String::as_str), BatchNorm::<f32>::EPSILON);
+            rows = graph.gelu(&hidden);
+        }
+        let last = 4 * self.network.hidden.len();
+        let logits = graph.linear(&rows, &format!("{last}.weight"), &format!("{last}.bias"));
         graph.scores(&logits, self.task)
     }
 }

@@ -207,7 +207,7 @@ fn early_stopping_and_the_kept_epoch_may_use_different_metrics() {
     let (train, valid) = (clips(40), clips(25));
     let fit = |watch: ValidationMetric, keep: Option<ValidationMetric>, task: Task| {
         let settings = FitSettings {
-            classifier: ClassifierSettings::Mlp(MlpSettings { hidden: 32, dropout: 0.0 }),
+            classifier: ClassifierSettings::Mlp(MlpSettings { hidden: vec![32], dropout: 0.0 }),
             standardize: true,
             seeds: 1,
             refit: false,

@@ -38,7 +38,7 @@ pub fn save_classifier(dir: &Path, seed: u64, labels: &[&str], provenance: &Prov
         classes: classes.clone(),
     };
     let mut settings = Classify { standardize: true, ..Classify::default() };
-    settings.mlp.hidden = 8;
+    settings.mlp.hidden = vec![8];
     settings.training.epochs = 3;
     let mut progress = |_: &_| {};
     let mut context = FitContext::new(seed, task, 1, &mut progress);
