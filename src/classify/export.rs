@@ -1,5 +1,7 @@
 //! Export of classifiers to ONNX: `features` (N, D), or (N, time, D) for sequences, → `probabilities` (N, C).
 
+use ndarray::{ArrayView1, ArrayView2};
+
 use super::{Model, Tensor};
 use crate::dataset::Task;
 use crate::models::onnx::builder::GraphBuilder;
@@ -76,7 +78,45 @@ impl Exporter {
 
     /// Adds the softmax over axis 1, the classes.
     pub fn softmax(&mut self, x: &str) -> String {
-        self.node_with("Softmax", &[x], vec![Attribute::int("axis", 1)])
+        self.softmax_over(x, 1)
+    }
+
+    /// Adds the softmax over `axis`.
+    pub fn softmax_over(&mut self, x: &str, axis: i64) -> String {
+        self.node_with("Softmax", &[x], vec![Attribute::int("axis", axis)])
+    }
+
+    /// Adds `x·Wᵀ + b` for `x` (N, time, inputs).
+    pub fn linear_steps(
+        &mut self,
+        x: &str,
+        name: &str,
+        weight: ArrayView2<'_, f32>,
+        bias: ArrayView1<'_, f32>,
+    ) -> String {
+        let weight = self.constant(Tensor::matrix(&format!("{name}.weight"), weight.t()));
+        let bias = self.constant(Tensor::vector(&format!("{name}.bias"), bias));
+        let product = self.node("MatMul", &[x, &weight]);
+        self.node("Add", &[&product, &bias])
+    }
+
+    /// Adds the length of `axis` of `x`, as a vector with one value.
+    pub fn length(&mut self, x: &str, axis: i64) -> String {
+        let shape = self.node("Shape", &[x]);
+        let axis = self.integers(&[axis]);
+        self.node("Gather", &[&shape, &axis])
+    }
+
+    /// Selects the first of the steps of `x`, (N, time, D).
+    pub fn first_step(&mut self, x: &str) -> String {
+        let (zero, axis) = (self.integers(&[0]), self.integers(&[1]));
+        let step = self.node_with("Gather", &[x, &zero], vec![Attribute::int("axis", 1)]);
+        self.node("Squeeze", &[&step, &axis])
+    }
+
+    /// Adds the concatenation of `values` over `axis`.
+    pub fn concatenate(&mut self, values: &[&str], axis: i64) -> String {
+        self.node_with("Concat", values, vec![Attribute::int("axis", axis)])
     }
 
     /// Adds the scores of logits: softmax for single-label tasks, sigmoid for multi-label tasks.
@@ -133,13 +173,11 @@ impl Exporter {
 
     /// Pads `x` (N, time, D) with zeros at the start, to `length` steps.
     pub fn pad_steps_in_front(&mut self, x: &str, length: usize) -> String {
-        let shape = self.node("Shape", &[x]);
-        let axis = self.integers(&[1]);
-        let time = self.node("Gather", &[&shape, &axis]);
+        let time = self.length(x, 1);
         let length = self.integers(&[length as i64]);
         let missing = self.node("Sub", &[&length, &time]);
         let (zero, zeros) = (self.integers(&[0]), self.integers(&[0, 0, 0, 0]));
-        let pads = self.node_with("Concat", &[&zero, &missing, &zeros], vec![Attribute::int("axis", 0)]);
+        let pads = self.concatenate(&[&zero, &missing, &zeros], 0);
         self.node("Pad", &[x, &pads])
     }
 

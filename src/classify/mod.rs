@@ -7,9 +7,12 @@
 //! To add a classifier, write its file (settings with [`ClassifierDefinition`], a [`Classifier`] and a [`Model`]) and add one
 //! line to the list in `registry.rs`.
 
+mod attention;
+pub mod attentive;
 mod bayes;
 pub mod bilstm;
 pub mod calibration;
+pub mod clip_rows;
 mod constant;
 pub mod cross_validation;
 mod definition;
@@ -36,9 +39,11 @@ mod tensors;
 #[cfg(test)]
 mod tests;
 pub mod training;
+pub mod transformer;
 
 use ndarray::Array2;
 
+pub use attentive::{AttentiveModel, AttentiveProbe, AttentiveSettings};
 pub use bayes::{BayesModel, BayesSettings, GaussianBayes};
 pub use bilstm::{BidirectionalLstm, BilstmModel, BilstmSettings, Compat, SequenceSample};
 pub use calibration::{Calibrated, Calibration, CalibrationMethod, RunCalibration};
@@ -63,6 +68,7 @@ pub use standardize::{Standardize, Standardized, Standardizer};
 pub use svm::{SquaredHinge, SvmSettings};
 pub use tensors::{Tensor, Tensors};
 pub use training::{Trainer, TrainingSettings, ValidationMetric};
+pub use transformer::{Readout, Transformer, TransformerModel, TransformerSettings};
 
 use crate::dataset::{Dataset, Task};
 use crate::error::Result;

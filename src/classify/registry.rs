@@ -20,6 +20,10 @@ macro_rules! for_each_classifier {
             Mlp = mlp: crate::classify::MlpSettings,
             /// Bidirectional LSTM over sequences of rows.
             Bilstm = bilstm: crate::classify::BilstmSettings,
+            /// Attentive probe: attention of one learned query to a sequence of rows.
+            Attentive = attentive: crate::classify::AttentiveSettings,
+            /// Transformer encoder with one layer over sequences of rows.
+            Transformer = transformer: crate::classify::TransformerSettings,
             /// Logistic regression: multinomial for one label per clip, one-vs-rest for several.
             Logistic = logistic: crate::classify::LogisticSettings,
             /// Linear support vector machine with the squared hinge loss.

@@ -1,5 +1,6 @@
 //! Classifiers compared with PyTorch and scikit-learn, on the values of tests/goldens/{mlp,baselines}.py.
 
+mod attention;
 mod training;
 
 use ndarray::{Array1, Array2, ArrayView2, s};
@@ -184,6 +185,16 @@ fn quick(kind: ClassifierKind, standardize: bool) -> FitSettings {
         ClassifierSettings::Bilstm(settings) => {
             ClassifierSettings::Bilstm(BilstmSettings { hidden: 6, length: 3, ..settings })
         }
+        ClassifierSettings::Attentive(_) => {
+            ClassifierSettings::Attentive(AttentiveSettings { heads: 3, dim: Some(9), dropout: 0.2 })
+        }
+        ClassifierSettings::Transformer(settings) => ClassifierSettings::Transformer(TransformerSettings {
+            heads: 2,
+            hidden: 7,
+            length: 3,
+            dropout: 0.2,
+            ..settings
+        }),
         settings => settings,
     };
     let training = TrainingSettings { batch: 8, epochs: 4, ..TrainingSettings::default() };
@@ -357,6 +368,10 @@ fn trained_networks_do_not_depend_on_the_number_of_threads() {
             ClassifierSettings::Bilstm(bilstm) => {
                 (bilstm.hidden, bilstm.length, bilstm.sample) = (60, 2, SequenceSample::RandomWindow);
             }
+            ClassifierSettings::Attentive(attentive) => (attentive.heads, attentive.dim) = (6, None),
+            ClassifierSettings::Transformer(transformer) => {
+                (transformer.dim, transformer.hidden, transformer.length) = (Some(60), 100, 2);
+            }
             _ => {}
         }
         let scores = |threads| fit(&settings, Task::MultiLabel, &train, &test, threads).model.scores(&test).unwrap();
@@ -389,15 +404,20 @@ fn exported_models_match_in_onnx_runtime() {
     use crate::models::runtime::{self, Device};
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.onnx");
-    let mut kinds: Vec<_> = all().into_iter().map(|(kind, task)| (kind, task, None)).collect();
-    kinds.push((ClassifierKind::Bilstm, Task::MultiLabel, Some(Compat::MovienetPrediction)));
+    let mut kinds: Vec<_> = all().into_iter().map(|(kind, task)| (kind, task, false)).collect();
+    // Other architectures of the same classifier.
+    kinds.extend([ClassifierKind::Bilstm, ClassifierKind::Transformer].map(|kind| (kind, Task::MultiLabel, true)));
     for standardize in [true, false] {
-        for &(kind, task, compat) in &kinds {
+        for &(kind, task, other) in &kinds {
             let (train, test) = parts(kind, task);
             let mut settings = quick(kind, standardize);
             settings.trainer.training.epochs = 2;
-            if let ClassifierSettings::Bilstm(bilstm) = &mut settings.classifier {
-                bilstm.compat = compat;
+            match &mut settings.classifier {
+                ClassifierSettings::Bilstm(bilstm) if other => bilstm.compat = Some(Compat::MovienetPrediction),
+                ClassifierSettings::Transformer(transformer) if other => {
+                    (transformer.dim, transformer.readout) = (Some(4), Readout::Cls);
+                }
+                _ => {}
             }
             let model = fit(&settings, task, &train, &test, 1).model;
             std::fs::write(&path, Exporter::export(model.as_ref(), 6, 4)).unwrap();

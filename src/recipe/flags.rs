@@ -404,7 +404,7 @@ mod tests {
             ("--classifier constant --pooling max", "--pooling does not apply to classifier constant"),
             (
                 "--classifier forest",
-                "possible values: mlp, bilstm, logistic, svm, bayes, knn, constant",
+                "possible values: mlp, bilstm, attentive, transformer, logistic, svm, bayes, knn, constant",
             ),
         ] {
             let error = apply(&arguments.split(' ').collect::<Vec<_>>()).unwrap_err();
@@ -418,7 +418,7 @@ mod tests {
         let help = Arguments::command().term_width(0).render_long_help().to_string();
         for expected in [
             "mlp: Hidden units, of each layer if there are several: 512,256; bilstm: Hidden units per direction",
-            "mlp, bilstm: Dropout probability",
+            "mlp, bilstm, attentive, transformer: Dropout probability",
         ] {
             assert!(help.contains(expected), "{help}");
         }

@@ -75,13 +75,15 @@ fn classifiers_learn_several_labels_and_report_correct_metrics() {
     run_python(MAKE, &[at]);
     let data = ["--features", "made.h5", "--manifest", "manifest.csv"];
     let quick = ["--hidden", "16", "--epochs", "40", "--batch", "16", "--patience", "40"];
+    let attentive = ["--heads", "3", "--epochs", "40", "--batch", "16", "--patience", "40"];
+    let transformer = [&quick[..], &["--heads", "3", "--readout", "cls", "--learning-rate", "0.002"]].concat();
     let (classify, evaluate) = (env!("CARGO_BIN_EXE_kinoprobe-classify"), env!("CARGO_BIN_EXE_kinoprobe-evaluate"));
     let map = |name: &str| {
         let metrics = json(&at.join(name).join("metrics.json"));
         assert_eq!(metrics["task"], "multi-label", "{name}");
         metrics["test"]["map"]["macro"].as_f64().unwrap()
     };
-    let runs: [(&str, &[&str]); 9] = [
+    let runs: [(&str, &[&str]); 11] = [
         ("constant", &[]),
         ("mlp", &quick),
         ("asymmetric", &["--loss", "asymmetric"]),
@@ -90,6 +92,8 @@ fn classifiers_learn_several_labels_and_report_correct_metrics() {
         ("bayes", &[]),
         ("knn", &[]),
         ("bilstm", &quick),
+        ("attentive", &attentive),
+        ("transformer", &transformer),
         ("layers", &["--hidden", "32,16", "--epochs", "60", "--batch", "16", "--patience", "60"]),
     ];
     for (name, flags) in runs {

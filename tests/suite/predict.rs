@@ -141,8 +141,12 @@ const QUICK: [&str; 6] = ["--hidden", "8", "--epochs", "3", "--batch", "4"];
 #[test]
 fn predictions_equal_those_of_the_training() {
     let workspace = Workspace::single_label();
-    for kind in ["mlp", "logistic", "knn", "bayes", "svm", "bilstm"] {
-        let flags: &[&str] = if ["mlp", "bilstm"].contains(&kind) { &QUICK } else { &[] };
+    for kind in ["mlp", "logistic", "knn", "bayes", "svm", "bilstm", "attentive", "transformer"] {
+        let flags = match kind {
+            "mlp" | "bilstm" | "transformer" => &QUICK[..],
+            "attentive" => &QUICK[2..],
+            _ => &[],
+        };
         workspace.classify("tiny.h5", kind, &[&["--classifier", kind], flags].concat());
         let out = format!("{kind}.csv");
         workspace.assert_predicts(&["--model", kind, "manifest.csv", "--out", &out, "--features", "new.h5"]);

@@ -8,6 +8,7 @@ use ndarray::{Array2, ArrayViewMut2, Axis, s};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 
+use super::clip_rows::check_sequences;
 use super::definition::{dropout_probability, positive};
 use super::layers::{Dropout, LayerNorm, Linear, Parameter};
 use super::loss::{self, Loss};
@@ -17,7 +18,7 @@ use super::{
     Capabilities, Classifier, ClassifierDefinition, Exporter, FitContext, FitOutput, Model, Tensor, Tensors, Trainer,
 };
 use crate::dataset::{Dataset, Task};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::matrix::default_threads;
 use crate::value_parsers;
 use lstm::LstmDirection;
@@ -62,6 +63,11 @@ pub enum SequenceSample {
     RandomWindow,
     /// Evenly spaced rows: the center of each of `length` equal segments.
     Even,
+}
+
+impl SequenceSample {
+    /// All values. Saved models contain their indices.
+    pub const ALL: [Self; 3] = [Self::Truncate, Self::RandomWindow, Self::Even];
 }
 
 /// Published architectures.
@@ -142,14 +148,7 @@ impl Architecture {
 
 impl Classifier for BidirectionalLstm {
     fn fit(&self, train: &Dataset, valid: &Dataset, context: &mut FitContext<'_>) -> Result<FitOutput> {
-        if train.is_empty() {
-            return Err(Error::Data("there is no training clip".into()));
-        }
-        for part in [train, valid] {
-            if let Some(clip) = part.offsets.windows(2).position(|pair| pair[0] == pair[1]) {
-                return Err(Error::Data(format!("clip {} has no feature rows; extract it again", part.ids[clip])));
-            }
-        }
+        check_sequences(train, valid)?;
         let Architecture { window, hidden, norm, pooling } = Architecture::new(&self.settings);
         let RandomStreams { mut weights, dropout, windows, .. } = RandomStreams::new(context.seed);
         let sizes = (train.dim(), hidden, train.classes.len());
@@ -218,9 +217,8 @@ const LSTM_NAMES: [[&str; 4]; 2] = [
     ["lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.bias_ih_l0", "lstm.bias_hh_l0"],
     ["lstm.weight_ih_l0_reverse", "lstm.weight_hh_l0_reverse", "lstm.bias_ih_l0_reverse", "lstm.bias_hh_l0_reverse"],
 ];
-/// Name of the tensor that describes the sequences: length, index into [`SAMPLES`], and 1 if shorter clips are padded.
+/// Name of the tensor that describes the sequences: length, index into [`SequenceSample::ALL`], and 1 if shorter clips are padded.
 const WINDOW: &str = "bilstm.window";
-const SAMPLES: [SequenceSample; 3] = [SequenceSample::Truncate, SequenceSample::RandomWindow, SequenceSample::Even];
 
 impl BilstmModel {
     /// Restores the model from its saved tensors; `task` is the task it was fitted to.
@@ -254,8 +252,9 @@ impl BilstmModel {
         let weight = tensors.matrix_of("linear.weight", pooling.output_len(hidden))?;
         let linear = Linear::from_parameters(weight.clone(), tensors.vector_of("linear.bias", weight.nrows())?);
         let window = tensors.vector_of(WINDOW, 3)?;
-        let sample =
-            SAMPLES.get(window[1] as usize).ok_or_else(|| tensors.error(format!("{WINDOW}: unknown sampling")))?;
+        let sample = SequenceSample::ALL
+            .get(window[1] as usize)
+            .ok_or_else(|| tensors.error(format!("{WINDOW}: unknown sampling")))?;
         let window = SequenceWindow { length: (window[0] as usize).max(1), sample: *sample, pad: window[2] != 0.0 };
         Ok(Self { network: BilstmNetwork::from_layers(norm, lstm, pooling, linear, default_threads()), window, task })
     }
@@ -296,7 +295,8 @@ impl Model for BilstmModel {
         }
         tensors.push(Tensor::matrix("linear.weight", linear.weight.view()));
         tensors.push(Tensor::vector("linear.bias", linear.bias.view()));
-        let sample = SAMPLES.iter().position(|sample| *sample == self.window.sample).expect("SAMPLES is complete");
+        let sample = SequenceSample::ALL.iter().position(|sample| *sample == self.window.sample);
+        let sample = sample.expect("the list is complete");
         let window = [self.window.length as f32, sample as f32, f32::from(self.window.pad)];
         tensors.push(Tensor::vector(WINDOW, ndarray::aview1(&window)));
         tensors

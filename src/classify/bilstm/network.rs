@@ -132,7 +132,7 @@ impl<T: Real> BilstmNetwork<T> {
             },
         );
         if let (Some(norm), [Some(forward), Some(reverse)]) = (&mut self.norm, input_gradients) {
-            norm.backward(batch.rows.view(), (forward + reverse).view());
+            norm.backward(batch.rows.view(), (forward + reverse).view(), None);
         }
         value
     }

@@ -6,7 +6,7 @@ use super::Parameter;
 use crate::classify::numeric::Real;
 
 /// `y = γ·(x − mean)/√(variance + ε) + β` over the features of each row, with the biased variance, as in `torch.nn.LayerNorm`
-/// (Ba et al. 2016). It is the first layer of its network, so the gradient with respect to its input is not computed.
+/// (Ba et al. 2016).
 #[derive(Debug, Clone)]
 pub struct LayerNorm<T> {
     /// γ.
@@ -42,14 +42,31 @@ impl<T: Real> LayerNorm<T> {
         }
     }
 
-    /// Computes the gradients of γ and β from the gradient of the output.
-    pub fn backward(&mut self, input: ArrayView2<'_, T>, gradient: ArrayView2<'_, T>) {
+    /// Computes the gradients of γ and β and, if requested, of the input from the gradient of the output.
+    ///
+    /// With x̂ = (x − mean)/√(variance + ε) and the gradient of the output g, the gradient of the input is
+    /// (γ·g − mean(γ·g) − x̂·mean(γ·g·x̂))/√(variance + ε).
+    pub fn backward(
+        &mut self,
+        input: ArrayView2<'_, T>,
+        gradient: ArrayView2<'_, T>,
+        mut input_gradient: Option<ArrayViewMut2<'_, T>>,
+    ) {
         self.weight_gradient.fill(T::zero());
         self.bias_gradient.fill(T::zero());
-        for (x, g) in input.rows().into_iter().zip(gradient.rows()) {
+        let count = T::of(input.ncols() as f64);
+        for (i, (x, g)) in input.rows().into_iter().zip(gradient.rows()).enumerate() {
             let (mean, scale) = statistics(x);
-            self.weight_gradient += &(x.mapv(|x| (x - mean) * scale) * g);
+            let normalized = x.mapv(|x| (x - mean) * scale);
+            self.weight_gradient += &(&normalized * &g);
             self.bias_gradient += &g;
+            if let Some(input_gradient) = &mut input_gradient {
+                let mut out = input_gradient.row_mut(i);
+                out.assign(&g);
+                out *= &self.weight;
+                let (mean, product) = (out.sum() / count, out.dot(&normalized) / count);
+                out.zip_mut_with(&normalized, |g, &x| *g = scale * (*g - mean - x * product));
+            }
         }
     }
 

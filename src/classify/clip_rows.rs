@@ -1,0 +1,63 @@
+//! Batches of clips with different numbers of rows.
+
+use ndarray::Array2;
+
+use super::numeric::Real;
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+
+/// The rows of a batch of clips, one clip after the other. There are no padding rows, so that no mask is needed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClipRows<T> {
+    /// Rows of all clips, (R, D).
+    pub rows: Array2<T>,
+    /// First row of each clip, and R.
+    pub offsets: Vec<usize>,
+}
+
+impl<T: Real> ClipRows<T> {
+    /// Copies all rows of the clips `clips` of `data`.
+    pub fn new(data: &Dataset, clips: &[usize]) -> Self {
+        Self::select(data, clips, |count| (0..count).collect())
+    }
+
+    /// Copies those rows of the clips `clips` of `data` that `select` returns for a number of rows.
+    pub fn select(data: &Dataset, clips: &[usize], mut select: impl FnMut(usize) -> Vec<usize>) -> Self {
+        let selected: Vec<Vec<usize>> = clips.iter().map(|&clip| select(data.clip(clip).nrows())).collect();
+        let mut offsets = vec![0];
+        offsets.extend(selected.iter().scan(0, |sum, rows| {
+            *sum += rows.len();
+            Some(*sum)
+        }));
+        let mut rows = Array2::zeros((offsets[clips.len()], data.dim()));
+        let mut to = rows.rows_mut().into_iter();
+        for (&clip, selected) in clips.iter().zip(selected) {
+            let clip = data.clip(clip);
+            for (from, mut to) in selected.into_iter().zip(&mut to) {
+                to.zip_mut_with(&clip.row(from), |to, &from| *to = T::of(f64::from(from)));
+            }
+        }
+        Self { rows, offsets }
+    }
+
+    /// Returns the number of clips.
+    pub fn clips(&self) -> usize {
+        self.offsets.len() - 1
+    }
+}
+
+/// Checks that there is a training clip, and that every clip has a row.
+///
+/// # Errors
+/// Returns an error that names the first clip without rows.
+pub fn check_sequences(train: &Dataset, valid: &Dataset) -> Result<()> {
+    if train.is_empty() {
+        return Err(Error::Data("there is no training clip".into()));
+    }
+    for part in [train, valid] {
+        if let Some(clip) = part.offsets.windows(2).position(|pair| pair[0] == pair[1]) {
+            return Err(Error::Data(format!("clip {} has no feature rows; extract it again", part.ids[clip])));
+        }
+    }
+    Ok(())
+}
