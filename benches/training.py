@@ -1,4 +1,4 @@
-"""The stages that train: epochs and steps of classifiers (mlp, bilstm) and of networks (train-*), against PyTorch."""
+"""The stages that train: epochs and steps of classifiers (mlp, bilstm, attentive) and of networks (train-*), against PyTorch."""
 import csv
 import itertools
 import json
@@ -10,7 +10,9 @@ from process import PEER, WORK, Process
 
 # The recipe of pipelines/train of each stage.
 RECIPES = {"train-r2plus1d": "r2plus1d", "train-resnet50": "resnet50", "train-epoch": "r2plus1d-tuned"}
-STAGES = ["mlp", "bilstm", *RECIPES]
+# What a stage of a classifier measures.
+CLASSIFIERS = {"mlp": "epoch", "bilstm": "step", "attentive": "step"}
+STAGES = [*CLASSIFIERS, *RECIPES]
 # Relative difference of the losses of the first steps, and mean absolute difference of the normalized pixels of a clip.
 MAX_LOSS_DIFFERENCE = 1e-4
 MAX_PIXEL_DIFFERENCE = 0.02
@@ -20,14 +22,14 @@ PEER_PROGRAM = [sys.executable, PEER / "train.py"]
 
 
 def run(bench, stage):
-    if stage in ("mlp", "bilstm"):
+    if stage in CLASSIFIERS:
         return classifier(bench, stage)
     return epochs(bench, stage) if stage == "train-epoch" else steps(bench, stage)
 
 
 def classifier(bench, stage):
     """An epoch or a training step on one thread: benches/STAGE.rs against benches/peer/STAGE.py."""
-    unit = {"mlp": "epoch", "bilstm": "step"}[stage]
+    unit = CLASSIFIERS[stage]
     executable = bench.executable(stage)
     commands = ([executable, "--threads", 1], [sys.executable, PEER / f"{stage}.py", "--threads", 1])
     rounds = [(*map(Process, commands), None) for _ in range(bench.arguments.rounds)]
