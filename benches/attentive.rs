@@ -34,7 +34,7 @@ fn main() {
     let data = Dataset {
         ids: (0..CLIPS).map(|i| i.to_string()).collect(),
         groups: vec![None; CLIPS],
-        rows: Array2::from_shape_simple_fn((CLIPS * LENGTH, INPUTS), || rng.gen_range(-1.7f32..1.7)),
+        rows: Array2::from_shape_simple_fn((CLIPS * LENGTH, INPUTS), || rng.gen_range(-1.7f32..1.7)).into(),
         offsets: (0..=CLIPS).map(|i| i * LENGTH).collect(),
         targets: Array2::from_shape_fn((CLIPS, LABELS), |(i, c)| f32::from((i * 7 + c * 3) % 5 == 0)),
         classes: (0..LABELS).map(|c| c.to_string()).collect(),
@@ -47,7 +47,7 @@ fn main() {
     let loss = Loss::BinaryCrossEntropy { positive: None };
     let mut logits = Array2::zeros((CLIPS, LABELS));
     let mut step = || {
-        let batch = ClipRows::new(&data, &clips);
+        let batch = ClipRows::new(&data, &clips).expect("features in memory");
         let value = network.train_step(&batch, data.targets.view(), &loss, &mut dropout, logits.view_mut());
         optimizer.step(&mut network.parameters(), 1e-3, threads);
         value

@@ -37,7 +37,7 @@ fn main() {
     let part = |from, to| Dataset {
         ids: (from..to).map(|i: usize| i.to_string()).collect(),
         groups: vec![None; to - from],
-        rows: features.slice(s![from..to, ..]).to_owned(),
+        rows: features.slice(s![from..to, ..]).to_owned().into(),
         offsets: (0..=to - from).collect(),
         targets: targets.slice(s![from..to, ..]).to_owned(),
         classes: (0..CLASSES).map(|c| c.to_string()).collect(),

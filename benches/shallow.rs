@@ -51,7 +51,7 @@ fn main() -> anyhow::Result<()> {
         groups: vec![None; rows.nrows()],
         offsets: (0..=rows.nrows()).collect(),
         classes: (0..classes).map(|c| c.to_string()).collect(),
-        rows,
+        rows: rows.into(),
         targets,
     };
     let train = dataset(rows, targets);

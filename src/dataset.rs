@@ -1,8 +1,10 @@
 //! Joins a feature store with a manifest: features, targets and splits for classifiers.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
 
-use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
+use ndarray::{Array2, ArrayViewMut2, Axis, CowArray, Ix2, concatenate};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -10,6 +12,11 @@ use crate::manifest::Split;
 use crate::manifest::imbalance::{self, Resample, Resampled};
 
 mod join;
+mod rows;
+mod standardizer;
+
+pub use rows::Rows;
+pub use standardizer::Standardizer;
 
 /// The prediction task: how many labels a clip has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
@@ -26,14 +33,14 @@ pub enum Task {
 ///
 /// The features of clip `i` are the rows `offsets[i]..offsets[i + 1]`: one row if features are pooled, several for a
 /// sequence. Targets are multi-hot for single-label and multi-label tasks.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Dataset {
     /// Ids of the clips (N).
     pub ids: Vec<String>,
     /// Groups of the clips (N); bootstrap intervals resample groups.
     pub groups: Vec<Option<String>>,
-    /// Features, (R, D).
-    pub rows: Array2<f32>,
+    /// Features, (R, D); `Array2::into` creates them from a matrix.
+    pub rows: Rows,
     /// Row offsets (N + 1).
     pub offsets: Vec<usize>,
     /// Targets, (N, C), 0 or 1; all zeros for an unlabeled clip.
@@ -73,22 +80,32 @@ impl DatasetSplits {
     }
 
     /// Returns a warning if labeled clips of the validation or test split have the same features as a training clip.
-    fn leakage_warning(&self) -> Option<String> {
-        let trained: HashMap<&[u32], &str> =
-            (0..self.train.len()).map(|i| (self.train.bits(i), self.train.ids[i].as_str())).collect();
-        let copied = |clips: &Dataset, i: usize| {
-            trained.get(clips.bits(i)).map(|original| format!("`{}` and `{original}`", clips.ids[i]))
-        };
-        let held_out = [&self.val, &self.test];
-        let copies: Vec<String> =
-            held_out.iter().flat_map(|clips| (0..clips.len()).filter_map(|i| copied(clips, i))).collect();
-        let first = copies.first()?;
-        Some(format!(
-            "{} of {} validation and test clips have the same features as a training clip, such as {first}: results on them are \
-             too high",
-            copies.len(),
-            self.val.len() + self.test.len()
-        ))
+    ///
+    /// # Errors
+    /// Returns an error if the features cannot be read.
+    fn leakage_warning(&self) -> Result<Option<String>> {
+        // Hashes, since the features may not fit in memory.
+        let mut trained: HashMap<u64, usize> = HashMap::with_capacity(self.train.len());
+        for i in 0..self.train.len() {
+            trained.insert(hash(&self.train, i)?, i);
+        }
+        let (mut copies, mut first) = (0, None);
+        for clips in [&self.val, &self.test] {
+            for i in 0..clips.len() {
+                let Some(&original) = trained.get(&hash(clips, i)?) else { continue };
+                if clips.clip(i)? == self.train.clip(original)? {
+                    copies += 1;
+                    first.get_or_insert_with(|| format!("`{}` and `{}`", clips.ids[i], self.train.ids[original]));
+                }
+            }
+        }
+        let held_out = self.val.len() + self.test.len();
+        Ok(first.map(|first| {
+            format!(
+                "{copies} of {held_out} validation and test clips have the same features as a training clip, such as {first}: \
+                 results on them are too high"
+            )
+        }))
     }
 
     /// Selects clips by split (`None` for unlabeled clips) and id. The classes do not change.
@@ -118,6 +135,17 @@ impl DatasetSplits {
     }
 }
 
+/// Returns a hash of the features of clip `i`.
+fn hash(clips: &Dataset, i: usize) -> Result<u64> {
+    let rows = clips.clip(i)?;
+    let mut hasher = DefaultHasher::new();
+    hasher.write_usize(rows.nrows());
+    rows.rows()
+        .into_iter()
+        .for_each(|row| hasher.write(bytemuck::cast_slice(row.to_slice().expect("rows are contiguous"))));
+    Ok(hasher.finish())
+}
+
 impl Dataset {
     /// Returns the number of clips, N.
     pub fn len(&self) -> usize {
@@ -130,19 +158,24 @@ impl Dataset {
     }
 
     /// Returns the features of clip `i`, (length, D).
-    pub fn clip(&self, i: usize) -> ArrayView2<'_, f32> {
-        self.rows.slice(s![self.offsets[i]..self.offsets[i + 1], ..])
+    ///
+    /// # Errors
+    /// Returns an error if the features are in a store and cannot be read.
+    pub fn clip(&self, i: usize) -> Result<CowArray<'_, f32, Ix2>> {
+        self.rows.clip(&self.offsets, i)
     }
 
-    /// Returns the bits of the features of clip `i`.
-    fn bits(&self, i: usize) -> &[u32] {
-        let rows = self.rows.slice(s![self.offsets[i]..self.offsets[i + 1], ..]);
-        bytemuck::cast_slice(rows.to_slice().expect("rows are contiguous"))
+    /// Copies the features of clip `i` to `out`, (length, D).
+    ///
+    /// # Errors
+    /// See [`Dataset::clip`].
+    pub fn copy_clip(&self, i: usize, out: ArrayViewMut2<'_, f32>) -> Result<()> {
+        self.rows.copy_clip(&self.offsets, i, out)
     }
 
     /// Returns the feature dimension, D.
     pub fn dim(&self) -> usize {
-        self.rows.ncols()
+        self.rows.dim()
     }
 
     /// Replaces the features, (R, D').
@@ -150,38 +183,48 @@ impl Dataset {
     /// # Panics
     /// Panics if the number of rows differs.
     pub fn with_rows(&self, rows: Array2<f32>) -> Dataset {
-        assert_eq!(rows.nrows(), self.rows.nrows(), "one new row per row");
-        Dataset { rows, ..self.clone_without_rows() }
+        assert_eq!(Some(&rows.nrows()), self.offsets.last(), "one new row per row");
+        Dataset { rows: rows.into(), ..self.clone() }
+    }
+
+    /// Standardizes the features. They are standardized where they are read, so that there is no copy of them.
+    ///
+    /// # Errors
+    /// Returns an error if the standardizer was fitted to another number of features.
+    pub fn standardized(&self, standardizer: &Arc<Standardizer>) -> Result<Dataset> {
+        standardizer.check_dim(self.dim())?;
+        Ok(Dataset { rows: self.rows.standardized(standardizer.clone()), ..self.clone() })
     }
 
     /// Selects the clips at `indices`, in that order, with repetitions.
     pub fn select(&self, indices: &[usize]) -> Dataset {
         let mut offsets = vec![0];
-        let mut rows = Vec::new();
-        for &i in indices {
-            rows.extend(self.offsets[i]..self.offsets[i + 1]);
-            offsets.push(rows.len());
+        for (clip, &i) in indices.iter().enumerate() {
+            offsets.push(offsets[clip] + self.offsets[i + 1] - self.offsets[i]);
         }
         Dataset {
             ids: indices.iter().map(|&i| self.ids[i].clone()).collect(),
             groups: indices.iter().map(|&i| self.groups[i].clone()).collect(),
-            rows: self.rows.select(Axis(0), &rows),
+            rows: self.rows.select(&self.offsets, indices),
             offsets,
             targets: self.targets.select(Axis(0), indices),
             classes: self.classes.clone(),
         }
     }
 
-    /// Returns the clips of both datasets, which have the same classes.
+    /// Returns the clips of both datasets, which have the same classes. Features are copied unless both select clips of one dataset.
+    ///
+    /// # Errors
+    /// Returns an error if features are copied and cannot be read.
     ///
     /// # Panics
     /// Panics if the numbers of features or classes differ.
-    pub fn append(&self, other: &Dataset) -> Dataset {
-        let rows = self.rows.nrows();
-        Dataset {
+    pub fn append(&self, other: &Dataset) -> Result<Dataset> {
+        let rows = self.offsets[self.len()];
+        Ok(Dataset {
             ids: [&self.ids[..], &other.ids].concat(),
             groups: [&self.groups[..], &other.groups].concat(),
-            rows: concatenate![Axis(0), self.rows, other.rows],
+            rows: self.rows.append(&self.offsets, &other.rows, &other.offsets)?,
             offsets: self
                 .offsets
                 .iter()
@@ -190,7 +233,7 @@ impl Dataset {
                 .collect(),
             targets: concatenate![Axis(0), self.targets, other.targets],
             classes: self.classes.clone(),
-        }
+        })
     }
 
     /// Returns the classes of every clip as ascending indices.
@@ -202,24 +245,22 @@ impl Dataset {
         (0..self.classes.len()).filter(|&class| self.targets[(i, class)] > 0.0).collect()
     }
 
-    fn clone_without_rows(&self) -> Dataset {
-        Dataset {
-            ids: self.ids.clone(),
-            groups: self.groups.clone(),
-            rows: Array2::zeros((0, 0)),
-            offsets: self.offsets.clone(),
-            targets: self.targets.clone(),
-            classes: self.classes.clone(),
-        }
+    /// Returns the features as one vector per clip, (N, D). They are copied if clips were selected or features are standardized.
+    ///
+    /// # Errors
+    /// Returns an error if the features of a clip are a sequence (not exactly one row), or cannot be read.
+    pub fn vectors(&self) -> Result<CowArray<'_, f32, Ix2>> {
+        self.check_vectors()?;
+        self.rows.all(&self.offsets)
     }
 
-    /// Returns the features as one vector per clip, (N, D).
+    /// Checks that the features are one vector per clip.
     ///
     /// # Errors
     /// Returns an error if the features of a clip are a sequence (not exactly one row).
-    pub fn vectors(&self) -> Result<ArrayView2<'_, f32>> {
+    pub fn check_vectors(&self) -> Result<()> {
         match self.offsets.windows(2).position(|pair| pair[1] - pair[0] != 1) {
-            None => Ok(self.rows.view()),
+            None => Ok(()),
             Some(i) => Err(Error::Data(format!(
                 "clip {} has {} feature rows, but the classifier needs one vector per clip; set a pooling",
                 self.ids[i],
@@ -264,7 +305,7 @@ mod tests {
             Dataset {
                 ids: (0..n).map(|i| format!("{name}{i}")).collect(),
                 groups: vec![None; n],
-                rows,
+                rows: rows.into(),
                 offsets: (0..=n).map(|i| 2 * i).collect(),
                 targets: Array2::ones((n, 1)),
                 classes: vec!["x".into()],
@@ -281,8 +322,8 @@ mod tests {
         };
         let expected = "2 of 3 validation and test clips have the same features as a training clip, such as `val0` and \
                         `train1`: results on them are too high";
-        assert_eq!(splits.leakage_warning().as_deref(), Some(expected));
+        assert_eq!(splits.leakage_warning().unwrap().as_deref(), Some(expected));
         splits.train = dataset("train", array![[1.0], [2.5]]);
-        assert_eq!(splits.leakage_warning(), None);
+        assert_eq!(splits.leakage_warning().unwrap(), None);
     }
 }

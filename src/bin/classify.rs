@@ -70,6 +70,9 @@ struct Arguments {
     /// Maximum number of threads; results do not depend on it
     #[arg(long, default_value_t = default_threads(), value_parser = value_parsers::between(1, value_parsers::MAX_THREADS))]
     threads: usize,
+    /// Memory for sequences, such as 8G; what needs more is read from the store again [default: half of the available memory]
+    #[arg(long, value_name = "BYTES", value_parser = value_parsers::bytes)]
+    memory: Option<u64>,
     /// Print the recipe that would be used, and exit
     #[arg(long)]
     dry_run: bool,
@@ -126,9 +129,17 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let files = arguments.files()?;
-    let store = FeatureStore::open(&files.features)?;
+    let mut store = FeatureStore::open(&files.features)?;
     let (mut recipe, unused) =
         Recipe::for_store(&store, arguments.recipe.as_deref(), &arguments.flags, &arguments.search)?;
+    if let Some(bytes) = arguments.memory {
+        let classifier = recipe.classify.classifier.name();
+        ensure!(
+            recipe.classify.pooling == Pooling::None,
+            "--memory does not apply: {classifier} reads one vector per clip, not sequences"
+        );
+        store.set_cache_memory(bytes);
+    }
     if !arguments.dry_run {
         output::check_directory(&files.out)?;
         runs::check_output(&files.out, recipe.classify.by)?;

@@ -17,13 +17,20 @@ pub struct ClipRows<T> {
 
 impl<T: Real> ClipRows<T> {
     /// Copies all rows of the clips `clips` of `data`.
-    pub fn new(data: &Dataset, clips: &[usize]) -> Self {
+    ///
+    /// # Errors
+    /// Returns an error if the features cannot be read.
+    pub fn new(data: &Dataset, clips: &[usize]) -> Result<Self> {
         Self::select(data, clips, |count| (0..count).collect())
     }
 
     /// Copies those rows of the clips `clips` of `data` that `select` returns for a number of rows.
-    pub fn select(data: &Dataset, clips: &[usize], mut select: impl FnMut(usize) -> Vec<usize>) -> Self {
-        let selected: Vec<Vec<usize>> = clips.iter().map(|&clip| select(data.clip(clip).nrows())).collect();
+    ///
+    /// # Errors
+    /// Returns an error if the features cannot be read.
+    pub fn select(data: &Dataset, clips: &[usize], mut select: impl FnMut(usize) -> Vec<usize>) -> Result<Self> {
+        let count = |clip: usize| data.offsets[clip + 1] - data.offsets[clip];
+        let selected: Vec<Vec<usize>> = clips.iter().map(|&clip| select(count(clip))).collect();
         let mut offsets = vec![0];
         offsets.extend(selected.iter().scan(0, |sum, rows| {
             *sum += rows.len();
@@ -32,12 +39,12 @@ impl<T: Real> ClipRows<T> {
         let mut rows = Array2::zeros((offsets[clips.len()], data.dim()));
         let mut to = rows.rows_mut().into_iter();
         for (&clip, selected) in clips.iter().zip(selected) {
-            let clip = data.clip(clip);
+            let clip = data.clip(clip)?;
             for (from, mut to) in selected.into_iter().zip(&mut to) {
                 to.zip_mut_with(&clip.row(from), |to, &from| *to = T::of(f64::from(from)));
             }
         }
-        Self { rows, offsets }
+        Ok(Self { rows, offsets })
     }
 
     /// Returns the number of clips.

@@ -83,7 +83,7 @@ pub fn run(
         if settings.refit {
             let last_epoch = fitted.kept_epoch;
             let mut context = FitContext { last_epoch, ..FitContext::new(seed, data.task, threads, &mut progress) };
-            let all = data.train.append(&data.val);
+            let all = data.train.append(&data.val)?;
             let refitted = classifier.fit(&all, &data.val.select(&[]), &mut context)?;
             if !data.test.is_empty() {
                 let test = predict(data.task, refitted.model.as_ref(), &data.train.classes, &data.test)?;
@@ -207,7 +207,7 @@ mod tests {
         let train = Dataset {
             ids: (0..5).map(|i| i.to_string()).collect(),
             groups: vec![None; 5],
-            rows: Array2::zeros((5, 1)),
+            rows: Array2::zeros((5, 1)).into(),
             offsets: (0..=5).collect(),
             targets,
             classes: ["a", "b", "c"].map(String::from).to_vec(),

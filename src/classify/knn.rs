@@ -69,7 +69,6 @@ impl Classifier for NearestNeighbors {
         if train.is_empty() {
             return Err(Error::Data("there is no training clip".into()));
         }
-        let vectors = train.vectors()?;
         // Sorted by first class, so that equal distances prefer the lower class index.
         let first_class = |i: usize| train.targets.row(i).iter().position(|t| *t > 0.0).unwrap_or(usize::MAX);
         let mut order: Vec<usize> = (0..train.len()).collect();
@@ -80,7 +79,7 @@ impl Classifier for NearestNeighbors {
         } else {
             vec![]
         };
-        let mut features = vectors.select(Axis(0), &order);
+        let mut features = train.select(&order).vectors()?.into_owned();
         if self.0.metric == Metric::Cosine {
             let lengths = squared_lengths(features.view()).mapv(f64::sqrt);
             for (mut row, &length) in features.rows_mut().into_iter().zip(&lengths).filter(|(_, length)| **length > 0.0)
@@ -312,7 +311,7 @@ mod tests {
             ids: (0..rows.nrows()).map(|i| i.to_string()).collect(),
             groups: vec![None; rows.nrows()],
             offsets: (0..=rows.nrows()).collect(),
-            rows,
+            rows: rows.into(),
             targets,
             classes: vec!["a".into(), "b".into()],
         };

@@ -21,13 +21,15 @@ pub type LogisticSettings = LinearSettings<CrossEntropy>;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use ndarray::{Array2, Axis};
 
     use super::*;
     use crate::classify::linear::LinearClassifier;
     use crate::classify::tests::dataset;
     use crate::classify::{Classifier, FitContext};
-    use crate::dataset::Task;
+    use crate::dataset::{Standardizer, Task};
 
     #[test]
     fn converges_on_imbalanced_classes_and_skewed_features() {
@@ -41,10 +43,10 @@ mod tests {
             (2.0 * noise() + if d % 6 == class(i) { 0.8 } else { 0.0 }).exp()
         });
         let targets = Array2::from_shape_fn((3000, 6), |(i, c)| f32::from(class(i) == c));
-        let rows = crate::classify::Standardizer::fit(rows.view()).apply(rows.view()).unwrap();
         // Class 3 never occurs.
         let targets = targets.select(Axis(1), &[0, 1, 2, 4, 5]);
         let train = dataset(rows.view(), targets);
+        let train = train.standardized(&Arc::new(Standardizer::fit(&train).unwrap())).unwrap();
         let mut ignore = |_: &_| {};
         let mut context = FitContext::new(0, Task::SingleLabel, 1, &mut ignore);
         let fitted = LinearClassifier(LogisticSettings::default()).fit(&train, &train, &mut context).unwrap();

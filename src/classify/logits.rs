@@ -15,7 +15,7 @@ pub struct LogitsModel {
 
 impl Model for LogitsModel {
     fn scores(&self, data: &Dataset) -> Result<Array2<f32>> {
-        let mut scores = data.vectors()?.to_owned();
+        let mut scores = data.vectors()?.into_owned();
         loss::scores(self.task, scores.view_mut());
         Ok(scores)
     }

@@ -64,12 +64,13 @@ pub(crate) use registry::for_each_classifier;
 pub use registry::{ClassifierKind, ClassifierSettings};
 pub use saved::{ModelMetadata, SavedModel, predict, predictions};
 pub use schedule::{ScheduleKind, ScheduleSettings};
-pub use standardize::{Standardize, Standardized, Standardizer};
+pub use standardize::{Standardize, Standardized};
 pub use svm::{SquaredHinge, SvmSettings};
 pub use tensors::{Tensor, Tensors};
 pub use training::{Trainer, TrainingSettings, ValidationMetric};
 pub use transformer::{Readout, Transformer, TransformerModel, TransformerSettings};
 
+pub use crate::dataset::Standardizer;
 use crate::dataset::{Dataset, Task};
 use crate::error::Result;
 use crate::evaluate::Epoch;
@@ -185,7 +186,7 @@ pub fn build(settings: &FitSettings) -> Box<dyn Classifier> {
 /// Returns an error if a tensor is missing or has a wrong shape.
 pub fn restore(kind: ClassifierKind, task: Task, tensors: &Tensors) -> Result<Box<dyn Model>> {
     let model = kind.restore(tensors, task)?;
-    let model = match Standardizer::restore(tensors)? {
+    let model = match standardize::restore_standardizer(tensors)? {
         Some(standardizer) => Box::new(Standardized { standardizer, model }),
         None => model,
     };

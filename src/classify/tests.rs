@@ -1,6 +1,7 @@
 //! Classifiers compared with PyTorch and scikit-learn, on the values of tests/goldens/{mlp,baselines}.py.
 
 mod attention;
+mod stored;
 mod training;
 
 use ndarray::{Array1, Array2, ArrayView2, s};
@@ -130,7 +131,7 @@ pub(super) fn dataset(rows: ArrayView2<'_, f32>, targets: Array2<f32>) -> Datase
         ids: (0..rows.nrows()).map(|i| format!("clip{i}")).collect(),
         groups: vec![None; rows.nrows()],
         offsets: (0..=rows.nrows()).collect(),
-        rows: rows.to_owned(),
+        rows: rows.to_owned().into(),
         classes: (0..targets.ncols()).map(|c| format!("class{c}")).collect(),
         targets,
     }
@@ -167,6 +168,12 @@ fn sequences(data: &Dataset) -> Dataset {
         classes: data.classes.clone(),
         offsets,
     }
+}
+
+/// Returns the features of all clips, (R, D).
+fn all_rows(data: &Dataset) -> Array2<f32> {
+    let clips: Vec<_> = (0..data.len()).map(|i| data.clip(i).unwrap()).collect();
+    ndarray::concatenate(ndarray::Axis(0), &clips.iter().map(|clip| clip.view()).collect::<Vec<_>>()).unwrap()
 }
 
 /// Adds the next class to every clip.
@@ -229,7 +236,7 @@ fn baselines() -> (SafeTensors<'static>, Dataset, Dataset) {
 #[test]
 fn baselines_match_scikit_learn() {
     let (file, train, test) = baselines();
-    let standardizer = Standardizer::fit(train.rows.view());
+    let standardizer = Standardizer::fit(&train).unwrap();
     for (ours, name) in [(&standardizer.mean, "mean"), (&standardizer.deviation, "deviation")] {
         let theirs = values(&file, name).1;
         assert!(ours.iter().zip(&theirs).all(|(a, b)| (f64::from(*a) - b).abs() <= 1e-6 * b.abs().max(1.0)), "{name}");
@@ -345,7 +352,7 @@ fn saved_models_are_restored_bit_for_bit() {
             assert_eq!(loaded.metadata, metadata);
             assert_eq!(ModelMetadata::read_onnx(&dir.path().join("model.onnx")).unwrap(), metadata);
             assert_eq!(loaded.model.scores(&test).unwrap(), before, "{kind:?}");
-            let fewer = Dataset { rows: test.rows.slice(s![.., ..5]).to_owned(), ..test.clone() };
+            let fewer = test.with_rows(all_rows(&test).slice(s![.., ..5]).to_owned());
             assert!(loaded.model.scores(&fewer).is_err() || kind == ClassifierKind::Constant && !standardize);
         }
     }
@@ -357,8 +364,9 @@ fn trained_networks_do_not_depend_on_the_number_of_threads() {
         let (train, test) = parts(kind, Task::MultiLabel);
         // Large enough for products and optimizer steps to run on several threads.
         let widen = |data: &Dataset| {
-            let value = |(i, d): (usize, usize)| data.rows[(i, d % 5)] * ((d / 5) as f32 * 0.1).cos();
-            data.with_rows(Array2::from_shape_fn((data.rows.nrows(), 600), value))
+            let rows = all_rows(data);
+            let value = |(i, d): (usize, usize)| rows[(i, d % 5)] * ((d / 5) as f32 * 0.1).cos();
+            data.with_rows(Array2::from_shape_fn((rows.nrows(), 600), value))
         };
         let (train, test) = (widen(&train), widen(&test));
         let mut settings = quick(kind, true);
@@ -426,7 +434,7 @@ fn exported_models_match_in_onnx_runtime() {
                 .filter(|&i| !kind.capabilities().sequences || test.offsets[i + 1] - test.offsets[i] == 2)
                 .collect();
             let rows: Vec<f32> =
-                chosen.iter().flat_map(|&i| test.clip(i).iter().copied().collect::<Vec<_>>()).collect();
+                chosen.iter().flat_map(|&i| test.clip(i).unwrap().iter().copied().collect::<Vec<_>>()).collect();
             let item = if kind.capabilities().sequences { vec![2, 6] } else { vec![6] };
             let item = runtime::SessionOptions {
                 item,

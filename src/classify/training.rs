@@ -168,10 +168,22 @@ impl EpochSelection {
 pub trait Trainable {
     /// Runs the forward and backward passes over the clips `batch` of `data`: stores the gradient of every parameter in its
     /// layer, writes the logits (batch, C) and returns the loss.
-    fn train_step(&mut self, data: &Dataset, batch: &[usize], loss: &Loss, logits: ArrayViewMut2<'_, f32>) -> f64;
+    ///
+    /// # Errors
+    /// Returns an error if the features cannot be read.
+    fn train_step(
+        &mut self,
+        data: &Dataset,
+        batch: &[usize],
+        loss: &Loss,
+        logits: ArrayViewMut2<'_, f32>,
+    ) -> Result<f64>;
 
     /// Computes the logits (N, C) of all clips in evaluation mode.
-    fn logits(&self, data: &Dataset) -> Array2<f32>;
+    ///
+    /// # Errors
+    /// Returns an error if the features cannot be read.
+    fn logits(&self, data: &Dataset) -> Result<Array2<f32>>;
 
     /// Returns the parameters and their gradients, always in the same order.
     fn parameters(&mut self) -> Vec<Parameter<'_, f32>>;
@@ -238,7 +250,7 @@ impl Trainer {
     /// batch form one batch. For a given seed and machine the result does not depend on the number of threads.
     ///
     /// # Errors
-    /// Returns an error if the labels or the loss do not suit the task, or the loss is not finite.
+    /// Returns an error if the labels or the loss do not suit the task, the features cannot be read, or the loss is not finite.
     pub fn train<N: Trainable>(
         &self,
         mut network: N,
@@ -268,12 +280,14 @@ impl Trainer {
             let (mut loss_sum, mut rate) = (0.0, 0.0);
             let batches = order.chunks_exact(size).zip(logits.axis_chunks_iter_mut(Axis(0), size));
             for (step, (batch, logits)) in batches.enumerate() {
-                loss_sum += network.train_step(train, batch, &loss, logits);
+                loss_sum += network.train_step(train, batch, &loss, logits)?;
                 rate = schedule.rate(epoch, step, steps);
                 optimizer.step(&mut network.parameters(), rate, context.threads);
             }
-            let validation =
-                (!valid.is_empty()).then(|| Validation::new(task, &loss, &network.logits(valid), &valid.targets));
+            let validation = match valid.is_empty() {
+                true => None,
+                false => Some(Validation::new(task, &loss, &network.logits(valid)?, &valid.targets)),
+            };
             let point = Epoch {
                 epoch: epoch + 1,
                 train_loss: loss_sum / steps as f64,

@@ -1,18 +1,20 @@
 //! The join of a store and a manifest.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
-use ndarray::{Array2, s};
+use ndarray::{Array2, ArrayView2, Axis};
 
-use super::{Dataset, DatasetSplits, Task};
+use super::{Dataset, DatasetSplits, Rows, Task};
 use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest, Split};
-use crate::store::{ClipKey, FeatureStore, Pooling, StoredClip};
+use crate::store::{CachedRows, ClipKey, FeatureStore, Pooling, StoredClip};
 
 impl Dataset {
     /// Joins the features of `store` to the clips of `manifest` by id, in the order of the manifest.
     ///
-    /// Features are pooled, or sequences with [`Pooling::None`]; of sequences, only those of the manifest's clips are read.
+    /// Features are pooled and in memory, or sequences with [`Pooling::None`], which are read from the store when they are needed
+    /// (see [`FeatureStore::cached_rows`]).
     /// The classes are the labels of all clips with a split, in natural order. Clips without features (with the reason from
     /// the store, if known) and labeled clips without a split (if other clips have one) are excluded with a warning.
     ///
@@ -54,7 +56,7 @@ impl Dataset {
         let warnings = exclusion_warnings(store, manifest, &missing);
         let mut splits = split_clips(manifest, |clips, classes| features.dataset(clips, classes))?;
         splits.warnings = warnings;
-        splits.warnings.extend(splits.leakage_warning());
+        splits.warnings.extend(splits.leakage_warning()?);
         Ok((splits, missing))
     }
 }
@@ -81,8 +83,8 @@ fn split_clips(
     })
 }
 
-/// Builds a dataset of `clips` with the row offsets `offsets`, whose features are zero.
-fn labeled_rows(clips: &[&Clip], classes: &[String], offsets: Vec<usize>, dim: usize) -> Dataset {
+/// Builds a dataset of `clips` with the row offsets `offsets`.
+fn labeled_rows(clips: &[&Clip], classes: &[String], offsets: Vec<usize>, rows: Rows) -> Dataset {
     let class_index: HashMap<&str, usize> = classes.iter().map(String::as_str).zip(0..).collect();
     let mut targets = Array2::zeros((clips.len(), classes.len()));
     for (i, clip) in clips.iter().enumerate() {
@@ -95,66 +97,70 @@ fn labeled_rows(clips: &[&Clip], classes: &[String], offsets: Vec<usize>, dim: u
     Dataset {
         ids: clips.iter().map(|clip| clip.id.clone()).collect(),
         groups: clips.iter().map(|clip| clip.group.clone()).collect(),
-        rows: Array2::zeros((offsets[clips.len()], dim)),
+        rows,
         offsets,
         targets,
         classes: classes.to_vec(),
     }
 }
 
-/// The features of a store: pooled, or sequences that are read on demand.
+/// The features of a store.
 struct StoredFeatures<'a> {
     store: &'a FeatureStore,
-    /// Pooled features, (clips of the store, D); `None` for sequences.
-    pooled: Option<Array2<f32>>,
+    rows: StoredRows,
     /// Index of each clip in the store.
     index: HashMap<&'a str, usize>,
 }
 
+enum StoredRows {
+    /// One row per clip, (clips of the store, D).
+    Pooled(Arc<Array2<f32>>),
+    Sequences(Arc<CachedRows>),
+}
+
 impl<'a> StoredFeatures<'a> {
     fn open(store: &'a FeatureStore, pooling: Pooling) -> Result<Self> {
-        let pooled = match pooling {
-            Pooling::None => None,
-            pooling => Some(store.pooled(pooling)?),
+        let rows = match pooling {
+            Pooling::None => StoredRows::Sequences(Arc::new(store.cached_rows()?)),
+            pooling => StoredRows::Pooled(Arc::new(store.pooled(pooling)?)),
         };
         let index = store.clips().iter().zip(0..).map(|(clip, i)| (clip.id.as_str(), i)).collect();
-        Ok(Self { store, pooled, index })
+        Ok(Self { store, rows, index })
     }
 
     /// Builds the dataset of the clips that have features.
     fn dataset<'c>(&self, clips: impl Iterator<Item = &'c Clip>, classes: &[String]) -> Result<Dataset> {
         let (clips, stored): (Vec<&Clip>, Vec<usize>) =
             clips.filter_map(|clip| self.index.get(clip.id.as_str()).map(|&stored| (clip, stored))).unzip();
-        let mut offsets = vec![0];
-        for &stored in &stored {
-            let length = if self.pooled.is_some() { 1 } else { self.store.clips()[stored].length };
-            offsets.push(offsets[offsets.len() - 1] + length);
+        match &self.rows {
+            StoredRows::Pooled(pooled) => {
+                self.check_finite(&clips, &stored, pooled.view())?;
+                let offsets = (0..=clips.len()).collect();
+                Ok(labeled_rows(&clips, classes, offsets, Rows::of_memory(pooled.clone(), stored)))
+            }
+            StoredRows::Sequences(rows) => {
+                let mut offsets = vec![0];
+                for (clip, &stored) in stored.iter().enumerate() {
+                    offsets.push(offsets[clip] + self.store.clips()[stored].length);
+                }
+                let starts = stored.iter().map(|&stored| self.store.clips()[stored].offset).collect();
+                Ok(labeled_rows(&clips, classes, offsets, Rows::of_store(rows.clone(), starts)))
+            }
         }
-        let mut dataset = labeled_rows(&clips, classes, offsets, self.store.dim());
-        for (i, (clip, stored)) in clips.into_iter().zip(stored).enumerate() {
-            let rows = s![dataset.offsets[i]..dataset.offsets[i + 1], ..];
-            dataset.rows.slice_mut(rows).assign(&self.clip_rows(clip, stored)?);
-        }
-        Ok(dataset)
     }
 
-    /// Reads the features of the clip with index `stored`, (length, D), and checks that they are finite.
-    fn clip_rows(&self, clip: &Clip, stored: usize) -> Result<Array2<f32>> {
-        let features = match &self.pooled {
-            Some(pooled) => pooled.slice(s![stored..stored + 1, ..]).to_owned(),
-            None => {
-                let StoredClip { offset, length, .. } = self.store.clips()[stored];
-                self.store.features(offset..offset + length)?
+    /// Checks that the rows `stored` of `pooled`, the features of `clips`, are finite. Sequences are checked when they are read.
+    fn check_finite(&self, clips: &[&Clip], stored: &[usize], pooled: ArrayView2<'_, f32>) -> Result<()> {
+        for (clip, &stored) in clips.iter().zip(stored) {
+            let features = pooled.index_axis(Axis(0), stored);
+            if let Some((column, value)) = features.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+                return Err(Error::Store {
+                    path: self.store.path().to_path_buf(),
+                    message: format!("feature {column} of clip {} is {value}; extract the clip again", clip.id),
+                });
             }
-        };
-        if let Some(((row, column), value)) = features.indexed_iter().find(|(_, value)| !value.is_finite()) {
-            let row = if self.pooled.is_some() { String::new() } else { format!(" of row {row}") };
-            return Err(Error::Store {
-                path: self.store.path().to_path_buf(),
-                message: format!("feature {column}{row} of clip {} is {value}; extract the clip again", clip.id),
-            });
         }
-        Ok(features)
+        Ok(())
     }
 }
 
@@ -234,7 +240,8 @@ impl DatasetSplits {
         let mut splits = split_clips(manifest, |clips, classes| {
             let clips: Vec<&Clip> = clips.filter(|clip| !failed.contains_key(&clip.id)).collect();
             let offsets = (0..=clips.len()).collect();
-            Ok(labeled_rows(&clips, classes, offsets, 0))
+            let rows = Array2::zeros((clips.len(), 0)).into();
+            Ok(labeled_rows(&clips, classes, offsets, rows))
         })?;
         let missing = manifest.clips.iter().filter_map(|clip| failed.get(&clip.id).map(|reason| (&clip.id, reason)));
         let missing: Vec<String> = missing.map(|(id, reason)| format!("{id} ({reason})")).collect();

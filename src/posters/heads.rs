@@ -108,7 +108,7 @@ impl PosterModels {
         let data = Dataset {
             ids: (0..count).map(|i| i.to_string()).collect(),
             groups: vec![None; count],
-            rows: embeddings.to_owned(),
+            rows: embeddings.to_owned().into(),
             offsets: (0..=count).collect(),
             targets: Array2::zeros((count, 0)),
             classes: Vec::new(),

@@ -117,7 +117,7 @@ mod tests {
             Dataset {
                 ids: part.iter().map(|clip| clip.id.clone()).collect(),
                 groups: vec![None; part.len()],
-                rows: Array2::from_shape_fn((part.len(), 2), |(i, _)| i as f32),
+                rows: Array2::from_shape_fn((part.len(), 2), |(i, _)| i as f32).into(),
                 offsets: (0..=part.len()).collect(),
                 targets: Array2::from_shape_fn((part.len(), 2), |(i, c)| has(i, ["any", "early"][c])),
                 classes: ["any", "early"].map(String::from).to_vec(),

@@ -54,7 +54,7 @@ pub fn write_page(dir: &Path, sources: &ClipSources<'_>) -> Result<()> {
         .collect();
     let predictions: Vec<(&str, &Predictions)> =
         parts.iter().map(|part| (part.name.as_str(), part.predictions)).collect();
-    let clips = clips::sections(&predictions, sources);
+    let clips = clips::sections(&predictions, sources)?;
     let title = match (metrics.identity.method.as_str(), metrics.identity.classifier.as_str()) {
         ("", "") => "Predictions".to_string(),
         (method, classifier) => format!("{method} · {classifier}"),

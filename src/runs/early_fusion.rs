@@ -151,15 +151,15 @@ pub(super) fn concat_part(parts: &[&Dataset]) -> Result<Dataset> {
         .iter()
         .zip(&rows)
         .map(|(part, rows)| {
-            let vectors = part.vectors()?;
-            Ok(vectors.select(Axis(0), &common.iter().map(|&i| rows[first.ids[i].as_str()]).collect::<Vec<_>>()))
+            let of_part = part.select(&common.iter().map(|&i| rows[first.ids[i].as_str()]).collect::<Vec<_>>());
+            Ok(of_part.vectors()?.into_owned())
         })
         .collect::<Result<_>>()?;
     let views: Vec<_> = features.iter().map(|features| features.view()).collect();
     Ok(Dataset {
         ids: common.iter().map(|&i| first.ids[i].clone()).collect(),
         groups: common.iter().map(|&i| first.groups[i].clone()).collect(),
-        rows: concatenate(Axis(1), &views).expect("every part has one row per common clip"),
+        rows: concatenate(Axis(1), &views).expect("every part has one row per common clip").into(),
         offsets: (0..=common.len()).collect(),
         targets: first.targets.select(Axis(0), &common),
         classes: first.classes.clone(),

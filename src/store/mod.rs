@@ -7,6 +7,7 @@
 //! place. Of 150 kills during such flushes, 49 left an unreadable file.)
 
 mod attributes;
+mod cached_rows;
 mod clip;
 mod journal;
 mod matlab;
@@ -16,6 +17,7 @@ mod reader;
 pub mod records;
 mod writer;
 
+pub use cached_rows::CachedRows;
 pub use clip::{ClipKey, ClipRows, Failure, RowSource, StoredClip, Values};
 pub use journal::Journal;
 pub use matlab::MatlabFile;

@@ -8,10 +8,12 @@ use hdf5::{File, H5Type};
 use ndarray::{Array2, Axis, s};
 
 use super::attributes::{read_texts, store_error};
+use super::cached_rows::CachedRows;
 use super::clip::{ClipRows, Failure, RowSource, StoredClip, Values};
 use super::pooling::Pooling;
 use super::provenance::{Payload, Provenance};
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// A store that is open for reading. Provenance, clips and failures are in memory; rows are read on demand.
 #[derive(Debug)]
@@ -325,7 +327,11 @@ fn stored_end(end: f64) -> Option<f64> {
 
 /// A store of features.
 #[derive(Debug)]
-pub struct FeatureStore(Store);
+pub struct FeatureStore {
+    store: Store,
+    /// Bytes of rows that [`FeatureStore::cached_rows`] keeps in memory.
+    cache_memory: u64,
+}
 
 impl FeatureStore {
     /// Opens a feature store.
@@ -335,7 +341,9 @@ impl FeatureStore {
     pub fn open(path: &Path) -> Result<Self> {
         let store = Store::open(path)?;
         match store.payload {
-            Payload::Features { .. } => Ok(Self(store)),
+            Payload::Features { .. } => {
+                Ok(Self { store, cache_memory: memory::available().map_or(u64::MAX, |bytes| bytes / 2) })
+            }
             Payload::Descriptors { .. } => {
                 Err(store.error("a descriptor store: convert it to a feature store with kinoprobe-codebook".into()))
             }
@@ -353,6 +361,25 @@ impl FeatureStore {
     /// Returns an error if the range exceeds the dataset, or it cannot be read.
     pub fn features(&self, range: Range<usize>) -> Result<Array2<f32>> {
         self.matrix("features", range)
+    }
+
+    /// Sets the memory in bytes that [`FeatureStore::cached_rows`] may use; by default, half of the available memory.
+    pub fn set_cache_memory(&mut self, bytes: u64) {
+        self.cache_memory = bytes;
+    }
+
+    /// Returns the rows for reading clip by clip, in any order and repeatedly.
+    ///
+    /// # Errors
+    /// Returns an error if the store is damaged.
+    pub fn cached_rows(&self) -> Result<CachedRows> {
+        let features = self.dataset("features")?;
+        let (shape, expected) = (features.shape(), [self.row_count(), self.dim()]);
+        if shape != expected {
+            return Err(self.error(format!("damaged: dataset /features has shape {shape:?}, not {expected:?}")));
+        }
+        let clips = self.clips.iter().map(|clip| (clip.offset, clip.id.clone())).collect();
+        Ok(CachedRows::new(self.path.clone(), features, clips, self.cache_memory))
     }
 
     /// Reads one vector per clip, (N, D). If the store has no pooled features, they are computed from the rows.
@@ -388,7 +415,7 @@ impl FeatureStore {
 impl Deref for FeatureStore {
     type Target = Store;
     fn deref(&self) -> &Store {
-        &self.0
+        &self.store
     }
 }
 

@@ -3,6 +3,7 @@
 mod calibration;
 mod errors;
 mod folds;
+mod memory;
 mod search;
 mod stores;
 

@@ -19,7 +19,7 @@ fn assert_usage_errors(program: &str, value: &str, flags: &str) {
 fn numbers_out_of_range_are_usage_errors_of_the_tools_for_features() {
     let classify = env!("CARGO_BIN_EXE_kinoprobe-classify");
     let counts = "threads seeds window epochs patience batch hidden length neighbors max-iterations \
-                  restart-every restart-factor step-every";
+                  restart-every restart-factor step-every memory";
     let numbers = "learning-rate weight-decay momentum step-factor gamma-positive gamma-negative margin focal-gamma \
                    focal-alpha dropout alpha smoothing";
     assert_usage_errors(classify, "0", counts);

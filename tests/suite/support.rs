@@ -28,6 +28,23 @@ pub fn run_python(script: &str, arguments: &[&Path]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Runs a program, and prints its exit code and its peak memory in MiB.
+const PEAK: &str = "
+import os, resource, subprocess, sys
+environment = os.environ | {'HDF5_USE_FILE_LOCKING': 'FALSE'}
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, env=environment).returncode
+print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
+";
+
+/// Runs a program, asserts that it succeeds, and returns its peak memory in MiB.
+#[track_caller]
+pub fn peak_memory(program: &str, arguments: &[&Path]) -> u64 {
+    let output = run_python(PEAK, &[&[Path::new(program)], arguments].concat());
+    let (code, peak) = output.trim().split_once(' ').unwrap();
+    assert_eq!(code, "0", "{program}");
+    peak.parse().unwrap()
+}
+
 /// Returns the standard output and standard error of a program.
 pub fn printed(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))

@@ -104,13 +104,19 @@ struct TrainingState {
 }
 
 impl Trainable for TrainingState {
-    fn train_step(&mut self, data: &Dataset, batch: &[usize], loss: &Loss, logits: ArrayViewMut2<'_, f32>) -> f64 {
+    fn train_step(
+        &mut self,
+        data: &Dataset,
+        batch: &[usize],
+        loss: &Loss,
+        logits: ArrayViewMut2<'_, f32>,
+    ) -> Result<f64> {
         let targets = data.targets.select(Axis(0), batch);
-        let batch = ClipRows::new(data, batch);
-        self.model.network.train_step(&batch, targets.view(), loss, &mut self.dropout, logits)
+        let batch = ClipRows::new(data, batch)?;
+        Ok(self.model.network.train_step(&batch, targets.view(), loss, &mut self.dropout, logits))
     }
 
-    fn logits(&self, data: &Dataset) -> Array2<f32> {
+    fn logits(&self, data: &Dataset) -> Result<Array2<f32>> {
         self.model.logits(data)
     }
 
@@ -153,21 +159,21 @@ impl AttentiveModel {
     }
 
     /// Computes the logits (N, C) in blocks of clips.
-    fn logits(&self, data: &Dataset) -> Array2<f32> {
+    fn logits(&self, data: &Dataset) -> Result<Array2<f32>> {
         let mut logits = Array2::zeros((data.len(), self.network.linear.bias.len()));
         let clips: Vec<usize> = (0..data.len()).collect();
         let block = AttentiveNetwork::<f32>::BLOCK;
         for (clips, mut logits) in clips.chunks(block).zip(logits.axis_chunks_iter_mut(Axis(0), block)) {
-            logits.assign(&self.network.logits(&ClipRows::new(data, clips)));
+            logits.assign(&self.network.logits(&ClipRows::new(data, clips)?));
         }
-        logits
+        Ok(logits)
     }
 }
 
 impl Model for AttentiveModel {
     fn scores(&self, data: &Dataset) -> Result<Array2<f32>> {
         check_dim(data.dim(), self.network.attention.inputs())?;
-        let mut scores = self.logits(data);
+        let mut scores = self.logits(data)?;
         loss::scores(self.task, scores.view_mut());
         Ok(scores)
     }

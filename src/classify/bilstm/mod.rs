@@ -180,17 +180,23 @@ struct TrainingState {
 }
 
 impl Trainable for TrainingState {
-    fn train_step(&mut self, data: &Dataset, batch: &[usize], loss: &Loss, logits: ArrayViewMut2<'_, f32>) -> f64 {
-        let packed = PackedBatch::new(data, batch, self.model.window, Some(&mut self.windows));
+    fn train_step(
+        &mut self,
+        data: &Dataset,
+        batch: &[usize],
+        loss: &Loss,
+        logits: ArrayViewMut2<'_, f32>,
+    ) -> Result<f64> {
+        let packed = PackedBatch::new(data, batch, self.model.window, Some(&mut self.windows))?;
         let clips: Vec<usize> = packed.order.iter().map(|&position| batch[position]).collect();
         let targets = data.targets.select(Axis(0), &clips);
         let mut outputs = Array2::zeros(logits.dim());
         let value = self.model.network.train_step(&packed, targets.view(), loss, &mut self.dropout, outputs.view_mut());
         restore_clip_order(outputs.view(), &packed.order, logits);
-        value
+        Ok(value)
     }
 
-    fn logits(&self, data: &Dataset) -> Array2<f32> {
+    fn logits(&self, data: &Dataset) -> Result<Array2<f32>> {
         self.model.logits(data)
     }
 
@@ -260,22 +266,22 @@ impl BilstmModel {
     }
 
     /// Computes the logits (N, C) in blocks of clips.
-    fn logits(&self, data: &Dataset) -> Array2<f32> {
+    fn logits(&self, data: &Dataset) -> Result<Array2<f32>> {
         const BLOCK: usize = 32;
         let mut logits = Array2::zeros((data.len(), self.network.linear.bias.len()));
         let clips: Vec<usize> = (0..data.len()).collect();
         for (clips, mut logits) in clips.chunks(BLOCK).zip(logits.axis_chunks_iter_mut(Axis(0), BLOCK)) {
-            let batch = PackedBatch::new(data, clips, self.window, None);
+            let batch = PackedBatch::new(data, clips, self.window, None)?;
             restore_clip_order(self.network.logits(&batch).view(), &batch.order, logits.view_mut());
         }
-        logits
+        Ok(logits)
     }
 }
 
 impl Model for BilstmModel {
     fn scores(&self, data: &Dataset) -> Result<Array2<f32>> {
         check_dim(data.dim(), self.network.lstm[0].weight_input.ncols())?;
-        let mut scores = self.logits(data);
+        let mut scores = self.logits(data)?;
         loss::scores(self.task, scores.view_mut());
         Ok(scores)
     }

@@ -270,13 +270,13 @@ mod tests {
         let data = Dataset {
             ids: (0..4).map(|i| i.to_string()).collect(),
             groups: vec![None; 4],
-            rows: Array2::from_shape_simple_fn((14, inputs), || 2.0 * noise() as f32),
+            rows: Array2::from_shape_simple_fn((14, inputs), || 2.0 * noise() as f32).into(),
             offsets,
             targets: Array2::from_shape_fn((4, classes), |(i, c)| f32::from((i + c) % 2 == 0)),
             classes: vec![String::new(); classes],
         };
         let window = SequenceWindow { length: 6, sample: SequenceSample::Truncate, pad };
-        let batch = PackedBatch::<f64>::new(&data, &[0, 1, 2, 3], window, None);
+        let batch = PackedBatch::<f64>::new(&data, &[0, 1, 2, 3], window, None).unwrap();
         let targets = data.targets.select(Axis(0), &batch.order);
         let dropout = Dropout::new(0.2, Xoshiro256PlusPlus::seed_from_u64(5));
         let loss = Loss::Asymmetric { gamma_positive: 1.0, gamma_negative: 2.0, margin: 0.05 };

@@ -7,6 +7,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use crate::classify::SequenceSample;
 use crate::classify::numeric::Real;
 use crate::dataset::Dataset;
+use crate::error::Result;
 
 /// Selects the rows of a clip that form its sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,19 +56,19 @@ pub struct PackedBatch<T> {
 }
 
 impl<T: Real> PackedBatch<T> {
-    /// Packs the clips `clips` of `data`.
+    /// Packs the clips `clips` of `data`, which are read one after the other.
+    ///
+    /// # Errors
+    /// Returns an error if the features cannot be read.
     pub fn new(
         data: &Dataset,
         clips: &[usize],
         window: SequenceWindow,
         mut random: Option<&mut Xoshiro256PlusPlus>,
-    ) -> Self {
+    ) -> Result<Self> {
         let sequences: Vec<Vec<Option<usize>>> = clips
             .iter()
-            .map(|&clip| {
-                let rows = window.rows(data.offsets[clip + 1] - data.offsets[clip], random.as_deref_mut());
-                rows.into_iter().map(|row| row.map(|row| data.offsets[clip] + row)).collect()
-            })
+            .map(|&clip| window.rows(data.offsets[clip + 1] - data.offsets[clip], random.as_deref_mut()))
             .collect();
         let mut order: Vec<usize> = (0..clips.len()).collect();
         order.sort_by_key(|&position| std::cmp::Reverse(sequences[position].len()));
@@ -81,16 +82,17 @@ impl<T: Real> PackedBatch<T> {
             Some(*sum)
         }));
         let mut rows = Array2::zeros((offsets[steps], data.dim()));
-        for step in 0..steps {
-            for (offset, &position) in order[..counts[step]].iter().enumerate() {
-                if let Some(row) = sequences[position][step] {
-                    rows.row_mut(offsets[step] + offset).zip_mut_with(&data.rows.row(row), |to, &from| {
+        for (offset, &position) in order.iter().enumerate() {
+            let features = data.clip(clips[position])?;
+            for (step, row) in sequences[position].iter().enumerate() {
+                if let Some(row) = *row {
+                    rows.row_mut(offsets[step] + offset).zip_mut_with(&features.row(row), |to, &from| {
                         *to = T::of(f64::from(from));
                     });
                 }
             }
         }
-        Self { rows, counts, offsets, order }
+        Ok(Self { rows, counts, offsets, order })
     }
 
     /// Returns the number of clips.
@@ -135,13 +137,13 @@ mod tests {
         let data = Dataset {
             ids: vec!["a".into(), "b".into(), "c".into()],
             groups: vec![None; 3],
-            rows,
+            rows: rows.into(),
             offsets: vec![0, 2, 6, 7],
             targets: Array2::zeros((3, 2)),
             classes: vec!["x".into(), "y".into()],
         };
         let window = SequenceWindow { length: 3, sample: SequenceSample::Truncate, pad: false };
-        let packed = PackedBatch::<f64>::new(&data, &[2, 0, 1], window, None);
+        let packed = PackedBatch::<f64>::new(&data, &[2, 0, 1], window, None).unwrap();
         assert_eq!((packed.order, packed.counts, packed.offsets), (vec![2, 1, 0], vec![3, 2, 1], vec![0, 3, 5, 6]));
         assert_eq!(packed.rows.column(0).to_vec(), [20.0, 0.0, 60.0, 30.0, 10.0, 40.0]);
     }

@@ -2,7 +2,7 @@
 
 pub mod network;
 
-use ndarray::{Array2, ArrayViewMut2};
+use ndarray::{Array2, ArrayViewMut2, s};
 use serde::{Deserialize, Serialize};
 
 use super::definition::{dropout_probability, positive};
@@ -107,8 +107,8 @@ impl Classifier for Perceptron {
                 if train.is_empty() { "none" } else { "only one" }
             )));
         }
-        train.vectors()?;
-        valid.vectors()?;
+        train.check_vectors()?;
+        valid.check_vectors()?;
         let RandomStreams { mut weights, dropout, .. } = RandomStreams::new(context.seed);
         let (inputs, outputs) = (train.dim(), train.classes.len());
         let state = TrainingState {
@@ -137,20 +137,26 @@ struct TrainingState {
 }
 
 impl Trainable for TrainingState {
-    fn train_step(&mut self, data: &Dataset, batch: &[usize], loss: &Loss, logits: ArrayViewMut2<'_, f32>) -> f64 {
+    fn train_step(
+        &mut self,
+        data: &Dataset,
+        batch: &[usize],
+        loss: &Loss,
+        logits: ArrayViewMut2<'_, f32>,
+    ) -> Result<f64> {
         if self.batch.nrows() != batch.len() {
             self.batch = Array2::zeros((batch.len(), data.dim()));
             self.targets = Array2::zeros((batch.len(), data.classes.len()));
         }
         for (row, &clip) in batch.iter().enumerate() {
-            self.batch.row_mut(row).assign(&data.rows.row(clip));
+            data.copy_clip(clip, self.batch.slice_mut(s![row..=row, ..]))?;
             self.targets.row_mut(row).assign(&data.targets.row(clip));
         }
-        self.network.train_step(self.batch.view(), self.targets.view(), loss, &mut self.dropout, logits)
+        Ok(self.network.train_step(self.batch.view(), self.targets.view(), loss, &mut self.dropout, logits))
     }
 
-    fn logits(&self, data: &Dataset) -> Array2<f32> {
-        self.network.logits(data.rows.view())
+    fn logits(&self, data: &Dataset) -> Result<Array2<f32>> {
+        Ok(self.network.logits(data.vectors()?.view()))
     }
 
     fn parameters(&mut self) -> Vec<Parameter<'_, f32>> {
@@ -202,7 +208,7 @@ impl MlpModel {
 impl Model for MlpModel {
     fn scores(&self, data: &Dataset) -> Result<Array2<f32>> {
         check_dim(data.dim(), self.network.inputs())?;
-        let mut scores = self.network.logits(data.vectors()?);
+        let mut scores = self.network.logits(data.vectors()?.view());
         loss::scores(self.task, scores.view_mut());
         Ok(scores)
     }

@@ -132,12 +132,12 @@ fn bilstm_distance_to_pytorch<T: Real>(
     let data = Dataset {
         ids: (0..clips).map(|i| i.to_string()).collect(),
         groups: vec![None; clips],
-        rows: Array2::from_shape_fn(rows.dim(), |(row, _)| row as f32 + 1.0),
+        rows: Array2::from_shape_fn(rows.dim(), |(row, _)| row as f32 + 1.0).into(),
         offsets,
         classes: vec![String::new(); targets.ncols()],
         targets,
     };
-    let mut batch = PackedBatch::<T>::new(&data, &(0..clips).collect::<Vec<_>>(), window, None);
+    let mut batch = PackedBatch::<T>::new(&data, &(0..clips).collect::<Vec<_>>(), window, None).unwrap();
     for mut row in batch.rows.rows_mut() {
         if row[0] > T::zero() {
             row.assign(&rows.row(row[0].double() as usize - 1));

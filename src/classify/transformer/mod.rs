@@ -143,13 +143,19 @@ struct TrainingState {
 }
 
 impl Trainable for TrainingState {
-    fn train_step(&mut self, data: &Dataset, batch: &[usize], loss: &Loss, logits: ArrayViewMut2<'_, f32>) -> f64 {
+    fn train_step(
+        &mut self,
+        data: &Dataset,
+        batch: &[usize],
+        loss: &Loss,
+        logits: ArrayViewMut2<'_, f32>,
+    ) -> Result<f64> {
         let targets = data.targets.select(Axis(0), batch);
-        let batch = self.model.batch(data, batch, Some(&mut self.windows));
-        self.model.network.train_step(&batch, targets.view(), loss, &mut self.dropout, logits)
+        let batch = self.model.batch(data, batch, Some(&mut self.windows))?;
+        Ok(self.model.network.train_step(&batch, targets.view(), loss, &mut self.dropout, logits))
     }
 
-    fn logits(&self, data: &Dataset) -> Array2<f32> {
+    fn logits(&self, data: &Dataset) -> Result<Array2<f32>> {
         self.model.logits(data)
     }
 
@@ -235,28 +241,33 @@ impl TransformerModel {
     }
 
     /// Copies the selected rows of clips. Random windows are drawn from `random`; without it they are centered.
-    fn batch(&self, data: &Dataset, clips: &[usize], mut random: Option<&mut Xoshiro256PlusPlus>) -> ClipRows<f32> {
+    fn batch(
+        &self,
+        data: &Dataset,
+        clips: &[usize],
+        mut random: Option<&mut Xoshiro256PlusPlus>,
+    ) -> Result<ClipRows<f32>> {
         let length = self.network.layers.positions.nrows();
         let window = SequenceWindow { length, sample: self.sample, pad: false };
         ClipRows::select(data, clips, |count| window.rows(count, random.as_deref_mut()).into_iter().flatten().collect())
     }
 
     /// Computes the logits (N, C) in blocks of clips.
-    fn logits(&self, data: &Dataset) -> Array2<f32> {
+    fn logits(&self, data: &Dataset) -> Result<Array2<f32>> {
         const BLOCK: usize = 32;
         let mut logits = Array2::zeros((data.len(), self.network.layers.linear.bias.len()));
         let clips: Vec<usize> = (0..data.len()).collect();
         for (clips, mut logits) in clips.chunks(BLOCK).zip(logits.axis_chunks_iter_mut(Axis(0), BLOCK)) {
-            logits.assign(&self.network.logits(&self.batch(data, clips, None)));
+            logits.assign(&self.network.logits(&self.batch(data, clips, None)?));
         }
-        logits
+        Ok(logits)
     }
 }
 
 impl Model for TransformerModel {
     fn scores(&self, data: &Dataset) -> Result<Array2<f32>> {
         check_dim(data.dim(), self.network.inputs())?;
-        let mut scores = self.logits(data);
+        let mut scores = self.logits(data)?;
         loss::scores(self.task, scores.view_mut());
         Ok(scores)
     }

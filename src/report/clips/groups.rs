@@ -6,6 +6,7 @@ use super::ClipSources;
 use super::gallery::{ClipGroup, Gallery, ShownClip};
 use super::neighbors::TrainingClips;
 use crate::dataset::Task;
+use crate::error::Result;
 use crate::evaluate::Predictions;
 use crate::evaluate::label_errors::{self, LabelError};
 use crate::report::table::Table;
@@ -24,14 +25,18 @@ const LABEL_ERRORS_NOTE: &str = "The score of another label is at least as high 
      label is not as confident (confident learning, Northcutt et al. 2021). Check these labels: the clip may also be a plain error.";
 
 /// Returns the sections on the clips of a part.
-pub(super) fn galleries(name: &str, part: &Predictions, sources: &ClipSources<'_>) -> Vec<Gallery> {
+///
+/// # Errors
+/// Returns an error if features cannot be read.
+pub(super) fn galleries(name: &str, part: &Predictions, sources: &ClipSources<'_>) -> Result<Vec<Gallery>> {
     let mut galleries = vec![confusions(name, part, sources.thumbnails)];
     if is_held_out(name) {
         galleries.extend(label_errors::find(part).map(|errors| suspects(name, part, &errors)));
-        galleries.extend(sources.data.and_then(TrainingClips::new).map(|training| worst(name, part, &training)));
+        let training = sources.data.map(TrainingClips::new).transpose()?.flatten();
+        galleries.extend(training.map(|training| worst(name, part, &training)).transpose()?);
     }
     galleries.retain(|gallery| !gallery.groups.is_empty());
-    galleries
+    Ok(galleries)
 }
 
 /// Returns `true` for the parts that classifiers are not trained on.
@@ -171,7 +176,7 @@ fn file_name(part: &str) -> String {
 
 /// Returns the errors with the largest wrong margin: single-label, the score of the predicted class minus that of the true class;
 /// multi-label, the largest distance of a score from 0 or 1. Each is followed by its nearest training clips.
-fn worst(name: &str, part: &Predictions, training: &TrainingClips<'_>) -> Gallery {
+fn worst(name: &str, part: &Predictions, training: &TrainingClips<'_>) -> Result<Gallery> {
     let margin = |row: usize| -> f32 {
         let (truth, predicted) = (&part.truth[row], &part.predicted[row]);
         let Some(scores) = part.scores.as_ref().map(|scores| scores.row(row)) else { return 0.0 };
@@ -188,25 +193,26 @@ fn worst(name: &str, part: &Predictions, training: &TrainingClips<'_>) -> Galler
     let mut wrong: Vec<(usize, f32)> = wrong.map(|row| (row, margin(row))).collect();
     wrong.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     let names = |set: &[usize]| part.label_names(set);
-    let groups = wrong.into_iter().take(MAX_WORST).map(|(row, _)| {
+    let group = |(row, _): (usize, f32)| {
         let id = &part.ids[row];
         let predicted = match part.predicted[row].as_slice() {
             [] => "nothing".into(),
             set => names(set),
         };
         let own = ShownClip { id: id.clone(), caption: format!("{}, predicted {predicted}", names(&part.truth[row])) };
-        let neighbors = training.nearest(id, NEIGHBORS).into_iter().map(|neighbor| ShownClip {
+        let neighbors = training.nearest(id, NEIGHBORS)?.into_iter().map(|neighbor| ShownClip {
             id: neighbor.id,
             caption: format!("{} (cosine {:.2})", neighbor.labels.join("|"), neighbor.cosine),
         });
-        ClipGroup { title: id.clone(), clips: std::iter::once(own).chain(neighbors).collect() }
-    });
-    Gallery {
+        Ok(ClipGroup { title: id.clone(), clips: std::iter::once(own).chain(neighbors).collect() })
+    };
+    let groups = wrong.into_iter().take(MAX_WORST).map(group).collect::<Result<Vec<_>>>()?;
+    Ok(Gallery {
         heading: format!("Worst errors and their nearest training clips, {name}"),
         note: format!(
             "The errors with the largest margin between the scores, each followed by the {NEIGHBORS} training clips whose features \
              have the highest cosine similarity to its own, centered by the mean of the training clips."
         ),
-        groups: groups.collect(),
-    }
+        groups,
+    })
 }

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use maud::{Markup, html};
 
 use crate::dataset::DatasetSplits;
+use crate::error::Result;
 use crate::evaluate::Predictions;
 use crate::manifest::Clip;
 
@@ -63,12 +64,15 @@ pub struct ClipSources<'a> {
 
 /// Returns the sections of a page on the clips of each part, in the order of `parts`, which are names and predictions. Thumbnails are
 /// limited per page, those of the first parts first.
-pub(super) fn sections(parts: &[(&str, &Predictions)], sources: &ClipSources<'_>) -> Vec<Markup> {
+///
+/// # Errors
+/// Returns an error if features cannot be read.
+pub(super) fn sections(parts: &[(&str, &Predictions)], sources: &ClipSources<'_>) -> Result<Vec<Markup>> {
     let galleries: Vec<Vec<Gallery>> =
-        parts.iter().map(|(name, part)| groups::galleries(name, part, sources)).collect();
+        parts.iter().map(|(name, part)| groups::galleries(name, part, sources)).collect::<Result<_>>()?;
     let clips: HashMap<&str, &Clip> = sources.clips.iter().map(|clip| (clip.id.as_str(), clip)).collect();
     let ids = galleries.iter().flatten().flat_map(Gallery::ids);
     let thumbnails = if sources.thumbnails > 0 { Thumbnails::decode(ids, &clips) } else { Thumbnails::default() };
     let section = |galleries: &Vec<Gallery>| html! { @for gallery in galleries { (gallery.html(&thumbnails)) } };
-    galleries.iter().map(section).collect()
+    Ok(galleries.iter().map(section).collect())
 }

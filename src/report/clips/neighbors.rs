@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use ndarray::{Array1, Array2, Axis};
 
 use crate::dataset::{Dataset, DatasetSplits};
+use crate::error::Result;
 
 /// A training clip that is similar to another clip.
 pub(super) struct Neighbor {
@@ -26,24 +27,30 @@ pub(super) struct TrainingClips<'a> {
 
 impl<'a> TrainingClips<'a> {
     /// Prepares the search; `None` without training clips.
-    pub fn new(data: &'a DatasetSplits) -> Option<Self> {
-        let vectors = mean_vectors(&data.train);
-        let mean = vectors.mean_axis(Axis(0))?;
+    ///
+    /// # Errors
+    /// Returns an error if the features cannot be read.
+    pub fn new(data: &'a DatasetSplits) -> Result<Option<Self>> {
+        let vectors = mean_vectors(&data.train)?;
+        let Some(mean) = vectors.mean_axis(Axis(0)) else { return Ok(None) };
         let held_out = [&data.val, &data.test, &data.train];
         let row_of_id = held_out
             .iter()
             .flat_map(|part| part.ids.iter().enumerate().map(|(row, id)| (id.as_str(), (*part, row))))
             .collect();
         let units = unit_vectors(vectors, &mean);
-        Some(Self { data, mean, units, row_of_id })
+        Ok(Some(Self { data, mean, units, row_of_id }))
     }
 
     /// Returns the `count` training clips with the highest cosine similarity to a clip (ties: the first), without the clip
     /// itself; none if the clip has no features. The features are the means over the rows of a clip, centered by the mean of the
     /// training clips: those of most networks are not negative, so that all of them have similar directions without it.
-    pub fn nearest(&self, id: &str, count: usize) -> Vec<Neighbor> {
-        let Some(&(part, row)) = self.row_of_id.get(id) else { return Vec::new() };
-        let own = unit_vectors(mean_vectors(&part.select(&[row])), &self.mean);
+    ///
+    /// # Errors
+    /// Returns an error if the features of the clip cannot be read.
+    pub fn nearest(&self, id: &str, count: usize) -> Result<Vec<Neighbor>> {
+        let Some(&(part, row)) = self.row_of_id.get(id) else { return Ok(Vec::new()) };
+        let own = unit_vectors(mean_vectors(&part.select(&[row]))?, &self.mean);
         let cosines = self.units.dot(&own.row(0));
         let train = &self.data.train;
         let mut order: Vec<usize> =
@@ -51,26 +58,24 @@ impl<'a> TrainingClips<'a> {
         order.sort_by(|&a, &b| cosines[b].total_cmp(&cosines[a]).then(a.cmp(&b)));
         order.truncate(count);
         let labels = |i: usize| (0..train.classes.len()).filter(move |&class| train.targets[(i, class)] > 0.0);
-        order
-            .into_iter()
-            .map(|i| Neighbor {
-                id: train.ids[i].clone(),
-                labels: labels(i).map(|class| train.classes[class].clone()).collect(),
-                cosine: cosines[i],
-            })
-            .collect()
+        let neighbor = |i: usize| Neighbor {
+            id: train.ids[i].clone(),
+            labels: labels(i).map(|class| train.classes[class].clone()).collect(),
+            cosine: cosines[i],
+        };
+        Ok(order.into_iter().map(neighbor).collect())
     }
 }
 
 /// Returns the mean of the rows of each clip, (N, D).
-fn mean_vectors(part: &Dataset) -> Array2<f32> {
+fn mean_vectors(part: &Dataset) -> Result<Array2<f32>> {
     let mut vectors = Array2::zeros((part.len(), part.dim()));
     for (i, mut vector) in vectors.outer_iter_mut().enumerate() {
-        if let Some(mean) = part.clip(i).mean_axis(Axis(0)) {
+        if let Some(mean) = part.clip(i)?.mean_axis(Axis(0)) {
             vector.assign(&mean);
         }
     }
-    vectors
+    Ok(vectors)
 }
 
 fn unit_vectors(vectors: Array2<f32>, mean: &Array1<f32>) -> Array2<f32> {
@@ -97,7 +102,7 @@ mod tests {
             ids: ids.iter().map(|id| id.to_string()).collect(),
             groups: vec![None; ids.len()],
             targets: Array2::from_shape_fn((ids.len(), 2), |(i, class)| f32::from(u8::from(i % 2 == class))),
-            rows,
+            rows: rows.into(),
             offsets,
             classes: vec!["a".into(), "b".into()],
         };
@@ -113,14 +118,14 @@ mod tests {
             unlabeled: none(),
             warnings: vec![],
         };
-        let training = TrainingClips::new(&data).unwrap();
-        let names = |id: &str| training.nearest(id, 2).into_iter().map(|n| n.id).collect::<Vec<_>>();
+        let training = TrainingClips::new(&data).unwrap().unwrap();
+        let names = |id: &str| training.nearest(id, 2).unwrap().into_iter().map(|n| n.id).collect::<Vec<_>>();
         assert_eq!(names("x"), ["down-left", "left"]);
         assert_eq!(names("left"), ["down-left", "up"], "not the clip itself");
-        let nearest = &training.nearest("x", 1)[0];
+        let nearest = &training.nearest("x", 1).unwrap()[0];
         let expected = (9.0 + 8.5) / (2f32.sqrt() * (81f32 + 72.25).sqrt());
         assert!((nearest.cosine - expected).abs() < 1e-6 && nearest.labels == ["b"]);
-        assert!(training.nearest("unknown", 2).is_empty());
-        assert!(TrainingClips::new(&DatasetSplits { train: none(), ..data.clone() }).is_none());
+        assert!(training.nearest("unknown", 2).unwrap().is_empty());
+        assert!(TrainingClips::new(&DatasetSplits { train: none(), ..data.clone() }).unwrap().is_none());
     }
 }

@@ -41,7 +41,7 @@ pub fn write(dir: &Path, comparison: &Comparison, runs: &[ComparedRun], thumbnai
     write_text(&dir.join("compare.md"), &markdown(comparison, &figures))?;
     write_text(
         &dir.join("report.html"),
-        &html_page(comparison, &figures, clips_of_best(comparison, runs, thumbnails)),
+        &html_page(comparison, &figures, clips_of_best(comparison, runs, thumbnails).transpose()?),
     )?;
     let json = serde_json::to_string_pretty(comparison).expect("a comparison is plain data with string keys");
     write_text(&dir.join("compare.json"), &(json + "\n"))
@@ -214,7 +214,7 @@ fn markdown(comparison: &Comparison, figures: &Figures) -> String {
 }
 
 /// Returns the clips behind the results of the best row, or of the first, on the first part, with the name of the row.
-fn clips_of_best(comparison: &Comparison, runs: &[ComparedRun], thumbnails: usize) -> Option<(String, Markup)> {
+fn clips_of_best(comparison: &Comparison, runs: &[ComparedRun], thumbnails: usize) -> Option<Result<(String, Markup)>> {
     let row =
         comparison.rows.iter().find(|row| comparison.best.as_ref() == Some(&row.name)).or(comparison.rows.first())?;
     let &part = parts_of(&comparison.rows).first()?;
@@ -224,7 +224,8 @@ fn clips_of_best(comparison: &Comparison, runs: &[ComparedRun], thumbnails: usiz
     let manifest = candidates.filter(|_| thumbnails > 0).find_map(|run| run.manifest().ok());
     let clips = manifest.as_ref().map(|manifest| manifest.clips.as_slice()).unwrap_or_default();
     let sources = ClipSources { clips, data: None, thumbnails };
-    Some((display_name(row), clips::sections(&[(part.name(), predictions)], &sources).pop()?))
+    let sections = clips::sections(&[(part.name(), predictions)], &sources);
+    Some(sections.map(|mut sections| (display_name(row), sections.remove(0))))
 }
 
 fn html_page(comparison: &Comparison, figures: &Figures, clips: Option<(String, Markup)>) -> String {

@@ -60,7 +60,7 @@ pub(super) fn of_clips(
             let data = Dataset {
                 ids: (0..count).map(|row| row.to_string()).collect(),
                 groups: vec![None; count],
-                rows: store.features(range.clone())?,
+                rows: store.features(range.clone())?.into(),
                 offsets: (0..=count).collect(),
                 targets: Array2::zeros((count, 0)),
                 classes: Vec::new(),

@@ -82,6 +82,7 @@ fn unusable_inputs_are_errors_with_a_reason() {
             format!("{flag} does not apply to classifier {classifier}; classifiers with this option: mlp, bilstm");
         bench.assert_error(&["--classifier", classifier, flag, value], &[&expected]);
     }
+    bench.assert_error(&["--memory", "1G"], &["--memory does not apply: mlp reads one vector per clip, not sequences"]);
     bench.assert_error(&["--split-seed", "3"], &["--split-seed does not apply: the manifest has splits"]);
     let logistic = recipe
         .replace("classifier = \"mlp\"", "classifier = \"logistic\"")

@@ -29,7 +29,7 @@ pub fn save_classifier(dir: &Path, seed: u64, labels: &[&str], provenance: &Prov
     let data = Dataset {
         ids: (0..count).map(|i| i.to_string()).collect(),
         groups: vec![None; count],
-        rows: Array2::from_shape_fn((count, 8), |(i, k)| noise(i, k)),
+        rows: Array2::from_shape_fn((count, 8), |(i, k)| noise(i, k)).into(),
         offsets: (0..=count).collect(),
         targets: Array2::from_shape_fn((count, labels.len()), |(i, c)| match task {
             Task::MultiLabel => f32::from(noise(i, c) > 0.0),
