@@ -4,7 +4,11 @@
 //! BCa intervals correct the bias and the skewness. In simulations with 20 to 40 clips they covered the value of the population
 //! more often than percentile intervals, and resampling within labels covered it least.
 
+use std::collections::HashMap;
+
+use rand::distributions::Distribution;
 use rand::{Rng, SeedableRng};
+use rand_distr::Binomial;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rayon::prelude::*;
 
@@ -25,6 +29,79 @@ const MAX_JACKKNIFE: usize = 1000;
 
 /// Resamples that are drawn before their statistics are computed in parallel; bounds the memory.
 const CHUNK: usize = 32;
+/// Number of units that are drawn one by one in the time of one binomial variable.
+const DRAWS_PER_BINOMIAL: usize = 32;
+
+/// The units that a bootstrap resamples. Only the number of rows of each kind matters to a statistic: for the accuracy, there are two
+/// kinds of rows, correct and wrong ones.
+#[derive(Debug, Clone)]
+pub struct Units {
+    /// Number of kinds.
+    kinds: usize,
+    /// The different units: their kinds, and the number of rows of each.
+    contents: Vec<Vec<(u32, u32)>>,
+    /// Content of each unit.
+    content_of: Vec<u32>,
+    /// Number of units of each content.
+    frequencies: Vec<u32>,
+}
+
+impl Units {
+    /// Creates units from the rows of each unit and the kind of each row, which is less than `kinds`.
+    pub fn new(units: &[Vec<usize>], kind_of_row: &[u32], kinds: usize) -> Self {
+        let mut known: HashMap<Vec<(u32, u32)>, u32> = HashMap::new();
+        let (mut content_of, mut frequencies) = (Vec::with_capacity(units.len()), Vec::new());
+        for rows in units {
+            let mut sorted: Vec<u32> = rows.iter().map(|&row| kind_of_row[row]).collect();
+            sorted.sort_unstable();
+            let content = sorted.chunk_by(|a, b| a == b).map(|equal| (equal[0], equal.len() as u32)).collect();
+            let next = known.len() as u32;
+            let content = *known.entry(content).or_insert(next);
+            frequencies.resize(known.len(), 0);
+            frequencies[content as usize] += 1;
+            content_of.push(content);
+        }
+        let mut contents = vec![Vec::new(); known.len()];
+        known.into_iter().for_each(|(content, index)| contents[index as usize] = content);
+        Self { kinds, contents, content_of, frequencies }
+    }
+
+    /// Returns the number of units.
+    fn len(&self) -> usize {
+        self.content_of.len()
+    }
+
+    /// Returns the number of rows of each kind if each content occurs this often.
+    fn counts(&self, frequencies: &[u32]) -> Vec<u32> {
+        let mut counts = vec![0; self.kinds];
+        for (content, &frequency) in self.contents.iter().zip(frequencies).filter(|(_, frequency)| **frequency > 0) {
+            content.iter().for_each(|&(kind, rows)| counts[kind as usize] += frequency * rows);
+        }
+        counts
+    }
+
+    /// Draws as many units as there are, with replacement, and returns how often each content is drawn.
+    fn draw(&self, random: &mut Xoshiro256PlusPlus) -> Vec<u32> {
+        let units = self.len();
+        let mut drawn = vec![0; self.contents.len()];
+        if self.contents.len() > units / DRAWS_PER_BINOMIAL {
+            (0..units).for_each(|_| drawn[self.content_of[random.gen_range(0..units)] as usize] += 1);
+            return drawn;
+        }
+        // The frequencies have a multinomial distribution: each, given those before it, a binomial one.
+        let (mut left, mut of) = (units as u64, units as u64);
+        for (drawn, &frequency) in drawn.iter_mut().zip(&self.frequencies) {
+            let frequency = u64::from(frequency);
+            let count = match frequency == of {
+                true => left,
+                false => Binomial::new(left, frequency as f64 / of as f64).expect("a probability").sample(random),
+            };
+            *drawn = count as u32;
+            (left, of) = (left - count, of - frequency);
+        }
+        drawn
+    }
+}
 
 /// Values of one statistic.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,33 +114,33 @@ pub struct Bootstrap {
     pub jackknife: Vec<f64>,
 }
 
-/// Resamples units with replacement [`RESAMPLES`] times and computes K statistics of the resampled rows. Returns one element per
-/// statistic; `None` with fewer than two units.
+/// Resamples units with replacement [`RESAMPLES`] times and computes K statistics of the number of rows of each kind. Returns one
+/// element per statistic; `None` with fewer than two units. If few units differ, the time does not depend on their number.
 ///
 /// Source: Efron, Tibshirani, "An Introduction to the Bootstrap" (1993), ch. 13; for groups the cluster bootstrap of Field,
 /// Welsh, "Bootstrapping clustered data" (2007).
-pub fn bootstrap(units: &[Vec<usize>], statistics: impl Fn(&[usize]) -> Vec<f64> + Sync) -> Option<Vec<Bootstrap>> {
+pub fn bootstrap(units: &Units, statistics: impl Fn(&[u32]) -> Vec<f64> + Sync) -> Option<Vec<Bootstrap>> {
     if units.len() < 2 {
         return None;
     }
-    let estimates = statistics(&units.concat());
-    let mut rng = Xoshiro256PlusPlus::seed_from_u64(SEED);
-    let mut draw = || {
-        let drawn = (0..units.len()).flat_map(|_| &units[rng.gen_range(0..units.len())]);
-        drawn.copied().collect::<Vec<usize>>()
-    };
+    let all = units.counts(&units.frequencies);
+    let estimates = statistics(&all);
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(SEED);
     let mut resamples = Vec::with_capacity(RESAMPLES);
     while resamples.len() < RESAMPLES {
         // Drawn in order, so that the resamples do not depend on the number of threads.
-        let drawn: Vec<Vec<usize>> = (resamples.len()..RESAMPLES).take(CHUNK).map(|_| draw()).collect();
-        resamples.par_extend(drawn.par_iter().map(|rows| statistics(rows)));
+        let drawn: Vec<Vec<u32>> = (resamples.len()..RESAMPLES).take(CHUNK).map(|_| units.draw(&mut random)).collect();
+        resamples.par_extend(drawn.par_iter().map(|frequencies| statistics(&units.counts(frequencies))));
     }
     let block = units.len().div_ceil(MAX_JACKKNIFE);
-    let starts: Vec<usize> = (0..units.len()).step_by(block).collect();
-    let without: Vec<Vec<f64>> = starts
-        .into_par_iter()
-        .map(|start| statistics(&[units[..start].concat(), units[units.len().min(start + block)..].concat()].concat()))
-        .collect();
+    let without_block = |block: &[u32]| {
+        let mut counts = all.clone();
+        for &content in block {
+            units.contents[content as usize].iter().for_each(|&(kind, rows)| counts[kind as usize] -= rows);
+        }
+        statistics(&counts)
+    };
+    let without: Vec<Vec<f64>> = units.content_of.par_chunks(block).map(without_block).collect();
     let of_statistic = |k: usize| {
         let mut resampled: Vec<f64> = resamples.iter().map(|values| values[k]).collect();
         resampled.sort_by(f64::total_cmp);
@@ -175,14 +252,65 @@ mod tests {
 
     #[test]
     fn many_units_are_left_out_in_blocks() {
-        let units: Vec<Vec<usize>> = (0..2500).map(|i| vec![i]).collect();
-        let fraction =
-            |rows: &[usize]| vec![rows.iter().filter(|&&row| row % 10 == 0).count() as f64 / rows.len() as f64];
-        let bootstrap = &bootstrap(&units, fraction).unwrap()[0];
-        assert_eq!((bootstrap.resampled.len(), bootstrap.jackknife.len()), (RESAMPLES, 834));
-        let [low, high] = bootstrap.interval().unwrap();
-        // The normal approximation, 0.1 ± 1.96 · √(0.1 · 0.9 / 2500).
-        assert!((low - 0.0882).abs() < 0.002 && (high - 0.1118).abs() < 0.002, "[{low}, {high}]");
+        let fraction = |counts: &[u32]| {
+            let every_tenth: u32 = counts.iter().step_by(10).sum();
+            vec![f64::from(every_tenth) / f64::from(counts.iter().sum::<u32>())]
+        };
+        // Drawn one by one, and, as there are ten kinds of rows only, by kind.
+        for kinds in [2500, 10] {
+            let kind_of_row: Vec<u32> = (0..2500).map(|row| row % kinds).collect();
+            let bootstrap = &bootstrap(&single_rows(&kind_of_row), fraction).unwrap()[0];
+            assert_eq!((bootstrap.resampled.len(), bootstrap.jackknife.len()), (RESAMPLES, 834));
+            let [low, high] = bootstrap.interval().unwrap();
+            // The normal approximation, 0.1 ± 1.96 · √(0.1 · 0.9 / 2500).
+            assert!((low - 0.0882).abs() < 0.002 && (high - 0.1118).abs() < 0.002, "{kinds}: [{low}, {high}]");
+        }
+    }
+
+    /// Units of one row each.
+    fn single_rows(kind_of_row: &[u32]) -> Units {
+        let units: Vec<Vec<usize>> = (0..kind_of_row.len()).map(|row| vec![row]).collect();
+        Units::new(&units, kind_of_row, *kind_of_row.iter().max().unwrap() as usize + 1)
+    }
+
+    #[test]
+    fn draws_by_content_have_the_moments_of_a_multinomial_distribution() {
+        // 400 units of (two rows of kind 0 and one of kind 1), 1590 of one row of kind 2, ten of one row of kind 1.
+        let unit_of: Vec<Vec<u32>> = (0..2000)
+            .map(|i| {
+                if i % 5 == 0 {
+                    vec![1, 0, 0]
+                } else if i % 200 == 1 {
+                    vec![1]
+                } else {
+                    vec![2]
+                }
+            })
+            .collect();
+        let mut rows = 0..;
+        let units: Vec<Vec<usize>> = unit_of.iter().map(|unit| rows.by_ref().take(unit.len()).collect()).collect();
+        let units = Units::new(&units, &unit_of.concat(), 3);
+        assert_eq!((units.counts(&units.frequencies), units.contents.len()), (vec![800, 410, 1590], 3));
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
+        let drawn: Vec<Vec<f64>> = (0..20_000)
+            .map(|_| {
+                let drawn = units.draw(&mut random);
+                assert_eq!(drawn.iter().sum::<u32>(), 2000);
+                drawn.into_iter().map(f64::from).collect()
+            })
+            .collect();
+        let mean = |value: &dyn Fn(&[f64]) -> f64| drawn.iter().map(|drawn| value(drawn)).sum::<f64>() / 20_000.0;
+        let probabilities: Vec<f64> = units.frequencies.iter().map(|&f| f64::from(f) / 2000.0).collect();
+        for (i, &p) in probabilities.iter().enumerate() {
+            let expected = 2000.0 * p;
+            assert!((mean(&|drawn| drawn[i]) - expected).abs() < 0.04 * expected.sqrt(), "content {i}");
+            for (j, &q) in probabilities.iter().enumerate() {
+                let covariance = mean(&|drawn| (drawn[i] - 2000.0 * p) * (drawn[j] - 2000.0 * q));
+                let exact = 2000.0 * p * (f64::from(u8::from(i == j)) - q);
+                let scale = 2000.0 * (p * (1.0 - p) * q * (1.0 - q)).sqrt();
+                assert!((covariance - exact).abs() < 0.04 * scale, "contents {i} and {j}: {covariance} and {exact}");
+            }
+        }
     }
 
     /// Number of simulated samples.
@@ -213,11 +341,14 @@ mod tests {
     /// biased.
     #[test]
     fn intervals_cover_the_value_of_the_population_more_often_than_percentiles() {
-        let units: Vec<Vec<usize>> = (0..20).map(|i| vec![i]).collect();
+        let units = single_rows(&(0..20).collect::<Vec<u32>>());
         let [covered, by_percentiles] = coverage(1.0, |rng| {
             let sample: Vec<f64> = (0..20).map(|_| -rng.gen_range(f64::EPSILON..1.0).ln()).collect();
-            let variance = |rows: &[usize]| {
-                let mean = |value: &dyn Fn(f64) -> f64| rows.iter().map(|&row| value(sample[row])).sum::<f64>() / 20.0;
+            let variance = |counts: &[u32]| {
+                let values = || sample.iter().zip(counts);
+                let mean = |value: &dyn Fn(f64) -> f64| {
+                    values().map(|(&x, &count)| f64::from(count) * value(x)).sum::<f64>() / 20.0
+                };
                 let first = mean(&|value| value);
                 vec![mean(&|value| (value - first).powi(2))]
             };
@@ -227,14 +358,19 @@ mod tests {
         assert!(covered > by_percentiles + 15, "{covered} and {by_percentiles} of {SAMPLES}");
     }
 
+    /// Returns the share of correct rows, each of which is a kind.
+    fn share(counts: &[u32], correct: &[bool]) -> f64 {
+        let of_correct: u32 = counts.iter().zip(correct).filter(|(_, correct)| **correct).map(|(count, _)| count).sum();
+        f64::from(of_correct) / f64::from(counts.iter().sum::<u32>())
+    }
+
     /// The accuracy on independent clips.
     #[test]
     fn intervals_of_clips_have_the_nominal_coverage() {
-        let units: Vec<Vec<usize>> = (0..100).map(|i| vec![i]).collect();
+        let units = single_rows(&(0..100).collect::<Vec<u32>>());
         let [covered] = coverage(0.8, |rng| {
             let correct: Vec<bool> = (0..100).map(|_| rng.gen_bool(0.8)).collect();
-            let accuracy = |rows: &[usize]| vec![rows.iter().filter(|&&row| correct[row]).count() as f64 / 100.0];
-            [bootstrap(&units, accuracy).unwrap()[0].interval().unwrap()]
+            [bootstrap(&units, |counts| vec![share(counts, &correct)]).unwrap()[0].interval().unwrap()]
         });
         assert_nominal(covered);
     }
@@ -244,12 +380,13 @@ mod tests {
     /// clips. Intervals that ignore the films are too narrow; by the normal approximation they cover 2 Φ(1.96 / √2.75) − 1 = 76 %.
     #[test]
     fn intervals_of_groups_have_the_nominal_coverage_and_those_that_ignore_them_do_not() {
+        let kind_of_row: Vec<u32> = (0..128).collect();
         let films: Vec<Vec<usize>> = (0..32).map(|film| (4 * film..4 * film + 4).collect()).collect();
-        let clips: Vec<Vec<usize>> = (0..128).map(|i| vec![i]).collect();
+        let (films, clips) = (Units::new(&films, &kind_of_row, 128), single_rows(&kind_of_row));
         let [by_film, by_clip] = coverage(0.8, |rng| {
             let easy: Vec<bool> = (0..32).map(|_| rng.gen_bool(0.7)).collect();
             let correct: Vec<bool> = (0..128).map(|clip| easy[clip / 4] || rng.gen_bool(1.0 / 3.0)).collect();
-            let accuracy = |rows: &[usize]| vec![rows.iter().filter(|&&row| correct[row]).count() as f64 / 128.0];
+            let accuracy = |counts: &[u32]| vec![share(counts, &correct)];
             [&films, &clips].map(|units| bootstrap(units, accuracy).unwrap()[0].interval().unwrap())
         });
         assert_nominal(by_film);

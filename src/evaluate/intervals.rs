@@ -34,13 +34,17 @@ pub struct Intervals {
     pub units: usize,
 }
 
-/// Computes K metrics of the rows of a split; a row may be repeated.
-pub(super) type Statistic = Box<dyn Fn(&[usize]) -> Vec<f64> + Send + Sync>;
+/// Computes K metrics from the number of rows of each kind.
+pub(super) type Statistic = Box<dyn Fn(&[u32]) -> Vec<f64> + Send + Sync>;
 
-/// The headline metrics of a split as functions of its rows.
+/// The headline metrics of a split as functions of the number of its rows of each kind.
 pub(super) struct Statistics {
     /// Keys of the metrics, K of them.
     pub keys: Vec<&'static str>,
-    /// Computes the K metrics of labeled rows.
+    /// Kind of each row; of an unlabeled row, any.
+    pub kind_of_row: Vec<u32>,
+    /// Number of kinds.
+    pub kinds: usize,
+    /// Computes the K metrics.
     pub compute: Statistic,
 }

@@ -11,12 +11,32 @@ pub struct Ranking {
     clips: Vec<RankedClip>,
 }
 
+/// A clip in 32 bits, since the bootstrap reads the rankings of all labels thousands of times: the index, and two flags.
 #[derive(Debug, Clone, Copy)]
-struct RankedClip {
-    index: usize,
-    has_label: bool,
+struct RankedClip(u32);
+
+impl RankedClip {
+    const HAS_LABEL: u32 = 1 << 31;
+    const ENDS_THRESHOLD: u32 = 1 << 30;
+
+    fn new(index: usize, has_label: bool, ends_threshold: bool) -> Self {
+        assert!(index < Self::ENDS_THRESHOLD as usize, "at most 2^30 clips");
+        let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
+        Self(index as u32 | flag(has_label, Self::HAS_LABEL) | flag(ends_threshold, Self::ENDS_THRESHOLD))
+    }
+
+    fn index(self) -> usize {
+        (self.0 & (Self::ENDS_THRESHOLD - 1)) as usize
+    }
+
+    fn has_label(self) -> bool {
+        self.0 & Self::HAS_LABEL != 0
+    }
+
     /// `true` for the last clip of several with the same score.
-    ends_threshold: bool,
+    fn ends_threshold(self) -> bool {
+        self.0 & Self::ENDS_THRESHOLD != 0
+    }
 }
 
 impl Ranking {
@@ -28,23 +48,25 @@ impl Ranking {
         assert_eq!(truth.len(), scores.len(), "one score per clip");
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-        let clip = |(rank, &index): (usize, &usize)| RankedClip {
-            index,
-            has_label: truth[index],
+        let clip = |(rank, &index): (usize, &usize)| {
             // `!=` instead of the total order: 0.0 and -0.0 are equal scores.
-            ends_threshold: order.get(rank + 1).is_none_or(|&next| scores[next] != scores[index]),
+            let ends_threshold = order.get(rank + 1).is_none_or(|&next| scores[next] != scores[index]);
+            RankedClip::new(index, truth[index], ends_threshold)
         };
         Self { clips: order.iter().enumerate().map(clip).collect() }
     }
 
     /// Computes [`average_precision`] of a resample that contains clip `i` `counts[i]` times.
     pub fn average_precision(&self, counts: &[u32]) -> Option<f64> {
-        let (mut current, mut previous_tp, mut area) = (Threshold::default(), 0, 0.0);
+        // Sums of all clips and of those with the label, without a branch per clip that the processor could not predict.
+        let (mut all, mut tp, mut previous_tp, mut area) = (0u64, 0u64, 0u64, 0.0);
         for clip in &self.clips {
-            current.add(clip.has_label, counts[clip.index] as usize);
-            if clip.ends_threshold && current.tp > previous_tp {
-                area += (current.tp - previous_tp) as f64 * current.precision();
-                previous_tp = current.tp;
+            let count = u64::from(counts[clip.index()]);
+            all += count;
+            tp += count * u64::from(clip.has_label());
+            if clip.ends_threshold() && tp > previous_tp {
+                area += (tp - previous_tp) as f64 * (tp as f64 / all as f64);
+                previous_tp = tp;
             }
         }
         (previous_tp > 0).then(|| area / previous_tp as f64)
@@ -55,8 +77,8 @@ impl Ranking {
         let mut current = Threshold::default();
         let mut thresholds = Vec::new();
         for clip in &self.clips {
-            current.add(clip.has_label, 1);
-            if clip.ends_threshold {
+            current.add(clip.has_label(), 1);
+            if clip.ends_threshold() {
                 thresholds.push(current);
             }
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::bootstrap::{LEVEL, RESAMPLES, bootstrap};
+use super::bootstrap::{LEVEL, RESAMPLES, Units, bootstrap};
 use super::intervals::{Interval, Intervals, ResamplingUnit, Statistics};
 use super::predictions::{Predictions, align_classes};
 use super::{multi_label, single_label};
@@ -55,8 +55,8 @@ pub fn resampling_units(predictions: &Predictions) -> (ResamplingUnit, Vec<Vec<u
 /// Computes the BCa intervals of the headline metrics for which they are defined; `None` with fewer than two units.
 pub fn intervals(predictions: &Predictions) -> Option<Intervals> {
     let (unit, units) = resampling_units(predictions);
-    let Statistics { keys, compute } = statistics(predictions);
-    let bootstraps = bootstrap(&units, compute)?;
+    let Statistics { keys, kind_of_row, kinds, compute } = statistics(predictions);
+    let bootstraps = bootstrap(&Units::new(&units, &kind_of_row, kinds), compute)?;
     let intervals =
         keys.iter().zip(&bootstraps).filter_map(|(key, values)| Some((key.to_string(), values.interval()?)));
     let by_metric = intervals.collect();
@@ -118,22 +118,10 @@ pub fn compare_paired(first: &Predictions, second: &Predictions) -> Result<Vec<P
         return Err(Error::Data("cannot compare single-label with multi-label predictions".into()));
     }
     let (first, second) = common_clips(first, second)?;
-    let (first_statistics, second_statistics) = (statistics(&first), statistics(&second));
-    let metrics: Vec<(usize, usize, &str)> = first_statistics
-        .keys
-        .iter()
-        .enumerate()
-        .filter_map(|(i, &key)| Some((i, second_statistics.keys.iter().position(|&other| other == key)?, key)))
-        .filter(|(.., key)| first.task == Task::MultiLabel || *key == "accuracy")
-        .collect();
-    let differences = |rows: &[usize]| -> Vec<f64> {
-        let (first, second) = ((first_statistics.compute)(rows), (second_statistics.compute)(rows));
-        metrics.iter().map(|&(i, j, _)| first[i] - second[j]).collect()
-    };
-    let all_rows: Vec<usize> = (0..first.len()).collect();
-    let resampled = bootstrap(&resampling_units(&first).1, differences);
+    let Statistics { keys, kind_of_row, kinds, compute } = differences(&first, &second);
+    let resampled = bootstrap(&Units::new(&resampling_units(&first).1, &kind_of_row, kinds), &compute);
     let discordant = (first.task == Task::SingleLabel).then(|| discordant_pairs(&first, &second));
-    let comparison = |(k, (&(.., key), difference)): (usize, (&(usize, usize, &str), f64))| {
+    let comparison = |(k, (&key, difference)): (usize, (&&str, f64))| {
         let resampled = resampled.as_ref().map(|values| &values[k]);
         PairedComparison {
             measure: key.into(),
@@ -148,7 +136,42 @@ pub fn compare_paired(first: &Predictions, second: &Predictions) -> Result<Vec<P
             },
         }
     };
-    Ok(metrics.iter().zip(differences(&all_rows)).enumerate().map(comparison).collect())
+    let mut counts = vec![0; kinds];
+    kind_of_row.iter().for_each(|&kind| counts[kind as usize] += 1);
+    Ok(keys.iter().zip(compute(&counts)).enumerate().map(comparison).collect())
+}
+
+/// Returns the differences of the metrics that both classifiers have; of single-label tasks, of the accuracy only. Both have the
+/// same labeled clips.
+fn differences(first: &Predictions, second: &Predictions) -> Statistics {
+    if first.task == Task::SingleLabel {
+        // Four kinds of clips: wrong, only the second correct, only the first, both.
+        let kind = |i| 2 * u32::from(is_correct(first, i)) + u32::from(is_correct(second, i));
+        let accuracy = |counts: &[u32]| {
+            let share = |correct: [usize; 2]| {
+                f64::from(counts[correct[0]] + counts[correct[1]]) / f64::from(counts.iter().sum::<u32>())
+            };
+            vec![share([2, 3]) - share([1, 3])]
+        };
+        let kind_of_row = (0..first.len()).map(kind).collect();
+        return Statistics { keys: vec!["accuracy"], kind_of_row, kinds: 4, compute: Box::new(accuracy) };
+    }
+    let (first, second) = (multi_label::statistics(first), multi_label::statistics(second));
+    let common: Vec<(usize, usize)> = (0..first.keys.len())
+        .filter_map(|i| Some((i, second.keys.iter().position(|key| *key == first.keys[i])?)))
+        .collect();
+    let keys = common.iter().map(|&(i, _)| first.keys[i]).collect();
+    // In both, each clip is a kind of its own.
+    let (kind_of_row, kinds) = (first.kind_of_row, first.kinds);
+    let compute = move |counts: &[u32]| {
+        let (first, second) = ((first.compute)(counts), (second.compute)(counts));
+        common.iter().map(|&(i, j)| first[i] - second[j]).collect()
+    };
+    Statistics { keys, kind_of_row, kinds, compute: Box::new(compute) }
+}
+
+fn is_correct(predictions: &Predictions, i: usize) -> bool {
+    predictions.predicted[i] == predictions.truth[i]
 }
 
 /// Selects the labeled clips that both classifiers predicted, over the union of their classes.
@@ -176,9 +199,8 @@ fn common_clips(first: &Predictions, second: &Predictions) -> Result<(Prediction
 
 /// Counts the clips that only the first, and only the second classifier predicts correctly; both have the same clips.
 fn discordant_pairs(first: &Predictions, second: &Predictions) -> (u64, u64) {
-    let correct = |predictions: &Predictions, i: usize| predictions.predicted[i] == predictions.truth[i];
     let count = |a: bool, b: bool| {
-        (0..first.len()).filter(|&i| correct(first, i) == a && correct(second, i) == b).count() as u64
+        (0..first.len()).filter(|&i| is_correct(first, i) == a && is_correct(second, i) == b).count() as u64
     };
     (count(true, false), count(false, true))
 }

@@ -1,6 +1,6 @@
 //! Metrics for one label per clip, as scikit-learn defines them (`labels` = all classes, `zero_division` = 0).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -147,37 +147,43 @@ fn labeled_pairs(predictions: &Predictions) -> impl Iterator<Item = (usize, usiz
         .filter_map(move |row| Some((row, first(&predictions.truth, row)?, first(&predictions.predicted, row)?)))
 }
 
-/// Returns accuracy and macro F1 as functions of resampled rows.
+/// Returns accuracy and macro F1. A kind is a pair of a true and a predicted class that occurs.
 ///
 /// Macro F1 excludes classes that occur in the split but not in the resample. Classes that do not occur in the split count as 0,
 /// as in [`SingleLabelMetrics::macro_`].
 pub(super) fn statistics(predictions: &Predictions) -> Statistics {
     let classes = predictions.classes.len();
-    let mut pairs = vec![(0, 0); predictions.len()];
+    let mut kind_of_row = vec![0; predictions.len()];
+    let (mut pairs, mut kind_of_pair) = (Vec::new(), HashMap::new());
     let mut occurs = vec![false; classes];
     for (row, truth, predicted) in labeled_pairs(predictions) {
-        pairs[row] = (truth, predicted);
+        kind_of_row[row] = *kind_of_pair.entry((truth, predicted)).or_insert_with(|| {
+            pairs.push((truth, predicted));
+            pairs.len() as u32 - 1
+        });
         (occurs[truth], occurs[predicted]) = (true, true);
     }
     let absent = occurs.iter().filter(|&&occurs| !occurs).count();
-    let compute = move |rows: &[usize]| {
+    let kinds = pairs.len();
+    let compute = move |rows: &[u32]| {
         // Per class: true positives, and 2 TP + FP + FN.
         let mut counts = vec![(0u32, 0u32); classes];
-        let mut correct = 0u32;
-        for &row in rows {
-            let (truth, predicted) = pairs[row];
-            counts[truth].1 += 1;
-            counts[predicted].1 += 1;
+        let (mut correct, mut n) = (0u32, 0u32);
+        for (&(truth, predicted), &rows) in pairs.iter().zip(rows) {
+            counts[truth].1 += rows;
+            counts[predicted].1 += rows;
+            n += rows;
             if truth == predicted {
-                counts[truth].0 += 1;
-                correct += 1;
+                counts[truth].0 += rows;
+                correct += rows;
             }
         }
         let present = counts.iter().filter(|(_, sum)| *sum > 0);
-        let (f1, n) = present.fold((0.0, 0), |(f1, n), &(tp, sum)| (f1 + 2.0 * f64::from(tp) / f64::from(sum), n + 1));
-        vec![f64::from(correct) / rows.len() as f64, f1 / (n + absent) as f64]
+        let (f1, occur) =
+            present.fold((0.0, 0), |(f1, n), &(tp, sum)| (f1 + 2.0 * f64::from(tp) / f64::from(sum), n + 1));
+        vec![f64::from(correct) / f64::from(n), f1 / (occur + absent) as f64]
     };
-    Statistics { keys: vec!["accuracy", "macro_f1"], compute: Box::new(compute) }
+    Statistics { keys: vec!["accuracy", "macro_f1"], kind_of_row, kinds, compute: Box::new(compute) }
 }
 
 fn one_vs_rest(labels: &[String], confusion: &[Vec<u64>], class: usize, n: u64) -> PerClass {

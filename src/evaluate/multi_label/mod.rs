@@ -264,8 +264,8 @@ fn describe_collapse(predictions: &Predictions, rows: &[usize], scores: Option<&
     constant.then(|| "collapsed: every clip gets the same scores, within 0.0001".to_string())
 }
 
-/// Returns mAP (if there are scores) and micro F1 as functions of resampled rows. The mAP excludes labels without
-/// a positive clip in the resample.
+/// Returns mAP (if there are scores) and micro F1. Each row is a kind of its own. The mAP excludes labels without a positive
+/// clip in the resample.
 pub(super) fn statistics(predictions: &Predictions) -> Statistics {
     let rows: Vec<usize> = (0..predictions.len()).collect();
     let classes = predictions.classes.len();
@@ -276,7 +276,7 @@ pub(super) fn statistics(predictions: &Predictions) -> Statistics {
     });
     // Per clip: true positives, and 2 TP + FP + FN.
     let sets = predictions.truth.iter().zip(&predictions.predicted);
-    let counts: Vec<(u64, u64)> = sets
+    let sums: Vec<(u64, u64)> = sets
         .map(|(truth, predicted)| {
             let tp = predicted.iter().filter(|class| truth.contains(class)).count();
             (tp as u64, (truth.len() + predicted.len()) as u64)
@@ -284,14 +284,16 @@ pub(super) fn statistics(predictions: &Predictions) -> Statistics {
         .collect();
     let mut keys = vec!["map", "micro_f1"];
     keys.drain(..usize::from(rankings.is_none()));
-    let compute = move |rows: &[usize]| {
-        let (tp, sum) = rows.iter().fold((0, 0), |(tp, sum), &row| (tp + counts[row].0, sum + counts[row].1));
+    let kinds = sums.len();
+    let compute = move |counts: &[u32]| {
+        let add = |(tp, sum): (u64, u64), (&count, of_row): (&u32, &(u64, u64))| {
+            (tp + u64::from(count) * of_row.0, sum + u64::from(count) * of_row.1)
+        };
+        let (tp, sum) = counts.iter().zip(&sums).fold((0, 0), add);
         let micro_f1 = ratio(2 * tp, sum);
         let Some(rankings) = &rankings else { return vec![micro_f1] };
-        let mut row_counts = vec![0; counts.len()];
-        rows.iter().for_each(|&row| row_counts[row] += 1);
-        let values: Vec<f64> = rankings.iter().filter_map(|ranking| ranking.average_precision(&row_counts)).collect();
+        let values: Vec<f64> = rankings.iter().filter_map(|ranking| ranking.average_precision(counts)).collect();
         vec![values.iter().sum::<f64>() / values.len().max(1) as f64, micro_f1]
     };
-    Statistics { keys, compute: Box::new(compute) }
+    Statistics { keys, kind_of_row: (0..kinds as u32).collect(), kinds, compute: Box::new(compute) }
 }
