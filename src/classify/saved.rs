@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 use ndarray::{Array2, s};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::{ClassifierKind, Exporter, Model, RunIdentity, Tensor, Tensors, restore};
@@ -129,23 +129,9 @@ impl SavedModel {
     /// Returns an error if a file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<()> {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = self
-            .model
-            .tensors()
-            .into_iter()
-            .map(|Tensor { name, shape, values }| {
-                (name, shape, values.iter().flat_map(|value| value.to_le_bytes()).collect())
-            })
-            .collect();
-        let views = tensors.iter().map(|(name, shape, bytes)| {
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytes).expect("the values match the shape");
-            (name.as_str(), view)
-        });
         let metadata = serde_json::to_string(&self.metadata).expect("metadata serializes to JSON");
         let path = dir.join(TENSORS_FILE);
-        let bytes = safetensors::serialize(views, Some(HashMap::from([(METADATA_KEY.to_string(), metadata)])))
-            .map_err(|error| Error::Weights { path: path.clone(), message: error.to_string() })?;
-        std::fs::write(&path, bytes).map_err(Error::io(&path))?;
+        write_tensors(&path, &self.model.tensors(), HashMap::from([(METADATA_KEY.to_string(), metadata)]))?;
         let path = dir.join(ONNX_FILE);
         std::fs::write(&path, self.to_onnx()).map_err(Error::io(&path))
     }
@@ -216,6 +202,19 @@ impl SavedModel {
         }
         Ok(PredictionTable { predictions: all, splits, warnings: data.warnings.clone() })
     }
+}
+
+/// Writes a safetensors file without another copy of the tensors: those of nearest neighbors are the features of all training clips.
+fn write_tensors(path: &Path, tensors: &[Tensor], metadata: HashMap<String, String>) -> Result<()> {
+    const { assert!(cfg!(target_endian = "little"), "safetensors files are little-endian, as all supported processors") };
+    let views = tensors.iter().map(|Tensor { name, shape, values }| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values));
+        (name.as_str(), view.expect("the values match the shape"))
+    });
+    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| match error {
+        SafeTensorError::IoError(error) => Error::io(path)(error),
+        error => Error::Weights { path: path.to_path_buf(), message: error.to_string() },
+    })
 }
 
 /// Predicts the classes of every clip of `data` with a model of `classes`; see [`SavedModel::predict`].

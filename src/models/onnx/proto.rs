@@ -159,7 +159,9 @@ impl Attribute {
 impl TensorProto {
     /// Creates an f32 tensor from values in row-major order.
     pub fn floats(name: &str, shape: &[usize], values: &[f32]) -> Self {
-        let raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        // Of the exact size: a vector that grows would have up to twice the size.
+        let mut raw_data = Vec::with_capacity(size_of_val(values));
+        values.iter().for_each(|v| raw_data.extend_from_slice(&v.to_le_bytes()));
         let dims = shape.iter().map(|d| *d as i64).collect();
         Self { dims, data_type: FLOAT, name: name.into(), raw_data }
     }
