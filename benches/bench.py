@@ -19,6 +19,7 @@ import time
 import h5py
 import numpy as np
 
+import compare
 import dense_sift
 import shallow
 import training
@@ -28,7 +29,7 @@ CARDS = {"cnn": "convnext_base", "cnn3d": "r2plus1d_18"}
 # Two FLOPs per multiply-accumulate; torchvision documents 15.355 and 40.519 GMACs.
 GFLOP = {"cnn": 30.71, "cnn3d": 81.04}
 BATCH = {"cnn": 2, "cnn3d": 1}
-STAGES = ["sift", dense_sift.STAGE, "cnn", "cnn3d", "long", "kmeans", *shallow.STAGES, *training.STAGES]
+STAGES = ["sift", dense_sift.STAGE, "cnn", "cnn3d", "long", "kmeans", *shallow.STAGES, compare.STAGE, *training.STAGES]
 MIN_COSINE = 0.999
 
 
@@ -303,6 +304,8 @@ class Bench:
                 dense_sift.run(self)
             elif stage in shallow.STAGES:
                 shallow.run(self, stage)
+            elif stage == compare.STAGE:
+                compare.run(self, stage)
             else:
                 training.run(self, stage)
             # Written after each stage, so that an interrupted run keeps its results.
