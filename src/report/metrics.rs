@@ -86,6 +86,11 @@ impl CalibrationRecord {
         let errors = run.uncalibrated.iter().filter_map(|(&split, part)| Some((split, calibration_error(part)?)));
         Self { method: run.calibration.describe(), expected_calibration_error_before: errors.collect() }
     }
+
+    /// Returns the expected calibration error of a split before calibration, if it is defined.
+    pub fn error_before(&self, split: Split) -> Option<f64> {
+        self.expected_calibration_error_before.get(&split).copied()
+    }
 }
 
 /// Results over seeds.

@@ -101,8 +101,10 @@ struct EvaluatedPart<'a> {
     /// `train`, `val`, `test` or `all`; used in file names.
     name: String,
     predictions: &'a Predictions,
-    /// The predictions before calibration, if they are calibrated.
+    /// The predictions before calibration, if they are calibrated and these are known.
     uncalibrated: Option<&'a Predictions>,
+    /// Expected calibration error before calibration, if the predictions are calibrated.
+    error_before: Option<f64>,
     metrics: &'a SplitMetrics,
     /// Metrics of the constant baseline.
     constant: Option<&'a SplitMetrics>,
@@ -182,12 +184,14 @@ pub fn write_run(dir: &Path, run: &TrainingRun) -> Result<()> {
         ..Metrics::new()
     };
     let measured = evaluate_splits(&run.splits, Split::Val);
+    let calibration = metrics.calibration.clone();
     let parts: Vec<EvaluatedPart<'_>> = measured
         .iter()
         .map(|(split, metrics)| EvaluatedPart {
             name: split.name().into(),
             predictions: &run.splits[split],
             uncalibrated: run.calibration.as_ref().and_then(|run| run.uncalibrated.get(split)),
+            error_before: calibration.as_ref().and_then(|record| record.error_before(*split)),
             metrics,
             constant: run.constant.get(split),
         })
@@ -250,6 +254,7 @@ pub fn write_evaluation(dir: &Path, evaluation: &Evaluation) -> Result<Metrics> 
         name: "all".into(),
         predictions: &table.predictions,
         uncalibrated: None,
+        error_before: None,
         metrics,
         constant: None,
     };
@@ -258,6 +263,7 @@ pub fn write_evaluation(dir: &Path, evaluation: &Evaluation) -> Result<Metrics> 
         name: split.name().into(),
         predictions: &splits[split],
         uncalibrated: None,
+        error_before: None,
         metrics: measured,
         constant: None,
     }));

@@ -43,10 +43,12 @@ pub fn write_page(dir: &Path, sources: &ClipSources<'_>) -> Result<()> {
         .iter()
         .map(|(name, metrics_of_part, predictions)| {
             let constant = Split::parse(name).and_then(|split| metrics.constant.get(&split));
+            let calibration = Split::parse(name).zip(metrics.calibration.as_ref());
             EvaluatedPart {
                 name: name.to_string(),
                 predictions,
                 uncalibrated: None,
+                error_before: calibration.and_then(|(split, record)| record.error_before(split)),
                 metrics: metrics_of_part,
                 constant,
             }

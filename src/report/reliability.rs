@@ -13,30 +13,23 @@ type Curve = (String, Reliability);
 /// Adds the reliability diagram of a part, unless its scores are missing or not in [0, 1]. If the scores are calibrated, it also shows those
 /// before calibration.
 pub(super) fn add(title: &str, part: &EvaluatedPart<'_>, content: &mut PartContent) {
-    let curve = |name: &str, predictions: &Predictions| -> Option<(Curve, f64)> {
-        let (parts, error) = (of_predictions(predictions)?, calibration_error(predictions)?);
-        Some(((format!("{name}: calibration error {error:.3}"), pool(&parts)), error))
-    };
     let name = &part.name;
-    let mut curves = Vec::new();
-    match part.uncalibrated {
-        None => curves.extend(curve("scores", part.predictions).map(|(curve, _)| curve)),
-        Some(before) => {
-            let (after, before) = (curve("calibrated", part.predictions), curve("before", before));
-            if let (Some((_, after)), Some((_, before))) = (&after, &before) {
-                let in_sample = match name == Split::Val.name() {
-                    true => {
-                        "; the calibration was fitted to these clips, so that their metrics of calibrated scores are optimistic"
-                    }
-                    false => "",
-                };
-                content
-                    .findings
-                    .push(format!("calibration error {after:.3}, before calibration {before:.3}{in_sample}"));
+    if let (Some(before), Some(after)) = (part.error_before, calibration_error(part.predictions)) {
+        let in_sample = match name == Split::Val.name() {
+            true => {
+                "; the calibration was fitted to these clips, so that their metrics of calibrated scores are optimistic"
             }
-            curves.extend([after, before].into_iter().flatten().map(|(curve, _)| curve));
-        }
+            false => "",
+        };
+        content.findings.push(format!("calibration error {after:.3}, before calibration {before:.3}{in_sample}"));
     }
+    let curve = |name: &str, predictions: &Predictions| -> Option<Curve> {
+        let (parts, error) = (of_predictions(predictions)?, calibration_error(predictions)?);
+        Some((format!("{name}: calibration error {error:.3}"), pool(&parts)))
+    };
+    let after = curve(if part.error_before.is_some() { "calibrated" } else { "scores" }, part.predictions);
+    let before = part.uncalibrated.and_then(|predictions| curve("before", predictions));
+    let curves: Vec<Curve> = after.into_iter().chain(before).collect();
     if curves.is_empty() || part.metrics.n() == 0 {
         return;
     }

@@ -65,6 +65,8 @@ fn temperature_divides_the_logits() {
     for part in [method, "(reliability_test.svg)", "before calibration", "the calibration was fitted to these clips"] {
         assert!(report.contains(part), "{part:?} is not in {report}");
     }
+    let page = fs::read_to_string(bench.path("run/report.html")).unwrap();
+    assert!(page.contains(method) && page.contains("the calibration was fitted to these clips"), "{page}");
     let of_test = report.split("## Test").nth(1).unwrap();
     assert!(!of_test.contains("fitted to these clips"), "{of_test}");
     let figure = fs::read_to_string(bench.path("run/reliability_test.svg")).unwrap();
