@@ -94,7 +94,8 @@ impl Table {
     /// Formats the table for HTML; the highlighted row has the class `best`.
     pub fn html(&self) -> Markup {
         html! {
-            div.scroll {
+            // Scrolls with the keyboard too.
+            div.scroll tabindex="0" {
                 table {
                     thead {
                         tr {

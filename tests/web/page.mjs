@@ -57,7 +57,7 @@ async function download(page, button, dir) {
 }
 
 /** Fails on serious and critical accessibility violations. */
-async function checkAccessibility(page) {
+export async function checkAccessibility(page) {
   await page.evaluate(axe.source); // addScriptTag would violate the page's Content-Security-Policy
   const { violations, passes } = await page.evaluate(() => axe.run(document, { resultTypes: ['violations', 'passes'] }));
   const serious = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
@@ -104,6 +104,7 @@ export async function checkPage({ browser, check, variant, address, width, image
     assert.ok(await card.locator('img.thumbnail').evaluate((image) => image.naturalWidth > 0));
     assert.match(await page.locator('#status').innerText(), /^horror\.jpg: /);
     await screenshot(page, 'one');
+    if (variant === 'server' && width === 1280) await page.screenshot({ path: path.join(out, 'docs/page.png') });
   });
 
   await check(`${title}: a text file and a truncated image show errors`, async () => {

@@ -12,6 +12,7 @@ import { chromium } from 'playwright-core';
 import { trainModels } from './models.mjs';
 import { checkPage, checkWithoutYears, compareScores } from './page.mjs';
 import { makeImages } from './images.mjs';
+import { checkDocs, checkReports, makeRuns } from './reports.mjs';
 import { transformMatchesTorchvision } from './transform.mjs';
 
 const rootUrl = new URL('../../', import.meta.url);
@@ -56,6 +57,10 @@ async function serve(command, args, pattern) {
 
 async function main(browser) {
   await check('the transform matches torchvision', transformMatchesTorchvision);
+  await checkDocs({ check, root });
+  console.log('training classifiers on clips…');
+  const runs = await makeRuns(program, root, out);
+  await checkReports({ browser, check, runs, out });
   console.log('drawing posters, training small models…');
   const models = await trainModels(browser, out, program, root);
   const images = await makeImages(browser, rootUrl);
@@ -76,7 +81,7 @@ async function main(browser) {
 }
 
 await rm(out, { recursive: true, force: true });
-await mkdir(out, { recursive: true });
+await mkdir(path.join(out, 'docs'), { recursive: true });
 const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
 await access(executablePath).catch(() => {
   console.error(`${executablePath} is missing: install Chromium (Debian: chromium), or set CHROMIUM to its path`);

@@ -38,9 +38,23 @@ impl Thumbnails {
         if clips.is_empty() {
             return Self::default();
         }
-        let mut seen = std::collections::HashSet::new();
-        let mut ids: Vec<&str> = ids.filter(|id| seen.insert(*id)).collect();
-        let over = ids.split_off(MAX_COUNT.min(ids.len()));
+        // A clip that is shown several times is in the page several times.
+        let mut occurrences: HashMap<&str, usize> = HashMap::new();
+        let mut distinct = Vec::new();
+        for id in ids {
+            let count = occurrences.entry(id).or_insert(0);
+            if *count == 0 {
+                distinct.push(id);
+            }
+            *count += 1;
+        }
+        let mut ids = distinct;
+        let mut count = 0;
+        let within = ids.iter().take_while(|id| {
+            count += occurrences[**id];
+            count <= MAX_COUNT
+        });
+        let over = ids.split_off(within.count());
         let decode = |id: &&str| match clips.get(id) {
             Some(clip) => media::data_uri(clip).unwrap_or_else(|error| Thumbnail::Unavailable(error.to_string())),
             None => Thumbnail::Unavailable("the clip is not in the manifest".into()),
@@ -48,10 +62,10 @@ impl Thumbnails {
         let decoded: Vec<Thumbnail> = ids.par_iter().map(decode).collect();
         let mut bytes = 0;
         let limit = || Thumbnail::Unavailable("beyond the number or size of thumbnails of a page".into());
-        let limited = decoded.into_iter().map(|thumbnail| match &thumbnail {
-            Thumbnail::Jpeg(uri) if bytes + uri.len() > MAX_BYTES => limit(),
+        let limited = decoded.into_iter().zip(&ids).map(|(thumbnail, id)| match &thumbnail {
+            Thumbnail::Jpeg(uri) if bytes + uri.len() * occurrences[id] > MAX_BYTES => limit(),
             Thumbnail::Jpeg(uri) => {
-                bytes += uri.len();
+                bytes += uri.len() * occurrences[id];
                 thumbnail
             }
             Thumbnail::Unavailable(_) => thumbnail,

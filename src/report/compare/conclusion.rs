@@ -208,14 +208,17 @@ fn group(members: &[(String, f64)], verdict: &str) -> String {
 fn p_values(members: &[(String, f64)]) -> String {
     let highest = members.iter().map(|(_, p)| *p).fold(0.0, f64::max);
     let lowest = members.iter().map(|(_, p)| *p).fold(1.0, f64::min);
-    let down = |p: f64| {
-        if p < 0.1 { format!("{:.3}", (p * 1e3).floor() / 1e3) } else { format!("{:.2}", (p * 1e2).floor() / 1e2) }
-    };
-    match members.len() {
-        _ if highest < 0.001 => "p < 0.001".into(),
-        1 => format!("p = {}", down(highest)),
-        _ if highest < LEVEL => format!("p ≤ {:.3}", (highest * 1e3).ceil() / 1e3),
-        _ => format!("p ≥ {}", down(lowest)),
+    // The summand keeps values that f64 represents slightly too low.
+    let floor = |p: f64, digits: i32| (p * 10f64.powi(digits) + 1e-9).floor() / 10f64.powi(digits);
+    let down = |p: f64| if p < 0.1 { format!("{:.3}", floor(p, 3)) } else { format!("{:.2}", floor(p, 2)) };
+    if highest < 0.001 {
+        "p < 0.001".into()
+    } else if lowest == highest {
+        format!("p = {}", down(highest))
+    } else if highest < LEVEL {
+        format!("p ≤ {:.3}", (highest * 1e3).ceil() / 1e3)
+    } else {
+        format!("p ≥ {}", down(lowest))
     }
 }
 
@@ -315,7 +318,7 @@ mod tests {
         let expected = "x (UNTRAINED) is marked as the best, the first of 3 rows that are equal on validation (accuracy 96.7 %; \
                         also y and z); on test its accuracy is 100.0 %";
         assert!(
-            text.starts_with(expected) && text.ends_with("; y and z are not significantly different (p ≥ 1.00)."),
+            text.starts_with(expected) && text.ends_with("; y and z are not significantly different (p = 1.00)."),
             "{text}"
         );
 

@@ -63,7 +63,7 @@ fn pages_show_the_clips_behind_the_results() {
         assert!(weak.contains(part), "no {part}");
     }
     let uris: Vec<usize> = weak.split("src=\"").skip(1).map(|rest| rest.split('"').next().unwrap().len()).collect();
-    assert!(uris.len() > 10 && uris.len() <= 120 * 2, "{} thumbnails", uris.len());
+    assert!(uris.len() > 10 && uris.len() <= 120, "{} thumbnails", uris.len());
     assert!(uris.iter().all(|&length| length < 8000), "{uris:?}");
     assert!(weak.len() < 2 << 20, "{} bytes", weak.len());
 
