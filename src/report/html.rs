@@ -11,8 +11,8 @@ const STYLE: &str = "\
 body{margin:0 auto;padding:1.5rem;max-width:1200px;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin:2rem 0 .6rem}h3{font-size:1rem;margin:1.5rem 0 .3rem}p,li{max-width:75ch}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.92em}
-th,td{padding:.3rem .7rem;border-bottom:1px solid var(--rule);text-align:left;white-space:nowrap}
-th{color:var(--dim);font-weight:600}.n{text-align:right;font-variant-numeric:tabular-nums}.best td{background:var(--mark);font-weight:600}
+th,td{padding:.3rem .6rem;border-bottom:1px solid var(--rule);text-align:left;white-space:nowrap}
+th{color:var(--dim);font-weight:600;white-space:normal;vertical-align:bottom}.n{text-align:right;font-variant-numeric:tabular-nums}.best td{background:var(--mark);font-weight:600}
 .scroll tr>:first-child{position:sticky;left:0;background:var(--paper)}
 .long{min-width:16rem;white-space:normal;overflow-wrap:anywhere}
 .scroll .best>:first-child{background:var(--mark)}
