@@ -55,6 +55,7 @@ impl Weights {
 }
 
 /// (1/N)·Σᵢ ℓ(W·xᵢ + b, tᵢ) + α/(2N)·‖W‖² with weighted losses ℓ, a function of (C, D + 1) parameters: the rows of W, each with its b.
+/// With a [center](Objective::with_center), the penalty is α/(2N)·‖(W, b) − center‖².
 pub struct Objective<'a> {
     link: Link,
     /// x, (N, D).
@@ -64,6 +65,10 @@ pub struct Objective<'a> {
     weights: Weights,
     /// α/N.
     ridge: f64,
+    /// Number of leading parameters of a class with a penalty.
+    penalized: usize,
+    /// Minimum of the penalty, (C, D + 1); `None` for 0.
+    center: Option<Array2<f64>>,
     threads: usize,
     preconditioner: Option<Preconditioner>,
     /// Mean curvature of the loss with respect to a logit at the last point.
@@ -81,14 +86,29 @@ impl<'a> Objective<'a> {
         threads: usize,
     ) -> Self {
         let ridge = alpha / vectors.nrows() as f64;
-        Self { link, vectors, targets, weights, ridge, threads, preconditioner: None, curvature: 1.0 }
+        Self {
+            link,
+            vectors,
+            targets,
+            weights,
+            ridge,
+            penalized: link.penalized(vectors.ncols()),
+            center: None,
+            threads,
+            preconditioner: None,
+            curvature: 1.0,
+        }
+    }
+
+    /// Penalizes the distance of all parameters, W and b, from `center`, (C, D + 1).
+    pub fn with_center(self, center: Array2<f64>) -> Self {
+        Self { penalized: center.ncols(), center: Some(center), ..self }
     }
 
     /// Adds a preconditioner, if it saves time: that of an earlier objective for the same features, or a new one.
     pub fn with_preconditioner(self, earlier: Option<Preconditioner>) -> Self {
-        let penalized = self.link.penalized(self.vectors.ncols());
-        let reused = earlier.and_then(|preconditioner| preconditioner.reused(penalized));
-        let new = || Preconditioner::new(self.vectors, self.targets.ncols(), penalized, self.threads);
+        let reused = earlier.and_then(|preconditioner| preconditioner.reused(self.penalized));
+        let new = || Preconditioner::new(self.vectors, self.targets.ncols(), self.penalized, self.threads);
         Self { preconditioner: reused.or_else(new), ..self }
     }
 
@@ -131,8 +151,11 @@ impl Convex for Objective<'_> {
             gradient.column_mut(dim).zip_mut_with(&part.bias, |sum, g| *sum += g);
         }
         *gradient /= count as f64;
-        let penalized = parameters.slice(s![.., ..self.link.penalized(dim)]);
-        gradient.slice_mut(s![.., ..penalized.ncols()]).scaled_add(self.ridge, &penalized);
+        let mut penalized = parameters.slice(s![.., ..self.penalized]).to_owned();
+        if let Some(center) = &self.center {
+            penalized -= center;
+        }
+        gradient.slice_mut(s![.., ..self.penalized]).scaled_add(self.ridge, &penalized);
         self.curvature = curvature / (count * self.targets.ncols()) as f64;
         loss / count as f64 + 0.5 * self.ridge * penalized.iter().map(|w| w * w).sum::<f64>()
     }
@@ -287,6 +310,7 @@ mod tests {
         targets: &Array2<f32>,
         weights: &Weights,
         alpha: f64,
+        center: Option<&Array2<f64>>,
         parameters: &Array2<f64>,
     ) -> (f64, Array2<f64>) {
         let (count, dim) = x.dim();
@@ -314,8 +338,10 @@ mod tests {
             }
         }
         let mut penalized = parameters.clone();
-        if link != Link::SquaredHinge {
-            penalized.column_mut(dim).fill(0.0);
+        match center {
+            Some(center) => penalized -= center,
+            None if link != Link::SquaredHinge => penalized.column_mut(dim).fill(0.0),
+            None => {}
         }
         let mut gradient = &penalized * alpha;
         gradient.slice_mut(s![.., ..dim]).scaled_add(1.0, &residual.t().dot(&x));
@@ -331,17 +357,24 @@ mod tests {
                 let (x, targets) = data(link, count, dim);
                 let parameters =
                     Array2::from_shape_fn((CLASSES, dim + 1), |(c, d)| ((c * 5 + d * 3) % 7) as f64 / 7.0 - 0.4);
-                let gradients = [1, 4].map(|threads| {
-                    let mut gradient = Array2::zeros(parameters.dim());
-                    let mut objective = Objective::new(link, x.view(), targets.view(), weights(), 2.0, threads);
-                    let value = objective.evaluate(&parameters, &mut gradient);
-                    let (expected, slopes) = reference(link, &x, &targets, &weights(), 2.0, &parameters);
-                    assert!((value - expected).abs() < 1e-5 * expected.abs().max(1.0), "{value} {expected}");
-                    let error = (&gradient - &slopes).iter().fold(0f64, |most, e| most.max(e.abs()));
-                    assert!(error < 1e-5, "{link:?} {count} {dim}: {error}");
-                    gradient
-                });
-                assert_eq!(gradients[0], gradients[1]);
+                let far = &parameters * -2.0 + 1.0;
+                for center in [None, Some(far)] {
+                    let gradients = [1, 4].map(|threads| {
+                        let mut gradient = Array2::zeros(parameters.dim());
+                        let mut objective = Objective::new(link, x.view(), targets.view(), weights(), 2.0, threads);
+                        if let Some(center) = &center {
+                            objective = objective.with_center(center.clone());
+                        }
+                        let value = objective.evaluate(&parameters, &mut gradient);
+                        let center = center.as_ref();
+                        let (expected, slopes) = reference(link, &x, &targets, &weights(), 2.0, center, &parameters);
+                        assert!((value - expected).abs() < 1e-5 * expected.abs().max(1.0), "{value} {expected}");
+                        let error = (&gradient - &slopes).iter().fold(0f64, |most, e| most.max(e.abs()));
+                        assert!(error < 1e-5, "{link:?} {count} {dim}: {error}");
+                        gradient
+                    });
+                    assert_eq!(gradients[0], gradients[1]);
+                }
             }
         }
     }
@@ -357,7 +390,7 @@ mod tests {
                     let mut objective = objective.with_preconditioner(None);
                     assert_eq!(objective.preconditioner.is_some(), count == 3000);
                     let minimum = minimize(&mut objective, Array2::zeros((CLASSES, dim + 1)), 1e-12, 2000);
-                    let (value, gradient) = reference(link, &x, &targets, &weights(), alpha, &minimum.parameters);
+                    let (value, gradient) = reference(link, &x, &targets, &weights(), alpha, None, &minimum.parameters);
                     // The penalty makes the function strongly convex in W: f − f* ≤ ‖∂f/∂W‖²·N/(2·α), if b is optimal.
                     let of_weight = gradient.slice(s![.., ..dim]).iter().map(|g| g * g).sum::<f64>();
                     let gap = of_weight * count as f64 / (2.0 * alpha);
