@@ -19,6 +19,9 @@ pub struct Capabilities {
 pub trait ClassifierDefinition: clap::Args {
     /// Capabilities of the classifier.
     const CAPABILITIES: Capabilities;
+    /// `true` if models have an [output layer](super::Model::output_layer) that is fitted by cross-entropy, so that
+    /// [`Pooled`](super::Pooled) can correct it.
+    const POOLS: bool = false;
     /// Settings that a search tries by default: names of flags, and their values as in `--search NAME=VALUES`.
     const SEARCH: &'static [(&'static str, &'static str)] = &[];
 

@@ -56,12 +56,26 @@ pub fn run(
     threads: usize,
     progress: &mut dyn FnMut(u64, &Epoch),
 ) -> Result<Experiment> {
+    run_classifier(data, build(settings).as_ref(), settings, metadata, threads, progress)
+}
+
+/// Does the same with a given classifier, whose models are those of `settings`.
+///
+/// # Errors
+/// See [`run`].
+pub fn run_classifier(
+    data: &DatasetSplits,
+    classifier: &dyn Classifier,
+    settings: &FitSettings,
+    metadata: ModelMetadata,
+    threads: usize,
+    progress: &mut dyn FnMut(u64, &Epoch),
+) -> Result<Experiment> {
     check_classes(data)?;
     if settings.refit && data.val.is_empty() {
         return Err(Error::Data("--refit does not apply: there are no validation clips to add".into()));
     }
     settings.calibrate.check(data.task)?;
-    let classifier = build(settings);
     let held_out: Vec<(Split, &Dataset)> =
         data.splits().into_iter().filter(|(split, part)| *split != Split::Train && !part.is_empty()).collect();
     let predict_splits = |model: &dyn Model| -> Result<BTreeMap<Split, Predictions>> {

@@ -29,6 +29,7 @@ pub mod loss;
 pub mod mlp;
 pub use crate::numeric;
 pub mod optimizer;
+pub mod pooled;
 mod registry;
 mod saved;
 pub mod schedule;
@@ -60,6 +61,7 @@ pub use logits::LogitsModel;
 pub use loss::{ClassWeights, LossKind, LossSettings};
 pub use mlp::{MlpModel, MlpSettings, Perceptron};
 pub use optimizer::{OptimizerKind, OptimizerSettings};
+pub use pooled::Pooled;
 pub(crate) use registry::for_each_classifier;
 pub use registry::{ClassifierKind, ClassifierSettings};
 pub use saved::{ModelMetadata, SavedModel, predict, predictions};
@@ -143,6 +145,20 @@ pub trait Model: Send + Sync {
     /// # Errors
     /// Returns an error if the features do not have the shape the model was fitted to.
     fn scores(&self, data: &Dataset) -> Result<Array2<f32>>;
+
+    /// Returns the output layer with its inputs (N, H) for the clips of `data`: the scores are those of the layer for its
+    /// inputs. `None` for models without a linear output layer.
+    ///
+    /// # Errors
+    /// Returns an error if the features do not have the shape the model was fitted to.
+    fn output_layer(&self, _data: &Dataset) -> Result<Option<(Array2<f32>, LinearModel)>> {
+        Ok(None)
+    }
+
+    /// Returns the model with another output layer, which has the shape of its own; `None` for models without one.
+    fn with_output_layer(&self, _layer: LinearModel) -> Option<Box<dyn Model>> {
+        None
+    }
 
     /// Returns all parameters of the model; [`restore`] creates the same model from them.
     fn tensors(&self) -> Vec<Tensor>;

@@ -73,6 +73,13 @@ macro_rules! define_classifiers {
                 }
             }
 
+            /// Returns `true` if [`Pooled`](super::Pooled) can correct the models of the classifier.
+            pub fn pools(self) -> bool {
+                match self {
+                    $(Self::$kind => <$settings as ClassifierDefinition>::POOLS,)*
+                }
+            }
+
             /// Returns the flags of the classifier's own settings.
             pub(crate) fn flags(self) -> Vec<clap::Arg> {
                 match self {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ndarray::Array2;
 
-use super::{Classifier, Exporter, FitContext, FitOutput, Model, Tensor, Tensors};
+use super::{Classifier, Exporter, FitContext, FitOutput, LinearModel, Model, Tensor, Tensors};
 use crate::dataset::{Dataset, Standardizer};
 use crate::error::{Error, Result};
 
@@ -57,6 +57,15 @@ pub struct Standardized {
 impl Model for Standardized {
     fn scores(&self, data: &Dataset) -> Result<Array2<f32>> {
         self.model.scores(&data.standardized(&self.standardizer)?)
+    }
+
+    fn output_layer(&self, data: &Dataset) -> Result<Option<(Array2<f32>, LinearModel)>> {
+        self.model.output_layer(&data.standardized(&self.standardizer)?)
+    }
+
+    fn with_output_layer(&self, layer: LinearModel) -> Option<Box<dyn Model>> {
+        let model = self.model.with_output_layer(layer)?;
+        Some(Box::new(Standardized { standardizer: self.standardizer.clone(), model }))
     }
 
     fn tensors(&self) -> Vec<Tensor> {

@@ -57,6 +57,7 @@ impl<L: LinearLoss> Default for LinearSettings<L> {
 
 impl<L: LinearLoss> ClassifierDefinition for LinearSettings<L> {
     const CAPABILITIES: Capabilities = Capabilities { sequences: false, trained: false };
+    const POOLS: bool = matches!(L::LINK, Link::Softmax);
     const SEARCH: &'static [(&'static str, &'static str)] = &[("alpha", L::ALPHAS)];
 
     fn penalty_mut(&mut self) -> Option<&mut f64> {

@@ -1,6 +1,6 @@
 //! The model of linear classifiers.
 
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, Array2, ArrayView2};
 
 use crate::classify::standardize::check_dim;
 use crate::classify::{Exporter, Model, Tensor, Tensors, loss};
@@ -19,6 +19,11 @@ pub struct LinearModel {
 }
 
 impl LinearModel {
+    /// Computes the logits (N, C) of vectors (N, D).
+    pub(crate) fn logits(&self, vectors: ArrayView2<'_, f32>) -> Array2<f32> {
+        vectors.dot(&self.weight.t()) + &self.bias
+    }
+
     /// Restores the model from its saved tensors; `task` is the task it was fitted to.
     ///
     /// # Errors
@@ -32,9 +37,18 @@ impl LinearModel {
 impl Model for LinearModel {
     fn scores(&self, data: &Dataset) -> Result<Array2<f32>> {
         check_dim(data.dim(), self.weight.ncols())?;
-        let mut scores = data.vectors()?.dot(&self.weight.t()) + &self.bias;
+        let mut scores = self.logits(data.vectors()?.view());
         loss::scores(self.task, scores.view_mut());
         Ok(scores)
+    }
+
+    fn output_layer(&self, data: &Dataset) -> Result<Option<(Array2<f32>, LinearModel)>> {
+        check_dim(data.dim(), self.weight.ncols())?;
+        Ok(Some((data.vectors()?.into_owned(), self.clone())))
+    }
+
+    fn with_output_layer(&self, layer: LinearModel) -> Option<Box<dyn Model>> {
+        Some(Box::new(layer))
     }
 
     fn tensors(&self) -> Vec<Tensor> {

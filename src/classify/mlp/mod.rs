@@ -11,7 +11,8 @@ use super::loss::{self, Loss};
 use super::standardize::check_dim;
 use super::training::{RandomStreams, Trainable, score_name};
 use super::{
-    Capabilities, Classifier, ClassifierDefinition, Exporter, FitContext, FitOutput, Model, Tensor, Tensors, Trainer,
+    Capabilities, Classifier, ClassifierDefinition, Exporter, FitContext, FitOutput, LinearModel, Model, Tensor,
+    Tensors, Trainer,
 };
 use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
@@ -66,6 +67,7 @@ mod hidden_layers {
 
 impl ClassifierDefinition for MlpSettings {
     const CAPABILITIES: Capabilities = Capabilities { sequences: false, trained: true };
+    const POOLS: bool = true;
     const SEARCH: &'static [(&'static str, &'static str)] = &[
         ("hidden", "128,256,512,1024"),
         ("dropout", "0..0.7"),
@@ -211,6 +213,19 @@ impl Model for MlpModel {
         let mut scores = self.network.logits(data.vectors()?.view());
         loss::scores(self.task, scores.view_mut());
         Ok(scores)
+    }
+
+    fn output_layer(&self, data: &Dataset) -> Result<Option<(Array2<f32>, LinearModel)>> {
+        check_dim(data.dim(), self.network.inputs())?;
+        let Linear { weight, bias, .. } = &self.network.output;
+        let layer = LinearModel { weight: weight.clone(), bias: bias.clone(), task: self.task };
+        Ok(Some((self.network.last_hidden(data.vectors()?.view()), layer)))
+    }
+
+    fn with_output_layer(&self, layer: LinearModel) -> Option<Box<dyn Model>> {
+        let mut model = self.clone();
+        model.network.output = Linear::from_parameters(layer.weight, layer.bias);
+        Some(Box::new(model))
     }
 
     fn tensors(&self) -> Vec<Tensor> {

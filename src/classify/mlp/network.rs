@@ -176,12 +176,16 @@ impl<T: Real> MlpNetwork<T> {
         const BLOCK: usize = 256;
         let mut logits = Array2::zeros((input.nrows(), self.output.bias.len()));
         for (input, output) in input.axis_chunks_iter(Axis(0), BLOCK).zip(logits.axis_chunks_iter_mut(Axis(0), BLOCK)) {
-            let (first, rest) = self.hidden.split_first().expect("there is a hidden layer");
-            let hidden = first.forward(input, self.threads);
-            let hidden = rest.iter().fold(hidden, |hidden, layer| layer.forward(hidden.view(), self.threads));
-            self.output.forward(hidden.view(), output, self.threads);
+            self.output.forward(self.last_hidden(input).view(), output, self.threads);
         }
         logits
+    }
+
+    /// Computes the output of the last hidden layer, (N, units), for clips (N, inputs) in evaluation mode.
+    pub fn last_hidden(&self, input: ArrayView2<'_, T>) -> Array2<T> {
+        let (first, rest) = self.hidden.split_first().expect("there is a hidden layer");
+        let hidden = first.forward(input, self.threads);
+        rest.iter().fold(hidden, |hidden, layer| layer.forward(hidden.view(), self.threads))
     }
 
     /// Returns the parameters of each layer, in order: of the linear layer and the batch normalization of each hidden layer, and of the
