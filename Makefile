@@ -118,7 +118,7 @@ help:
 	@echo '  inspect         describe the contents of a feature store'
 	@echo '  train           train a network end to end with RECIPE: OUT/runs/trained-RECIPE-DATA; continues an interrupted run'
 	@echo '  demo-train      train a small network on generated clips labeled by motion, and compare it with classifiers on features'
-	@echo '  posters         train genre classifiers on posters, one per year   MANIFEST=posters.csv ROOT=… CLASSIFY_FLAGS="--window 10"'
+	@echo '  posters         train genre classifiers on posters, one per year   MANIFEST=posters.csv ROOT=… CLASSIFY_FLAGS="--pool false"'
 	@echo '  demo-posters    the same on generated posters'
 	@echo '  serve           serve the poster models trained last   ADDR=$(ADDR)'
 	@echo '  test            run all unit and integration tests'

@@ -5,6 +5,7 @@
 pub mod by_year;
 mod compatibility;
 pub mod early_fusion;
+mod pooled_years;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod predict;
 pub mod search;
@@ -17,6 +18,7 @@ pub use trained::{NETWORK_ONNX, NETWORK_OUTPUT, TrainedRun};
 
 use self::compatibility::check_features;
 use crate::classify::cross_validation::{self, FoldSettings, Folds};
+use crate::classify::experiment::Experiment;
 use crate::classify::{ModelMetadata, RunIdentity, RunInputs, SavedModel, experiment};
 use crate::dataset::DatasetSplits;
 use crate::error::{Error, Result};
@@ -107,20 +109,32 @@ impl RunContext<'_> {
     /// # Errors
     /// Returns an error if the classifier cannot be trained on the data or a file cannot be written.
     pub fn train(&self, data: &DatasetSplits, out: &Path) -> Result<HeldOutPredictions> {
-        let RunContext { recipe, files, .. } = self;
-        let provenance = self.store.provenance();
         let on_epoch = &mut |seed, epoch: &Epoch| (self.on_epoch)(seed, epoch);
-        let Classify { classifier, pooling, .. } = recipe.classify;
-        let metadata = ModelMetadata::new(provenance, &recipe.method, classifier, pooling);
-        let settings = recipe.classify.fit_settings();
         let experiment = match &self.folds {
             Some(folds) => {
-                let same = || FoldSettings { model: settings, of_fold: vec![] };
+                let same = || FoldSettings { model: self.recipe.classify.fit_settings(), of_fold: vec![] };
                 let settings = self.fold_settings.clone().unwrap_or_else(same);
-                cross_validation::run(data, &settings, folds, metadata, self.threads, on_epoch)?
+                cross_validation::run(data, &settings, folds, self.metadata(), self.threads, on_epoch)?
             }
-            None => experiment::run(data, &settings, metadata, self.threads, on_epoch)?,
+            None => self.experiment(data)?,
         };
+        self.write(data, experiment, out)
+    }
+
+    /// Trains on `data` without folds. Writes no files.
+    fn experiment(&self, data: &DatasetSplits) -> Result<Experiment> {
+        let on_epoch = &mut |seed, epoch: &Epoch| (self.on_epoch)(seed, epoch);
+        experiment::run(data, &self.recipe.classify.fit_settings(), self.metadata(), self.threads, on_epoch)
+    }
+
+    fn metadata(&self) -> ModelMetadata {
+        let Classify { classifier, pooling, .. } = self.recipe.classify;
+        ModelMetadata::new(self.store.provenance(), &self.recipe.method, classifier, pooling)
+    }
+
+    /// Writes the directory of a run.
+    fn write(&self, data: &DatasetSplits, experiment: Experiment, out: &Path) -> Result<HeldOutPredictions> {
+        let RunContext { recipe, files, .. } = self;
         experiment.saved.save(out)?;
         save_codebook(self.store, &recipe.method, out)?;
         let held_out = HeldOutPredictions {
@@ -137,7 +151,7 @@ impl RunContext<'_> {
             },
             recipe: recipe.to_toml(),
             search: self.search.clone(),
-            extract_seconds: provenance.extract_seconds,
+            extract_seconds: self.store.provenance().extract_seconds,
             splits: experiment.splits,
             calibration: experiment.calibration,
             unlabeled: experiment.unlabeled,

@@ -37,7 +37,8 @@ Examples:
   kinoprobe-classify --recipe runs/cnn/recipe.toml
       repeats a run, whose recipe contains the paths of its files; --out selects another directory
   kinoprobe-classify --features features/effnet.h5 --manifest posters.csv --recipe pipelines/posters.toml --out runs/posters
-      one model per year of the manifest and one for all; --window 10 trains on decades, --by none trains one for all only
+      one model per year of the manifest and one for all; --pool corrects the one for all by the clips of the year, --window 10 trains
+      on decades, --by none trains one for all only
   kinoprobe-classify --features features/sift.h5 --manifest clips/ --out runs/sift --seeds 5 --learning-rate 0.003
 
 Settings come from --recipe or, by default, from pipelines/METHOD.toml for the method of the store. Flags override the recipe;

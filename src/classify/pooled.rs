@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
     use crate::classify::tests::dataset;
-    use crate::classify::{ClassifierKind, FitSettings, Trainer, build};
+    use crate::classify::{CalibrationMethod, ClassifierKind, FitSettings, Trainer, build};
 
     /// Clips of two labels whose weights for four features are those of `angle`.
     fn clips(count: usize, seed: u64, angle: f32) -> Dataset {

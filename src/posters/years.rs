@@ -12,10 +12,27 @@ use crate::manifest::{Manifest, Split};
 pub struct YearPlan {
     /// Years with enough clips in ascending order, with their clips.
     pub years: Vec<(i32, DatasetSplits)>,
-    /// One message per skipped year.
-    pub skipped: Vec<String>,
+    /// The other years, in ascending order.
+    pub skipped: Vec<SkippedYear>,
     /// Warnings for the user.
     pub warnings: Vec<String>,
+}
+
+/// A year with too few clips for a model.
+#[derive(Debug)]
+pub struct SkippedYear {
+    /// The year.
+    pub year: i32,
+    /// What is missing.
+    pub reason: String,
+    /// Its clips.
+    pub clips: DatasetSplits,
+}
+
+impl std::fmt::Display for SkippedYear {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "skipping {}: {}", self.year, self.reason)
+    }
 }
 
 /// Returns the years of clips by id, for clips with a year.
@@ -62,7 +79,7 @@ pub fn plan(data: &DatasetSplits, manifest: &Manifest, window: Option<i32>, min_
             _ => None,
         };
         if let Some(reason) = reason {
-            plan.skipped.push(format!("skipping {year}: {reason}"));
+            plan.skipped.push(SkippedYear { year, reason, clips: part });
             continue;
         }
         let columns = training.targets.columns().into_iter().zip(&training.classes);
@@ -145,7 +162,8 @@ mod tests {
         let (data, manifest) = four_years();
         let alone = plan(&data, &manifest, None, MIN_CLIPS);
         assert_eq!(alone.years.iter().map(|(year, _)| *year).collect::<Vec<_>>(), [2000, 2001, 2002]);
-        assert_eq!(alone.skipped, ["skipping 2003: 0 test clips, the minimum is 1"]);
+        let skipped: Vec<String> = alone.skipped.iter().map(|skipped| skipped.to_string()).collect();
+        assert_eq!(skipped, ["skipping 2003: 0 test clips, the minimum is 1"]);
         assert_eq!(alone.years[1].1.train.ids, ["2001-0", "2001-1"]);
         let decades = plan(&data, &manifest, Some(10), MIN_CLIPS);
         assert_eq!(count_clips(&decades.years[2].1), ClipCounts { train: 8, val: 1, test: 1 });

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::SearchSettings;
 use crate::classify::cross_validation::min_folds;
 use crate::classify::{
-    CalibrationMethod, ClassifierDefinition, ClassifierKind, ClassifierSettings, FitSettings, LossSettings,
-    OptimizerSettings, ScheduleSettings, Trainer, TrainingSettings, for_each_classifier, positive,
+    CalibrationMethod, ClassWeights, ClassifierDefinition, ClassifierKind, ClassifierSettings, FitSettings, LossKind,
+    LossSettings, OptimizerSettings, ScheduleSettings, Trainer, TrainingSettings, for_each_classifier, positive,
 };
 use crate::dataset::Task;
 use crate::manifest::imbalance::Resample;
@@ -73,6 +73,11 @@ macro_rules! define_table {
             #[serde(skip_serializing_if = "Option::is_none")]
             #[arg(long, value_name = "YEARS", value_parser = value_parsers::at_least(1_i32))]
             pub window: Option<i32>,
+            /// With --by year: correct the model of all years for each year instead of training one on the year alone; years with
+            /// too few clips have the model of all years.
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+            pub pool: bool,
             /// Minimum number of labeled clips of a year, for `by = "year"`.
             #[serde(alias = "least")]
             #[arg(skip)]
@@ -113,6 +118,7 @@ macro_rules! define_table {
                     resample: None,
                     by: None,
                     window: None,
+                    pool: false,
                     min_clips: MinClips::default(),
                     loss: LossSettings::default(),
                     training: TrainingSettings::default(),
@@ -167,6 +173,35 @@ impl Classify {
                 optimizer: self.optimizer.clone(),
                 schedule: self.schedule.clone(),
             },
+        }
+    }
+
+    /// Returns the setting that `pool` does not apply to, if there is one.
+    pub(super) fn excludes_pool(&self) -> Option<String> {
+        let kind = self.classifier;
+        let loss = self.loss.kind.filter(|loss| kind.capabilities().trained && *loss != LossKind::Bce);
+        let weights = match self.classifier_settings(kind) {
+            ClassifierSettings::Logistic(settings) => settings.class_weight,
+            _ => self.loss.weights,
+        };
+        if !kind.pools() {
+            Some(format!("classifier {}", kind.name()))
+        } else if self.by != Some(ModelGrouping::Year) {
+            Some("runs without classify.by = \"year\"".into())
+        } else if self.window.is_some() {
+            Some("classify.window".into())
+        } else if self.seeds != 1 {
+            Some("classify.seeds".into())
+        } else if self.refit {
+            Some("classify.refit".into())
+        } else if self.calibrate != CalibrationMethod::None {
+            Some("classify.calibrate".into())
+        } else if loss.is_some() {
+            Some("losses other than bce".into())
+        } else if weights != ClassWeights::None {
+            Some("class weights".into())
+        } else {
+            None
         }
     }
 

@@ -181,7 +181,11 @@ fn flags() -> Vec<Flag> {
     let mut flags: Vec<Flag> = flags_of::<Classify>()
         .into_iter()
         .map(|arg| {
-            let kinds = if arg.get_id() == "seeds" { trained.clone() } else { all.clone() };
+            let kinds = match arg.get_id().as_str() {
+                "seeds" => trained.clone(),
+                "pool" => all.iter().copied().filter(|kind| kind.pools()).collect(),
+                _ => all.clone(),
+            };
             Flag::new(arg, kinds)
         })
         .collect();
@@ -268,8 +272,12 @@ impl ClassifyFlags {
             let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
             check_support(classify, &given)?;
             check_counts(classify.classifier, matches)?;
-            if classify.by != Some(ModelGrouping::Year) && !given("window") {
+            let pools = given("pool") && classify.pool;
+            if (classify.by != Some(ModelGrouping::Year) || pools) && !given("window") {
                 classify.window = None;
+            }
+            if let Some(setting) = classify.excludes_pool().filter(|_| pools) {
+                return Err(format!("--pool does not apply to {setting}"));
             }
         }
         classify.pooling = classify.classifier.pooling(classify.pooling);
@@ -402,6 +410,10 @@ mod tests {
             ("--classifier bilstm --compat movienet-prediction --length 4", "--length does not apply to compat"),
             ("--classifier constant --standardize false", "--standardize does not apply to classifier constant"),
             ("--classifier constant --pooling max", "--pooling does not apply to classifier constant"),
+            ("--by year --pool --classifier svm", "classifiers with this option: mlp, logistic"),
+            ("--pool", "--pool does not apply to runs without classify.by"),
+            ("--by year --pool --window 10", "--pool does not apply to classify.window"),
+            ("--by year --pool --loss focal", "--pool does not apply to losses other than bce"),
             (
                 "--classifier forest",
                 "possible values: mlp, bilstm, attentive, transformer, logistic, svm, bayes, knn, constant",

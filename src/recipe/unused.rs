@@ -90,6 +90,9 @@ fn not_used_by(classify: &Classify, table: &str, key: &str) -> Option<String> {
     if table == "min_clips" && classify.by != Some(ModelGrouping::Year) {
         return Some("runs without classify.by = \"year\"".into());
     }
+    if (table, key) == ("", "pool") {
+        return classify.excludes_pool();
+    }
     let (flags, setting) = match table {
         "loss" => classify.loss.unused_flags(),
         "optimizer" => classify.optimizer.unused_flags(),
@@ -127,6 +130,15 @@ mod tests {
             ),
             ("classifier = \"constant\"\nstandardize = false", "standardize", "classifier constant"),
             ("classifier = \"constant\"\npooling = \"max\"", "pooling", "classifier constant"),
+            ("by = \"year\"\npool = true\nclassifier = \"svm\"", "pool", "classifier svm"),
+            ("pool = true", "pool", "runs without classify.by"),
+            ("by = \"year\"\npool = true\nwindow = 10", "pool", "classify.window"),
+            ("by = \"year\"\npool = true\n[loss]\nkind = \"focal\"", "pool", "losses other than bce"),
+            (
+                "by = \"year\"\npool = true\nclassifier = \"logistic\"\n[logistic]\nclass_weight = \"balanced\"",
+                "pool",
+                "class weights",
+            ),
         ] {
             let mut classify = parse(text);
             let error = check(&classify).unwrap_err();
@@ -144,6 +156,8 @@ mod tests {
             "by = \"year\"\nwindow = 10\n[min_clips]\ntrain = 5\n[schedule]\nkind = \"step\"\nstep_every = 3",
             "[optimizer]\nkind = \"sgd\"\nmomentum = 0.5\nnesterov = true\n[mlp]\ndropout = 0.3",
             "classifier = \"bilstm\"\npooling = \"max\"\n[bilstm]\nlength = 3",
+            "by = \"year\"\npool = true\n[loss]\nkind = \"bce\"",
+            "by = \"year\"\npool = true\nclassifier = \"logistic\"\n[logistic]\nalpha = 3",
             "classifier = \"knn\"\nstandardize = false\n[knn]\nneighbors = 3",
             "[knn]\nneighbors = 3\n[logistic]\nalpha = 0.5",
         ] {

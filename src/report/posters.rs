@@ -1,5 +1,7 @@
 //! Report on poster models by year: metrics of each model and of the constant baseline, plots over the years, an example poster.
 
+mod pooling;
+
 use std::fmt::Write;
 use std::path::Path;
 
@@ -19,6 +21,8 @@ use crate::evaluate::multi_label::thresholds::MIN_CLIPS;
 use crate::evaluate::predictions::DEFAULT_THRESHOLD;
 use crate::manifest::imbalance::Resampled;
 use crate::posters::{ClipCounts, METRICS, ModelGrouping, PosterIndex};
+
+pub use pooling::{Pooling, Variant};
 
 /// Banner of reports on models trained with generated posters.
 const DEMO: &str = "DEMO: these models are trained on generated posters. The results do not apply to real posters.";
@@ -81,6 +85,8 @@ pub struct PosterReport<'a> {
     pub skipped: Vec<String>,
     /// Further warnings for the user.
     pub warnings: Vec<String>,
+    /// For models of years that are corrections of the model of all years: how they were chosen.
+    pub pooling: Option<Pooling>,
 }
 
 /// A section of the report; tables have a caption, which may be empty.
@@ -223,6 +229,14 @@ fn sections(report: &PosterReport<'_>) -> Vec<Section> {
         results.tables.push(("The model of all years on the same clips:".into(), table));
     }
     let mut sections = vec![results];
+    if let Some(pooling) = &report.pooling {
+        sections.push(Section {
+            heading: "Pooling".into(),
+            paragraphs: pooling.paragraphs(report.part),
+            tables: pooling.tables(report.part),
+            ..Section::default()
+        });
+    }
     let years: Vec<(i32, &ModelRow)> = report.rows.iter().filter_map(|row| Some((row.year?, row))).collect();
     if !years.is_empty() {
         let caption = format!("Metrics over the years, {} split", report.part);
@@ -341,7 +355,11 @@ fn records(report: &PosterReport<'_>) -> Vec<Vec<String>> {
 /// Returns the identity of the models as pairs of name and value.
 fn identity(report: &PosterReport<'_>) -> Table {
     let posters = report.posters;
-    let window = posters.window.map(|years| format!(", each trained on {years} years")).unwrap_or_default();
+    let window = match (&report.pooling, posters.window) {
+        (Some(_), _) => ", each a correction of the model of all years".into(),
+        (None, Some(years)) => format!(", each trained on {years} years"),
+        (None, None) => String::new(),
+    };
     let overall = usize::from(posters.overall.is_some());
     let models = match posters.by {
         ModelGrouping::Year => format!("{} by year{window}; of all years: {overall}", posters.years.len()),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::compatibility::check_features;
+use super::pooled_years::{self, Pooled};
 use super::{HeldOutPredictions, RunContext};
 use crate::classify::{RunIdentity, SavedModel};
 use crate::dataset::{Dataset, DatasetSplits, Task};
@@ -37,7 +38,7 @@ pub fn train(
     by: ModelGrouping,
     resampled: Option<Resampled>,
 ) -> Result<String> {
-    let Classify { window, min_clips, .. } = context.recipe.classify;
+    let Classify { window, pool, min_clips, .. } = context.recipe.classify;
     let out = &context.files.out;
     if data.task != Task::MultiLabel {
         return Err(Error::Data("models by year are multi-label: pass --task multi-label".into()));
@@ -46,7 +47,9 @@ pub fn train(
         ModelGrouping::Year => years::plan(data, manifest, window, min_clips),
         ModelGrouping::None => YearPlan::default(),
     };
-    plan.skipped.iter().for_each(|skipped| (context.on_message)(skipped));
+    if !pool {
+        plan.skipped.iter().for_each(|skipped| (context.on_message)(&skipped.to_string()));
+    }
     if by == ModelGrouping::Year && plan.years.is_empty() {
         let reason = match plan.skipped.first() {
             Some(first) => format!("no year has enough clips ({first}); lower classify.min_clips in the recipe"),
@@ -56,26 +59,28 @@ pub fn train(
     }
     let earlier = PosterIndex::read(out).ok();
     let mut models = describe(context, data, manifest, by);
-    let mut years: Vec<(i32, HeldOutPredictions)> = Vec::new();
-    for (year, part) in &plan.years {
-        (context.on_message)(&format!("{year}: {} training clips", part.training_set().len()));
-        let directory = year.to_string();
-        let held_out = context.train(part, &out.join(&directory))?;
-        let measured = reported_split(&held_out.model).map(|split| compute_metrics(&held_out.model[&split]));
-        models.years.push(YearModel {
-            year: *year,
-            directory,
-            thresholds: posters::thresholds(held_out.model.get(&Split::Val), models.labels.len()),
-            clips: held_out.clips,
-            metrics: measured.as_ref().map(posters::metrics).unwrap_or_default(),
-        });
-        years.push((*year, held_out));
-    }
-    (context.on_message)(&format!("{OVERALL}: {} training clips", data.training_set().len()));
-    let overall = context.train(data, &out.join(OVERALL))?;
+    let train_overall = || {
+        (context.on_message)(&format!("{OVERALL}: {} training clips", data.training_set().len()));
+        context.train(data, &out.join(OVERALL))
+    };
+    let (years, overall, pooling) = if pool {
+        let overall = train_overall()?;
+        let common = SavedModel::load(&out.join(OVERALL))?.model;
+        let Pooled { years, report } = pooled_years::train(context, data, manifest, &plan, common.as_ref(), &overall)?;
+        (years, overall, Some(report))
+    } else {
+        let mut years = Vec::new();
+        for (year, part) in &plan.years {
+            (context.on_message)(&format!("{year}: {} training clips", part.training_set().len()));
+            years.push((*year, context.train(part, &out.join(year.to_string()))?));
+        }
+        (years, train_overall()?, None)
+    };
+    let labels = models.labels.len();
+    models.years = years.iter().map(|(year, held_out)| year_model(*year, held_out, labels)).collect();
     models.overall = Some(OverallModel {
         directory: OVERALL.into(),
-        thresholds: posters::thresholds(overall.model.get(&Split::Val), models.labels.len()),
+        thresholds: posters::thresholds(overall.model.get(&Split::Val), labels),
     });
     models.write(out)?;
     if let Some(earlier) = earlier {
@@ -92,11 +97,24 @@ pub fn train(
         example: split.map(|split| example(&models, out, data, manifest, split)).transpose()?.flatten(),
         resampled,
         duplicates: duplicates::find(context.store, |id| split_of.get(id).map_or(Part::All, |&split| split.into()))?,
-        skipped: plan.skipped,
+        skipped: plan.skipped.iter().filter(|_| !pool).map(|skipped| skipped.to_string()).collect(),
         warnings: [data.warnings.clone(), plan.warnings].concat(),
+        pooling,
     };
     report::posters::write(out, &report)?;
     Ok(report::posters::summary(&report))
+}
+
+/// Describes the model of a year.
+fn year_model(year: i32, held_out: &HeldOutPredictions, labels: usize) -> YearModel {
+    let measured = reported_split(&held_out.model).map(|split| compute_metrics(&held_out.model[&split]));
+    YearModel {
+        year,
+        directory: year.to_string(),
+        thresholds: posters::thresholds(held_out.model.get(&Split::Val), labels),
+        clips: held_out.clips,
+        metrics: measured.as_ref().map(posters::metrics).unwrap_or_default(),
+    }
 }
 
 /// Removes the runs of the years that `earlier`, the former posters.json of `out`, lists and `models` does not.
@@ -145,7 +163,7 @@ fn model_rows(
 ) -> Vec<ModelRow> {
     let mut rows = Vec::new();
     let mut combined: Option<(Predictions, Option<Predictions>, ClipCounts)> = None;
-    let by_overall_model = |ids: &[String]| Some(compute_metrics(&select_ids(overall?.model.get(&split)?, ids)));
+    let by_overall_model = |ids: &[String]| Some(compute_metrics(&overall?.model.get(&split)?.select_ids(ids)));
     for (year, held_out) in years {
         let Some(model) = held_out.model.get(&split) else { continue };
         let (constant, clips) = (held_out.constant.get(&split), held_out.clips);
@@ -191,12 +209,6 @@ fn model_rows(
         });
     }
     rows
-}
-
-/// Returns the predictions for the clips `ids`.
-fn select_ids(predictions: &Predictions, ids: &[String]) -> Predictions {
-    let index: HashMap<&str, usize> = predictions.ids.iter().map(String::as_str).zip(0..).collect();
-    predictions.select(&ids.iter().filter_map(|id| index.get(id.as_str()).copied()).collect::<Vec<_>>())
 }
 
 /// Returns the scores of an example poster of `split` by every model: the first of those with most labels, preferably of a
@@ -320,6 +332,7 @@ pub fn evaluate(
         duplicates: Vec::new(),
         skipped: Vec::new(),
         warnings,
+        pooling: None,
     };
     report::posters::write(out, &report)?;
     Ok((report::posters::summary(&report), true))

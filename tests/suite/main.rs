@@ -21,6 +21,7 @@ mod media;
 mod models;
 mod multi_label;
 mod outputs;
+mod pooled;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod posters;
 #[cfg(all(feature = "media", feature = "onnx"))]

@@ -86,6 +86,12 @@ impl Predictions {
         }
     }
 
+    /// Selects the clips `ids`, in that order. Ids without a prediction are omitted.
+    pub fn select_ids(&self, ids: &[String]) -> Self {
+        let index: HashMap<&str, usize> = self.ids.iter().map(String::as_str).zip(0..).collect();
+        self.select(&ids.iter().filter_map(|id| index.get(id.as_str()).copied()).collect::<Vec<_>>())
+    }
+
     /// Appends `others`. Scores are kept if both have them.
     ///
     /// # Panics
