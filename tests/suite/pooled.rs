@@ -138,3 +138,54 @@ fn pooled_models_are_better_than_those_of_a_year_and_of_all_years() {
         assert!(of_pooled > of_all + 0.03 && of_pooled > of_alone + 0.03, "{of_pooled} {of_all} {of_alone}");
     }
 }
+
+#[test]
+fn years_with_too_few_clips_have_the_model_of_all_years() {
+    let films = Films::new(0.7);
+    let output = films.classify("pooled", &["--classifier", "logistic", "--pool"]);
+    assert_code(&output, 0);
+    let posters: Value = serde_json::from_str(&films.text("pooled/posters.json")).unwrap();
+    assert_eq!((&posters["by"], &posters["window"]), (&"year".into(), &Value::Null));
+    let years = posters["years"].as_array().unwrap();
+    let numbers: Vec<i64> = years.iter().map(|year| year["year"].as_i64().unwrap()).collect();
+    assert_eq!(numbers, (1999..2010).collect::<Vec<_>>());
+    assert_eq!(years[0]["clips"], serde_json::json!({"train": 240, "val": 0, "test": 2}));
+    assert_eq!(years[1]["clips"], serde_json::json!({"train": 24, "val": 12, "test": 40}));
+    let tensors = |name: &str| SavedModel::load(&films.path("pooled").join(name)).unwrap().model.tensors();
+    assert_eq!(tensors("1999"), tensors("all"));
+    let corrected = (2000..2010).filter(|year| tensors(&year.to_string()) != tensors("all")).count();
+    assert!(corrected >= 5, "{corrected}");
+    assert!(films.text("pooled/2000/recipe.toml").contains("pool = true"));
+
+    let report = films.text("pooled/REPORT.md");
+    for part in [
+        "each a correction of the model of all years",
+        "## Pooling",
+        "1999 (0 training clips, the minimum is 20; ",
+        "| pooled |",
+        "| one model for all years |",
+        "| sliding windows of 10 years |",
+        "| one model per year |",
+        "∞ (model of all years)",
+        "[2009](2009/",
+    ] {
+        assert!(report.contains(part), "no {part:?} in\n{report}");
+    }
+    assert!(!report.contains("skipping"), "{report}");
+    assert_eq!(films.text("pooled/years.csv").lines().count(), 1 + 11 + 2);
+
+    let arguments = ["--model", "pooled", "--features", "films.h5", "--manifest", "films.csv", "--out", "evaluated"];
+    assert_code(&films.run(env!("CARGO_BIN_EXE_kinoprobe-evaluate"), &arguments), 0);
+    assert_eq!(films.of_years("evaluated", "map"), films.of_years("pooled", "map"));
+
+    // Training without pooling removes the year that has no model of its own.
+    assert_code(&films.classify("pooled", &["--classifier", "logistic"]), 0);
+    assert!(!films.path("pooled/1999").exists());
+    let output = films.classify("svm", &["--classifier", "svm", "--pool"]);
+    assert_code(&output, 1);
+    assert!(printed(&output).contains("classifiers with this option: mlp, logistic"), "{}", printed(&output));
+    fs::write(films.path("films.csv"), films.text("films.csv").replace(",year,", ",decade,")).unwrap();
+    let output = films.classify("none", &["--classifier", "logistic", "--pool"]);
+    assert_code(&output, 1);
+    assert!(printed(&output).contains("no clip has a year"), "{}", printed(&output));
+}
