@@ -180,8 +180,14 @@ mod tests {
 
     fn common(kind: ClassifierKind) -> Box<dyn Model> {
         let classifier = kind.default_settings();
-        let settings =
-            FitSettings { classifier, standardize: true, seeds: 1, refit: false, trainer: Trainer::default() };
+        let settings = FitSettings {
+            classifier,
+            standardize: true,
+            seeds: 1,
+            refit: false,
+            calibrate: CalibrationMethod::None,
+            trainer: Trainer::default(),
+        };
         fit(build(&settings).as_ref(), &clips(200, 1, 0.0))
     }
 
