@@ -1,10 +1,12 @@
 //! Runs: classifiers trained on a store, each with its own directory. [`RunContext::train`] trains one of them, [`by_year`] one
-//! per year, [`early_fusion`] one on the features of several runs. [`TrainedRun`] reads their models, and `predict` applies them to
-//! new clips.
+//! per year, [`early_fusion`] one on the features and [`learned_fusion`] one on the scores of several runs. [`TrainedRun`] reads their models,
+//! and `predict` applies them to new clips.
 
 pub mod by_year;
 mod compatibility;
 pub mod early_fusion;
+pub mod fusions;
+pub mod learned_fusion;
 mod pooled_years;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod predict;
@@ -22,11 +24,13 @@ use crate::classify::experiment::Experiment;
 use crate::classify::{ModelMetadata, RunIdentity, RunInputs, SavedModel, experiment};
 use crate::dataset::DatasetSplits;
 use crate::error::{Error, Result};
+use crate::evaluate::predictions::PredictionTable;
 use crate::evaluate::{Epoch, Predictions};
 use crate::extract::codebook::{self, Codebook};
 use crate::manifest::{Manifest, Split};
 use crate::posters::{ClipCounts, INDEX_FILE, ModelGrouping, years};
 use crate::recipe::{Classify, Recipe, RunFiles};
+use crate::report::compare::ComparedRun;
 use crate::report::search::SearchReport;
 use crate::report::{self, Evaluation, TrainingRun};
 use crate::store::FeatureStore;
@@ -175,6 +179,27 @@ fn save_codebook(store: &FeatureStore, method: &str, out: &Path) -> Result<()> {
         Some(codebook) => codebook.save(store.provenance(), &out.join(codebook::file_name(method))),
         None => Ok(()),
     }
+}
+
+/// Writes the directory of a fusion: the files of an evaluation, with `unlabeled`, its predictions for clips without a label.
+fn write_fusion(fusion: &ComparedRun, unlabeled: Option<Predictions>, out: &Path) -> Result<()> {
+    let parts = fusion.parts.iter().map(|(&part, predictions)| (part.split(), predictions.clone()));
+    let mut table: Option<PredictionTable> = None;
+    for (split, part) in parts.chain(unlabeled.map(|part| (None, part))) {
+        let splits = vec![split; part.len()];
+        table = Some(match table {
+            None => PredictionTable { predictions: part, splits, warnings: Vec::new() },
+            Some(above) => PredictionTable {
+                predictions: above.predictions.concat(part),
+                splits: [above.splits, splits].concat(),
+                warnings: above.warnings,
+            },
+        });
+    }
+    let table = table.ok_or_else(|| Error::Data(format!("{} predicts no clip", fusion.name)))?;
+    let (identity, inputs) = (fusion.identity.clone(), fusion.inputs.clone());
+    report::write_evaluation(out, &Evaluation { source: fusion.name.clone().into(), identity, inputs, table })?;
+    Ok(())
 }
 
 /// Predicts all clips of `data` with a saved model. `source` is the directory of the model. With `force`, features of another

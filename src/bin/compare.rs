@@ -7,8 +7,8 @@ use clap::Parser;
 use kinoprobe::cli::{self, Outcome, output};
 use kinoprobe::matrix::default_threads;
 use kinoprobe::report::clips::PageFlags;
-use kinoprobe::report::compare::{self, LoadedRuns, late_fusion};
-use kinoprobe::runs::{self, early_fusion};
+use kinoprobe::report::compare::{self, LoadedRuns};
+use kinoprobe::runs::{self, fusions};
 use kinoprobe::value_parsers;
 
 /// Compare runs: metrics with intervals, pairwise significance tests, fusions, times per stage, plots
@@ -22,8 +22,10 @@ Examples:
 
 The run with the highest accuracy or mAP on the validation split is marked; the test split is not used to select. The first line says
 which one it is, and what the test split shows about it.
-Writes report.html (self-contained, with thumbnails of the clips behind the confusions of the best run), compare.md, compare.csv, compare.json, the figures, and the model of the early fusion to
-early-fusion/, which kinoprobe-predict applies to new clips.
+Writes report.html (self-contained, with thumbnails of the clips behind the confusions of the best run), compare.md, compare.csv,
+compare.json and the figures, and the predictions of the fusions of all runs, as those of runs, to late-fusion/ (mean of the scores),
+learned-fusion/ (logistic regression on the scores, fitted to the validation clips) and early-fusion/ (classifier on the concatenated
+features, with its model, which kinoprobe-predict applies to new clips).
 
 {}", cli::EXIT_CODES))]
 struct Arguments {
@@ -39,8 +41,8 @@ struct Arguments {
     /// Do not train a classifier on the concatenated features of the methods
     #[arg(long)]
     no_early_fusion: bool,
-    /// Maximum number of threads for early fusion; results do not depend on it
-    #[arg(long, conflicts_with = "no_early_fusion", default_value_t = default_threads(), value_parser = value_parsers::between(1, value_parsers::MAX_THREADS))]
+    /// Maximum number of threads for early and learned fusion; results do not depend on it
+    #[arg(long, default_value_t = default_threads(), value_parser = value_parsers::between(1, value_parsers::MAX_THREADS))]
     threads: usize,
     #[command(flatten)]
     page: PageFlags,
@@ -52,14 +54,7 @@ fn main() -> ExitCode {
         output::check_directory(&arguments.out)?;
         runs::check_comparison_output(&arguments.out)?;
         let LoadedRuns { mut runs, skipped } = compare::load_all(&arguments.runs, &arguments.out)?;
-        let (mut fusions, mut notes) = late_fusion::fuse(&runs)?;
-        if !arguments.no_early_fusion {
-            // Only early fusion requires the stores, so a missing store is not an error.
-            match early_fusion::fuse(&runs, &arguments.out.join("early-fusion"), arguments.threads) {
-                Ok(fusion) => fusions.extend(fusion),
-                Err(error) => notes.push(format!("no early fusion: {error}")),
-            }
-        }
+        let (fusions, notes) = fusions::fuse(&runs, &arguments.out, !arguments.no_early_fusion, arguments.threads)?;
         runs.extend(fusions);
         let mut comparison = compare::compare(&runs, &arguments.stores)?;
         comparison.warnings.extend(notes);

@@ -5,13 +5,12 @@ use std::path::Path;
 
 use ndarray::{Array2, Axis, concatenate};
 
-use super::save_codebook;
+use super::{save_codebook, write_fusion};
 use crate::classify::{
     CalibrationMethod, ClassifierKind, FitSettings, ModelMetadata, RunIdentity, RunInputs, experiment,
 };
 use crate::dataset::{Dataset, DatasetSplits};
 use crate::error::{Error, Result};
-use crate::evaluate::predictions::write_csv;
 use crate::manifest::Manifest;
 use crate::recipe::Recipe;
 use crate::report::compare::{ComparedRun, RunKind};
@@ -27,7 +26,7 @@ struct Member<'a> {
 
 /// Trains the multi-layer perceptron of the first run's recipe on the concatenated features of the runs' stores, each
 /// standardized by its training clips. It uses the clips that all stores contain and the splits of the first run. Writes the model,
-/// the codebooks of its features and predictions.csv to the directory `out`. Returns `None` if the runs name fewer than two
+/// the codebooks of its features and the files of an evaluation to the directory `out`. Returns `None` if the runs name fewer than two
 /// stores.
 ///
 /// # Errors
@@ -83,13 +82,11 @@ pub fn fuse(runs: &[ComparedRun], out: &Path, threads: usize) -> Result<Option<C
     for Member { store, recipe, .. } in &members {
         save_codebook(store, &recipe.method, out)?;
     }
-    let written: Vec<_> = experiment.splits.iter().map(|(&split, part)| (Some(split), part)).collect();
-    write_csv(&out.join("predictions.csv"), &written)?;
     let extract_seconds = members.iter().map(|member| {
         let seconds = member.store.provenance().extract_seconds;
         (seconds > 0.0).then_some(seconds)
     });
-    Ok(Some(ComparedRun {
+    let fused = ComparedRun {
         name: format!("early fusion: {}", identity.method),
         kind: RunKind::EarlyFusion,
         identity,
@@ -100,7 +97,9 @@ pub fn fuse(runs: &[ComparedRun], out: &Path, threads: usize) -> Result<Option<C
         parts: experiment.splits.into_iter().map(|(split, part)| (split.into(), part)).collect(),
         constant: experiment.constant.into_iter().map(|(split, metrics)| (split.into(), metrics)).collect(),
         unlabeled: HashSet::new(),
-    }))
+    };
+    write_fusion(&fused, experiment.unlabeled, out)?;
+    Ok(Some(fused))
 }
 
 fn load_member<'a>(path: &Path, run: &'a ComparedRun, manifest: &Manifest) -> Result<Member<'a>> {

@@ -48,6 +48,11 @@ impl TrainedRun {
             let saved = SavedModel::load(directory)?;
             return Ok(Self { directory: directory.to_path_buf(), saved, network: None });
         }
+        if !contains(NETWORK_ONNX) && contains("metrics.json") {
+            let message =
+                "contains predictions, but no model, such as the directory of a late or learned fusion: pass its runs";
+            return Err(invalid(message.into()));
+        }
         if !contains(NETWORK_ONNX) {
             let message = "contains no model: pass the directory of a run of kinoprobe-classify or kinoprobe-train";
             return Err(invalid(message.into()));

@@ -1,6 +1,7 @@
 //! Evaluation, comparison and inspection, through the real binaries.
 
 mod compare;
+mod fusion;
 mod inspect;
 #[cfg(feature = "media")]
 mod pages;

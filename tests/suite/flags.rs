@@ -41,7 +41,6 @@ fn numbers_out_of_range_are_usage_errors_of_the_tools_for_features() {
 #[test]
 fn flags_that_exclude_each_other_are_usage_errors() {
     for (program, arguments) in [
-        (env!("CARGO_BIN_EXE_kinoprobe-compare"), "run --out x --no-early-fusion --threads 2"),
         (env!("CARGO_BIN_EXE_kinoprobe-classify"), "--list-classifiers --quiet"),
         (
             env!("CARGO_BIN_EXE_kinoprobe-evaluate"),

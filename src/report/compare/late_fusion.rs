@@ -10,6 +10,16 @@ use crate::error::{Error, Result};
 use crate::evaluate::predictions::align_classes;
 use crate::evaluate::{Predictions, compute_metrics};
 
+/// Returns the runs that can be fused, and a note on each other run except the constant baseline: they have scores in [0, 1].
+pub fn usable(runs: &[ComparedRun]) -> (Vec<&ComparedRun>, Vec<String>) {
+    let fusible = runs.iter().filter(|run| run.is_fusible());
+    let (usable, others): (Vec<_>, Vec<_>) = fusible.partition(|run| run.parts.values().all(has_probabilities));
+    let note = |run: &ComparedRun| {
+        format!("{}: not part of late fusion or learned fusion, since it has no scores in [0, 1]", run.name)
+    };
+    (usable, others.into_iter().map(note).collect())
+}
+
 /// Fuses all runs and, if there are at least three, also the best pair. Returns the fusions and a note on each run that is
 /// excluded.
 ///
@@ -20,15 +30,7 @@ use crate::evaluate::{Predictions, compute_metrics};
 /// # Errors
 /// Returns an error if two runs have different labels for a clip.
 pub fn fuse(runs: &[ComparedRun]) -> Result<(Vec<ComparedRun>, Vec<String>)> {
-    let mut notes = Vec::new();
-    let mut usable = Vec::new();
-    for run in runs.iter().filter(|run| run.is_fusible()) {
-        if run.parts.values().all(has_probabilities) {
-            usable.push(run);
-        } else {
-            notes.push(format!("{}: not part of late fusion, since it has no scores in [0, 1]", run.name));
-        }
-    }
+    let (usable, notes) = usable(runs);
     let mut fusions = Vec::new();
     if usable.len() >= 2 {
         fusions.extend(fuse_runs(&usable)?.map(|all| match usable.len() {
@@ -106,6 +108,26 @@ fn have_distinct_stores(runs: &[&ComparedRun]) -> bool {
 /// # Panics
 /// Panics if `members` is empty or if a member has no scores.
 pub fn mean(members: &[&Predictions]) -> Result<Predictions> {
+    let aligned = align(members)?;
+    let mut scores = Array2::<f32>::zeros((aligned[0].len(), aligned[0].classes.len()));
+    for member in &aligned {
+        scores += member.scores.as_ref().expect("only runs with scores are fused");
+    }
+    scores /= members.len() as f32;
+    let Predictions { task, ids, groups, truth, classes, .. } =
+        aligned.into_iter().next().expect("at least one member");
+    Ok(Predictions::from_scores(task, ids, groups, truth, scores, classes))
+}
+
+/// Selects the clips that all `members` predict, in the order of the first, over the union of their classes in natural order. A
+/// class that a member lacks has score 0 there.
+///
+/// # Errors
+/// Returns an error if the members have different labels for a clip.
+///
+/// # Panics
+/// Panics if `members` is empty.
+pub fn align(members: &[&Predictions]) -> Result<Vec<Predictions>> {
     let rows: Vec<HashMap<&str, usize>> = members
         .iter()
         .map(|member| member.ids.iter().enumerate().map(|(row, id)| (id.as_str(), row)).collect())
@@ -126,12 +148,5 @@ pub fn mean(members: &[&Predictions]) -> Result<Predictions> {
             )));
         }
     }
-    let mut scores = Array2::<f32>::zeros((common.len(), aligned[0].classes.len()));
-    for member in &aligned {
-        scores += member.scores.as_ref().expect("only runs with scores are fused");
-    }
-    scores /= members.len() as f32;
-    let Predictions { task, ids, groups, truth, classes, .. } =
-        aligned.into_iter().next().expect("at least one member");
-    Ok(Predictions::from_scores(task, ids, groups, truth, scores, classes))
+    Ok(aligned)
 }

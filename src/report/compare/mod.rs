@@ -56,6 +56,16 @@ impl Part {
             Part::Test => "test",
         }
     }
+
+    /// Returns the split; `None` for all clips.
+    pub fn split(self) -> Option<Split> {
+        match self {
+            Part::All => None,
+            Part::Train => Some(Split::Train),
+            Part::Val => Some(Split::Val),
+            Part::Test => Some(Split::Test),
+        }
+    }
 }
 
 impl From<Split> for Part {
@@ -78,15 +88,18 @@ pub enum RunKind {
     LateFusion,
     /// A classifier trained on the concatenated features of several methods.
     EarlyFusion,
+    /// Logistic regression on the scores of several runs.
+    LearnedFusion,
 }
 
 impl RunKind {
-    /// Returns `run`, `late-fusion` or `early-fusion`.
+    /// Returns `run`, `late-fusion`, `early-fusion` or `learned-fusion`.
     pub fn name(self) -> &'static str {
         match self {
             RunKind::Run => "run",
             RunKind::LateFusion => "late-fusion",
             RunKind::EarlyFusion => "early-fusion",
+            RunKind::LearnedFusion => "learned-fusion",
         }
     }
 }

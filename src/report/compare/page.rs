@@ -181,6 +181,13 @@ fn notes(comparison: &Comparison) -> Vec<String> {
     if comparison.rows.iter().any(|row| row.kind == RunKind::EarlyFusion) {
         notes.push("Early fusion: one classifier on the concatenated standardized features of the methods.".into());
     }
+    if comparison.rows.iter().any(|row| row.kind == RunKind::LearnedFusion) {
+        notes.push(
+            "Learned fusion: logistic regression on the runs' scores, fitted to the validation clips. Its results on val are those of \
+             a cross-validation, so that no clip is predicted by a model that was fitted to it."
+                .into(),
+        );
+    }
     notes
 }
 

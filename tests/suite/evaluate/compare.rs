@@ -27,6 +27,7 @@ fn runs_are_compared_and_fused() {
         "late fusion: all 3 runs (UNTRAINED)",
         "best pair on val",
         "early fusion: strong + weak",
+        "learned fusion: all 3 runs (UNTRAINED)",
         "Time per stage",
         "1 of 45 test clips have a near-duplicate",
         "compare: wrote compare/report.html",
@@ -44,14 +45,14 @@ fn runs_are_compared_and_fused() {
     }
     let comparison = json(&at.join("compare/compare.json"));
     let rows = comparison["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 6);
+    assert_eq!(rows.len(), 7);
     let accuracy = |row: usize| rows[row]["parts"]["test"]["accuracy"].as_f64().unwrap();
     assert!(accuracy(0) > accuracy(2), "strong features are better than weak ones");
-    assert!(accuracy(5) > accuracy(2), "early fusion with strong features is better than weak features alone");
+    assert!(accuracy(6) > accuracy(2), "early fusion with strong features is better than weak features alone");
     assert_eq!(rows[0]["parts"]["test"]["interval"]["unit"], "groups");
-    assert_eq!(comparison["pairs"].as_array().unwrap().len(), 2 * 15);
+    assert_eq!(comparison["pairs"].as_array().unwrap().len(), 2 * 21);
     assert_eq!(comparison["duplicates"][0]["pairs"][0]["id"], "test07");
-    for figure in ["bars_test.svg", "bars_val.svg", "confusion_01.svg", "confusion_06.svg"] {
+    for figure in ["bars_test.svg", "bars_val.svg", "confusion_01.svg", "confusion_07.svg"] {
         assert_figure(&at.join("compare").join(figure));
     }
     assert!(fs::read_to_string(at.join("compare/compare.md")).unwrap().contains("![Accuracy and macro F1, test"));
@@ -120,11 +121,11 @@ fn multi_label_runs_are_compared_and_tasks_do_not_mix() {
     let comparison = json(&at.join("compare/compare.json"));
     assert_eq!(comparison["task"], "multi-label");
     let rows = comparison["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 3, "two runs and their fusion");
+    assert_eq!(rows.len(), 4, "two runs, the mean of their scores, and their learned fusion");
     let map = |row: usize| rows[row]["parts"]["test"]["map"]["macro"].as_f64().unwrap();
     assert!(map(0) > map(1) && map(2) > map(1), "{} {} {}", map(0), map(1), map(2));
     let pairs = comparison["pairs"].as_array().unwrap();
-    assert_eq!(pairs.len(), 2 * 2 * 3, "two parts, two metrics, three pairs");
+    assert_eq!(pairs.len(), 2 * 2 * 6, "two parts, two metrics, six pairs");
     assert_eq!((&pairs[0]["measure"], &pairs[1]["measure"]), (&Value::from("map"), &Value::from("micro_f1")));
     assert!(pairs[0]["p"].as_f64().unwrap() < 0.05 && pairs[0]["difference"].as_f64().unwrap() > 0.0);
     for figure in ["bars_test.svg", "average_precision_test.svg"] {

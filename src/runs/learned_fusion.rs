@@ -1,0 +1,171 @@
+//! Learned fusion: logistic regression on the scores of several runs (stacking).
+
+use std::collections::HashMap;
+
+use ndarray::{Array2, Axis};
+
+use crate::classify::cross_validation::{self, FoldSettings, Folds};
+use crate::classify::experiment::Experiment;
+use crate::classify::{
+    CalibrationMethod, ClassifierSettings, FitSettings, LogisticSettings, ModelMetadata, RunIdentity, RunInputs,
+    Trainer,
+};
+use crate::dataset::{Dataset, DatasetSplits, Task};
+use crate::error::{Error, Result};
+use crate::evaluate::Predictions;
+use crate::manifest::{Clip, Manifest, split};
+use crate::report::compare::{ComparedRun, Part, RunKind, late_fusion};
+use crate::store::Pooling;
+
+/// Most folds of the cross-validation of the fusion.
+const FOLDS: usize = 5;
+/// Scores are clipped to this distance from 0 and 1 before their logarithm is computed.
+const MARGIN: f64 = 1e-6;
+
+/// Fits logistic regression (penalty α = 1, scikit-learn's C = 1) to the scores of `runs` for the validation clips. The features of a clip are
+/// the logarithms of all scores, for several labels per clip their log odds. The predictions of the split val are those of a
+/// cross-validation with up to five folds, which keeps groups together; those of the test split and of `unlabeled`, the predictions of each run for
+/// clips without a label, are those of a model of all validation clips. Returns `None` if fewer than two runs have scores for
+/// validation clips.
+///
+/// Source: Wolpert, "Stacked Generalization" (1992); scikit-learn's `StackingClassifier` with `cv="prefit"`.
+///
+/// # Errors
+/// Returns an error if two runs have different labels for a clip, or there are too few validation clips of a class.
+pub fn fuse(
+    runs: &[&ComparedRun],
+    unlabeled: &[&Predictions],
+    threads: usize,
+) -> Result<Option<(ComparedRun, Option<Predictions>)>> {
+    if runs.len() < 2 || runs.iter().any(|run| !run.parts.contains_key(&Part::Val)) {
+        return Ok(None);
+    }
+    let part = |part: Part| -> Result<Option<Dataset>> {
+        let members: Vec<&Predictions> = runs.iter().filter_map(|run| run.parts.get(&part)).collect();
+        if members.len() < runs.len() { Ok(None) } else { stack(&members).map(Some) }
+    };
+    let train = part(Part::Val)?.expect("every run has validation clips");
+    let none = train.select(&[]);
+    let data = DatasetSplits {
+        task: runs[0].identity.task,
+        resampled: None,
+        val: none.clone(),
+        test: part(Part::Test)?.unwrap_or(none.clone()),
+        unlabeled: if unlabeled.is_empty() { none } else { stack(unlabeled)? },
+        warnings: Vec::new(),
+        train,
+    };
+    let identities: Vec<&RunIdentity> = runs.iter().map(|run| &run.identity).collect();
+    let identity = RunIdentity::of_fusion(&identities, "logistic");
+    let Experiment { splits, unlabeled, constant, .. } = fit(&data, identity.clone(), threads)?;
+    let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+    let fused = ComparedRun {
+        name: match names.len() {
+            2 => format!("learned fusion: {}", names.join(" + ")),
+            n => format!("learned fusion: all {n} runs"),
+        },
+        kind: RunKind::LearnedFusion,
+        identity,
+        inputs: RunInputs::default(),
+        directory: None,
+        extract_seconds: None,
+        // That of the runs. The fit of the fusion takes a fraction of a second, and comparisons are repeatable without it.
+        training_seconds: runs.iter().map(|run| run.training_seconds).sum(),
+        parts: splits.into_iter().map(|(split, part)| (split.into(), part)).collect(),
+        constant: constant.into_iter().map(|(split, metrics)| (split.into(), metrics)).collect(),
+        unlabeled: Default::default(),
+    };
+    Ok(Some((fused, unlabeled)))
+}
+
+/// Cross-validates logistic regression on the clips of `data.train`, and fits it to all of them.
+fn fit(data: &DatasetSplits, identity: RunIdentity, threads: usize) -> Result<Experiment> {
+    let count = match data.task {
+        Task::MultiLabel => FOLDS,
+        // Every class has clips in all but one of the folds.
+        Task::SingleLabel => {
+            let counts = data.train.targets.sum_axis(Axis(0));
+            let fewest = (0..counts.len()).min_by(|&a, &b| counts[a].total_cmp(&counts[b])).unwrap_or(0);
+            if counts[fewest] < 2.0 {
+                let (class, clips) = (&data.train.classes[fewest], counts[fewest]);
+                return Err(Error::Data(format!(
+                    "class {class} has {clips} validation clips in common, at least 2 are needed"
+                )));
+            }
+            FOLDS.min(counts[fewest] as usize)
+        }
+    };
+    let labels = |i: usize| {
+        let has = data.train.targets.row(i);
+        data.train.classes.iter().zip(has).filter(|(_, t)| **t > 0.0).map(|(class, _)| class.clone()).collect()
+    };
+    let clips = (0..data.train.len()).map(|i| Clip {
+        id: data.train.ids[i].clone(),
+        // Clips of one file would be a group.
+        file: data.train.ids[i].clone().into(),
+        labels: labels(i),
+        group: data.train.groups[i].clone(),
+        ..Clip::default()
+    });
+    let mut manifest = Manifest {
+        source: "validation clips".into(),
+        clips: clips.collect(),
+        warnings: Vec::new(),
+        sha256: String::new(),
+    };
+    let fold_of: HashMap<String, usize> = split::assign_folds(&mut manifest, count, 0)?;
+    let folds = Folds { count, of_clip: vec![data.train.ids.iter().map(|id| fold_of[id]).collect()] };
+    let settings = FitSettings {
+        classifier: ClassifierSettings::Logistic(LogisticSettings::default()),
+        standardize: false,
+        seeds: 1,
+        refit: false,
+        calibrate: CalibrationMethod::None,
+        trainer: Trainer::default(),
+    };
+    let metadata = ModelMetadata {
+        identity,
+        ..ModelMetadata::new(&Default::default(), "", settings.classifier.kind(), Pooling::Mean)
+    };
+    let settings = FoldSettings { model: settings, of_fold: vec![] };
+    cross_validation::run(data, &settings, &folds, metadata, threads, &mut |_, _| {})
+}
+
+/// Returns a data set of the clips that all `members` predict, in the order of the first: the features are the logarithms or log
+/// odds of the scores of each member, one after the other.
+///
+/// # Errors
+/// Returns an error if two members have different labels for a clip.
+fn stack(members: &[&Predictions]) -> Result<Dataset> {
+    let aligned = late_fusion::align(members)?;
+    let first = &aligned[0];
+    let task = first.task;
+    let transform = |score: &f32| -> f32 {
+        let score = f64::from(*score);
+        let transformed = match task {
+            Task::SingleLabel => score.clamp(MARGIN, 1.0).ln(),
+            Task::MultiLabel => {
+                let score = score.clamp(MARGIN, 1.0 - MARGIN);
+                score.ln() - (-score).ln_1p()
+            }
+        };
+        transformed as f32
+    };
+    let classes = first.classes.len();
+    let mut rows = Array2::zeros((first.len(), classes * aligned.len()));
+    for (mut columns, member) in rows.axis_chunks_iter_mut(Axis(1), classes).zip(&aligned) {
+        columns.assign(&member.scores.as_ref().expect("only runs with scores are fused").map(transform));
+    }
+    let mut targets = Array2::zeros((first.len(), classes));
+    for (i, labels) in first.truth.iter().enumerate() {
+        labels.iter().for_each(|&class| targets[(i, class)] = 1.0);
+    }
+    Ok(Dataset {
+        ids: first.ids.clone(),
+        groups: first.groups.clone(),
+        rows: rows.into(),
+        offsets: (0..=first.len()).collect(),
+        targets,
+        classes: first.classes.clone(),
+    })
+}
