@@ -17,12 +17,13 @@ pub fn invert_positive(a: ArrayView2<'_, f64>, threads: usize) -> Option<Array2<
     Some(product(factor.t(), factor.view(), threads))
 }
 
-/// Computes the lower triangular L⁻¹ with A = L·Lᵀ (Cholesky) by recursion, so that the work is in matrix products:
+/// Computes the lower triangular L⁻¹ with A = L·Lᵀ (Cholesky) for a symmetric A, by recursion, so that the work is in matrix products.
+/// Returns `None` if A is not positive definite.
 ///
 /// ```text
 /// A = [[P, Qᵀ], [Q, R]]    L = [[M, 0], [N, O]]    N = Q·M⁻ᵀ    O·Oᵀ = R − N·Nᵀ    L⁻¹ = [[M⁻¹, 0], [−O⁻¹·N·M⁻¹, O⁻¹]]
 /// ```
-fn inverse_factor(a: ArrayView2<'_, f64>, threads: usize) -> Option<Array2<f64>> {
+pub fn inverse_factor(a: ArrayView2<'_, f64>, threads: usize) -> Option<Array2<f64>> {
     let size = a.nrows();
     if size <= BASE {
         return small_inverse_factor(a);

@@ -5,7 +5,8 @@ use std::marker::PhantomData;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use serde::{Deserialize, Serialize};
 
-use super::{LinearModel, Link, Objective, Weights, minimize};
+use super::reduced::Reduced;
+use super::{LinearModel, Link, Objective, WarmStart, Weights, minimize};
 use crate::classify::definition::{non_negative, positive};
 use crate::classify::{
     Capabilities, ClassWeights, Classifier, ClassifierDefinition, FitContext, FitOutput, Model, Tensors, Trainer,
@@ -18,6 +19,8 @@ use crate::value_parsers;
 const CONVERGENCE_TOLERANCE: f64 = 1e-4;
 /// Distance of the mean loss from its minimum at which the search ends. At this value probabilities agree with the optimum to 1e-4.
 const LOSS_TOLERANCE: f64 = 1e-12;
+/// The same for fewer clips than features, whose loss determines the parameters less.
+const REDUCED_TOLERANCE: f64 = 1e-15;
 
 /// A loss of linear classifiers, as a type.
 pub trait LinearLoss: std::fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
@@ -108,22 +111,29 @@ impl<L: LinearLoss> Classifier for LinearClassifier<L> {
                 ClassWeights::None => Weights::ones(fitted.len()),
                 ClassWeights::Balanced => balanced(context.task, targets.view()),
             };
-            let mut start = parameters.select(Axis(0), &fitted);
             let earlier = context.warm_start.as_deref_mut().map(std::mem::take).unwrap_or_default();
+            let reduced = earlier.reduced.or_else(|| Reduced::new(vectors.view(), fitted.len(), context.threads));
+            let features = reduced.as_ref().map_or(vectors.view(), Reduced::coordinates);
+            let mut start = start(link, targets.view(), features.ncols());
             if let Some(reached) = earlier.parameters.filter(|reached| reached.dim() == start.dim()) {
                 start = reached;
             }
-            let objective = Objective::new(link, vectors.view(), targets.view(), weights, alpha, context.threads);
+            let objective = Objective::new(link, features, targets.view(), weights, alpha, context.threads);
             let mut objective = objective.with_preconditioner(earlier.preconditioner);
-            let minimum = minimize(&mut objective, start, LOSS_TOLERANCE, max_iterations);
-            if let Some(warm_start) = context.warm_start.as_deref_mut() {
-                warm_start.preconditioner = objective.into_preconditioner();
-                warm_start.parameters = Some(minimum.parameters.clone());
-            }
-            for (row, class) in minimum.parameters.rows().into_iter().zip(fitted) {
+            let tolerance = if reduced.is_some() { REDUCED_TOLERANCE } else { LOSS_TOLERANCE };
+            let minimum = minimize(&mut objective, start, tolerance, max_iterations);
+            let preconditioner = objective.into_preconditioner();
+            let reached = match &reduced {
+                Some(reduced) => &reduced.expand(&minimum.parameters, vectors.view(), context.threads),
+                None => &minimum.parameters,
+            };
+            for (row, class) in reached.rows().into_iter().zip(fitted) {
                 parameters.row_mut(class).assign(&row);
             }
             gradient = minimum.gradient;
+            if let Some(warm_start) = context.warm_start.as_deref_mut() {
+                *warm_start = WarmStart { reduced, preconditioner, parameters: Some(minimum.parameters) };
+            }
         }
         if !parameters.iter().all(|value| value.is_finite()) {
             return Err(fit_error::<L>(&format!("the weights diverged; raise classify.{}.alpha", L::CLASSIFIER)));

@@ -5,6 +5,7 @@ mod lbfgs;
 mod model;
 mod objective;
 mod preconditioner;
+mod reduced;
 mod warm_start;
 
 pub use fit::{LinearClassifier, LinearLoss, LinearSettings};
