@@ -23,7 +23,6 @@ pub mod media;
 pub mod memory;
 pub mod models;
 pub mod numeric;
-#[cfg(feature = "media")]
 pub mod ordered;
 pub mod posters;
 pub mod progress;
