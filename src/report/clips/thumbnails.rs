@@ -5,11 +5,14 @@ use std::collections::HashMap;
 use crate::manifest::Clip;
 
 /// Maximum number of thumbnails of a page.
+#[cfg(feature = "media")]
 pub(super) const MAX_COUNT: usize = 120;
 /// Maximum size of all data URIs of a page in bytes.
+#[cfg(feature = "media")]
 pub(super) const MAX_BYTES: usize = 1 << 20;
 
 /// The thumbnail of a clip.
+#[cfg_attr(not(feature = "media"), expect(dead_code))] // Only decoded clips have thumbnails.
 pub(super) enum Thumbnail {
     /// A data URI with a JPEG image.
     Jpeg(String),
