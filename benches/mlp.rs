@@ -6,9 +6,7 @@
 
 use std::time::Instant;
 
-use kinoprobe::classify::{
-    CalibrationMethod, ClassifierSettings, FitContext, FitSettings, MlpSettings, Trainer, TrainingSettings, build,
-};
+use kinoprobe::classify::{ClassifierSettings, FitContext, FitSettings, MlpSettings, Trainer, TrainingSettings, build};
 use kinoprobe::dataset::{Dataset, Task};
 use kinoprobe::evaluate::Epoch;
 use ndarray::{Array2, s};
@@ -45,12 +43,9 @@ fn main() {
 
     let training = TrainingSettings { batch, epochs, patience: epochs, ..TrainingSettings::default() };
     let settings = FitSettings {
-        classifier: ClassifierSettings::Mlp(MlpSettings::default()),
         standardize: false,
-        seeds: 1,
-        refit: false,
-        calibrate: CalibrationMethod::None,
         trainer: Trainer { training, ..Trainer::default() },
+        ..FitSettings::new(ClassifierSettings::Mlp(MlpSettings::default()))
     };
     let (train, valid) = (part(0, CLIPS), part(CLIPS, CLIPS + VALID));
     let mut wall = Vec::new();

@@ -9,9 +9,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use kinoprobe::classify::{
-    CalibrationMethod, ClassifierKind, ClassifierSettings, FitContext, FitSettings, Trainer, build,
-};
+use kinoprobe::classify::{ClassifierKind, ClassifierSettings, FitContext, FitSettings, build};
 use kinoprobe::dataset::{Dataset, Task};
 use kinoprobe::matrix::default_threads;
 use ndarray::Array2;
@@ -57,14 +55,7 @@ fn main() -> anyhow::Result<()> {
     let train = dataset(rows, targets);
     let test_targets = Array2::zeros((test.nrows(), classes));
     let test = dataset(test, test_targets);
-    let settings = FitSettings {
-        classifier: settings(arguments.classifier),
-        standardize: true,
-        seeds: 1,
-        refit: false,
-        calibrate: CalibrationMethod::None,
-        trainer: Trainer::default(),
-    };
+    let settings = FitSettings::new(settings(arguments.classifier));
     let mut ignore = |_: &_| {};
     let mut context = FitContext::new(0, Task::SingleLabel, default_threads(), &mut ignore);
     let (start, cpu) = (Instant::now(), cpu_seconds());

@@ -19,9 +19,9 @@ use std::path::Path;
 pub use trained::{NETWORK_ONNX, NETWORK_OUTPUT, TrainedRun};
 
 use self::compatibility::check_features;
-use crate::classify::cross_validation::{self, FoldSettings, Folds};
+use crate::classify::cross_validation::{self, Folds};
 use crate::classify::experiment::Experiment;
-use crate::classify::{ModelMetadata, RunIdentity, RunInputs, SavedModel, experiment};
+use crate::classify::{FitSettings, ModelMetadata, RunIdentity, RunInputs, SavedModel, experiment};
 use crate::dataset::DatasetSplits;
 use crate::error::{Error, Result};
 use crate::evaluate::predictions::PredictionTable;
@@ -45,8 +45,8 @@ pub struct RunContext<'a> {
     pub files: &'a RunFiles,
     /// Folds of a cross-validation; by default, the splits of the data are used.
     pub folds: Option<Folds>,
-    /// Settings of its fits; by default those of the recipe.
-    pub fold_settings: Option<FoldSettings>,
+    /// Settings of the models that predict its folds, (repetition, fold), if they are not those of the recipe.
+    pub of_fold: Vec<Vec<FitSettings>>,
     /// The search that selected the settings of the recipe.
     pub search: Option<SearchReport>,
     /// Maximum number of threads; the models do not depend on it.
@@ -116,9 +116,8 @@ impl RunContext<'_> {
         let on_epoch = &mut |seed, epoch: &Epoch| (self.on_epoch)(seed, epoch);
         let experiment = match &self.folds {
             Some(folds) => {
-                let same = || FoldSettings { model: self.recipe.classify.fit_settings(), of_fold: vec![] };
-                let settings = self.fold_settings.clone().unwrap_or_else(same);
-                cross_validation::run(data, &settings, folds, self.metadata(), self.threads, on_epoch)?
+                let (settings, metadata) = (self.recipe.classify.fit_settings(), self.metadata());
+                cross_validation::run(data, &settings, &self.of_fold, folds, metadata, self.threads, on_epoch)?
             }
             None => self.experiment(data)?,
         };

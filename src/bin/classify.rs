@@ -193,7 +193,7 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
     report::remove_drawn_manifest(&files.out, &manifest.source)?;
     let of_clip = |folds: &HashMap<String, usize>| data.train.ids.iter().map(|id| folds[id]).collect();
     let folds = count.map(|count| Folds { count, of_clip: folds.iter().map(of_clip).collect() });
-    let (mut fold_settings, mut search_report) = (None, None);
+    let (mut of_fold, mut search_report) = (vec![], None);
     if recipe.classify.search.is_some() {
         let bar = search_bar(arguments.quiet);
         let on_fit = |done: usize, fits: usize| {
@@ -205,16 +205,17 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
         bar.finish_and_clear();
         log(&searched.report.one_line());
         (recipe, data) = (searched.recipe, searched.data);
-        (fold_settings, search_report) = (Some(searched.fold_settings), Some(searched.report));
+        (of_fold, search_report) = (searched.of_fold, Some(searched.report));
     }
-    let bar = progress_bar(arguments.quiet, &recipe);
+    let fits = folds.as_ref().map_or(recipe.classify.seeds, |folds| (folds.of_clip.len() * folds.count + 1) as u64);
+    let bar = progress_bar(arguments.quiet, &recipe.classify, fits);
     let score_name = training::score_name(data.task);
     let context = RunContext {
         store: &store,
         recipe: &recipe,
         files: &files,
         folds,
-        fold_settings,
+        of_fold,
         search: search_report,
         threads: arguments.threads,
         on_epoch: &|fit, epoch| {
@@ -279,12 +280,11 @@ fn search_bar(quiet: bool) -> ProgressBar {
     ProgressBar::new(1).with_style(style.expect("the template is valid"))
 }
 
-fn progress_bar(quiet: bool, recipe: &Recipe) -> ProgressBar {
-    if quiet || !std::io::stderr().is_terminal() || !recipe.classify.classifier.capabilities().trained {
+/// Creates the progress bar of `fits` fits, whose steps are epochs.
+fn progress_bar(quiet: bool, classify: &Classify, fits: u64) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() || !classify.classifier.capabilities().trained {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{bar:30} {msg}  {elapsed}").expect("the template is valid");
-    let Classify { seeds, folds, repeat, training, .. } = &recipe.classify;
-    let fits = folds.map_or(*seeds, |folds| (folds * repeat.unwrap_or(1) + 1) as u64);
-    ProgressBar::new(fits * training.epochs as u64).with_style(style)
+    ProgressBar::new(fits * classify.training.epochs as u64).with_style(style)
 }

@@ -1,6 +1,6 @@
 //! Batches of clips with different numbers of rows.
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayViewMut2, Axis};
 
 use super::numeric::Real;
 use crate::dataset::Dataset;
@@ -51,6 +51,24 @@ impl<T: Real> ClipRows<T> {
     pub fn clips(&self) -> usize {
         self.offsets.len() - 1
     }
+}
+
+/// Computes the logits (N, `outputs`) of all clips of `data`; `logits` computes those of `block` clips at a time.
+///
+/// # Errors
+/// Returns the error of `logits`.
+pub fn logits_in_blocks(
+    data: &Dataset,
+    outputs: usize,
+    block: usize,
+    mut logits: impl FnMut(&[usize], ArrayViewMut2<'_, f32>) -> Result<()>,
+) -> Result<Array2<f32>> {
+    let mut all = Array2::zeros((data.len(), outputs));
+    let clips: Vec<usize> = (0..data.len()).collect();
+    for (clips, of_clips) in clips.chunks(block).zip(all.axis_chunks_iter_mut(Axis(0), block)) {
+        logits(clips, of_clips)?;
+    }
+    Ok(all)
 }
 
 /// Checks that there is a training clip, and that every clip has a row.

@@ -44,28 +44,15 @@ impl Folds {
     }
 }
 
-/// The settings of the fits of a cross-validation.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FoldSettings {
-    /// Settings of the final model.
-    pub model: FitSettings,
-    /// Settings of the model that predicts a fold, (repetition, fold), if they were selected without that fold; empty if all are those
-    /// of the final model.
-    pub of_fold: Vec<Vec<FitSettings>>,
-}
-
-impl FoldSettings {
-    fn of(&self, repetition: usize, fold: usize) -> &FitSettings {
-        self.of_fold.get(repetition).map_or(&self.model, |of_fold| &of_fold[fold])
-    }
-}
-
 /// The least number of folds of a classifier: those with early stopping need one of the folds for it.
 pub fn min_folds(trained: bool) -> usize {
     if trained { 3 } else { 2 }
 }
 
 /// Predicts each clip of the training split by a model that was fitted to the other folds, and fits the model of the run to all of them.
+///
+/// `settings` are those of the model of the run. `of_fold` are those of the models that predict the folds, (repetition, fold), if they were
+/// selected without that fold; empty if all are `settings`.
 ///
 /// The predictions of the split val are those of the folds (of the first repetition). Classifiers with early stopping use the fold after the
 /// predicted one for it, so that a clip does not influence the model that predicts it; the model of the run uses the first fold. The
@@ -77,15 +64,16 @@ pub fn min_folds(trained: bool) -> usize {
 /// Returns an error if there is only one class, or the classifier cannot be fitted to the folds.
 pub fn run(
     data: &DatasetSplits,
-    settings: &FoldSettings,
+    settings: &FitSettings,
+    of_fold: &[Vec<FitSettings>],
     folds: &Folds,
     metadata: ModelMetadata,
     threads: usize,
     progress: &mut dyn FnMut(u64, &Epoch),
 ) -> Result<Experiment> {
     check_classes(data)?;
-    settings.model.calibrate.check(data.task)?;
-    let kind = settings.model.classifier.kind();
+    settings.calibrate.check(data.task)?;
+    let kind = settings.classifier.kind();
     let trained = kind.capabilities().trained;
     let classes = &data.train.classes;
     let start = Instant::now();
@@ -101,7 +89,7 @@ pub fn run(
             let fit = (repetition * folds.count + fold) as u64;
             let mut progress = |epoch: &Epoch| progress(fit, epoch);
             let mut context = FitContext::new(seed, data.task, threads, &mut progress);
-            let classifier = build(settings.of(repetition, fold));
+            let classifier = build(of_fold.get(repetition).map_or(settings, |of_fold| &of_fold[fold]));
             let fitted = classifier.fit(&parts.train, &parts.stop, &mut context)?;
             if repetition == 0 {
                 notes.extend(fitted.notes.into_iter().map(|note| format!("fold {fold}: {note}")));
@@ -116,7 +104,7 @@ pub fn run(
         }
         let (predicted, constant) = (scores.finish(data, false)?, constant_scores.finish(data, true)?);
         let mut calibrated = BTreeMap::from([(Split::Val, predicted.clone())]);
-        RunCalibration::fit(settings.model.calibrate, &mut calibrated)?;
+        RunCalibration::fit(settings.calibrate, &mut calibrated)?;
         let headlines = calibrated.iter().map(|(&split, part)| (split, compute_metrics(part).headline_map()));
         seeds.push(SeedResult { seed, splits: headlines.collect(), seconds: start.elapsed().as_secs_f64() });
         first.get_or_insert((predicted, constant));
@@ -127,14 +115,14 @@ pub fn run(
     let fit = (folds.of_clip.len() * folds.count) as u64;
     let mut on_epoch = |epoch: &Epoch| progress(fit, epoch);
     let mut context = FitContext::new(0, data.task, threads, &mut on_epoch);
-    let fitted = build(&settings.model).fit(&parts.train, &parts.stop, &mut context)?;
+    let fitted = build(settings).fit(&parts.train, &parts.stop, &mut context)?;
     let mut splits = BTreeMap::from([(Split::Val, out_of_fold)]);
     let mut of_constant = BTreeMap::from([(Split::Val, constant)]);
     if !data.test.is_empty() {
         splits.insert(Split::Test, predict(data.task, fitted.model.as_ref(), classes, &data.test)?);
         of_constant.extend(constant_predictions(data)?);
     }
-    let calibration = RunCalibration::fit(settings.model.calibrate, &mut splits)?;
+    let calibration = RunCalibration::fit(settings.calibrate, &mut splits)?;
     let FitOutput { model, curves, score_name, kept_epoch, notes: final_notes } =
         fitted.calibrate(calibration.as_ref());
     notes.extend(final_notes);

@@ -303,6 +303,7 @@ impl Model for KnnModel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::classify::tests::noise;
     use ndarray::array;
 
     #[test]
@@ -329,11 +330,7 @@ mod tests {
 
     #[test]
     fn finds_the_same_clips_as_a_search_over_all_distances() {
-        let mut state = 5u64;
-        let mut noise = move || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            ((state >> 40) as f32) / (1u64 << 23) as f32 - 1.0
-        };
+        let mut noise = noise(5);
         // More clips than a block, with duplicates, and a large common offset that f32 products resolve badly.
         for offset in [0.0, 1000.0] {
             let (count, dim) = (CLIPS + 300, 20);

@@ -27,17 +27,13 @@ mod tests {
 
     use super::*;
     use crate::classify::linear::LinearClassifier;
-    use crate::classify::tests::dataset;
+    use crate::classify::tests::{dataset, noise};
     use crate::classify::{Classifier, FitContext};
     use crate::dataset::{Standardizer, Task};
 
     #[test]
     fn converges_on_imbalanced_classes_and_skewed_features() {
-        let mut state = 9u64;
-        let mut noise = || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            ((state >> 40) as f32) / (1u64 << 23) as f32 - 1.0
-        };
+        let mut noise = noise(9);
         let class = |i: usize| if i.is_multiple_of(3) { 0 } else { i % 6 };
         let rows = Array2::from_shape_fn((3000, 60), |(i, d)| {
             (2.0 * noise() + if d % 6 == class(i) { 0.8 } else { 0.0 }).exp()

@@ -190,6 +190,20 @@ pub struct FitSettings {
     pub trainer: Trainer,
 }
 
+impl FitSettings {
+    /// Returns the settings of one fit of a classifier to standardized features, with the default training loop.
+    pub fn new(classifier: ClassifierSettings) -> Self {
+        Self {
+            classifier,
+            standardize: true,
+            seeds: 1,
+            refit: false,
+            calibrate: CalibrationMethod::None,
+            trainer: Trainer::default(),
+        }
+    }
+}
+
 /// Creates the classifier of `settings`.
 pub fn build(settings: &FitSettings) -> Box<dyn Classifier> {
     let classifier = settings.classifier.build(&settings.trainer);

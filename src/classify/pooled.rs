@@ -3,6 +3,7 @@
 use ndarray::{Array2, ArrayView2, s};
 
 use super::linear::{Link, Objective, Weights, minimize};
+use super::loss::Loss;
 use super::{Classifier, FitContext, FitOutput, LinearModel, Model};
 use crate::dataset::{Dataset, Task};
 use crate::error::{Error, Result};
@@ -134,20 +135,11 @@ fn parameters(layer: &LinearModel) -> Array2<f64> {
 
 /// Returns the sum of the cross-entropies of logits (N, C).
 fn cross_entropy(task: Task, logits: Array2<f32>, targets: ArrayView2<'_, f32>) -> f64 {
-    let logits = logits.mapv(f64::from);
-    let targets = targets.mapv(f64::from);
-    match task {
-        Task::SingleLabel => {
-            let of_clip = |(z, t): (ndarray::ArrayView1<'_, f64>, ndarray::ArrayView1<'_, f64>)| {
-                let top = z.fold(f64::NEG_INFINITY, |top, &z| top.max(z));
-                top + z.mapv(|z| (z - top).exp()).sum().ln() - z.dot(&t)
-            };
-            logits.rows().into_iter().zip(targets.rows()).map(of_clip).sum()
-        }
-        Task::MultiLabel => {
-            logits.iter().zip(&targets).map(|(z, t)| z.max(0.0) - z * t + (-z.abs()).exp().ln_1p()).sum()
-        }
-    }
+    let (loss, terms) = match task {
+        Task::SingleLabel => (Loss::CrossEntropy { weights: None }, logits.nrows()),
+        Task::MultiLabel => (Loss::BinaryCrossEntropy { positive: None }, logits.len()),
+    };
+    if terms == 0 { 0.0 } else { terms as f64 * loss.value(logits.view(), targets) }
 }
 
 #[cfg(test)]
@@ -155,16 +147,12 @@ mod tests {
     use ndarray::{Array1, Axis, concatenate};
 
     use super::*;
-    use crate::classify::tests::dataset;
-    use crate::classify::{CalibrationMethod, ClassifierKind, FitSettings, Trainer, build};
+    use crate::classify::tests::{dataset, noise};
+    use crate::classify::{ClassifierKind, FitSettings, build};
 
     /// Clips of two labels whose weights for four features are those of `angle`.
     fn clips(count: usize, seed: u64, angle: f32) -> Dataset {
-        let mut state = seed;
-        let mut noise = || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            ((state >> 40) as f32) / (1u64 << 23) as f32 - 1.0
-        };
+        let mut noise = noise(seed);
         let rows = Array2::from_shape_fn((count, 4), |_| noise());
         let has =
             |x: ndarray::ArrayView1<'_, f32>, angle: f32| f32::from(x[0] * angle.cos() + x[1] * angle.sin() > 0.0);
@@ -180,14 +168,7 @@ mod tests {
 
     fn common(kind: ClassifierKind) -> Box<dyn Model> {
         let classifier = kind.default_settings();
-        let settings = FitSettings {
-            classifier,
-            standardize: true,
-            seeds: 1,
-            refit: false,
-            calibrate: CalibrationMethod::None,
-            trainer: Trainer::default(),
-        };
+        let settings = FitSettings::new(classifier);
         fit(build(&settings).as_ref(), &clips(200, 1, 0.0))
     }
 

@@ -169,16 +169,12 @@ pub fn best(candidates: &[Candidate], evaluated: &[Evaluated], select: &dyn Fn(u
 }
 
 impl Evaluated {
-    /// Returns the scores of the held-out parts (plan, part) that `select` selects.
-    pub fn selected(&self, select: &dyn Fn(usize, usize) -> bool) -> Option<Vec<f64>> {
+    /// Returns the mean score of the held-out parts (plan, part) that `select` selects.
+    fn mean(&self, select: &dyn Fn(usize, usize) -> bool) -> Option<f64> {
         let plans = self.scores.as_ref().ok()?.iter().enumerate();
         let parts =
             plans.flat_map(|(plan, parts)| parts.iter().enumerate().map(move |(part, score)| ((plan, part), *score)));
-        Some(parts.filter(|((plan, part), _)| select(*plan, *part)).map(|(_, score)| score).collect())
-    }
-
-    fn mean(&self, select: &dyn Fn(usize, usize) -> bool) -> Option<f64> {
-        let scores = self.selected(select)?;
+        let scores: Vec<f64> = parts.filter(|((plan, part), _)| select(*plan, *part)).map(|(_, score)| score).collect();
         Some(scores.iter().sum::<f64>() / scores.len() as f64)
     }
 }

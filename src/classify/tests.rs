@@ -10,7 +10,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
-use super::layers::{BatchNorm, Dropout, Linear};
+use super::layers::{BatchNorm, Dropout, Linear, Parameter};
 use super::loss::{self, Loss};
 use super::mlp::network::{HiddenLayer, MlpNetwork};
 use super::numeric::Real;
@@ -141,16 +141,42 @@ fn fit(settings: &FitSettings, task: Task, train: &Dataset, valid: &Dataset, thr
     build(settings).fit(train, valid, &mut FitContext::new(3, task, threads, &mut |_| {})).unwrap()
 }
 
+/// Returns a generator of pseudo-random numbers, uniform in [-1, 1).
+pub(super) fn noise(seed: u64) -> impl FnMut() -> f32 {
+    let mut state = seed;
+    move || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((state >> 40) as f32) / (1u64 << 23) as f32 - 1.0
+    }
+}
+
+/// Compares the gradient of each parameter after `train_step` with central differences of the loss that it returns.
+pub(super) fn check_gradients<N: Clone>(
+    network: &N,
+    parameters: fn(&mut N) -> Vec<Parameter<'_, f64>>,
+    train_step: impl Fn(&mut N) -> f64,
+    step: f64,
+    tolerance: f64,
+) {
+    let mut network = network.clone();
+    train_step(&mut network);
+    for which in 0..parameters(&mut network).len() {
+        for i in 0..parameters(&mut network)[which].values.len() {
+            let shifted = |by: f64| {
+                let mut other = network.clone();
+                parameters(&mut other)[which].values[i] += by;
+                train_step(&mut other)
+            };
+            let numeric = (shifted(step) - shifted(-step)) / (2.0 * step);
+            let exact = parameters(&mut network)[which].gradient[i];
+            assert!((numeric - exact).abs() < tolerance, "parameter {which}, element {i}: {exact} vs. {numeric}");
+        }
+    }
+}
+
 /// The default settings of a classifier.
 fn defaults(kind: ClassifierKind) -> FitSettings {
-    FitSettings {
-        classifier: kind.default_settings(),
-        standardize: true,
-        seeds: 1,
-        refit: false,
-        calibrate: CalibrationMethod::None,
-        trainer: Trainer::default(),
-    }
+    FitSettings::new(kind.default_settings())
 }
 
 /// Groups the rows of a data set into sequences of one to four rows.

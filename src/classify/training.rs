@@ -12,7 +12,7 @@ use super::layers::Parameter;
 use super::loss::{Loss, LossSettings, binary_accuracy, score};
 use super::optimizer::{Optimizer, OptimizerSettings};
 use super::schedule::{Schedule, ScheduleSettings};
-use super::{FitContext, Task};
+use super::{FitContext, FitOutput, Model, Task};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::evaluate::{Epoch, unix_time};
@@ -188,8 +188,11 @@ pub trait Trainable {
     /// Returns the parameters and their gradients, always in the same order.
     fn parameters(&mut self) -> Vec<Parameter<'_, f32>>;
 
-    /// Returns everything that predictions depend on: the parameters and running averages. Saved to keep the best epoch.
-    fn state(&mut self) -> Vec<&mut [f32]>;
+    /// Returns everything that predictions depend on, saved to keep the best epoch: the parameters, and running averages of networks that
+    /// have them.
+    fn state(&mut self) -> Vec<&mut [f32]> {
+        self.parameters().into_iter().map(|parameter| parameter.values).collect()
+    }
 }
 
 /// Independent random number generators, all derived from one seed.
@@ -240,6 +243,19 @@ pub struct Trained<N> {
     pub kept_epoch: usize,
     /// Notes for the user.
     pub notes: Vec<String>,
+}
+
+impl<N> Trained<N> {
+    /// Returns the output of a fit for `task`, with the model of the network.
+    pub fn output<M: Model + 'static>(self, task: Task, model: impl FnOnce(N) -> M) -> FitOutput {
+        FitOutput {
+            model: Box::new(model(self.network)),
+            curves: self.curves,
+            score_name: score_name(task),
+            kept_epoch: Some(self.kept_epoch),
+            notes: self.notes,
+        }
+    }
 }
 
 impl Trainer {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::markdown::percent;
-use super::metrics::SearchSummary;
+use super::metrics::{SearchSummary, Spread};
 use super::svg::{Anchor, Drawing, PALETTE, format_tick, ticks, truncate};
 use super::table::Table;
 use super::{write, write_records};
@@ -49,16 +49,13 @@ pub struct TrialReport {
 
 impl TrialReport {
     fn mean(&self) -> Option<f64> {
-        let scores = self.scores.as_ref().ok()?;
-        Some(scores.iter().sum::<f64>() / scores.len() as f64)
+        Some(Spread::of(self.scores.as_ref().ok()?).mean)
     }
 
     /// Returns the standard error of the mean over the folds; `None` for one score.
     fn standard_error(&self) -> Option<f64> {
-        let (scores, mean) = (self.scores.as_ref().ok()?, self.mean()?);
-        let count = scores.len() as f64;
-        let squares: f64 = scores.iter().map(|score| (score - mean).powi(2)).sum();
-        (scores.len() > 1).then(|| (squares / (count - 1.0) / count).sqrt())
+        let scores = self.scores.as_ref().ok().filter(|scores| scores.len() > 1)?;
+        Some(Spread::of(scores).std / (scores.len() as f64).sqrt())
     }
 }
 

@@ -6,9 +6,7 @@ use std::path::Path;
 use ndarray::{Array2, Axis, concatenate};
 
 use super::{save_codebook, write_fusion};
-use crate::classify::{
-    CalibrationMethod, ClassifierKind, FitSettings, ModelMetadata, RunIdentity, RunInputs, experiment,
-};
+use crate::classify::{ClassifierKind, FitSettings, ModelMetadata, RunIdentity, RunInputs, experiment};
 use crate::dataset::{Dataset, DatasetSplits};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
@@ -52,13 +50,9 @@ pub fn fuse(runs: &[ComparedRun], out: &Path, threads: usize) -> Result<Option<C
     let first = &members[0];
     let classify = &first.recipe.classify;
     let settings = FitSettings {
-        classifier: classify.classifier_settings(ClassifierKind::Mlp),
-        standardize: true,
-        seeds: 1,
-        refit: false,
-        // The first run may be calibrated on folds, whereas the fusion has a split, perhaps without val.
-        calibrate: CalibrationMethod::None,
-        ..classify.fit_settings()
+        // The first run may be calibrated on folds, whereas the fusion has a split, perhaps without val: it is not calibrated.
+        trainer: classify.fit_settings().trainer,
+        ..FitSettings::new(classify.classifier_settings(ClassifierKind::Mlp))
     };
     let identities: Vec<RunIdentity> = members
         .iter()

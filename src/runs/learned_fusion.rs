@@ -4,12 +4,9 @@ use std::collections::HashMap;
 
 use ndarray::{Array2, Axis};
 
-use crate::classify::cross_validation::{self, FoldSettings, Folds};
+use crate::classify::cross_validation::{self, Folds};
 use crate::classify::experiment::Experiment;
-use crate::classify::{
-    CalibrationMethod, ClassifierSettings, FitSettings, LogisticSettings, ModelMetadata, RunIdentity, RunInputs,
-    Trainer,
-};
+use crate::classify::{ClassifierSettings, FitSettings, LogisticSettings, ModelMetadata, RunIdentity, RunInputs};
 use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
@@ -115,20 +112,13 @@ fn fit(data: &DatasetSplits, identity: RunIdentity, threads: usize) -> Result<Ex
     };
     let fold_of: HashMap<String, usize> = split::assign_folds(&mut manifest, count, 0)?;
     let folds = Folds { count, of_clip: vec![data.train.ids.iter().map(|id| fold_of[id]).collect()] };
-    let settings = FitSettings {
-        classifier: ClassifierSettings::Logistic(LogisticSettings::default()),
-        standardize: false,
-        seeds: 1,
-        refit: false,
-        calibrate: CalibrationMethod::None,
-        trainer: Trainer::default(),
-    };
+    let logistic = ClassifierSettings::Logistic(LogisticSettings::default());
+    let settings = FitSettings { standardize: false, ..FitSettings::new(logistic) };
     let metadata = ModelMetadata {
         identity,
         ..ModelMetadata::new(&Default::default(), "", settings.classifier.kind(), Pooling::Mean)
     };
-    let settings = FoldSettings { model: settings, of_fold: vec![] };
-    cross_validation::run(data, &settings, &folds, metadata, threads, &mut |_, _| {})
+    cross_validation::run(data, &settings, &[], &folds, metadata, threads, &mut |_, _| {})
 }
 
 /// Returns a data set of the clips that all `members` predict, in the order of the first: the features are the logarithms or log

@@ -1,6 +1,7 @@
 //! The search of a run: evaluates the trials of `[classify.search]` and selects the settings of the run.
 
-use crate::classify::cross_validation::{FoldSettings, Folds};
+use crate::classify::FitSettings;
+use crate::classify::cross_validation::Folds;
 use crate::classify::search::{Candidate, Evaluated, Plan, best, evaluate, fold_pairs};
 use crate::classify::training::score_name;
 use crate::dataset::{DatasetSplits, Task};
@@ -15,8 +16,8 @@ pub struct Searched {
     pub recipe: Recipe,
     /// The data with the selected pooling.
     pub data: DatasetSplits,
-    /// The settings of each fit, for a run with folds.
-    pub fold_settings: FoldSettings,
+    /// The settings that were selected without a fold, (repetition, fold), if the search is nested.
+    pub of_fold: Vec<Vec<FitSettings>>,
     /// The table of trials.
     pub report: SearchReport,
 }
@@ -102,10 +103,7 @@ pub fn search(
     Ok(Searched {
         recipe: with_values(recipe, &trials[selected], classify.search.clone(), classify.folds),
         data,
-        fold_settings: FoldSettings {
-            model: candidates[selected].settings.clone(),
-            of_fold: of_fold.iter().map(|of_fold| of_fold.iter().map(settings_of).collect()).collect(),
-        },
+        of_fold: of_fold.iter().map(|of_fold| of_fold.iter().map(settings_of).collect()).collect(),
         report,
     })
 }

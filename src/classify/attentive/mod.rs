@@ -6,12 +6,12 @@ use ndarray::{Array2, ArrayViewMut2, Axis};
 use serde::{Deserialize, Serialize};
 
 use super::attention;
-use super::clip_rows::{ClipRows, check_sequences};
+use super::clip_rows::{ClipRows, check_sequences, logits_in_blocks};
 use super::definition::{dropout_probability, positive};
 use super::layers::{Dropout, LayerNorm, Linear, Parameter};
 use super::loss::{self, Loss};
 use super::standardize::check_dim;
-use super::training::{RandomStreams, Trainable, score_name};
+use super::training::{RandomStreams, Trainable};
 use super::{
     Capabilities, Classifier, ClassifierDefinition, Exporter, FitContext, FitOutput, Model, Tensor, Tensors, Trainer,
 };
@@ -87,13 +87,7 @@ impl Classifier for AttentiveProbe {
         let model = AttentiveModel { network, task: context.task };
         let state = TrainingState { model, dropout: Dropout::new(probability, dropout) };
         let trained = self.trainer.train(state, train, valid, context)?;
-        Ok(FitOutput {
-            model: Box::new(trained.network.model),
-            curves: trained.curves,
-            score_name: score_name(context.task),
-            kept_epoch: Some(trained.kept_epoch),
-            notes: trained.notes,
-        })
+        Ok(trained.output(context.task, |state| state.model))
     }
 }
 
@@ -122,10 +116,6 @@ impl Trainable for TrainingState {
 
     fn parameters(&mut self) -> Vec<Parameter<'_, f32>> {
         self.model.network.parameters()
-    }
-
-    fn state(&mut self) -> Vec<&mut [f32]> {
-        self.parameters().into_iter().map(|parameter| parameter.values).collect()
     }
 }
 
@@ -160,13 +150,11 @@ impl AttentiveModel {
 
     /// Computes the logits (N, C) in blocks of clips.
     fn logits(&self, data: &Dataset) -> Result<Array2<f32>> {
-        let mut logits = Array2::zeros((data.len(), self.network.linear.bias.len()));
-        let clips: Vec<usize> = (0..data.len()).collect();
-        let block = AttentiveNetwork::<f32>::BLOCK;
-        for (clips, mut logits) in clips.chunks(block).zip(logits.axis_chunks_iter_mut(Axis(0), block)) {
+        let outputs = self.network.linear.bias.len();
+        logits_in_blocks(data, outputs, AttentiveNetwork::<f32>::BLOCK, |clips, mut logits| {
             logits.assign(&self.network.logits(&ClipRows::new(data, clips)?));
-        }
-        Ok(logits)
+            Ok(())
+        })
     }
 }
 

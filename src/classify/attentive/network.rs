@@ -130,10 +130,11 @@ fn contiguous<T>(buffer: &mut Array2<T>) -> &mut [T] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::classify::tests::check_gradients;
     use rand::SeedableRng;
     use rand_xoshiro::Xoshiro256PlusPlus;
 
-    fn check_gradients(inputs: usize, width: usize, heads: usize) {
+    fn check(inputs: usize, width: usize, heads: usize) {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(4);
         let (classes, offsets) = (3, vec![0, 3, 9, 10, 14]);
         let mut network = AttentiveNetwork::<f64>::new((inputs, width, classes), heads, &mut random, 1);
@@ -149,27 +150,14 @@ mod tests {
             let mut logits = Array2::zeros((4, classes));
             network.train_step(&batch, targets.view(), &loss, &mut dropout.clone(), logits.view_mut())
         };
-        train_step(&mut network);
-        let step = 1e-6;
-        for which in 0..network.parameters().len() {
-            for i in 0..network.parameters()[which].values.len() {
-                let shifted = |by: f64| {
-                    let mut other = network.clone();
-                    other.parameters()[which].values[i] += by;
-                    train_step(&mut other)
-                };
-                let numeric = (shifted(step) - shifted(-step)) / (2.0 * step);
-                let exact = network.parameters()[which].gradient[i];
-                assert!((numeric - exact).abs() < 1e-8, "parameter {which}, element {i}: {exact} vs. {numeric}");
-            }
-        }
+        check_gradients(&network, AttentiveNetwork::parameters, train_step, 1e-6, 1e-8);
     }
 
     #[test]
     fn gradients_match_finite_differences() {
-        check_gradients(6, 6, 2);
-        check_gradients(5, 6, 3);
-        check_gradients(4, 2, 1);
+        check(6, 6, 2);
+        check(5, 6, 3);
+        check(4, 2, 1);
     }
 
     #[test]

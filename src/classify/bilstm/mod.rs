@@ -8,12 +8,12 @@ use ndarray::{Array2, ArrayViewMut2, Axis, s};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 
-use super::clip_rows::check_sequences;
+use super::clip_rows::{check_sequences, logits_in_blocks};
 use super::definition::{dropout_probability, positive};
 use super::layers::{Dropout, LayerNorm, Linear, Parameter};
 use super::loss::{self, Loss};
 use super::standardize::check_dim;
-use super::training::{RandomStreams, Trainable, score_name};
+use super::training::{RandomStreams, Trainable};
 use super::{
     Capabilities, Classifier, ClassifierDefinition, Exporter, FitContext, FitOutput, Model, Tensor, Tensors, Trainer,
 };
@@ -66,8 +66,17 @@ pub enum SequenceSample {
 }
 
 impl SequenceSample {
-    /// All values. Saved models contain their indices.
-    pub const ALL: [Self; 3] = [Self::Truncate, Self::RandomWindow, Self::Even];
+    const ALL: [Self; 3] = [Self::Truncate, Self::RandomWindow, Self::Even];
+
+    /// Returns the number by which saved models name it.
+    pub(super) fn code(self) -> f32 {
+        f32::from(self as u8)
+    }
+
+    /// Returns the selection with a [`Self::code`].
+    pub(super) fn from_code(code: f32) -> Option<Self> {
+        Self::ALL.into_iter().find(|sample| sample.code() == code)
+    }
 }
 
 /// Published architectures.
@@ -162,13 +171,7 @@ impl Classifier for BidirectionalLstm {
             windows,
         };
         let trained = self.trainer.train(state, train, valid, context)?;
-        Ok(FitOutput {
-            model: Box::new(trained.network.model),
-            curves: trained.curves,
-            score_name: score_name(context.task),
-            kept_epoch: Some(trained.kept_epoch),
-            notes: trained.notes,
-        })
+        Ok(trained.output(context.task, |state| state.model))
     }
 }
 
@@ -203,10 +206,6 @@ impl Trainable for TrainingState {
     fn parameters(&mut self) -> Vec<Parameter<'_, f32>> {
         self.model.network.parameters()
     }
-
-    fn state(&mut self) -> Vec<&mut [f32]> {
-        self.parameters().into_iter().map(|parameter| parameter.values).collect()
-    }
 }
 
 /// The fitted model of [`BidirectionalLstm`]. Tensor names are those of a PyTorch module with an LSTM `lstm`, a linear layer
@@ -223,7 +222,7 @@ const LSTM_NAMES: [[&str; 4]; 2] = [
     ["lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.bias_ih_l0", "lstm.bias_hh_l0"],
     ["lstm.weight_ih_l0_reverse", "lstm.weight_hh_l0_reverse", "lstm.bias_ih_l0_reverse", "lstm.bias_hh_l0_reverse"],
 ];
-/// Name of the tensor that describes the sequences: length, index into [`SequenceSample::ALL`], and 1 if shorter clips are padded.
+/// Name of the tensor that describes the sequences: length, [`SequenceSample::code`], and 1 if shorter clips are padded.
 const WINDOW: &str = "bilstm.window";
 
 impl BilstmModel {
@@ -258,23 +257,20 @@ impl BilstmModel {
         let weight = tensors.matrix_of("linear.weight", pooling.output_len(hidden))?;
         let linear = Linear::from_parameters(weight.clone(), tensors.vector_of("linear.bias", weight.nrows())?);
         let window = tensors.vector_of(WINDOW, 3)?;
-        let sample = SequenceSample::ALL
-            .get(window[1] as usize)
-            .ok_or_else(|| tensors.error(format!("{WINDOW}: unknown sampling")))?;
-        let window = SequenceWindow { length: (window[0] as usize).max(1), sample: *sample, pad: window[2] != 0.0 };
+        let sample =
+            SequenceSample::from_code(window[1]).ok_or_else(|| tensors.error(format!("{WINDOW}: unknown sampling")))?;
+        let window = SequenceWindow { length: (window[0] as usize).max(1), sample, pad: window[2] != 0.0 };
         Ok(Self { network: BilstmNetwork::from_layers(norm, lstm, pooling, linear, default_threads()), window, task })
     }
 
     /// Computes the logits (N, C) in blocks of clips.
     fn logits(&self, data: &Dataset) -> Result<Array2<f32>> {
         const BLOCK: usize = 32;
-        let mut logits = Array2::zeros((data.len(), self.network.linear.bias.len()));
-        let clips: Vec<usize> = (0..data.len()).collect();
-        for (clips, mut logits) in clips.chunks(BLOCK).zip(logits.axis_chunks_iter_mut(Axis(0), BLOCK)) {
+        logits_in_blocks(data, self.network.linear.bias.len(), BLOCK, |clips, logits| {
             let batch = PackedBatch::new(data, clips, self.window, None)?;
-            restore_clip_order(self.network.logits(&batch).view(), &batch.order, logits.view_mut());
-        }
-        Ok(logits)
+            restore_clip_order(self.network.logits(&batch).view(), &batch.order, logits);
+            Ok(())
+        })
     }
 }
 
@@ -301,9 +297,7 @@ impl Model for BilstmModel {
         }
         tensors.push(Tensor::matrix("linear.weight", linear.weight.view()));
         tensors.push(Tensor::vector("linear.bias", linear.bias.view()));
-        let sample = SequenceSample::ALL.iter().position(|sample| *sample == self.window.sample);
-        let sample = sample.expect("the list is complete");
-        let window = [self.window.length as f32, sample as f32, f32::from(self.window.pad)];
+        let window = [self.window.length as f32, self.window.sample.code(), f32::from(self.window.pad)];
         tensors.push(Tensor::vector(WINDOW, ndarray::aview1(&window)));
         tensors
     }

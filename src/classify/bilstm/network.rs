@@ -252,11 +252,12 @@ mod tests {
     use super::*;
     use crate::classify::SequenceSample;
     use crate::classify::bilstm::sequences::SequenceWindow;
+    use crate::classify::tests::check_gradients;
     use crate::dataset::Dataset;
     use rand::SeedableRng;
     use rand_xoshiro::Xoshiro256PlusPlus;
 
-    fn check_gradients(norm: bool, pooling: SequencePooling, pad: bool) {
+    fn check(norm: bool, pooling: SequencePooling, pad: bool) {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(4);
         let lengths = [3usize, 6, 1, 4];
         let (inputs, hidden, classes) = (5, 4, 3);
@@ -284,25 +285,12 @@ mod tests {
             let mut logits = Array2::zeros((4, classes));
             network.train_step(&batch, targets.view(), &loss, &mut dropout.clone(), logits.view_mut())
         };
-        train_step(&mut network);
-        let step = 1e-6;
-        for which in 0..network.parameters().len() {
-            for i in 0..network.parameters()[which].values.len() {
-                let shifted = |by: f64| {
-                    let mut other = network.clone();
-                    other.parameters()[which].values[i] += by;
-                    train_step(&mut other)
-                };
-                let numeric = (shifted(step) - shifted(-step)) / (2.0 * step);
-                let exact = network.parameters()[which].gradient[i];
-                assert!((numeric - exact).abs() < 1e-8, "parameter {which}, element {i}: {exact} vs. {numeric}");
-            }
-        }
+        check_gradients(&network, BilstmNetwork::parameters, train_step, 1e-6, 1e-8);
     }
 
     #[test]
     fn gradients_match_finite_differences() {
-        check_gradients(false, SequencePooling::MaxOverTime, false);
-        check_gradients(true, SequencePooling::LastStep, true);
+        check(false, SequencePooling::MaxOverTime, false);
+        check(true, SequencePooling::LastStep, true);
     }
 }

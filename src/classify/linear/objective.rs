@@ -276,17 +276,14 @@ fn squared_hinge(mut logits: ArrayViewMut2<'_, f32>, targets: ArrayView2<'_, f32
 mod tests {
     use super::*;
     use crate::classify::linear::minimize;
+    use crate::classify::tests::noise;
     use ndarray::array;
 
     const CLASSES: usize = 3;
 
     /// Features with very different variances that are correlated, and labels: one per clip, or any number.
     fn data(link: Link, count: usize, dim: usize) -> (Array2<f32>, Array2<f32>) {
-        let mut state = 9u64;
-        let mut noise = || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            ((state >> 40) as f32) / (1u64 << 23) as f32 - 1.0
-        };
+        let mut noise = noise(9);
         let class = |i: usize| i * 5 % 7 % CLASSES;
         let targets = Array2::from_shape_fn((count, CLASSES), |(i, c)| {
             f32::from(class(i) == c || link != Link::Softmax && i % (c + 4) == 0)

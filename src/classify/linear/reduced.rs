@@ -78,15 +78,12 @@ mod tests {
     use super::*;
     use crate::classify::linear::lbfgs::Convex;
     use crate::classify::linear::{Link, Objective, Weights, minimize};
+    use crate::classify::tests::noise;
 
     #[test]
     fn the_optimum_is_that_of_all_features() {
         let (count, dim, classes) = (60, 400, 3);
-        let mut state = 9u64;
-        let mut noise = || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            ((state >> 40) as f32) / (1u64 << 23) as f32 - 1.0
-        };
+        let mut noise = noise(9);
         let mixing = Array2::from_shape_fn((20, dim), |_| noise());
         // Correlated features, one of them constant, and clips that occur twice.
         let mut vectors = Array2::from_shape_fn((count, 20), |_| noise()).dot(&mixing);

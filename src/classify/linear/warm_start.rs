@@ -23,19 +23,13 @@ mod tests {
     use ndarray::Array2;
 
     use super::*;
-    use crate::classify::tests::dataset;
-    use crate::classify::{
-        CalibrationMethod, ClassifierKind, ClassifierSettings, FitContext, FitSettings, Trainer, build,
-    };
+    use crate::classify::tests::{dataset, noise};
+    use crate::classify::{ClassifierKind, ClassifierSettings, FitContext, FitSettings, build};
     use crate::dataset::Task;
 
     #[test]
     fn fits_from_another_penalty_reach_the_same_minimum() {
-        let mut state = 5u64;
-        let mut noise = || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            ((state >> 40) as f32) / (1u64 << 23) as f32 - 1.0
-        };
+        let mut noise = noise(5);
         // More and fewer clips than features.
         let mut clips = |dim: usize| {
             let rows = Array2::from_shape_fn((300, dim), |(i, d)| noise() + if d % 3 == i % 3 { 0.4 } else { 0.0 });
@@ -53,14 +47,7 @@ mod tests {
             for alpha in [1000.0, 10.0, 0.1] {
                 let mut classifier: ClassifierSettings = kind.default_settings();
                 *classifier.penalty_mut().unwrap() = alpha;
-                let settings = FitSettings {
-                    classifier,
-                    standardize: true,
-                    seeds: 1,
-                    refit: false,
-                    calibrate: CalibrationMethod::None,
-                    trainer: Trainer::default(),
-                };
+                let settings = FitSettings::new(classifier);
                 let fit = |warm_start: Option<&mut WarmStart>| {
                     let mut ignore = |_: &_| {};
                     let mut context = FitContext { warm_start, ..FitContext::new(0, task, 1, &mut ignore) };

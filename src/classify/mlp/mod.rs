@@ -9,7 +9,7 @@ use super::definition::{dropout_probability, positive};
 use super::layers::{BatchNorm, Dropout, Linear, Parameter};
 use super::loss::{self, Loss};
 use super::standardize::check_dim;
-use super::training::{RandomStreams, Trainable, score_name};
+use super::training::{RandomStreams, Trainable};
 use super::{
     Capabilities, Classifier, ClassifierDefinition, Exporter, FitContext, FitOutput, LinearModel, Model, Tensor,
     Tensors, Trainer,
@@ -120,13 +120,8 @@ impl Classifier for Perceptron {
             targets: Array2::zeros((0, outputs)),
         };
         let trained = self.trainer.train(state, train, valid, context)?;
-        Ok(FitOutput {
-            model: Box::new(MlpModel { network: trained.network.network, task: context.task }),
-            curves: trained.curves,
-            score_name: score_name(context.task),
-            kept_epoch: Some(trained.kept_epoch),
-            notes: trained.notes,
-        })
+        let task = context.task;
+        Ok(trained.output(task, |state| MlpModel { network: state.network, task }))
     }
 }
 

@@ -225,11 +225,12 @@ impl<T: Real> MlpNetwork<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::classify::tests::check_gradients;
     use ndarray::Array2;
     use rand::SeedableRng;
     use rand_xoshiro::Xoshiro256PlusPlus;
 
-    fn check_gradients(hidden: &[usize], tolerance: f64) {
+    fn check(hidden: &[usize], tolerance: f64) {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(3);
         let (n, inputs, classes) = (7, 5, 4);
         let mut network = MlpNetwork::<f64>::new(inputs, hidden, classes, &mut random, 1);
@@ -246,27 +247,13 @@ mod tests {
             let mut logits = Array2::zeros((n, classes));
             network.train_step(x.view(), targets.view(), &loss, &mut dropout.clone(), logits.view_mut())
         };
-        let loss_of = |network: &MlpNetwork<f64>| train_step(&mut network.clone());
-        train_step(&mut network);
-        let step = 1e-5;
-        for which in 0..network.parameters().len() {
-            for i in 0..network.parameters()[which].values.len() {
-                let shifted = |by: f64| {
-                    let mut other = network.clone();
-                    other.parameters()[which].values[i] += by;
-                    loss_of(&other)
-                };
-                let numeric = (shifted(step) - shifted(-step)) / (2.0 * step);
-                let exact = network.parameters()[which].gradient[i];
-                assert!((numeric - exact).abs() < tolerance, "parameter {which}, element {i}: {exact} vs. {numeric}");
-            }
-        }
+        check_gradients(&network, MlpNetwork::parameters, train_step, 1e-5, tolerance);
     }
 
     #[test]
     fn gradients_match_finite_differences() {
-        check_gradients(&[6], 1e-8);
+        check(&[6], 1e-8);
         // Batch normalization of 7 clips with 3 units has large third derivatives, with which finite differences are less exact.
-        check_gradients(&[6, 3, 5], 1e-6);
+        check(&[6, 3, 5], 1e-6);
     }
 }

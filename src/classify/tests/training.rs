@@ -190,8 +190,7 @@ fn bilstm_matches_pytorch() {
 #[test]
 fn early_stopping_and_the_kept_epoch_may_use_different_metrics() {
     use crate::classify::{
-        CalibrationMethod, ClassifierSettings, FitContext, FitSettings, MlpSettings, Trainer, TrainingSettings,
-        ValidationMetric, build,
+        ClassifierSettings, FitContext, FitSettings, MlpSettings, Trainer, TrainingSettings, ValidationMetric, build,
     };
     use crate::dataset::Task;
     use rand::Rng;
@@ -207,15 +206,11 @@ fn early_stopping_and_the_kept_epoch_may_use_different_metrics() {
     let (train, valid) = (clips(40), clips(25));
     let fit = |watch: ValidationMetric, keep: Option<ValidationMetric>, task: Task| {
         let settings = FitSettings {
-            classifier: ClassifierSettings::Mlp(MlpSettings { hidden: vec![32], dropout: 0.0 }),
-            standardize: true,
-            seeds: 1,
-            refit: false,
-            calibrate: CalibrationMethod::None,
             trainer: Trainer {
                 training: TrainingSettings { batch: 8, epochs: 100, patience: 6, watch, keep },
                 ..Trainer::default()
             },
+            ..FitSettings::new(ClassifierSettings::Mlp(MlpSettings { hidden: vec![32], dropout: 0.0 }))
         };
         let mut ignore = |_: &_| {};
         let mut context = FitContext::new(0, task, 1, &mut ignore);

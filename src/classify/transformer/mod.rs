@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::attention;
 use super::bilstm::sequences::SequenceWindow;
-use super::clip_rows::{ClipRows, check_sequences};
+use super::clip_rows::{ClipRows, check_sequences, logits_in_blocks};
 use super::definition::{dropout_probability, positive};
 use super::layers::{Dropout, LayerNorm, Linear, Parameter};
 use super::loss::{self, Loss};
 use super::standardize::check_dim;
-use super::training::{RandomStreams, Trainable, score_name};
+use super::training::{RandomStreams, Trainable};
 use super::{
     Capabilities, Classifier, ClassifierDefinition, Exporter, FitContext, FitOutput, Model, SequenceSample, Tensor,
     Tensors, Trainer,
@@ -125,13 +125,7 @@ impl Classifier for Transformer {
         let model = TransformerModel { network, sample, task: context.task };
         let state = TrainingState { model, dropout: Dropout::new(probability, dropout), windows };
         let trained = self.trainer.train(state, train, valid, context)?;
-        Ok(FitOutput {
-            model: Box::new(trained.network.model),
-            curves: trained.curves,
-            score_name: score_name(context.task),
-            kept_epoch: Some(trained.kept_epoch),
-            notes: trained.notes,
-        })
+        Ok(trained.output(context.task, |state| state.model))
     }
 }
 
@@ -162,10 +156,6 @@ impl Trainable for TrainingState {
     fn parameters(&mut self) -> Vec<Parameter<'_, f32>> {
         self.model.network.parameters()
     }
-
-    fn state(&mut self) -> Vec<&mut [f32]> {
-        self.parameters().into_iter().map(|parameter| parameter.values).collect()
-    }
 }
 
 /// The fitted model of [`Transformer`]. Tensor names are those of a PyTorch module with an optional linear layer `projection`,
@@ -179,7 +169,7 @@ pub struct TransformerModel {
 
 /// Prefix of the tensors of the attention.
 const ATTENTION: &str = "layer.self_attn.";
-/// Name of the tensor with the index of the selection of rows in [`SequenceSample::ALL`].
+/// Name of the tensor with the [`SequenceSample::code`].
 const SAMPLE: &str = "transformer.sample";
 
 impl TransformerModel {
@@ -234,9 +224,8 @@ impl TransformerModel {
             norm2: norm("layer.norm2")?,
             linear: linear("linear", Some(width), None)?,
         };
-        let sample = tensors.vector_of(SAMPLE, 1)?[0];
-        let sample = SequenceSample::ALL.get(sample as usize);
-        let sample = *sample.ok_or_else(|| tensors.error(format!("{SAMPLE}: unknown sampling")))?;
+        let sample = SequenceSample::from_code(tensors.vector_of(SAMPLE, 1)?[0])
+            .ok_or_else(|| tensors.error(format!("{SAMPLE}: unknown sampling")))?;
         Ok(Self { network: TransformerNetwork::from_layers(layers, default_threads()), sample, task })
     }
 
@@ -255,12 +244,10 @@ impl TransformerModel {
     /// Computes the logits (N, C) in blocks of clips.
     fn logits(&self, data: &Dataset) -> Result<Array2<f32>> {
         const BLOCK: usize = 32;
-        let mut logits = Array2::zeros((data.len(), self.network.layers.linear.bias.len()));
-        let clips: Vec<usize> = (0..data.len()).collect();
-        for (clips, mut logits) in clips.chunks(BLOCK).zip(logits.axis_chunks_iter_mut(Axis(0), BLOCK)) {
+        logits_in_blocks(data, self.network.layers.linear.bias.len(), BLOCK, |clips, mut logits| {
             logits.assign(&self.network.logits(&self.batch(data, clips, None)?));
-        }
-        Ok(logits)
+            Ok(())
+        })
     }
 }
 
@@ -296,9 +283,7 @@ impl Model for TransformerModel {
         tensors.extend(linear("layer.linear2", &layers.linear2));
         tensors.extend(norm("layer.norm2", &layers.norm2));
         tensors.extend(linear("linear", &layers.linear));
-        let sample = SequenceSample::ALL.iter().position(|sample| *sample == self.sample);
-        let sample = sample.expect("the list is complete") as f32;
-        tensors.push(Tensor::vector(SAMPLE, ndarray::aview1(&[sample])));
+        tensors.push(Tensor::vector(SAMPLE, ndarray::aview1(&[self.sample.code()])));
         tensors
     }
 

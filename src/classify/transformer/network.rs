@@ -338,10 +338,11 @@ fn contiguous<T>(buffer: &mut Array2<T>) -> &mut [T] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::classify::tests::check_gradients;
     use rand::SeedableRng;
     use rand_xoshiro::Xoshiro256PlusPlus;
 
-    fn check_gradients(sizes: TransformerSizes, cls: bool) {
+    fn check(sizes: TransformerSizes, cls: bool) {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(4);
         let offsets = vec![0, 3, 9, 10, 14];
         let mut network = TransformerNetwork::<f64>::new(sizes, cls, &mut random, 1);
@@ -357,27 +358,14 @@ mod tests {
             let mut logits = Array2::zeros((4, sizes.outputs));
             network.train_step(&batch, targets.view(), &loss, &mut dropout.clone(), logits.view_mut())
         };
-        train_step(&mut network);
-        let step = 1e-6;
-        for which in 0..network.parameters().len() {
-            for i in 0..network.parameters()[which].values.len() {
-                let shifted = |by: f64| {
-                    let mut other = network.clone();
-                    other.parameters()[which].values[i] += by;
-                    train_step(&mut other)
-                };
-                let numeric = (shifted(step) - shifted(-step)) / (2.0 * step);
-                let exact = network.parameters()[which].gradient[i];
-                assert!((numeric - exact).abs() < 1e-7, "parameter {which}, element {i}: {exact} vs. {numeric}");
-            }
-        }
+        check_gradients(&network, TransformerNetwork::parameters, train_step, 1e-6, 1e-7);
     }
 
     #[test]
     fn gradients_match_finite_differences() {
         let sizes = TransformerSizes { inputs: 6, width: 6, heads: 2, hidden: 5, length: 7, outputs: 3 };
-        check_gradients(sizes, false);
-        check_gradients(TransformerSizes { inputs: 5, width: 4, heads: 4, ..sizes }, true);
+        check(sizes, false);
+        check(TransformerSizes { inputs: 5, width: 4, heads: 4, ..sizes }, true);
     }
 
     #[test]
