@@ -142,7 +142,7 @@ mod tests {
     fn labels_of_a_clip_are_judged_one_by_one() {
         let cases: Vec<Case> = serde_json::from_str(include_str!("../../fixtures/label_errors.json")).unwrap();
         let Case { given, scores, errors, .. } = cases.into_iter().find(|case| case.name == "binary").unwrap();
-        // The first label is the golden, the second one is right and certain. A third clip has no labels, hence is not judged.
+        // The first label is the golden, the second one is right and certain. The third clip has no labels and is skipped.
         let n = given.len();
         let truth: Vec<Vec<usize>> =
             (0..n).map(|i| if given[i] == 1 { vec![0, 1] } else { vec![1] }).chain([vec![]]).collect();

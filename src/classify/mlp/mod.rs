@@ -92,8 +92,8 @@ impl ClassifierDefinition for MlpSettings {
     }
 }
 
-/// One or several times Linear → BatchNorm1d → GELU → Dropout, then Linear, with softmax for one label per clip and sigmoid for several; trained by
-/// [`Trainer`].
+/// One or several times Linear → BatchNorm1d → GELU → Dropout, then Linear, with softmax for one label per clip and sigmoid for several;
+/// trained by [`Trainer`].
 pub struct Perceptron {
     /// The network.
     pub settings: MlpSettings,
