@@ -19,9 +19,9 @@ use std::path::Path;
 pub use trained::{NETWORK_ONNX, NETWORK_OUTPUT, TrainedRun};
 
 use self::compatibility::check_features;
-use crate::classify::cross_validation::{self, Folds};
+use crate::classify::cross_validation::{self, FoldFit, Folds};
 use crate::classify::experiment::Experiment;
-use crate::classify::{FitSettings, ModelMetadata, RunIdentity, RunInputs, SavedModel, experiment};
+use crate::classify::{ModelMetadata, RunIdentity, RunInputs, SavedModel, experiment};
 use crate::dataset::DatasetSplits;
 use crate::error::{Error, Result};
 use crate::evaluate::predictions::PredictionTable;
@@ -45,8 +45,8 @@ pub struct RunContext<'a> {
     pub files: &'a RunFiles,
     /// Folds of a cross-validation; by default, the splits of the data are used.
     pub folds: Option<Folds>,
-    /// Settings of the models that predict its folds, (repetition, fold), if they are not those of the recipe.
-    pub of_fold: Vec<Vec<FitSettings>>,
+    /// The models that predict its folds, (repetition, fold), if their settings are not those of the recipe.
+    pub of_fold: Vec<Vec<FoldFit>>,
     /// The search that selected the settings of the recipe.
     pub search: Option<SearchReport>,
     /// Maximum number of threads; the models do not depend on it.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use ndarray::Array2;
@@ -44,6 +45,15 @@ impl Folds {
     }
 }
 
+/// The model that predicts a fold, if it differs from the model of the run.
+#[derive(Clone)]
+pub struct FoldFit {
+    /// The settings of its fit.
+    pub settings: FitSettings,
+    /// The clips of the training split, with the features of its pooling.
+    pub train: Arc<Dataset>,
+}
+
 /// The least number of folds of a classifier: those with early stopping need one of the folds for it.
 pub fn min_folds(trained: bool) -> usize {
     if trained { 3 } else { 2 }
@@ -51,8 +61,8 @@ pub fn min_folds(trained: bool) -> usize {
 
 /// Predicts each clip of the training split by a model that was fitted to the other folds, and fits the model of the run to all of them.
 ///
-/// `settings` are those of the model of the run. `of_fold` are those of the models that predict the folds, (repetition, fold), if they were
-/// selected without that fold; empty if all are `settings`.
+/// `settings` are those of the model of the run. `of_fold` are the models that predict the folds, (repetition, fold), if they were selected
+/// without that fold; empty if all have `settings` and the features of `data`.
 ///
 /// The predictions of the split val are those of the folds (of the first repetition). Classifiers with early stopping use the fold after the
 /// predicted one for it, so that a clip does not influence the model that predicts it; the model of the run uses the first fold. The
@@ -65,7 +75,7 @@ pub fn min_folds(trained: bool) -> usize {
 pub fn run(
     data: &DatasetSplits,
     settings: &FitSettings,
-    of_fold: &[Vec<FitSettings>],
+    of_fold: &[Vec<FoldFit>],
     folds: &Folds,
     metadata: ModelMetadata,
     threads: usize,
@@ -85,12 +95,15 @@ pub fn run(
         let mut scores = OutOfFold::new(&data.train);
         let mut constant_scores = OutOfFold::new(&data.train);
         for fold in 0..folds.count {
-            let parts = Parts::new(&data.train, fold_of, Some(fold), trained.then_some((fold + 1) % folds.count));
+            let (settings, train) = match of_fold.get(repetition) {
+                Some(of_fold) => (&of_fold[fold].settings, of_fold[fold].train.as_ref()),
+                None => (settings, &data.train),
+            };
+            let parts = Parts::new(train, fold_of, Some(fold), trained.then_some((fold + 1) % folds.count));
             let fit = (repetition * folds.count + fold) as u64;
             let mut progress = |epoch: &Epoch| progress(fit, epoch);
             let mut context = FitContext::new(seed, data.task, threads, &mut progress);
-            let classifier = build(of_fold.get(repetition).map_or(settings, |of_fold| &of_fold[fold]));
-            let fitted = classifier.fit(&parts.train, &parts.stop, &mut context)?;
+            let fitted = build(settings).fit(&parts.train, &parts.stop, &mut context)?;
             if repetition == 0 {
                 notes.extend(fitted.notes.into_iter().map(|note| format!("fold {fold}: {note}")));
             }

@@ -138,9 +138,6 @@ impl SearchSettings {
             if folds < least {
                 return Err(format!("a search within classify.folds needs at least {least} folds"));
             }
-            if self.values.contains_key("pooling") {
-                return Err("classify.search.values: pooling cannot be searched with classify.folds".into());
-            }
         }
         if let Some(folds) = self.folds {
             // The run is a cross-validation with these folds.

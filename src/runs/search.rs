@@ -1,10 +1,11 @@
 //! The search of a run: evaluates the trials of `[classify.search]` and selects the settings of the run.
 
-use crate::classify::FitSettings;
-use crate::classify::cross_validation::Folds;
+use std::sync::Arc;
+
+use crate::classify::cross_validation::{FoldFit, Folds};
 use crate::classify::search::{Candidate, Evaluated, Plan, best, evaluate, fold_pairs};
 use crate::classify::training::score_name;
-use crate::dataset::{DatasetSplits, Task};
+use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
 use crate::recipe::{Classify, Recipe, SearchSettings, Trial};
 use crate::report::search::{SearchReport, TrialReport};
@@ -16,8 +17,8 @@ pub struct Searched {
     pub recipe: Recipe,
     /// The data with the selected pooling.
     pub data: DatasetSplits,
-    /// The settings that were selected without a fold, (repetition, fold), if the search is nested.
-    pub of_fold: Vec<Vec<FitSettings>>,
+    /// The models that were selected without a fold, (repetition, fold), if the search is nested.
+    pub of_fold: Vec<Vec<FoldFit>>,
     /// The table of trials.
     pub report: SearchReport,
 }
@@ -26,7 +27,7 @@ pub struct Searched {
 ///
 /// Without `folds`, trials are scored on the validation split. With `classify.search.folds`, they are scored by a cross-validation. With
 /// `classify.folds`, the search is nested: the settings for the clips of a fold are selected by a cross-validation over the other folds, and
-/// those of the final model by one over all. `load` returns the data with another pooling. `progress` is called with the number of
+/// those of the final model by one over all. `load` returns the data with another pooling, with the same clips. `progress` is called with the number of
 /// finished and of all fits, from several threads.
 ///
 /// # Errors
@@ -97,13 +98,21 @@ pub fn search(
         }
     };
     let report = report(recipe, task, &trials, &evaluated, count, selected, of_fold.clone());
+    let train_of: Vec<(Pooling, Arc<Dataset>)> = match nested {
+        None => vec![],
+        Some(_) => loaded.iter().map(|(pooling, data)| (*pooling, Arc::new(data.train.clone()))).collect(),
+    };
+    let fold_fit = |trial: &usize| {
+        let Candidate { settings, pooling } = &candidates[*trial];
+        let found = train_of.iter().find(|(loaded, _)| loaded == pooling);
+        FoldFit { settings: settings.clone(), train: found.expect("the data of every candidate are loaded").1.clone() }
+    };
     let selected_data = loaded.iter().position(|(pooling, _)| *pooling == candidates[selected].pooling);
     let data = loaded.swap_remove(selected_data.expect("the data of every candidate are loaded")).1;
-    let settings_of = |trial: &usize| candidates[*trial].settings.clone();
     Ok(Searched {
         recipe: with_values(recipe, &trials[selected], classify.search.clone(), classify.folds),
         data,
-        of_fold: of_fold.iter().map(|of_fold| of_fold.iter().map(settings_of).collect()).collect(),
+        of_fold: of_fold.iter().map(|of_fold| of_fold.iter().map(fold_fit).collect()).collect(),
         report,
     })
 }

@@ -63,6 +63,12 @@ impl Bench {
     }
 
     fn store(&self, clips: &[Made], weights: &str, failures: &[Failure]) {
+        let one_row = |clip: &Made| Array2::from_shape_vec((1, clip.features.len()), clip.features.clone()).unwrap();
+        self.store_of(clips, weights, failures, &one_row);
+    }
+
+    /// Writes a store with the rows of each clip.
+    fn store_of(&self, clips: &[Made], weights: &str, failures: &[Failure], rows: &dyn Fn(&Made) -> Array2<f32>) {
         let provenance = Provenance {
             method: "made".into(),
             model: "numbers".into(),
@@ -76,6 +82,9 @@ impl Bench {
         let dim = clips.first().map_or(1, |clip| clip.features.len());
         let mut writer = StoreWriter::create(&self.path("made.h5"), Payload::Features { dim }, &provenance).unwrap();
         for clip in clips {
+            let features = rows(clip);
+            let row =
+                |i| RowSource { start_frame: i, start_seconds: 0.0, end_seconds: 0.04, padded: false, scale: 1.0 };
             writer
                 .push(ClipRows {
                     id: clip.id.clone(),
@@ -86,14 +95,8 @@ impl Bench {
                     fps: 25.0,
                     duration_seconds: 0.04,
                     fully_decoded: false,
-                    rows: vec![RowSource {
-                        start_frame: 0,
-                        start_seconds: 0.0,
-                        end_seconds: 0.04,
-                        padded: false,
-                        scale: 1.0,
-                    }],
-                    values: Values::Features(Array2::from_shape_vec((1, dim), clip.features.clone()).unwrap()),
+                    rows: (0..).take(features.nrows()).map(row).collect(),
+                    values: Values::Features(features),
                 })
                 .unwrap();
         }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use ndarray::Array2;
+
 use super::folds::{overlap, overlapping, rows};
 use super::{Bench, Made, QUICK, separable};
 use crate::support::{assert_code, printed};
@@ -127,6 +129,48 @@ fn nested_searches_do_not_read_the_predicted_fold() {
     for clip in clips[1..].iter().filter(|clip| clip.split != "test") {
         let same = predictions[&clip.id] == after[&clip.id];
         assert_eq!(same, fold_of(clip) == fold_of(&clips[0]), "{}", clip.id);
+    }
+}
+
+#[test]
+fn nested_searches_select_the_pooling_of_each_fold() {
+    let clips = overlapping();
+    let bench = Bench::new(&clips);
+    let store = |clips: &[Made]| {
+        let rows = |clip: &Made| {
+            let value = |(row, d): (usize, usize)| {
+                let value = clip.features[d];
+                if row == 0 { value } else { (value * (100.0 + d as f32)).sin() }
+            };
+            Array2::from_shape_fn((2, clip.features.len()), value)
+        };
+        bench.store_of(clips, "registry", &[], &rows);
+    };
+    store(&clips);
+    let flags = ["--classifier", "logistic", "--folds", "4"];
+    assert_code(&bench.classify("run", &[&flags[..], &["--search", "pooling=mean,max"]].concat()), 0);
+    for pooling in ["mean", "max"] {
+        assert_code(&bench.classify(pooling, &[&flags[..], &["--pooling", pooling]].concat()), 0);
+    }
+    let (predictions, folds) = (rows(&bench, "run/predictions.csv"), rows(&bench, "run/folds.csv"));
+    let of_pooling = ["mean", "max"].map(|run| rows(&bench, &format!("{run}/predictions.csv")));
+    let fold_of = |id: &str| folds[id][1].parse::<usize>().unwrap();
+    let selected = |fold: usize| {
+        let of_fold: Vec<&String> = folds.keys().filter(|id| fold_of(id) == fold).collect();
+        let is_pooling = |all: &BTreeMap<String, _>| of_fold.iter().all(|id| all[*id] == predictions[*id]);
+        of_pooling.iter().position(is_pooling).unwrap_or_else(|| panic!("fold {fold} has neither pooling"))
+    };
+    let selected: Vec<usize> = (0..4).map(selected).collect();
+    assert!(selected.contains(&0) && selected.contains(&1), "{selected:?}");
+    // The clips of a fold have no part in the selection of its pooling.
+    let mut changed = clips.clone();
+    changed[0].features.iter_mut().for_each(|value| *value = 5.0 - *value);
+    store(&changed);
+    assert_code(&bench.classify("changed", &[&flags[..], &["--search", "pooling=mean,max"]].concat()), 0);
+    let after = rows(&bench, "changed/predictions.csv");
+    for clip in clips[1..].iter().filter(|clip| clip.split != "test") {
+        let same = predictions[&clip.id] == after[&clip.id];
+        assert_eq!(same, fold_of(&clip.id) == fold_of(&clips[0].id), "{}", clip.id);
     }
 }
 
