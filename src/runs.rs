@@ -1,6 +1,6 @@
 //! Runs: classifiers trained on a store, each with its own directory. [`RunContext::train`] trains one of them, [`by_year`] one
 //! per year, [`early_fusion`] one on the features and [`learned_fusion`] one on the scores of several runs. [`TrainedRun`] reads their models,
-//! and `predict` applies them to new clips.
+//! with the runs of a learned fusion, and `predict` applies them to new clips.
 
 pub mod by_year;
 mod compatibility;
@@ -205,7 +205,8 @@ fn write_fusion(fusion: &ComparedRun, unlabeled: Option<Predictions>, out: &Path
 /// network are a warning.
 ///
 /// # Errors
-/// Returns an error if the features were computed by another network, or the error of [`SavedModel::predict`].
+/// Returns an error if the model is a fusion, which reads several stores, if the features were computed by another network, or the error of
+/// [`SavedModel::predict`].
 pub fn evaluation(
     saved: &SavedModel,
     source: &Path,
@@ -214,7 +215,12 @@ pub fn evaluation(
     data: &DatasetSplits,
     force: bool,
 ) -> Result<Evaluation> {
-    let identity = &saved.metadata.identity;
+    let ModelMetadata { identity, members, runs, .. } = &saved.metadata;
+    if !members.is_empty() || !runs.is_empty() {
+        let message =
+            "a fusion, which reads the features of several stores: kinoprobe-predict extracts them, and applies it";
+        return Err(Error::Config { path: source.to_path_buf(), message: message.into() });
+    }
     let warnings = check_features(&saved.metadata, store, force)?;
     let mut table = saved.predict_all(data)?;
     table.warnings.extend(manifest.warnings.iter().cloned());

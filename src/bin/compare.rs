@@ -25,7 +25,7 @@ which one it is, and what the test split shows about it.
 Writes report.html (self-contained, with thumbnails of the clips behind the confusions of the best run), compare.md, compare.csv,
 compare.json and the figures, and the predictions of the fusions of all runs, as those of runs, to late-fusion/ (mean of the scores),
 learned-fusion/ (logistic regression on the scores, fitted to the validation clips) and early-fusion/ (classifier on the concatenated
-features, with its model, which kinoprobe-predict applies to new clips).
+features). kinoprobe-predict applies the models of the last two to new clips; a learned fusion needs the directories of its runs.
 
 {}", cli::EXIT_CODES))]
 struct Arguments {

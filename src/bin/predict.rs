@@ -27,7 +27,7 @@ use kinoprobe::value_parsers;
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-predict", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
-    /// Directory of a run of kinoprobe-classify or kinoprobe-train, or of an early fusion; repeat it for a late fusion
+    /// Directory of a run of kinoprobe-classify or kinoprobe-train, or of an early or learned fusion; repeat it for a late fusion
     #[arg(long, required = true, value_name = "RUN")]
     model: Vec<PathBuf>,
     /// Videos, images, directories of them (with subdirectories), and manifests
@@ -86,7 +86,9 @@ Examples:
   kinoprobe-predict --model runs/effnet clip.mp4
   kinoprobe-predict --model runs/cnn3d new-clips/ --out predictions.csv --features features/new.h5
   kinoprobe-predict --model runs/effnet --model runs/cnn3d new-clips/ --out predictions.jsonl
-      averages the scores of both models; runs/comparison/early-fusion is the early fusion of kinoprobe-compare
+      averages the scores of both models
+  kinoprobe-predict --model runs/comparison/learned-fusion new-clips/ --out predictions.csv
+      applies the learned fusion of kinoprobe-compare, or early-fusion
   kinoprobe-predict --model runs/effnet test.csv --root videos --out submission.csv --format category
   kinoprobe-predict --model runs/effnet trailer.mp4 --timeline trailer.csv
       scores over time, with the plot trailer.svg

@@ -23,6 +23,7 @@ pub mod identity;
 mod knn;
 pub mod layers;
 mod linear;
+mod log_scores;
 mod logistic;
 mod logits;
 pub mod loss;
@@ -56,6 +57,7 @@ pub use export::Exporter;
 pub use identity::{RunIdentity, RunInputs};
 pub use knn::{KnnModel, KnnSettings, Metric, NearestNeighbors};
 pub use linear::{LinearClassifier, LinearLoss, LinearModel, LinearSettings, WarmStart};
+pub use log_scores::LogScores;
 pub use logistic::{CrossEntropy, LogisticSettings};
 pub use logits::LogitsModel;
 pub use loss::{ClassWeights, LossKind, LossSettings};
@@ -64,7 +66,7 @@ pub use optimizer::{OptimizerKind, OptimizerSettings};
 pub use pooled::Pooled;
 pub(crate) use registry::for_each_classifier;
 pub use registry::{ClassifierKind, ClassifierSettings};
-pub use saved::{ModelMetadata, SavedModel, predict, predictions};
+pub use saved::{FusedRun, ModelMetadata, SavedModel, predict, predictions};
 pub use schedule::{ScheduleKind, ScheduleSettings};
 pub use standardize::{Standardize, Standardized};
 pub use svm::{SquaredHinge, SvmSettings};
@@ -218,6 +220,10 @@ pub fn restore(kind: ClassifierKind, task: Task, tensors: &Tensors) -> Result<Bo
     let model = kind.restore(tensors, task)?;
     let model = match standardize::restore_standardizer(tensors)? {
         Some(standardizer) => Box::new(Standardized { standardizer, model }),
+        None => model,
+    };
+    let model: Box<dyn Model> = match LogScores::restore_margin(tensors)? {
+        Some(margin) => Box::new(LogScores { task, margin, model }),
         None => model,
     };
     match Calibration::restore(tensors)? {

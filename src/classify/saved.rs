@@ -47,10 +47,25 @@ pub struct ModelMetadata {
     /// Of an early fusion, the origin of each part of the concatenated features, in order: `dim` is the length of the part.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<ModelMetadata>,
+    /// Of a learned fusion, the runs whose scores are its features, in order: each has one score per class of `classes`, 0 for a class that
+    /// it lacks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<FusedRun>,
+}
+
+/// A run whose scores a learned fusion reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FusedRun {
+    /// Name of the run in the comparison.
+    pub name: String,
+    /// Its directory, relative to that of the fusion.
+    pub directory: String,
+    /// SHA-256 of the file of its model, hexadecimal; empty if it has none, as the evaluation of predictions.
+    pub model_sha256: String,
 }
 
 /// The keys of [`ModelMetadata::properties`] whose values are JSON. The others are text.
-const JSON_PROPERTIES: [&str; 6] = ["untrained", "classes", "dim", "seed", "thresholds", "members"];
+const JSON_PROPERTIES: [&str; 7] = ["untrained", "classes", "dim", "seed", "thresholds", "members", "runs"];
 
 fn default_precision() -> String {
     Precision::default().to_string()
@@ -74,6 +89,7 @@ impl ModelMetadata {
             tool_version: env!("CARGO_PKG_VERSION").into(),
             thresholds: None,
             members: Vec::new(),
+            runs: Vec::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Classifiers compared with PyTorch and scikit-learn, on the values of tests/goldens/{mlp,baselines}.py.
 
 mod attention;
+mod log_scores;
 mod stored;
 mod training;
 
@@ -372,6 +373,7 @@ fn saved_models_are_restored_bit_for_bit() {
                 tool_version: String::new(),
                 thresholds: (task == Task::MultiLabel).then(|| vec![0.1, 0.5, 0.25, 0.75]),
                 members: Vec::new(),
+                runs: Vec::new(),
             };
             SavedModel { metadata: metadata.clone(), model }.save(dir.path()).unwrap();
             let loaded = SavedModel::load(dir.path()).unwrap();

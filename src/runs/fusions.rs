@@ -35,11 +35,8 @@ pub fn fuse(runs: &[ComparedRun], out: &Path, early: bool, threads: usize) -> Re
         }
         None => report::remove_run(&late)?,
     }
-    match learned_fusion::fuse(&usable, &members, threads) {
-        Ok(Some((fused, unlabeled))) => {
-            write_fusion(&fused, unlabeled, &learned)?;
-            fusions.push(fused);
-        }
+    match learned_fusion::fuse(&usable, &members, &learned, threads) {
+        Ok(Some(fused)) => fusions.push(fused),
         Ok(None) => report::remove_run(&learned)?,
         Err(error) => {
             report::remove_run(&learned)?;

@@ -1,60 +1,69 @@
 //! Learned fusion: logistic regression on the scores of several runs (stacking).
 
 use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
 
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, Axis, concatenate};
+
+use super::{TrainedRun, write_fusion};
 
 use crate::classify::cross_validation::{self, Folds};
 use crate::classify::experiment::Experiment;
-use crate::classify::{ClassifierSettings, FitSettings, LogisticSettings, ModelMetadata, RunIdentity, RunInputs};
+use crate::classify::{
+    ClassifierSettings, FitSettings, FusedRun, LogScores, LogisticSettings, ModelMetadata, RunIdentity, RunInputs,
+    SavedModel,
+};
 use crate::dataset::{Dataset, DatasetSplits, Task};
 use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 use crate::manifest::{Clip, Manifest, split};
+use crate::models::fetch::sha256_file;
 use crate::report::compare::{ComparedRun, Part, RunKind, late_fusion};
 use crate::store::Pooling;
 
 /// Most folds of the cross-validation of the fusion.
 const FOLDS: usize = 5;
 /// Scores are clipped to this distance from 0 and 1 before their logarithm is computed.
-const MARGIN: f64 = 1e-6;
+const MARGIN: f32 = 1e-6;
 
 /// Fits logistic regression (penalty α = 1, scikit-learn's C = 1) to the scores of `runs` for the validation clips. The features of a clip are
 /// the logarithms of all scores, for several labels per clip their log odds. The predictions of the split val are those of a
 /// cross-validation with up to five folds, which keeps groups together; those of the test split and of `unlabeled`, the predictions of each run for
-/// clips without a label, are those of a model of all validation clips. Returns `None` if fewer than two runs have scores for
-/// validation clips.
+/// clips without a label, are those of a model of all validation clips. Writes this model, which names the runs and the hashes of their models, and
+/// the files of an evaluation to the directory `out`. Returns `None` if fewer than two runs have scores for validation clips.
 ///
 /// Source: Wolpert, "Stacked Generalization" (1992); scikit-learn's `StackingClassifier` with `cv="prefit"`.
 ///
 /// # Errors
-/// Returns an error if two runs have different labels for a clip, or there are too few validation clips of a class.
+/// Returns an error if two runs have different labels for a clip, there are too few validation clips of a class, or a file cannot be written.
 pub fn fuse(
     runs: &[&ComparedRun],
     unlabeled: &[&Predictions],
+    out: &Path,
     threads: usize,
-) -> Result<Option<(ComparedRun, Option<Predictions>)>> {
+) -> Result<Option<ComparedRun>> {
     if runs.len() < 2 || runs.iter().any(|run| !run.parts.contains_key(&Part::Val)) {
         return Ok(None);
     }
+    let task = runs[0].identity.task;
     let part = |part: Part| -> Result<Option<Dataset>> {
         let members: Vec<&Predictions> = runs.iter().filter_map(|run| run.parts.get(&part)).collect();
-        if members.len() < runs.len() { Ok(None) } else { stack(&members).map(Some) }
+        if members.len() < runs.len() { Ok(None) } else { log_scores(&members).map(Some) }
     };
     let train = part(Part::Val)?.expect("every run has validation clips");
     let none = train.select(&[]);
     let data = DatasetSplits {
-        task: runs[0].identity.task,
+        task,
         resampled: None,
         val: none.clone(),
         test: part(Part::Test)?.unwrap_or(none.clone()),
-        unlabeled: if unlabeled.is_empty() { none } else { stack(unlabeled)? },
+        unlabeled: if unlabeled.is_empty() { none } else { log_scores(unlabeled)? },
         warnings: Vec::new(),
         train,
     };
     let identities: Vec<&RunIdentity> = runs.iter().map(|run| &run.identity).collect();
     let identity = RunIdentity::of_fusion(&identities, "logistic");
-    let Experiment { splits, unlabeled, constant, .. } = fit(&data, identity.clone(), threads)?;
+    let Experiment { saved, splits, unlabeled, constant, .. } = fit(&data, identity.clone(), threads)?;
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     let fused = ComparedRun {
         name: match names.len() {
@@ -72,7 +81,33 @@ pub fn fuse(
         constant: constant.into_iter().map(|(split, metrics)| (split.into(), metrics)).collect(),
         unlabeled: Default::default(),
     };
-    Ok(Some((fused, unlabeled)))
+    std::fs::create_dir_all(out).map_err(Error::io(out))?;
+    let fused_runs = runs.iter().map(|run| fused_run(run, out)).collect::<Result<_>>()?;
+    let model = LogScores { task, margin: MARGIN, model: saved.model };
+    let metadata = ModelMetadata { runs: fused_runs, ..saved.metadata };
+    SavedModel { metadata, model: Box::new(model) }.save(out)?;
+    write_fusion(&fused, unlabeled, out)?;
+    Ok(Some(fused))
+}
+
+/// Names a run of the fusion whose directory is `out`.
+fn fused_run(run: &ComparedRun, out: &Path) -> Result<FusedRun> {
+    let directory = run.directory.as_deref().unwrap_or(Path::new(""));
+    let model = TrainedRun::model_file(directory);
+    Ok(FusedRun {
+        name: run.name.clone(),
+        directory: relative_path(directory, out)?.to_string_lossy().into_owned(),
+        model_sha256: model.map(|path| sha256_file(&path)).transpose()?.unwrap_or_default(),
+    })
+}
+
+/// Returns the path of `target` relative to the directory `from`. Both must exist.
+fn relative_path(target: &Path, from: &Path) -> Result<PathBuf> {
+    let canonical = |path: &Path| path.canonicalize().map_err(Error::io(path));
+    let (target, from) = (canonical(target)?, canonical(from)?);
+    let common = target.components().zip(from.components()).take_while(|(a, b)| a == b).count();
+    let up = from.components().skip(common).map(|_| Component::ParentDir);
+    Ok(up.chain(target.components().skip(common)).collect())
 }
 
 /// Cross-validates logistic regression on the clips of `data.train`, and fits it to all of them.
@@ -121,32 +156,23 @@ fn fit(data: &DatasetSplits, identity: RunIdentity, threads: usize) -> Result<Ex
     cross_validation::run(data, &settings, &[], &folds, metadata, threads, &mut |_, _| {})
 }
 
-/// Returns a data set of the clips that all `members` predict, in the order of the first: the features are the logarithms or log
-/// odds of the scores of each member, one after the other.
+/// Returns the data that the logistic regression is fitted to: the logarithms or log odds of the scores.
+fn log_scores(members: &[&Predictions]) -> Result<Dataset> {
+    LogScores::transform(&stack(members)?, members[0].task, MARGIN)
+}
+
+/// Returns a data set of the clips that all `members` predict, in the order of the first: the features are the scores of each member, one after
+/// the other, for the union of their classes.
 ///
 /// # Errors
 /// Returns an error if two members have different labels for a clip.
-fn stack(members: &[&Predictions]) -> Result<Dataset> {
+pub(super) fn stack(members: &[&Predictions]) -> Result<Dataset> {
     let aligned = late_fusion::align(members)?;
     let first = &aligned[0];
-    let task = first.task;
-    let transform = |score: &f32| -> f32 {
-        let score = f64::from(*score);
-        let transformed = match task {
-            Task::SingleLabel => score.clamp(MARGIN, 1.0).ln(),
-            Task::MultiLabel => {
-                let score = score.clamp(MARGIN, 1.0 - MARGIN);
-                score.ln() - (-score).ln_1p()
-            }
-        };
-        transformed as f32
-    };
-    let classes = first.classes.len();
-    let mut rows = Array2::zeros((first.len(), classes * aligned.len()));
-    for (mut columns, member) in rows.axis_chunks_iter_mut(Axis(1), classes).zip(&aligned) {
-        columns.assign(&member.scores.as_ref().expect("only runs with scores are fused").map(transform));
-    }
-    let mut targets = Array2::zeros((first.len(), classes));
+    let scores: Vec<_> =
+        aligned.iter().map(|member| member.scores.as_ref().expect("only runs with scores are fused").view()).collect();
+    let rows = concatenate(Axis(1), &scores).expect("every member has one row per common clip");
+    let mut targets = Array2::zeros((first.len(), first.classes.len()));
     for (i, labels) in first.truth.iter().enumerate() {
         labels.iter().for_each(|&class| targets[(i, class)] = 1.0);
     }

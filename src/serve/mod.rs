@@ -232,6 +232,9 @@ fn load_models(options: &Options) -> Result<(PosterModels, Card)> {
         path: directory.clone(),
         message: format!("{reason}: the server scores single images; kinoprobe-predict applies the model to clips"),
     };
+    if !run.members.is_empty() {
+        return Err(refused("the model fuses the scores of several runs"));
+    }
     if run.saved.model.reads_sequences() {
         return Err(refused("the model reads sequences of frames"));
     }

@@ -284,6 +284,7 @@ impl EndToEndJob {
             tool_version: env!("CARGO_PKG_VERSION").into(),
             thresholds: run.splits.get(&Split::Val).and_then(Thresholds::tune).map(|tuned| tuned.values()),
             members: Vec::new(),
+            runs: Vec::new(),
         };
         onnx::append_properties(&mut bytes, &metadata.properties());
         fetch::write_atomic(&out.join(NETWORK_ONNX), &bytes)?;

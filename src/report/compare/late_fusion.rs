@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 use crate::evaluate::predictions::align_classes;
 use crate::evaluate::{Predictions, compute_metrics};
 
+/// The classifier in the identity of a late fusion.
+pub const CLASSIFIER: &str = "mean of probabilities";
+
 /// Returns the runs that can be fused, and a note on each other run except the constant baseline: they have scores in [0, 1].
 pub fn usable(runs: &[ComparedRun]) -> (Vec<&ComparedRun>, Vec<String>) {
     let fusible = runs.iter().filter(|run| run.is_fusible());
@@ -80,7 +83,7 @@ fn fuse_runs(runs: &[&ComparedRun]) -> Result<Option<ComparedRun>> {
     Ok(Some(ComparedRun {
         name: format!("late fusion: {}", names.join(" + ")),
         kind: RunKind::LateFusion,
-        identity: RunIdentity::of_fusion(&identities, "mean of probabilities"),
+        identity: RunIdentity::of_fusion(&identities, CLASSIFIER),
         inputs: RunInputs::default(),
         directory: None,
         // The extraction time of a store that two runs share would count twice.

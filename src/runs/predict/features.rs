@@ -39,7 +39,7 @@ impl<'a> Source<'a> {
     /// Returns an error if a model does not record how its features were extracted.
     pub fn distinct(models: &'a [TrainedRun]) -> Result<Vec<Self>> {
         let mut sources: Vec<Self> = Vec::new();
-        for run in models {
+        for run in models.iter().flat_map(TrainedRun::feature_readers) {
             for metadata in run.sources() {
                 let settings = run.settings(metadata)?;
                 if !sources.iter().any(|source| source.has_features_of(run, metadata)) {

@@ -136,7 +136,8 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
         let position = sources.iter().position(|source| source.has_features_of(run, metadata));
         &features.stores[position.expect("every source is extracted")]
     };
-    let members = models.iter().map(|run| predict_run(run, manifest, |metadata| store_of(run, metadata)));
+    let features_of = |run: &TrainedRun| join_features(run, manifest, |metadata| store_of(run, metadata));
+    let members = models.iter().map(|run| run.predict(&features_of));
     let members = members.collect::<Result<Vec<_>>>()?;
     let mut predictions = combine(&members)?;
     if task == Task::MultiLabel {
@@ -149,20 +150,17 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
     Ok(Some(assemble(predictions, manifest, &features.stores, timeline)))
 }
 
-/// Predicts the clips whose features are in all stores of a model.
-fn predict_run<'a>(
+/// Returns the features that a model reads, of the clips that are in all of their stores.
+fn join_features<'a>(
     run: &TrainedRun,
     manifest: &Manifest,
     store_of: impl Fn(&ModelMetadata) -> &'a FeatureStore,
-) -> Result<Predictions> {
+) -> Result<Dataset> {
     let join = |source: &&ModelMetadata| -> Result<Dataset> {
         Ok(Dataset::join_for_evaluation(store_of(source), manifest, source.pooling)?.unlabeled)
     };
-    let parts = run.sources().iter().map(join).collect::<Result<Vec<_>>>()?;
-    match &parts[..] {
-        [data] => run.saved.predict(data),
-        parts => run.saved.predict(&concat_part(&parts.iter().collect::<Vec<_>>())?),
-    }
+    let mut parts = run.sources().iter().map(join).collect::<Result<Vec<_>>>()?;
+    if parts.len() == 1 { Ok(parts.remove(0)) } else { concat_part(&parts.iter().collect::<Vec<_>>()) }
 }
 
 /// Averages the scores of several models.

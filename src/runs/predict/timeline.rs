@@ -29,7 +29,8 @@ pub struct ClipTimeline {
 /// # Errors
 /// Returns an error if a model reads sequences, or the models read different features.
 pub(super) fn check(models: &[TrainedRun], sources: usize) -> Result<()> {
-    if let Some(run) = models.iter().find(|run| run.saved.model.reads_sequences()) {
+    let mut runs = models.iter().flat_map(TrainedRun::feature_readers);
+    if let Some(run) = runs.find(|run| run.saved.model.reads_sequences()) {
         let message =
             "the model reads all rows of a clip as a sequence, so it has no scores over time: omit --timeline";
         return Err(Error::Config { path: run.directory.clone(), message: message.into() });
@@ -65,7 +66,7 @@ pub(super) fn of_clips(
                 targets: Array2::zeros((count, 0)),
                 classes: Vec::new(),
             };
-            let members = models.iter().map(|run| run.saved.predict(&data)).collect::<Result<Vec<_>>>()?;
+            let members = models.iter().map(|run| run.predict(&|_| Ok(data.clone()))).collect::<Result<Vec<_>>>()?;
             let scores = combine(&members)?.with_classes(classes)?.scores.expect("models compute scores");
             Ok(ClipTimeline { id: clip.id.clone(), rows: rows[range].to_vec(), scores })
         })
