@@ -1,5 +1,7 @@
 //! Export of classifiers to ONNX: `features` (N, D), or (N, time, D) for sequences, → `probabilities` (N, C).
 
+use std::io::{self, Write};
+
 use ndarray::{ArrayView1, ArrayView2};
 
 use super::{Model, Tensor};
@@ -14,8 +16,11 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Returns the bytes of an ONNX file with `model`, which reads `dim` features and has `classes` classes.
-    pub fn export(model: &dyn Model, dim: usize, classes: usize) -> Vec<u8> {
+    /// Writes an ONNX file with `model`, which reads `dim` features and has `classes` classes.
+    ///
+    /// # Errors
+    /// Returns the error of `out`.
+    pub fn export(model: &dyn Model, dim: usize, classes: usize, out: &mut impl Write) -> io::Result<()> {
         let mut exporter = Self::default();
         let scores = model.export(&mut exporter, "features");
         let input = match model.reads_sequences() {
@@ -23,12 +28,12 @@ impl Exporter {
             false => ValueInfo::batched("features", &[dim as i64]),
         };
         exporter.graph.node("Identity", &[&scores], "probabilities", vec![]);
-        exporter.graph.finish("classifier", input, ValueInfo::batched("probabilities", &[classes as i64]))
+        exporter.graph.write("classifier", input, ValueInfo::batched("probabilities", &[classes as i64]), out)
     }
 
     /// Adds a constant with the name of its tensor.
     pub fn constant(&mut self, tensor: Tensor) -> String {
-        self.graph.initializer(TensorProto::floats(&tensor.name, &tensor.shape, &tensor.values))
+        self.graph.floats(&tensor.name, &tensor.shape, tensor.values)
     }
 
     /// Adds a scalar constant.

@@ -1,6 +1,6 @@
 //! k nearest neighbors.
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, aview1, s};
+use ndarray::{ArcArray2, Array1, Array2, ArrayView2, Axis, aview1, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -87,8 +87,8 @@ impl Classifier for NearestNeighbors {
                 row.mapv_inplace(|value| (f64::from(value) / length) as f32);
             }
         }
-        let model =
-            KnnModel { features, targets: train.targets.select(Axis(0), &order), neighbors, metric: self.0.metric };
+        let targets = train.targets.select(Axis(0), &order);
+        let model = KnnModel { features: features.into_shared(), targets, neighbors, metric: self.0.metric };
         Ok(FitOutput::without_epochs(model, notes))
     }
 }
@@ -97,7 +97,8 @@ impl Classifier for NearestNeighbors {
 #[derive(Debug, Clone, PartialEq)]
 pub struct KnnModel {
     /// Features of the training clips, sorted by first class, (N, D); of unit length for the cosine distance.
-    features: Array2<f32>,
+    /// Shared with the tensors of its files.
+    features: ArcArray2<f32>,
     /// Multi-hot targets, (N, C).
     targets: Array2<f32>,
     neighbors: usize,
@@ -110,7 +111,7 @@ impl KnnModel {
     /// # Errors
     /// Returns an error if a tensor is missing or has a wrong shape.
     pub fn restore(tensors: &Tensors) -> Result<Self> {
-        let (features, targets) = (tensors.matrix("knn.features")?, tensors.matrix("knn.targets")?);
+        let (features, targets) = (tensors.shared_matrix("knn.features")?, tensors.matrix("knn.targets")?);
         let neighbors = tensors.vector_of("knn.neighbors", 1)?[0] as usize;
         if targets.nrows() != features.nrows() || neighbors == 0 || neighbors > features.nrows() {
             return Err(tensors.error("knn.features, knn.targets and knn.neighbors do not match".into()));
@@ -267,7 +268,7 @@ impl Model for KnnModel {
 
     fn tensors(&self) -> Vec<Tensor> {
         let mut tensors = vec![
-            Tensor::matrix("knn.features", self.features.view()),
+            Tensor::shared_matrix("knn.features", self.features.clone()),
             Tensor::matrix("knn.targets", self.targets.view()),
             Tensor::vector("knn.neighbors", aview1(&[self.neighbors as f32])),
         ];
@@ -279,7 +280,7 @@ impl Model for KnnModel {
 
     fn export(&self, graph: &mut Exporter, features: &str) -> String {
         let queries = graph.double(features);
-        let train = graph.constant(Tensor::matrix("knn.features", self.features.view()));
+        let train = graph.constant(Tensor::shared_matrix("knn.features", self.features.clone()));
         let train = graph.double(&train);
         let lengths = match self.metric {
             Metric::Euclidean => {
@@ -342,7 +343,7 @@ mod tests {
             let queries = Array2::from_shape_fn((QUERIES + 9, dim), |_| offset + noise());
             for (metric, neighbors) in [(Metric::Euclidean, 1), (Metric::Euclidean, 40), (Metric::Cosine, 5)] {
                 let model =
-                    KnnModel { features: features.clone(), targets: Array2::zeros((count, 2)), neighbors, metric };
+                    KnnModel { features: features.to_shared(), targets: Array2::zeros((count, 2)), neighbors, metric };
                 let search = Search::new(&model);
                 search.block(queries.view(), |number, nearest| {
                     let distance = |i: usize| {

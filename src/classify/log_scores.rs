@@ -61,7 +61,7 @@ impl Model for LogScores {
 
     fn tensors(&self) -> Vec<Tensor> {
         let mut tensors = self.model.tensors();
-        tensors.push(Tensor { name: MARGIN.into(), shape: vec![1], values: vec![self.margin] });
+        tensors.push(Tensor { name: MARGIN.into(), shape: vec![1], values: vec![self.margin].into() });
         tensors
     }
 

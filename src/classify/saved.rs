@@ -1,6 +1,8 @@
 //! Model files: `model.safetensors` for kinoprobe, `model.onnx` for other runtimes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use clap::ValueEnum;
@@ -149,14 +151,27 @@ impl SavedModel {
         let path = dir.join(TENSORS_FILE);
         write_tensors(&path, &self.model.tensors(), HashMap::from([(METADATA_KEY.to_string(), metadata)]))?;
         let path = dir.join(ONNX_FILE);
-        std::fs::write(&path, self.to_onnx()).map_err(Error::io(&path))
+        let write = |file: File| {
+            let mut file = BufWriter::new(file);
+            self.write_onnx(&mut file)?;
+            file.flush()
+        };
+        File::create(&path).and_then(write).map_err(Error::io(&path))
     }
 
     /// Returns the bytes of an ONNX file with the model and its metadata.
     pub fn to_onnx(&self) -> Vec<u8> {
-        let mut bytes = Exporter::export(self.model.as_ref(), self.metadata.dim, self.metadata.classes.len());
-        onnx::append_properties(&mut bytes, &self.metadata.properties());
+        let mut bytes = Vec::new();
+        self.write_onnx(&mut bytes).expect("writing to memory succeeds");
         bytes
+    }
+
+    /// Writes an ONNX file with the model and its metadata.
+    fn write_onnx(&self, out: &mut impl Write) -> std::io::Result<()> {
+        Exporter::export(self.model.as_ref(), self.metadata.dim, self.metadata.classes.len(), out)?;
+        let mut properties = Vec::new();
+        onnx::append_properties(&mut properties, &self.metadata.properties());
+        out.write_all(&properties)
     }
 
     /// Reads the model of a run's directory.
@@ -224,6 +239,7 @@ impl SavedModel {
 fn write_tensors(path: &Path, tensors: &[Tensor], metadata: HashMap<String, String>) -> Result<()> {
     const { assert!(cfg!(target_endian = "little"), "safetensors files are little-endian, as all supported processors") };
     let views = tensors.iter().map(|Tensor { name, shape, values }| {
+        let values = values.as_slice().expect("the values are contiguous");
         let view = TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values));
         (name.as_str(), view.expect("the values match the shape"))
     });

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
+use ndarray::{ArcArray1, ArcArray2, Array1, Array2, ArrayView1, ArrayView2};
 
 use crate::error::{Error, Result};
 
@@ -14,19 +14,26 @@ pub struct Tensor {
     pub name: String,
     /// Shape.
     pub shape: Vec<usize>,
-    /// Values in row-major order.
-    pub values: Vec<f32>,
+    /// Values in row-major order, contiguous in memory.
+    pub values: ArcArray1<f32>,
 }
 
 impl Tensor {
     /// Creates a vector.
     pub fn vector(name: &str, values: ArrayView1<'_, f32>) -> Self {
-        Self { name: name.into(), shape: vec![values.len()], values: values.to_vec() }
+        Self { name: name.into(), shape: vec![values.len()], values: values.to_shared() }
     }
 
     /// Creates a matrix.
     pub fn matrix(name: &str, values: ArrayView2<'_, f32>) -> Self {
         Self { name: name.into(), shape: values.shape().to_vec(), values: values.iter().copied().collect() }
+    }
+
+    /// Creates a matrix that shares `values`, which are in row-major order.
+    pub fn shared_matrix(name: &str, values: ArcArray2<f32>) -> Self {
+        let shape = values.shape().to_vec();
+        let values = values.into_shape_with_order(shape.iter().product::<usize>()).expect("the values are contiguous");
+        Self { name: name.into(), shape, values }
     }
 }
 
@@ -56,7 +63,7 @@ impl Tensors {
     pub fn vector(&self, name: &str) -> Result<Array1<f32>> {
         let tensor = self.get(name)?;
         match tensor.shape[..] {
-            [_] => Ok(Array1::from_vec(tensor.values.clone())),
+            [_] => Ok(tensor.values.to_owned()),
             _ => Err(self.error(format!("tensor {name} must be a vector, but has shape {:?}", tensor.shape))),
         }
     }
@@ -78,12 +85,18 @@ impl Tensors {
     /// # Errors
     /// Returns an error if it is missing or not a matrix.
     pub fn matrix(&self, name: &str) -> Result<Array2<f32>> {
+        Ok(self.shared_matrix(name)?.into_owned())
+    }
+
+    /// Returns the matrix `name` without a copy of its values.
+    ///
+    /// # Errors
+    /// Returns an error if it is missing or not a matrix.
+    pub fn shared_matrix(&self, name: &str) -> Result<ArcArray2<f32>> {
         let tensor = self.get(name)?;
         let shape_error = || self.error(format!("tensor {name} must be a matrix, but has shape {:?}", tensor.shape));
         match tensor.shape[..] {
-            [rows, columns] => {
-                Array2::from_shape_vec((rows, columns), tensor.values.clone()).map_err(|_| shape_error())
-            }
+            [rows, columns] => tensor.values.clone().into_shape_with_order((rows, columns)).map_err(|_| shape_error()),
             _ => Err(shape_error()),
         }
     }

@@ -456,7 +456,7 @@ fn exported_models_match_in_onnx_runtime() {
                 _ => {}
             }
             let model = fit(&settings, task, &train, &test, 1).model;
-            std::fs::write(&path, Exporter::export(model.as_ref(), 6, 4)).unwrap();
+            Exporter::export(model.as_ref(), 6, 4, &mut std::fs::File::create(&path).unwrap()).unwrap();
             // ONNX Runtime reads sequences of equal length: the clips with two rows.
             let chosen: Vec<usize> = (0..test.len())
                 .filter(|&i| !kind.capabilities().sequences || test.offsets[i + 1] - test.offsets[i] == 2)

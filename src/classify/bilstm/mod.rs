@@ -325,7 +325,7 @@ impl Model for BilstmModel {
             }
         }
         let mut constant = |name: &str, shape: &[usize], values: Vec<f32>| {
-            graph.constant(Tensor { name: name.into(), shape: shape.to_vec(), values })
+            graph.constant(Tensor { name: name.into(), shape: shape.to_vec(), values: values.into() })
         };
         let weights = [
             constant("lstm.W", &[2, 4 * hidden, inputs], input),

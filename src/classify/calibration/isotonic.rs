@@ -101,7 +101,7 @@ impl IsotonicCurves {
     }
 
     pub(super) fn tensors(&self) -> Vec<Tensor> {
-        let base = Tensor { name: BASE.into(), shape: vec![self.labels()], values: self.base.clone() };
+        let base = Tensor { name: BASE.into(), shape: vec![self.labels()], values: self.base.clone().into() };
         let matrices = [(START, &self.start), (WIDTH, &self.width), (RISE, &self.rise)];
         std::iter::once(base).chain(matrices.map(|(name, values)| Tensor::matrix(name, values.view()))).collect()
     }

@@ -212,7 +212,7 @@ impl Calibration {
         let vector = |name: &str, values: &[f32]| Tensor {
             name: name.into(),
             shape: vec![values.len()],
-            values: values.to_vec(),
+            values: values.to_vec().into(),
         };
         match self {
             Self::Temperature(temperature) => vec![vector(TEMPERATURE, &[*temperature])],

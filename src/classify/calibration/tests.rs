@@ -205,7 +205,7 @@ fn exported_calibrations_match_in_onnx_runtime() {
         let scores = matrix(&golden.other);
         let (count, classes) = scores.dim();
         let model = Calibrated { calibration: fit(&golden), model: Box::new(Identity) };
-        std::fs::write(&path, Exporter::export(&model, classes, classes)).unwrap();
+        Exporter::export(&model, classes, classes, &mut std::fs::File::create(&path).unwrap()).unwrap();
         let options = SessionOptions {
             item: vec![classes],
             dim: classes,

@@ -305,7 +305,7 @@ impl Model for TransformerModel {
         if let Some(cls) = &layers.cls {
             let width = cls.len();
             let cls =
-                graph.constant(Tensor { name: "cls".into(), shape: vec![1, 1, width], values: cls.row(0).to_vec() });
+                graph.constant(Tensor { name: "cls".into(), shape: vec![1, 1, width], values: cls.row(0).to_shared() });
             let (clips, rest) = (graph.length(features, 0), graph.integers(&[1, width as i64]));
             let shape = graph.concatenate(&[&clips, &rest], 0);
             let cls = graph.node("Expand", &[&cls, &shape]);

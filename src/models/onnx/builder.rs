@@ -3,23 +3,62 @@
 //! Format: <https://onnx.ai/onnx/repo-docs/IR.html>.
 
 use std::collections::HashSet;
+use std::io::{self, Write};
 
+use ndarray::ArcArray1;
 use prost::Message;
+use prost::bytes::Bytes;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
-use super::proto::{Attribute, GraphProto, ModelProto, NodeProto, OperatorSet, TensorProto, ValueInfo};
+use super::proto::{Attribute, FLOAT, GraphProto, ModelProto, NodeProto, OperatorSet, TensorProto, ValueInfo};
 
 /// Operator set of all files. LayerNormalization requires 17 or later.
 const OPSET: i64 = 18;
 /// IR version that corresponds to the operator set.
 const IR_VERSION: i64 = 8;
+/// Field numbers of [`ModelProto::graph`], [`GraphProto::initializer`] and [`TensorProto::raw_data`].
+const GRAPH: u32 = 7;
+const INITIALIZER: u32 = 5;
+const RAW_DATA: u32 = 9;
 
 /// Nodes and initializers of a graph. Values are referred to by name.
 #[derive(Debug, Default)]
 pub struct GraphBuilder {
     nodes: Vec<NodeProto>,
-    initializers: Vec<TensorProto>,
+    initializers: Vec<Initializer>,
     /// Names of the initializers that were added by [`Self::shared_initializer`].
     shared: HashSet<String>,
+}
+
+/// A constant tensor.
+#[derive(Debug)]
+struct Initializer {
+    /// The tensor without its values.
+    description: TensorProto,
+    /// Its values, [`TensorProto::raw_data`].
+    values: Bytes,
+}
+
+impl Initializer {
+    /// Returns the bytes before the values.
+    fn start(&self) -> Vec<u8> {
+        let mut start = self.description.encode_to_vec();
+        if !self.values.is_empty() {
+            encode_key(RAW_DATA, WireType::LengthDelimited, &mut start);
+            encode_varint(self.values.len() as u64, &mut start);
+        }
+        start
+    }
+}
+
+/// The values of a tensor that the model shares.
+struct SharedValues(ArcArray1<f32>);
+
+impl AsRef<[u8]> for SharedValues {
+    fn as_ref(&self) -> &[u8] {
+        const { assert!(cfg!(target_endian = "little"), "ONNX files are little-endian, as all supported processors") };
+        bytemuck::cast_slice(self.0.as_slice().expect("the values are contiguous"))
+    }
 }
 
 impl GraphBuilder {
@@ -48,9 +87,21 @@ impl GraphBuilder {
     }
 
     /// Adds a constant tensor and returns its name.
-    pub fn initializer(&mut self, tensor: TensorProto) -> String {
-        let name = tensor.name.clone();
-        self.initializers.push(tensor);
+    pub fn initializer(&mut self, mut tensor: TensorProto) -> String {
+        let values = std::mem::take(&mut tensor.raw_data).into();
+        self.push(tensor, values)
+    }
+
+    /// Adds a constant f32 tensor without a copy of its values, which are in row-major order, and returns its name.
+    pub fn floats(&mut self, name: &str, shape: &[usize], values: ArcArray1<f32>) -> String {
+        let dims = shape.iter().map(|d| *d as i64).collect();
+        let tensor = TensorProto { dims, data_type: FLOAT, name: name.into(), raw_data: Vec::new() };
+        self.push(tensor, Bytes::from_owner(SharedValues(values)))
+    }
+
+    fn push(&mut self, description: TensorProto, values: Bytes) -> String {
+        let name = description.name.clone();
+        self.initializers.push(Initializer { description, values });
         name
     }
 
@@ -71,19 +122,67 @@ impl GraphBuilder {
 
     /// Returns the bytes of an ONNX file with this graph.
     pub fn finish(self, name: &str, input: ValueInfo, output: ValueInfo) -> Vec<u8> {
-        let graph = GraphProto {
-            node: self.nodes,
-            name: name.into(),
-            initializer: self.initializers,
-            input: vec![input],
-            output: vec![output],
-        };
-        let model = ModelProto {
-            ir_version: IR_VERSION,
-            producer_name: "kinoprobe".into(),
-            graph: Some(graph),
-            opset_import: vec![OperatorSet { domain: String::new(), version: OPSET }],
-        };
-        model.encode_to_vec()
+        let mut bytes = Vec::new();
+        self.write(name, input, output, &mut bytes).expect("writing to memory succeeds");
+        bytes
+    }
+
+    /// Writes an ONNX file with this graph, in the order of prost, but one tensor after the other: a serialized copy of all would need as
+    /// much memory again.
+    ///
+    /// # Errors
+    /// Returns the error of `out`.
+    pub fn write(self, name: &str, input: ValueInfo, output: ValueInfo, out: &mut impl Write) -> io::Result<()> {
+        let nodes = GraphProto { node: self.nodes, name: name.into(), ..GraphProto::default() }.encode_to_vec();
+        let ends = GraphProto { input: vec![input], output: vec![output], ..GraphProto::default() }.encode_to_vec();
+        let tensors: Vec<(Vec<u8>, Bytes)> =
+            self.initializers.into_iter().map(|tensor| (tensor.start(), tensor.values)).collect();
+        let tensor_len = |(start, values): &(Vec<u8>, Bytes)| start.len() + values.len();
+        let field_len = |len: usize| key_len(INITIALIZER) + encoded_len_varint(len as u64) + len;
+        let graph =
+            nodes.len() + tensors.iter().map(|tensor| field_len(tensor_len(tensor))).sum::<usize>() + ends.len();
+
+        let model = ModelProto { ir_version: IR_VERSION, producer_name: "kinoprobe".into(), ..ModelProto::default() };
+        out.write_all(&model.encode_to_vec())?;
+        write_field_start(GRAPH, graph, out)?;
+        out.write_all(&nodes)?;
+        for tensor in &tensors {
+            write_field_start(INITIALIZER, tensor_len(tensor), out)?;
+            out.write_all(&tensor.0)?;
+            out.write_all(&tensor.1)?;
+        }
+        out.write_all(&ends)?;
+        let opset_import = vec![OperatorSet { domain: String::new(), version: OPSET }];
+        out.write_all(&ModelProto { opset_import, ..ModelProto::default() }.encode_to_vec())
+    }
+}
+
+/// Writes the key and the length of a field of `len` bytes.
+fn write_field_start(number: u32, len: usize, out: &mut impl Write) -> io::Result<()> {
+    let mut start = Vec::new();
+    encode_key(number, WireType::LengthDelimited, &mut start);
+    encode_varint(len as u64, &mut start);
+    out.write_all(&start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_those_of_prost() {
+        let mut graph = GraphBuilder::default();
+        graph.floats("a", &[2, 100], (0..200).map(|i| i as f32).collect());
+        graph.floats("empty", &[0], ArcArray1::from(vec![]));
+        graph.initializer(TensorProto::integers("b", &[1, -2]));
+        graph.node("Gemm", &["x", "a"], "y", vec![Attribute::int("transB", 1)]);
+        let bytes = graph.finish("graph", ValueInfo::batched("x", &[100]), ValueInfo::batched("y", &[2]));
+        let model = ModelProto::decode(bytes.as_slice()).unwrap();
+        let graph = model.graph.as_ref().unwrap();
+        assert_eq!((graph.node.len(), graph.input.len(), graph.output.len()), (1, 1, 1));
+        let values: Vec<f32> = (0..200).map(|i| i as f32).collect();
+        assert_eq!(graph.initializer[0], TensorProto::floats("a", &[2, 100], &values));
+        assert_eq!(graph.initializer[2], TensorProto::integers("b", &[1, -2]));
+        assert_eq!(model.encode_to_vec(), bytes);
     }
 }
