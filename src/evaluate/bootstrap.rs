@@ -114,12 +114,23 @@ pub struct Bootstrap {
     pub jackknife: Vec<f64>,
 }
 
-/// Resamples units with replacement [`RESAMPLES`] times and computes K statistics of the number of rows of each kind. Returns one
-/// element per statistic; `None` with fewer than two units. If few units differ, the time does not depend on their number.
+/// Values of K statistics.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resamples {
+    /// Values of all units.
+    estimates: Vec<f64>,
+    /// Values of each resample.
+    resamples: Vec<Vec<f64>>,
+    /// Values without each unit, or without each block of units.
+    without: Vec<Vec<f64>>,
+}
+
+/// Resamples units with replacement [`RESAMPLES`] times and computes K statistics of the number of rows of each kind. `None` with fewer
+/// than two units. If few units differ, the time does not depend on their number. Units of equal contents have equal resamples.
 ///
 /// Source: Efron, Tibshirani, "An Introduction to the Bootstrap" (1993), ch. 13; for groups the cluster bootstrap of Field,
 /// Welsh, "Bootstrapping clustered data" (2007).
-pub fn bootstrap(units: &Units, statistics: impl Fn(&[u32]) -> Vec<f64> + Sync) -> Option<Vec<Bootstrap>> {
+pub fn resample(units: &Units, statistics: impl Fn(&[u32]) -> Vec<f64> + Sync) -> Option<Resamples> {
     if units.len() < 2 {
         return None;
     }
@@ -141,12 +152,38 @@ pub fn bootstrap(units: &Units, statistics: impl Fn(&[u32]) -> Vec<f64> + Sync) 
         statistics(&counts)
     };
     let without: Vec<Vec<f64>> = units.content_of.par_chunks(block).map(without_block).collect();
-    let of_statistic = |k: usize| {
-        let mut resampled: Vec<f64> = resamples.iter().map(|values| values[k]).collect();
-        resampled.sort_by(f64::total_cmp);
-        Bootstrap { estimate: estimates[k], resampled, jackknife: without.iter().map(|values| values[k]).collect() }
-    };
-    Some((0..estimates.len()).map(of_statistic).collect())
+    Some(Resamples { estimates, resamples, without })
+}
+
+/// Returns the [`Resamples::bootstraps`] of [`resample`].
+pub fn bootstrap(units: &Units, statistics: impl Fn(&[u32]) -> Vec<f64> + Sync) -> Option<Vec<Bootstrap>> {
+    Some(resample(units, statistics)?.bootstraps())
+}
+
+impl Resamples {
+    /// Returns one element per statistic.
+    pub fn bootstraps(&self) -> Vec<Bootstrap> {
+        let of_statistic = |k: usize| {
+            let mut resampled: Vec<f64> = self.resamples.iter().map(|values| values[k]).collect();
+            resampled.sort_by(f64::total_cmp);
+            let jackknife = self.without.iter().map(|values| values[k]).collect();
+            Bootstrap { estimate: self.estimates[k], resampled, jackknife }
+        };
+        (0..self.estimates.len()).map(of_statistic).collect()
+    }
+
+    /// Returns the differences of statistics i and those j of resamples of the same units, for `pairs` of (i, j).
+    pub fn differences(&self, other: &Self, pairs: &[(usize, usize)]) -> Self {
+        let difference = |(first, second): (&Vec<f64>, &Vec<f64>)| -> Vec<f64> {
+            pairs.iter().map(|&(i, j)| first[i] - second[j]).collect()
+        };
+        let all = |first: &[Vec<f64>], second: &[Vec<f64>]| first.iter().zip(second).map(difference).collect();
+        Self {
+            estimates: difference((&self.estimates, &other.estimates)),
+            resamples: all(&self.resamples, &other.resamples),
+            without: all(&self.without, &other.without),
+        }
+    }
 }
 
 impl Bootstrap {

@@ -35,7 +35,7 @@ pub use counts::{Confusion, PrecisionRecallF1};
 pub use multi_label::MultiLabelMetrics;
 pub use predictions::Predictions;
 pub use single_label::SingleLabelMetrics;
-pub use split_metrics::{HeadlineMetrics, SplitMetrics, compute_metrics, evaluate_splits};
+pub use split_metrics::{HeadlineMetrics, SplitMetrics, compute_metrics, evaluate_resampled, evaluate_splits};
 
 use crate::manifest::Split;
 

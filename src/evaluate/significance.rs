@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::bootstrap::{LEVEL, RESAMPLES, Units, bootstrap};
+use super::bootstrap::{Bootstrap, LEVEL, RESAMPLES, Resamples, Units, bootstrap, resample};
 use super::intervals::{Interval, Intervals, ResamplingUnit, Statistics};
 use super::predictions::{Predictions, align_classes};
 use super::{multi_label, single_label};
@@ -52,15 +52,76 @@ pub fn resampling_units(predictions: &Predictions) -> (ResamplingUnit, Vec<Vec<u
     (if unit_of_group.is_empty() { ResamplingUnit::Clips } else { ResamplingUnit::Groups }, units)
 }
 
-/// Computes the BCa intervals of the headline metrics for which they are defined; `None` with fewer than two units.
-pub fn intervals(predictions: &Predictions) -> Option<Intervals> {
-    let (unit, units) = resampling_units(predictions);
-    let Statistics { keys, kind_of_row, kinds, compute } = statistics(predictions);
-    let bootstraps = bootstrap(&Units::new(&units, &kind_of_row, kinds), compute)?;
-    let intervals =
-        keys.iter().zip(&bootstraps).filter_map(|(key, values)| Some((key.to_string(), values.interval()?)));
-    let by_metric = intervals.collect();
-    Some(Intervals { by_metric, level: LEVEL, resamples: RESAMPLES, unit, units: units.len() })
+/// Predictions with the headline metrics of their resamples. The intervals of the metrics, and those of the differences of several
+/// predictions for the same clips, follow from them.
+#[derive(Debug)]
+pub struct Resampled<'a> {
+    /// The predictions.
+    pub predictions: &'a Predictions,
+    keys: Vec<&'static str>,
+    unit: ResamplingUnit,
+    /// Number of units.
+    units: usize,
+    /// `None` with fewer than two units.
+    metrics: Option<Resamples>,
+}
+
+impl<'a> Resampled<'a> {
+    /// Resamples the labeled clips, or their groups.
+    pub fn new(predictions: &'a Predictions) -> Self {
+        let (unit, units) = resampling_units(predictions);
+        let Statistics { keys, kind_of_row, kinds, compute } = statistics(predictions);
+        let metrics = resample(&Units::new(&units, &kind_of_row, kinds), compute);
+        Self { predictions, keys, unit, units: units.len(), metrics }
+    }
+
+    /// Computes the BCa intervals of the headline metrics for which they are defined; `None` with fewer than two units.
+    pub fn intervals(&self) -> Option<Intervals> {
+        let bootstraps = self.metrics.as_ref()?.bootstraps();
+        let intervals =
+            self.keys.iter().zip(&bootstraps).filter_map(|(key, values)| Some((key.to_string(), values.interval()?)));
+        let by_metric = intervals.collect();
+        Some(Intervals { by_metric, level: LEVEL, resamples: RESAMPLES, unit: self.unit, units: self.units })
+    }
+
+    /// Does the same as [`compare_paired`], in a fraction of its time for multi-label predictions of the same clips.
+    ///
+    /// # Errors
+    /// Returns the error of [`compare_paired`].
+    pub fn compare_paired(&self, other: &Self) -> Result<Vec<PairedComparison>> {
+        let of_same_clips =
+            self.predictions.task == Task::MultiLabel && same_clips(self.predictions, other.predictions);
+        let (Some(first), Some(second), true) = (&self.metrics, &other.metrics, of_same_clips) else {
+            return compare_paired(self.predictions, other.predictions);
+        };
+        let common = common_keys(&self.keys, &other.keys);
+        let differences = first.differences(second, &common).bootstraps();
+        let comparison = |(&(i, _), values): (&(usize, usize), &Bootstrap)| PairedComparison {
+            measure: self.keys[i].into(),
+            n: self.predictions.len(),
+            only_first: None,
+            only_second: None,
+            difference: values.estimate,
+            difference_interval: values.interval(),
+            p: values.p_value(),
+        };
+        Ok(common.iter().zip(&differences).map(comparison).collect())
+    }
+}
+
+/// `true` if both predict the same clips, all labeled, in the same order and with the same classes.
+fn same_clips(first: &Predictions, second: &Predictions) -> bool {
+    first.task == second.task
+        && first.classes == second.classes
+        && first.ids == second.ids
+        && first.groups == second.groups
+        && first.truth == second.truth
+        && first.truth.iter().all(|labels| !labels.is_empty())
+}
+
+/// Returns the positions of each key that both have.
+fn common_keys(first: &[&str], second: &[&str]) -> Vec<(usize, usize)> {
+    (0..first.len()).filter_map(|i| Some((i, second.iter().position(|key| *key == first[i])?))).collect()
 }
 
 fn statistics(predictions: &Predictions) -> Statistics {
@@ -157,9 +218,7 @@ fn differences(first: &Predictions, second: &Predictions) -> Statistics {
         return Statistics { keys: vec!["accuracy"], kind_of_row, kinds: 4, compute: Box::new(accuracy) };
     }
     let (first, second) = (multi_label::statistics(first), multi_label::statistics(second));
-    let common: Vec<(usize, usize)> = (0..first.keys.len())
-        .filter_map(|i| Some((i, second.keys.iter().position(|key| *key == first.keys[i])?)))
-        .collect();
+    let common = common_keys(&first.keys, &second.keys);
     let keys = common.iter().map(|&(i, _)| first.keys[i]).collect();
     // In both, each clip is a kind of its own.
     let (kind_of_row, kinds) = (first.kind_of_row, first.kinds);
@@ -230,6 +289,10 @@ mod tests {
         group_size: usize,
         accuracy: Bound,
         macro_f1: Bound,
+    }
+
+    fn intervals(predictions: &Predictions) -> Option<Intervals> {
+        Resampled::new(predictions).intervals()
     }
 
     fn goldens() -> Goldens {

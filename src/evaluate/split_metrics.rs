@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use super::intervals::{Interval, Intervals};
 use super::multi_label::{self, MultiLabelMetrics, Thresholds};
 use super::predictions::Predictions;
-use super::significance;
+use super::significance::Resampled;
 use super::single_label::{self, SingleLabelMetrics};
 use crate::dataset::Task;
 
@@ -76,10 +76,16 @@ pub fn compute_metrics(predictions: &Predictions) -> SplitMetrics {
 /// Computes the metrics of all splits, with intervals. The thresholds of multi-label predictions are tuned on the split
 /// `val` and applied to the other splits; no thresholds are set if the split is absent.
 pub fn evaluate_splits<S: Ord + Copy>(splits: &BTreeMap<S, Predictions>, val: S) -> BTreeMap<S, SplitMetrics> {
-    let tuned = splits.get(&val).and_then(Thresholds::tune);
-    let evaluate = |(&split, predictions): (&S, &Predictions)| {
+    evaluate_resampled(&splits.iter().map(|(&split, predictions)| (split, Resampled::new(predictions))).collect(), val)
+}
+
+/// Does the same for predictions that have been resampled.
+pub fn evaluate_resampled<S: Ord + Copy>(splits: &BTreeMap<S, Resampled<'_>>, val: S) -> BTreeMap<S, SplitMetrics> {
+    let tuned = splits.get(&val).and_then(|resampled| Thresholds::tune(resampled.predictions));
+    let evaluate = |(&split, resampled): (&S, &Resampled<'_>)| {
+        let predictions = resampled.predictions;
         let mut metrics = compute_metrics(predictions);
-        let intervals = significance::intervals(predictions);
+        let intervals = resampled.intervals();
         match &mut metrics {
             SplitMetrics::SingleLabel(metrics) => metrics.interval = intervals,
             SplitMetrics::MultiLabel(metrics) => {

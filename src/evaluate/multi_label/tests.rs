@@ -194,6 +194,12 @@ fn paired_comparison_uses_map_and_micro_f1() {
         assert!(pair.difference > 0.05 && pair.p < 0.01 && pair.difference_interval.unwrap()[0] > 0.0, "{pair:?}");
         assert_eq!((pair.only_first, pair.n), (None, 60));
     }
+    // The same from resamples that several pairs share, and for clips in another order, without them.
+    let resampled = [&good, &poor].map(significance::Resampled::new);
+    assert_eq!(resampled[0].compare_paired(&resampled[1]).unwrap(), pairs);
+    let reversed = poor.select(&(0..60).rev().collect::<Vec<_>>());
+    let reversed = significance::Resampled::new(&reversed);
+    assert_eq!(resampled[0].compare_paired(&reversed).unwrap(), pairs);
     let expected = compute_metrics(&good).map.macro_.unwrap() - compute_metrics(&poor).map.macro_.unwrap();
     assert!((pairs[0].difference - expected).abs() < 1e-12);
     for (same, back) in significance::compare_paired(&good, &good)

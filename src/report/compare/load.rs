@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{ComparedRun, Part, RunKind, common_task, task_name, task_of};
@@ -103,8 +104,10 @@ pub fn load_all(directories: &[PathBuf], out: &Path) -> Result<LoadedRuns> {
         entries.extend(contained.into_iter().filter(unnamed).map(|path| (path, false)));
     }
     let mut loaded: Vec<(ComparedRun, bool)> = Vec::new();
-    for (directory, is_named) in entries {
-        match load(&directory) {
+    // In parallel, since reading predictions is most of the work; results and errors are in the order of the directories.
+    let results: Vec<Result<ComparedRun>> = entries.par_iter().map(|(directory, _)| load(directory)).collect();
+    for ((directory, is_named), result) in entries.into_iter().zip(results) {
+        match result {
             Ok(run) => loaded.push((run, is_named)),
             Err(error) if is_named => return Err(error),
             Err(error) => {

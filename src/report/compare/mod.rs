@@ -27,8 +27,8 @@ use crate::classify::{RunIdentity, RunInputs};
 use crate::dataset::Task;
 use crate::error::{Error, Result};
 use crate::evaluate::bootstrap::METHOD;
-use crate::evaluate::significance::{PairedComparison, compare_paired, holm};
-use crate::evaluate::{Predictions, SplitMetrics, evaluate_splits};
+use crate::evaluate::significance::{PairedComparison, Resampled, holm};
+use crate::evaluate::{Predictions, SplitMetrics, evaluate_resampled};
 use crate::manifest::Split;
 use crate::store::FeatureStore;
 
@@ -273,8 +273,13 @@ pub fn compare(runs: &[ComparedRun], stores: &[PathBuf]) -> Result<Comparison> {
         }
     }
     let store_of = |path: &Path| opened.iter().find(|(known, _)| known == path).and_then(|(_, store)| store.as_ref());
-    let rows: Vec<ComparisonRow> =
-        runs.iter().map(|run| comparison_row(run, run.inputs.features().and_then(store_of))).collect();
+    // Intervals and pairs use the same resamples.
+    let resampled: Vec<BTreeMap<Part, Resampled<'_>>> = runs.par_iter().map(resample_parts).collect();
+    let rows: Vec<ComparisonRow> = runs
+        .iter()
+        .zip(&resampled)
+        .map(|(run, parts)| comparison_row(run, parts, run.inputs.features().and_then(store_of)))
+        .collect();
     let best = conclusion::best_on_validation(&rows);
     let baseline = conclusion::baseline(runs, best.as_deref())?;
     let mut pairs = Vec::new();
@@ -283,7 +288,7 @@ pub fn compare(runs: &[ComparedRun], stores: &[PathBuf]) -> Result<Comparison> {
         if let Some(warning) = different_clips(runs, part) {
             warnings.push(warning);
         }
-        pairs.extend(pairs_of(runs, part)?);
+        pairs.extend(pairs_of(runs, &resampled, part)?);
     }
     let mut duplicates = Vec::new();
     for (path, store) in &opened {
@@ -315,13 +320,22 @@ pub fn compare(runs: &[ComparedRun], stores: &[PathBuf]) -> Result<Comparison> {
     })
 }
 
+/// Resamples the predictions of each part.
+fn resample_parts(run: &ComparedRun) -> BTreeMap<Part, Resampled<'_>> {
+    run.parts.iter().map(|(&part, predictions)| (part, Resampled::new(predictions))).collect()
+}
+
 /// Returns the parts of all rows in descending order: the test split first.
 fn parts_of(rows: &[ComparisonRow]) -> Vec<Part> {
     let parts: BTreeSet<Part> = rows.iter().flat_map(|row| row.parts.keys().copied()).collect();
     parts.into_iter().rev().collect()
 }
 
-fn comparison_row(run: &ComparedRun, store: Option<&FeatureStore>) -> ComparisonRow {
+fn comparison_row(
+    run: &ComparedRun,
+    parts: &BTreeMap<Part, Resampled<'_>>,
+    store: Option<&FeatureStore>,
+) -> ComparisonRow {
     let seconds =
         run.extract_seconds.or(store.map(|store| store.provenance().extract_seconds).filter(|&seconds| seconds > 0.0));
     ComparisonRow {
@@ -335,7 +349,7 @@ fn comparison_row(run: &ComparedRun, store: Option<&FeatureStore>) -> Comparison
             video_seconds: store.map(|store| store.clips().iter().map(|clip| clip.duration_seconds).sum()),
         }),
         training_seconds: run.training_seconds,
-        parts: evaluate_splits(&run.parts, Part::Val),
+        parts: evaluate_resampled(parts, Part::Val),
         constant: run.constant.iter().map(|(&part, metrics)| (part, metrics.primary().1)).collect(),
     }
 }
@@ -350,19 +364,19 @@ fn different_clips(runs: &[ComparedRun], part: Part) -> Option<String> {
     })
 }
 
-fn pairs_of(runs: &[ComparedRun], part: Part) -> Result<Vec<PairedRuns>> {
-    let of_part: Vec<(&ComparedRun, &Predictions)> =
-        runs.iter().filter_map(|run| Some((run, run.parts.get(&part)?))).collect();
+fn pairs_of(runs: &[ComparedRun], resampled: &[BTreeMap<Part, Resampled<'_>>], part: Part) -> Result<Vec<PairedRuns>> {
+    let of_part: Vec<(&ComparedRun, &Resampled<'_>)> =
+        runs.iter().zip(resampled).filter_map(|(run, parts)| Some((run, parts.get(&part)?))).collect();
     let overlapping: Vec<_> = (0..of_part.len())
         .flat_map(|i| (i + 1..of_part.len()).map(move |j| (i, j)))
         .map(|(i, j)| (of_part[i], of_part[j]))
-        .filter(|((_, a), (_, b))| have_common_clip(a, b))
+        .filter(|((_, a), (_, b))| have_common_clip(a.predictions, b.predictions))
         .collect();
     // Each pair seeds its own resampling, so the results do not depend on the threads.
     let compared: Vec<Vec<PairedRuns>> = overlapping
         .par_iter()
         .map(|((first, a), (second, b))| {
-            let compared = compare_paired(a, b).map_err(|error| {
+            let compared = a.compare_paired(b).map_err(|error| {
                 Error::Data(format!("{} and {}, {}: {error}", first.name, second.name, part.name()))
             })?;
             let pair = |paired| PairedRuns {
