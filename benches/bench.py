@@ -377,7 +377,7 @@ def main():
     parser.add_argument("--frames", type=int, default=4, help="frames per clip in the stage cnn")
     parser.add_argument("--windows", type=int, default=1, help="windows per clip in the stage cnn3d")
     parser.add_argument("--calibrate", action="store_true", help="only measure which configuration of the peer is the fastest")
-    parser.add_argument("--torch", action="store_true", help="PyTorch is installed: run the stages long, mlp, bilstm and attentive")
+    parser.add_argument("--torch", action="store_true", help="PyTorch is installed: run the stages long, mlp, bilstm, attentive and transformer")
     parser.add_argument("--train", action="store_true", help="libtorch is installed: with --torch, run the stages train-*")
     parser.add_argument("--torchvision", action="store_true", help="the peer transforms frames with torchvision, which is slower than its own transforms")
     parser.add_argument("--binaries", help="directory of the kinoprobe binaries")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures speed against an equivalent Python implementation, the peer: sets up .venv-bench, generates clips and ONNX files, runs
 # benches/bench.py.
-#   PEER=torch benches/run.sh          also the stages long, mlp, bilstm and attentive, which need PyTorch
+#   PEER=torch benches/run.sh          also the stages long, mlp, bilstm, attentive and transformer, which need PyTorch
 #   TRAIN=1 PEER=torch benches/run.sh  also the stages train-*, which need libtorch (make setup TRAIN=1), too
 #   benches/run.sh --calibrate         measure which configuration of the peer is the fastest (benches/peer/fastest.json)
 #   benches/run.sh --stages cnn3d --rounds 5 --clips 16

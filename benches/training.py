@@ -1,4 +1,4 @@
-"""The stages that train: epochs and steps of classifiers (mlp, bilstm, attentive) and of networks (train-*), against PyTorch."""
+"""The stages that train: epochs and steps of classifiers (mlp, bilstm, attentive, transformer) and of networks (train-*), against PyTorch."""
 import csv
 import itertools
 import json
@@ -11,7 +11,7 @@ from process import PEER, WORK, Process
 # The recipe of pipelines/train of each stage.
 RECIPES = {"train-r2plus1d": "r2plus1d", "train-resnet50": "resnet50", "train-epoch": "r2plus1d-tuned"}
 # What a stage of a classifier measures.
-CLASSIFIERS = {"mlp": "epoch", "bilstm": "step", "attentive": "step"}
+CLASSIFIERS = {"mlp": "epoch", "bilstm": "step", "attentive": "step", "transformer": "step"}
 STAGES = [*CLASSIFIERS, *RECIPES]
 # Relative difference of the losses of the first steps, and mean absolute difference of the normalized pixels of a clip.
 MAX_LOSS_DIFFERENCE = 1e-4
