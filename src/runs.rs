@@ -11,6 +11,7 @@ mod pooled_years;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod predict;
 pub mod search;
+mod stack;
 mod trained;
 
 use std::collections::BTreeMap;

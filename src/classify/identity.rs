@@ -52,9 +52,11 @@ impl RunIdentity {
     /// # Panics
     /// Panics if `runs` is empty.
     pub fn of_fusion(runs: &[&RunIdentity], classifier: &str) -> Self {
+        // The methods of other programs' predictions are unknown.
+        let methods: Vec<&str> = runs.iter().map(|run| run.method.as_str()).filter(|name| !name.is_empty()).collect();
         Self {
             task: runs[0].task,
-            method: runs.iter().map(|run| run.method.as_str()).collect::<Vec<_>>().join(" + "),
+            method: methods.join(" + "),
             classifier: classifier.into(),
             untrained: runs.iter().any(|run| run.untrained),
             ..Self::default()

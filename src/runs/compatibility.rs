@@ -49,6 +49,20 @@ pub fn check_features(metadata: &ModelMetadata, store: &FeatureStore, force: boo
     Ok(warnings)
 }
 
+/// Checks that a store still has the features that a model was trained on.
+///
+/// # Errors
+/// Returns an error if they were computed by another network, in another precision, or with another extraction recipe.
+pub fn require_same_features(metadata: &ModelMetadata, store: &FeatureStore) -> Result<()> {
+    match check_features(metadata, store, true)?.first() {
+        None => Ok(()),
+        Some(difference) => {
+            let remedy = "train the run again on this store, or extract the features as before";
+            Err(Error::Data(format!("{difference}: {remedy}")))
+        }
+    }
+}
+
 /// The network or algorithm that computed features.
 struct Network<'a> {
     name: &'a str,

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use ndarray::{Array2, Axis, concatenate};
 
+use super::compatibility::require_same_features;
 use super::{save_codebook, write_fusion};
-use crate::classify::{ClassifierKind, FitSettings, ModelMetadata, RunIdentity, RunInputs, experiment};
+use crate::classify::{ClassifierKind, FitSettings, ModelMetadata, RunIdentity, RunInputs, SavedModel, experiment};
 use crate::dataset::{Dataset, DatasetSplits};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
@@ -102,6 +103,9 @@ fn load_member<'a>(path: &Path, run: &'a ComparedRun, manifest: &Manifest) -> Re
         None => return Err(Error::Data(format!("{} has no directory with a recipe.toml", run.name))),
     };
     let store = FeatureStore::open(path)?;
+    if let Some(directory) = run.directory.as_ref().filter(|directory| directory.join(SavedModel::FILES[0]).is_file()) {
+        require_same_features(&SavedModel::load(directory)?.metadata, &store)?;
+    }
     let data = Dataset::join(&store, manifest, ClassifierKind::Mlp.pooling(recipe.classify.pooling))?;
     Ok(Member { run, recipe, store, data })
 }

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
-use ndarray::{Array2, Axis, concatenate};
+use ndarray::Axis;
 
+use super::stack::stack;
 use super::{TrainedRun, write_fusion};
 
 use crate::classify::cross_validation::{self, Folds};
@@ -18,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 use crate::manifest::{Clip, Manifest, split};
 use crate::models::fetch::sha256_file;
-use crate::report::compare::{ComparedRun, Part, RunKind, late_fusion};
+use crate::report::compare::{ComparedRun, Part, RunKind};
 use crate::store::Pooling;
 
 /// Most folds of the cross-validation of the fusion.
@@ -159,29 +160,4 @@ fn fit(data: &DatasetSplits, identity: RunIdentity, threads: usize) -> Result<Ex
 /// Returns the data that the logistic regression is fitted to: the logarithms or log odds of the scores.
 fn log_scores(members: &[&Predictions]) -> Result<Dataset> {
     LogScores::transform(&stack(members)?, members[0].task, MARGIN)
-}
-
-/// Returns a data set of the clips that all `members` predict, in the order of the first: the features are the scores of each member, one after
-/// the other, for the union of their classes.
-///
-/// # Errors
-/// Returns an error if two members have different labels for a clip.
-pub(super) fn stack(members: &[&Predictions]) -> Result<Dataset> {
-    let aligned = late_fusion::align(members)?;
-    let first = &aligned[0];
-    let scores: Vec<_> =
-        aligned.iter().map(|member| member.scores.as_ref().expect("only runs with scores are fused").view()).collect();
-    let rows = concatenate(Axis(1), &scores).expect("every member has one row per common clip");
-    let mut targets = Array2::zeros((first.len(), first.classes.len()));
-    for (i, labels) in first.truth.iter().enumerate() {
-        labels.iter().for_each(|&class| targets[(i, class)] = 1.0);
-    }
-    Ok(Dataset {
-        ids: first.ids.clone(),
-        groups: first.groups.clone(),
-        rows: rows.into(),
-        offsets: (0..=first.len()).collect(),
-        targets,
-        classes: first.classes.clone(),
-    })
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::learned_fusion;
+use super::stack::stack;
 use crate::classify::{FusedRun, LogitsModel, ModelMetadata, RunIdentity, SavedModel};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -100,7 +100,7 @@ impl TrainedRun {
             return self.saved.predict(&features(self)?);
         }
         let scores = self.members.iter().map(|member| member.predict(features)).collect::<Result<Vec<_>>>()?;
-        self.saved.predict(&learned_fusion::stack(&scores.iter().collect::<Vec<_>>())?)
+        self.saved.predict(&stack(&scores.iter().collect::<Vec<_>>())?)
     }
 
     /// Returns the origin of the features that the run itself reads: of an early fusion, that of each part.

@@ -33,7 +33,13 @@ pub fn usable(runs: &[ComparedRun]) -> (Vec<&ComparedRun>, Vec<String>) {
 /// # Errors
 /// Returns an error if two runs have different labels for a clip.
 pub fn fuse(runs: &[ComparedRun]) -> Result<(Vec<ComparedRun>, Vec<String>)> {
-    let (usable, notes) = usable(runs);
+    let (usable, mut notes) = usable(runs);
+    if usable.len() >= 2 {
+        let classes = |run: &&ComparedRun| run.parts.values().next().map_or(vec![], |part| part.classes.clone());
+        let missing = missing_classes(&usable.iter().map(classes).collect::<Vec<_>>());
+        let note = |(run, missing): (&&ComparedRun, String)| format!("{}: {missing}", run.name);
+        notes.extend(usable.iter().zip(missing).filter_map(|(run, missing)| Some(note((run, missing?)))));
+    }
     let mut fusions = Vec::new();
     if usable.len() >= 2 {
         fusions.extend(fuse_runs(&usable)?.map(|all| match usable.len() {
@@ -56,6 +62,19 @@ pub fn fuse(runs: &[ComparedRun]) -> Result<(Vec<ComparedRun>, Vec<String>)> {
         fusions.extend(best.map(|(_, pair)| ComparedRun { name: format!("{} (best pair on val)", pair.name), ..pair }));
     }
     Ok((fusions, notes))
+}
+
+/// Describes, for each of several lists of classes, which classes of the others it lacks; `None` if it lacks none.
+pub fn missing_classes(lists: &[Vec<String>]) -> Vec<Option<String>> {
+    let mut all: Vec<&String> = lists.iter().flatten().collect();
+    all.sort_by(|a, b| natord::compare(a, b).then_with(|| a.cmp(b)));
+    all.dedup();
+    let describe = |own: &Vec<String>| {
+        let missing: Vec<&str> = all.iter().filter(|class| !own.contains(class)).map(|class| class.as_str()).collect();
+        let (word, its) = if missing.len() == 1 { ("class", "its score is") } else { ("classes", "their scores are") };
+        (!missing.is_empty()).then(|| format!("lacks the {word} {}: {its} 0 in the fusion", missing.join(", ")))
+    };
+    lists.iter().map(describe).collect()
 }
 
 fn has_probabilities(predictions: &Predictions) -> bool {

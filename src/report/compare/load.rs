@@ -57,14 +57,19 @@ pub fn load(directory: &Path) -> Result<ComparedRun> {
         });
     }
     let metrics = Metrics::read(&path)?;
-    let table = PredictionTable::read_csv(&directory.join("predictions.csv"), Some(metrics.identity.task))?;
+    let predictions = directory.join("predictions.csv");
+    if !predictions.is_file() {
+        let message = "contains metrics.json, but no predictions.csv: repeat the run, which writes both".into();
+        return Err(Error::Table { path: directory.to_path_buf(), line: None, message });
+    }
+    let table = PredictionTable::read_csv(&predictions, Some(metrics.identity.task))?;
     let mut parts: BTreeMap<Part, Predictions> =
         table.splits_present().into_iter().map(|split| (split.into(), table.select_split(split))).collect();
     if parts.is_empty() {
         parts.insert(Part::All, table.predictions.clone());
     }
     let name = match (metrics.identity.method.as_str(), metrics.identity.classifier.as_str()) {
-        ("", "") => directory.file_name().map_or("predictions".into(), |name| name.to_string_lossy().into_owned()),
+        ("", _) => directory.file_name().map_or("predictions".into(), |name| name.to_string_lossy().into_owned()),
         (method, classifier) => format!("{method} · {classifier}"),
     };
     Ok(ComparedRun {
@@ -89,7 +94,7 @@ pub fn load(directory: &Path) -> Result<ComparedRun> {
 ///
 /// # Errors
 /// Returns an error if a directory that is named itself is not that of a run and contains none that can be compared, if a file in
-/// it is invalid, or if the runs have different tasks.
+/// it is invalid, if it has other labels of a clip than the reference, or if the runs have different tasks.
 pub fn load_all(directories: &[PathBuf], out: &Path) -> Result<LoadedRuns> {
     // Runs that were named themselves are never skipped.
     let mut entries: Vec<(PathBuf, bool)> = Vec::new();
@@ -120,6 +125,15 @@ pub fn load_all(directories: &[PathBuf], out: &Path) -> Result<LoadedRuns> {
     let reference = reference.or_else(|| most_common_test_set(&loaded)).cloned();
     let mut runs = Vec::new();
     for (run, is_named) in loaded {
+        let differs = reference.as_ref().filter(|first| is_named && task_of(first) == task_of(&run));
+        if let Some(labels) = differs.and_then(|first| different_labels(first, &run)) {
+            let path = run.directory.unwrap_or_default();
+            return Err(Error::Table {
+                path,
+                line: None,
+                message: format!("{labels}: run both with the same manifest"),
+            });
+        }
         let difference = reference.as_ref().filter(|_| !is_named).and_then(|first| difference(first, &run));
         match (difference, &run.directory) {
             (Some(reason), Some(directory)) => {
@@ -210,6 +224,11 @@ fn difference(reference: &ComparedRun, run: &ComparedRun) -> Option<String> {
             reference.name
         ));
     }
+    different_labels(reference, run)
+}
+
+/// Returns a description of a clip that has other labels in `run` than in `reference`; `None` if there is none.
+fn different_labels(reference: &ComparedRun, run: &ComparedRun) -> Option<String> {
     let labels: HashMap<&str, Vec<&str>> = reference.parts.values().flat_map(labels_by_id).collect();
     let differs =
         |(id, own): (&str, Vec<&str>)| labels.get(id).filter(|others| **others != own).map(|_| id.to_string());

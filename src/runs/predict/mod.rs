@@ -115,6 +115,7 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
             "is of another task than the other models: single-label and multi-label scores cannot be averaged";
         return Err(Error::Config { path: other.directory.clone(), message: message.into() });
     }
+    check_classes(models, progress)?;
     for run in models.iter().filter(|run| run.saved.metadata.identity.untrained) {
         let message = "UNTRAINED: the model was trained on features of seeded weights; its predictions are meaningless";
         progress.report(Event::Warning(&format!("{}: {message}", run.directory.display())));
@@ -148,6 +149,25 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
         false => Vec::new(),
     };
     Ok(Some(assemble(predictions, manifest, &features.stores, timeline)))
+}
+
+/// Checks that the scores of several models can be averaged, and warns of classes that a model lacks.
+fn check_classes(models: &[TrainedRun], progress: &dyn ProgressSink) -> Result<()> {
+    let first = &models[0];
+    let classes = |run: &TrainedRun| run.saved.metadata.classes.clone();
+    if let Some(other) = models.iter().find(|run| classes(run).iter().all(|class| !classes(first).contains(class))) {
+        let (own, others) = (classes(other).join(", "), classes(first).join(", "));
+        let message = format!(
+            "has the classes {own}, none of those of {} ({others}): only scores of the same classes can be averaged",
+            first.directory.display()
+        );
+        return Err(Error::Config { path: other.directory.clone(), message });
+    }
+    let missing = late_fusion::missing_classes(&models.iter().map(classes).collect::<Vec<_>>());
+    for (run, missing) in models.iter().zip(missing).filter_map(|(run, missing)| Some((run, missing?))) {
+        progress.report(Event::Warning(&format!("{}: {missing}", run.directory.display())));
+    }
+    Ok(())
 }
 
 /// Returns the features that a model reads, of the clips that are in all of their stores.

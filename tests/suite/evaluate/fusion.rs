@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{classify, compare, evaluate, json, stores};
-use crate::support::{assert_code, fixture, printed};
+use crate::support::{assert_code, fixture, printed, run_python};
 
 /// Rows of a predictions.csv by the id, with the cells by column.
 fn table(path: &Path) -> BTreeMap<String, BTreeMap<String, String>> {
@@ -168,4 +168,73 @@ fn fusions_predict_clips_without_a_label() {
     assert_code(&output, 0);
     assert!(printed(&output).contains("the fusions do not predict clips without a label"), "{}", printed(&output));
     assert!(!at.join("comparison/learned-fusion/submission.csv").exists());
+}
+
+/// Writes and evaluates random scores of `classes` for clips with the labels `labels(i)`.
+fn run_of(at: &Path, name: &str, classes: &[&str], labels: [&str; 2]) {
+    let header: Vec<String> = classes.iter().map(|class| format!("score:{class}")).collect();
+    let mut text = format!("id,split,label,{}\n", header.join(","));
+    for i in 0..24 {
+        let scores: Vec<String> = (0..classes.len()).map(|k| format!("0.{}", 1 + (i * 7 + k * 3) % 8)).collect();
+        let split = if i < 16 { "val" } else { "test" };
+        text += &format!("{i},{split},{},{}\n", labels[i % 2], scores.join(","));
+    }
+    let csv = format!("{name}.csv");
+    fs::write(at.join(&csv), text).unwrap();
+    assert_code(&evaluate(at, &["--predictions", &csv, "--out", name]), 0);
+}
+
+#[test]
+fn runs_that_cannot_be_fused_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    run_of(at, "first", &["a", "b"], ["a", "b"]);
+    run_of(at, "same", &["a", "b"], ["a", "b"]);
+    run_of(at, "more", &["a", "b", "c"], ["a", "b"]);
+    run_of(at, "other", &["a", "b"], ["b", "a"]);
+    let fails = |arguments: &[&str], expected: &str| {
+        let output = compare(at, arguments);
+        assert_code(&output, 1);
+        assert!(printed(&output).contains(expected), "{expected:?} is not in {}", printed(&output));
+    };
+    fails(
+        &["first", "other", "--out", "comparison"],
+        "other: other labels than first, such as those of clip `0`: run both with the same manifest",
+    );
+    let output = compare(at, &["first", "more", "--out", "comparison"]);
+    assert_code(&output, 0);
+    let text = printed(&output);
+    assert!(text.contains("warning: first: lacks the class c: its score is 0 in the fusion"), "{text}");
+
+    assert_code(&compare(at, &["first", "same", "--out", "comparison"]), 0);
+    let before = fs::read(at.join("comparison/late-fusion/predictions.csv")).unwrap();
+    fails(
+        &["comparison/late-fusion", "first", "--out", "comparison"],
+        "comparison/late-fusion: an input, which a fusion of this comparison would replace: choose another --out",
+    );
+    assert_eq!(fs::read(at.join("comparison/late-fusion/predictions.csv")).unwrap(), before);
+    // The methods of these predictions are unknown, so that the fusion has the name of its directory.
+    let output = compare(at, &["comparison/late-fusion", "first", "--out", "again"]);
+    assert_code(&output, 0);
+    assert!(printed(&output).contains("late fusion: late-fusion + first"), "{}", printed(&output));
+
+    fs::remove_file(at.join("same/predictions.csv")).unwrap();
+    fails(&["first", "same", "--out", "comparison"], "same: contains metrics.json, but no predictions.csv");
+}
+
+#[test]
+fn early_fusion_refuses_stores_that_were_extracted_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    stores(at);
+    classify(at, "strong", "logistic");
+    classify(at, "weak", "logistic");
+    let change = "import sys, h5py\nwith h5py.File(sys.argv[1], 'r+') as store: store.attrs['model_sha256'] = '11'";
+    run_python(change, &[&at.join("weak.h5")]);
+    let output = compare(at, &["runs/strong-logistic", "runs/weak-logistic", "--out", "comparison"]);
+    assert_code(&output, 0);
+    let text = printed(&output);
+    let expected = ["no early fusion: ", "weak.h5: computed by another network", "train the run again on this store"];
+    assert!(expected.iter().all(|part| text.contains(part)), "{text}");
+    assert!(!at.join("comparison/early-fusion").exists());
 }

@@ -184,3 +184,22 @@ fn a_learned_fusion_refuses_runs_that_it_was_not_fitted_to() {
     compare(&workspace, &["tiny", "evaluated"]);
     refuses(LEARNED, "evaluated), which has no model, so that it cannot be applied to new clips");
 }
+
+#[test]
+fn models_of_other_classes_are_not_averaged() {
+    let workspace = Workspace::single_label();
+    let manifest = workspace.read("manifest.csv");
+    for (run, down) in [("first", ",down,"), ("partial", ",left,"), ("disjoint", ",left,")] {
+        let up = if run == "disjoint" { ",right," } else { ",up," };
+        let labels = manifest.replace(",down,", down).replace(",up,", up);
+        fs::write(workspace.path("manifest.csv"), labels).unwrap();
+        workspace.classify("tiny.h5", run, &["--classifier", "logistic"]);
+    }
+    workspace.assert_error(
+        &["--model", "first", "--model", "disjoint", "clips"],
+        "disjoint: has the classes left, right, none of those of first (down, up)",
+    );
+    let text = workspace.assert_predicts(&["--model", "first", "--model", "partial", "clips"]);
+    assert!(text.contains("first: lacks the class left: its score is 0 in the fusion"), "{text}");
+    assert!(text.contains("partial: lacks the class down: its score is 0 in the fusion"), "{text}");
+}

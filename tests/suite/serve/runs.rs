@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use kinoprobe::classify::{ClassifierKind, ModelMetadata, SavedModel};
+use kinoprobe::classify::{ClassifierKind, FusedRun, ModelMetadata, SavedModel};
 use kinoprobe::dataset::Task;
+use kinoprobe::models::fetch::sha256_file;
 use kinoprobe::store::{Pooling, Provenance};
 use serde_json::json;
 use tempfile::TempDir;
@@ -100,4 +101,14 @@ fn runs_that_do_not_read_images_are_refused() {
     fusion.metadata.members = vec![part.clone(), part];
     fusion.save(directory.path()).unwrap();
     assert_refused(directory.path(), "fuses the features of several methods");
+
+    let member = run(Task::SingleLabel);
+    let mut learned = SavedModel::load(member.path()).unwrap();
+    learned.metadata.runs = vec![FusedRun {
+        name: "tiny".into(),
+        directory: member.path().display().to_string(),
+        model_sha256: sha256_file(&member.path().join(SavedModel::FILES[0])).unwrap(),
+    }];
+    learned.save(directory.path()).unwrap();
+    assert_refused(directory.path(), "fuses the scores of several runs");
 }
