@@ -14,6 +14,9 @@ use super::proto::{Attribute, FLOAT, GraphProto, ModelProto, NodeProto, Operator
 
 /// Operator set of all files. LayerNormalization requires 17 or later.
 const OPSET: i64 = 18;
+/// Operator set of the operators of classical machine learning; TreeEnsembleRegressor-3.
+const ML_OPSET: i64 = 3;
+const ML_DOMAIN: &str = "ai.onnx.ml";
 /// IR version that corresponds to the operator set.
 const IR_VERSION: i64 = 8;
 /// Field numbers of [`ModelProto::graph`], [`GraphProto::initializer`] and [`TensorProto::raw_data`].
@@ -83,7 +86,14 @@ impl GraphBuilder {
             name: name.into(),
             op_type: operator.into(),
             attribute: attributes,
+            domain: String::new(),
         });
+    }
+
+    /// Adds a node with one output of an operator of the domain `ai.onnx.ml`.
+    pub fn ml_node(&mut self, operator: &str, inputs: &[&str], output: &str, attributes: Vec<Attribute>) {
+        self.node(operator, inputs, output, attributes);
+        self.nodes.last_mut().expect("a node was added").domain = ML_DOMAIN.into();
     }
 
     /// Adds a constant tensor and returns its name.
@@ -133,6 +143,10 @@ impl GraphBuilder {
     /// # Errors
     /// Returns the error of `out`.
     pub fn write(self, name: &str, input: ValueInfo, output: ValueInfo, out: &mut impl Write) -> io::Result<()> {
+        let mut opset_import = vec![OperatorSet { domain: String::new(), version: OPSET }];
+        if self.nodes.iter().any(|node| node.domain == ML_DOMAIN) {
+            opset_import.push(OperatorSet { domain: ML_DOMAIN.into(), version: ML_OPSET });
+        }
         let nodes = GraphProto { node: self.nodes, name: name.into(), ..GraphProto::default() }.encode_to_vec();
         let ends = GraphProto { input: vec![input], output: vec![output], ..GraphProto::default() }.encode_to_vec();
         let tensors: Vec<(Vec<u8>, Bytes)> =
@@ -152,7 +166,6 @@ impl GraphBuilder {
             out.write_all(&tensor.1)?;
         }
         out.write_all(&ends)?;
-        let opset_import = vec![OperatorSet { domain: String::new(), version: OPSET }];
         out.write_all(&ModelProto { opset_import, ..ModelProto::default() }.encode_to_vec())
     }
 }

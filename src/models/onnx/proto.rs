@@ -63,6 +63,9 @@ pub struct NodeProto {
     pub op_type: String,
     #[prost(message, repeated, tag = "5")]
     pub attribute: Vec<Attribute>,
+    /// Empty for the operators of ONNX itself.
+    #[prost(string, tag = "7")]
+    pub domain: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -75,9 +78,13 @@ pub struct Attribute {
     pub i: Option<i64>,
     #[prost(bytes = "vec", optional, tag = "4")]
     pub s: Option<Vec<u8>>,
+    #[prost(float, repeated, packed = "false", tag = "7")]
+    pub floats: Vec<f32>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
-    /// Type of the value: 1 float, 2 int, 3 string, 7 ints.
+    #[prost(bytes = "vec", repeated, tag = "9")]
+    pub strings: Vec<Vec<u8>>,
+    /// Type of the value: 1 float, 2 int, 3 string, 6 floats, 7 ints, 8 strings.
     #[prost(int32, tag = "20")]
     pub kind: i32,
 }
@@ -153,6 +160,15 @@ impl Attribute {
 
     pub fn ints(name: &str, values: &[usize]) -> Self {
         Self { name: name.into(), ints: values.iter().map(|v| *v as i64).collect(), kind: 7, ..Self::default() }
+    }
+
+    pub fn floats(name: &str, values: &[f32]) -> Self {
+        Self { name: name.into(), floats: values.to_vec(), kind: 6, ..Self::default() }
+    }
+
+    pub fn strings(name: &str, values: &[&str]) -> Self {
+        let strings = values.iter().map(|value| value.as_bytes().to_vec()).collect();
+        Self { name: name.into(), strings, kind: 8, ..Self::default() }
     }
 }
 

@@ -8,7 +8,8 @@ pub(super) const SIZE: usize = 8;
 
 fn node(op_type: &str, inputs: &[&str], output: &str, attribute: Vec<Attribute>) -> NodeProto {
     let input = inputs.iter().map(|name| name.to_string()).collect();
-    NodeProto { input, output: vec![output.into()], name: output.into(), op_type: op_type.into(), attribute }
+    let (output, op_type) = (output.to_string(), op_type.into());
+    NodeProto { input, output: vec![output.clone()], name: output, op_type, attribute, ..NodeProto::default() }
 }
 
 /// Returns a convolutional network.
