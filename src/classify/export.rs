@@ -132,6 +132,13 @@ impl Exporter {
         }
     }
 
+    /// Adds a TreeEnsembleRegressor of the domain ai.onnx.ml for `x` (N, D).
+    pub fn tree_ensemble(&mut self, x: &str, attributes: Vec<Attribute>) -> String {
+        let name = format!("trees.{}", self.graph.node_count());
+        self.graph.ml_node("TreeEnsembleRegressor", &[x], &name, attributes);
+        name
+    }
+
     /// Adds batch normalization by running statistics. `parameters` are weight, bias, mean and variance.
     pub fn batch_norm(&mut self, x: &str, parameters: [&str; 4], epsilon: f64) -> String {
         let [weight, bias, mean, variance] = parameters;

@@ -19,6 +19,7 @@ mod definition;
 pub mod early_stopping;
 pub mod experiment;
 mod export;
+pub mod gbdt;
 pub mod identity;
 mod knn;
 pub mod layers;
@@ -54,6 +55,7 @@ pub use definition::flags_of;
 pub(crate) use definition::positive;
 pub use definition::{Capabilities, ClassifierDefinition};
 pub use export::Exporter;
+pub use gbdt::{GbdtModel, GbdtSettings, GradientBoosting};
 pub use identity::{RunIdentity, RunInputs};
 pub use knn::{KnnModel, KnnSettings, Metric, NearestNeighbors};
 pub use linear::{LinearClassifier, LinearLoss, LinearModel, LinearSettings, WarmStart};
@@ -101,7 +103,7 @@ pub struct FitContext<'a> {
     pub progress: &'a mut dyn FnMut(&Epoch),
     /// The fit to the same clips with another penalty, from which linear classifiers start; replaced by this fit.
     pub warm_start: Option<&'a mut WarmStart>,
-    /// Last epoch of trained classifiers, counted from 1; their learning rates are those of all epochs.
+    /// Last epoch of trained classifiers, counted from 1; their learning rates are those of all epochs. Number of trees of boosted trees.
     pub last_epoch: Option<usize>,
 }
 
@@ -120,7 +122,7 @@ pub struct FitOutput {
     pub curves: Vec<Epoch>,
     /// Name of the score in the curves: `accuracy` or `mAP`.
     pub score_name: &'static str,
-    /// The epoch (counted from 1) whose parameters were kept, for classifiers with epochs.
+    /// The epoch (counted from 1) whose parameters were kept, for classifiers with epochs; the number of trees for boosted trees.
     pub kept_epoch: Option<usize>,
     /// Notes for the user, such as that the fit did not converge.
     pub notes: Vec<String>,

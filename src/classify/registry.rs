@@ -30,6 +30,8 @@ macro_rules! for_each_classifier {
             Svm = svm: crate::classify::SvmSettings,
             /// Gaussian naive Bayes.
             Bayes = bayes: crate::classify::BayesSettings,
+            /// Gradient-boosted decision trees, one-vs-rest.
+            Gbdt = gbdt: crate::classify::GbdtSettings,
             /// k nearest neighbors.
             Knn = knn: crate::classify::KnnSettings,
             /// Class frequencies of the training split.

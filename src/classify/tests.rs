@@ -24,7 +24,7 @@ const MLP: &[u8] = include_bytes!("../../fixtures/mlp.safetensors");
 const MLP_LAYERS: &[u8] = include_bytes!("../../fixtures/mlp_layers.safetensors");
 const BASELINES: &[u8] = include_bytes!("../../fixtures/baselines.safetensors");
 
-fn values(file: &SafeTensors<'_>, name: &str) -> (Vec<usize>, Vec<f64>) {
+pub(super) fn values(file: &SafeTensors<'_>, name: &str) -> (Vec<usize>, Vec<f64>) {
     let view = file.tensor(name).unwrap_or_else(|_| panic!("the fixture has {name}"));
     let values = match view.dtype() {
         Dtype::F32 => {
@@ -40,14 +40,14 @@ fn vector<T: Real>(file: &SafeTensors<'_>, name: &str) -> Array1<T> {
     values(file, name).1.into_iter().map(T::of).collect()
 }
 
-fn matrix<T: Real>(file: &SafeTensors<'_>, name: &str) -> Array2<T> {
+pub(super) fn matrix<T: Real>(file: &SafeTensors<'_>, name: &str) -> Array2<T> {
     let (shape, values) = values(file, name);
     let columns = *shape.last().unwrap();
     let values: Vec<T> = values.into_iter().map(T::of).collect();
     Array2::from_shape_vec((values.len() / columns, columns), values).unwrap()
 }
 
-fn one_hot(classes: &[f64], count: usize) -> Array2<f32> {
+pub(super) fn one_hot(classes: &[f64], count: usize) -> Array2<f32> {
     Array2::from_shape_fn((classes.len(), count), |(i, c)| f32::from(classes[i] as usize == c))
 }
 

@@ -416,7 +416,7 @@ mod tests {
             ("--by year --pool --loss focal", "--pool does not apply to losses other than bce"),
             (
                 "--classifier forest",
-                "possible values: mlp, bilstm, attentive, transformer, logistic, svm, bayes, knn, constant",
+                "possible values: mlp, bilstm, attentive, transformer, logistic, svm, bayes, gbdt, knn, constant",
             ),
         ] {
             let error = apply(&arguments.split(' ').collect::<Vec<_>>()).unwrap_err();

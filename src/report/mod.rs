@@ -73,7 +73,7 @@ pub struct TrainingRun {
     pub curves: Vec<Epoch>,
     /// Name of the score in `curves`: `accuracy` or `mAP`.
     pub score_name: &'static str,
-    /// Epoch whose parameters were kept, counted from 1; `None` if the classifier has no epochs.
+    /// Epoch whose parameters were kept, counted from 1; `None` if the classifier has no epochs. Number of trees per class of boosted trees.
     pub best_epoch: Option<usize>,
     /// Results of each seed.
     pub seeds: Vec<SeedResult>,

@@ -83,13 +83,14 @@ fn classifiers_learn_several_labels_and_report_correct_metrics() {
         assert_eq!(metrics["task"], "multi-label", "{name}");
         metrics["test"]["map"]["macro"].as_f64().unwrap()
     };
-    let runs: [(&str, &[&str]); 11] = [
+    let runs: [(&str, &[&str]); 12] = [
         ("constant", &[]),
         ("mlp", &quick),
         ("asymmetric", &["--loss", "asymmetric"]),
         ("focal", &["--loss", "focal", "--optimizer", "sgd", "--schedule", "step"]),
         ("logistic", &[]),
         ("bayes", &[]),
+        ("gbdt", &[]),
         ("knn", &[]),
         ("bilstm", &quick),
         ("attentive", &attentive),

@@ -141,7 +141,7 @@ const QUICK: [&str; 6] = ["--hidden", "8", "--epochs", "3", "--batch", "4"];
 #[test]
 fn predictions_equal_those_of_the_training() {
     let workspace = Workspace::single_label();
-    for kind in ["mlp", "logistic", "knn", "bayes", "svm", "bilstm", "attentive", "transformer"] {
+    for kind in ["mlp", "logistic", "knn", "bayes", "svm", "gbdt", "bilstm", "attentive", "transformer"] {
         let flags = match kind {
             "mlp" | "bilstm" | "transformer" => &QUICK[..],
             "attentive" => &QUICK[2..],

@@ -174,7 +174,7 @@ fn positives(targets: ArrayView2<'_, f32>) -> Array1<f64> {
 }
 
 /// Returns balanced weights. Each class has clips and lacks others, or is the only one of a single-label task.
-fn balanced(task: Task, targets: ArrayView2<'_, f32>) -> Weights {
+pub(in crate::classify) fn balanced(task: Task, targets: ArrayView2<'_, f32>) -> Weights {
     let (count, classes) = (targets.nrows() as f64, targets.ncols());
     let positives = positives(targets);
     match task {

@@ -8,6 +8,7 @@ mod preconditioner;
 mod reduced;
 mod warm_start;
 
+pub(super) use fit::balanced;
 pub use fit::{LinearClassifier, LinearLoss, LinearSettings};
 pub use lbfgs::minimize;
 pub use model::LinearModel;
