@@ -1,4 +1,4 @@
-//! kinoprobe-codebook: converts local descriptors to histograms of visual words.
+//! kinoprobe-codebook: converts local descriptors to histograms of visual words, or to Fisher vectors.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,15 +10,15 @@ use kinoprobe::cancel::CancellationToken;
 use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
 use kinoprobe::cli::{self, EXIT_CODES, Outcome, output};
 use kinoprobe::extract::codebook::Codebook;
-use kinoprobe::extract::{MAX_CELLS, Normalize};
+use kinoprobe::extract::{DESCRIPTOR_LEN, Encoding, MAX_CELLS, Normalize};
 use kinoprobe::manifest::{Manifest, split};
 use kinoprobe::progress::{Event, ProgressSink};
 use kinoprobe::recipe::Recipe;
 use kinoprobe::store::DescriptorStore;
 use kinoprobe::value_parsers;
 
-/// Cluster the descriptors of the training split into visual words, and compute the histogram of words of every frame, or of each
-/// cell of a spatial pyramid.
+/// Cluster the descriptors of the training split into visual words, and compute the histogram of words, or the Fisher vector, of every
+/// frame or of each cell of a spatial pyramid.
 ///
 /// If the manifest has no splits, they are drawn as in kinoprobe-classify: the same seed yields the same splits.
 #[derive(Debug, Parser)]
@@ -48,7 +48,7 @@ struct Arguments {
     /// Number of visual words
     #[arg(long, help_heading = "Recipe overrides", value_parser = value_parsers::at_least(1_usize))]
     words: Option<usize>,
-    /// Maximum number of k-means iterations
+    /// Maximum number of iterations of k-means, and of expectation maximization for Fisher vectors
     #[arg(long, help_heading = "Recipe overrides", value_parser = value_parsers::at_least(1_usize))]
     max_iterations: Option<usize>,
     /// Convergence threshold of k-means: movement of the centers relative to the mean variance
@@ -60,10 +60,16 @@ struct Arguments {
     /// Maximum number of descriptors that are clustered, drawn at random; bounds the memory
     #[arg(long, help_heading = "Recipe overrides", value_parser = value_parsers::at_least(1_usize))]
     samples: Option<usize>,
+    /// Number of principal components that descriptors are projected onto before they are clustered
+    #[arg(long, help_heading = "Recipe overrides", value_parser = value_parsers::between(1, DESCRIPTOR_LEN))]
+    components: Option<usize>,
     /// Spatial pyramid of a dense grid: numbers of cells along an axis, such as 1,2,4
     #[arg(long, help_heading = "Recipe overrides", value_name = "CELLS", value_delimiter = ',', value_parser = value_parsers::between(1, MAX_CELLS))]
     pyramid: Option<Vec<usize>>,
-    /// Normalization of histograms: none (counts), l1, l2, power (for the Hellinger kernel) or chi2 (for the χ² kernel)
+    /// What the descriptors of each word and cell become: histogram (their number) or fisher (a Fisher vector)
+    #[arg(long, help_heading = "Recipe overrides")]
+    encoding: Option<Encoding>,
+    /// Normalization: none, l1, l2, power (for histograms, the Hellinger kernel) or chi2 (for the χ² kernel)
     #[arg(long, help_heading = "Recipe overrides")]
     normalize: Option<Normalize>,
 }
@@ -74,7 +80,7 @@ Examples:
   kinoprobe-codebook --descriptors features/sift.descriptors.h5 --manifest clips.csv --out features/sift256.h5 \\
       --words 256 --normalize power
   kinoprobe-codebook --descriptors features/sift-dense.descriptors.h5 --manifest clips.csv --out features/sift-dense.h5 \\
-      --words 1000 --normalize chi2";
+      --encoding histogram --words 1000 --normalize chi2";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -95,7 +101,9 @@ fn codebook(arguments: &Arguments, cancel: &CancellationToken) -> anyhow::Result
     settings.tolerance = arguments.tolerance.unwrap_or(settings.tolerance);
     settings.seed = arguments.seed.unwrap_or(settings.seed);
     settings.samples = arguments.samples.or(settings.samples);
+    settings.components = arguments.components.or(settings.components);
     settings.pyramid = arguments.pyramid.clone().unwrap_or_else(|| settings.pyramid.clone());
+    settings.encoding = arguments.encoding.unwrap_or(settings.encoding);
     settings.normalize = arguments.normalize.unwrap_or(settings.normalize);
     let settings = settings.clone();
     extraction.validate().map_err(anyhow::Error::msg)?;

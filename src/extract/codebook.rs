@@ -1,23 +1,25 @@
 //! Bag of visual words: descriptors are quantized to words, and each frame is a histogram of its words, or one for each cell of a
-//! spatial pyramid.
+//! spatial pyramid. Fisher vectors also have the means and the variances of the descriptors of each word (see [`super::fisher`]).
 //!
 //! The words are the k-means centroids of the descriptors of the training split, so that validation and test clips do
-//! not influence the features. All clips get histograms, including those of the other splits and those without labels.
+//! not influence the features. All clips get features, including those of the other splits and those without labels.
 //! (Sivic and Zisserman, "Video Google", 2003; Csurka et al., "Visual categorization with bags of keypoints", 2004.)
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2, Axis, s};
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::histogram::Histogram;
+use super::fisher::{BLOCK_ROWS, Gaussians};
+use super::histogram::Pyramid;
 use super::kmeans::{self, KMeans};
-use super::settings::{CodebookSettings, POSITION_LEN};
+use super::principal::PrincipalComponents;
+use super::settings::{CodebookSettings, Encoding, POSITION_LEN};
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, Split};
@@ -29,6 +31,10 @@ use crate::store::{
 const READ_DESCRIPTORS: usize = 1 << 16;
 /// Name of the dataset of the words in a store.
 pub const CENTROIDS: &str = "codebook/centroids";
+/// Name of the dataset of the parameters of Fisher vectors in a store.
+const GAUSSIANS: &str = "codebook/gaussians";
+/// Name of the dataset of the projection of descriptors in a store.
+const COMPONENTS: &str = "codebook/components";
 
 /// Returns the name of the file of a method's codebook in the directory of a run.
 pub fn file_name(method: &str) -> String {
@@ -38,8 +44,12 @@ pub fn file_name(method: &str) -> String {
 /// A set of visual words.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Codebook {
-    /// The centroids, (words, D).
+    /// The projection of descriptors before they are compared with words.
+    pub components: Option<PrincipalComponents>,
+    /// The centroids, (words, D), or (words, C) with C components.
     pub centroids: Array2<f32>,
+    /// The Gaussians at the centroids, for Fisher vectors only.
+    pub gaussians: Option<Gaussians>,
 }
 
 /// Statistics of the training of a codebook.
@@ -76,7 +86,7 @@ impl Codebook {
                 store.path().display()
             )));
         }
-        if compared_len(store) == 0 {
+        if compared_len(store) < settings.components.unwrap_or(1) {
             let message = format!("damaged: its descriptors have length {}", store.payload().dim());
             return Err(Error::Store { path: store.path().to_path_buf(), message });
         }
@@ -121,7 +131,13 @@ impl Codebook {
             tolerance: settings.tolerance,
             seed: settings.seed,
         };
-        let clusters = kmeans.fit(data.view())?;
+        let components = settings.components.map(|count| PrincipalComponents::fit(data.view(), count));
+        // Bytes are clustered faster than the same numbers as f32.
+        let projected = components.as_ref().map(|components| components.project(data.view()));
+        let clusters = match &projected {
+            Some(projected) => kmeans.fit(projected.view())?,
+            None => kmeans.fit(data.view())?,
+        };
         let summary = TrainingSummary {
             clips: clips.len(),
             descriptors: count,
@@ -129,15 +145,44 @@ impl Codebook {
             iterations: clusters.iterations,
             distortion: clusters.inertia / data.nrows() as f64,
         };
-        Ok((Self { centroids: clusters.centroids }, summary))
+        let gaussians = (settings.encoding == Encoding::Fisher).then(|| {
+            let values = projected.unwrap_or_else(|| data.mapv(f32::from));
+            Gaussians::fit(values.view(), &clusters.centroids, &clusters.labels, settings.max_iterations)
+        });
+        let centroids = gaussians.as_ref().map_or(clusters.centroids, |gaussians| gaussians.means().clone());
+        Ok((Self { components, centroids, gaussians }, summary))
     }
 
     /// Reads the words of a feature store; `None` if it has none.
     ///
     /// # Errors
-    /// Returns an error if the words cannot be read.
+    /// Returns an error if the words cannot be read or are damaged.
     pub fn read(store: &FeatureStore) -> Result<Option<Self>> {
-        Ok(store.read_matrix(CENTROIDS)?.map(|centroids| Self { centroids }))
+        let Some(centroids) = store.read_matrix(CENTROIDS)? else { return Ok(None) };
+        let damaged = |name: &str| Error::Store {
+            path: store.path().to_path_buf(),
+            message: format!("damaged: dataset /{name} does not match /{CENTROIDS}"),
+        };
+        let components = match store.read_matrix(COMPONENTS)? {
+            Some(rows) if rows.nrows() != centroids.ncols() + 1 => return Err(damaged(COMPONENTS)),
+            rows => rows.map(PrincipalComponents::new),
+        };
+        let gaussians = match store.read_matrix(GAUSSIANS)? {
+            Some(parameters) => Some(Gaussians::new(&centroids, parameters).ok_or_else(|| damaged(GAUSSIANS))?),
+            None => None,
+        };
+        Ok(Some(Self { components, centroids, gaussians }))
+    }
+
+    fn write_words(&self, writer: &mut StoreWriter) -> Result<()> {
+        writer.write_matrix(CENTROIDS, self.centroids.view())?;
+        if let Some(components) = &self.components {
+            writer.write_matrix(COMPONENTS, components.rows())?;
+        }
+        match &self.gaussians {
+            Some(gaussians) => writer.write_matrix(GAUSSIANS, gaussians.parameters()),
+            None => Ok(()),
+        }
     }
 
     /// Writes the words as a feature store without clips.
@@ -146,24 +191,16 @@ impl Codebook {
     /// Returns an error if the file cannot be written.
     pub fn save(&self, provenance: &Provenance, out: &Path) -> Result<()> {
         let mut writer = StoreWriter::create(out, Payload::Features { dim: self.centroids.nrows() }, provenance)?;
-        writer.write_matrix(CENTROIDS, self.centroids.view())?;
+        self.write_words(&mut writer)?;
         writer.finish()
     }
 
-    /// Computes the histograms of consecutive frames, (frames, [`Histogram::dim`]). Frame `i` has the next `counts[i]` rows of
-    /// `descriptors`, (Σ counts, D): the values that are compared with the words, and possibly a position. Before normalization, a
-    /// histogram sums to its number of descriptors other than zero.
-    pub fn histograms(
-        &self,
-        counts: &[u32],
-        descriptors: ArrayView2<'_, u8>,
-        settings: &CodebookSettings,
-    ) -> Array2<f32> {
-        let (values, positions) = descriptors.split_at(ndarray::Axis(1), self.centroids.ncols());
-        let words = kmeans::assign(values, &self.centroids);
-        let words: Vec<Option<u32>> =
-            values.rows().into_iter().zip(words).map(|(row, word)| (!is_zero(row.iter())).then_some(word)).collect();
-        let histogram = self.histogram(settings);
+    /// Computes the features of consecutive frames, (frames, [`Pyramid::dim`]). Frame `i` has the next `counts[i]` rows of
+    /// `descriptors`, (Σ counts, D): the values that are compared with the words, and possibly a position. Descriptors that are zero
+    /// are left out. Before normalization, a histogram sums to the number of the others.
+    pub fn encode(&self, counts: &[u32], descriptors: ArrayView2<'_, u8>, settings: &CodebookSettings) -> Array2<f32> {
+        let dim = self.components.as_ref().map_or(self.centroids.ncols(), |components| components.rows().ncols());
+        let pyramid = self.pyramid(settings);
         let mut next = 0;
         let frames: Vec<Range<usize>> = (counts.iter())
             .map(|&count| {
@@ -173,23 +210,57 @@ impl Codebook {
             })
             .collect();
         let rows: Vec<Vec<f32>> = (frames.into_par_iter())
-            .map(|range| histogram.of(&words[range.clone()], positions.slice(s![range, ..])))
+            .map(|range| {
+                let mut sums = pyramid.start();
+                for block in descriptors.slice(s![range, ..]).axis_chunks_iter(Axis(0), BLOCK_ROWS) {
+                    let (values, positions) = block.split_at(Axis(1), dim);
+                    self.add(&pyramid, &mut sums, values, positions);
+                }
+                pyramid.finish(sums)
+            })
             .collect();
-        Array2::from_shape_vec((counts.len(), histogram.dim()), rows.concat()).expect("each row has dim values")
+        Array2::from_shape_vec((counts.len(), pyramid.dim()), rows.concat()).expect("each row has dim values")
     }
 
-    fn histogram<'a>(&self, settings: &'a CodebookSettings) -> Histogram<'a> {
-        Histogram { words: self.centroids.nrows(), pyramid: &settings.pyramid, normalize: settings.normalize }
+    /// Adds descriptors of a frame to the sums of its cells.
+    fn add(&self, pyramid: &Pyramid<'_>, sums: &mut [f32], values: ArrayView2<'_, u8>, positions: ArrayView2<'_, u8>) {
+        let projected = self.components.as_ref().map(|components| components.project(values));
+        let count = values.nrows();
+        if let Some(gaussians) = &self.gaussians {
+            let projected = projected.unwrap_or_else(|| values.mapv(f32::from));
+            let posteriors = gaussians.posteriors(projected.view());
+            return pyramid.add(sums, count, positions, |descriptor, cell| {
+                if !is_zero(values.row(descriptor)) {
+                    gaussians.add(projected.row(descriptor), posteriors.row(descriptor), cell);
+                }
+            });
+        }
+        let words = match &projected {
+            Some(projected) => kmeans::assign(projected.view(), &self.centroids),
+            None => kmeans::assign(values, &self.centroids),
+        };
+        pyramid.add(sums, count, positions, |descriptor, cell| {
+            if !is_zero(values.row(descriptor)) {
+                cell[words[descriptor] as usize] += 1.0;
+            }
+        });
     }
 
-    /// Returns the SHA-256 of the centroids, as little-endian f32 in row-major order.
+    fn pyramid<'a>(&self, settings: &'a CodebookSettings) -> Pyramid<'a> {
+        let cell_len = self.gaussians.as_ref().map_or(self.centroids.nrows(), Gaussians::dim);
+        Pyramid { levels: &settings.pyramid, cell_len, normalize: settings.normalize }
+    }
+
+    /// Returns the SHA-256 of the centroids, the parameters of the Gaussians and the projection, as little-endian f32 in row-major order.
     pub fn sha256(&self) -> String {
         let mut hasher = Sha256::new();
-        self.centroids.iter().for_each(|value| hasher.update(value.to_le_bytes()));
+        let parameters = self.gaussians.iter().flat_map(|gaussians| gaussians.parameters().into_iter());
+        let components = self.components.iter().flat_map(|components| components.rows().into_iter());
+        self.centroids.iter().chain(parameters).chain(components).for_each(|value| hasher.update(value.to_le_bytes()));
         hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Writes the feature store `out`: the histograms of every clip of `store`, its failures, and the words. `seconds`
+    /// Writes the feature store `out`: the features of every clip of `store`, its failures, and the words. `seconds`
     /// is the duration of the training.
     ///
     /// # Errors
@@ -205,19 +276,29 @@ impl Codebook {
         let index = DescriptorIndex::new(store)?;
         let rows = store.rows()?;
         let provenance = self.provenance(store, settings, seconds)?;
-        let payload = Payload::Features { dim: self.histogram(settings).dim() };
+        let payload = Payload::Features { dim: self.pyramid(settings).dim() };
         let mut writer = StoreWriter::create(out, payload, &provenance)?;
-        for clip in store.clips() {
-            let range = clip.offset..clip.offset + clip.length;
-            let descriptors = store.descriptors(index.range(clip))?;
-            let histograms = self.histograms(&index.counts[range.clone()], descriptors.view(), settings);
-            writer.push(clip_rows(clip, rows[range].to_vec(), histograms))?;
+        let mut rest = store.clips();
+        while let Some(first) = rest.first() {
+            // Images have one frame each: several clips at once occupy all threads.
+            let limit = index.range(first).start + READ_DESCRIPTORS;
+            let count = rest.iter().take_while(|clip| index.range(clip).end <= limit).count().max(1);
+            let clips;
+            (clips, rest) = rest.split_at(count);
+            let frames = first.offset..clips[count - 1].offset + clips[count - 1].length;
+            let descriptors = store.descriptors(index.starts[frames.start]..index.starts[frames.end])?;
+            let features = self.encode(&index.counts[frames.clone()], descriptors.view(), settings);
+            for clip in clips {
+                let range = clip.offset..clip.offset + clip.length;
+                let features = features.slice(s![range.start - frames.start..range.end - frames.start, ..]);
+                writer.push(clip_rows(clip, rows[range].to_vec(), features.to_owned()))?;
+            }
             cancel.check()?;
         }
         for failure in store.failures() {
             writer.push_failure(failure.clone());
         }
-        writer.write_matrix(CENTROIDS, self.centroids.view())?;
+        self.write_words(&mut writer)?;
         writer.finish()
     }
 
@@ -242,7 +323,7 @@ impl Codebook {
     }
 }
 
-fn clip_rows(clip: &StoredClip, rows: Vec<RowSource>, histograms: Array2<f32>) -> ClipRows {
+fn clip_rows(clip: &StoredClip, rows: Vec<RowSource>, features: Array2<f32>) -> ClipRows {
     ClipRows {
         id: clip.id.clone(),
         path: clip.path.clone(),
@@ -253,7 +334,7 @@ fn clip_rows(clip: &StoredClip, rows: Vec<RowSource>, histograms: Array2<f32>) -
         duration_seconds: clip.duration_seconds,
         fully_decoded: clip.fully_decoded,
         rows,
-        values: Values::Features(histograms),
+        values: Values::Features(features),
     }
 }
 
@@ -354,7 +435,8 @@ mod tests {
 
     #[test]
     fn counts_words_per_frame() {
-        let codebook = Codebook { centroids: array![[0f32, 0.0], [100.0, 0.0], [0.0, 100.0]] };
+        let codebook =
+            Codebook { components: None, centroids: array![[0f32, 0.0], [100.0, 0.0], [0.0, 100.0]], gaussians: None };
         // The last column of a descriptor is no part of it; the last descriptor is zero.
         let descriptors: Array2<u8> = array![[1, 2, 7], [90, 3, 0], [101, 0, 3], [3, 99, 0], [2, 0, 0], [0, 0, 9]];
         let settings = CodebookSettings {
@@ -363,10 +445,12 @@ mod tests {
             tolerance: 0.0,
             seed: 0,
             samples: None,
+            components: None,
             pyramid: vec![1],
+            encoding: Encoding::Histogram,
             normalize: Normalize::None,
         };
-        let histograms = codebook.histograms(&[3, 0, 3], descriptors.view(), &settings);
+        let histograms = codebook.encode(&[3, 0, 3], descriptors.view(), &settings);
         assert_eq!(histograms, array![[1.0, 2.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 1.0]]);
     }
 

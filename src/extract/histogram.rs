@@ -1,4 +1,4 @@
-//! Histograms of visual words over spatial pyramids, and their feature maps.
+//! Spatial pyramids of histograms of visual words or of Fisher vectors, and their feature maps.
 //!
 //! (Lazebnik, Schmid and Ponce, "Beyond bags of features: spatial pyramid matching for recognizing natural scene categories", 2006;
 //! Vedaldi and Zisserman, "Efficient additive kernels via explicit feature maps", 2012.)
@@ -14,56 +14,71 @@ const CHI2_VALUES: usize = 3;
 /// Sampling period of the spectrum of the χ² kernel, the one of scikit-learn's `AdditiveChi2Sampler(sample_steps=2)`.
 const CHI2_PERIOD: f64 = 0.5;
 
-/// Makes a histogram of words for each cell of a spatial pyramid.
+/// Computes values for each cell of a spatial pyramid: a histogram of words or a Fisher vector.
 #[derive(Debug, Clone)]
-pub struct Histogram<'a> {
-    /// Number of words.
-    pub words: usize,
+pub struct Pyramid<'a> {
     /// Number of cells along each axis, for each level of the pyramid. Levels with one cell need no positions.
-    pub pyramid: &'a [usize],
-    /// Normalization of the histograms of all cells together.
+    pub levels: &'a [usize],
+    /// Number of values of a cell, before the feature map.
+    pub cell_len: usize,
+    /// Normalization of the values of all cells together.
     pub normalize: Normalize,
 }
 
-impl Histogram<'_> {
-    /// Returns the length of [`Histogram::of`].
+impl Pyramid<'_> {
+    /// Returns the length of [`Pyramid::finish`].
     pub fn dim(&self) -> usize {
-        let cells: usize = self.pyramid.iter().map(|cells| cells * cells).sum();
-        cells * self.words * if self.normalize == Normalize::Chi2 { CHI2_VALUES } else { 1 }
+        self.sums_len() * if self.normalize == Normalize::Chi2 { CHI2_VALUES } else { 1 }
     }
 
-    /// Returns the normalized histograms of one frame: those of the cells of the first level, row by row, then those of the next.
-    /// `words` has the word of each descriptor, `None` for descriptors without one, and the columns of `positions` are row and
+    fn sums_len(&self) -> usize {
+        self.levels.iter().map(|cells| cells * cells).sum::<usize>() * self.cell_len
+    }
+
+    /// Returns the sums of a frame without descriptors: those of the cells of the first level, row by row, then those of the next.
+    pub fn start(&self) -> Vec<f32> {
+        vec![0.0; self.sums_len()]
+    }
+
+    /// Calls `add` with each of `count` descriptors and the sums of each cell that it lies in. The columns of `positions` are row and
     /// column in 256ths of the frame.
     ///
     /// # Panics
-    /// Panics if there are fewer positions than words and a level has more than one cell, or a word is out of range.
-    pub fn of(&self, words: &[Option<u32>], positions: ArrayView2<'_, u8>) -> Vec<f32> {
-        let mut histogram = Vec::with_capacity(self.dim());
-        for &cells in self.pyramid {
-            let start = histogram.len();
-            histogram.resize(start + cells * cells * self.words, 0.0);
-            let level = &mut histogram[start..];
-            for (descriptor, word) in words.iter().enumerate() {
-                let Some(word) = word else { continue };
+    /// Panics if there are fewer positions than descriptors and a level has more than one cell.
+    pub fn add(
+        &self,
+        sums: &mut [f32],
+        count: usize,
+        positions: ArrayView2<'_, u8>,
+        mut add: impl FnMut(usize, &mut [f32]),
+    ) {
+        let mut rest = sums;
+        for &cells in self.levels {
+            let level;
+            (level, rest) = rest.split_at_mut(cells * cells * self.cell_len);
+            for descriptor in 0..count {
                 let cell = if cells == 1 {
                     0
                 } else {
                     let [y, x] = [0, 1].map(|axis| usize::from(positions[[descriptor, axis]]) * cells / 256);
                     y * cells + x
                 };
-                level[cell * self.words + *word as usize] += 1.0;
+                add(descriptor, &mut level[cell * self.cell_len..][..self.cell_len]);
             }
         }
-        normalize_histogram(&mut histogram, self.normalize);
-        histogram
+    }
+
+    /// Normalizes the sums of all cells, and applies the feature map.
+    pub fn finish(&self, mut sums: Vec<f32>) -> Vec<f32> {
+        normalize_sums(&mut sums, self.normalize);
+        sums
     }
 }
 
-/// Normalizes histograms of counts, and applies the feature map.
-fn normalize_histogram(histogram: &mut Vec<f32>, normalize: Normalize) {
+/// Normalizes the values of all cells, and applies the feature map.
+fn normalize_sums(histogram: &mut Vec<f32>, normalize: Normalize) {
     if normalize == Normalize::Power {
-        histogram.iter_mut().for_each(|count| *count = count.sqrt());
+        histogram.iter_mut().for_each(|value| *value = value.abs().sqrt().copysign(*value));
     }
     let norm = match normalize {
         Normalize::None => return,
@@ -97,9 +112,17 @@ mod tests {
 
     use super::*;
 
-    fn histogram(normalize: Normalize, words: &[Option<u32>]) -> Vec<f32> {
-        let histogram = Histogram { words: 3, pyramid: &[1], normalize };
-        histogram.of(words, Array2::zeros((words.len(), 0)).view())
+    fn of(pyramid: &Pyramid<'_>, words: &[Option<usize>], positions: ArrayView2<'_, u8>) -> Vec<f32> {
+        let mut sums = pyramid.start();
+        pyramid.add(&mut sums, words.len(), positions, |descriptor, cell| {
+            words[descriptor].into_iter().for_each(|word| cell[word] += 1.0);
+        });
+        pyramid.finish(sums)
+    }
+
+    fn histogram(normalize: Normalize, words: &[Option<usize>]) -> Vec<f32> {
+        let pyramid = Pyramid { levels: &[1], cell_len: 3, normalize };
+        of(&pyramid, words, Array2::zeros((0, 0)).view())
     }
 
     #[test]
@@ -125,9 +148,9 @@ mod tests {
     fn a_pyramid_counts_the_words_of_each_cell() {
         let words = [0, 1, 1].map(Some);
         let positions = array![[0u8, 127], [127, 128], [255, 255]];
-        let histogram = Histogram { words: 2, pyramid: &[1, 2, 3], normalize: Normalize::None };
-        assert_eq!(histogram.dim(), 2 * (1 + 4 + 9));
-        let values = histogram.of(&words, positions.view());
+        let pyramid = Pyramid { levels: &[1, 2, 3], cell_len: 2, normalize: Normalize::None };
+        assert_eq!(pyramid.dim(), 2 * (1 + 4 + 9));
+        let values = of(&pyramid, &words, positions.view());
         assert_eq!(values[..2], [1.0, 2.0]);
         assert_eq!(values[2..10], [1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
         // Thirds end at 85⅓ and 170⅔.

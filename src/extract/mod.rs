@@ -7,6 +7,7 @@ pub mod codebook;
 pub mod dense_sift;
 #[cfg(feature = "media")]
 pub mod descriptors;
+pub mod fisher;
 pub mod histogram;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod job;
@@ -14,6 +15,7 @@ pub mod kmeans;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod pipeline;
 pub mod plan;
+pub mod principal;
 mod settings;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod shots;
@@ -23,6 +25,6 @@ pub mod sift;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub use job::{Action, Options, Summary, run};
 pub use settings::{
-    BIN_WIDTHS, CodebookSettings, DESCRIPTOR_LEN, DenseSiftSettings, ExtractionSettings, Extractor, MAX_BATCH,
-    MAX_CELLS, MAX_SIDES, Normalize, POSITION_LEN,
+    BIN_WIDTHS, CodebookSettings, DESCRIPTOR_LEN, DenseSiftSettings, Encoding, ExtractionSettings, Extractor,
+    MAX_BATCH, MAX_CELLS, MAX_SIDES, Normalize, POSITION_LEN,
 };

@@ -102,7 +102,7 @@ pub const MAX_SIDES: std::ops::RangeInclusive<usize> = 16..=16384;
 pub struct CodebookSettings {
     /// Number of visual words (the k of k-means).
     pub words: usize,
-    /// Maximum number of Lloyd iterations.
+    /// Maximum number of Lloyd iterations, and of those of expectation maximization for Fisher vectors.
     pub max_iterations: usize,
     /// Convergence threshold on the squared movement of the centers, relative to the mean variance of the features
     /// (scikit-learn's `tol`).
@@ -113,12 +113,36 @@ pub struct CodebookSettings {
     /// random with `seed`. By default, all are clustered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<usize>,
+    /// Number of principal components that descriptors are projected onto before they are clustered. By default, descriptors are not
+    /// projected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub components: Option<usize>,
     /// Spatial pyramid: a frame is divided into g × g cells with a histogram each, for each g in this list. Needs descriptors
     /// with positions, those of a dense grid.
     #[serde(default = "whole_frame", skip_serializing_if = "is_whole_frame")]
     pub pyramid: Vec<usize>,
-    /// Normalization of a frame's histogram.
+    /// What the descriptors of each word and cell become. The default is omitted from the record in stores.
+    #[serde(default, skip_serializing_if = "Encoding::is_histogram")]
+    pub encoding: Encoding,
+    /// Normalization of a frame's features.
     pub normalize: Normalize,
+}
+
+/// What the descriptors of a word and cell become.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// Their number.
+    #[default]
+    Histogram,
+    /// A Fisher vector: the first and second moments of their differences from the Gaussian of the word.
+    Fisher,
+}
+
+impl Encoding {
+    fn is_histogram(&self) -> bool {
+        *self == Self::Histogram
+    }
 }
 
 /// Returns the pyramid with one histogram for the whole frame.
@@ -130,11 +154,11 @@ fn is_whole_frame(pyramid: &[usize]) -> bool {
     pyramid == [1]
 }
 
-/// Normalization of a histogram. A histogram without descriptors remains zero.
+/// Normalization of the features of a frame. Those of a frame without descriptors remain zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Normalize {
-    /// Counts.
+    /// Counts, or the sums of a Fisher vector.
     None,
     /// Divide by the sum.
     L1,
@@ -186,8 +210,14 @@ impl CodebookSettings {
         if self.samples.is_some_and(|samples| samples < self.words) {
             return Err("codebook.samples must be at least codebook.words".into());
         }
+        if self.components.is_some_and(|components| !(1..=DESCRIPTOR_LEN).contains(&components)) {
+            return Err(format!("codebook.components must be from 1 to {DESCRIPTOR_LEN}"));
+        }
         if self.pyramid.is_empty() || self.pyramid.iter().any(|cells| !(1..=MAX_CELLS).contains(cells)) {
             return Err(format!("codebook.pyramid must be a list of numbers of cells from 1 to {MAX_CELLS}"));
+        }
+        if self.encoding == Encoding::Fisher && matches!(self.normalize, Normalize::L1 | Normalize::Chi2) {
+            return Err("codebook.normalize must be none, l2 or power for codebook.encoding = \"fisher\"".into());
         }
         Ok(())
     }

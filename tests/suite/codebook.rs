@@ -161,7 +161,7 @@ fn rejects_a_pyramid_of_descriptors_without_positions() {
     let output = codebook(directory.path(), &["--pyramid", "1,2"]).failure().code(1).get_output().stderr.clone();
     let message = String::from_utf8(output).unwrap();
     assert!(message.contains("codebook.pyramid applies to extractor kind dense-sift only"), "{message}");
-    // The recipe of a dense grid does not fit the store.
+    // A pyramid of a recipe of a dense grid does not fit the store.
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/sift-dense.toml");
     let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-codebook"));
     command.env("HDF5_USE_FILE_LOCKING", "FALSE").current_dir(directory.path());
@@ -172,6 +172,8 @@ fn rejects_a_pyramid_of_descriptors_without_positions() {
         "manifest.csv",
         "--out",
         "sift.h5",
+        "--pyramid",
+        "1,2",
         "--recipe",
     ]);
     let output = command.arg(recipe).assert().failure().code(1).get_output().stderr.clone();

@@ -181,6 +181,9 @@ fn extract(directory: &Path, arguments: &str) -> Output {
     run(env!("CARGO_BIN_EXE_kinoprobe-extract"), directory, &format!("--method sift-dense {arguments}"))
 }
 
+/// Histograms of a pyramid, which are not the recipe's features.
+const PYRAMID: &str = "--encoding histogram --pyramid 1,2,4";
+
 fn codebook(directory: &Path, arguments: &str) -> Output {
     run(env!("CARGO_BIN_EXE_kinoprobe-codebook"), directory, &format!("--descriptors d.h5 --words 16 {arguments}"))
 }
@@ -198,7 +201,7 @@ fn images_and_videos_become_histograms_over_a_pyramid() {
     assert_eq!((counts[0], counts[1], counts[6]), (4 * 10 * 12, 4 * 8 * 11, 4));
     drop(store);
 
-    assert_code(&codebook(directory.path(), "--out f.h5 --normalize none"), 0);
+    assert_code(&codebook(directory.path(), &format!("--out f.h5 {PYRAMID} --normalize none")), 0);
     let store = FeatureStore::open(&path("f.h5")).unwrap();
     assert_eq!(store.dim(), 16 * (1 + 4 + 16));
     let rows = store.features(0..7).unwrap();
@@ -220,7 +223,7 @@ fn images_and_videos_become_histograms_over_a_pyramid() {
     drop(store);
 
     for (normalize, dim) in [("power", 16 * 21), ("chi2", 3 * 16 * 21)] {
-        assert_code(&codebook(directory.path(), &format!("--out {normalize}.h5 --normalize {normalize}")), 0);
+        assert_code(&codebook(directory.path(), &format!("--out {normalize}.h5 {PYRAMID} --normalize {normalize}")), 0);
         let store = FeatureStore::open(&path(&format!("{normalize}.h5"))).unwrap();
         assert_eq!(store.dim(), dim);
         let rows = store.features(0..7).unwrap();
@@ -231,6 +234,39 @@ fn images_and_videos_become_histograms_over_a_pyramid() {
             assert!(expected.contains(&norm), "{normalize}, row {row}: {norm}");
         }
     }
+}
+
+#[test]
+fn fisher_vectors_have_the_moments_of_each_word() {
+    let directory = workspace();
+    assert_code(&extract(directory.path(), "--out d.h5 --frames 3"), 0);
+    let flags = "--encoding fisher --components 5 --pyramid 1,2";
+    for normalize in ["none", "power"] {
+        assert_code(&codebook(directory.path(), &format!("--out {normalize}.h5 {flags} --normalize {normalize}")), 0);
+    }
+    let [sums, power] =
+        ["none", "power"].map(|name| FeatureStore::open(&directory.path().join(format!("{name}.h5"))).unwrap());
+    let word = 2 * 5;
+    assert_eq!((sums.dim(), power.dim()), (16 * word * 5, 16 * word * 5));
+    // The sums over the four quarters are those of the frame. The constant image has no word.
+    let rows = sums.features(0..7).unwrap();
+    let cell = |cell: usize| rows.slice(s![.., 16 * word * cell..16 * word * (cell + 1)]);
+    let quarters = (2..5).fold(cell(1).to_owned(), |sum, quarter| sum + cell(quarter));
+    for (whole, sum) in cell(0).iter().zip(&quarters) {
+        assert!((whole - sum).abs() <= 1e-3 * (1.0 + whole.abs()), "{whole}, {sum}");
+    }
+    assert!(rows.row(5).iter().all(|&value| value == 0.0));
+    for (row, values) in power.features(0..7).unwrap().rows().into_iter().enumerate() {
+        let root = rows.row(row).mapv(|value| value.abs().sqrt().copysign(value));
+        let norm = root.dot(&root).sqrt().max(f32::MIN_POSITIVE);
+        assert!(values.iter().zip(&root).all(|(value, root)| (value - root / norm).abs() < 1e-5), "row {row}");
+    }
+    let recipe: serde_json::Value = serde_json::from_str(&power.provenance().recipe).unwrap();
+    assert_eq!((&recipe["codebook"]["encoding"], &recipe["codebook"]["components"]), (&"fisher".into(), &5.into()));
+    let output = codebook(directory.path(), "--out chi2.h5 --encoding fisher --normalize chi2");
+    assert_code(&output, 1);
+    let expected = "codebook.normalize must be none, l2 or power for codebook.encoding = \"fisher\"";
+    assert!(printed(&output).contains(expected), "{}", printed(&output));
 }
 
 #[test]

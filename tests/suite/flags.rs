@@ -29,9 +29,10 @@ fn numbers_out_of_range_are_usage_errors_of_the_tools_for_features() {
     assert_usage_errors(classify, "1.5", "focal-alpha");
 
     let codebook = env!("CARGO_BIN_EXE_kinoprobe-codebook");
-    assert_usage_errors(codebook, "0", "words max-iterations samples pyramid");
-    assert_usage_errors(codebook, "-1", "words max-iterations tolerance seed split-seed samples pyramid");
+    assert_usage_errors(codebook, "0", "words max-iterations samples components pyramid");
+    assert_usage_errors(codebook, "-1", "words max-iterations tolerance seed split-seed samples components pyramid");
     assert_usage_errors(codebook, "17", "pyramid");
+    assert_usage_errors(codebook, "129", "components");
     let compare = env!("CARGO_BIN_EXE_kinoprobe-compare");
     assert_usage_errors(compare, "0", "threads");
     let import = env!("CARGO_BIN_EXE_kinoprobe-import");

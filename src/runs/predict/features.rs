@@ -162,7 +162,7 @@ fn extract_source(
         return Ok(None);
     }
     if let Some(codebook) = codebook {
-        write_histograms(&codebook, source, &extraction.out, out, cancel)?;
+        encode_descriptors(&codebook, source, &extraction.out, out, cancel)?;
     }
     FeatureStore::open(out).map(Some)
 }
@@ -227,8 +227,8 @@ fn find_codebook(source: &Source<'_>, options: &Options) -> Result<Codebook> {
     Err(Error::Store { path: saved, message })
 }
 
-/// Writes the histograms of the clips of the descriptor store `descriptors`, unless `out` has them already.
-fn write_histograms(
+/// Writes the features of the clips of the descriptor store `descriptors`, unless `out` has them already.
+fn encode_descriptors(
     codebook: &Codebook,
     source: &Source<'_>,
     descriptors: &Path,

@@ -25,6 +25,22 @@ normalize = "l2"
 "#;
 
 #[test]
+fn fisher_vectors_are_those_of_the_codebook_of_the_training() {
+    let workspace = Workspace::single_label();
+    fs::write(workspace.path("words.toml"), format!("{RECIPE}components = 20\nencoding = \"fisher\"\n")).unwrap();
+    let manifest = ["--manifest", "manifest.csv", "--recipe", "words.toml", "--quiet"];
+    let extract = ["--method", "words", "--out", "words.descriptors.h5"];
+    workspace.run(env!("CARGO_BIN_EXE_kinoprobe-extract"), &[&manifest[..], &extract].concat());
+    let codebook = ["--descriptors", "words.descriptors.h5", "--out", "words.h5"];
+    workspace.run(env!("CARGO_BIN_EXE_kinoprobe-codebook"), &[&manifest[..], &codebook].concat());
+    workspace.classify("words.h5", "run", &["--classifier", "svm"]);
+    // Only the run has the codebook now.
+    fs::remove_file(workspace.path("words.h5")).unwrap();
+    workspace.assert_predicts(&["--model", "run", "manifest.csv", "--out", "predictions.csv", "--features", "new.h5"]);
+    workspace.assert_equal("predictions.csv", "run");
+}
+
+#[test]
 fn histograms_are_those_of_the_codebook_of_the_training() {
     let workspace = Workspace::single_label();
     fs::write(workspace.path("words.toml"), RECIPE).unwrap();
