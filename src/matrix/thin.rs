@@ -4,12 +4,14 @@
 use ndarray::{ArrayView2, ArrayViewMut2};
 use pulp::{Simd, WithSimd};
 
-/// Features in a block.
-const FEATURES: usize = 1024;
-/// Numbers of rows of X and of W whose dot products [`logits`] computes together.
-const TILE: (usize, usize) = (3, 4);
-/// Number of rows of X that [`weighted_sums`] adds together; even.
-const ROWS: usize = 8;
+/// Features in a block. The blocks that a kernel reads repeatedly fit into the level 1 cache.
+const FEATURES: usize = 256;
+/// Products that are added to one sum, to bound its rounding error; then the sums are added.
+const CHAIN: usize = 64;
+/// Rows of X whose products [`logits`] computes together, with one and with two vectors of classes: 12 sums in registers.
+const ROWS: (usize, usize) = (12, 6);
+/// Number of rows of X that [`weighted_sums`] adds together, with the factors of two classes in registers.
+const SUMMED: usize = 6;
 
 /// Adds X·Wᵀ, transposed, to `out`: `x` is (N, D), `weight` (C, D) and `out` (C, N), all with contiguous rows.
 ///
@@ -51,26 +53,50 @@ impl WithSimd for Logits<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let (classes, count) = (self.weight.len(), self.x.len());
+        let lanes = size_of::<S::f32s>() / size_of::<f32>();
+        let classes = self.weight.len();
+        let mut class = 0;
+        while class < classes {
+            if classes - class > lanes {
+                self.add::<S, { ROWS.1 }, 2>(simd, class);
+                class += 2 * lanes;
+            } else {
+                self.add::<S, { ROWS.0 }, 1>(simd, class);
+                class += lanes;
+            }
+        }
+    }
+}
+
+impl Logits<'_> {
+    /// Adds the products of V vectors of classes, R rows at a time.
+    #[inline(always)]
+    fn add<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, class: usize) {
+        let width = V * size_of::<S::f32s>() / size_of::<f32>();
+        let classes = width.min(self.weight.len() - class);
+        let count = self.x.len();
         let dim = self.x.first().map_or(0, |row| row.len());
+        // Wᵀ, with zeros for missing classes.
+        let mut packed = [[simd.splat_f32s(0.0); V]; FEATURES];
         for start in (0..dim).step_by(FEATURES) {
             let end = (start + FEATURES).min(dim);
-            for row in (0..count).step_by(TILE.0) {
-                // The last tile repeats its last row and class.
-                let mut x = [&[] as &[f32]; TILE.0];
+            let weights: &mut [f32] = bytemuck::cast_slice_mut(packed.as_flattened_mut());
+            for (c, row) in self.weight[class..class + classes].iter().enumerate() {
+                for (j, w) in row[start..end].iter().enumerate() {
+                    weights[j * width + c] = *w;
+                }
+            }
+            for row in (0..count).step_by(R) {
+                // The last tile repeats its last row.
+                let mut x = [&[] as &[f32]; R];
                 for (i, x) in x.iter_mut().enumerate() {
                     *x = &self.x[(row + i).min(count - 1)][start..end];
                 }
-                for class in (0..classes).step_by(TILE.1) {
-                    let mut w = [&[] as &[f32]; TILE.1];
-                    for (c, w) in w.iter_mut().enumerate() {
-                        *w = &self.weight[(class + c).min(classes - 1)][start..end];
-                    }
-                    let sums = dot_products(simd, x, w);
-                    for (i, sums) in sums.iter().enumerate().take(count - row) {
-                        for (c, sum) in sums.iter().enumerate().take(classes - class) {
-                            self.out[class + c][row + i] += sum;
-                        }
+                let sums = products(simd, x, &packed[..end - start]);
+                for (i, sums) in sums.iter().enumerate().take(count - row) {
+                    let sums: &[f32] = bytemuck::cast_slice(sums);
+                    for (out, sum) in self.out[class..class + classes].iter_mut().zip(sums) {
+                        out[row + i] += sum;
                     }
                 }
             }
@@ -78,40 +104,35 @@ impl WithSimd for Logits<'_> {
     }
 }
 
-/// Computes the dot products of every row of `x` with every row of `w`, which have the same length.
+/// Computes Σⱼ x[i][j]·w[j] for every row i and V vectors of classes.
 #[inline(always)]
-fn dot_products<S: Simd>(simd: S, x: [&[f32]; TILE.0], w: [&[f32]; TILE.1]) -> [[f32; TILE.1]; TILE.0] {
-    let lanes = S::as_simd_f32s(x[0]).0.len();
-    let mut vectors = [&[] as &[S::f32s]; TILE.0 + TILE.1];
-    let mut tails = [&[] as &[f32]; TILE.0 + TILE.1];
-    for (i, row) in x.into_iter().chain(w).enumerate() {
-        let (head, tail) = S::as_simd_f32s(row);
-        (vectors[i], tails[i]) = (&head[..lanes], tail);
-    }
-    let mut sums = [[simd.splat_f32s(0.0); TILE.1]; TILE.0];
-    #[allow(clippy::needless_range_loop)] // an index of all slices in `vectors`
-    for j in 0..lanes {
-        let mut factors = [simd.splat_f32s(0.0); TILE.1];
-        for c in 0..TILE.1 {
-            factors[c] = vectors[TILE.0 + c][j];
+fn products<S: Simd, const R: usize, const V: usize>(
+    simd: S,
+    x: [&[f32]; R],
+    weights: &[[S::f32s; V]],
+) -> [[S::f32s; V]; R] {
+    let mut totals = [[simd.splat_f32s(0.0); V]; R];
+    for (number, weights) in weights.chunks(CHAIN).enumerate() {
+        let mut chain = x;
+        for row in &mut chain {
+            *row = &row[number * CHAIN..][..weights.len()];
         }
-        for i in 0..TILE.0 {
-            let x = vectors[i][j];
-            for c in 0..TILE.1 {
-                sums[i][c] = simd.mul_add_f32s(x, factors[c], sums[i][c]);
+        let mut sums = [[simd.splat_f32s(0.0); V]; R];
+        for (j, weights) in weights.iter().enumerate() {
+            for i in 0..R {
+                let x = simd.splat_f32s(chain[i][j]);
+                for v in 0..V {
+                    sums[i][v] = simd.mul_add_f32s(x, weights[v], sums[i][v]);
+                }
+            }
+        }
+        for i in 0..R {
+            for v in 0..V {
+                totals[i][v] = simd.add_f32s(totals[i][v], sums[i][v]);
             }
         }
     }
-    let mut products = [[0.0; TILE.1]; TILE.0];
-    for i in 0..TILE.0 {
-        for c in 0..TILE.1 {
-            products[i][c] = simd.reduce_sum_f32s(sums[i][c]);
-            for (x, w) in tails[i].iter().zip(tails[TILE.0 + c]) {
-                products[i][c] += x * w;
-            }
-        }
-    }
-    products
+    totals
 }
 
 struct WeightedSums<'a> {
@@ -129,48 +150,66 @@ impl WithSimd for WeightedSums<'_> {
         let dim = self.out.first().map_or(0, |row| row.len());
         for start in (0..dim).step_by(FEATURES) {
             let end = (start + FEATURES).min(dim);
-            for row in (0..count).step_by(ROWS) {
+            for row in (0..count).step_by(SUMMED) {
                 // The last tile repeats its last row with the factor 0.
-                let mut x = [&[] as &[f32]; ROWS];
+                let mut x = [&[] as &[f32]; SUMMED];
                 for (i, x) in x.iter_mut().enumerate() {
                     *x = &self.x[(row + i).min(count - 1)][start..end];
                 }
-                for (all, out) in self.factors.iter().zip(&mut self.out) {
-                    let mut factors = [0.0; ROWS];
-                    for (factor, value) in factors.iter_mut().zip(&all[row..]) {
-                        *factor = *value;
+                for (all, out) in self.factors.chunks(2).zip(self.out.chunks_mut(2)) {
+                    let mut factors = [[0.0; SUMMED]; 2];
+                    for (factors, all) in factors.iter_mut().zip(all) {
+                        for (factor, value) in factors.iter_mut().zip(&all[row..]) {
+                            *factor = *value;
+                        }
                     }
-                    add_combination(simd, factors, x, &mut out[start..end]);
+                    match out {
+                        [a, b] => add_combinations(simd, factors, x, [&mut a[start..end], &mut b[start..end]]),
+                        [a] => add_combinations(simd, [factors[0]], x, [&mut a[start..end]]),
+                        _ => unreachable!("chunks have one or two rows"),
+                    }
                 }
             }
         }
     }
 }
 
-/// Adds the linear combination of the rows of `x` to `out`, which has their length.
+/// Adds linear combinations of the rows of `x` to the rows of `out`, which have their length.
 #[inline(always)]
-fn add_combination<S: Simd>(simd: S, factors: [f32; ROWS], x: [&[f32]; ROWS], out: &mut [f32]) {
-    let (sums, last) = S::as_mut_simd_f32s(out);
-    let mut splat = [simd.splat_f32s(0.0); ROWS];
-    let mut vectors = [&[] as &[S::f32s]; ROWS];
-    let mut tails = [&[] as &[f32]; ROWS];
-    for i in 0..ROWS {
-        splat[i] = simd.splat_f32s(factors[i]);
-        let (head, tail) = S::as_simd_f32s(x[i]);
-        (vectors[i], tails[i]) = (&head[..sums.len()], tail);
-    }
-    for (j, sum) in sums.iter_mut().enumerate() {
-        // Two chains, since each multiplication waits for the one before it in its chain.
-        let (mut even, mut odd) = (*sum, simd.splat_f32s(0.0));
-        for i in (0..ROWS).step_by(2) {
-            even = simd.mul_add_f32s(splat[i], vectors[i][j], even);
-            odd = simd.mul_add_f32s(splat[i + 1], vectors[i + 1][j], odd);
+fn add_combinations<S: Simd, const C: usize>(
+    simd: S,
+    factors: [[f32; SUMMED]; C],
+    x: [&[f32]; SUMMED],
+    out: [&mut [f32]; C],
+) {
+    let length = S::as_simd_f32s(x[0]).0.len();
+    let mut splat = [[simd.splat_f32s(0.0); SUMMED]; C];
+    let mut sums: [&mut [S::f32s]; C] = std::array::from_fn(|_| Default::default());
+    for (c, out) in out.into_iter().enumerate() {
+        let (head, tail) = S::as_mut_simd_f32s(out);
+        sums[c] = &mut head[..length];
+        for i in 0..SUMMED {
+            splat[c][i] = simd.splat_f32s(factors[c][i]);
+            for (sum, x) in tail.iter_mut().zip(S::as_simd_f32s(x[i]).1) {
+                *sum += factors[c][i] * x;
+            }
         }
-        *sum = simd.add_f32s(even, odd);
     }
-    for (j, sum) in last.iter_mut().enumerate() {
-        for (factor, tail) in factors.iter().zip(&tails) {
-            *sum += factor * tail[j];
+    let mut vectors = [&[] as &[S::f32s]; SUMMED];
+    for i in 0..SUMMED {
+        vectors[i] = &S::as_simd_f32s(x[i]).0[..length];
+    }
+    for j in 0..length {
+        // The products are added before they are added to the sums, to bound the rounding error.
+        let mut added = [simd.splat_f32s(0.0); C];
+        for i in 0..SUMMED {
+            let x = vectors[i][j];
+            for c in 0..C {
+                added[c] = simd.mul_add_f32s(splat[c][i], x, added[c]);
+            }
+        }
+        for c in 0..C {
+            sums[c][j] = simd.add_f32s(sums[c][j], added[c]);
         }
     }
 }
@@ -182,7 +221,8 @@ mod tests {
 
     #[test]
     fn products_of_all_shapes_match_ndarray() {
-        for (count, dim, classes) in [(1, 1, 1), (3, 8, 4), (64, 1024, 15), (65, 1031, 15), (7, 259, 2), (10, 513, 33)]
+        for (count, dim, classes) in
+            [(1, 1, 1), (3, 8, 4), (64, 1024, 15), (65, 1031, 15), (7, 259, 2), (10, 513, 33), (13, 300, 8)]
         {
             let x = Array2::from_shape_fn((count, dim), |(i, j)| ((i * 7 + j * 13) % 101) as f32 / 50.0 - 1.0);
             let weight = Array2::from_shape_fn((classes, dim), |(i, j)| ((i * 11 + j * 5) % 97) as f32 / 48.0 - 1.0);

@@ -18,7 +18,7 @@ use crate::value_parsers;
 /// Largest component of the mean gradient below which a fit is reported as converged (scikit-learn's `tol`).
 const CONVERGENCE_TOLERANCE: f64 = 1e-4;
 /// Distance of the mean loss from its minimum at which the search ends. At this value probabilities agree with the optimum to 1e-4.
-const LOSS_TOLERANCE: f64 = 1e-12;
+const LOSS_TOLERANCE: f64 = 3e-12;
 /// The same for fewer clips than features, whose loss determines the parameters less.
 const REDUCED_TOLERANCE: f64 = 1e-15;
 

@@ -9,7 +9,7 @@ use crate::matrix::thin;
 use crate::numeric::Real;
 
 /// Features in a block, so that it stays in the cache between the two products that read it.
-const BLOCK: usize = 1 << 17;
+const BLOCK: usize = 1 << 16;
 /// Largest number of parts of the clips with separate sums. It does not depend on the number of threads, nor do the sums.
 const PARTS: usize = 32;
 /// Clips in a part, at least.

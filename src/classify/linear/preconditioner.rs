@@ -1,9 +1,10 @@
 //! An approximation of the inverse Hessian of linear models.
 
 use ndarray::{Array2, ArrayView2, Axis, s};
+use rayon::prelude::*;
 
 use crate::matrix::inverse::invert_positive;
-use crate::matrix::{Accumulate, multiply};
+use crate::matrix::{Accumulate, multiply, thin};
 
 /// Largest number of features with a preconditioner, which is a matrix of their squared number.
 const MAX_DIM: usize = 4096;
@@ -11,6 +12,8 @@ const MAX_DIM: usize = 4096;
 const MOMENT_CLIPS: usize = 4;
 /// Passes over the features that a preconditioner is expected to save.
 const SAVED_PASSES: usize = 256;
+/// Rows of the inverse that a thread multiplies at once.
+const ROWS: usize = 128;
 /// Lowest ridge relative to the curvature, above the rounding errors of the second moments.
 const MIN_RIDGE: f64 = 1e-6;
 
@@ -21,8 +24,16 @@ pub struct Preconditioner {
     moments: Array2<f64>,
     /// Number of leading parameters with the ridge.
     penalized: usize,
-    /// The inverse, and its curvature.
-    inverse: Option<(f64, Array2<f64>)>,
+    inverse: Option<Inverse>,
+}
+
+/// The inverse for a curvature.
+struct Inverse {
+    curvature: f64,
+    /// The larger one of the curvature and the ridge.
+    scale: f64,
+    /// The inverse times `scale`, within the range of f32.
+    matrix: Array2<f32>,
 }
 
 impl Preconditioner {
@@ -57,26 +68,41 @@ impl Preconditioner {
         (self.penalized == penalized).then_some(Self { inverse: None, ..self })
     }
 
-    /// Multiplies the rows of `gradient`, (C, D + 1), by the inverse.
+    /// Multiplies the rows of `gradient`, (C, D + 1), by the inverse, in f32: it is an approximation anyway.
     pub fn apply(&mut self, gradient: &Array2<f64>, curvature: f64, ridge: f64, threads: usize) -> Array2<f64> {
-        let mut product = Array2::zeros(gradient.dim());
-        let inverse = self.inverse(curvature, ridge, threads);
-        multiply(gradient.view(), inverse, product.view_mut(), Accumulate::No, threads);
-        product
+        let single = gradient.mapv(|value| value as f32);
+        let Inverse { scale, matrix, .. } = self.inverse(curvature, ridge, threads);
+        let product = |rows: ArrayView2<'_, f32>| {
+            let mut product = Array2::zeros((single.nrows(), rows.nrows()));
+            thin::logits(rows, single.view(), product.view_mut());
+            product
+        };
+        let parts: Vec<_> = matrix.axis_chunks_iter(Axis(0), ROWS).collect();
+        let parts: Vec<Array2<f32>> = if threads > 1 {
+            parts.into_par_iter().map(product).collect()
+        } else {
+            parts.into_iter().map(product).collect()
+        };
+        let mut all = Array2::zeros(gradient.dim());
+        for (mut columns, part) in all.axis_chunks_iter_mut(Axis(1), ROWS).zip(parts) {
+            columns.zip_mut_with(&part, |value, product| *value = f64::from(*product) / scale);
+        }
+        all
     }
 
     /// Returns the inverse for a curvature, or one of at most five times or a fifth of it.
-    fn inverse(&mut self, curvature: f64, ridge: f64, threads: usize) -> ArrayView2<'_, f64> {
-        let known = self.inverse.as_ref().is_some_and(|(of, _)| (0.2..=5.0).contains(&(curvature / of)));
-        if !known {
+    fn inverse(&mut self, curvature: f64, ridge: f64, threads: usize) -> &Inverse {
+        let known = self.inverse.take().filter(|known| (0.2..=5.0).contains(&(curvature / known.curvature)));
+        let compute = || {
             let curvature = curvature.max(f64::MIN_POSITIVE.sqrt());
-            let mut hessian = &self.moments * curvature;
-            let ridge = ridge.max(MIN_RIDGE * curvature);
+            let scale = curvature.max(ridge);
+            let mut hessian = &self.moments * (curvature / scale);
+            let ridge = ridge.max(MIN_RIDGE * curvature) / scale;
             hessian.diag_mut().slice_mut(s![..self.penalized]).mapv_inplace(|value| value + ridge);
             let inverse = invert_positive(hessian.view(), threads)
                 .unwrap_or_else(|| Array2::from_diag(&hessian.diag().mapv(|value| 1.0 / value.max(ridge))));
-            self.inverse = Some((curvature, inverse));
-        }
-        self.inverse.as_ref().expect("it was just computed").1.view()
+            Inverse { curvature, scale, matrix: inverse.mapv(|value| value as f32) }
+        };
+        self.inverse.insert(known.unwrap_or_else(compute))
     }
 }

@@ -55,7 +55,9 @@ mod tests {
                 };
                 let [cold, warm] = [fit(None), fit(Some(&mut warm_start))];
                 let error = (&cold - &warm).iter().fold(0f32, |most, e| most.max(e.abs()));
-                assert!(error < 1e-4, "{kind:?} {task:?} {alpha}: {error}");
+                // The squared hinge loss of separable clips with a small penalty determines the weights the least.
+                let bound = if kind == ClassifierKind::Svm { 2e-4 } else { 3e-5 };
+                assert!(error < bound, "{kind:?} {task:?} {alpha}: {error}");
             }
             assert!(warm_start.parameters.is_some() && warm_start.preconditioner.is_some());
             assert_eq!(warm_start.reduced.is_some(), data.dim() == 700);
