@@ -3,6 +3,52 @@
 #![allow(dead_code)]
 
 use std::str::FromStr;
+use std::time::Instant;
+
+use kinoprobe::dataset::Dataset;
+use ndarray::Array2;
+use rand::Rng;
+
+/// Sizes of the training step of a classifier of sequences.
+pub const CLIPS: usize = 32;
+pub const LENGTH: usize = 128;
+pub const INPUTS: usize = 512;
+pub const LABELS: usize = 21;
+
+/// Returns random sequences with labels.
+pub fn sequences(rng: &mut impl Rng) -> Dataset {
+    Dataset {
+        ids: (0..CLIPS).map(|i| i.to_string()).collect(),
+        groups: vec![None; CLIPS],
+        rows: Array2::from_shape_simple_fn((CLIPS * LENGTH, INPUTS), || rng.gen_range(-1.7f32..1.7)).into(),
+        offsets: (0..=CLIPS).map(|i| i * LENGTH).collect(),
+        targets: Array2::from_shape_fn((CLIPS, LABELS), |(i, c)| f32::from((i * 7 + c * 3) % 5 == 0)),
+        classes: (0..LABELS).map(|c| c.to_string()).collect(),
+    }
+}
+
+/// Returns the number of threads, `--threads`.
+pub fn threads() -> usize {
+    argument("--threads").unwrap_or(1)
+}
+
+/// Repeats a training step, which returns the loss, 3 times and then `--steps` times. Prints one line of JSON: `step_wall` (median over the
+/// steps) and `step_cpu` (mean), both in seconds. `step_cpu` is `null` without /proc.
+pub fn measure_steps(mut step: impl FnMut() -> f64) {
+    let steps = argument("--steps").unwrap_or(20);
+    for _ in 0..3 {
+        step();
+    }
+    let (mut wall, cpu, mut value) = (Vec::new(), cpu_seconds(), 0.0);
+    for _ in 0..steps {
+        let start = Instant::now();
+        value = step();
+        wall.push(start.elapsed().as_secs_f64());
+    }
+    let cpu = cpu.zip(cpu_seconds()).map(|(before, after)| (after - before) / steps as f64);
+    let wall = median(wall);
+    println!("{}", serde_json::json!({ "step_wall": wall, "step_cpu": cpu, "loss": value, "threads": threads() }));
+}
 
 /// Returns the value after the argument `name`, or `None` if there is none.
 pub fn argument<T: FromStr>(name: &str) -> Option<T> {

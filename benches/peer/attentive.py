@@ -1,43 +1,11 @@
 """The training step of benches/attentive.rs in PyTorch: batch 32, 128 rows, 512 features, 8 heads, 21 labels. Prints one line of JSON."""
-import argparse
-import json
-import statistics
-import time
-
 import torch
 from torch import nn
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--threads", type=int, default=1)
-parser.add_argument("--steps", type=int, default=20)
-arguments = parser.parse_args()
-torch.set_num_threads(arguments.threads)
-torch.manual_seed(0)
-clips, length, inputs, heads, labels = 32, 128, 512, 8, 21
-x = torch.rand(clips, length, inputs) * 3.4 - 1.7
-t = ((torch.arange(clips)[:, None] * 7 + torch.arange(labels) * 3) % 5 == 0).float()
-query = nn.Parameter(torch.randn(1, 1, inputs) * 0.02)
-attention = nn.MultiheadAttention(inputs, heads, batch_first=True)
-head = nn.Sequential(nn.LayerNorm(inputs), nn.Dropout(0.5), nn.Linear(inputs, labels))
+from steps import CLIPS, INPUTS, LABELS, measure, x
+
+query = nn.Parameter(torch.randn(1, 1, INPUTS) * 0.02)
+attention = nn.MultiheadAttention(INPUTS, 8, batch_first=True)
+head = nn.Sequential(nn.LayerNorm(INPUTS), nn.Dropout(0.5), nn.Linear(INPUTS, LABELS))
 parameters = [query, *attention.parameters(), *head.parameters()]
-optimizer = torch.optim.AdamW(parameters, lr=1e-3)
-loss = nn.BCEWithLogitsLoss()
-
-
-def step():
-    optimizer.zero_grad(set_to_none=True)
-    value = loss(head(attention(query.expand(clips, -1, -1), x, x, need_weights=False)[0][:, 0]), t)
-    value.backward()
-    optimizer.step()
-    return value.item()
-
-
-for _ in range(3):
-    step()
-wall, cpu = [], time.process_time()
-for _ in range(arguments.steps):
-    start = time.perf_counter()
-    value = step()
-    wall.append(time.perf_counter() - start)
-cpu = (time.process_time() - cpu) / arguments.steps
-print(json.dumps({"step_wall": statistics.median(wall), "step_cpu": cpu, "loss": value, "threads": arguments.threads}))
+measure(parameters, lambda: head(attention(query.expand(CLIPS, -1, -1), x, x, need_weights=False)[0][:, 0]))
