@@ -18,8 +18,6 @@ STAGES = {
     "knn-60000": ("knn", 60_000, 20_000, "predict"),
 }
 FEATURES, CLASSES = 1024, 15
-# Iterations after which the peer ends without convergence, which takes many minutes.
-PEER_MAX_ITERATIONS = {"svm-60000": 20}
 # Probabilities of logistic regression differ by at most this from scikit-learn's at the tolerance 1e-8 (logistic-6000 only: it takes minutes).
 MAX_DIFFERENCE = 1e-4
 # Share of clips with the same most likely class, for classifiers whose optimum is not computed.
@@ -56,8 +54,6 @@ def run(bench, stage):
     outs = WORK / "shallow-ours.h5", WORK / "shallow-peer.h5"
     ours = [bench.executable("shallow"), file, outs[0], "--classifier", classifier]
     peer = [sys.executable, PEER / "shallow.py", file, outs[1], "--classifier", classifier]
-    limit = PEER_MAX_ITERATIONS.get(stage)
-    peer += ["--max-iterations", limit] if limit else []
     rounds = alternate(bench, lambda: Process(ours), lambda: Process(peer))
     agreement = float((scores(outs[0]).argmax(1) == scores(outs[1]).argmax(1)).mean())
     if agreement < MIN_AGREEMENT[classifier]:
@@ -67,8 +63,6 @@ def run(bench, stage):
         "cpu_ratio": ratio(rounds, lambda output: output[f"{step}_cpu"]),
         "step_cpu": [statistics.median(side.output[f"{step}_cpu"] for side in sides) for sides in list(zip(*rounds))[:2]],
     }
-    if limit:
-        notes["peer_max_iterations"] = limit
     if stage == "logistic-6000":
         Process([*peer, "--exact"])
         exact = scores(outs[1])
