@@ -1,7 +1,5 @@
 //! Models that read the scores of other models.
 
-use ndarray::Array2;
-
 use super::super::*;
 use super::{all_rows, fit, parts, quick};
 
@@ -59,7 +57,7 @@ fn saved_models_read_scores() {
 
 /// Asserts that ONNX Runtime computes the scores.
 #[cfg(feature = "onnx")]
-fn assert_onnx(path: &std::path::Path, data: &Dataset, expected: &Array2<f32>) {
+fn assert_onnx(path: &std::path::Path, data: &Dataset, expected: &ndarray::Array2<f32>) {
     use crate::models::runtime::{Device, Session, SessionOptions};
     let options = SessionOptions {
         item: vec![data.dim()],
