@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::fisher::{BLOCK_ROWS, Gaussians};
 use super::histogram::Pyramid;
 use super::kmeans::{self, KMeans};
-use super::principal::PrincipalComponents;
+use super::pca::PrincipalComponents;
 use super::settings::{CodebookSettings, Encoding, POSITION_LEN};
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};

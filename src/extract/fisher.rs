@@ -8,11 +8,11 @@ use crate::matrix::{self, Accumulate};
 use crate::numeric::Real;
 
 /// Smallest deviation, in units of a descriptor's bytes: less than the error of their rounding is no information.
-const LEAST_DEVIATION: f64 = 1.0;
+const MIN_DEVIATION: f64 = 1.0;
 /// Posterior probabilities below this are taken as 0, so that a descriptor changes the values of a few words only.
-const LEAST_POSTERIOR: f32 = 1e-4;
+const MIN_POSTERIOR: f32 = 1e-4;
 /// The same in expectation maximization, where it excludes only the probabilities that [`Real::exp_nonpositive`] clamps.
-const LEAST_RESPONSIBILITY: f32 = 1e-30;
+const MIN_RESPONSIBILITY: f32 = 1e-30;
 /// Expectation maximization stops if the mean log-likelihood of a descriptor changes less, scikit-learn's `tol`.
 const TOLERANCE: f64 = 1e-3;
 /// Number of descriptors whose posteriors are computed at once.
@@ -57,7 +57,7 @@ impl Moments {
         let mut means = previous.clone();
         let mut parameters = Array2::zeros((words, dim + 1));
         for (word, &sum) in self.posteriors.iter().enumerate() {
-            parameters[[word, dim]] = (sum.max(f64::from(LEAST_POSTERIOR)) / total) as f32;
+            parameters[[word, dim]] = (sum.max(f64::from(MIN_POSTERIOR)) / total) as f32;
             for column in 0..dim {
                 let mut variance = 0.0;
                 if sum > 0.0 {
@@ -65,7 +65,7 @@ impl Moments {
                     means[[word, column]] = mean as f32;
                     variance = self.squares[[word, column]] / sum - mean * mean;
                 }
-                parameters[[word, column]] = variance.max(0.0).sqrt().max(LEAST_DEVIATION) as f32;
+                parameters[[word, column]] = variance.max(0.0).sqrt().max(MIN_DEVIATION) as f32;
             }
         }
         Gaussians { means, parameters }
@@ -92,7 +92,7 @@ impl Gaussians {
             let mut moments = Moments::zeros(words, dim);
             let mut likelihood = 0.0;
             for block in blocks() {
-                let (posteriors, of_block) = gaussians.expectation(block, LEAST_RESPONSIBILITY);
+                let (posteriors, of_block) = gaussians.expectation(block, MIN_RESPONSIBILITY);
                 moments.add(block, &posteriors);
                 likelihood += of_block;
             }
@@ -134,12 +134,12 @@ impl Gaussians {
     /// # Panics
     /// Panics if the numbers of columns differ.
     pub fn posteriors(&self, data: ArrayView2<'_, f32>) -> Array2<f32> {
-        self.expectation(data, LEAST_POSTERIOR).0
+        self.expectation(data, MIN_POSTERIOR).0
     }
 
-    /// Returns the posteriors, 0 instead of values below `least`, and the sum of the log-likelihoods of the rows without the constant
+    /// Returns the posteriors, 0 instead of values below `min`, and the sum of the log-likelihoods of the rows without the constant
     /// −½·D·ln 2π.
-    fn expectation(&self, data: ArrayView2<'_, f32>, least: f32) -> (Array2<f32>, f64) {
+    fn expectation(&self, data: ArrayView2<'_, f32>, min: f32) -> (Array2<f32>, f64) {
         let dim = self.means.ncols();
         let deviations = self.parameters.slice(s![.., ..dim]);
         // −½·Σ (x − μ)²/σ² = Σ x·μ/σ² − ½·Σ x²/σ² − ½·Σ μ²/σ²
@@ -160,7 +160,7 @@ impl Gaussians {
             let largest = row.fold(f32::NEG_INFINITY, |largest, &score| largest.max(score));
             row.mapv_inplace(|score| (score - largest).exp_nonpositive());
             let sum = row.sum();
-            row.mapv_inplace(|value| if value < least * sum { 0.0 } else { value / sum });
+            row.mapv_inplace(|value| if value < min * sum { 0.0 } else { value / sum });
             likelihood += f64::from(largest) + f64::from(sum).ln();
         }
         (scores, likelihood)
@@ -195,7 +195,7 @@ mod tests {
     use ndarray::array;
 
     use super::*;
-    use crate::extract::principal::PrincipalComponents;
+    use crate::extract::pca::PrincipalComponents;
 
     const WORDS: usize = 3;
 

@@ -12,10 +12,10 @@ pub mod histogram;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod job;
 pub mod kmeans;
+pub mod pca;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod pipeline;
 pub mod plan;
-pub mod principal;
 mod settings;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod shots;

@@ -13,7 +13,7 @@ from sklearn.mixture import GaussianMixture
 
 OUT = pathlib.Path(__file__).resolve().parents[2] / "fixtures/fisher.json"
 ROWS, DIM, COMPONENTS, WORDS = 600, 8, 5, 3
-LEAST_POSTERIOR = 1e-4
+MIN_POSTERIOR = 1e-4
 
 # The test computes the same bytes and the same clusters.
 row, column = np.ogrid[:ROWS, :DIM]
@@ -41,7 +41,7 @@ z = (projected[:, None] - means) / deviations  # (rows, words, components)
 likelihoods = weights * np.exp(-(z**2).sum(2) / 2) / deviations.prod(1)
 posteriors = likelihoods / likelihoods.sum(1, keepdims=True)
 assert (posteriors.max(1) < 0.9).sum() > 20, "some descriptors belong to several words"
-posteriors[posteriors < LEAST_POSTERIOR] = 0
+posteriors[posteriors < MIN_POSTERIOR] = 0
 of_means = posteriors[..., None] * z / np.sqrt(weights)[:, None]
 of_deviations = posteriors[..., None] * (z**2 - 1) / np.sqrt(2 * weights)[:, None]
 gradients = np.concatenate([of_means, of_deviations], 2)

@@ -1,13 +1,9 @@
 //! Principal components of descriptors.
 
+use linfa_linalg::eigh::{EigSort, EighInto};
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 
 use crate::matrix::{self, Accumulate};
-
-/// Off-diagonal values are 0 if their square sum is below this part of that of the diagonal.
-const TOLERANCE: f64 = 1e-24;
-/// Maximum number of sweeps of the Jacobi method, which converges quadratically: 128 dimensions need about ten.
-const MAX_SWEEPS: usize = 50;
 
 /// A projection onto principal components.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +19,7 @@ impl PrincipalComponents {
     /// Panics if there are more components than columns.
     pub fn fit(data: ArrayView2<'_, u8>, count: usize) -> Self {
         let dim = data.ncols();
+        assert!(count <= dim, "there are at most as many components as columns");
         let sums = data.rows().into_iter().fold(Array1::<f64>::zeros(dim), |mut sums, row| {
             sums.zip_mut_with(&row, |sum, &value| *sum += f64::from(value));
             sums
@@ -33,13 +30,10 @@ impl PrincipalComponents {
             let centered = block.mapv(f64::from) - &mean;
             matrix::multiply(centered.t(), centered.view(), covariance.view_mut(), Accumulate::Yes, 1);
         }
-        let (variances, vectors) = eigenvectors(covariance);
-        let mut order: Vec<usize> = (0..dim).collect();
-        order.sort_by(|&a, &b| variances[b].total_cmp(&variances[a]));
+        let (_, vectors) = covariance.eigh_into().expect("a covariance matrix is square").sort_eig_desc();
         let mut rows = Array2::zeros((1 + count, dim));
         rows.row_mut(0).assign(&mean.mapv(|value| value as f32));
-        for (mut row, &component) in rows.slice_mut(s![1.., ..]).rows_mut().into_iter().zip(&order[..count]) {
-            let column = vectors.column(component);
+        for (mut row, column) in rows.slice_mut(s![1.., ..]).rows_mut().into_iter().zip(vectors.columns()) {
             let largest = column.iter().copied().fold(0.0, |a: f64, b| if b.abs() > a.abs() { b } else { a });
             row.assign(&column.mapv(|value| (value * largest.signum()) as f32));
         }
@@ -67,44 +61,6 @@ impl PrincipalComponents {
         matrix::multiply(centered.view(), components.t(), projected.view_mut(), Accumulate::No, 1);
         projected
     }
-}
-
-/// Returns the eigenvalues and the eigenvectors (columns) of a symmetric matrix by the cyclic Jacobi method (Golub and Van Loan, "Matrix
-/// Computations", 8.5).
-fn eigenvectors(mut a: Array2<f64>) -> (Vec<f64>, Array2<f64>) {
-    let size = a.nrows();
-    let mut vectors = Array2::eye(size);
-    for _ in 0..MAX_SWEEPS {
-        let diagonal: f64 = a.diag().iter().map(|value| value * value).sum();
-        let others: f64 = a.indexed_iter().filter(|((i, j), _)| i != j).map(|(_, value)| value * value).sum();
-        if others <= TOLERANCE * diagonal {
-            break;
-        }
-        for p in 0..size {
-            for q in p + 1..size {
-                if a[[p, q]] == 0.0 {
-                    continue;
-                }
-                let tau = (a[[q, q]] - a[[p, p]]) / (2.0 * a[[p, q]]);
-                let tangent = tau.signum() / (tau.abs() + (1.0 + tau * tau).sqrt());
-                let cosine = 1.0 / (1.0 + tangent * tangent).sqrt();
-                let sine = tangent * cosine;
-                for k in 0..size {
-                    let (x, y) = (a[[k, p]], a[[k, q]]);
-                    (a[[k, p]], a[[k, q]]) = (cosine * x - sine * y, sine * x + cosine * y);
-                }
-                for k in 0..size {
-                    let (x, y) = (a[[p, k]], a[[q, k]]);
-                    (a[[p, k]], a[[q, k]]) = (cosine * x - sine * y, sine * x + cosine * y);
-                }
-                for k in 0..size {
-                    let (x, y) = (vectors[[k, p]], vectors[[k, q]]);
-                    (vectors[[k, p]], vectors[[k, q]]) = (cosine * x - sine * y, sine * x + cosine * y);
-                }
-            }
-        }
-    }
-    (a.diag().to_vec(), vectors)
 }
 
 #[cfg(test)]
