@@ -40,8 +40,8 @@ pub struct GbdtSettings {
     #[arg(long, value_name = "X", value_parser = value_parsers::non_negative)]
     pub l2: f64,
     /// Share of the features, drawn at random for each tree, among which it splits (XGBoost's colsample_bytree).
-    #[arg(id = "feature_share", long = "feature-share", value_name = "X", value_parser = value_parsers::probability::<f64>)]
-    pub feature_share: f64,
+    #[arg(id = "feature_fraction", long = "feature-fraction", value_name = "X", value_parser = value_parsers::probability::<f64>)]
+    pub feature_fraction: f64,
     /// Trees without a lower loss on val after which a class gets no more.
     #[arg(id = "early_stopping", long = "early-stopping", value_name = "N", value_parser = value_parsers::at_least(1_usize))]
     pub early_stopping: usize,
@@ -61,7 +61,7 @@ impl Default for GbdtSettings {
             leaves: 31,
             min_leaf_weight: 1.0,
             l2: 1.0,
-            feature_share: 1.0,
+            feature_fraction: 1.0,
             early_stopping: 10,
             class_weight: ClassWeights::None,
         }
@@ -83,8 +83,8 @@ impl ClassifierDefinition for GbdtSettings {
         if !(2..=MAX_LEAVES).contains(&self.leaves) {
             return Err(format!("classify.gbdt.leaves must be from 2 to {MAX_LEAVES}"));
         }
-        if !(self.feature_share > 0.0 && self.feature_share <= 1.0) {
-            return Err("classify.gbdt.feature_share must be in (0, 1]".into());
+        if !(self.feature_fraction > 0.0 && self.feature_fraction <= 1.0) {
+            return Err("classify.gbdt.feature_fraction must be in (0, 1]".into());
         }
         Ok(())
     }
@@ -176,7 +176,7 @@ impl GradientBoosting {
         }
         let dim = columns.len() / train.clips();
         // The booster takes the integer part of the share.
-        let share = self.0.feature_share.max((1.0 / dim as f64).next_up()).min(1.0);
+        let share = self.0.feature_fraction.max((1.0 / dim as f64).next_up()).min(1.0);
         let stops = valid.clips() > 0;
         let mut booster = GradientBooster::default()
             .set_iterations(context.last_epoch.unwrap_or(self.0.trees))

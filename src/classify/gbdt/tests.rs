@@ -99,7 +99,7 @@ fn models_do_not_depend_on_the_number_of_threads() {
     let targets = Array2::from_shape_fn((6000, 2), |(i, c)| f32::from(rows[(i, c)] * rows[(i, c + 1)] > 0.1));
     let data = dataset(rows.view(), targets);
     let (train, valid) = (data.select(&(0..5000).collect::<Vec<_>>()), data.select(&(5000..6000).collect::<Vec<_>>()));
-    let settings = GbdtSettings { trees: 8, feature_share: 0.5, ..GbdtSettings::default() };
+    let settings = GbdtSettings { trees: 8, feature_fraction: 0.5, ..GbdtSettings::default() };
     let fit = |threads| fit(&settings, Task::MultiLabel, &train, &valid, threads).0;
     let one = fit(1);
     assert!([2, 3].into_iter().all(|threads| fit(threads) == one));
@@ -211,7 +211,7 @@ fn settings_out_of_range_are_errors() {
         (GbdtSettings { leaves: 1, ..default() }, "leaves"),
         (GbdtSettings { min_leaf_weight: -1.0, ..default() }, "min_leaf_weight"),
         (GbdtSettings { l2: f64::NAN, ..default() }, "l2"),
-        (GbdtSettings { feature_share: 0.0, ..default() }, "feature_share"),
+        (GbdtSettings { feature_fraction: 0.0, ..default() }, "feature_fraction"),
         (GbdtSettings { early_stopping: 0, ..default() }, "early_stopping"),
     ] {
         assert!(settings.validate().unwrap_err().contains(&format!("classify.gbdt.{key}")), "{key}");
