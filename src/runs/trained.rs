@@ -124,7 +124,7 @@ impl TrainedRun {
         })
     }
 
-    /// Returns `true` if the features are histograms of SIFT descriptors.
+    /// Returns `true` if the features are made of SIFT descriptors with a codebook.
     pub fn uses_sift(&self) -> bool {
         let is_sift = |settings: ExtractionSettings| settings.codebook.is_some();
         let uses = |run: &Self| run.sources().into_iter().any(|source| run.settings(source).is_ok_and(is_sift));
@@ -147,14 +147,11 @@ impl TrainedRun {
 
 /// Explains why the directory of predictions has no model.
 fn no_model(identity: &RunIdentity) -> &'static str {
-    let fused = identity.method.contains(" + ");
     match identity.classifier.as_str() {
         late_fusion::CLASSIFIER => "a late fusion, the mean of the scores of its runs: pass each of them with --model",
-        "logistic" if fused => {
-            "a learned fusion of an earlier version, which did not save its model: repeat kinoprobe-compare, which saves it, or pass its runs, \
-             each with --model, for the mean of their scores"
+        _ => {
+            "contains predictions, but no model: pass the directory of the run that made them (for a fusion, repeat kinoprobe-compare)"
         }
-        _ => "contains predictions, but no model: pass the directory of the run that made them",
     }
 }
 

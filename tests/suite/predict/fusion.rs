@@ -172,11 +172,13 @@ fn a_learned_fusion_refuses_runs_that_it_was_not_fitted_to() {
     crate::support::assert_code(&output, 1);
     assert!(printed(&output).contains("a fusion, which reads the features of several stores"), "{}", printed(&output));
 
-    // Earlier versions did not save the model.
     for file in SavedModel::FILES {
         fs::remove_file(workspace.path(LEARNED).join(file)).unwrap();
     }
-    refuses(LEARNED, "a learned fusion of an earlier version, which did not save its model: repeat kinoprobe-compare");
+    refuses(
+        LEARNED,
+        "contains predictions, but no model: pass the directory of the run that made them (for a fusion, repeat kinoprobe-compare)",
+    );
 
     let evaluate = ["--predictions", "short/predictions.csv", "--out", "evaluated"];
     workspace.run(env!("CARGO_BIN_EXE_kinoprobe-evaluate"), &evaluate);
