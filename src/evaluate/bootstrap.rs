@@ -27,10 +27,26 @@ const SEED: u64 = 0;
 /// same expected acceleration, and the time stays linear in the number of clips.
 const MAX_JACKKNIFE: usize = 1000;
 
+/// Number of resamples whose statistics are computed together: the lanes of a SIMD register.
+pub const LANES: usize = 8;
 /// Resamples that are drawn before their statistics are computed in parallel; bounds the memory.
-const CHUNK: usize = 32;
+const CHUNK: usize = 8 * LANES;
 /// Number of units that are drawn one by one in the time of one binomial variable.
 const DRAWS_PER_BINOMIAL: usize = 32;
+
+/// A value of each of several resamples.
+pub type Lanes<T> = [T; LANES];
+
+/// Lets [`resample`] compute statistics one resample after the other.
+pub fn of_each(
+    statistics: impl Fn(&[u32]) -> Vec<f64> + Send + Sync,
+) -> impl Fn(&[Lanes<u32>]) -> Vec<Lanes<f64>> + Send + Sync {
+    move |counts| {
+        let values: Lanes<Vec<f64>> =
+            std::array::from_fn(|lane| statistics(&counts.iter().map(|counts| counts[lane]).collect::<Vec<u32>>()));
+        (0..values[0].len()).map(|k| std::array::from_fn(|lane| values[lane][k])).collect()
+    }
+}
 
 /// The units that a bootstrap resamples. Only the number of rows of each kind matters to a statistic: for the accuracy, there are two
 /// kinds of rows, correct and wrong ones.
@@ -71,12 +87,17 @@ impl Units {
         self.content_of.len()
     }
 
-    /// Returns the number of rows of each kind if each content occurs this often.
-    fn counts(&self, frequencies: &[u32]) -> Vec<u32> {
-        let mut counts = vec![0; self.kinds];
+    /// Sets a lane to the number of rows of each kind if each content occurs this often.
+    fn count(&self, frequencies: &[u32], lane: usize, counts: &mut [Lanes<u32>]) {
         for (content, &frequency) in self.contents.iter().zip(frequencies).filter(|(_, frequency)| **frequency > 0) {
-            content.iter().for_each(|&(kind, rows)| counts[kind as usize] += frequency * rows);
+            content.iter().for_each(|&(kind, rows)| counts[kind as usize][lane] += frequency * rows);
         }
+    }
+
+    /// Returns the number of rows of each kind, in each lane.
+    fn all(&self) -> Vec<Lanes<u32>> {
+        let mut counts = vec![[0; LANES]; self.kinds];
+        (0..LANES).for_each(|lane| self.count(&self.frequencies, lane, &mut counts));
         counts
     }
 
@@ -128,36 +149,50 @@ pub struct Resamples {
 /// Resamples units with replacement [`RESAMPLES`] times and computes K statistics of the number of rows of each kind. `None` with fewer
 /// than two units. If few units differ, the time does not depend on their number. Units of equal contents have equal resamples.
 ///
+/// `statistics` gets the counts of [`LANES`] resamples and returns K values of each; see [`of_each`].
+///
 /// Source: Efron, Tibshirani, "An Introduction to the Bootstrap" (1993), ch. 13; for groups the cluster bootstrap of Field,
 /// Welsh, "Bootstrapping clustered data" (2007).
-pub fn resample(units: &Units, statistics: impl Fn(&[u32]) -> Vec<f64> + Sync) -> Option<Resamples> {
+pub fn resample(units: &Units, statistics: impl Fn(&[Lanes<u32>]) -> Vec<Lanes<f64>> + Sync) -> Option<Resamples> {
     if units.len() < 2 {
         return None;
     }
-    let all = units.counts(&units.frequencies);
-    let estimates = statistics(&all);
+    // Returns the values of the first lanes.
+    let compute = |counts: &[Lanes<u32>], lanes: usize| -> Vec<Vec<f64>> {
+        let values = statistics(counts);
+        (0..lanes).map(|lane| values.iter().map(|value| value[lane]).collect()).collect()
+    };
+    let all = units.all();
+    let estimates = compute(&all, 1).remove(0);
     let mut random = Xoshiro256PlusPlus::seed_from_u64(SEED);
     let mut resamples = Vec::with_capacity(RESAMPLES);
     while resamples.len() < RESAMPLES {
         // Drawn in order, so that the resamples do not depend on the number of threads.
         let drawn: Vec<Vec<u32>> = (resamples.len()..RESAMPLES).take(CHUNK).map(|_| units.draw(&mut random)).collect();
-        resamples.par_extend(drawn.par_iter().map(|frequencies| statistics(&units.counts(frequencies))));
+        resamples.par_extend(drawn.par_chunks(LANES).flat_map_iter(|drawn| {
+            let mut counts = vec![[0; LANES]; units.kinds];
+            drawn.iter().enumerate().for_each(|(lane, frequencies)| units.count(frequencies, lane, &mut counts));
+            compute(&counts, drawn.len())
+        }));
     }
-    let block = units.len().div_ceil(MAX_JACKKNIFE);
-    let without_block = |block: &[u32]| {
+    let blocks: Vec<&[u32]> = units.content_of.chunks(units.len().div_ceil(MAX_JACKKNIFE)).collect();
+    let without_blocks = |blocks: &[&[u32]]| {
         let mut counts = all.clone();
-        for &content in block {
-            units.contents[content as usize].iter().for_each(|&(kind, rows)| counts[kind as usize] -= rows);
+        for (lane, block) in blocks.iter().enumerate() {
+            for &content in *block {
+                units.contents[content as usize].iter().for_each(|&(kind, rows)| counts[kind as usize][lane] -= rows);
+            }
         }
-        statistics(&counts)
+        compute(&counts, blocks.len())
     };
-    let without: Vec<Vec<f64>> = units.content_of.par_chunks(block).map(without_block).collect();
+    let without = blocks.par_chunks(LANES).flat_map_iter(without_blocks).collect();
     Some(Resamples { estimates, resamples, without })
 }
 
-/// Returns the [`Resamples::bootstraps`] of [`resample`].
-pub fn bootstrap(units: &Units, statistics: impl Fn(&[u32]) -> Vec<f64> + Sync) -> Option<Vec<Bootstrap>> {
-    Some(resample(units, statistics)?.bootstraps())
+/// Returns the [`Resamples::bootstraps`] of [`resample`] by statistics of a single resample.
+#[cfg(test)]
+fn bootstrap(units: &Units, statistics: impl Fn(&[u32]) -> Vec<f64> + Send + Sync) -> Option<Vec<Bootstrap>> {
+    Some(resample(units, of_each(statistics))?.bootstraps())
 }
 
 impl Resamples {
@@ -327,7 +362,7 @@ mod tests {
         let mut rows = 0..;
         let units: Vec<Vec<usize>> = unit_of.iter().map(|unit| rows.by_ref().take(unit.len()).collect()).collect();
         let units = Units::new(&units, &unit_of.concat(), 3);
-        assert_eq!((units.counts(&units.frequencies), units.contents.len()), (vec![800, 410, 1590], 3));
+        assert_eq!((units.all(), units.contents.len()), ([800, 410, 1590].map(|rows| [rows; LANES]).to_vec(), 3));
         let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
         let drawn: Vec<Vec<f64>> = (0..20_000)
             .map(|_| {

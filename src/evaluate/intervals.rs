@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::bootstrap::Lanes;
+
 /// Lower and upper bound of an interval.
 pub type Interval = [f64; 2];
 
@@ -34,8 +36,8 @@ pub struct Intervals {
     pub units: usize,
 }
 
-/// Computes K metrics from the number of rows of each kind.
-pub(super) type Statistic = Box<dyn Fn(&[u32]) -> Vec<f64> + Send + Sync>;
+/// Computes K metrics of several resamples from the number of rows of each kind.
+pub(super) type Statistic = Box<dyn Fn(&[Lanes<u32>]) -> Vec<Lanes<f64>> + Send + Sync>;
 
 /// The headline metrics of a split as functions of the number of its rows of each kind.
 pub(super) struct Statistics {

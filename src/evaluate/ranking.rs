@@ -4,6 +4,7 @@
 //! ranks first. Clips with equal scores share one threshold, so their order does not matter. Scores must not be NaN.
 
 use ndarray::{ArrayView2, Axis};
+use pulp::Arch;
 
 /// The clips of one label sorted by descending score. Metrics of resamples reuse the order.
 #[derive(Debug, Clone)]
@@ -11,22 +12,31 @@ pub struct Ranking {
     clips: Vec<RankedClip>,
 }
 
-/// A clip in 32 bits, since the bootstrap reads the rankings of all labels thousands of times: the index, and two flags.
+/// Clips whose sums are computed before their precisions; the sums stay in the L1 cache.
+const BLOCK: usize = 128;
+
+/// A clip in 32 bits, since the bootstrap reads the rankings of all labels thousands of times: the index, and three flags.
 #[derive(Debug, Clone, Copy)]
 struct RankedClip(u32);
 
 impl RankedClip {
     const HAS_LABEL: u32 = 1 << 31;
     const ENDS_THRESHOLD: u32 = 1 << 30;
+    const ADDS_RECALL: u32 = 1 << 29;
 
-    fn new(index: usize, has_label: bool, ends_threshold: bool) -> Self {
-        assert!(index < Self::ENDS_THRESHOLD as usize, "at most 2^30 clips");
+    fn new(index: usize, has_label: bool, ends_threshold: bool, adds_recall: bool) -> Self {
+        assert!(index < Self::ADDS_RECALL as usize, "at most 2^29 clips");
         let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
-        Self(index as u32 | flag(has_label, Self::HAS_LABEL) | flag(ends_threshold, Self::ENDS_THRESHOLD))
+        Self(
+            index as u32
+                | flag(has_label, Self::HAS_LABEL)
+                | flag(ends_threshold, Self::ENDS_THRESHOLD)
+                | flag(adds_recall, Self::ADDS_RECALL),
+        )
     }
 
     fn index(self) -> usize {
-        (self.0 & (Self::ENDS_THRESHOLD - 1)) as usize
+        (self.0 & (Self::ADDS_RECALL - 1)) as usize
     }
 
     fn has_label(self) -> bool {
@@ -36,6 +46,11 @@ impl RankedClip {
     /// `true` for the last clip of several with the same score.
     fn ends_threshold(self) -> bool {
         self.0 & Self::ENDS_THRESHOLD != 0
+    }
+
+    /// `true` for the last clip of several with the same score, at least one of which has the label.
+    fn adds_recall(self) -> bool {
+        self.0 & Self::ADDS_RECALL != 0
     }
 }
 
@@ -48,28 +63,53 @@ impl Ranking {
         assert_eq!(truth.len(), scores.len(), "one score per clip");
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-        let clip = |(rank, &index): (usize, &usize)| {
-            // `!=` instead of the total order: 0.0 and -0.0 are equal scores.
-            let ends_threshold = order.get(rank + 1).is_none_or(|&next| scores[next] != scores[index]);
-            RankedClip::new(index, truth[index], ends_threshold)
-        };
-        Self { clips: order.iter().enumerate().map(clip).collect() }
+        let mut clips = Vec::with_capacity(order.len());
+        // `==` instead of the total order: 0.0 and -0.0 are equal scores.
+        for threshold in order.chunk_by(|&a, &b| scores[a] == scores[b]) {
+            let positive = threshold.iter().any(|&index| truth[index]);
+            clips.extend(threshold.iter().enumerate().map(|(i, &index)| {
+                let is_last = i + 1 == threshold.len();
+                RankedClip::new(index, truth[index], is_last, is_last && positive)
+            }));
+        }
+        Self { clips }
     }
 
-    /// Computes [`average_precision`] of a resample that contains clip `i` `counts[i]` times.
-    pub fn average_precision(&self, counts: &[u32]) -> Option<f64> {
-        // Sums of all clips and of those with the label, without a branch per clip that the processor could not predict.
-        let (mut all, mut tp, mut previous_tp, mut area) = (0u64, 0u64, 0u64, 0.0);
-        for clip in &self.clips {
-            let count = u64::from(counts[clip.index()]);
-            all += count;
-            tp += count * u64::from(clip.has_label());
-            if clip.ends_threshold() && tp > previous_tp {
-                area += (tp - previous_tp) as f64 * (tp as f64 / all as f64);
-                previous_tp = tp;
+    /// Computes [`average_precision`] of L resamples; resample `l` contains clip `i` `counts[i][l]` times.
+    ///
+    /// The values of a resample do not depend on the others. Eight take hardly more time than one.
+    pub fn average_precision<const L: usize>(&self, counts: &[[u32; L]]) -> [Option<f64>; L] {
+        let areas = Arch::new().dispatch(|| {
+            // Counts of all clips so far and of those with the label.
+            let (mut all, mut tp) = ([0u32; L], [0u32; L]);
+            let (mut previous_tp, mut areas) = ([0u32; L], [0.0; L]);
+            let mut thresholds = [([0u32; L], [0u32; L]); BLOCK];
+            for block in self.clips.chunks(BLOCK) {
+                // No branch depends on the labels: the processor could not predict it.
+                let mut kept = 0;
+                for clip in block {
+                    let counts = &counts[clip.index()];
+                    let mask = 0u32.wrapping_sub(u32::from(clip.has_label()));
+                    for l in 0..L {
+                        all[l] += counts[l];
+                        tp[l] += counts[l] & mask;
+                    }
+                    thresholds[kept] = (all, tp);
+                    kept += usize::from(clip.adds_recall());
+                }
+                for (all, tp) in &thresholds[..kept] {
+                    for l in 0..L {
+                        // Signed, because the conversion of unsigned integers has no instruction before AVX-512.
+                        let [all, added, tp_f64] =
+                            [all[l].max(1), tp[l] - previous_tp[l], tp[l]].map(|n| f64::from(n as i32));
+                        areas[l] += added * (tp_f64 / all);
+                    }
+                    previous_tp = *tp;
+                }
             }
-        }
-        (previous_tp > 0).then(|| area / previous_tp as f64)
+            std::array::from_fn(|l| (areas[l], previous_tp[l]))
+        });
+        areas.map(|(area, tp): (f64, u32)| (tp > 0).then(|| area / f64::from(tp)))
     }
 
     /// Returns the thresholds by descending score; the last includes all clips.
@@ -133,7 +173,8 @@ pub fn precision_recall_curve(truth: &[bool], scores: &[f32]) -> Vec<(f64, f64)>
 ///
 /// Source: `sklearn.metrics.average_precision_score`.
 pub fn average_precision(truth: &[bool], scores: &[f32]) -> Option<f64> {
-    Ranking::new(truth, scores).average_precision(&vec![1; truth.len()])
+    let [value] = Ranking::new(truth, scores).average_precision(&vec![[1]; truth.len()]);
+    value
 }
 
 /// Computes the area under the precision-recall curve by the trapezoidal rule, in [0, 1]; `None` if no clip has the label.
@@ -203,6 +244,38 @@ mod tests {
         close(average_precision(&TRUTH, &SCORES), (1.0 + 2.0 * 0.6 + 0.5) / 4.0);
         close(pr_auc_trapezoid(&TRUTH, &SCORES), (1.0 + 2.0 * (0.5 + 0.6) / 2.0 + 0.5) / 4.0);
         close(roc_auc(&TRUTH, &SCORES), (1.0 + 2.0 + 3.0 + 3.5) / 16.0);
+    }
+
+    #[test]
+    fn average_precision_of_resamples_equals_that_of_their_clips() {
+        // More clips than a block, equal scores, and resamples without some clips.
+        let n = 5 * BLOCK + 7;
+        let truth: Vec<bool> = (0..n).map(|i| i * i % 7 == 2).collect();
+        let scores: Vec<f32> =
+            (0..n).map(|i| (i * 37 % 211) as f32 / 211.0 + f32::from(u8::from(truth[i])) * 0.2).collect();
+        let counts: Vec<[u32; 4]> =
+            (0..n as u32).map(|i| [1, i % 3, u32::from(i % 50 == 1) * 9, u32::from(!truth[i as usize])]).collect();
+        let values = Ranking::new(&truth, &scores).average_precision(&counts);
+        for (l, value) in values.into_iter().enumerate() {
+            let rows = || (0..n).flat_map(|i| std::iter::repeat_n(i, counts[i][l] as usize));
+            let truth: Vec<bool> = rows().map(|i| truth[i]).collect();
+            let scores: Vec<f32> = rows().map(|i| scores[i]).collect();
+            // By the definition.
+            let (mut tp, mut area) = (0.0, 0.0);
+            let mut order: Vec<usize> = (0..truth.len()).collect();
+            order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+            let mut all = 0.0;
+            for equal in order.chunk_by(|&a, &b| scores[a] == scores[b]) {
+                let positives = equal.iter().filter(|&&i| truth[i]).count() as f64;
+                (all, tp) = (all + equal.len() as f64, tp + positives);
+                area += positives * tp / all;
+            }
+            match value {
+                Some(value) => assert!((value - area / tp).abs() < 1e-12, "{l}: {value} and {}", area / tp),
+                None => assert_eq!((l, tp), (3, 0.0), "resample without positive clips"),
+            }
+        }
+        assert_eq!(values.map(|value| value.is_some()), [true, true, true, false]);
     }
 
     #[test]

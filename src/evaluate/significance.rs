@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::bootstrap::{Bootstrap, LEVEL, RESAMPLES, Resamples, Units, bootstrap, resample};
+use super::bootstrap::{Bootstrap, LANES, LEVEL, Lanes, RESAMPLES, Resamples, Units, of_each, resample};
 use super::intervals::{Interval, Intervals, ResamplingUnit, Statistics};
 use super::predictions::{Predictions, align_classes};
 use super::{multi_label, single_label};
@@ -180,9 +180,10 @@ pub fn compare_paired(first: &Predictions, second: &Predictions) -> Result<Vec<P
     }
     let (first, second) = common_clips(first, second)?;
     let Statistics { keys, kind_of_row, kinds, compute } = differences(&first, &second);
-    let resampled = bootstrap(&Units::new(&resampling_units(&first).1, &kind_of_row, kinds), &compute);
+    let units = Units::new(&resampling_units(&first).1, &kind_of_row, kinds);
+    let resampled = resample(&units, &compute).map(|resamples| resamples.bootstraps());
     let discordant = (first.task == Task::SingleLabel).then(|| discordant_pairs(&first, &second));
-    let comparison = |(k, (&key, difference)): (usize, (&&str, f64))| {
+    let comparison = |(k, (&key, [difference, ..])): (usize, (&&str, Lanes<f64>))| {
         let resampled = resampled.as_ref().map(|values| &values[k]);
         PairedComparison {
             measure: key.into(),
@@ -197,8 +198,8 @@ pub fn compare_paired(first: &Predictions, second: &Predictions) -> Result<Vec<P
             },
         }
     };
-    let mut counts = vec![0; kinds];
-    kind_of_row.iter().for_each(|&kind| counts[kind as usize] += 1);
+    let mut counts = vec![[0; LANES]; kinds];
+    kind_of_row.iter().for_each(|&kind| counts[kind as usize][0] += 1);
     Ok(keys.iter().zip(compute(&counts)).enumerate().map(comparison).collect())
 }
 
@@ -215,16 +216,17 @@ fn differences(first: &Predictions, second: &Predictions) -> Statistics {
             vec![share([2, 3]) - share([1, 3])]
         };
         let kind_of_row = (0..first.len()).map(kind).collect();
-        return Statistics { keys: vec!["accuracy"], kind_of_row, kinds: 4, compute: Box::new(accuracy) };
+        return Statistics { keys: vec!["accuracy"], kind_of_row, kinds: 4, compute: Box::new(of_each(accuracy)) };
     }
     let (first, second) = (multi_label::statistics(first), multi_label::statistics(second));
     let common = common_keys(&first.keys, &second.keys);
     let keys = common.iter().map(|&(i, _)| first.keys[i]).collect();
     // In both, each clip is a kind of its own.
     let (kind_of_row, kinds) = (first.kind_of_row, first.kinds);
-    let compute = move |counts: &[u32]| {
+    let compute = move |counts: &[Lanes<u32>]| {
         let (first, second) = ((first.compute)(counts), (second.compute)(counts));
-        common.iter().map(|&(i, j)| first[i] - second[j]).collect()
+        let difference = |&(i, j): &(usize, usize)| std::array::from_fn(|lane| first[i][lane] - second[j][lane]);
+        common.iter().map(difference).collect()
     };
     Statistics { keys, kind_of_row, kinds, compute: Box::new(compute) }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use super::bootstrap::of_each;
 use super::counts::{Confusion, PrecisionRecallF1, largest_confusions, ratio};
 use super::intervals::{Intervals, Statistics};
 use super::predictions::Predictions;
@@ -183,7 +184,7 @@ pub(super) fn statistics(predictions: &Predictions) -> Statistics {
             present.fold((0.0, 0), |(f1, n), &(tp, sum)| (f1 + 2.0 * f64::from(tp) / f64::from(sum), n + 1));
         vec![f64::from(correct) / f64::from(n), f1 / (occur + absent) as f64]
     };
-    Statistics { keys: vec!["accuracy", "macro_f1"], kind_of_row, kinds, compute: Box::new(compute) }
+    Statistics { keys: vec!["accuracy", "macro_f1"], kind_of_row, kinds, compute: Box::new(of_each(compute)) }
 }
 
 fn one_vs_rest(labels: &[String], confusion: &[Vec<u64>], class: usize, n: u64) -> PerClass {

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use averages::{Averages, LabelMatrix};
 pub use thresholds::Thresholds;
 
+use super::bootstrap::{LANES, Lanes};
 use super::counts::{Confusion, largest_confusions, ratio};
 use super::intervals::{Intervals, Statistics};
 use super::predictions::Predictions;
@@ -285,15 +286,25 @@ pub(super) fn statistics(predictions: &Predictions) -> Statistics {
     let mut keys = vec!["map", "micro_f1"];
     keys.drain(..usize::from(rankings.is_none()));
     let kinds = sums.len();
-    let compute = move |counts: &[u32]| {
-        let add = |(tp, sum): (u64, u64), (&count, of_row): (&u32, &(u64, u64))| {
-            (tp + u64::from(count) * of_row.0, sum + u64::from(count) * of_row.1)
-        };
-        let (tp, sum) = counts.iter().zip(&sums).fold((0, 0), add);
-        let micro_f1 = ratio(2 * tp, sum);
+    let compute = move |counts: &[Lanes<u32>]| {
+        let (mut tp, mut sum) = ([0; LANES], [0; LANES]);
+        for (counts, &(tp_of_row, sum_of_row)) in counts.iter().zip(&sums) {
+            for lane in 0..LANES {
+                tp[lane] += u64::from(counts[lane]) * tp_of_row;
+                sum[lane] += u64::from(counts[lane]) * sum_of_row;
+            }
+        }
+        let micro_f1 = std::array::from_fn(|lane| ratio(2 * tp[lane], sum[lane]));
         let Some(rankings) = &rankings else { return vec![micro_f1] };
-        let values: Vec<f64> = rankings.iter().filter_map(|ranking| ranking.average_precision(counts)).collect();
-        vec![values.iter().sum::<f64>() / values.len().max(1) as f64, micro_f1]
+        // Per lane: the sum over the labels, and their number.
+        let mut map: Lanes<(f64, usize)> = [(0.0, 0); LANES];
+        for ranking in rankings {
+            for ((sum, labels), value) in map.iter_mut().zip(ranking.average_precision(counts)) {
+                *sum += value.unwrap_or(0.0);
+                *labels += usize::from(value.is_some());
+            }
+        }
+        vec![map.map(|(sum, labels)| sum / labels.max(1) as f64), micro_f1]
     };
     Statistics { keys, kind_of_row: (0..kinds as u32).collect(), kinds, compute: Box::new(compute) }
 }

@@ -2,12 +2,14 @@
 //!
 //! The best row is selected on the validation split only; a row that is selected by its test metrics has optimistic test metrics.
 
+use std::collections::BTreeMap;
+
 use ndarray::Array2;
 
 use super::tables::display_name;
 use super::{ComparedRun, ComparisonRow, PairedRuns, Part, parts_of};
 use crate::error::Result;
-use crate::evaluate::significance::{PairedComparison, compare_paired};
+use crate::evaluate::significance::{PairedComparison, Resampled};
 use crate::evaluate::split_metrics::MetricValue;
 use crate::evaluate::{Predictions, SplitMetrics};
 use crate::report::markdown::with_interval;
@@ -40,21 +42,28 @@ fn common_headline(measured: &[&SplitMetrics]) -> Option<MetricValue> {
 }
 
 /// Compares the run `best`, or the only run, with the constant baseline on the first part of the report, by the headline metric.
+/// `resampled` are the parts of each run.
 ///
 /// # Errors
-/// Returns the error of [`compare_paired`].
-pub(super) fn baseline(runs: &[ComparedRun], best: Option<&str>) -> Result<Option<PairedComparison>> {
-    let Some(run) = runs.iter().find(|run| runs.len() == 1 || best == Some(&run.name)) else { return Ok(None) };
+/// Returns the error of [`Resampled::compare_paired`].
+pub(super) fn baseline(
+    runs: &[ComparedRun],
+    resampled: &[BTreeMap<Part, Resampled<'_>>],
+    best: Option<&str>,
+) -> Result<Option<PairedComparison>> {
+    let of_best = |(run, _): &(&ComparedRun, _)| runs.len() == 1 || best == Some(&run.name);
+    let Some((run, resampled)) = runs.iter().zip(resampled).find(of_best) else { return Ok(None) };
     let part = runs.iter().flat_map(|run| run.parts.keys()).max();
-    let Some((predictions, constant)) = part.and_then(|part| Some((run.parts.get(part)?, run.constant.get(part)?)))
+    let Some((resampled, constant)) = part.and_then(|part| Some((resampled.get(part)?, run.constant.get(part)?)))
     else {
         return Ok(None);
     };
+    let predictions = resampled.predictions;
     if run.identity.classifier == "constant" || predictions.labeled_rows().is_empty() {
         return Ok(None);
     }
     let Some((key, constant)) = constant_predictions(predictions, constant) else { return Ok(None) };
-    Ok(compare_paired(predictions, &constant)?.into_iter().find(|paired| paired.measure == key))
+    Ok(resampled.compare_paired(&Resampled::new(&constant))?.into_iter().find(|paired| paired.measure == key))
 }
 
 /// Returns the predictions of the constant baseline with the metrics `constant` for the clips of `predictions`, and the key of the

@@ -281,7 +281,7 @@ pub fn compare(runs: &[ComparedRun], stores: &[PathBuf]) -> Result<Comparison> {
         .map(|(run, parts)| comparison_row(run, parts, run.inputs.features().and_then(store_of)))
         .collect();
     let best = conclusion::best_on_validation(&rows);
-    let baseline = conclusion::baseline(runs, best.as_deref())?;
+    let baseline = conclusion::baseline(runs, &resampled, best.as_deref())?;
     let mut pairs = Vec::new();
     for part in parts_of(&rows) {
         warnings.extend(part_warnings(&rows, part));
