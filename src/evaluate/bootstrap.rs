@@ -5,6 +5,7 @@
 //! more often than percentile intervals, and resampling within labels covered it least.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use rand::distributions::Distribution;
 use rand::{Rng, SeedableRng};
@@ -87,17 +88,17 @@ impl Units {
         self.content_of.len()
     }
 
-    /// Sets a lane to the number of rows of each kind if each content occurs this often.
-    fn count(&self, frequencies: &[u32], lane: usize, counts: &mut [Lanes<u32>]) {
-        for (content, &frequency) in self.contents.iter().zip(frequencies).filter(|(_, frequency)| **frequency > 0) {
-            content.iter().for_each(|&(kind, rows)| counts[kind as usize][lane] += frequency * rows);
-        }
-    }
-
-    /// Returns the number of rows of each kind, in each lane.
-    fn all(&self) -> Vec<Lanes<u32>> {
+    /// Returns the number of rows of each kind if each content occurs as often as in each of up to [`LANES`] `draws`; 0 in other lanes.
+    fn counts(&self, draws: &[impl AsRef<[u32]>]) -> Vec<Lanes<u32>> {
         let mut counts = vec![[0; LANES]; self.kinds];
-        (0..LANES).for_each(|lane| self.count(&self.frequencies, lane, &mut counts));
+        for (i, content) in self.contents.iter().enumerate() {
+            let frequencies: Lanes<u32> =
+                std::array::from_fn(|lane| draws.get(lane).map_or(0, |draw| draw.as_ref()[i]));
+            for &(kind, rows) in content {
+                let counts = &mut counts[kind as usize];
+                (0..LANES).for_each(|lane| counts[lane] += frequencies[lane] * rows);
+            }
+        }
         counts
     }
 
@@ -162,18 +163,15 @@ pub fn resample(units: &Units, statistics: impl Fn(&[Lanes<u32>]) -> Vec<Lanes<f
         let values = statistics(counts);
         (0..lanes).map(|lane| values.iter().map(|value| value[lane]).collect()).collect()
     };
-    let all = units.all();
+    let all = units.counts(&[&units.frequencies; LANES]);
     let estimates = compute(&all, 1).remove(0);
     let mut random = Xoshiro256PlusPlus::seed_from_u64(SEED);
     let mut resamples = Vec::with_capacity(RESAMPLES);
     while resamples.len() < RESAMPLES {
         // Drawn in order, so that the resamples do not depend on the number of threads.
         let drawn: Vec<Vec<u32>> = (resamples.len()..RESAMPLES).take(CHUNK).map(|_| units.draw(&mut random)).collect();
-        resamples.par_extend(drawn.par_chunks(LANES).flat_map_iter(|drawn| {
-            let mut counts = vec![[0; LANES]; units.kinds];
-            drawn.iter().enumerate().for_each(|(lane, frequencies)| units.count(frequencies, lane, &mut counts));
-            compute(&counts, drawn.len())
-        }));
+        let values = drawn.par_chunks(LANES).flat_map_iter(|drawn| compute(&units.counts(drawn), drawn.len()));
+        resamples.par_extend(values);
     }
     let blocks: Vec<&[u32]> = units.content_of.chunks(units.len().div_ceil(MAX_JACKKNIFE)).collect();
     let without_blocks = |blocks: &[&[u32]]| {
@@ -205,6 +203,16 @@ impl Resamples {
             Bootstrap { estimate: self.estimates[k], resampled, jackknife }
         };
         (0..self.estimates.len()).map(of_statistic).collect()
+    }
+
+    /// Returns some of the statistics.
+    pub fn select(&self, statistics: Range<usize>) -> Self {
+        let select = |values: &Vec<f64>| values[statistics.clone()].to_vec();
+        Self {
+            estimates: select(&self.estimates),
+            resamples: self.resamples.iter().map(select).collect(),
+            without: self.without.iter().map(select).collect(),
+        }
     }
 
     /// Returns the differences of statistics i and those j of resamples of the same units, for `pairs` of (i, j).
@@ -362,7 +370,10 @@ mod tests {
         let mut rows = 0..;
         let units: Vec<Vec<usize>> = unit_of.iter().map(|unit| rows.by_ref().take(unit.len()).collect()).collect();
         let units = Units::new(&units, &unit_of.concat(), 3);
-        assert_eq!((units.all(), units.contents.len()), ([800, 410, 1590].map(|rows| [rows; LANES]).to_vec(), 3));
+        assert_eq!(
+            (units.counts(&[&units.frequencies]), units.contents.len()),
+            ([800, 410, 1590].map(|rows| [rows, 0, 0, 0, 0, 0, 0, 0]).to_vec(), 3)
+        );
         let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
         let drawn: Vec<Vec<f64>> = (0..20_000)
             .map(|_| {

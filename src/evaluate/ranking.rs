@@ -4,7 +4,7 @@
 //! ranks first. Clips with equal scores share one threshold, so their order does not matter. Scores must not be NaN.
 
 use ndarray::{ArrayView2, Axis};
-use pulp::Arch;
+use pulp::{Arch, NullaryFnOnce};
 
 /// The clips of one label sorted by descending score. Metrics of resamples reuse the order.
 #[derive(Debug, Clone)]
@@ -79,37 +79,7 @@ impl Ranking {
     ///
     /// The values of a resample do not depend on the others. Eight take hardly more time than one.
     pub fn average_precision<const L: usize>(&self, counts: &[[u32; L]]) -> [Option<f64>; L] {
-        let areas = Arch::new().dispatch(|| {
-            // Counts of all clips so far and of those with the label.
-            let (mut all, mut tp) = ([0u32; L], [0u32; L]);
-            let (mut previous_tp, mut areas) = ([0u32; L], [0.0; L]);
-            let mut thresholds = [([0u32; L], [0u32; L]); BLOCK];
-            for block in self.clips.chunks(BLOCK) {
-                // No branch depends on the labels: the processor could not predict it.
-                let mut kept = 0;
-                for clip in block {
-                    let counts = &counts[clip.index()];
-                    let mask = 0u32.wrapping_sub(u32::from(clip.has_label()));
-                    for l in 0..L {
-                        all[l] += counts[l];
-                        tp[l] += counts[l] & mask;
-                    }
-                    thresholds[kept] = (all, tp);
-                    kept += usize::from(clip.adds_recall());
-                }
-                for (all, tp) in &thresholds[..kept] {
-                    for l in 0..L {
-                        // Signed, because the conversion of unsigned integers has no instruction before AVX-512.
-                        let [all, added, tp_f64] =
-                            [all[l].max(1), tp[l] - previous_tp[l], tp[l]].map(|n| f64::from(n as i32));
-                        areas[l] += added * (tp_f64 / all);
-                    }
-                    previous_tp = *tp;
-                }
-            }
-            std::array::from_fn(|l| (areas[l], previous_tp[l]))
-        });
-        areas.map(|(area, tp): (f64, u32)| (tp > 0).then(|| area / f64::from(tp)))
+        Arch::new().dispatch(AveragePrecision { clips: &self.clips, counts })
     }
 
     /// Returns the thresholds by descending score; the last includes all clips.
@@ -123,6 +93,47 @@ impl Ranking {
             }
         }
         thresholds
+    }
+}
+
+/// See [`Ranking::average_precision`].
+struct AveragePrecision<'a, const L: usize> {
+    clips: &'a [RankedClip],
+    counts: &'a [[u32; L]],
+}
+
+impl<const L: usize> NullaryFnOnce for AveragePrecision<'_, L> {
+    type Output = [Option<f64>; L];
+
+    #[inline(always)]
+    fn call(self) -> [Option<f64>; L] {
+        // Counts of all clips so far and of those with the label.
+        let (mut all, mut tp) = ([0; L], [0; L]);
+        let (mut previous_tp, mut areas) = ([0; L], [0.0; L]);
+        let mut thresholds = [([0; L], [0; L]); BLOCK];
+        for block in self.clips.chunks(BLOCK) {
+            // No branch depends on the labels: the processor could not predict it.
+            let mut kept = 0;
+            for clip in block {
+                let counts = &self.counts[clip.index()];
+                let mask = 0u32.wrapping_sub(u32::from(clip.has_label()));
+                for l in 0..L {
+                    all[l] += counts[l];
+                    tp[l] += counts[l] & mask;
+                }
+                thresholds[kept] = (all, tp);
+                kept += usize::from(clip.adds_recall());
+            }
+            for (all, tp) in &thresholds[..kept] {
+                for l in 0..L {
+                    // Signed, because the conversion of unsigned integers has no instruction before AVX-512.
+                    let [all, added, tp] = [all[l].max(1), tp[l] - previous_tp[l], tp[l]].map(|n| f64::from(n as i32));
+                    areas[l] += added * (tp / all);
+                }
+                previous_tp = *tp;
+            }
+        }
+        std::array::from_fn(|l| (previous_tp[l] > 0).then(|| areas[l] / f64::from(previous_tp[l])))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::bootstrap::{Bootstrap, LANES, LEVEL, Lanes, RESAMPLES, Resamples, Units, of_each, resample};
@@ -69,10 +70,45 @@ pub struct Resampled<'a> {
 impl<'a> Resampled<'a> {
     /// Resamples the labeled clips, or their groups.
     pub fn new(predictions: &'a Predictions) -> Self {
-        let (unit, units) = resampling_units(predictions);
-        let Statistics { keys, kind_of_row, kinds, compute } = statistics(predictions);
-        let metrics = resample(&Units::new(&units, &kind_of_row, kinds), compute);
-        Self { predictions, keys, unit, units: units.len(), metrics }
+        Self::of_same_clips(&[predictions]).remove(0)
+    }
+
+    /// Does the same for several predictions. Multi-label predictions of the same clips share their resamples: each row is a kind
+    /// of its own in all of them, and to draw and count 100,000 rows takes as long as to compute the metrics.
+    pub fn of_all(predictions: &[&'a Predictions]) -> Vec<Self> {
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        for (i, of_one) in predictions.iter().enumerate() {
+            let shares =
+                |group: &&mut Vec<usize>| of_one.task == Task::MultiLabel && same_clips(predictions[group[0]], of_one);
+            match groups.iter_mut().find(shares) {
+                Some(group) => group.push(i),
+                None => groups.push(vec![i]),
+            }
+        }
+        let of_group = |group: &Vec<usize>| {
+            let of_clips: Vec<&Predictions> = group.iter().map(|&i| predictions[i]).collect();
+            group.iter().copied().zip(Self::of_same_clips(&of_clips)).collect::<Vec<_>>()
+        };
+        let mut resampled: Vec<(usize, Self)> = groups.par_iter().flat_map_iter(of_group).collect();
+        resampled.sort_by_key(|(i, _)| *i);
+        resampled.into_iter().map(|(_, resampled)| resampled).collect()
+    }
+
+    /// Resamples predictions with the same kinds of rows.
+    fn of_same_clips(predictions: &[&'a Predictions]) -> Vec<Self> {
+        let (unit, units) = resampling_units(predictions[0]);
+        let statistics: Vec<Statistics> = predictions.iter().map(|predictions| statistics(predictions)).collect();
+        let Statistics { kind_of_row, kinds, .. } = &statistics[0];
+        let compute = |counts: &[Lanes<u32>]| statistics.iter().flat_map(|of_one| (of_one.compute)(counts)).collect();
+        let metrics = resample(&Units::new(&units, kind_of_row, *kinds), compute);
+        let mut end = 0;
+        let of_one = |(&predictions, Statistics { keys, .. }): (&&'a Predictions, &Statistics)| {
+            let start = end;
+            end += keys.len();
+            let metrics = metrics.as_ref().map(|metrics| metrics.select(start..end));
+            Self { predictions, keys: keys.clone(), unit, units: units.len(), metrics }
+        };
+        predictions.iter().zip(&statistics).map(of_one).collect()
     }
 
     /// Computes the BCa intervals of the headline metrics for which they are defined; `None` with fewer than two units.

@@ -198,7 +198,7 @@ fn paired_comparison_uses_map_and_micro_f1() {
         assert_eq!((pair.only_first, pair.n), (None, 60));
     }
     // The same from resamples that several pairs share, and for clips in another order, without them.
-    let resampled = [&good, &poor].map(significance::Resampled::new);
+    let resampled = significance::Resampled::of_all(&[&good, &poor]);
     assert_eq!(resampled[0].compare_paired(&resampled[1]).unwrap(), pairs);
     let reversed = poor.select(&(0..60).rev().collect::<Vec<_>>());
     let reversed = significance::Resampled::new(&reversed);

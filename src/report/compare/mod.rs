@@ -274,7 +274,7 @@ pub fn compare(runs: &[ComparedRun], stores: &[PathBuf]) -> Result<Comparison> {
     }
     let store_of = |path: &Path| opened.iter().find(|(known, _)| known == path).and_then(|(_, store)| store.as_ref());
     // Intervals and pairs use the same resamples.
-    let resampled: Vec<BTreeMap<Part, Resampled<'_>>> = runs.par_iter().map(resample_parts).collect();
+    let resampled = resample_parts(runs);
     let rows: Vec<ComparisonRow> = runs
         .iter()
         .zip(&resampled)
@@ -320,9 +320,11 @@ pub fn compare(runs: &[ComparedRun], stores: &[PathBuf]) -> Result<Comparison> {
     })
 }
 
-/// Resamples the predictions of each part.
-fn resample_parts(run: &ComparedRun) -> BTreeMap<Part, Resampled<'_>> {
-    run.parts.iter().map(|(&part, predictions)| (part, Resampled::new(predictions))).collect()
+/// Resamples the predictions of each part of each run.
+fn resample_parts(runs: &[ComparedRun]) -> Vec<BTreeMap<Part, Resampled<'_>>> {
+    let predictions: Vec<&Predictions> = runs.iter().flat_map(|run| run.parts.values()).collect();
+    let mut resampled = Resampled::of_all(&predictions).into_iter();
+    runs.iter().map(|run| run.parts.keys().copied().zip(&mut resampled).collect()).collect()
 }
 
 /// Returns the parts of all rows in descending order: the test split first.
