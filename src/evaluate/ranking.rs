@@ -61,8 +61,7 @@ impl Ranking {
     /// Panics if `truth` and `scores` differ in length.
     pub fn new(truth: &[bool], scores: &[f32]) -> Self {
         assert_eq!(truth.len(), scores.len(), "one score per clip");
-        let mut order: Vec<usize> = (0..scores.len()).collect();
-        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        let order = descending(scores);
         let mut clips = Vec::with_capacity(order.len());
         // `==` instead of the total order: 0.0 and -0.0 are equal scores.
         for threshold in order.chunk_by(|&a, &b| scores[a] == scores[b]) {
@@ -77,8 +76,9 @@ impl Ranking {
 
     /// Computes [`average_precision`] of L resamples; resample `l` contains clip `i` `counts[i][l]` times.
     ///
-    /// The values of a resample do not depend on the others. Eight take hardly more time than one.
-    pub fn average_precision<const L: usize>(&self, counts: &[[u32; L]]) -> [Option<f64>; L] {
+    /// The values of a resample do not depend on the others. Sixteen take hardly more time than one, if the counts are bytes: most of
+    /// the time is that of reading counts in the order of the scores.
+    pub fn average_precision<N: Copy + Into<u32>, const L: usize>(&self, counts: &[[N; L]]) -> [Option<f64>; L] {
         Arch::new().dispatch(AveragePrecision { clips: &self.clips, counts })
     }
 
@@ -97,12 +97,12 @@ impl Ranking {
 }
 
 /// See [`Ranking::average_precision`].
-struct AveragePrecision<'a, const L: usize> {
+struct AveragePrecision<'a, N, const L: usize> {
     clips: &'a [RankedClip],
-    counts: &'a [[u32; L]],
+    counts: &'a [[N; L]],
 }
 
-impl<const L: usize> NullaryFnOnce for AveragePrecision<'_, L> {
+impl<N: Copy + Into<u32>, const L: usize> NullaryFnOnce for AveragePrecision<'_, N, L> {
     type Output = [Option<f64>; L];
 
     #[inline(always)]
@@ -115,12 +115,10 @@ impl<const L: usize> NullaryFnOnce for AveragePrecision<'_, L> {
             // No branch depends on the labels: the processor could not predict it.
             let mut kept = 0;
             for clip in block {
-                let counts = &self.counts[clip.index()];
+                let counts: [u32; L] = self.counts[clip.index()].map(Into::into);
                 let mask = 0u32.wrapping_sub(u32::from(clip.has_label()));
-                for l in 0..L {
-                    all[l] += counts[l];
-                    tp[l] += counts[l] & mask;
-                }
+                (0..L).for_each(|l| all[l] += counts[l]);
+                (0..L).for_each(|l| tp[l] += counts[l] & mask);
                 thresholds[kept] = (all, tp);
                 kept += usize::from(clip.adds_recall());
             }
@@ -156,11 +154,26 @@ impl Threshold {
     }
 }
 
-/// Returns the indices of the `k` highest scores in descending order (ties: the lower index). Scores must not be NaN.
+/// Returns the indices of the scores in descending order (equal scores: the lower index first). Scores must not be NaN.
+///
+/// # Panics
+/// Panics with 2^32 scores or more.
+pub fn descending(scores: &[f32]) -> Vec<usize> {
+    // Integers with the score in the upper half sort in a fraction of the time of a comparison of two scores in memory.
+    let key = |(index, &score): (usize, &f32)| {
+        // 0.0 and -0.0 are equal scores. Without the sign bit, the bits of a float are in the order of its absolute value.
+        let bits = (score + 0.0).to_bits();
+        let ascending = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
+        u64::from(!ascending) << 32 | u64::from(u32::try_from(index).expect("fewer than 2^32 scores"))
+    };
+    let mut keys: Vec<u64> = scores.iter().enumerate().map(key).collect();
+    keys.sort_unstable();
+    keys.into_iter().map(|key| key as u32 as usize).collect()
+}
+
+/// Returns the indices of the `k` highest scores in the order of [`descending`].
 pub fn top_k_indices(scores: &[f32], k: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    // The sort is stable. `partial_cmp` instead of the total order: 0.0 and -0.0 are equal scores.
-    order.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).expect("scores are not NaN"));
+    let mut order = descending(scores);
     order.truncate(k);
     order
 }
@@ -184,7 +197,7 @@ pub fn precision_recall_curve(truth: &[bool], scores: &[f32]) -> Vec<(f64, f64)>
 ///
 /// Source: `sklearn.metrics.average_precision_score`.
 pub fn average_precision(truth: &[bool], scores: &[f32]) -> Option<f64> {
-    let [value] = Ranking::new(truth, scores).average_precision(&vec![[1]; truth.len()]);
+    let [value] = Ranking::new(truth, scores).average_precision(&vec![[1u8]; truth.len()]);
     value
 }
 
@@ -287,6 +300,24 @@ mod tests {
             }
         }
         assert_eq!(values.map(|value| value.is_some()), [true, true, true, false]);
+    }
+
+    #[test]
+    fn descending_order_is_that_of_a_stable_sort_by_comparison() {
+        let scores: Vec<f32> = (0..500)
+            .map(|i| match i % 7 {
+                0 => 0.0,
+                1 => -0.0,
+                2 => f32::INFINITY,
+                3 => -f32::from(i as u16 % 11),
+                4 => f32::MIN_POSITIVE / 2.0,
+                _ => ((i * 37) % 101) as f32 - 50.5,
+            })
+            .collect();
+        let mut expected: Vec<usize> = (0..scores.len()).collect();
+        expected.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).unwrap());
+        assert_eq!(descending(&scores), expected);
+        assert_eq!(top_k_indices(&scores, 3), [2, 9, 16]);
     }
 
     #[test]

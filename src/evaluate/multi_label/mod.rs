@@ -220,6 +220,12 @@ fn mean_average_precisions(truth: &LabelMatrix, scores: &Array2<f32>, per_label:
     }
 }
 
+/// Returns the counts as bytes, if they fit.
+fn to_bytes(counts: &Lanes<u32>) -> Option<Lanes<u8>> {
+    let fit = counts.iter().all(|&count| count <= u32::from(u8::MAX));
+    fit.then(|| counts.map(|count| count as u8))
+}
+
 fn hardest_and_easiest(per_label: &[PerLabel]) -> (Option<String>, Option<String>) {
     let value = |label: &PerLabel| label.average_precision.or(label.f1);
     let present: Vec<(f64, &str)> =
@@ -296,10 +302,16 @@ pub(super) fn statistics(predictions: &Predictions) -> Statistics {
         }
         let micro_f1 = std::array::from_fn(|lane| ratio(2 * tp[lane], sum[lane]));
         let Some(rankings) = &rankings else { return vec![micro_f1] };
+        // Bytes stay in the cache. Hardly a resample contains a clip more than 255 times.
+        let bytes: Option<Vec<Lanes<u8>>> = counts.iter().map(to_bytes).collect();
         // Per lane: the sum over the labels, and their number.
         let mut map: Lanes<(f64, usize)> = [(0.0, 0); LANES];
         for ranking in rankings {
-            for ((sum, labels), value) in map.iter_mut().zip(ranking.average_precision(counts)) {
+            let values = match &bytes {
+                Some(bytes) => ranking.average_precision(bytes),
+                None => ranking.average_precision(counts),
+            };
+            for ((sum, labels), value) in map.iter_mut().zip(values) {
                 *sum += value.unwrap_or(0.0);
                 *labels += usize::from(value.is_some());
             }

@@ -6,6 +6,7 @@ use super::averages::{Averages, LabelMatrix};
 use crate::dataset::Task;
 use crate::evaluate::counts::ratio;
 use crate::evaluate::predictions::{DEFAULT_THRESHOLD, Predictions};
+use crate::evaluate::ranking::descending;
 
 /// Minimum number of validation clips of a label for which its threshold is tuned. The score with the highest F1 of fewer clips
 /// depends on single clips: with one clip it is the score of that clip, however low.
@@ -116,8 +117,7 @@ fn best_threshold(truth: &[bool], scores: &[f32]) -> Option<f32> {
     if positives < MIN_CLIPS {
         return None;
     }
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    let order = descending(scores);
     let (mut tp, mut best) = (0, (0.0, None));
     for (rank, &i) in order.iter().enumerate() {
         tp += u64::from(truth[i]);
