@@ -30,8 +30,6 @@ const MAX_JACKKNIFE: usize = 1000;
 
 /// Number of resamples whose statistics are computed together, in the lanes of SIMD registers.
 pub const LANES: usize = 16;
-/// Resamples that are drawn before their statistics are computed in parallel; bounds the memory.
-const CHUNK: usize = 4 * LANES;
 /// Number of units that are drawn one by one in the time of one binomial variable.
 const DRAWS_PER_BINOMIAL: usize = 32;
 
@@ -106,6 +104,11 @@ impl Units {
     fn draw(&self, random: &mut Xoshiro256PlusPlus) -> Vec<u32> {
         let units = self.len();
         let mut drawn = vec![0; self.contents.len()];
+        if self.contents.len() == units {
+            // All units differ; contents are numbered in the order of the units.
+            (0..units).for_each(|_| drawn[random.gen_range(0..units)] += 1);
+            return drawn;
+        }
         if self.contents.len() > units / DRAWS_PER_BINOMIAL {
             (0..units).for_each(|_| drawn[self.content_of[random.gen_range(0..units)] as usize] += 1);
             return drawn;
@@ -166,13 +169,15 @@ pub fn resample(units: &Units, statistics: impl Fn(&[Lanes<u32>]) -> Vec<Lanes<f
     let all = units.counts(&[&units.frequencies; LANES]);
     let estimates = compute(&all, 1).remove(0);
     let mut random = Xoshiro256PlusPlus::seed_from_u64(SEED);
-    let mut resamples = Vec::with_capacity(RESAMPLES);
-    while resamples.len() < RESAMPLES {
-        // Drawn in order, so that the resamples do not depend on the number of threads.
-        let drawn: Vec<Vec<u32>> = (resamples.len()..RESAMPLES).take(CHUNK).map(|_| units.draw(&mut random)).collect();
-        let values = drawn.par_chunks(LANES).flat_map_iter(|drawn| compute(&units.counts(drawn), drawn.len()));
-        resamples.par_extend(values);
-    }
+    // Drawn in order, so that the resamples do not depend on the number of threads, while the statistics of others are computed.
+    let drawn = (0..RESAMPLES).step_by(LANES).map(|first| {
+        let draws = (first..RESAMPLES).take(LANES).map(|_| units.draw(&mut random));
+        (first, draws.collect::<Vec<Vec<u32>>>())
+    });
+    let mut resamples: Vec<(usize, Vec<Vec<f64>>)> =
+        drawn.par_bridge().map(|(first, drawn)| (first, compute(&units.counts(&drawn), drawn.len()))).collect();
+    resamples.sort_unstable_by_key(|(first, _)| *first);
+    let resamples = resamples.into_iter().flat_map(|(_, values)| values).collect();
     let blocks: Vec<&[u32]> = units.content_of.chunks(units.len().div_ceil(MAX_JACKKNIFE)).collect();
     let without_blocks = |blocks: &[&[u32]]| {
         let mut counts = all.clone();

@@ -76,7 +76,8 @@ pub fn compute_metrics(predictions: &Predictions) -> SplitMetrics {
 /// Computes the metrics of all splits, with intervals. The thresholds of multi-label predictions are tuned on the split
 /// `val` and applied to the other splits; no thresholds are set if the split is absent.
 pub fn evaluate_splits<S: Ord + Copy>(splits: &BTreeMap<S, Predictions>, val: S) -> BTreeMap<S, SplitMetrics> {
-    evaluate_resampled(&splits.iter().map(|(&split, predictions)| (split, Resampled::new(predictions))).collect(), val)
+    let resampled = Resampled::of_all(&splits.values().collect::<Vec<_>>());
+    evaluate_resampled(&splits.keys().copied().zip(resampled).collect(), val)
 }
 
 /// Does the same for predictions that have been resampled.

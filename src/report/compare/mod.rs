@@ -275,9 +275,11 @@ pub fn compare(runs: &[ComparedRun], stores: &[PathBuf]) -> Result<Comparison> {
     let store_of = |path: &Path| opened.iter().find(|(known, _)| known == path).and_then(|(_, store)| store.as_ref());
     // Intervals and pairs use the same resamples.
     let resampled = resample_parts(runs);
+    let measured: Vec<BTreeMap<Part, SplitMetrics>> =
+        resampled.par_iter().map(|parts| evaluate_resampled(parts, Part::Val)).collect();
     let rows: Vec<ComparisonRow> = runs
         .iter()
-        .zip(&resampled)
+        .zip(measured)
         .map(|(run, parts)| comparison_row(run, parts, run.inputs.features().and_then(store_of)))
         .collect();
     let best = conclusion::best_on_validation(&rows);
@@ -335,7 +337,7 @@ fn parts_of(rows: &[ComparisonRow]) -> Vec<Part> {
 
 fn comparison_row(
     run: &ComparedRun,
-    parts: &BTreeMap<Part, Resampled<'_>>,
+    parts: BTreeMap<Part, SplitMetrics>,
     store: Option<&FeatureStore>,
 ) -> ComparisonRow {
     let seconds =
@@ -351,7 +353,7 @@ fn comparison_row(
             video_seconds: store.map(|store| store.clips().iter().map(|clip| clip.duration_seconds).sum()),
         }),
         training_seconds: run.training_seconds,
-        parts: evaluate_resampled(parts, Part::Val),
+        parts,
         constant: run.constant.iter().map(|(&part, metrics)| (part, metrics.primary().1)).collect(),
     }
 }
