@@ -74,12 +74,57 @@ impl Ranking {
         Self { clips }
     }
 
-    /// Computes [`average_precision`] of L resamples; resample `l` contains clip `i` `counts[i][l]` times.
+    /// Computes average precision, Σ (Rₙ − Rₙ₋₁)·Pₙ over thresholds n by descending score, in [0, 1]; `None` if no clip has the
+    /// label.
+    ///
+    /// Source: `sklearn.metrics.average_precision_score`.
+    pub fn average_precision(&self) -> Option<f64> {
+        let [value] = self.average_precision_of_resamples(&vec![[1u8]; self.clips.len()]);
+        value
+    }
+
+    /// Computes [`Self::average_precision`] of L resamples; resample `l` contains clip `i` `counts[i][l]` times.
     ///
     /// The values of a resample do not depend on the others. Sixteen take hardly more time than one, if the counts are bytes: most of
     /// the time is that of reading counts in the order of the scores.
-    pub fn average_precision<N: Copy + Into<u32>, const L: usize>(&self, counts: &[[N; L]]) -> [Option<f64>; L] {
+    pub fn average_precision_of_resamples<N: Copy + Into<u32>, const L: usize>(
+        &self,
+        counts: &[[N; L]],
+    ) -> [Option<f64>; L] {
         Arch::new().dispatch(AveragePrecision { clips: &self.clips, counts })
+    }
+
+    /// Computes the area under the precision-recall curve by the trapezoidal rule, in [0, 1]; `None` if no clip has the label.
+    ///
+    /// Linear interpolation is more optimistic than [`Self::average_precision`]; the published tables of Trailers12k use it.
+    ///
+    /// Source: `sklearn.metrics.auc` of `precision_recall_curve`.
+    pub fn pr_auc_trapezoid(&self) -> Option<f64> {
+        let thresholds = self.thresholds();
+        let positives = thresholds.last().map_or(0, |last| last.tp);
+        let (mut previous_tp, mut previous_precision) = (0, 1.0);
+        let mut area = 0.0;
+        for threshold in thresholds {
+            area += (threshold.tp - previous_tp) as f64 * (threshold.precision() + previous_precision) / 2.0;
+            (previous_tp, previous_precision) = (threshold.tp, threshold.precision());
+        }
+        (positives > 0).then(|| area / positives as f64)
+    }
+
+    /// Computes the area under the ROC curve, in [0, 1]: the probability that a clip with the label has a higher score than a
+    /// clip without it; ties count half. `None` if all clips or no clips have the label.
+    ///
+    /// Source: `sklearn.metrics.roc_auc_score`.
+    pub fn roc_auc(&self) -> Option<f64> {
+        let thresholds = self.thresholds();
+        let last = *thresholds.last()?;
+        let mut previous = Threshold::default();
+        let mut area = 0.0;
+        for threshold in thresholds {
+            area += (threshold.fp - previous.fp) as f64 * (threshold.tp + previous.tp) as f64 / 2.0;
+            previous = threshold;
+        }
+        (last.tp > 0 && last.fp > 0).then(|| area / (last.tp as f64 * last.fp as f64))
     }
 
     /// Returns the thresholds by descending score; the last includes all clips.
@@ -96,7 +141,7 @@ impl Ranking {
     }
 }
 
-/// See [`Ranking::average_precision`].
+/// See [`Ranking::average_precision_of_resamples`].
 struct AveragePrecision<'a, N, const L: usize> {
     clips: &'a [RankedClip],
     counts: &'a [[N; L]],
@@ -192,46 +237,9 @@ pub fn precision_recall_curve(truth: &[bool], scores: &[f32]) -> Vec<(f64, f64)>
     std::iter::once((0.0, 1.0)).chain(points).collect()
 }
 
-/// Computes average precision, Σ (Rₙ − Rₙ₋₁)·Pₙ over thresholds n by descending score, in [0, 1]; `None` if no clip has the
-/// label.
-///
-/// Source: `sklearn.metrics.average_precision_score`.
+/// Computes [`Ranking::average_precision`].
 pub fn average_precision(truth: &[bool], scores: &[f32]) -> Option<f64> {
-    let [value] = Ranking::new(truth, scores).average_precision(&vec![[1u8]; truth.len()]);
-    value
-}
-
-/// Computes the area under the precision-recall curve by the trapezoidal rule, in [0, 1]; `None` if no clip has the label.
-///
-/// Linear interpolation is more optimistic than [`average_precision`]; the published tables of Trailers12k use it.
-///
-/// Source: `sklearn.metrics.auc` of `precision_recall_curve`.
-pub fn pr_auc_trapezoid(truth: &[bool], scores: &[f32]) -> Option<f64> {
-    let thresholds = Ranking::new(truth, scores).thresholds();
-    let positives = thresholds.last().map_or(0, |last| last.tp);
-    let (mut previous_tp, mut previous_precision) = (0, 1.0);
-    let mut area = 0.0;
-    for threshold in thresholds {
-        area += (threshold.tp - previous_tp) as f64 * (threshold.precision() + previous_precision) / 2.0;
-        (previous_tp, previous_precision) = (threshold.tp, threshold.precision());
-    }
-    (positives > 0).then(|| area / positives as f64)
-}
-
-/// Computes the area under the ROC curve, in [0, 1]: the probability that a clip with the label has a higher score than a
-/// clip without it; ties count half. `None` if all clips or no clips have the label.
-///
-/// Source: `sklearn.metrics.roc_auc_score`.
-pub fn roc_auc(truth: &[bool], scores: &[f32]) -> Option<f64> {
-    let thresholds = Ranking::new(truth, scores).thresholds();
-    let last = *thresholds.last()?;
-    let mut previous = Threshold::default();
-    let mut area = 0.0;
-    for threshold in thresholds {
-        area += (threshold.fp - previous.fp) as f64 * (threshold.tp + previous.tp) as f64 / 2.0;
-        previous = threshold;
-    }
-    (last.tp > 0 && last.fp > 0).then(|| area / (last.tp as f64 * last.fp as f64))
+    Ranking::new(truth, scores).average_precision()
 }
 
 /// Computes mAP, the mean of [`average_precision`] over the labels with at least one positive clip; `None` if there are none.
@@ -266,8 +274,9 @@ mod tests {
         let close = |value: Option<f64>, expected: f64| assert!((value.unwrap() - expected).abs() < 1e-12, "{value:?}");
         // (true positives, false positives) at the thresholds: (1,0) (1,1) (3,2) (3,3) (4,4).
         close(average_precision(&TRUTH, &SCORES), (1.0 + 2.0 * 0.6 + 0.5) / 4.0);
-        close(pr_auc_trapezoid(&TRUTH, &SCORES), (1.0 + 2.0 * (0.5 + 0.6) / 2.0 + 0.5) / 4.0);
-        close(roc_auc(&TRUTH, &SCORES), (1.0 + 2.0 + 3.0 + 3.5) / 16.0);
+        let ranking = Ranking::new(&TRUTH, &SCORES);
+        close(ranking.pr_auc_trapezoid(), (1.0 + 2.0 * (0.5 + 0.6) / 2.0 + 0.5) / 4.0);
+        close(ranking.roc_auc(), (1.0 + 2.0 + 3.0 + 3.5) / 16.0);
     }
 
     #[test]
@@ -279,7 +288,7 @@ mod tests {
             (0..n).map(|i| (i * 37 % 211) as f32 / 211.0 + f32::from(u8::from(truth[i])) * 0.2).collect();
         let counts: Vec<[u32; 4]> =
             (0..n as u32).map(|i| [1, i % 3, u32::from(i % 50 == 1) * 9, u32::from(!truth[i as usize])]).collect();
-        let values = Ranking::new(&truth, &scores).average_precision(&counts);
+        let values = Ranking::new(&truth, &scores).average_precision_of_resamples(&counts);
         for (l, value) in values.into_iter().enumerate() {
             let rows = || (0..n).flat_map(|i| std::iter::repeat_n(i, counts[i][l] as usize));
             let truth: Vec<bool> = rows().map(|i| truth[i]).collect();
@@ -323,8 +332,9 @@ mod tests {
     #[test]
     fn metrics_of_absent_labels_are_undefined() {
         assert_eq!(average_precision(&[false, false], &[0.1, 0.2]), None);
-        assert_eq!(roc_auc(&[true, true], &[0.1, 0.2]), None);
-        assert_eq!(roc_auc(&[], &[]), None);
+        assert_eq!(Ranking::new(&[false, false], &[0.1, 0.2]).pr_auc_trapezoid(), None);
+        assert_eq!(Ranking::new(&[true, true], &[0.1, 0.2]).roc_auc(), None);
+        assert_eq!(Ranking::new(&[], &[]).roc_auc(), None);
         let targets = ndarray::array![[1.0, 0.0], [0.0, 0.0]];
         let scores = ndarray::array![[0.9, 0.5], [0.1, 0.5]];
         assert_eq!(mean_average_precision(targets.view(), scores.view()), Some(1.0));

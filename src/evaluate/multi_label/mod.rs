@@ -13,6 +13,7 @@ pub mod thresholds;
 use std::collections::BTreeMap;
 
 use ndarray::{Array2, ArrayView1, Axis};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use averages::{Averages, LabelMatrix};
@@ -22,7 +23,7 @@ use super::bootstrap::{LANES, Lanes};
 use super::counts::{Confusion, largest_confusions, ratio};
 use super::intervals::{Intervals, Statistics};
 use super::predictions::Predictions;
-use super::ranking::{Ranking, average_precision, mean_average_precision, pr_auc_trapezoid, roc_auc};
+use super::ranking::{Ranking, average_precision};
 use super::reliability::calibration_error;
 
 /// The k of top-k accuracy.
@@ -45,11 +46,11 @@ pub struct PerLabel {
     pub f1: Option<f64>,
     /// Number of clips with the label, TP + FN.
     pub support: u64,
-    /// [`average_precision`]; `None` without scores, as are `pr_auc_trapezoid` and `roc_auc`.
+    /// [`Ranking::average_precision`]; `None` without scores, as are `pr_auc_trapezoid` and `roc_auc`.
     pub average_precision: Option<f64>,
-    /// [`pr_auc_trapezoid`].
+    /// [`Ranking::pr_auc_trapezoid`].
     pub pr_auc_trapezoid: Option<f64>,
-    /// [`roc_auc`]; also `None` if all clips have the label.
+    /// [`Ranking::roc_auc`]; also `None` if all clips have the label.
     pub roc_auc: Option<f64>,
 }
 
@@ -181,31 +182,31 @@ fn per_label_metrics(
     predicted: &LabelMatrix,
     scores: Option<&Array2<f32>>,
 ) -> Vec<PerLabel> {
-    let counts = truth.counts(predicted).into_iter().zip(&predictions.classes).enumerate();
-    counts
+    let counts = truth.counts(predicted);
+    let labels = counts.into_par_iter().zip(&predictions.classes).enumerate();
+    labels
         .map(|(class, (counts, label))| {
             let present = counts.support() > 0;
             let metrics = present.then(|| counts.metrics());
-            let of_scores = |metric: fn(&[bool], &[f32]) -> Option<f64>| {
-                let scores = scores.filter(|_| present)?.column(class).to_vec();
-                metric(&truth.label(class), &scores)
-            };
+            let ranking = scores
+                .filter(|_| present)
+                .map(|scores| Ranking::new(&truth.label(class), &scores.column(class).to_vec()));
             PerLabel {
                 label: label.clone(),
                 precision: metrics.map(|metrics| metrics.precision),
                 recall: metrics.map(|metrics| metrics.recall),
                 f1: metrics.map(|metrics| metrics.f1),
                 support: counts.support(),
-                average_precision: of_scores(average_precision),
-                pr_auc_trapezoid: of_scores(pr_auc_trapezoid),
-                roc_auc: of_scores(roc_auc),
+                average_precision: ranking.as_ref().and_then(Ranking::average_precision),
+                pr_auc_trapezoid: ranking.as_ref().and_then(Ranking::pr_auc_trapezoid),
+                roc_auc: ranking.as_ref().and_then(Ranking::roc_auc),
             }
         })
         .collect()
 }
 
 fn mean_average_precisions(truth: &LabelMatrix, scores: &Array2<f32>, per_label: &[PerLabel]) -> MeanAveragePrecision {
-    let targets = truth.matrix().mapv(|has| f32::from(u8::from(has)));
+    let defined: Vec<f64> = per_label.iter().filter_map(|label| label.average_precision).collect();
     let support: u64 = per_label.iter().map(|label| label.support).sum();
     let weighted: f64 =
         per_label.iter().filter_map(|label| Some(label.support as f64 * label.average_precision?)).sum();
@@ -214,7 +215,7 @@ fn mean_average_precisions(truth: &LabelMatrix, scores: &Array2<f32>, per_label:
             &truth.matrix().iter().copied().collect::<Vec<_>>(),
             &scores.iter().copied().collect::<Vec<_>>(),
         ),
-        macro_: mean_average_precision(targets.view(), scores.view()),
+        macro_: (!defined.is_empty()).then(|| defined.iter().sum::<f64>() / defined.len() as f64),
         weighted: (support > 0).then(|| weighted / support as f64),
         samples: Some(per_clip::mean(truth, scores, |truth, scores| average_precision(truth, scores).unwrap_or(0.0))),
     }
@@ -279,7 +280,7 @@ pub(super) fn statistics(predictions: &Predictions) -> Statistics {
     let truth = LabelMatrix::from_sets(&predictions.truth, &rows, classes);
     let rankings: Option<Vec<Ranking>> = predictions.scores.as_ref().map(|scores| {
         let ranking = |class: usize| Ranking::new(&truth.label(class), &scores.column(class).to_vec());
-        (0..classes).filter(|&class| truth.label(class).contains(&true)).map(ranking).collect()
+        (0..classes).into_par_iter().filter(|&class| truth.label(class).contains(&true)).map(ranking).collect()
     });
     // Per clip: true positives, and 2 TP + FP + FN.
     let sets = predictions.truth.iter().zip(&predictions.predicted);
@@ -308,8 +309,8 @@ pub(super) fn statistics(predictions: &Predictions) -> Statistics {
         let mut map: Lanes<(f64, usize)> = [(0.0, 0); LANES];
         for ranking in rankings {
             let values = match &bytes {
-                Some(bytes) => ranking.average_precision(bytes),
-                None => ranking.average_precision(counts),
+                Some(bytes) => ranking.average_precision_of_resamples(bytes),
+                None => ranking.average_precision_of_resamples(counts),
             };
             for ((sum, labels), value) in map.iter_mut().zip(values) {
                 *sum += value.unwrap_or(0.0);
