@@ -36,6 +36,21 @@ const DRAWS_PER_BINOMIAL: usize = 32;
 /// A value of each of several resamples.
 pub type Lanes<T> = [T; LANES];
 
+/// Computes K metrics of several resamples from the number of rows of each kind.
+pub type Statistic = Box<dyn Fn(&[Lanes<u32>]) -> Vec<Lanes<f64>> + Send + Sync>;
+
+/// The headline metrics of a split as functions of the number of its rows of each kind.
+pub struct Statistics {
+    /// Keys of the metrics, K of them.
+    pub keys: Vec<&'static str>,
+    /// Kind of each row; of an unlabeled row, any.
+    pub kind_of_row: Vec<u32>,
+    /// Number of kinds.
+    pub kinds: usize,
+    /// Computes the K metrics.
+    pub compute: Statistic,
+}
+
 /// Lets [`resample`] compute statistics one resample after the other.
 pub fn of_each(
     statistics: impl Fn(&[u32]) -> Vec<f64> + Send + Sync,

@@ -1,10 +1,8 @@
-//! Intervals of the metrics of a split and the statistics they are computed from.
+//! Intervals of the metrics of a split.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-
-use super::bootstrap::Lanes;
 
 /// Lower and upper bound of an interval.
 pub type Interval = [f64; 2];
@@ -34,19 +32,4 @@ pub struct Intervals {
     pub unit: ResamplingUnit,
     /// Number of units.
     pub units: usize,
-}
-
-/// Computes K metrics of several resamples from the number of rows of each kind.
-pub(super) type Statistic = Box<dyn Fn(&[Lanes<u32>]) -> Vec<Lanes<f64>> + Send + Sync>;
-
-/// The headline metrics of a split as functions of the number of its rows of each kind.
-pub(super) struct Statistics {
-    /// Keys of the metrics, K of them.
-    pub keys: Vec<&'static str>,
-    /// Kind of each row; of an unlabeled row, any.
-    pub kind_of_row: Vec<u32>,
-    /// Number of kinds.
-    pub kinds: usize,
-    /// Computes the K metrics.
-    pub compute: Statistic,
 }

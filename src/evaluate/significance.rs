@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::bootstrap::{Bootstrap, LANES, LEVEL, Lanes, RESAMPLES, Resamples, Units, of_each, resample};
-use super::intervals::{Interval, Intervals, ResamplingUnit, Statistics};
+use super::bootstrap::{Bootstrap, LANES, LEVEL, Lanes, RESAMPLES, Resamples, Statistics, Units, of_each, resample};
+use super::intervals::{Interval, Intervals, ResamplingUnit};
 use super::predictions::{Predictions, align_classes};
 use super::{multi_label, single_label};
 use crate::dataset::Task;

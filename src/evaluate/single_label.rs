@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::bootstrap::of_each;
+use super::bootstrap::{Statistics, of_each};
 use super::counts::{Confusion, PrecisionRecallF1, largest_confusions, ratio};
-use super::intervals::{Intervals, Statistics};
+use super::intervals::Intervals;
 use super::predictions::Predictions;
 use super::reliability::calibration_error;
 

@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 pub use averages::{Averages, LabelMatrix};
 pub use thresholds::Thresholds;
 
-use super::bootstrap::{LANES, Lanes};
+use super::bootstrap::{LANES, Lanes, Statistics};
 use super::counts::{Confusion, largest_confusions, ratio};
-use super::intervals::{Intervals, Statistics};
+use super::intervals::Intervals;
 use super::predictions::Predictions;
 use super::ranking::{Ranking, average_precision};
 use super::reliability::calibration_error;
