@@ -4,7 +4,7 @@
 //! A journal is a [`RecordFile`]: the JSON of each record is a [`Record`], and the bytes are the values of clips as little-endian
 //! numbers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use ndarray::Array2;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clip::{ClipKey, ClipRows, Failure, RowSource, Values};
 use super::provenance::{Payload, Provenance};
-use super::records::{Positioned, RecordFile};
+use super::records::{Positioned, RecordFile, peek};
 use crate::error::{Error, Result};
 
 /// The magic bytes.
@@ -50,6 +50,43 @@ struct ClipHeader {
     rows: Vec<RowSource>,
     /// Number of descriptors of each row; `None` for features.
     counts: Option<Vec<u32>>,
+}
+
+/// What a journal contains.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct JournalSummary {
+    /// Ids of the clips that were extracted.
+    pub clips: HashSet<String>,
+    /// Ids of the clips that failed.
+    pub failures: HashSet<String>,
+    /// Duration of extraction in seconds.
+    pub seconds: f64,
+}
+
+impl JournalSummary {
+    /// Reads the journal of a store, which another process may be writing. Empty if there is none.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read or is not a journal.
+    pub fn read(store: &Path) -> Result<Self> {
+        let path = Journal::path_for(store);
+        let mut summary = Self::default();
+        if !path.exists() {
+            return Ok(summary);
+        }
+        peek(&path, MAGIC, "journal", |record| match record {
+            Record::Clip(clip) => {
+                summary.failures.remove(&clip.id);
+                summary.clips.insert(clip.id);
+            }
+            Record::Failure(failure) => {
+                summary.failures.insert(failure.id);
+            }
+            Record::Seconds(seconds) => summary.seconds += seconds,
+            Record::Begin { .. } | Record::Provider(_) => {}
+        })?;
+        Ok(summary)
+    }
 }
 
 /// The journal `NAME.h5.partial` of a store `NAME.h5`.

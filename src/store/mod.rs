@@ -9,6 +9,7 @@
 mod attributes;
 mod cached_rows;
 mod clip;
+mod cursor;
 mod journal;
 mod matlab;
 mod pooling;
@@ -19,7 +20,8 @@ mod writer;
 
 pub use cached_rows::CachedRows;
 pub use clip::{ClipKey, ClipRows, Failure, RowSource, StoredClip, Values};
-pub use journal::Journal;
+pub use cursor::ClipCursor;
+pub use journal::{Journal, JournalSummary};
 pub use matlab::MatlabFile;
 pub use pooling::Pooling;
 pub use provenance::{Difference, Payload, Provenance};

@@ -106,29 +106,66 @@ impl Store {
     /// # Panics
     /// Panics if `index` is not less than the number of clips.
     pub fn read_clip(&self, index: usize) -> Result<ClipRows> {
-        let clip = self.clips[index].clone();
-        let range = clip.offset..clip.offset + clip.length;
-        let values = match self.payload {
-            Payload::Features { .. } => Values::Features(self.matrix("features", range.clone())?),
+        let first_descriptor = match self.payload {
+            Payload::Features { .. } => 0,
+            Payload::Descriptors { .. } => self.descriptor_offset(self.clips[index].offset)?,
+        };
+        let (mut clips, _) = self.read_block(index..index + 1, first_descriptor)?;
+        Ok(clips.remove(0))
+    }
+
+    /// Reads consecutive clips; the descriptors of the first one start at `first_descriptor`. Returns them with the end of the
+    /// descriptors of the last one.
+    pub(super) fn read_block(&self, clips: Range<usize>, first_descriptor: usize) -> Result<(Vec<ClipRows>, usize)> {
+        let clips = &self.clips[clips];
+        let (Some(first), Some(last)) = (clips.first(), clips.last()) else {
+            return Ok((Vec::new(), first_descriptor));
+        };
+        let range = first.offset..last.offset + last.length;
+        let sources = self.row_sources(range.clone())?;
+        let (counts, ends) = match self.payload {
+            Payload::Features { .. } => (Vec::new(), Vec::new()),
             Payload::Descriptors { .. } => {
-                let start = self.descriptor_offset(range.start)?;
                 let counts = self.vector::<u32>("rows/descriptors", range.clone())?;
-                let total: usize = counts.iter().map(|&n| n as usize).sum();
-                Values::Descriptors { counts, values: self.matrix("descriptors", start..start + total)? }
+                let ends = counts.iter().scan(0, |end, &count| {
+                    *end += count as usize;
+                    Some(*end)
+                });
+                (counts.clone(), ends.collect::<Vec<usize>>())
             }
         };
-        Ok(ClipRows {
-            id: clip.id,
-            path: clip.path,
-            start: clip.start,
-            end: clip.end,
-            frame_count: clip.frame_count,
-            fps: clip.fps,
-            duration_seconds: clip.duration_seconds,
-            fully_decoded: clip.fully_decoded,
-            rows: self.row_sources(range)?,
-            values,
-        })
+        let descriptors = ends.last().copied().unwrap_or(0);
+        let end = first_descriptor + descriptors;
+        let (features, descriptors) = match self.payload {
+            Payload::Features { .. } => (self.matrix::<f32>("features", range.clone())?, None),
+            Payload::Descriptors { .. } => {
+                (Array2::zeros((0, 0)), Some(self.matrix::<u8>("descriptors", first_descriptor..end)?))
+            }
+        };
+        let clip = |clip: &StoredClip| {
+            let rows = clip.offset - range.start..clip.offset - range.start + clip.length;
+            let values = match &descriptors {
+                None => Values::Features(features.slice(s![rows.clone(), ..]).to_owned()),
+                Some(descriptors) => {
+                    let start = rows.start.checked_sub(1).map_or(0, |row| ends[row]);
+                    let values = descriptors.slice(s![start..ends[rows.end - 1], ..]).to_owned();
+                    Values::Descriptors { counts: counts[rows.clone()].to_vec(), values }
+                }
+            };
+            ClipRows {
+                id: clip.id.clone(),
+                path: clip.path.clone(),
+                start: clip.start,
+                end: clip.end,
+                frame_count: clip.frame_count,
+                fps: clip.fps,
+                duration_seconds: clip.duration_seconds,
+                fully_decoded: clip.fully_decoded,
+                rows: sources[rows].to_vec(),
+                values,
+            }
+        };
+        Ok((clips.iter().map(clip).collect(), end))
     }
 
     /// Returns the index of the first descriptor of a row.

@@ -143,6 +143,49 @@ impl RecordFile {
     }
 }
 
+/// Passes the records of a file that another process may be writing to `visit`, up to the first one that is incomplete. The bytes that
+/// follow the JSON, and the checksums, are not read.
+///
+/// # Errors
+/// Returns an error if the file cannot be read, or starts with other magic bytes.
+pub fn peek<R: DeserializeOwned>(path: &Path, magic: &[u8; 8], what: &str, mut visit: impl FnMut(R)) -> Result<()> {
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let size = file.metadata().map_err(Error::io(path))?.len();
+    let mut reader = BufReader::new(&mut file);
+    if !check_magic(&mut reader, path, magic, what)? {
+        return Ok(());
+    }
+    let mut end = magic.len() as u64;
+    let mut lengths = [0; 12];
+    while size - end > lengths.len() as u64 {
+        reader.read_exact(&mut lengths).map_err(Error::io(path))?;
+        let (length, json) = lengths.split_first_chunk::<8>().expect("twelve bytes");
+        let length = u64::from_le_bytes(*length);
+        let json = u32::from_le_bytes(json.try_into().expect("four bytes"));
+        if length > MAX_BODY_LEN || u64::from(json) + 4 > length || length + 8 + 4 > size - end {
+            break;
+        }
+        let mut text = vec![0; json as usize];
+        reader.read_exact(&mut text).map_err(Error::io(path))?;
+        let Ok(record) = serde_json::from_slice(&text) else { break };
+        visit(record);
+        reader.seek_relative((length - u64::from(json)) as i64).map_err(Error::io(path))?;
+        end += 8 + length + 4;
+    }
+    Ok(())
+}
+
+/// Returns `false` if the file has only the first of the magic bytes: a process may have been killed when it wrote them.
+fn check_magic(reader: &mut impl Read, path: &Path, magic: &[u8; 8], what: &str) -> Result<bool> {
+    let mut found = Vec::new();
+    reader.take(magic.len() as u64).read_to_end(&mut found).map_err(Error::io(path))?;
+    if found != magic && !magic.starts_with(&found) {
+        let message = format!("not a {what} of kinoprobe: move it away to start over");
+        return Err(Error::Store { path: path.to_path_buf(), message });
+    }
+    Ok(found == magic)
+}
+
 /// Passes the valid records to `visit`. Returns the end of the last one, or 0 if the file has no complete magic bytes.
 fn scan<R: DeserializeOwned>(
     file: &mut File,
@@ -153,15 +196,8 @@ fn scan<R: DeserializeOwned>(
 ) -> Result<u64> {
     let size = file.metadata().map_err(Error::io(path))?.len();
     let mut reader = BufReader::with_capacity(1 << 20, file);
-    let mut found = Vec::new();
-    (&mut reader).take(magic.len() as u64).read_to_end(&mut found).map_err(Error::io(path))?;
-    if found != magic {
-        // A process that was killed at the start may have written only some of the magic bytes.
-        if magic.starts_with(&found) {
-            return Ok(0);
-        }
-        let message = format!("not a {what} of kinoprobe: move it away to start over");
-        return Err(Error::Store { path: path.to_path_buf(), message });
+    if !check_magic(&mut reader, path, magic, what)? {
+        return Ok(0);
     }
     let mut end = magic.len() as u64;
     while let Some(body) = read_body(&mut reader, size - end).map_err(Error::io(path))? {
