@@ -17,6 +17,7 @@ pub mod error;
 pub mod evaluate;
 pub mod extract;
 pub mod interchange;
+pub mod lease;
 pub mod manifest;
 pub mod matrix;
 pub mod media;
