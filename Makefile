@@ -103,13 +103,14 @@ extract_flags = $(if $(IS_DEMO),$(DEMO_FLAGS_$1)) $(EXTRACT_FLAGS)
 # Exit code 3 means that some clips failed. They are recorded in the store and skipped.
 allow_failed_clips := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup build weights demo features classify runs compare predict require-clips inspect train demo-train posters demo-posters require-manifest serve require-models \
+.PHONY: help setup build weights demo features merge classify runs compare predict require-clips inspect train demo-train posters demo-posters require-manifest serve require-models \
     test test-web test-debian13 compare-stores fuzz fuzz-readers load bench goldens lint clean FORCE
 
 help:
 	@echo 'Targets (each installs what it needs and skips what is up to date):'
 	@echo '  demo            generate clips, extract features, train classifiers, compare them'
 	@echo '  features        extract features into OUT/features/METHOD.h5'
+	@echo '  merge           make the store of each METHOD of its shards (EXTRACT_FLAGS="--shard 0/4"; see docs/scale.md)'
 	@echo '  classify        train and evaluate a classifier: OUT/runs/METHOD[-CLASSIFIER]'
 	@echo '  runs            train CLASSIFIERS on the features of every METHOD'
 	@echo '  compare         make these runs, go on if one fails (such as for missing weights), and compare all in OUT/runs;'
@@ -195,6 +196,12 @@ $(SIFT_METHODS:%=$(FEATURES)/%.descriptors.h5): $(FEATURES)/%.descriptors.h5: $(
 # The codebook depends on the manifest because it is trained on the training split.
 $(SIFT_METHODS:%=$(FEATURES)/%.h5): $(FEATURES)/%.h5: $(FEATURES)/%.descriptors.h5 pipelines/%.toml $(wildcard $(MANIFEST)) | build
 	@$(BIN)codebook --descriptors $< $(data) --recipe pipelines/$*.toml --out $@
+
+# The shards of `kinoprobe-extract --shard`: OUT/features/METHOD.shards, or METHOD.descriptors.shards.
+stage_store = $(FEATURES)/$1$(if $(filter $1,$(SIFT_METHODS)),.descriptors).h5
+
+merge: build
+	@$(foreach method,$(METHODS),$(BIN)merge $(patsubst %.h5,%.shards,$(call stage_store,$(method))) --out $(call stage_store,$(method)) $(allow_failed_clips);)
 
 # Classifiers ---------------------------------------------------------------------------------------------------------
 # A run is named METHOD, or METHOD-CLASSIFIER if the classifier is not mlp.

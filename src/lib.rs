@@ -32,6 +32,7 @@ pub mod report;
 pub mod runs;
 #[cfg(feature = "serve")]
 pub mod serve;
+pub mod shards;
 pub mod store;
 pub mod suggest;
 pub mod value_parsers;

@@ -15,13 +15,14 @@ use kinoprobe::memory;
 use kinoprobe::models::WeightsChoice;
 use kinoprobe::models::runtime::Device;
 use kinoprobe::recipe::{ExtractionFlags, Recipe};
+use kinoprobe::shards::ShardChoice;
 
 /// Extract features from the clips of a manifest into an HDF5 store.
 ///
 /// To resume an interrupted run, run the same command again; clips that are already in the store are skipped. Clips that fail are
 /// recorded in /failures of the store. Clips of other manifests stay in the store, unless --prune is given.
 #[derive(Debug, Parser)]
-#[command(name = "kinoprobe-extract", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(name = "kinoprobe-extract", version, after_help = format!("{EXAMPLES}\n\n{SHARDS}\n\n{EXIT_CODES}"))]
 struct Arguments {
     /// Method: the name of a recipe in pipelines/ (sift, sift-dense, cnn, cnn3d, effnet, clip, or your own)
     #[arg(long)]
@@ -38,6 +39,9 @@ struct Arguments {
     /// Store to write, usually features/METHOD.h5
     #[arg(long)]
     out: PathBuf,
+    /// Extract only shard I of N (from 0) into the directory NAME.shards of --out, or the shard of this task: auto or auto/N; see below
+    #[arg(long, value_name = "I/N", conflicts_with = "prune")]
+    shard: Option<ShardChoice>,
     /// Shot list by kinoprobe-shots (required by sampling kind shots)
     #[arg(long, value_name = "FILE")]
     shots: Option<PathBuf>,
@@ -76,6 +80,17 @@ Examples:
   kinoprobe-extract --method cnn --frames 16 --manifest clips.csv --out features/cnn16.h5 --dry-run
   kinoprobe-extract --method sift --manifest clips.csv --out features/sift.descriptors.h5   (then kinoprobe-codebook)";
 
+const SHARDS: &str = "\
+Shards: tasks on one or several machines extract a manifest together, each with the same command and its own --shard. The first task
+writes NAME.shards/shards.json; a task with other clips or settings is refused. Clips are assigned by id and size, so that the number of
+tasks that run at the same time does not matter. A shard that was interrupted continues with the clip it was working on.
+kinoprobe-status NAME.shards shows the progress, kinoprobe-merge NAME.shards --out NAME.h5 writes the store.
+  kinoprobe-extract --method cnn --manifest clips.csv --out features/cnn.h5 --shard 3/200
+  kinoprobe-extract --method cnn --manifest clips.csv --out features/cnn.h5 --shard auto
+auto takes I and N from the first of: SLURM_ARRAY_TASK_ID with its MIN, MAX and STEP; SLURM_PROCID and SLURM_NTASKS (both: the tasks of
+all jobs of the array are numbered consecutively); JOB_COMPLETION_INDEX (Kubernetes), which needs auto/N; RANK and WORLD_SIZE (torchrun).
+With auto/N, I is SLURM_ARRAY_TASK_ID itself, so that an array may consist of some shards only.";
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     cli::run("extract", || {
@@ -110,6 +125,7 @@ fn main() -> ExitCode {
             manifest: Manifest::load(&arguments.manifest, arguments.root.as_deref())?,
             shots: arguments.shots.as_deref().map(Shots::load).transpose()?,
             out: arguments.out,
+            shard: arguments.shard.map(|choice| choice.resolve(&|name| std::env::var(name).ok())).transpose()?,
             weights: arguments.weights.unwrap_or_default(),
             model_sha256: None,
             card: None,

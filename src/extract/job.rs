@@ -1,7 +1,7 @@
 //! One extraction run, from a recipe to a complete store.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -20,6 +20,7 @@ use crate::memory;
 use crate::models::runtime::{self, Device, Session, SessionOptions};
 use crate::models::{self, Card, Precision, PreparedModel, WeightsChoice};
 use crate::progress::{Event, ProgressSink, Unit};
+use crate::shards::{self, Shard};
 use crate::store::{Journal, Payload, Provenance, RowSource, Values, check_output};
 
 /// Maximum number of threads for one video, as in the programs of FFmpeg.
@@ -36,6 +37,8 @@ pub struct Options {
     pub manifest: Manifest,
     /// The store to write.
     pub out: PathBuf,
+    /// Extract only this shard, into its store in the directory of the shards of `out`.
+    pub shard: Option<Shard>,
     /// The shots of the clips; required by sampling kind `shots`, and rejected by the others.
     pub shots: Option<Shots>,
     /// Source of the network's weights.
@@ -152,6 +155,14 @@ enum FeatureSource {
     },
 }
 
+/// The clips and the store of a run: those of the options, or those of a shard.
+struct Job<'a> {
+    options: &'a Options,
+    source: &'a FeatureSource,
+    manifest: &'a Manifest,
+    out: &'a Path,
+}
+
 /// Extracts the missing clips and writes the store.
 ///
 /// # Errors
@@ -174,73 +185,158 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
             provenance.model
         )));
     }
-    let mut journal = None;
-    if Journal::path_for(out).exists() {
-        journal = Some(Journal::open(out, payload, &provenance)?);
-    }
-    let unlisted = if options.prune { Unlisted::Prune } else { Unlisted::Keep };
-    let plan = WorkPlan::new(manifest, out, journal.as_ref(), payload, &provenance, options.retry_failed, unlisted)?;
-    let mut summary = Summary {
-        store: out.clone(),
-        clips: manifest.clips.len(),
-        extracted_before: plan.extracted,
-        failed_before: plan.failed,
-        action: Action::Planned(plan.pending.len()),
+    let Some(shard) = options.shard else {
+        return Job { options, source: &source, manifest, out }.run(payload, provenance, progress, cancel);
     };
-    let up_to_date = plan.up_to_date && journal.is_none();
-    if plan.unlisted_clips > 0 && !up_to_date {
-        let found = format!("{}: {} clips are not in the manifest", out.display(), plan.unlisted_clips);
-        match unlisted {
-            Unlisted::Prune => progress.report(Event::Warning(&format!("{found} and are removed (--prune)"))),
-            Unlisted::Keep => progress.report(Event::Info(&format!("{found} and are kept (--prune removes them)"))),
-        }
-    }
     if options.dry_run {
-        return Ok(summary);
+        let (manifest, out) = shards::preview(out, shard, manifest, (payload, &provenance))?;
+        provenance.manifest_sha256.clone_from(&manifest.sha256);
+        let job = Job { options, source: &source, manifest: &manifest, out: &out };
+        return job.run(payload, provenance, progress, cancel);
     }
-    if up_to_date {
-        summary.action = Action::UpToDate;
-        return Ok(summary);
-    }
-    if plan.extracted + plan.failed > 0 {
-        progress.report(Event::Info(&format!(
-            "{} of {} clips to extract; {} already extracted, {} failed earlier (--retry-failed retries them)",
-            plan.pending.len(),
-            manifest.clips.len(),
-            plan.extracted,
-            plan.failed
-        )));
+    let claim = shards::claim(out, shard, manifest, (payload, &provenance), progress, cancel)?;
+    provenance.manifest_sha256.clone_from(&claim.manifest.sha256);
+    let job = Job { options, source: &source, manifest: &claim.manifest, out: &claim.store };
+    let result = job.run(payload, provenance, progress, cancel);
+    claim.finish(result)
+}
+
+impl Job<'_> {
+    fn run(
+        &self,
+        payload: Payload,
+        mut provenance: Provenance,
+        progress: &dyn ProgressSink,
+        cancel: &CancellationToken,
+    ) -> Result<Summary> {
+        let Self { options, manifest, out, .. } = *self;
+        let mut journal = None;
+        if Journal::path_for(out).exists() {
+            journal = Some(Journal::open(out, payload, &provenance)?);
+        }
+        let unlisted = if options.prune { Unlisted::Prune } else { Unlisted::Keep };
+        let plan =
+            WorkPlan::new(manifest, out, journal.as_ref(), payload, &provenance, options.retry_failed, unlisted)?;
+        let mut summary = Summary {
+            store: out.to_path_buf(),
+            clips: manifest.clips.len(),
+            extracted_before: plan.extracted,
+            failed_before: plan.failed,
+            action: Action::Planned(plan.pending.len()),
+        };
+        let up_to_date = plan.up_to_date && journal.is_none();
+        if plan.unlisted_clips > 0 && !up_to_date {
+            let found = format!("{}: {} clips are not in the manifest", out.display(), plan.unlisted_clips);
+            match unlisted {
+                Unlisted::Prune => progress.report(Event::Warning(&format!("{found} and are removed (--prune)"))),
+                Unlisted::Keep => progress.report(Event::Info(&format!("{found} and are kept (--prune removes them)"))),
+            }
+        }
+        if options.dry_run {
+            return Ok(summary);
+        }
+        if up_to_date {
+            summary.action = Action::UpToDate;
+            return Ok(summary);
+        }
+        if plan.extracted + plan.failed > 0 {
+            progress.report(Event::Info(&format!(
+                "{} of {} clips to extract; {} already extracted, {} failed earlier (--retry-failed retries them)",
+                plan.pending.len(),
+                manifest.clips.len(),
+                plan.extracted,
+                plan.failed
+            )));
+        }
+
+        let started = Instant::now();
+        progress.report(Event::Started {
+            task: &options.method,
+            unit: Unit::Clips,
+            total: Some(manifest.clips.len() as u64),
+            done: (plan.extracted + plan.failed) as u64,
+        });
+        let mut counts = Counts::default();
+        if !plan.pending.is_empty() {
+            // The journal is opened again once the provider is known.
+            drop(journal.take());
+            let (extracted, filled) = self.extract(payload, &mut provenance, &plan, progress, cancel)?;
+            (counts, journal) = (extracted, Some(filled));
+        }
+        let mut journal = match journal {
+            Some(journal) => journal,
+            None => Journal::open(out, payload, &provenance)?,
+        };
+        progress.report(Event::Finished);
+        let failed = plan.failed + counts.failed;
+        if plan.extracted == 0 && failed == manifest.clips.len() && options.shard.is_none() {
+            return Err(Error::Data(format!("all {failed} clips failed; no store is written")));
+        }
+        plan.write_store(manifest, out, payload, &mut journal)?;
+        journal.remove()?;
+        let (seconds, provider) = (started.elapsed().as_secs_f64(), provenance.provider);
+        summary.action =
+            if plan.pending.is_empty() { Action::Rewritten } else { Action::Extracted { counts, seconds, provider } };
+        Ok(summary)
     }
 
-    let started = Instant::now();
-    progress.report(Event::Started {
-        task: &options.method,
-        unit: Unit::Clips,
-        total: Some(manifest.clips.len() as u64),
-        done: (plan.extracted + plan.failed) as u64,
-    });
-    let mut counts = Counts::default();
-    if !plan.pending.is_empty() {
-        // The journal is opened again once the provider is known.
-        drop(journal.take());
-        let (extracted, filled) = extract(options, &source, payload, &mut provenance, &plan, progress, cancel)?;
-        (counts, journal) = (extracted, Some(filled));
+    /// Extracts the pending clips into the journal, and sets the provider and the precision of `provenance`.
+    fn extract(
+        &self,
+        payload: Payload,
+        provenance: &mut Provenance,
+        plan: &WorkPlan,
+        progress: &dyn ProgressSink,
+        cancel: &CancellationToken,
+    ) -> Result<(Counts, Journal)> {
+        let Self { options, source, manifest, out } = *self;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = DecodeThreads { cores, remaining: AtomicUsize::new(plan.pending.len()) };
+        let budget = Budget::new(options.memory.unwrap_or_else(default_memory));
+        let resources = Resources { threads, budget };
+        let pipeline = |journal| Pipeline { manifest, pending: &plan.pending, journal, progress, cancel };
+        match source {
+            FeatureSource::Descriptors { create, .. } => {
+                let workers = (0..options.workers.unwrap_or(cores).max(1))
+                    .map(|_| Ok(descriptor_worker(options, &resources, create()?)))
+                    .collect::<Result<Vec<_>>>()?;
+                let mut journal = Journal::open(out, payload, provenance)?;
+                let counts = pipeline(&mut journal).extract_descriptors(workers)?;
+                Ok((counts, journal))
+            }
+            FeatureSource::Network { card, model, batch, precision } => {
+                let session_options = SessionOptions {
+                    item: card.input.shape(1)[1..].to_vec(),
+                    dim: card.output.dim,
+                    batch: *batch,
+                    threads: cores,
+                    output: Some(card.output.name.clone()),
+                    precision: *precision,
+                };
+                let network = Session::load(&model.onnx, options.device, session_options)?;
+                provenance.provider = network.provider.clone();
+                if provenance.precision != network.precision() {
+                    // The device auto fell back from a GPU to the CPU.
+                    provenance.precision = network.precision().into();
+                    plan.check_previous(out, provenance)?;
+                    if options.shard.is_some() {
+                        return Err(Error::Runtime(format!(
+                            "no GPU can be used, so that this shard would have another precision ({}) than shards.json names; \
+                             pass the same --device to all tasks",
+                            provenance.precision
+                        )));
+                    }
+                }
+                // On the CPU, the network takes most of the time and all cores.
+                let workers =
+                    options.workers.unwrap_or(if network.on_cpu() { cores.div_ceil(4) } else { cores }).max(1);
+                let workers = (0..workers).map(|_| item_worker(options, &resources, card)).collect();
+                let mut journal = Journal::open(out, payload, provenance)?;
+                let counts = pipeline(&mut journal).extract_embeddings(workers, network)?;
+                Ok((counts, journal))
+            }
+        }
     }
-    let mut journal = match journal {
-        Some(journal) => journal,
-        None => Journal::open(out, payload, &provenance)?,
-    };
-    progress.report(Event::Finished);
-    let failed = plan.failed + counts.failed;
-    if plan.extracted == 0 && failed == manifest.clips.len() {
-        return Err(Error::Data(format!("all {failed} clips failed; no store is written")));
-    }
-    plan.write_store(manifest, out, payload, &mut journal)?;
-    journal.remove()?;
-    let (seconds, provider) = (started.elapsed().as_secs_f64(), provenance.provider);
-    summary.action =
-        if plan.pending.is_empty() { Action::Rewritten } else { Action::Extracted { counts, seconds, provider } };
-    Ok(summary)
 }
 
 fn check_shots(Options { method, settings, shots, .. }: &Options) -> Result<()> {
@@ -317,57 +413,6 @@ fn payload_and_provenance(options: &Options, source: &FeatureSource) -> (Payload
                 ..common
             };
             (Payload::Features { dim: card.output.dim }, provenance)
-        }
-    }
-}
-
-/// Extracts the pending clips into the journal, and sets the provider and the precision of `provenance`.
-fn extract(
-    options: &Options,
-    source: &FeatureSource,
-    payload: Payload,
-    provenance: &mut Provenance,
-    plan: &WorkPlan,
-    progress: &dyn ProgressSink,
-    cancel: &CancellationToken,
-) -> Result<(Counts, Journal)> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = DecodeThreads { cores, remaining: AtomicUsize::new(plan.pending.len()) };
-    let budget = Budget::new(options.memory.unwrap_or_else(default_memory));
-    let resources = Resources { threads, budget };
-    let pipeline =
-        |journal| Pipeline { manifest: &options.manifest, pending: &plan.pending, journal, progress, cancel };
-    match source {
-        FeatureSource::Descriptors { create, .. } => {
-            let workers = (0..options.workers.unwrap_or(cores).max(1))
-                .map(|_| Ok(descriptor_worker(options, &resources, create()?)))
-                .collect::<Result<Vec<_>>>()?;
-            let mut journal = Journal::open(&options.out, payload, provenance)?;
-            let counts = pipeline(&mut journal).extract_descriptors(workers)?;
-            Ok((counts, journal))
-        }
-        FeatureSource::Network { card, model, batch, precision } => {
-            let session_options = SessionOptions {
-                item: card.input.shape(1)[1..].to_vec(),
-                dim: card.output.dim,
-                batch: *batch,
-                threads: cores,
-                output: Some(card.output.name.clone()),
-                precision: *precision,
-            };
-            let network = Session::load(&model.onnx, options.device, session_options)?;
-            provenance.provider = network.provider.clone();
-            if provenance.precision != network.precision() {
-                // The device auto fell back from a GPU to the CPU.
-                provenance.precision = network.precision().into();
-                plan.check_previous(&options.out, provenance)?;
-            }
-            // On the CPU, the network takes most of the time and all cores.
-            let workers = options.workers.unwrap_or(if network.on_cpu() { cores.div_ceil(4) } else { cores }).max(1);
-            let workers = (0..workers).map(|_| item_worker(options, &resources, card)).collect();
-            let mut journal = Journal::open(&options.out, payload, provenance)?;
-            let counts = pipeline(&mut journal).extract_embeddings(workers, network)?;
-            Ok((counts, journal))
         }
     }
 }

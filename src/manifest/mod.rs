@@ -120,6 +120,21 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Returns a manifest with some of the clips, and without warnings.
+    #[must_use]
+    pub fn with_clips<'a>(&self, clips: impl IntoIterator<Item = &'a Clip>) -> Self {
+        let clips: Vec<Clip> = clips.into_iter().cloned().collect();
+        let sha256 = validate::extraction_sha256(&clips);
+        Self { source: self.source.clone(), clips, warnings: Vec::new(), sha256 }
+    }
+
+    /// Returns [`Manifest::sha256`] of the clips in the order of their ids.
+    pub fn unordered_sha256(&self) -> String {
+        let mut clips: Vec<&Clip> = self.clips.iter().collect();
+        clips.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        validate::extraction_sha256(clips)
+    }
+
     /// Returns the file or directory to read for `source`, the root of its paths, and its reader.
     ///
     /// # Errors

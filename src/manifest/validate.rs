@@ -111,7 +111,7 @@ fn path_and_line(parsed: &ParsedClip) -> String {
 }
 
 /// Computes the SHA-256 of the fields that determine extraction: id, path, start and end.
-pub(super) fn extraction_sha256(clips: &[Clip]) -> String {
+pub(super) fn extraction_sha256<'a>(clips: impl IntoIterator<Item = &'a Clip>) -> String {
     let mut hasher = Sha256::new();
     for clip in clips {
         for text in [&clip.id, &clip.path] {

@@ -6,6 +6,7 @@ mod interruption;
 mod memory;
 mod networks;
 mod sampling;
+mod shards;
 mod stores;
 
 use std::fs;

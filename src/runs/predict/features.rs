@@ -151,6 +151,7 @@ fn extract_source(
         workers: options.workers,
         memory: options.memory,
         retry_failed: options.retry_failed,
+        shard: None,
         prune: false,
         dry_run: options.dry_run,
     };

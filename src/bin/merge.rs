@@ -1,0 +1,53 @@
+//! kinoprobe-merge: merges shards into one store.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use kinoprobe::cli::progress::{ProgressFlags, TerminalProgress};
+use kinoprobe::cli::{self, EXIT_CODES, Outcome, output};
+use kinoprobe::shards::{self, MergeOptions};
+
+/// Merge the shards of kinoprobe-extract --shard into one store.
+///
+/// The result equals the store of an extraction without shards, except for the times in its attributes. All shards must have the same
+/// recipe, model, precision and decoder; missing, unexpected and duplicate clips are errors. The shards are kept.
+#[derive(Debug, Parser)]
+#[command(name = "kinoprobe-merge", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+struct Arguments {
+    /// Directory of shards with its shards.json, or stores to concatenate
+    #[arg(required = true, value_name = "SHARDS")]
+    shards: Vec<PathBuf>,
+    /// Store to write, usually features/METHOD.h5. A store with clips that the shards do not have is not replaced
+    #[arg(long)]
+    out: PathBuf,
+    /// Merge the shards that are complete although others are missing
+    #[arg(long)]
+    partial: bool,
+    /// Check the shards, without writing the store
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    progress: ProgressFlags,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  kinoprobe-merge features/cnn.shards --out features/cnn.h5
+  kinoprobe-merge features/cnn.shards --out features/cnn.h5 --partial   (and again when the other shards are complete)
+  kinoprobe-merge trailers-2023.h5 trailers-2024.h5 --out trailers.h5";
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    cli::run("merge", || {
+        let cancel = cli::catch_interrupts()?;
+        let progress = TerminalProgress::new("merge", arguments.progress.mode());
+        if !arguments.dry_run {
+            output::check_file(&arguments.out, "NAME.h5")?;
+        }
+        let Arguments { shards, out, partial, dry_run, .. } = arguments;
+        let summary = shards::merge(&MergeOptions { shards, out, partial, dry_run }, &progress, &cancel)?;
+        cli::print_line(&summary)?;
+        Ok(Outcome::from_failures(summary.failed))
+    })
+}

@@ -1,0 +1,286 @@
+//! The merge of shards into one store.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::plan::ShardPlan;
+use crate::cancel::CancellationToken;
+use crate::error::{Error, Result};
+use crate::progress::{Event, ProgressSink, Unit};
+use crate::store::{ClipCursor, Failure, Provenance, Store, StoreWriter};
+
+/// Number of ids, or of shards, in a message.
+const EXAMPLES: usize = 10;
+
+/// Settings of a merge.
+#[derive(Debug)]
+pub struct MergeOptions {
+    /// The directory of the shards, with its shards.json; or stores, which are concatenated.
+    pub shards: Vec<PathBuf>,
+    /// The store to write.
+    pub out: PathBuf,
+    /// Merge the shards that are complete, although others are missing.
+    pub partial: bool,
+    /// Check only: write nothing.
+    pub dry_run: bool,
+}
+
+/// Result of a merge. [`Display`](fmt::Display) formats it as one line for the terminal.
+#[derive(Debug, Clone)]
+pub struct MergeSummary {
+    /// The store.
+    pub store: PathBuf,
+    /// Number of stores that were merged.
+    pub shards: usize,
+    /// Number of clips with features.
+    pub clips: usize,
+    /// Number of clips that failed.
+    pub failed: usize,
+    /// Number of clips of shards that are not complete.
+    pub missing: usize,
+    dry_run: bool,
+}
+
+impl fmt::Display for MergeSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MergeSummary { store, shards, clips, failed, missing, dry_run } = self;
+        let merged = if *dry_run { "can be merged" } else { "merged" };
+        write!(f, "{}: {clips} clips of {shards} shards {merged}", store.display())?;
+        for (count, what) in [(failed, "failed"), (missing, "missing")] {
+            if *count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What to merge.
+struct Sources {
+    stores: Vec<Store>,
+    provenance: Provenance,
+    /// Id of each clip, and the store that has it or its failure.
+    order: Vec<(String, usize)>,
+    missing: usize,
+}
+
+/// Merges shards. The result equals the store of an extraction without shards, except for the times in its attributes; stores without a
+/// plan are concatenated. Reads and writes one block of rows at a time.
+///
+/// # Errors
+/// Returns an error if a shard is missing (without `partial`), damaged, or has another recipe, model, precision or kind of data than the
+/// others; an id is missing, unexpected or occurs twice; `out` exists with clips that the shards do not have; or a file cannot be written.
+pub fn merge(options: &MergeOptions, progress: &dyn ProgressSink, cancel: &CancellationToken) -> Result<MergeSummary> {
+    let Sources { stores, provenance, order, missing } = match &options.shards[..] {
+        [directory] if directory.is_dir() => of_plan(directory, options.partial, progress)?,
+        paths => of_stores(paths, options.partial)?,
+    };
+    let first = stores.first().ok_or_else(|| Error::Data("no shard is complete".into()))?;
+    check_existing(&options.out, first, &order)?;
+    let failures: Vec<HashMap<&str, &Failure>> = stores
+        .iter()
+        .map(|store| store.failures().iter().map(|failure| (failure.id.as_str(), failure)).collect())
+        .collect();
+    let failed = stores.iter().map(|store| store.failures().len()).sum();
+    let clips = stores.iter().map(|store| store.clips().len()).sum();
+    let summary = MergeSummary {
+        store: options.out.clone(),
+        shards: stores.len(),
+        clips,
+        failed,
+        missing,
+        dry_run: options.dry_run,
+    };
+    check_complete(&stores, &failures, &order)?;
+    if options.dry_run {
+        return Ok(summary);
+    }
+    if clips == 0 {
+        return Err(Error::Data(format!("all {failed} clips failed; no store is written")));
+    }
+    progress.report(Event::Started { task: "merge", unit: Unit::Clips, total: Some(order.len() as u64), done: 0 });
+    let mut writer = StoreWriter::create(&options.out, first.payload(), &provenance)?;
+    let mut cursors: Vec<ClipCursor<'_>> = stores.iter().map(ClipCursor::new).collect();
+    for (id, store) in &order {
+        cancel.check()?;
+        match failures[*store].get(id.as_str()) {
+            Some(failure) => writer.push_failure((*failure).clone()),
+            None => {
+                let clip = cursors[*store].next().expect("the ids were checked")?;
+                assert_eq!(clip.id, *id, "clips are in the order of the plan");
+                writer.push(clip)?;
+            }
+        }
+        progress.report(Event::Advanced(1));
+    }
+    writer.finish()?;
+    progress.report(Event::Finished);
+    Ok(summary)
+}
+
+/// Opens the complete shards of a directory.
+fn of_plan(directory: &Path, partial: bool, progress: &dyn ProgressSink) -> Result<Sources> {
+    let Some(plan) = ShardPlan::open(directory)? else {
+        let message = "no shards.json: not a directory of shards (kinoprobe-extract --shard writes NAME.shards)".into();
+        return Err(Error::Store { path: directory.into(), message });
+    };
+    let mut stores = Vec::new();
+    // Position among the complete shards.
+    let mut position = vec![None; plan.shards];
+    let mut incomplete = Vec::new();
+    for (index, position) in position.iter_mut().enumerate() {
+        let path = plan.store_path(directory, index);
+        if !path.exists() {
+            incomplete.push(index);
+            continue;
+        }
+        let store = Store::open(&path)?;
+        store.check_payload(plan.payload)?;
+        store.provenance().check_compatible(&path, &plan.provenance)?;
+        *position = Some(stores.len());
+        stores.push(store);
+    }
+    let (mut order, mut missing) = (Vec::with_capacity(plan.clips.len()), 0);
+    for (id, shard) in &plan.clips {
+        match position[*shard] {
+            Some(store) => order.push((id.clone(), store)),
+            None => missing += 1,
+        }
+    }
+    if !incomplete.is_empty() {
+        let message = format!(
+            "{} of {} shards are not complete ({}), with {missing} of {} clips",
+            incomplete.len(),
+            plan.shards,
+            list(incomplete.iter()),
+            plan.clips.len()
+        );
+        if !partial {
+            let message = format!("{message}: extract them first, or merge the others with --partial");
+            return Err(Error::Store { path: directory.into(), message });
+        }
+        progress.report(Event::Warning(&format!("{}: {message}", directory.display())));
+    }
+    let mut provenance = combined(&stores);
+    provenance.manifest_sha256 = plan.provenance.manifest_sha256;
+    Ok(Sources { stores, provenance, order, missing })
+}
+
+/// Opens stores that are not in a directory with a plan.
+fn of_stores(paths: &[PathBuf], partial: bool) -> Result<Sources> {
+    if partial {
+        return Err(Error::Data(
+            "--partial does not apply to stores: only a directory with a shards.json has missing shards".into(),
+        ));
+    }
+    let stores = paths.iter().map(|path| Store::open(path)).collect::<Result<Vec<Store>>>()?;
+    let mut order = Vec::new();
+    for (i, store) in stores.iter().enumerate() {
+        store.check_payload(stores[0].payload())?;
+        check_provenance(&stores[0], store)?;
+        if store.provenance().weights == "kmeans" {
+            let message =
+                "histograms of visual words: merge the stores of descriptors, then run kinoprobe-codebook".into();
+            return Err(Error::Store { path: store.path().into(), message });
+        }
+        let clips = store.clips().iter().map(|clip| &clip.id);
+        order.extend(clips.chain(store.failures().iter().map(|failure| &failure.id)).map(|id| (id.clone(), i)));
+    }
+    let mut store_of: HashMap<&str, usize> = HashMap::new();
+    for (id, i) in &order {
+        if let Some(other) = store_of.insert(id, *i) {
+            let message = format!("clip {id} is also in {}", stores[other].path().display());
+            return Err(Error::Store { path: stores[*i].path().into(), message });
+        }
+    }
+    let provenance = combined(&stores);
+    Ok(Sources { stores, provenance, order, missing: 0 })
+}
+
+/// Returns the provenance of the merged store. The hash of the manifest is that of the first store.
+fn combined(stores: &[Store]) -> Provenance {
+    let mut combined = stores.first().map(|store| store.provenance().clone()).unwrap_or_default();
+    for store in stores.iter().skip(1) {
+        let provenance = store.provenance();
+        combined.extract_seconds += provenance.extract_seconds;
+        combined.add_provider(&provenance.provider);
+        // RFC 3339 times in UTC are in the order of their text.
+        if provenance.created < combined.created {
+            combined.created.clone_from(&provenance.created);
+        }
+    }
+    combined
+}
+
+fn check_provenance(first: &Store, other: &Store) -> Result<()> {
+    let differences = first.provenance().differences(other.provenance());
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> =
+        differences.iter().map(|d| format!("  {}: {}, not {}", d.attribute, d.requested, d.stored)).collect();
+    let message = format!("made with other settings than {}:\n{}", first.path().display(), lines.join("\n"));
+    Err(Error::Store { path: other.path().into(), message })
+}
+
+/// Checks that `out` does not exist, or has been made with the same settings and has no clips that would be lost.
+fn check_existing(out: &Path, first: &Store, order: &[(String, usize)]) -> Result<()> {
+    if !out.exists() {
+        return Ok(());
+    }
+    let existing = Store::open(out)?;
+    existing.check_payload(first.payload())?;
+    existing.provenance().check_compatible(out, first.provenance())?;
+    let merged: HashSet<&str> = order.iter().map(|(id, _)| id.as_str()).collect();
+    let lost: Vec<&str> =
+        existing.clips().iter().map(|clip| clip.id.as_str()).filter(|id| !merged.contains(id)).collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "exists, with {} clips that the shards do not have ({}): choose another --out, or remove it first",
+        lost.len(),
+        list(lost.iter())
+    );
+    Err(Error::Store { path: out.into(), message })
+}
+
+/// Checks that each store has exactly the clips and failures that `order` expects, in its order.
+fn check_complete(stores: &[Store], failures: &[HashMap<&str, &Failure>], order: &[(String, usize)]) -> Result<()> {
+    let mut next = vec![0; stores.len()];
+    let mut failed = vec![0; stores.len()];
+    for (id, i) in order {
+        let expected = stores[*i].clips().get(next[*i]).map(|clip| clip.id.as_str());
+        if expected == Some(id) {
+            next[*i] += 1;
+        } else if failures[*i].contains_key(id.as_str()) {
+            failed[*i] += 1;
+        } else {
+            let message = match stores[*i].clips().iter().any(|clip| clip.id == *id) {
+                true => format!("damaged: clip {id} is not in the order of shards.json"),
+                false => format!("damaged: clip {id} of shards.json is missing"),
+            };
+            return Err(Error::Store { path: stores[*i].path().into(), message });
+        }
+    }
+    for (i, store) in stores.iter().enumerate() {
+        let unexpected = store.clips().get(next[i]).map(|clip| clip.id.clone());
+        if let Some(id) = unexpected.or_else(|| {
+            let expected: HashSet<&str> = order.iter().filter(|(_, of)| *of == i).map(|(id, _)| id.as_str()).collect();
+            let extra = store.failures().iter().find(|failure| !expected.contains(failure.id.as_str()));
+            extra.filter(|_| failed[i] != store.failures().len()).map(|failure| failure.id.clone())
+        }) {
+            let message = format!("damaged: clip {id} does not belong to this shard");
+            return Err(Error::Store { path: store.path().into(), message });
+        }
+    }
+    Ok(())
+}
+
+/// Joins the first few elements.
+fn list<T: fmt::Display>(elements: impl ExactSizeIterator<Item = T>) -> String {
+    let more = if elements.len() > EXAMPLES { ", …" } else { "" };
+    let shown: Vec<String> = elements.take(EXAMPLES).map(|element| element.to_string()).collect();
+    format!("{}{more}", shown.join(", "))
+}

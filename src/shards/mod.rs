@@ -1,0 +1,24 @@
+//! Shards: parts of a manifest that tasks of a scheduler extract independently, and their merge into one store.
+//!
+//! The shards of `NAME.h5` are in the directory `NAME.shards`:
+//!
+//! | file | contents |
+//! |-|-|
+//! | `shards.json` | the [`ShardPlan`]: number of shards, recipe, model, and the shard of each clip; written by the first task |
+//! | `0003-of-0200.h5` | the store of a shard, once it is complete |
+//! | `0003-of-0200.h5.partial` | its journal, while it grows |
+//! | `0003-of-0200.lease` | the [`Lease`](crate::lease::Lease) of the task that works on it |
+//!
+//! Tasks share nothing but these files, which are only created, appended to by one task, and renamed.
+
+mod claim;
+mod merge;
+mod plan;
+mod selection;
+mod status;
+
+pub use claim::{Claim, claim, preview};
+pub use merge::{MergeOptions, MergeSummary, merge};
+pub use plan::{ShardPlan, directory_of};
+pub use selection::{Shard, ShardChoice};
+pub use status::{ShardState, ShardStatus, Status, status};
