@@ -45,6 +45,8 @@ fn main() -> ExitCode {
         if !arguments.dry_run {
             output::check_file(&arguments.out, "NAME.h5")?;
         }
+        // Every shard is open; the usual soft limit is 1024 files. If it cannot be raised, opening the file that exceeds it is an error.
+        let _ = rlimit::increase_nofile_limit(u64::MAX);
         let Arguments { shards, out, partial, dry_run, .. } = arguments;
         let summary = shards::merge(&MergeOptions { shards, out, partial, dry_run }, &progress, &cancel)?;
         cli::print_line(&summary)?;

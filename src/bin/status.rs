@@ -33,6 +33,8 @@ enum List {
     Failed,
     /// Indices of the shards that are not complete and that no task works on, as in --array of sbatch: 3,7,9
     Shards,
+    /// The same, and the complete shards with clips that failed, for --retry-failed
+    Retry,
 }
 
 const EXAMPLES: &str = "\
@@ -51,9 +53,11 @@ fn main() -> ExitCode {
         match arguments.list {
             _ if arguments.json => cli::print_line(serde_json::to_string_pretty(&status)?)?,
             None => cli::print(table(&status))?,
-            Some(List::Shards) => {
-                let shards: Vec<String> = status.to_start().iter().map(ToString::to_string).collect();
-                cli::print_line(shards.join(","))?;
+            Some(List::Shards) => cli::print_line(indices(&status, ShardStatus::is_idle))?,
+            Some(List::Retry) => {
+                let retried =
+                    |shard: &ShardStatus| shard.is_idle() || shard.state == ShardState::Done && shard.failed > 0;
+                cli::print_line(indices(&status, retried))?;
             }
             Some(List::Missing) => {
                 for id in status.shards.iter().flat_map(|shard| &shard.missing_ids) {
@@ -68,6 +72,12 @@ fn main() -> ExitCode {
         }
         Ok(Outcome::Done)
     })
+}
+
+/// Returns the indices of some shards, separated by commas.
+fn indices(status: &Status, selected: impl Fn(&ShardStatus) -> bool) -> String {
+    let shards = status.shards.iter().filter(|shard| selected(shard));
+    shards.map(|shard| shard.shard.to_string()).collect::<Vec<_>>().join(",")
 }
 
 /// Formats the shards that are not complete, and the sums.

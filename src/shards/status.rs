@@ -70,6 +70,13 @@ pub struct ShardStatus {
     pub failures: Vec<(String, String)>,
 }
 
+impl ShardStatus {
+    /// `true` if the shard is not complete and no task works on it.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, ShardState::Interrupted | ShardState::Waiting)
+    }
+}
+
 /// The shards of a store and their sums.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Status {
@@ -94,12 +101,6 @@ pub struct Status {
 }
 
 impl Status {
-    /// Returns the indices of the shards that no task works on and that are not complete, in ascending order.
-    pub fn to_start(&self) -> Vec<usize> {
-        let idle = |shard: &&ShardStatus| matches!(shard.state, ShardState::Interrupted | ShardState::Waiting);
-        self.shards.iter().filter(idle).map(|shard| shard.shard).collect()
-    }
-
     /// Returns the number of shards in a state.
     pub fn count(&self, state: ShardState) -> usize {
         self.shards.iter().filter(|shard| shard.state == state).count()

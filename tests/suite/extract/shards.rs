@@ -63,6 +63,8 @@ fn merged_shards_equal_the_store_of_one_run() {
     assert!(printed(&output).contains("up to date (20 clips)"), "{}", printed(&output));
 
     // A clip that failed is retried in its shard only.
+    assert_eq!(workspace.status(&["tiny.shards", "--list", "shards"]), "\n");
+    assert!(workspace.status(&["tiny.shards", "--list", "retry"]).len() > 1);
     let failed = workspace.status(&["tiny.shards", "--list", "failed"]);
     let ids: Vec<&str> = failed.lines().map(|line| line.split('\t').next().unwrap()).collect();
     assert!(ids.contains(&"late") && ids.contains(&"text") && failed.contains("late.mp4"), "{failed}");
@@ -91,6 +93,18 @@ fn shards_of_descriptors_are_merged() {
     sift("merged.h5", Some("1/2"));
     assert_code(&workspace.merge(&["merged.shards", "--out", "merged.h5"]), 3);
     assert_eq!(workspace.fingerprint("merged.h5"), workspace.fingerprint("single.h5"));
+}
+
+#[test]
+fn more_shards_are_merged_than_the_soft_limit_of_open_files() {
+    let workspace = Workspace::new(12);
+    let shards: Vec<String> = (0..12).map(|shard| format!("{shard}/12")).collect();
+    shards.iter().for_each(|shard| assert_code(&workspace.shard("tiny.h5", shard), 0));
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -Sn 12 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_kinoprobe-merge")]);
+    command.current_dir(workspace.directory.path()).args(["tiny.shards", "--out", "tiny.h5"]);
+    assert_code(&command.output().unwrap(), 0);
+    assert_eq!(run_python(IDS, &[&workspace.path("tiny.h5")]).matches("clip").count(), 12);
 }
 
 /// The order of the manifest and the order in which the shards are extracted do not matter.
