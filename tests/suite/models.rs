@@ -85,6 +85,20 @@ fn weights_are_fetched_once_and_verified() {
 }
 
 #[test]
+fn several_processes_fetch_weights_once() {
+    let (directory, server, bytes) = directory_and_server(Behavior::Plain);
+    let outputs: Vec<Output> = std::thread::scope(|scope| {
+        let start = || scope.spawn(|| models(directory.path(), &["fetch", "net"]));
+        let processes: Vec<_> = (0..4).map(|_| start()).collect();
+        processes.into_iter().map(|process| process.join().unwrap()).collect()
+    });
+    outputs.iter().for_each(|output| assert_code(output, 0));
+    assert_eq!(server.requests().len(), 1);
+    assert_eq!(std::fs::read(downloaded(directory.path())).unwrap(), bytes);
+    assert_eq!(std::fs::read_dir(directory.path().join("downloads")).unwrap().count(), 1, "no temporary files remain");
+}
+
+#[test]
 fn broken_transfers_are_resumed() {
     let (directory, server, bytes) = directory_and_server(Behavior::BreaksOnce);
     assert_code(&models(directory.path(), &["fetch", "net"]), 0);
