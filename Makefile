@@ -42,6 +42,10 @@ TRAIN_FLAGS    ?=
 SERVE_FLAGS    ?=
 BENCH_FLAGS    ?=
 LOAD_FLAGS     ?=
+# Number of shards of `slurm`, the maximum number of jobs at a time, and flags of sbatch for each.
+SHARDS      ?=
+ARRAY_LIMIT ?=
+SBATCH_FLAGS ?=
 ADDR        ?= 127.0.0.1:8080
 # Duration of `fuzz`, and of each reader in `fuzz-readers`.
 SECONDS     ?= 600
@@ -49,7 +53,7 @@ SECONDS     ?= 600
 BASE        ?= HEAD~1
 
 VARIABLES := METHOD DEMO MANIFEST CLIPS ROOT WEIGHTS DEVICE CLASSIFIER CLASSIFIERS SEEDS RECIPE TRAIN OUT EXTRACT_FLAGS CLASSIFY_FLAGS PREDICT_FLAGS TRAIN_FLAGS SERVE_FLAGS \
-    BENCH_FLAGS LOAD_FLAGS ADDR SECONDS BASE PEER PYTHON CHROMIUM CARGO_TARGET_DIR REVISION CHROOT MIRROR SUITE
+    BENCH_FLAGS LOAD_FLAGS SHARDS ARRAY_LIMIT SBATCH_FLAGS ADDR SECONDS BASE PEER PYTHON CHROMIUM CARGO_TARGET_DIR REVISION CHROOT MIRROR SUITE
 
 # Methods -------------------------------------------------------------------------------------------------------------
 DEFAULT_METHODS := sift cnn cnn3d effnet
@@ -103,14 +107,16 @@ extract_flags = $(if $(IS_DEMO),$(DEMO_FLAGS_$1)) $(EXTRACT_FLAGS)
 # Exit code 3 means that some clips failed. They are recorded in the store and skipped.
 allow_failed_clips := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup build weights demo features merge classify runs compare predict require-clips inspect train demo-train posters demo-posters require-manifest serve require-models \
-    test test-web test-debian13 compare-stores fuzz fuzz-readers load bench goldens lint clean FORCE
+.PHONY: help setup build weights demo features merge slurm slurm-retry slurm-status require-slurm classify runs compare predict require-clips inspect train demo-train posters demo-posters require-manifest serve require-models \
+    test test-web test-slurm test-debian13 compare-stores fuzz fuzz-readers load bench goldens lint clean FORCE
 
 help:
 	@echo 'Targets (each installs what it needs and skips what is up to date):'
 	@echo '  demo            generate clips, extract features, train classifiers, compare them'
 	@echo '  features        extract features into OUT/features/METHOD.h5'
 	@echo '  merge           make the store of each METHOD of its shards (EXTRACT_FLAGS="--shard 0/4"; see docs/scale.md)'
+	@echo '  slurm           extract the shards of METHOD as an array of Slurm jobs, merge them, train CLASSIFIER   SHARDS=200 ARRAY_LIMIT=50;'
+	@echo '                  run again, it submits the shards that are missing; slurm-retry: and retries failed clips; slurm-status: progress'
 	@echo '  classify        train and evaluate a classifier: OUT/runs/METHOD[-CLASSIFIER]'
 	@echo '  runs            train CLASSIFIERS on the features of every METHOD'
 	@echo '  compare         make these runs, go on if one fails (such as for missing weights), and compare all in OUT/runs;'
@@ -124,6 +130,7 @@ help:
 	@echo '  serve           serve the poster models trained last   ADDR=$(ADDR)'
 	@echo '  test            run all unit and integration tests'
 	@echo '  test-web        test the web page and the exported site in Chromium; output: target/test-web'
+	@echo '  test-slurm      test `slurm` on a Slurm cluster that is started on this machine (needs root)'
 	@echo '  test-debian13   run `make test` on REVISION (HEAD) in a Debian 13 chroot (needs root)'
 	@echo '  compare-stores  compare the demo stores of this revision with those of BASE ($(BASE)), byte by byte'
 	@echo '  fuzz            send malformed uploads to the server of the poster models trained last   SECONDS=$(SECONDS)'
@@ -149,6 +156,8 @@ help:
 	@echo '                  or demo-labels (several labels)'
 	@echo '  OUT             directory of the results (default: the directory of DEMO, or out/NAME with the path of MANIFEST as NAME)'
 	@echo '  WEIGHTS         published, registry, seeded, or a file'
+	@echo '  SHARDS          number of shards of `slurm`; ARRAY_LIMIT: maximum number of its jobs at a time; SBATCH_FLAGS: flags of sbatch for'
+	@echo '                  them, such as "--partition=gpu --cpus-per-task=8 --time=4:00:00"'
 	@echo '  DEVICE          auto, native, cpu, openvino, cuda, tensorrt'
 	@echo '  TRAIN           1: set up libtorch, and build, test and lint the feature `train` too'
 	@echo '  EXTRACT_FLAGS   additional arguments for kinoprobe-extract, for example "--frames 16"; likewise CLASSIFY_FLAGS,'
@@ -185,13 +194,16 @@ demo-labels/manifest.csv: | build
 features: $(METHODS:%=$(FEATURES)/%.h5)
 	@echo; for method in $(METHODS); do echo "store: $(FEATURES)/$$method.h5"; done
 
+# $(call extract,METHOD,STORE): the command of the extraction.
+extract = $(BIN)extract --method $1 $(data) --out $2 $(if $(filter $1,$(NETWORK_METHODS)),--device $(DEVICE) $(addprefix --weights ,$(call weights,$1))) $(call extract_flags,$1)
+
 # Extraction always runs: kinoprobe-extract determines what is up to date and does not touch a complete store.
 NETWORK_METHODS := $(filter-out $(SIFT_METHODS),$(KNOWN_METHODS))
 $(NETWORK_METHODS:%=$(FEATURES)/%.h5): $(FEATURES)/%.h5: $(if $(IS_DEMO),$(MANIFEST)) FORCE | build
-	@$(BIN)extract --method $* $(data) --out $@ --device $(DEVICE) $(addprefix --weights ,$(call weights,$*)) $(call extract_flags,$*) $(allow_failed_clips)
+	@$(call extract,$*,$@) $(allow_failed_clips)
 
 $(SIFT_METHODS:%=$(FEATURES)/%.descriptors.h5): $(FEATURES)/%.descriptors.h5: $(if $(IS_DEMO),$(MANIFEST)) FORCE | build
-	@$(BIN)extract --method $* $(data) --out $@ $(call extract_flags,$*) $(allow_failed_clips)
+	@$(call extract,$*,$@) $(allow_failed_clips)
 
 # The codebook depends on the manifest because it is trained on the training split.
 $(SIFT_METHODS:%=$(FEATURES)/%.h5): $(FEATURES)/%.h5: $(FEATURES)/%.descriptors.h5 pipelines/%.toml $(wildcard $(MANIFEST)) | build
@@ -202,6 +214,24 @@ stage_store = $(FEATURES)/$1$(if $(filter $1,$(SIFT_METHODS)),.descriptors).h5
 
 merge: build
 	@$(foreach method,$(METHODS),$(BIN)merge $(patsubst %.h5,%.shards,$(call stage_store,$(method))) --out $(call stage_store,$(method)) $(allow_failed_clips);)
+
+# Slurm: an array of jobs, one per shard; then a job that merges, and one that trains CLASSIFIER. Run again, it submits what is missing.
+slurm slurm-retry: require-slurm build
+	@$(foreach method,$(METHODS),STORE=$(call stage_store,$(method)) SHARDS=$(SHARDS) ARRAY_LIMIT=$(ARRAY_LIMIT) \
+	    SBATCH_FLAGS='$(if $(filter cuda tensorrt,$(DEVICE)),--gres=gpu:1) $(SBATCH_FLAGS)' RETRY=$(if $(filter slurm-retry,$@),1) \
+	    MERGE='$(call remake,merge,$(method))' CLASSIFY='$(call remake,classify,$(method))' \
+	    pipelines/slurm/submit.sh $(call extract,$(method),$(call stage_store,$(method)));)
+
+# $(call remake,TARGET,METHOD): the command that makes a target with the variables of this call, without building.
+remake = $(MAKE) --no-print-directory --assume-old=build $1 METHOD=$2 MANIFEST=$(MANIFEST) $(if $(ROOT),ROOT=$(ROOT)) OUT=$(OUT) CLASSIFIER=$(CLASSIFIER) \
+    $(if $(WEIGHTS),WEIGHTS=$(WEIGHTS)) DEVICE=$(DEVICE) EXTRACT_FLAGS="$(EXTRACT_FLAGS)" CLASSIFY_FLAGS="$(CLASSIFY_FLAGS)"
+
+require-slurm:
+	@[ -n "$(SHARDS)" ] && [ -n "$(METHOD)" ] || { echo 'slurm: run make slurm METHOD=cnn MANIFEST=… SHARDS=200 ARRAY_LIMIT=50 SBATCH_FLAGS="--cpus-per-task=8"' >&2; exit 2; }
+
+slurm-status:
+	@for method in $(METHODS); do $(BIN)status $(FEATURES)/$$method*.shards; done
+	@squeue --me --format '%.18i %.24j %.10T %.12M %R'
 
 # Classifiers ---------------------------------------------------------------------------------------------------------
 # A run is named METHOD, or METHOD-CLASSIFIER if the classifier is not mlp.
@@ -308,6 +338,10 @@ tests/web/node_modules/ready: tests/web/package-lock.json
 	@command -v npm >/dev/null || setup/native.sh nodejs npm
 	@npm ci --prefix tests/web --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
+
+test-slurm: build .venv-test/ready
+	@command -v slurmctld >/dev/null || setup/native.sh slurmctld slurmd slurm-client munge
+	@tests/slurm/run.sh $(dir $(BIN))
 
 test-debian13:
 	@tests/debian13.sh

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Tests `make slurm` on a Slurm cluster on this machine: an array with a limit, a node that fails, jobs that are interrupted and put back into
+# the queue, killed processes, and clips that fail. The merged store must equal that of a single run. Called by `make test-slurm`.
+#   run.sh DIRECTORY_OF_THE_PROGRAMS
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+bin=$(realpath "$1")
+work=$(mktemp -d)
+cluster=$work/cluster
+export SLURM_CONF=$cluster/slurm.conf
+shards=9
+
+finish() {
+    code=$?
+    [ $code = 0 ] || { echo "test-slurm: FAILED (exit code $code)" >&2; tail -n 20 "$work"/out/features/slurm/*.log "$cluster"/log/*.log 2>/dev/null || true; }
+    scancel --me 2>/dev/null || true
+    tests/slurm/cluster.sh stop "$cluster"
+    [ $code != 0 ] || rm -rf "$work"
+}
+trap finish EXIT
+step() { echo "test-slurm: $*"; }
+fail() { echo "test-slurm: $*" >&2; exit 1; }
+# Waits up to two minutes for a condition.
+await() {
+    local deadline=$((SECONDS + 120))
+    until eval "$1"; do
+        [ $SECONDS -lt $deadline ] || fail "timed out: $1"
+        sleep 0.2
+    done
+}
+
+step "cluster of three nodes"
+tests/slurm/cluster.sh start "$cluster" 3
+await '[ "$(sinfo --noheader --Node --format %T | grep -c idle)" = 3 ]'
+
+step "clips, and the store of a single run"
+"$bin/kinoprobe-demo" --out "$work/clips" >/dev/null
+for i in 0 1 2; do
+    echo "damaged" > "$work/clips/damaged$i.mp4"
+    echo "damaged$i,damaged$i.mp4,$(sed -n '2p' "$work/clips/manifest.csv" | cut -d, -f3),test" >> "$work/clips/manifest.csv"
+done
+head -1 "$work/clips/manifest.csv" | grep -q '^id,path,label,split' || fail "another header of the manifest: $(head -1 "$work/clips/manifest.csv")"
+make="make --no-print-directory --assume-old=build METHOD=effnet MANIFEST=$work/clips/manifest.csv CARGO_TARGET_DIR=$(dirname "$bin")"
+$make features OUT="$work/single" >/dev/null 2>&1
+
+store=$work/out/features/effnet.h5
+directory=$work/out/features/effnet.shards
+submit() { $make "$@" OUT="$work/out" SHARDS=$shards ARRAY_LIMIT=2 CLASSIFIER=logistic SBATCH_FLAGS="--cpus-per-task=1"; }
+field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
+running() { squeue --me --noheader --states=running --format %N; }
+
+step "an array of $shards shards, at most 2 at a time"
+submit slurm | tee "$work/submitted"
+job=$(sed -n 's/^slurm: job \([0-9]*\) extracts.*/\1/p' "$work/submitted")
+submit slurm > "$work/again" 2>&1 && fail "submitted twice"
+grep -q "jobs are in the queue already: " "$work/again" || fail "$(cat "$work/again")"
+
+# At no time are there more than two jobs of the array.
+maximum=0
+observe() {
+    local now
+    now=$(squeue --me --noheader --states=running --jobs "$job" --format %i 2>/dev/null | wc -l)
+    [ "$now" -le "$maximum" ] || maximum=$now
+}
+
+step "a node fails"
+await 'observe; [ -n "$(running)" ]'
+node=$(running | head -1)
+# The node disappears: its daemon and all its processes.
+kill -9 "$(cat "$cluster/run/$node.pid")"
+pkill -9 -f "slurmstepd.*\[" || true
+pkill -9 kinoprobe-extra || true
+await 'observe; sinfo --noheader --nodes "$node" --format %T | grep -q down'
+tests/slurm/cluster.sh node "$cluster" "${node#node}"
+
+step "jobs are put back into the queue, and processes are killed"
+await 'observe; [ -n "$(running)" ] || [ ! -e "$directory" ]'
+running_job=$(squeue --me --noheader --states=running --jobs "$job" --format %A | head -1)
+[ -z "$running_job" ] || scontrol requeue "$running_job"
+await 'observe; pgrep kinoprobe-extra >/dev/null || [ -z "$(squeue --me --noheader --jobs "$job" 2>/dev/null)" ]'
+running_job=$(squeue --me --noheader --states=running --jobs "$job" --format %A | head -1)
+[ -z "$running_job" ] || scancel --batch --signal=TERM "$running_job"
+await 'observe; [ -z "$(squeue --me --noheader --jobs "$job" 2>/dev/null)" ]'
+[ "$maximum" -ge 1 ] && [ "$maximum" -le 2 ] || fail "$maximum jobs at a time, not 2"
+await '[ -z "$(squeue --me --noheader)" ]'
+
+status() { "$bin/kinoprobe-status" "$directory" --json | field "$1"; }
+if [ "$(status missing)" != 0 ]; then
+    step "$(status missing) clips are missing: shards $("$bin/kinoprobe-status" "$directory" --list shards) are submitted again"
+    submit slurm
+    await '[ -z "$(squeue --me --noheader)" ]'
+fi
+[ "$(status missing) $(status failed)" = "0 3" ] || fail "$(status missing) missing, $(status failed) failed"
+
+step "the merged store equals that of the single run"
+.venv-test/bin/python tests/compare_stores.py "$work/single/features" "$work/out/features" | tail -3
+[ -s "$work/out/runs/effnet-logistic/metrics.json" ] || fail "no classifier was trained"
+
+step "clips that failed are retried"
+for i in 0 1 2; do cp "$work/clips/$(sed -n '2p' "$work/clips/manifest.csv" | cut -d, -f2)" "$work/clips/damaged$i.mp4"; done
+submit slurm-retry
+await '[ -z "$(squeue --me --noheader)" ]'
+[ "$(status missing) $(status failed)" = "0 0" ] || fail "$(status missing) missing, $(status failed) failed"
+$make slurm-status OUT="$work/out" | grep -q "$shards shards: $shards done" || fail "slurm-status"
+$make features OUT="$work/single" EXTRACT_FLAGS=--retry-failed >/dev/null 2>&1
+.venv-test/bin/python tests/compare_stores.py "$work/single/features" "$work/out/features" | tail -1
+echo "test-slurm: passed"
