@@ -42,10 +42,13 @@ TRAIN_FLAGS    ?=
 SERVE_FLAGS    ?=
 BENCH_FLAGS    ?=
 LOAD_FLAGS     ?=
-# Number of shards of `slurm`, the maximum number of jobs at a time, and flags of sbatch for each.
+# Number of shards of `slurm`, the maximum number of its jobs at a time, and flags of sbatch for them and for the merge and the classifier.
 SHARDS      ?=
 ARRAY_LIMIT ?=
 SBATCH_FLAGS ?=
+MERGE_FLAGS  ?=
+# 1: the stores are complete (those of the jobs after a merge): no clip is opened.
+EXTRACTED   ?=
 ADDR        ?= 127.0.0.1:8080
 # Duration of `fuzz`, and of each reader in `fuzz-readers`.
 SECONDS     ?= 600
@@ -53,7 +56,7 @@ SECONDS     ?= 600
 BASE        ?= HEAD~1
 
 VARIABLES := METHOD DEMO MANIFEST CLIPS ROOT WEIGHTS DEVICE CLASSIFIER CLASSIFIERS SEEDS RECIPE TRAIN OUT EXTRACT_FLAGS CLASSIFY_FLAGS PREDICT_FLAGS TRAIN_FLAGS SERVE_FLAGS \
-    BENCH_FLAGS LOAD_FLAGS SHARDS ARRAY_LIMIT SBATCH_FLAGS ADDR SECONDS BASE PEER PYTHON CHROMIUM CARGO_TARGET_DIR REVISION CHROOT MIRROR SUITE
+    BENCH_FLAGS LOAD_FLAGS SHARDS ARRAY_LIMIT SBATCH_FLAGS MERGE_FLAGS EXTRACTED ADDR SECONDS BASE PEER PYTHON CHROMIUM CARGO_TARGET_DIR REVISION CHROOT MIRROR SUITE
 
 # Methods -------------------------------------------------------------------------------------------------------------
 DEFAULT_METHODS := sift cnn cnn3d effnet
@@ -114,9 +117,9 @@ help:
 	@echo 'Targets (each installs what it needs and skips what is up to date):'
 	@echo '  demo            generate clips, extract features, train classifiers, compare them'
 	@echo '  features        extract features into OUT/features/METHOD.h5'
-	@echo '  merge           make the store of each METHOD of its shards (EXTRACT_FLAGS="--shard 0/4"; see docs/scale.md)'
+	@echo '  merge           merge the shards of each METHOD (EXTRACT_FLAGS="--shard 0/4"; see docs/scale.md) into its store'
 	@echo '  slurm           extract the shards of METHOD as an array of Slurm jobs, merge them, train CLASSIFIER   SHARDS=200 ARRAY_LIMIT=50;'
-	@echo '                  run again, it submits the shards that are missing; slurm-retry: and retries failed clips; slurm-status: progress'
+	@echo '                  run it again to submit the missing shards; slurm-retry also retries failed clips; slurm-status shows the progress'
 	@echo '  classify        train and evaluate a classifier: OUT/runs/METHOD[-CLASSIFIER]'
 	@echo '  runs            train CLASSIFIERS on the features of every METHOD'
 	@echo '  compare         make these runs, go on if one fails (such as for missing weights), and compare all in OUT/runs;'
@@ -157,7 +160,7 @@ help:
 	@echo '  OUT             directory of the results (default: the directory of DEMO, or out/NAME with the path of MANIFEST as NAME)'
 	@echo '  WEIGHTS         published, registry, seeded, or a file'
 	@echo '  SHARDS          number of shards of `slurm`; ARRAY_LIMIT: maximum number of its jobs at a time; SBATCH_FLAGS: flags of sbatch for'
-	@echo '                  them, such as "--partition=gpu --cpus-per-task=8 --time=4:00:00"'
+	@echo '                  them, such as "--partition=gpu --cpus-per-task=8 --time=4:00:00"; MERGE_FLAGS: for the merge and the classifier'
 	@echo '  DEVICE          auto, native, cpu, openvino, cuda, tensorrt'
 	@echo '  TRAIN           1: set up libtorch, and build, test and lint the feature `train` too'
 	@echo '  EXTRACT_FLAGS   additional arguments for kinoprobe-extract, for example "--frames 16"; likewise CLASSIFY_FLAGS,'
@@ -198,11 +201,12 @@ features: $(METHODS:%=$(FEATURES)/%.h5)
 extract = $(BIN)extract --method $1 $(data) --out $2 $(if $(filter $1,$(NETWORK_METHODS)),--device $(DEVICE) $(addprefix --weights ,$(call weights,$1))) $(call extract_flags,$1)
 
 # Extraction always runs: kinoprobe-extract determines what is up to date and does not touch a complete store.
+extraction_inputs := $(if $(EXTRACTED),,$(if $(IS_DEMO),$(MANIFEST)) FORCE)
 NETWORK_METHODS := $(filter-out $(SIFT_METHODS),$(KNOWN_METHODS))
-$(NETWORK_METHODS:%=$(FEATURES)/%.h5): $(FEATURES)/%.h5: $(if $(IS_DEMO),$(MANIFEST)) FORCE | build
+$(NETWORK_METHODS:%=$(FEATURES)/%.h5): $(FEATURES)/%.h5: $(extraction_inputs) | build
 	@$(call extract,$*,$@) $(allow_failed_clips)
 
-$(SIFT_METHODS:%=$(FEATURES)/%.descriptors.h5): $(FEATURES)/%.descriptors.h5: $(if $(IS_DEMO),$(MANIFEST)) FORCE | build
+$(SIFT_METHODS:%=$(FEATURES)/%.descriptors.h5): $(FEATURES)/%.descriptors.h5: $(extraction_inputs) | build
 	@$(call extract,$*,$@) $(allow_failed_clips)
 
 # The codebook depends on the manifest because it is trained on the training split.
@@ -218,19 +222,19 @@ merge: build
 # Slurm: an array of jobs, one per shard; then a job that merges, and one that trains CLASSIFIER. Run again, it submits what is missing.
 slurm slurm-retry: require-slurm build
 	@$(foreach method,$(METHODS),STORE=$(call stage_store,$(method)) SHARDS=$(SHARDS) ARRAY_LIMIT=$(ARRAY_LIMIT) \
-	    SBATCH_FLAGS='$(if $(filter cuda tensorrt,$(DEVICE)),--gres=gpu:1) $(SBATCH_FLAGS)' RETRY=$(if $(filter slurm-retry,$@),1) \
+	    SBATCH_FLAGS='$(if $(filter cuda tensorrt,$(DEVICE)),--gres=gpu:1) $(SBATCH_FLAGS)' MERGE_FLAGS='$(MERGE_FLAGS)' RETRY=$(if $(filter slurm-retry,$@),1) \
 	    MERGE='$(call remake,merge,$(method))' CLASSIFY='$(call remake,classify,$(method))' \
 	    pipelines/slurm/submit.sh $(call extract,$(method),$(call stage_store,$(method)));)
 
-# $(call remake,TARGET,METHOD): the command that makes a target with the variables of this call, without building.
-remake = $(MAKE) --no-print-directory --assume-old=build $1 METHOD=$2 MANIFEST=$(MANIFEST) $(if $(ROOT),ROOT=$(ROOT)) OUT=$(OUT) CLASSIFIER=$(CLASSIFIER) \
-    $(if $(WEIGHTS),WEIGHTS=$(WEIGHTS)) DEVICE=$(DEVICE) EXTRACT_FLAGS="$(EXTRACT_FLAGS)" CLASSIFY_FLAGS="$(CLASSIFY_FLAGS)"
+# $(call remake,TARGET,METHOD): the command that makes a target of the merged store with the variables of this call, without building.
+remake = $(MAKE) --no-print-directory --assume-old=build $1 EXTRACTED=1 METHOD=$2 MANIFEST=$(MANIFEST) $(foreach name,ROOT OUT CLASSIFIER SEEDS TRAIN CARGO_TARGET_DIR,$(if $($(name)),$(name)=$($(name)))) \
+    CLASSIFY_FLAGS="$(CLASSIFY_FLAGS)"
 
 require-slurm:
 	@[ -n "$(SHARDS)" ] && [ -n "$(METHOD)" ] || { echo 'slurm: run make slurm METHOD=cnn MANIFEST=… SHARDS=200 ARRAY_LIMIT=50 SBATCH_FLAGS="--cpus-per-task=8"' >&2; exit 2; }
 
 slurm-status:
-	@for method in $(METHODS); do $(BIN)status $(FEATURES)/$$method*.shards; done
+	@for shards in $(foreach method,$(METHODS),$(wildcard $(patsubst %.h5,%.shards,$(call stage_store,$(method))))); do $(BIN)status $$shards; done
 	@squeue --me --format '%.18i %.24j %.10T %.12M %R'
 
 # Classifiers ---------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt as _;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -107,8 +108,11 @@ pub fn print_message(text: impl Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Handles signals, and returns the token that SIGINT (Ctrl-C) and SIGTERM cancel. A second such signal ends the process
-/// immediately, with exit code 130. SIGHUP, which a terminal sends when it is closed, is ignored: the program continues.
+/// Time in which several signals count as one: schedulers signal a process and the shell that started it, which passes the signal on.
+const SAME_REQUEST: Duration = Duration::from_secs(1);
+
+/// Handles signals, and returns the token that SIGINT (Ctrl-C) and SIGTERM cancel. Another such signal, after [`SAME_REQUEST`], ends the
+/// process immediately, with exit code 130. SIGHUP, which a terminal sends when it is closed, is ignored: the program continues.
 ///
 /// # Errors
 /// Returns an error if the signals cannot be handled.
@@ -117,10 +121,14 @@ pub fn catch_interrupts() -> std::io::Result<CancellationToken> {
     let cancelled = token.clone();
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     std::thread::spawn(move || {
+        let mut first: Option<Instant> = None;
         for _ in signals.forever().filter(|&signal| signal != SIGHUP) {
-            if cancelled.cancel() {
-                std::process::exit(130);
+            match first {
+                Some(first) if first.elapsed() < SAME_REQUEST => continue,
+                Some(_) => std::process::exit(130),
+                None => first = Some(Instant::now()),
             }
+            cancelled.cancel();
             print_message("\ninterrupted: finishing work in progress (interrupt again to stop immediately)");
         }
     });

@@ -6,8 +6,9 @@
 //! of the machines do not matter.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -15,6 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
@@ -65,7 +67,9 @@ impl Holder {
 
     /// Returns whether the process runs; `None` if it is not on this machine.
     fn runs(&self) -> Option<bool> {
-        let here = !self.machine.is_empty() && self.machine == machine() && self.process_start.is_some();
+        // /proc may hide the processes of other users, and then also the first one.
+        let visible = process_start(1).is_some();
+        let here = visible && !self.machine.is_empty() && self.machine == machine() && self.process_start.is_some();
         here.then(|| process_start(self.pid) == self.process_start)
     }
 }
@@ -155,9 +159,8 @@ impl Lease {
     /// Creates the file, unless it exists.
     fn create(path: &Path, holder: &Holder, cancel: &CancellationToken) -> Result<Option<Self>> {
         let json = serde_json::to_vec(holder).expect("a holder serializes to JSON");
-        let mut file =
-            tempfile::Builder::new().prefix(".lease-").tempfile_in(directory(path)).map_err(Error::io(path))?;
-        file.write_all(&json).map_err(Error::io(path))?;
+        let mut file = temporary(path)?;
+        file.write_all(&json).and_then(|()| file.as_file().sync_all()).map_err(Error::io(path))?;
         let file = match file.persist_noclobber(path) {
             Ok(file) => file,
             Err(error) if error.error.kind() == ErrorKind::AlreadyExists => return Ok(None),
@@ -176,16 +179,16 @@ impl Lease {
         Ok(Some(Self { path: path.into(), holder: holder.clone(), state, heartbeat }))
     }
 
-    /// Checks that this process still holds the lease.
+    /// Reads the lease, and checks that this process still holds it.
     ///
     /// # Errors
-    /// Returns an error if another process has taken it over.
+    /// Returns an error if another process has taken it over, or it was removed.
     pub fn check(&self) -> Result<()> {
-        if !self.state.lost.load(Ordering::SeqCst) {
+        if !self.state.lost.load(Ordering::SeqCst) && is_held(&self.path, self.holder.nonce) {
             return Ok(());
         }
         let message = format!(
-            "another process took over, because this one could not write to this file for {} s; its work continues there",
+            "lost: it was removed, or another process took it over because this one did not write to it for {} s",
             EXPIRY.as_secs()
         );
         Err(Error::Store { path: self.path.clone(), message })
@@ -200,6 +203,7 @@ impl Drop for Lease {
             let _ = heartbeat.join();
         }
         if Holder::read(&self.path).is_some_and(|holder| holder.nonce == self.holder.nonce) {
+            // Otherwise the file stays, and is taken over like that of a killed process.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -212,19 +216,34 @@ impl Holder {
     }
 }
 
-/// Returns the holder of the lease `path` and the time since its last write, if there is a lease that is not stale.
+/// Returns `false` if the lease `path` does not exist or is that of another process. A file that cannot be read may still be that of this one.
+fn is_held(path: &Path, nonce: u64) -> bool {
+    match std::fs::read(path) {
+        Ok(json) => serde_json::from_slice(&json).is_ok_and(|holder: Holder| holder.nonce == nonce),
+        Err(error) => error.kind() != ErrorKind::NotFound,
+    }
+}
+
+/// Returns the holder of the lease `path`, if there is a lease that is not stale.
 ///
 /// # Errors
-/// Returns an error if the file cannot be read or its directory not be written to.
-pub fn active_holder(path: &Path) -> Result<Option<(Holder, Duration)>> {
+/// Returns an error if the file cannot be read.
+pub fn active_holder(path: &Path) -> Result<Option<Holder>> {
     let Some(Observed { holder: Some(holder), age, .. }) = Observed::new(path)? else { return Ok(None) };
     let runs = holder.runs().unwrap_or(age < EXPIRY);
-    Ok(runs.then_some((holder, age)))
+    Ok(runs.then_some(holder))
 }
 
 fn held(path: &Path, holder: &str) -> Error {
     let message = format!("{holder} works on this; wait until it has finished, or stop it first");
     Error::Store { path: path.into(), message }
+}
+
+/// Returns the time by the clock of a file system.
+fn now(directory: &Path) -> std::io::Result<SystemTime> {
+    let mut probe = tempfile::tempfile_in(directory)?;
+    probe.write_all(b"\n")?;
+    probe.metadata()?.modified()
 }
 
 fn directory(path: &Path) -> &Path {
@@ -236,7 +255,7 @@ struct Observed {
     content: Vec<u8>,
     holder: Option<Holder>,
     written: SystemTime,
-    /// Time since the last write, by the clock of the file system.
+    /// Time since the last write, by the clock of the file system; by that of this machine if the directory cannot be written to.
     age: Duration,
 }
 
@@ -251,9 +270,7 @@ impl Observed {
         };
         let written = file.metadata().and_then(|metadata| metadata.modified()).map_err(Error::io(path))?;
         let content = std::io::read_to_string(file).unwrap_or_default().into_bytes();
-        let mut probe = tempfile::tempfile_in(directory(path)).map_err(Error::io(path))?;
-        probe.write_all(b"\n").map_err(Error::io(path))?;
-        let now = probe.metadata().and_then(|metadata| metadata.modified()).map_err(Error::io(path))?;
+        let now = now(directory(path)).unwrap_or_else(|_| SystemTime::now());
         let holder = serde_json::from_slice(&content).ok();
         Ok(Some(Self { content, holder, written, age: now.duration_since(written).unwrap_or_default() }))
     }
@@ -268,8 +285,7 @@ impl Observed {
         let mut guard = path.as_os_str().to_owned();
         guard.push(".takeover");
         let guard = PathBuf::from(guard);
-        let file = tempfile::Builder::new().prefix(".lease-").tempfile_in(directory(path)).map_err(Error::io(path))?;
-        match file.persist_noclobber(&guard) {
+        match temporary(path)?.persist_noclobber(&guard) {
             Ok(_) => {}
             Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {
                 // Whoever created it removes it within milliseconds, unless it is killed.
@@ -286,6 +302,16 @@ impl Observed {
         remove_if_exists(&guard)?;
         removed
     }
+}
+
+/// Creates a file next to `path` that other users can read.
+fn temporary(path: &Path) -> Result<NamedTempFile> {
+    let readable = Permissions::from_mode(0o644);
+    tempfile::Builder::new()
+        .prefix(".lease-")
+        .permissions(readable)
+        .tempfile_in(directory(path))
+        .map_err(Error::io(path))
 }
 
 fn remove_if_exists(path: &Path) -> Result<()> {
@@ -320,8 +346,7 @@ impl Heartbeat {
             if written.and_then(|()| self.file.sync_data()).is_ok() {
                 last = Instant::now();
             }
-            let taken = Holder::read(&self.path).is_some_and(|holder| holder.nonce != self.nonce);
-            if taken || last.elapsed() >= EXPIRY {
+            if !is_held(&self.path, self.nonce) || last.elapsed() >= EXPIRY {
                 self.state.lost.store(true, Ordering::SeqCst);
                 self.cancel.cancel();
                 return;
@@ -367,12 +392,16 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.lease");
         let lease = acquire(&path, Busy::Fail).unwrap();
-        assert_eq!(active_holder(&path).unwrap().unwrap().0.pid, std::process::id());
+        assert_eq!(active_holder(&path).unwrap().unwrap().pid, std::process::id());
         let error = acquire(&path, Busy::Fail).unwrap_err().to_string();
         assert!(error.contains(&format!("process {} on ", std::process::id())), "{error}");
         lease.check().unwrap();
         drop(lease);
         assert_eq!(names(directory.path()), Vec::<String>::new());
+        let lease = acquire(&path, Busy::Fail).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(lease.check().unwrap_err().to_string().contains("x.lease: lost: it was removed"));
+        drop(lease);
         drop(acquire(&path, Busy::Fail).unwrap());
     }
 
@@ -391,7 +420,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.lease");
         let holder = elsewhere(&path, EXPIRY / 2);
-        assert_eq!(active_holder(&path).unwrap().unwrap().0, holder);
+        assert_eq!(active_holder(&path).unwrap(), Some(holder));
         elsewhere(&path, EXPIRY + Duration::from_secs(1));
         assert!(active_holder(&path).unwrap().is_none());
         drop(acquire(&path, Busy::Fail).unwrap());

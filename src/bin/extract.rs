@@ -42,6 +42,9 @@ struct Arguments {
     /// Extract only shard I of N (from 0) into the directory NAME.shards of --out, or the shard of this task: auto or auto/N; see below
     #[arg(long, value_name = "I/N", conflicts_with = "prune")]
     shard: Option<ShardChoice>,
+    /// Wait while another task works on the shard, instead of failing
+    #[arg(long, requires = "shard")]
+    wait: bool,
     /// Shot list by kinoprobe-shots (required by sampling kind shots)
     #[arg(long, value_name = "FILE")]
     shots: Option<PathBuf>,
@@ -89,7 +92,7 @@ kinoprobe-status NAME.shards shows the progress, kinoprobe-merge NAME.shards --o
   kinoprobe-extract --method cnn --manifest clips.csv --out features/cnn.h5 --shard auto
 auto takes I and N from the first of: SLURM_ARRAY_TASK_ID with its MIN, MAX and STEP; SLURM_PROCID and SLURM_NTASKS (both: the tasks of
 all jobs of the array are numbered consecutively); JOB_COMPLETION_INDEX (Kubernetes), which needs auto/N; RANK and WORLD_SIZE (torchrun).
-With auto/N, I is SLURM_ARRAY_TASK_ID itself, so that an array may consist of some shards only.";
+With auto/N, the number of an array's job is SLURM_ARRAY_TASK_ID itself, so that the array may consist of some shards only.";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -126,6 +129,7 @@ fn main() -> ExitCode {
             shots: arguments.shots.as_deref().map(Shots::load).transpose()?,
             out: arguments.out,
             shard: arguments.shard.map(|choice| choice.resolve(&|name| std::env::var(name).ok())).transpose()?,
+            wait: arguments.wait,
             weights: arguments.weights.unwrap_or_default(),
             model_sha256: None,
             card: None,

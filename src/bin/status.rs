@@ -31,7 +31,7 @@ enum List {
     Missing,
     /// Ids of the clips that failed, and their errors
     Failed,
-    /// Indices of the shards that are not complete and that no task works on, as in --array of sbatch: 3,7,9
+    /// Indices of the shards that are not complete, as in --array of sbatch: 3,7,9
     Shards,
     /// The same, and the complete shards with clips that failed, for --retry-failed
     Retry,
@@ -53,10 +53,9 @@ fn main() -> ExitCode {
         match arguments.list {
             _ if arguments.json => cli::print_line(serde_json::to_string_pretty(&status)?)?,
             None => cli::print(table(&status))?,
-            Some(List::Shards) => cli::print_line(indices(&status, ShardStatus::is_idle))?,
+            Some(List::Shards) => cli::print_line(indices(&status, |shard| !shard.is_done()))?,
             Some(List::Retry) => {
-                let retried =
-                    |shard: &ShardStatus| shard.is_idle() || shard.state == ShardState::Done && shard.failed > 0;
+                let retried = |shard: &ShardStatus| !shard.is_done() || shard.failed > 0;
                 cli::print_line(indices(&status, retried))?;
             }
             Some(List::Missing) => {

@@ -14,13 +14,14 @@ use super::settings::{DESCRIPTOR_LEN, ExtractionSettings, Extractor, POSITION_LE
 use super::sift::Sift;
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
+use crate::lease::Busy;
 use crate::manifest::{Clip, Manifest, duplicate_warning};
 use crate::media::{self, FrameSink, ItemSink, Sampling, Shots, Wanted};
 use crate::memory;
 use crate::models::runtime::{self, Device, Session, SessionOptions};
 use crate::models::{self, Card, Precision, PreparedModel, WeightsChoice};
 use crate::progress::{Event, ProgressSink, Unit};
-use crate::shards::{self, Shard};
+use crate::shards::{Claim, Shard};
 use crate::store::{Journal, Payload, Provenance, RowSource, Values, check_output};
 
 /// Maximum number of threads for one video, as in the programs of FFmpeg.
@@ -39,6 +40,8 @@ pub struct Options {
     pub out: PathBuf,
     /// Extract only this shard, into its store in the directory of the shards of `out`.
     pub shard: Option<Shard>,
+    /// If another task works on the shard, wait instead of returning an error.
+    pub wait: bool,
     /// The shots of the clips; required by sampling kind `shots`, and rejected by the others.
     pub shots: Option<Shots>,
     /// Source of the network's weights.
@@ -161,6 +164,8 @@ struct Job<'a> {
     source: &'a FeatureSource,
     manifest: &'a Manifest,
     out: &'a Path,
+    /// The shard, if it is one.
+    claim: Option<&'a Claim>,
 }
 
 /// Extracts the missing clips and writes the store.
@@ -186,19 +191,25 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
         )));
     }
     let Some(shard) = options.shard else {
-        return Job { options, source: &source, manifest, out }.run(payload, provenance, progress, cancel);
-    };
-    if options.dry_run {
-        let (manifest, out) = shards::preview(out, shard, manifest, (payload, &provenance))?;
-        provenance.manifest_sha256.clone_from(&manifest.sha256);
-        let job = Job { options, source: &source, manifest: &manifest, out: &out };
+        let job = Job { options, source: &source, manifest, out, claim: None };
         return job.run(payload, provenance, progress, cancel);
-    }
-    let claim = shards::claim(out, shard, manifest, (payload, &provenance), progress, cancel)?;
+    };
+    let made = (payload, &provenance);
+    let claim = match options.dry_run {
+        true => Claim::preview(out, shard, manifest, made)?,
+        false => {
+            let busy = if options.wait { Busy::Wait } else { Busy::Fail };
+            Claim::new(out, shard, busy, manifest, made, progress, cancel)?
+        }
+    };
     provenance.manifest_sha256.clone_from(&claim.manifest.sha256);
-    let job = Job { options, source: &source, manifest: &claim.manifest, out: &claim.store };
+    let job = Job { options, source: &source, manifest: &claim.manifest, out: &claim.store, claim: Some(&claim) };
     let result = job.run(payload, provenance, progress, cancel);
-    claim.finish(result)
+    if matches!(result, Err(Error::Interrupted)) {
+        // The loss of the shard interrupts the work; its error says more.
+        claim.check()?;
+    }
+    result
 }
 
 impl Job<'_> {
@@ -272,6 +283,7 @@ impl Job<'_> {
         if plan.extracted == 0 && failed == manifest.clips.len() && options.shard.is_none() {
             return Err(Error::Data(format!("all {failed} clips failed; no store is written")));
         }
+        self.claim.map_or(Ok(()), Claim::check)?;
         plan.write_store(manifest, out, payload, &mut journal)?;
         journal.remove()?;
         let (seconds, provider) = (started.elapsed().as_secs_f64(), provenance.provider);
@@ -289,7 +301,7 @@ impl Job<'_> {
         progress: &dyn ProgressSink,
         cancel: &CancellationToken,
     ) -> Result<(Counts, Journal)> {
-        let Self { options, source, manifest, out } = *self;
+        let Self { options, source, manifest, out, .. } = *self;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = DecodeThreads { cores, remaining: AtomicUsize::new(plan.pending.len()) };
         let budget = Budget::new(options.memory.unwrap_or_else(default_memory));
@@ -370,7 +382,9 @@ fn prepare_source(options: &Options, progress: &dyn ProgressSink, cancel: &Cance
             })
         }
         Extractor::Network { card, batch, precision } => {
-            runtime::check_device(options.device)?;
+            if !options.dry_run {
+                runtime::check_device(options.device)?;
+            }
             let card = match &options.card {
                 Some(card) => card.clone(),
                 None => Card::load(&options.models, card)?,

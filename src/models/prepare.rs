@@ -232,7 +232,7 @@ fn convert_origin(
     Ok(path)
 }
 
-/// Acquires the lease of a file that is about to be made, so that of several tasks one downloads or converts it and the others wait.
+/// Acquires the lease of a file that is about to be made, so that of several processes one downloads or converts it and the others wait.
 fn acquire(file: &Path, progress: &dyn ProgressSink, cancel: &CancellationToken) -> Result<Lease> {
     if let Some(directory) = file.parent() {
         std::fs::create_dir_all(directory).map_err(Error::io(directory))?;

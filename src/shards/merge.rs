@@ -8,10 +8,12 @@ use super::plan::ShardPlan;
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::progress::{Event, ProgressSink, Unit};
-use crate::store::{ClipCursor, Failure, Provenance, Store, StoreWriter};
+use crate::store::{ClipCursor, ClipKey, Failure, Provenance, Store, StoreWriter, StoredClip};
 
 /// Number of ids, or of shards, in a message.
 const EXAMPLES: usize = 10;
+/// Memory for the blocks that are read from all shards, in bytes.
+const BLOCKS_BYTES: usize = 256 << 20;
 
 /// Settings of a merge.
 #[derive(Debug)]
@@ -46,7 +48,8 @@ impl fmt::Display for MergeSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let MergeSummary { store, shards, clips, failed, missing, dry_run } = self;
         let merged = if *dry_run { "can be merged" } else { "merged" };
-        write!(f, "{}: {clips} clips of {shards} shards {merged}", store.display())?;
+        let of = if *shards == 1 { "shard" } else { "shards" };
+        write!(f, "{}: {clips} clips of {shards} {of} {merged}", store.display())?;
         for (count, what) in [(failed, "failed"), (missing, "missing")] {
             if *count > 0 {
                 write!(f, ", {count} {what}")?;
@@ -66,7 +69,7 @@ struct Sources {
 }
 
 /// Merges shards. The result equals the store of an extraction without shards, except for the times in its attributes; stores without a
-/// plan are concatenated. Reads and writes one block of rows at a time.
+/// plan are concatenated. The memory for features does not depend on the number of clips or shards.
 ///
 /// # Errors
 /// Returns an error if a shard is missing (without `partial`), damaged, or has another recipe, model, precision or kind of data than the
@@ -77,7 +80,7 @@ pub fn merge(options: &MergeOptions, progress: &dyn ProgressSink, cancel: &Cance
         paths => of_stores(paths, options.partial)?,
     };
     let first = stores.first().ok_or_else(|| Error::Data("no shard is complete".into()))?;
-    check_existing(&options.out, first, &order)?;
+    check_existing(&options.out, &stores)?;
     let failures: Vec<HashMap<&str, &Failure>> = stores
         .iter()
         .map(|store| store.failures().iter().map(|failure| (failure.id.as_str(), failure)).collect())
@@ -93,15 +96,17 @@ pub fn merge(options: &MergeOptions, progress: &dyn ProgressSink, cancel: &Cance
         dry_run: options.dry_run,
     };
     check_complete(&stores, &failures, &order)?;
-    if options.dry_run {
-        return Ok(summary);
-    }
     if clips == 0 {
         return Err(Error::Data(format!("all {failed} clips failed; no store is written")));
     }
+    if options.dry_run {
+        return Ok(summary);
+    }
     progress.report(Event::Started { task: "merge", unit: Unit::Clips, total: Some(order.len() as u64), done: 0 });
     let mut writer = StoreWriter::create(&options.out, first.payload(), &provenance)?;
-    let mut cursors: Vec<ClipCursor<'_>> = stores.iter().map(ClipCursor::new).collect();
+    let block_bytes = BLOCKS_BYTES / stores.len();
+    let mut cursors =
+        stores.iter().map(|store| ClipCursor::new(store, block_bytes)).collect::<Result<Vec<ClipCursor<'_>>>>()?;
     for (id, store) in &order {
         cancel.check()?;
         match failures[*store].get(id.as_str()) {
@@ -121,10 +126,7 @@ pub fn merge(options: &MergeOptions, progress: &dyn ProgressSink, cancel: &Cance
 
 /// Opens the complete shards of a directory.
 fn of_plan(directory: &Path, partial: bool, progress: &dyn ProgressSink) -> Result<Sources> {
-    let Some(plan) = ShardPlan::open(directory)? else {
-        let message = "no shards.json: not a directory of shards (kinoprobe-extract --shard writes NAME.shards)".into();
-        return Err(Error::Store { path: directory.into(), message });
-    };
+    let plan = ShardPlan::open_existing(directory)?;
     let mut stores = Vec::new();
     // Position among the complete shards.
     let mut position = vec![None; plan.shards];
@@ -224,22 +226,22 @@ fn check_provenance(first: &Store, other: &Store) -> Result<()> {
     Err(Error::Store { path: other.path().into(), message })
 }
 
-/// Checks that `out` does not exist, or has been made with the same settings and has no clips that would be lost.
-fn check_existing(out: &Path, first: &Store, order: &[(String, usize)]) -> Result<()> {
+/// Checks that `out` does not exist, or has been made with the same settings and has no features that would be lost.
+fn check_existing(out: &Path, stores: &[Store]) -> Result<()> {
     if !out.exists() {
         return Ok(());
     }
     let existing = Store::open(out)?;
-    existing.check_payload(first.payload())?;
-    existing.provenance().check_compatible(out, first.provenance())?;
-    let merged: HashSet<&str> = order.iter().map(|(id, _)| id.as_str()).collect();
+    existing.check_payload(stores[0].payload())?;
+    existing.provenance().check_compatible(out, stores[0].provenance())?;
+    let merged: HashSet<ClipKey> = stores.iter().flat_map(Store::clips).map(StoredClip::key).collect();
     let lost: Vec<&str> =
-        existing.clips().iter().map(|clip| clip.id.as_str()).filter(|id| !merged.contains(id)).collect();
+        existing.clips().iter().filter(|clip| !merged.contains(&clip.key())).map(|clip| clip.id.as_str()).collect();
     if lost.is_empty() {
         return Ok(());
     }
     let message = format!(
-        "exists, with {} clips that the shards do not have ({}): choose another --out, or remove it first",
+        "exists, with features of {} clips that the shards do not have ({}): choose another --out, or remove it first",
         lost.len(),
         list(lost.iter())
     );
@@ -265,15 +267,17 @@ fn check_complete(stores: &[Store], failures: &[HashMap<&str, &Failure>], order:
         }
     }
     for (i, store) in stores.iter().enumerate() {
-        let unexpected = store.clips().get(next[i]).map(|clip| clip.id.clone());
-        if let Some(id) = unexpected.or_else(|| {
-            let expected: HashSet<&str> = order.iter().filter(|(_, of)| *of == i).map(|(id, _)| id.as_str()).collect();
-            let extra = store.failures().iter().find(|failure| !expected.contains(failure.id.as_str()));
-            extra.filter(|_| failed[i] != store.failures().len()).map(|failure| failure.id.clone())
-        }) {
-            let message = format!("damaged: clip {id} does not belong to this shard");
-            return Err(Error::Store { path: store.path().into(), message });
-        }
+        let unexpected = if let Some(clip) = store.clips().get(next[i]) {
+            &clip.id
+        } else if failed[i] < store.failures().len() {
+            let expected: HashSet<&str> = order.iter().map(|(id, _)| id.as_str()).collect();
+            let is_unexpected = |failure: &&Failure| !expected.contains(failure.id.as_str());
+            store.failures().iter().find(is_unexpected).map_or(&store.failures()[0].id, |failure| &failure.id)
+        } else {
+            continue;
+        };
+        let message = format!("damaged: clip {unexpected} does not belong to this shard");
+        return Err(Error::Store { path: store.path().into(), message });
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ mod plan;
 mod selection;
 mod status;
 
-pub use claim::{Claim, claim, preview};
+pub use claim::Claim;
 pub use merge::{MergeOptions, MergeSummary, merge};
 pub use plan::{ShardPlan, directory_of};
 pub use selection::{Shard, ShardChoice};

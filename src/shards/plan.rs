@@ -122,6 +122,18 @@ impl ShardPlan {
         Ok(Some(plan))
     }
 
+    /// Reads the plan of a directory.
+    ///
+    /// # Errors
+    /// Returns an error if there is none, or it cannot be read or is damaged.
+    pub fn open_existing(directory: &Path) -> Result<Self> {
+        Self::open(directory)?.ok_or_else(|| {
+            let message =
+                "no shards.json: not a directory of shards (kinoprobe-extract --shard writes NAME.shards)".into();
+            Error::Store { path: directory.into(), message }
+        })
+    }
+
     /// Writes the plan, unless the directory has one. Returns whether it was written.
     fn write(&self, directory: &Path) -> Result<bool> {
         let path = directory.join(FILE);

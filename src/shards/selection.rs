@@ -70,7 +70,8 @@ impl ShardChoice {
     /// | `JOB_COMPLETION_INDEX` (Kubernetes) | the value | only `auto/N` |
     /// | `RANK`, `WORLD_SIZE` (torchrun) | RANK | WORLD_SIZE |
     ///
-    /// In an array of Slurm jobs with several tasks each, the tasks of all jobs are numbered consecutively.
+    /// In an array of Slurm jobs with several tasks each, the tasks of all jobs are numbered consecutively: with the index I of the array
+    /// as above, I · NTASKS + PROCID.
     ///
     /// # Errors
     /// Returns an error if no row applies, the number of shards is unknown or differs from N, or a variable is not a number.

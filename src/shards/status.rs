@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::plan::ShardPlan;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::lease;
-use crate::store::{JournalSummary, Store};
+use crate::store::{Journal, JournalSummary, Store};
 
 /// State of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -71,9 +71,9 @@ pub struct ShardStatus {
 }
 
 impl ShardStatus {
-    /// `true` if the shard is not complete and no task works on it.
-    pub fn is_idle(&self) -> bool {
-        matches!(self.state, ShardState::Interrupted | ShardState::Waiting)
+    /// `true` if all its clips are extracted or have failed, and no task works on it.
+    pub fn is_done(&self) -> bool {
+        self.state == ShardState::Done
     }
 }
 
@@ -112,10 +112,7 @@ impl Status {
 /// # Errors
 /// Returns an error if the directory has no plan, or a file cannot be read or is damaged.
 pub fn status(directory: &Path) -> Result<Status> {
-    let Some(plan) = ShardPlan::open(directory)? else {
-        let message = "no shards.json: not a directory of shards (kinoprobe-extract --shard writes NAME.shards)".into();
-        return Err(Error::Store { path: directory.into(), message });
-    };
+    let plan = ShardPlan::open_existing(directory)?;
     let mut ids: Vec<Vec<&str>> = vec![Vec::new(); plan.shards];
     plan.clips.iter().for_each(|(id, shard)| ids[*shard].push(id));
     let shards = ids
@@ -139,9 +136,9 @@ pub fn status(directory: &Path) -> Result<Status> {
 }
 
 fn shard_status(store: &Path, shard: usize, ids: &[&str]) -> Result<ShardStatus> {
-    let holder = lease::active_holder(&store.with_extension("lease"))?.map(|(holder, _)| holder);
+    let holder = lease::active_holder(&store.with_extension("lease"))?;
     let mut journal = JournalSummary::read(store)?;
-    let begun = !journal.clips.is_empty() || !journal.failures.is_empty();
+    let begun = Journal::path_for(store).exists();
     let complete = store.exists();
     let mut failures: Vec<(String, String)> = Vec::new();
     if complete {

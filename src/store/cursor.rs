@@ -6,13 +6,12 @@ use super::clip::ClipRows;
 use super::reader::Store;
 use crate::error::Result;
 
-/// Minimum number of rows that are read at once, so that chunks are decompressed about once.
-const BLOCK_ROWS: usize = 64;
-
-/// An iterator over the clips of a store. The memory does not depend on the number of clips.
+/// An iterator over the clips of a store, which are read in blocks of about the same size in bytes.
 #[derive(Debug)]
 pub struct ClipCursor<'a> {
     store: &'a Store,
+    /// Number of rows after which a block ends.
+    block_rows: usize,
     /// Index of the next clip to read.
     next: usize,
     /// Index of its first descriptor.
@@ -21,14 +20,13 @@ pub struct ClipCursor<'a> {
 }
 
 impl<'a> ClipCursor<'a> {
-    /// Starts at the first clip.
-    pub fn new(store: &'a Store) -> Self {
-        Self { store, next: 0, next_descriptor: 0, block: VecDeque::new() }
-    }
-
-    /// Returns the id of the next clip.
-    pub fn next_id(&self) -> Option<&'a str> {
-        self.store.clips().get(self.next - self.block.len()).map(|clip| clip.id.as_str())
+    /// Starts at the first clip. Blocks have up to `block_bytes` bytes on average, but at least one clip.
+    ///
+    /// # Errors
+    /// Returns an error if the number of descriptors cannot be read.
+    pub fn new(store: &'a Store, block_bytes: usize) -> Result<Self> {
+        let block_rows = block_bytes / store.mean_row_bytes()?.max(1);
+        Ok(Self { store, block_rows, next: 0, next_descriptor: 0, block: VecDeque::new() })
     }
 }
 
@@ -39,11 +37,11 @@ impl Iterator for ClipCursor<'_> {
         if self.block.is_empty() {
             let mut rows = 0;
             let clips = self.store.clips()[self.next..].iter().take_while(|clip| {
-                let takes = rows < BLOCK_ROWS;
                 rows += clip.length;
-                takes
+                rows <= self.block_rows
             });
-            let range = self.next..self.next + clips.count();
+            let count = clips.count().max(1).min(self.store.clips().len() - self.next);
+            let range = self.next..self.next + count;
             match self.store.read_block(range.clone(), self.next_descriptor) {
                 Ok((clips, end)) => {
                     self.block.extend(clips);

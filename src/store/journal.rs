@@ -69,12 +69,8 @@ impl JournalSummary {
     /// # Errors
     /// Returns an error if the file cannot be read or is not a journal.
     pub fn read(store: &Path) -> Result<Self> {
-        let path = Journal::path_for(store);
         let mut summary = Self::default();
-        if !path.exists() {
-            return Ok(summary);
-        }
-        peek(&path, MAGIC, "journal", |record| match record {
+        peek(&Journal::path_for(store), MAGIC, "journal", |record| match record {
             Record::Clip(clip) => {
                 summary.failures.remove(&clip.id);
                 summary.clips.insert(clip.id);

@@ -79,6 +79,14 @@ impl Store {
         self.clips.last().map_or(0, |clip| clip.offset + clip.length)
     }
 
+    /// Returns the mean size of the features or descriptors of a row in bytes.
+    pub(super) fn mean_row_bytes(&self) -> Result<usize> {
+        Ok(match self.payload {
+            Payload::Features { dim } => dim * size_of::<f32>(),
+            Payload::Descriptors { dim } => self.len_of("descriptors")? * dim / self.row_count().max(1),
+        })
+    }
+
     /// Reads the source frames of all R rows.
     ///
     /// # Errors

@@ -143,22 +143,28 @@ impl RecordFile {
     }
 }
 
-/// Passes the records of a file that another process may be writing to `visit`, up to the first one that is incomplete. The bytes that
-/// follow the JSON, and the checksums, are not read.
+/// Passes the records of a file that another process may be writing to `visit`, up to the first one that is incomplete; none if there is
+/// no file. The bytes that follow the JSON, and the checksums, are not read.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read, or starts with other magic bytes.
 pub fn peek<R: DeserializeOwned>(path: &Path, magic: &[u8; 8], what: &str, mut visit: impl FnMut(R)) -> Result<()> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io(path)(error)),
+    };
     let size = file.metadata().map_err(Error::io(path))?.len();
-    let mut reader = BufReader::new(&mut file);
+    let mut reader = BufReader::new(file);
     if !check_magic(&mut reader, path, magic, what)? {
         return Ok(());
     }
     let mut end = magic.len() as u64;
     let mut lengths = [0; 12];
     while size - end > lengths.len() as u64 {
-        reader.read_exact(&mut lengths).map_err(Error::io(path))?;
+        if !read_complete(&mut reader, &mut lengths).map_err(Error::io(path))? {
+            break;
+        }
         let (length, json) = lengths.split_first_chunk::<8>().expect("twelve bytes");
         let length = u64::from_le_bytes(*length);
         let json = u32::from_le_bytes(json.try_into().expect("four bytes"));
@@ -166,7 +172,10 @@ pub fn peek<R: DeserializeOwned>(path: &Path, magic: &[u8; 8], what: &str, mut v
             break;
         }
         let mut text = vec![0; json as usize];
-        reader.read_exact(&mut text).map_err(Error::io(path))?;
+        // The file is shorter than before if its process has been started again.
+        if !read_complete(&mut reader, &mut text).map_err(Error::io(path))? {
+            break;
+        }
         let Ok(record) = serde_json::from_slice(&text) else { break };
         visit(record);
         reader.seek_relative((length - u64::from(json)) as i64).map_err(Error::io(path))?;
@@ -211,13 +220,8 @@ fn scan<R: DeserializeOwned>(
 /// Reads the body of the next record. `available` is the number of bytes up to the end of the file. Returns `None` if the
 /// record is incomplete or its checksum is wrong.
 fn read_body(reader: &mut impl Read, available: u64) -> std::io::Result<Option<Vec<u8>>> {
-    let mut read = |buffer: &mut [u8]| match reader.read_exact(buffer) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
-    };
     let mut length = [0; 8];
-    if !read(&mut length)? {
+    if !read_complete(reader, &mut length)? {
         return Ok(None);
     }
     let length = u64::from_le_bytes(length);
@@ -226,10 +230,20 @@ fn read_body(reader: &mut impl Read, available: u64) -> std::io::Result<Option<V
     }
     let mut body = vec![0; length as usize];
     let mut checksum = [0; 4];
-    if !read(&mut body)? || !read(&mut checksum)? || crc32fast::hash(&body) != u32::from_le_bytes(checksum) {
+    let complete = read_complete(reader, &mut body)? && read_complete(reader, &mut checksum)?;
+    if !complete || crc32fast::hash(&body) != u32::from_le_bytes(checksum) {
         return Ok(None);
     }
     Ok(Some(body))
+}
+
+/// Fills the buffer. Returns `false` if the file ends before.
+fn read_complete(reader: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<bool> {
+    match reader.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Parses the JSON of a body. Returns it with the position in the body of the bytes that follow.

@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 bin=$(realpath "$1")
 work=$(mktemp -d)
+chmod 755 "$work" # munge runs as another user
 cluster=$work/cluster
 export SLURM_CONF=$cluster/slurm.conf
 shards=9
@@ -40,12 +41,14 @@ for i in 0 1 2; do
     echo "damaged$i,damaged$i.mp4,$(sed -n '2p' "$work/clips/manifest.csv" | cut -d, -f3),test" >> "$work/clips/manifest.csv"
 done
 head -1 "$work/clips/manifest.csv" | grep -q '^id,path,label,split' || fail "another header of the manifest: $(head -1 "$work/clips/manifest.csv")"
-make="make --no-print-directory --assume-old=build METHOD=effnet MANIFEST=$work/clips/manifest.csv CARGO_TARGET_DIR=$(dirname "$bin")"
-$make features OUT="$work/single" >/dev/null 2>&1
+# A network that takes seconds per shard.
+make="make --no-print-directory --assume-old=build METHOD=cnn WEIGHTS=seeded MANIFEST=$work/clips/manifest.csv CARGO_TARGET_DIR=$(dirname "$bin")"
+frames=(EXTRACT_FLAGS="--frames 2")
+$make features OUT="$work/single" "${frames[@]}" >/dev/null 2>&1
 
-store=$work/out/features/effnet.h5
-directory=$work/out/features/effnet.shards
-submit() { $make "$@" OUT="$work/out" SHARDS=$shards ARRAY_LIMIT=2 CLASSIFIER=logistic SBATCH_FLAGS="--cpus-per-task=1"; }
+store=$work/out/features/cnn.h5
+directory=$work/out/features/cnn.shards
+submit() { $make "$@" OUT="$work/out" "${frames[@]}" SHARDS=$shards ARRAY_LIMIT=2 CLASSIFIER=logistic SBATCH_FLAGS="--cpus-per-task=1"; }
 field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
 running() { squeue --me --noheader --states=running --format %N; }
 
@@ -54,6 +57,13 @@ submit slurm | tee "$work/submitted"
 job=$(sed -n 's/^slurm: job \([0-9]*\) extracts.*/\1/p' "$work/submitted")
 submit slurm > "$work/again" 2>&1 && fail "submitted twice"
 grep -q "jobs are in the queue already: " "$work/again" || fail "$(cat "$work/again")"
+
+# The process and those that it has started, itself or through others.
+descendants() {
+    local child
+    echo "$1"
+    for child in $(pgrep -P "$1"); do descendants "$child"; done
+}
 
 # At no time are there more than two jobs of the array.
 maximum=0
@@ -66,35 +76,41 @@ observe() {
 step "a node fails"
 await 'observe; [ -n "$(running)" ]'
 node=$(running | head -1)
-# The node disappears: its daemon and all its processes.
+# The node disappears: its daemon, and the processes of its jobs.
 kill -9 "$(cat "$cluster/run/$node.pid")"
-pkill -9 -f "slurmstepd.*\[" || true
-pkill -9 kinoprobe-extra || true
+for id in $(squeue --noheader --nodelist "$node" --states=running --format %A); do
+    for daemon in $(pgrep -f "^slurmstepd: \[$id\.batch\]"); do
+        kill -9 $(descendants "$daemon") 2>/dev/null || true
+    done
+done
 await 'observe; sinfo --noheader --nodes "$node" --format %T | grep -q down'
 tests/slurm/cluster.sh node "$cluster" "${node#node}"
 
-step "jobs are put back into the queue, and processes are killed"
-await 'observe; [ -n "$(running)" ] || [ ! -e "$directory" ]'
-running_job=$(squeue --me --noheader --states=running --jobs "$job" --format %A | head -1)
-[ -z "$running_job" ] || scontrol requeue "$running_job"
-await 'observe; pgrep kinoprobe-extra >/dev/null || [ -z "$(squeue --me --noheader --jobs "$job" 2>/dev/null)" ]'
-running_job=$(squeue --me --noheader --states=running --jobs "$job" --format %A | head -1)
-[ -z "$running_job" ] || scancel --batch --signal=TERM "$running_job"
-await 'observe; [ -z "$(squeue --me --noheader --jobs "$job" 2>/dev/null)" ]'
-[ "$maximum" -ge 1 ] && [ "$maximum" -le 2 ] || fail "$maximum jobs at a time, not 2"
-await '[ -z "$(squeue --me --noheader)" ]'
-
 status() { "$bin/kinoprobe-status" "$directory" --json | field "$1"; }
-if [ "$(status missing)" != 0 ]; then
-    step "$(status missing) clips are missing: shards $("$bin/kinoprobe-status" "$directory" --list shards) are submitted again"
-    submit slurm
-    await '[ -z "$(squeue --me --noheader)" ]'
-fi
+# A running job of the array, as ARRAY_INDEX.
+running_job() { squeue --me --noheader --states=running --jobs "$job" --format %i 2>/dev/null | head -1; }
+
+step "a running job is put back into the queue, another one gets SIGTERM"
+await 'observe; [ -n "$(running_job)" ]'
+requeued=$(running_job)
+scontrol requeue "$requeued"
+await 'observe; [ -n "$(running_job)" ] && [ "$(running_job)" != "$requeued" ] && [ -e "$work/out/features/slurm/cnn-extract-$(running_job | cut -d_ -f2).log" ]'
+terminated=$(running_job)
+scancel --batch --signal=TERM "$terminated"
+await 'observe; [ -z "$(squeue --me --noheader)" ]'
+[ "$maximum" = 2 ] || fail "$maximum jobs at a time, not 2"
 [ "$(status missing) $(status failed)" = "0 3" ] || fail "$(status missing) missing, $(status failed) failed"
+[ -e "$store" ] || fail "the shards were not merged"
+
+step "a shard that is missing is submitted again"
+rm "$directory/0004-of-0009.h5"
+submit slurm | tee "$work/submitted"
+grep -q 'extracts shards 4, at most 2' "$work/submitted" || fail "other shards"
+await '[ -z "$(squeue --me --noheader)" ]'
 
 step "the merged store equals that of the single run"
 .venv-test/bin/python tests/compare_stores.py "$work/single/features" "$work/out/features" | tail -3
-[ -s "$work/out/runs/effnet-logistic/metrics.json" ] || fail "no classifier was trained"
+[ -s "$work/out/runs/cnn-logistic/metrics.json" ] || fail "no classifier was trained"
 
 step "clips that failed are retried"
 for i in 0 1 2; do cp "$work/clips/$(sed -n '2p' "$work/clips/manifest.csv" | cut -d, -f2)" "$work/clips/damaged$i.mp4"; done
@@ -102,6 +118,6 @@ submit slurm-retry
 await '[ -z "$(squeue --me --noheader)" ]'
 [ "$(status missing) $(status failed)" = "0 0" ] || fail "$(status missing) missing, $(status failed) failed"
 $make slurm-status OUT="$work/out" | grep -q "$shards shards: $shards done" || fail "slurm-status"
-$make features OUT="$work/single" EXTRACT_FLAGS=--retry-failed >/dev/null 2>&1
+$make features OUT="$work/single" EXTRACT_FLAGS="--frames 2 --retry-failed" >/dev/null 2>&1
 .venv-test/bin/python tests/compare_stores.py "$work/single/features" "$work/out/features" | tail -1
 echo "test-slurm: passed"

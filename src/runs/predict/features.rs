@@ -152,6 +152,7 @@ fn extract_source(
         memory: options.memory,
         retry_failed: options.retry_failed,
         shard: None,
+        wait: false,
         prune: false,
         dry_run: options.dry_run,
     };

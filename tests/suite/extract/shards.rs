@@ -191,7 +191,7 @@ fn two_tasks_do_not_extract_the_same_shard() {
         (&status["shards"][1]["state"], &status["shards"][1]["pid"]),
         (&"running".into(), &std::process::id().into())
     );
-    assert_eq!(workspace.status(&["tiny.shards", "--list", "shards"]), "\n");
+    assert_eq!(workspace.status(&["tiny.shards", "--list", "shards"]), "1\n", "it is not complete");
     drop(lease);
     assert_code(&workspace.shard("tiny.h5", "1/2"), 0);
     let left: Vec<String> = fs::read_dir(workspace.path("tiny.shards"))
@@ -245,7 +245,7 @@ fn killed_shards_continue_and_equal_the_store_of_one_run() {
     );
     let output = workspace.merge(&["tiny.shards", "--out", "tiny.h5", "--partial"]);
     assert_code(&output, 0);
-    assert!(printed(&output).contains("40 clips of 1 shards merged, 40 missing"), "{}", printed(&output));
+    assert!(printed(&output).contains("40 clips of 1 shard merged, 40 missing"), "{}", printed(&output));
 
     let output = workspace.shard("tiny.h5", "1/2");
     assert_code(&output, 0);
@@ -299,7 +299,10 @@ fn stores_are_concatenated_and_other_clips_are_not_lost() {
         assert!(printed(&output).contains(expected), "{}", printed(&output));
     };
     failed(&["a.h5", "single.h5", "--out", "x.h5"], "single.h5: clip clip000 is also in a.h5");
-    failed(&["a.h5", "--out", "b.h5"], "b.h5: exists, with 2 clips that the shards do not have (clip002, clip003)");
+    failed(
+        &["a.h5", "--out", "b.h5"],
+        "b.h5: exists, with features of 2 clips that the shards do not have (clip002, clip003)",
+    );
     failed(&["a.h5", "b.h5", "--out", "x.h5", "--partial"], "--partial does not apply to stores");
     failed(&[".", "--out", "x.h5"], "no shards.json");
     let other = workspace.command("other.h5").args(["--frames", "5"]).output().unwrap();
