@@ -105,7 +105,7 @@ await 'observe; [ -z "$(squeue --me --noheader)" ]'
 step "a shard that is missing is submitted again"
 rm "$directory/0004-of-0009.h5"
 submit slurm | tee "$work/submitted"
-grep -q 'extracts shards 4, at most 2' "$work/submitted" || fail "other shards"
+grep -q 'extracts shards 4, at most 2' "$work/submitted" || fail "other shards were submitted"
 await '[ -z "$(squeue --me --noheader)" ]'
 
 step "the merged store equals that of the single run"
@@ -117,7 +117,8 @@ for i in 0 1 2; do cp "$work/clips/$(sed -n '2p' "$work/clips/manifest.csv" | cu
 submit slurm-retry
 await '[ -z "$(squeue --me --noheader)" ]'
 [ "$(status missing) $(status failed)" = "0 0" ] || fail "$(status missing) missing, $(status failed) failed"
-$make slurm-status OUT="$work/out" | grep -q "$shards shards: $shards done" || fail "slurm-status"
+$make slurm-status OUT="$work/out" > "$work/status"
+grep -q "$shards shards: $shards done" "$work/status" || fail "slurm-status: $(cat "$work/status")"
 $make features OUT="$work/single" EXTRACT_FLAGS="--frames 2 --retry-failed" >/dev/null 2>&1
 .venv-test/bin/python tests/compare_stores.py "$work/single/features" "$work/out/features" | tail -1
 echo "test-slurm: passed"
