@@ -6,9 +6,8 @@
 //! of the machines do not matter.
 
 use std::fmt;
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -16,10 +15,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
+use crate::files::{self, directory_of};
 
 /// Time between two writes of the holder.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -120,7 +119,7 @@ struct State {
 }
 
 impl Lease {
-    /// Acquires the lease `path`, in a directory that exists. If another process takes it over later, because this one could not write for
+    /// Acquires the lease `path`. If another process takes it over later, because this one could not write for
     /// [`EXPIRY`], `cancel` is cancelled and [`Lease::check`] returns an error. `wait` is called once if the lease is held.
     ///
     /// # Errors
@@ -159,13 +158,7 @@ impl Lease {
     /// Creates the file, unless it exists.
     fn create(path: &Path, holder: &Holder, cancel: &CancellationToken) -> Result<Option<Self>> {
         let json = serde_json::to_vec(holder).expect("a holder serializes to JSON");
-        let mut file = temporary(path)?;
-        file.write_all(&json).and_then(|()| file.as_file().sync_all()).map_err(Error::io(path))?;
-        let file = match file.persist_noclobber(path) {
-            Ok(file) => file,
-            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => return Ok(None),
-            Err(error) => return Err(Error::io(path)(error.error)),
-        };
+        let Some(file) = files::create_new(path, &json)? else { return Ok(None) };
         let state = Arc::new(State::default());
         let beat = Heartbeat {
             file,
@@ -202,17 +195,10 @@ impl Drop for Lease {
         if let Some(heartbeat) = self.heartbeat.take() {
             let _ = heartbeat.join();
         }
-        if Holder::read(&self.path).is_some_and(|holder| holder.nonce == self.holder.nonce) {
-            // Otherwise the file stays, and is taken over like that of a killed process.
+        if is_held(&self.path, self.holder.nonce) {
+            // A file that cannot be removed is taken over like that of a killed process.
             let _ = std::fs::remove_file(&self.path);
         }
-    }
-}
-
-impl Holder {
-    /// Reads the holder of a lease; `None` if there is no lease, or it is damaged.
-    pub fn read(path: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
     }
 }
 
@@ -246,10 +232,6 @@ fn now(directory: &Path) -> std::io::Result<SystemTime> {
     probe.metadata()?.modified()
 }
 
-fn directory(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// A lease of another process.
 struct Observed {
     content: Vec<u8>,
@@ -270,7 +252,7 @@ impl Observed {
         };
         let written = file.metadata().and_then(|metadata| metadata.modified()).map_err(Error::io(path))?;
         let content = std::io::read_to_string(file).unwrap_or_default().into_bytes();
-        let now = now(directory(path)).unwrap_or_else(|_| SystemTime::now());
+        let now = now(directory_of(path)).unwrap_or_else(|_| SystemTime::now());
         let holder = serde_json::from_slice(&content).ok();
         Ok(Some(Self { content, holder, written, age: now.duration_since(written).unwrap_or_default() }))
     }
@@ -285,33 +267,19 @@ impl Observed {
         let mut guard = path.as_os_str().to_owned();
         guard.push(".takeover");
         let guard = PathBuf::from(guard);
-        match temporary(path)?.persist_noclobber(&guard) {
-            Ok(_) => {}
-            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {
-                // Whoever created it removes it within milliseconds, unless it is killed.
-                if Self::new(&guard)?.is_some_and(|guard| guard.age >= EXPIRY) {
-                    remove_if_exists(&guard)?;
-                }
-                std::thread::sleep(POLL / 100);
-                return Ok(());
+        if files::create_new(&guard, b"")?.is_none() {
+            // Whoever created it removes it within milliseconds, unless it is killed.
+            if Self::new(&guard)?.is_some_and(|guard| guard.age >= EXPIRY) {
+                remove_if_exists(&guard)?;
             }
-            Err(error) => return Err(Error::io(&guard)(error.error)),
+            std::thread::sleep(POLL / 100);
+            return Ok(());
         }
         let is_same = Self::new(path)?.is_some_and(|now| self.is_same(&now));
         let removed = if is_same { remove_if_exists(path) } else { Ok(()) };
         remove_if_exists(&guard)?;
         removed
     }
-}
-
-/// Creates a file next to `path` that other users can read.
-fn temporary(path: &Path) -> Result<NamedTempFile> {
-    let readable = Permissions::from_mode(0o644);
-    tempfile::Builder::new()
-        .prefix(".lease-")
-        .permissions(readable)
-        .tempfile_in(directory(path))
-        .map_err(Error::io(path))
 }
 
 fn remove_if_exists(path: &Path) -> Result<()> {
@@ -365,6 +333,10 @@ mod tests {
         Lease::acquire(path, busy, &CancellationToken::default(), &|_| ())
     }
 
+    fn read(path: &Path) -> Holder {
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
     fn names(directory: &Path) -> Vec<String> {
         std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
@@ -412,7 +384,7 @@ mod tests {
         std::fs::write(&path, serde_json::to_vec(&ended()).unwrap()).unwrap();
         assert!(active_holder(&path).unwrap().is_none());
         let lease = acquire(&path, Busy::Fail).unwrap();
-        assert_eq!((Holder::read(&path).unwrap(), names(directory.path()).len()), (lease.holder.clone(), 1));
+        assert_eq!((read(&path), names(directory.path()).len()), (lease.holder.clone(), 1));
     }
 
     #[test]
@@ -458,7 +430,7 @@ mod tests {
         let stale = Observed::new(&path).unwrap().unwrap();
         let renewed = elsewhere(&path, Duration::ZERO);
         stale.remove(&path).unwrap();
-        assert_eq!((Holder::read(&path).unwrap(), names(directory.path()).len()), (renewed, 1));
+        assert_eq!((read(&path), names(directory.path()).len()), (renewed, 1));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod demo;
 pub mod error;
 pub mod evaluate;
 pub mod extract;
+pub mod files;
 pub mod interchange;
 pub mod lease;
 pub mod manifest;

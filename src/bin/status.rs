@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use kinoprobe::cli::{self, Outcome};
 use kinoprobe::report::table::Table;
-use kinoprobe::shards::{self, ShardState, ShardStatus, Status};
+use kinoprobe::shards::{self, Progress, ShardState, ShardStatus, Status};
 
 /// Show how far the shards of kinoprobe-extract --shard are: done, running, interrupted or waiting, with rates and failures.
 #[derive(Debug, Parser)]
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
             None => cli::print(table(&status))?,
             Some(List::Shards) => cli::print_line(indices(&status, |shard| !shard.is_done()))?,
             Some(List::Retry) => {
-                let retried = |shard: &ShardStatus| !shard.is_done() || shard.failed > 0;
+                let retried = |shard: &ShardStatus| !shard.is_done() || shard.progress.failed > 0;
                 cli::print_line(indices(&status, retried))?;
             }
             Some(List::Missing) => {
@@ -94,7 +94,7 @@ fn table(status: &Status) -> String {
         status.shards.len(),
         states.join(", ")
     );
-    let open: Vec<&ShardStatus> = status.shards.iter().filter(|shard| shard.state != ShardState::Done).collect();
+    let open: Vec<&ShardStatus> = status.shards.iter().filter(|shard| !shard.is_done()).collect();
     if !open.is_empty() {
         let header = ["task", "state", "shard", "clips", "done", "failed", "missing", "clips/s", "ETA"];
         let mut table = Table::new(&header, 2);
@@ -104,21 +104,19 @@ fn table(status: &Status) -> String {
                 task.unwrap_or_default(),
                 shard.state.name().to_string(),
                 shard.shard.to_string(),
-                shard.clips.to_string(),
-                shard.done.to_string(),
-                shard.failed.to_string(),
-                shard.missing.to_string(),
-                shard.clips_per_second.map_or_else(String::new, |rate| format!("{rate:.2}")),
-                shard.eta_seconds.map_or_else(String::new, duration),
+                shard.progress.clips.to_string(),
+                shard.progress.done.to_string(),
+                shard.progress.failed.to_string(),
+                shard.progress.missing.to_string(),
+                shard.progress.clips_per_second.map_or_else(String::new, |rate| format!("{rate:.2}")),
+                shard.progress.eta_seconds.map_or_else(String::new, duration),
             ]);
         }
         text.push_str(&table.without_empty_columns().text());
     }
-    text.push_str(&format!(
-        "{} of {} clips done, {} failed, {} missing",
-        status.done, status.clips, status.failed, status.missing
-    ));
-    if let (Some(rate), Some(eta)) = (status.clips_per_second, status.eta_seconds) {
+    let Progress { clips, done, failed, missing, clips_per_second, eta_seconds } = status.progress;
+    text.push_str(&format!("{done} of {clips} clips done, {failed} failed, {missing} missing"));
+    if let (Some(rate), Some(eta)) = (clips_per_second, eta_seconds) {
         text.push_str(&format!("; {rate:.2} clips/s, running shards end in {}", duration(eta)));
     }
     text.push('\n');

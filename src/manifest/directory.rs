@@ -78,14 +78,6 @@ pub(super) fn file_name(path: &Path) -> String {
     path.file_name().map(|name| path_text(Path::new(name))).unwrap_or_default()
 }
 
-/// Returns the parent directory of a file; `.` if the path has none.
-pub(super) fn parent_directory(file: &Path) -> PathBuf {
-    match file.parent() {
-        Some(parent) if parent != Path::new("") => parent.to_path_buf(),
-        _ => PathBuf::from("."),
-    }
-}
-
 /// Builds a clip whose id is its path; [`strip_extensions`] shortens the id.
 pub(super) fn clip_from_path(root: &Path, path: String, label: Option<&str>, split: Option<Split>) -> Clip {
     Clip {

@@ -30,10 +30,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::files::directory_of;
 #[cfg(feature = "media")]
 pub(crate) use clip::is_image;
 pub use clip::{Clip, IMAGE_EXTENSIONS, Split, VIDEO_EXTENSIONS};
-use directory::parent_directory;
 pub use duplicates::duplicate_warning;
 pub use normalize::normalize_label;
 use problems::{Problems, count_of};
@@ -154,7 +154,7 @@ impl Manifest {
         } else {
             (source.to_path_buf(), metadata.is_dir())
         };
-        let default_root = || if is_directory { source.clone() } else { parent_directory(&source) };
+        let default_root = || if is_directory { source.clone() } else { directory_of(&source).to_path_buf() };
         let root = root.map_or_else(default_root, Path::to_path_buf);
         Ok((source, root, if is_directory { formats::read_directory } else { formats::read_file }))
     }

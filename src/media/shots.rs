@@ -6,7 +6,6 @@
 //! `end_frame` are read.
 
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// One shot of a list.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -102,9 +102,6 @@ impl Shots {
     /// # Errors
     /// Returns an error if the file cannot be written.
     pub fn write(path: &Path, shots: &[Shot]) -> Result<()> {
-        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
-        let mut file = tempfile::NamedTempFile::new_in(directory).map_err(Error::io(directory))?;
         let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
         let io_error = |e: csv::Error| Error::io(path)(e.into());
         writer
@@ -118,9 +115,7 @@ impl Shots {
                 .map_err(io_error)?;
         }
         let bytes = writer.into_inner().map_err(|e| Error::io(path)(e.into_error()))?;
-        file.write_all(&bytes).map_err(Error::io(path))?;
-        file.persist(path).map_err(|e| Error::io(path)(e.error))?;
-        Ok(())
+        files::write_atomic(path, &bytes)
     }
 }
 

@@ -12,6 +12,7 @@ use super::seeded::SeededParameters;
 use super::{external_data, fetch, onnx};
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::lease::{Busy, Lease};
 use crate::progress::{Event, ProgressSink};
 
@@ -156,7 +157,7 @@ pub fn convert(card: &Card, checkpoint: &Path, out: &Path) -> Result<()> {
         message: "the card names no architecture to convert a checkpoint with".into(),
     })?;
     let checkpoint = Checkpoint::open_for(checkpoint, &architecture.parameters(&card.input))?;
-    fetch::write_atomic(out, &onnx::write(card, architecture, &checkpoint)?)
+    files::write_atomic(out, &onnx::write(card, architecture, &checkpoint)?)
 }
 
 fn is_onnx(path: &Path) -> bool {
@@ -227,16 +228,13 @@ fn convert_origin(
         let checkpoint = Checkpoint::open_for(&file, &architecture.parameters(&card.input))?;
         (path, onnx::write(card, architecture, &checkpoint)?)
     };
-    fetch::write_atomic(&path, &bytes)?;
+    files::write_atomic(&path, &bytes)?;
     drop(lease);
     Ok(path)
 }
 
 /// Acquires the lease of a file that is about to be made, so that of several processes one downloads or converts it and the others wait.
 fn acquire(file: &Path, progress: &dyn ProgressSink, cancel: &CancellationToken) -> Result<Lease> {
-    if let Some(directory) = file.parent() {
-        std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
-    }
     let mut path = file.as_os_str().to_owned();
     path.push(".lease");
     Lease::acquire(Path::new(&path), Busy::Wait, cancel, &|message| progress.report(Event::Info(message)))

@@ -4,14 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::list;
 use super::plan::ShardPlan;
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::progress::{Event, ProgressSink, Unit};
 use crate::store::{ClipCursor, ClipKey, Failure, Provenance, Store, StoreWriter, StoredClip};
 
-/// Number of ids, or of shards, in a message.
-const EXAMPLES: usize = 10;
 /// Memory for the blocks that are read from all shards, in bytes.
 const BLOCKS_BYTES: usize = 256 << 20;
 
@@ -280,11 +279,4 @@ fn check_complete(stores: &[Store], failures: &[HashMap<&str, &Failure>], order:
         return Err(Error::Store { path: store.path().into(), message });
     }
     Ok(())
-}
-
-/// Joins the first few elements.
-fn list<T: fmt::Display>(elements: impl ExactSizeIterator<Item = T>) -> String {
-    let more = if elements.len() > EXAMPLES { ", …" } else { "" };
-    let shown: Vec<String> = elements.take(EXAMPLES).map(|element| element.to_string()).collect();
-    format!("{}{more}", shown.join(", "))
 }

@@ -21,4 +21,14 @@ pub use claim::Claim;
 pub use merge::{MergeOptions, MergeSummary, merge};
 pub use plan::{ShardPlan, directory_of};
 pub use selection::{Shard, ShardChoice};
-pub use status::{ShardState, ShardStatus, Status, status};
+pub use status::{Progress, ShardState, ShardStatus, Status, status};
+
+/// Number of ids, or of shards, in a message.
+const EXAMPLES: usize = 10;
+
+/// Joins the first few elements for a message.
+fn list<T: std::fmt::Display>(elements: impl ExactSizeIterator<Item = T>) -> String {
+    let more = if elements.len() > EXAMPLES { ", …" } else { "" };
+    let shown: Vec<String> = elements.take(EXAMPLES).map(|element| element.to_string()).collect();
+    format!("{}{more}", shown.join(", "))
+}

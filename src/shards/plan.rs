@@ -2,13 +2,15 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::list;
 use super::selection::Shard;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::manifest::{Clip, Manifest};
 use crate::store::{Payload, Provenance};
 
@@ -18,8 +20,6 @@ const FORMAT_VERSION: u32 = 1;
 const FILE: &str = "shards.json";
 /// What a clip costs in addition to its size: opening the file, and the network's work on a fixed number of frames.
 const CLIP_BYTES: u64 = 1 << 20;
-/// Number of ids in an error message.
-const EXAMPLES: usize = 3;
 
 /// The shards of a store; the file `shards.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -88,7 +88,6 @@ impl ShardPlan {
             return Ok(plan);
         }
         let plan = Self::new(shards, manifest, payload, provenance)?;
-        std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
         if plan.write(directory)? {
             return Ok(plan);
         }
@@ -136,16 +135,8 @@ impl ShardPlan {
 
     /// Writes the plan, unless the directory has one. Returns whether it was written.
     fn write(&self, directory: &Path) -> Result<bool> {
-        let path = directory.join(FILE);
         let json = serde_json::to_vec(self).expect("a plan serializes to JSON");
-        let builder = tempfile::Builder::new().prefix(".writing-").permissions(readable()).tempfile_in(directory);
-        let mut file = builder.map_err(Error::io(directory))?;
-        file.write_all(&json).and_then(|()| file.as_file().sync_all()).map_err(Error::io(&path))?;
-        match file.persist_noclobber(&path) {
-            Ok(_) => Ok(true),
-            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(Error::io(&path)(error.error)),
-        }
+        Ok(files::create_new(&directory.join(FILE), &json)?.is_some())
     }
 
     /// Checks that the plan is the one of a task.
@@ -186,11 +177,9 @@ impl ShardPlan {
         let planned: HashSet<&str> = self.clips.iter().map(|(id, _)| id.as_str()).collect();
         let requested: HashSet<&str> = manifest.clips.iter().map(|clip| clip.id.as_str()).collect();
         let only = |a: &HashSet<&str>, b: &HashSet<&str>| {
-            let mut ids: Vec<String> = a.difference(b).map(ToString::to_string).collect();
+            let mut ids: Vec<&str> = a.difference(b).copied().collect();
             ids.sort_unstable();
-            let (count, more) = (ids.len(), if ids.len() > EXAMPLES { ", …" } else { "" });
-            ids.truncate(EXAMPLES);
-            if count == 0 { "0".to_string() } else { format!("{count} ({}{more})", ids.join(", ")) }
+            if ids.is_empty() { "0".to_string() } else { format!("{} ({})", ids.len(), list(ids.iter())) }
         };
         let (removed, added) = (only(&planned, &requested), only(&requested, &planned));
         if (removed.as_str(), added.as_str()) == ("0", "0") {
@@ -211,12 +200,6 @@ impl ShardPlan {
         let digits = (self.shards - 1).to_string().len().max(4);
         directory.join(format!("{index:0digits$}-of-{:0digits$}.h5", self.shards))
     }
-}
-
-#[cfg(unix)]
-fn readable() -> std::fs::Permissions {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::Permissions::from_mode(0o644)
 }
 
 /// Assigns clips, given by id and size, to shards: the largest first, each to the shard with the smallest sum.

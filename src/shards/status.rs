@@ -39,14 +39,10 @@ impl ShardState {
     }
 }
 
-/// One shard.
+/// How many of some clips are extracted.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ShardStatus {
-    /// Index of the shard, from 0.
-    pub shard: usize,
-    /// Its state.
-    pub state: ShardState,
-    /// Number of its clips.
+pub struct Progress {
+    /// Number of clips.
     pub clips: usize,
     /// Number of clips with features.
     pub done: usize,
@@ -56,8 +52,20 @@ pub struct ShardStatus {
     pub missing: usize,
     /// Clips per second of extraction, over all runs; `None` before the first clip.
     pub clips_per_second: Option<f64>,
-    /// Estimated time until a running shard is complete, in seconds.
+    /// Estimated time until the running shards are complete, in seconds.
     pub eta_seconds: Option<f64>,
+}
+
+/// One shard.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ShardStatus {
+    /// Index of the shard, from 0.
+    pub shard: usize,
+    /// Its state.
+    pub state: ShardState,
+    /// The progress of its clips.
+    #[serde(flatten)]
+    pub progress: Progress,
     /// The machine of a running shard.
     pub host: Option<String>,
     /// The process of a running shard.
@@ -84,18 +92,9 @@ pub struct Status {
     pub directory: PathBuf,
     /// Name of the method.
     pub method: String,
-    /// Number of clips of all shards.
-    pub clips: usize,
-    /// Number of clips with features.
-    pub done: usize,
-    /// Number of clips that failed.
-    pub failed: usize,
-    /// Number of the other clips.
-    pub missing: usize,
-    /// Clips per second of all running shards.
-    pub clips_per_second: Option<f64>,
-    /// Time until the last running shard is complete, in seconds.
-    pub eta_seconds: Option<f64>,
+    /// The progress of all clips; its rate is that of the running shards.
+    #[serde(flatten)]
+    pub progress: Progress,
     /// The shards.
     pub shards: Vec<ShardStatus>,
 }
@@ -120,19 +119,17 @@ pub fn status(directory: &Path) -> Result<Status> {
         .enumerate()
         .map(|(index, ids)| shard_status(&plan.store_path(directory, index), index, ids))
         .collect::<Result<Vec<ShardStatus>>>()?;
-    let sum = |count: fn(&ShardStatus) -> usize| shards.iter().map(count).sum();
-    let running = || shards.iter().filter(|shard| shard.state == ShardState::Running);
-    Ok(Status {
-        directory: directory.into(),
-        method: plan.provenance.method,
+    let sum = |count: fn(&Progress) -> usize| shards.iter().map(|shard| count(&shard.progress)).sum();
+    let running = || shards.iter().filter(|shard| shard.state == ShardState::Running).map(|shard| &shard.progress);
+    let progress = Progress {
         clips: plan.clips.len(),
         done: sum(|shard| shard.done),
         failed: sum(|shard| shard.failed),
         missing: sum(|shard| shard.missing),
         clips_per_second: running().filter_map(|shard| shard.clips_per_second).reduce(|a, b| a + b),
         eta_seconds: running().filter_map(|shard| shard.eta_seconds).reduce(f64::max),
-        shards,
-    })
+    };
+    Ok(Status { directory: directory.into(), method: plan.provenance.method, progress, shards })
 }
 
 fn shard_status(store: &Path, shard: usize, ids: &[&str]) -> Result<ShardStatus> {
@@ -164,18 +161,14 @@ fn shard_status(store: &Path, shard: usize, ids: &[&str]) -> Result<ShardStatus>
     let extracted = journal.clips.len();
     let clips_per_second = (extracted > 0 && journal.seconds > 0.0).then(|| extracted as f64 / journal.seconds);
     let running = state == ShardState::Running;
-    Ok(ShardStatus {
-        shard,
-        state,
+    let progress = Progress {
         clips: ids.len(),
         done: extracted,
         failed: failures.len(),
         missing: missing_ids.len(),
         clips_per_second,
         eta_seconds: clips_per_second.filter(|_| running).map(|rate| missing_ids.len() as f64 / rate),
-        host: holder.as_ref().map(|holder| holder.host.clone()),
-        pid: holder.map(|holder| holder.pid),
-        missing_ids,
-        failures,
-    })
+    };
+    let (host, pid) = (holder.as_ref().map(|holder| holder.host.clone()), holder.map(|holder| holder.pid));
+    Ok(ShardStatus { shard, state, progress, host, pid, missing_ids, failures })
 }

@@ -11,6 +11,7 @@ use kinoprobe::error::{Error, Result};
 use kinoprobe::evaluate::multi_label::Thresholds;
 use kinoprobe::evaluate::{Epoch, Predictions, SeedResult, compute_metrics};
 use kinoprobe::extract::Extractor;
+use kinoprobe::files;
 use kinoprobe::manifest::{Clip, Manifest, Split};
 use kinoprobe::models::card::{Card, Origin, OutputSpec};
 use kinoprobe::models::{Precision, fetch, onnx};
@@ -287,7 +288,7 @@ impl EndToEndJob {
             runs: Vec::new(),
         };
         onnx::append_properties(&mut bytes, &metadata.properties());
-        fetch::write_atomic(&out.join(NETWORK_ONNX), &bytes)?;
+        files::write_atomic(&out.join(NETWORK_ONNX), &bytes)?;
         report::write_run(out, &run)
     }
 
@@ -329,7 +330,7 @@ impl EndToEndJob {
         let extraction = toml::to_string_pretty(&extraction).expect("a table serializes to TOML");
         let card_text = |path: PathBuf| toml::to_string_pretty(&card(path)).expect("a card serializes to TOML");
         let write = |path: &Path, text: String| -> Result<()> {
-            fetch::write_atomic(path, format!("{}\n{text}", self.marker()?).as_bytes())
+            files::write_atomic(path, format!("{}\n{text}", self.marker()?).as_bytes())
         };
         write(&out.join(format!("{method}.toml")), card_text(NETWORK_FILE.into()))?;
         write(&out.join(EXTRACTION_FILE), extraction.clone())?;

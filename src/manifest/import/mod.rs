@@ -17,11 +17,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::clip::{Clip, Split, frame_files};
-use super::directory::{find_by_id, parent_directory, resolve, select_candidates};
+use super::directory::{find_by_id, resolve, select_candidates};
 use super::parsed::ParsedClip;
 use super::problems::{Problems, count_of};
 use super::{Manifest, normalize, validate};
 use crate::error::{Error, Result};
+use crate::files::directory_of;
 use crate::suggest::did_you_mean;
 pub use movienet::GENRES;
 pub use summary::Summary;
@@ -96,7 +97,7 @@ pub fn import(format: Format, source: &Path, options: &ImportOptions) -> Result<
         Format::Posters => table::read(&list, table::Schema::posters(), &mut problems)?,
         Format::Csv => table::read(&list, table::Schema::csv(options.separator), &mut problems)?,
     };
-    let default_root = || if source.is_dir() { source.to_path_buf() } else { parent_directory(source) };
+    let default_root = || if source.is_dir() { source.to_path_buf() } else { directory_of(source).to_path_buf() };
     let root = options.clips.clone().unwrap_or_else(default_root);
     if !root.is_dir() {
         let message = "no such directory; set the directory of the videos, images and frames with --clips".into();
@@ -132,8 +133,8 @@ impl Imported {
     /// # Errors
     /// Returns an error if the file cannot be written.
     pub fn write_csv(mut self, path: &Path) -> Result<()> {
-        let directory = parent_directory(path);
-        std::fs::create_dir_all(&directory).map_err(Error::io(&directory))?;
+        let directory = directory_of(path);
+        std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
         let directory = directory.canonicalize().map_err(Error::io(&directory))?;
         for clip in &mut self.manifest.clips {
             let file = clip.file.canonicalize().map_err(Error::io(&clip.file))?;

@@ -1,7 +1,6 @@
-//! Hashes of files, and atomic writes.
+//! Hashes of files.
 
 use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -51,30 +50,4 @@ pub(super) fn sha256_mismatch(path: &Path, expected: &str) -> Result<Option<Stri
     }
     let actual = &actual[..expected.len().min(actual.len())];
     Ok(Some(format!("SHA-256 is {actual}, expected {expected}")))
-}
-
-/// Writes a file under a temporary name and renames it, so that `path` is never incomplete.
-///
-/// # Errors
-/// Returns an error if the directory or the file cannot be written.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
-    let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(directory).map_err(Error::io(directory))?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(Error::io(path))?;
-    make_readable(file.as_file(), path)?;
-    file.persist(path).map_err(|e| Error::io(path)(e.error))?;
-    Ok(())
-}
-
-/// Sets mode 644. Temporary files have mode 600.
-#[cfg(unix)]
-fn make_readable(file: &File, path: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644)).map_err(Error::io(path))
-}
-
-#[cfg(not(unix))]
-fn make_readable(_: &File, _: &Path) -> Result<()> {
-    Ok(())
 }

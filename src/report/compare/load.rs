@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 use crate::evaluate::predictions::PredictionTable;
 use crate::evaluate::predictions::table::csv_error;
+use crate::files::directory_of;
 use crate::manifest::Manifest;
 use crate::posters::INDEX_FILE;
 use crate::report::metrics::Metrics;
@@ -285,12 +286,9 @@ impl ComparedRun {
         let with_split =
             self.directory.as_deref().map(|directory| directory.join("manifest.csv")).filter(|path| path.is_file());
         // Its paths are relative to the root of the original manifest, which defaults to the manifest's directory.
-        let default_root = || if original.is_dir() { original.to_path_buf() } else { parent_dir(original) };
+        let default_root =
+            || if original.is_dir() { original.to_path_buf() } else { directory_of(original).to_path_buf() };
         let root = self.inputs.root.clone().or_else(|| with_split.is_some().then(default_root));
         Manifest::load_labels(with_split.as_deref().unwrap_or(original), root.as_deref())
     }
-}
-
-fn parent_dir(path: &Path) -> PathBuf {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf()
 }

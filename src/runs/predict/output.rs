@@ -10,6 +10,8 @@ use super::{ClassScores, Predicted, PredictedClip};
 use crate::dataset::Task;
 use crate::error::{Error, Result};
 use crate::evaluate::predictions::table::{LABEL_SEPARATOR, SCORE_PREFIX};
+use crate::evaluate::ranking::top_k_indices;
+use crate::files;
 use crate::report::table::Table;
 
 /// First line of an id list.
@@ -76,15 +78,13 @@ impl Predicted {
     /// # Errors
     /// Returns an error if the file cannot be written.
     pub fn write(&self, path: &Path, format: Format) -> Result<()> {
-        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
-        let file = tempfile::NamedTempFile::new_in(directory).map_err(Error::io(directory))?;
+        let file = files::temporary(path)?;
         let written = match format {
             Format::Csv => self.write_csv(file.as_file()),
             Format::Jsonl => self.write_json_lines(file.as_file()),
             Format::Category => self.write_categories(file.as_file()),
         };
-        written.and_then(|()| set_mode(file.as_file())).map_err(Error::io(path))?;
+        written.map_err(Error::io(path))?;
         file.persist(path).map(|_| ()).map_err(|error| Error::io(path)(error.error))
     }
 
@@ -153,20 +153,11 @@ impl Predicted {
     }
 
     fn highest<'a>(&'a self, scores: &'a ClassScores, top: usize) -> impl Iterator<Item = String> + 'a {
-        let mut order: Vec<usize> = (0..self.classes.len()).collect();
-        order.sort_by(|&a, &b| scores.scores[b].total_cmp(&scores.scores[a]).then(a.cmp(&b)));
-        order.truncate(top);
-        order.into_iter().map(|class| {
+        top_k_indices(&scores.scores, top).into_iter().map(|class| {
             let is_marked = self.task == Task::MultiLabel && scores.predicted.contains(&class);
             format!("{} {:.3}{}", self.classes[class], scores.scores[class], if is_marked { " +" } else { "" })
         })
     }
-}
-
-/// Gives a temporary file the mode of a new file.
-fn set_mode(file: &File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
 }
 
 /// A line of a JSON file.
