@@ -23,9 +23,7 @@ use super::settings::{CodebookSettings, Encoding, POSITION_LEN};
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, Split};
-use crate::store::{
-    ClipRows, DescriptorStore, FeatureStore, Payload, Provenance, RowSource, StoreWriter, StoredClip, Values,
-};
+use crate::store::{DescriptorStore, FeatureStore, Payload, Provenance, StoreWriter, StoredClip, Values};
 
 /// Number of descriptors that are read from a store at once.
 const READ_DESCRIPTORS: usize = 1 << 16;
@@ -291,7 +289,7 @@ impl Codebook {
             for clip in clips {
                 let range = clip.offset..clip.offset + clip.length;
                 let features = features.slice(s![range.start - frames.start..range.end - frames.start, ..]);
-                writer.push(clip_rows(clip, rows[range].to_vec(), features.to_owned()))?;
+                writer.push(clip.with_rows(rows[range].to_vec(), Values::Features(features.to_owned())))?;
             }
             cancel.check()?;
         }
@@ -320,21 +318,6 @@ impl Codebook {
             extract_seconds: source.extract_seconds + seconds,
             ..source.clone()
         })
-    }
-}
-
-fn clip_rows(clip: &StoredClip, rows: Vec<RowSource>, features: Array2<f32>) -> ClipRows {
-    ClipRows {
-        id: clip.id.clone(),
-        path: clip.path.clone(),
-        start: clip.start,
-        end: clip.end,
-        frame_count: clip.frame_count,
-        fps: clip.fps,
-        duration_seconds: clip.duration_seconds,
-        fully_decoded: clip.fully_decoded,
-        rows,
-        values: Values::Features(features),
     }
 }
 

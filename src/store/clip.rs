@@ -142,6 +142,22 @@ pub struct StoredClip {
 }
 
 impl StoredClip {
+    /// Returns the clip with its rows.
+    pub fn with_rows(&self, rows: Vec<RowSource>, values: Values) -> ClipRows {
+        ClipRows {
+            id: self.id.clone(),
+            path: self.path.clone(),
+            start: self.start,
+            end: self.end,
+            frame_count: self.frame_count,
+            fps: self.fps,
+            duration_seconds: self.duration_seconds,
+            fully_decoded: self.fully_decoded,
+            rows,
+            values,
+        }
+    }
+
     /// Returns the key of the clip.
     pub fn key(&self) -> ClipKey {
         ClipKey::new(&self.id, &self.path, self.start, self.end)

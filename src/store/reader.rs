@@ -160,18 +160,7 @@ impl Store {
                     Values::Descriptors { counts: counts[rows.clone()].to_vec(), values }
                 }
             };
-            ClipRows {
-                id: clip.id.clone(),
-                path: clip.path.clone(),
-                start: clip.start,
-                end: clip.end,
-                frame_count: clip.frame_count,
-                fps: clip.fps,
-                duration_seconds: clip.duration_seconds,
-                fully_decoded: clip.fully_decoded,
-                rows: sources[rows].to_vec(),
-                values,
-            }
+            clip.with_rows(sources[rows].to_vec(), values)
         };
         Ok((clips.iter().map(clip).collect(), end))
     }
