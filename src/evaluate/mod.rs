@@ -6,7 +6,7 @@
 //! - [`split_metrics`]: the metrics of a split, independent of the task; read by reports and comparisons
 //! - [`ranking`]: metrics of scores: average precision, areas under curves
 //! - [`reliability`]: bins of scores, calibration error
-//! - [`bootstrap`]: resamples and their intervals
+//! - [`bootstrap`]: resamples and their intervals; [`units`]: what they resample
 //! - [`intervals`]: the intervals of a split
 //! - [`significance`]: paired comparisons, McNemar's test, Holm's correction
 //! - [`label_errors`]: clips whose given label is likely wrong
@@ -26,6 +26,7 @@ pub mod reliability;
 pub mod significance;
 pub mod single_label;
 pub mod split_metrics;
+pub mod units;
 
 use std::collections::BTreeMap;
 

@@ -85,7 +85,7 @@ impl Ranking {
 
     /// Computes [`Self::average_precision`] of L resamples; resample `l` contains clip `i` `counts[i][l]` times.
     ///
-    /// The values of a resample do not depend on the others. Sixteen take hardly more time than one, if the counts are bytes: most of
+    /// The values of a resample do not depend on the others. Sixteen take little more time than one if the counts are bytes: most of
     /// the time is that of reading counts in the order of the scores.
     pub fn average_precision_of_resamples<N: Copy + Into<u32>, const L: usize>(
         &self,

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::bootstrap::{Bootstrap, LANES, LEVEL, Lanes, RESAMPLES, Resamples, Statistics, Units, of_each, resample};
+use super::bootstrap::{Bootstrap, LEVEL, RESAMPLES, Resamples, Statistics, of_each, resample};
 use super::intervals::{Interval, Intervals, ResamplingUnit};
 use super::predictions::{Predictions, align_classes};
+use super::units::{LANES, Lanes, Units};
 use super::{multi_label, single_label};
 use crate::dataset::Task;
 use crate::error::{Error, Result};

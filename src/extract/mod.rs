@@ -21,10 +21,14 @@ mod settings;
 pub mod shots;
 #[cfg(feature = "media")]
 pub mod sift;
+#[cfg(all(feature = "media", feature = "onnx"))]
+mod summary;
 
 #[cfg(all(feature = "media", feature = "onnx"))]
-pub use job::{Action, Options, Summary, run};
+pub use job::{Options, run};
 pub use settings::{
     BIN_WIDTHS, CodebookSettings, DESCRIPTOR_LEN, DenseSiftSettings, Encoding, ExtractionSettings, Extractor,
     MAX_BATCH, MAX_CELLS, MAX_SIDES, Normalize, POSITION_LEN,
 };
+#[cfg(all(feature = "media", feature = "onnx"))]
+pub use summary::{Action, Summary};

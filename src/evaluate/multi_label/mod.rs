@@ -19,12 +19,13 @@ use serde::{Deserialize, Serialize};
 pub use averages::{Averages, LabelMatrix};
 pub use thresholds::Thresholds;
 
-use super::bootstrap::{LANES, Lanes, Statistics};
+use super::bootstrap::Statistics;
 use super::counts::{Confusion, largest_confusions, ratio};
 use super::intervals::Intervals;
 use super::predictions::Predictions;
 use super::ranking::{Ranking, average_precision};
 use super::reliability::calibration_error;
+use super::units::{LANES, Lanes};
 
 /// The k of top-k accuracy.
 const TOP_K: [usize; 3] = [1, 3, 5];
@@ -303,7 +304,7 @@ pub(super) fn statistics(predictions: &Predictions) -> Statistics {
         }
         let micro_f1 = std::array::from_fn(|lane| ratio(2 * tp[lane], sum[lane]));
         let Some(rankings) = &rankings else { return vec![micro_f1] };
-        // Bytes stay in the cache. Hardly a resample contains a clip more than 255 times.
+        // Bytes stay in the cache. A resample practically never contains a clip more than 255 times.
         let bytes: Option<Vec<Lanes<u8>>> = counts.iter().map(to_bytes).collect();
         // Per lane: the sum over the labels, and their number.
         let mut map: Lanes<(f64, usize)> = [(0.0, 0); LANES];
