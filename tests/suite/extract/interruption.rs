@@ -68,6 +68,22 @@ fn an_interrupted_run_can_be_continued() {
     }
 }
 
+/// Schedulers signal a program and the shell that started it, which passes the signal on.
+#[test]
+fn two_signals_at_once_are_one_request() {
+    let workspace = Workspace::new(60);
+    let journal = workspace.path("twice.h5.partial");
+    let child = workspace.command("twice.h5").stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    while !fs::metadata(&journal).is_ok_and(|journal| journal.len() > 2_000) {
+        std::thread::yield_now();
+    }
+    send_signal(&child, "-TERM");
+    send_signal(&child, "-TERM");
+    let output = child.wait_with_output().unwrap();
+    assert_code(&output, 130);
+    assert!(printed(&output).contains("run the same command again"), "ended at once: {}", printed(&output));
+}
+
 /// Runs a program in a terminal, closes the terminal when the file of the first argument exists, and prints the exit code.
 const TERMINAL: &str = "
 import os, pty, sys
