@@ -220,7 +220,7 @@ merge: build
 	@$(foreach method,$(METHODS),$(BIN)merge $(patsubst %.h5,%.shards,$(call stage_store,$(method))) --out $(call stage_store,$(method)) $(allow_failed_clips);)
 
 # Slurm: an array of jobs, one per shard; then a job that merges, and one that trains CLASSIFIER. Run again, it submits what is missing.
-slurm slurm-retry: require-slurm build
+slurm slurm-retry: require-slurm $(if $(IS_DEMO),$(MANIFEST)) | build
 	@$(foreach method,$(METHODS),STORE=$(call stage_store,$(method)) SHARDS=$(SHARDS) ARRAY_LIMIT=$(ARRAY_LIMIT) \
 	    SBATCH_FLAGS='$(if $(filter cuda tensorrt,$(DEVICE)),--gres=gpu:1) $(SBATCH_FLAGS)' MERGE_FLAGS='$(MERGE_FLAGS)' RETRY=$(if $(filter slurm-retry,$@),1) \
 	    MERGE='$(call remake,merge,$(method))' CLASSIFY='$(call remake,classify,$(method))' \
