@@ -15,6 +15,7 @@ const EXAMPLES: &str = "Examples:
   kinoprobe-models convert my_finetuned.pth --card r2plus1d_18 --out my_finetuned.onnx
   kinoprobe-models verify convnext_base
 
+KINOPROBE_CACHE is the directory of downloads and converted files, if they are not next to the cards.
 The environment variables http_proxy, https_proxy, all_proxy, no_proxy and SSL_CERT_FILE are honored.
 ";
 

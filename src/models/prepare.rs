@@ -97,8 +97,8 @@ impl PreparedModel {
 }
 
 /// Fetches the chosen weights, converts them if they are a checkpoint, and returns the ONNX file. Downloads are stored in
-/// `downloads/` next to the cards, converted files next to the cards, under names that identify the weights. Existing files
-/// are reused.
+/// `downloads/` of the [`cache_directory`], converted files in the directory itself, under names that identify the weights.
+/// Existing files are reused.
 ///
 /// # Errors
 /// Returns an error if the card has no such origin, the weights cannot be fetched (the error says where to put the file),
@@ -240,6 +240,13 @@ fn acquire(file: &Path, progress: &dyn ProgressSink, cancel: &CancellationToken)
     Lease::acquire(Path::new(&path), Busy::Wait, cancel, &|message| progress.report(Event::Info(message)))
 }
 
+/// Returns the directory of downloads and converted files: `KINOPROBE_CACHE`, for cards in a directory that cannot be written to, such as
+/// that of a container image; otherwise the directory of the card.
+pub fn cache_directory(card: &Card) -> PathBuf {
+    let cache = std::env::var_os("KINOPROBE_CACHE").filter(|path| !path.is_empty());
+    cache.map_or_else(|| card.directory.clone(), PathBuf::from)
+}
+
 /// Returns the path of the converted file of an origin; `None` for a file whose hash is not in the card.
 pub fn cache_path(card: &Card, origin: &Origin, precision: Precision) -> Option<PathBuf> {
     let key = match origin {
@@ -254,7 +261,7 @@ pub fn cache_path(card: &Card, origin: &Origin, precision: Precision) -> Option<
 /// omitted.
 fn cache_name(card: &Card, weights: &str, key: &str, precision: Precision) -> PathBuf {
     let precision = if precision.is_default() { String::new() } else { format!("-{precision}") };
-    card.directory.join(format!("{}-{weights}-{key}{precision}-v{CACHE_VERSION}.onnx", card.name))
+    cache_directory(card).join(format!("{}-{weights}-{key}{precision}-v{CACHE_VERSION}.onnx", card.name))
 }
 
 /// Returns the expected SHA-256 of an origin's file, or its first digits; empty if the card states none.
@@ -277,7 +284,7 @@ pub fn origin_path(card: &Card, origin: &Origin) -> Option<PathBuf> {
         Origin::Seeded { .. } => return None,
     };
     let beside = card.directory.join(name);
-    Some(if beside.is_file() { beside } else { card.directory.join("downloads").join(name) })
+    Some(if beside.is_file() { beside } else { cache_directory(card).join("downloads").join(name) })
 }
 
 /// Checks a file against the hash of its origin. A file of a wheel has no hash of its own and is compared with the wheel,

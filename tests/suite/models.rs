@@ -84,6 +84,20 @@ fn weights_are_fetched_once_and_verified() {
     assert_eq!(std::fs::read(downloaded(directory.path())).unwrap(), b"other content", "files are not deleted");
 }
 
+/// The cards of a container image are in a directory that cannot be written to.
+#[test]
+fn downloads_go_to_the_directory_of_the_environment() {
+    let (directory, _server, bytes) = directory_and_server(Behavior::Plain);
+    let cache = directory.path().join("cache");
+    let environment = [("KINOPROBE_CACHE", cache.to_str().unwrap())];
+    for command in ["fetch", "verify"] {
+        assert_code(&models_in(directory.path(), &[command, "net"], &environment), 0);
+    }
+    assert_eq!(std::fs::read(downloaded(&cache)).unwrap(), bytes);
+    assert!(!directory.path().join("downloads").exists());
+    assert_code(&models(directory.path(), &["verify", "net"]), 1);
+}
+
 #[test]
 fn several_processes_fetch_weights_once() {
     let (directory, server, bytes) = directory_and_server(Behavior::Plain);
