@@ -24,17 +24,28 @@ use crate::error::Error;
 pub enum Outcome {
     /// Everything succeeded: exit code 0.
     Done,
-    /// Some clips or files failed; they were recorded and skipped: exit code 3.
+    /// Some clips or files failed; they were recorded and skipped: exit code 3, or 0 if that is allowed.
     Partial {
         /// Number of failures.
         failed: usize,
+        /// Whether the program succeeds nevertheless (`--allow-failed-clips`).
+        allowed: bool,
     },
 }
 
 impl Outcome {
     /// Returns the outcome of a run with this many failures.
     pub fn from_failures(failed: usize) -> Self {
-        if failed == 0 { Outcome::Done } else { Outcome::Partial { failed } }
+        if failed == 0 { Outcome::Done } else { Outcome::Partial { failed, allowed: false } }
+    }
+
+    /// Makes failures a success if they are `allowed`.
+    #[must_use]
+    pub fn allow_failures(self, allowed: bool) -> Self {
+        match self {
+            Outcome::Done => Outcome::Done,
+            Outcome::Partial { failed, .. } => Outcome::Partial { failed, allowed },
+        }
     }
 }
 
@@ -47,10 +58,10 @@ pub const EXIT_CODES: &str =
 pub fn run(program: &str, body: impl FnOnce() -> anyhow::Result<Outcome>) -> ExitCode {
     match body() {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Partial { failed }) => {
+        Ok(Outcome::Partial { failed, allowed }) => {
             let are = if failed == 1 { "is" } else { "are" };
             print_message(format_args!("{program}: {failed} failed and {are} recorded; the rest is complete"));
-            ExitCode::from(3)
+            ExitCode::from(if allowed { 0 } else { 3 })
         }
         Err(error) => {
             print_message(format_args!("{program}: {}", describe(&error)));

@@ -64,6 +64,9 @@ struct Arguments {
     /// Retry clips that failed in an earlier run
     #[arg(long)]
     retry_failed: bool,
+    /// Exit with 0 instead of 3 if some clips failed, for schedulers that regard every other exit code as a failure of the task
+    #[arg(long)]
+    allow_failed_clips: bool,
     /// Remove the clips from the store that are not in the manifest; by default, they are kept
     #[arg(long)]
     prune: bool,
@@ -143,6 +146,6 @@ fn main() -> ExitCode {
         };
         let summary = extract::run(&options, &progress, &cancel)?;
         cli::print_line(&summary)?;
-        Ok(Outcome::from_failures(summary.failed()))
+        Ok(Outcome::from_failures(summary.failed()).allow_failures(arguments.allow_failed_clips))
     })
 }

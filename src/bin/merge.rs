@@ -27,6 +27,9 @@ struct Arguments {
     /// Check the shards, without writing the store
     #[arg(long)]
     dry_run: bool,
+    /// Exit with 0 instead of 3 if some clips failed
+    #[arg(long)]
+    allow_failed_clips: bool,
     #[command(flatten)]
     progress: ProgressFlags,
 }
@@ -47,9 +50,9 @@ fn main() -> ExitCode {
         }
         // Every shard is open; the usual soft limit is 1024 files. If it cannot be raised, opening the file that exceeds it is an error.
         let _ = rlimit::increase_nofile_limit(u64::MAX);
-        let Arguments { shards, out, partial, dry_run, .. } = arguments;
+        let Arguments { shards, out, partial, dry_run, allow_failed_clips, .. } = arguments;
         let summary = shards::merge(&MergeOptions { shards, out, partial, dry_run }, &progress, &cancel)?;
         cli::print_line(&summary)?;
-        Ok(Outcome::from_failures(summary.failed))
+        Ok(Outcome::from_failures(summary.failed).allow_failures(allow_failed_clips))
     })
 }
