@@ -3,6 +3,7 @@
 mod arguments;
 mod failures;
 mod interruption;
+mod kubernetes;
 mod memory;
 mod networks;
 mod sampling;

@@ -44,7 +44,7 @@ fn killed_runs_resume_and_produce_the_same_store() {
 }
 
 /// Starts a run, and sends a signal when its journal has some records.
-fn run_with_signal(workspace: &Workspace, out: &str, signal: &str) -> Output {
+pub(super) fn run_with_signal(workspace: &Workspace, out: &str, signal: &str) -> Output {
     let journal = workspace.path(&format!("{out}.partial"));
     let child = workspace.command(out).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     while !fs::metadata(&journal).is_ok_and(|journal| journal.len() > 2_000) {

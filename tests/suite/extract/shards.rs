@@ -12,7 +12,7 @@ use crate::support::{assert_code, printed, root, run_python, send_signal};
 
 impl Workspace {
     /// A manifest with clips of several files, two of which are damaged.
-    fn with_failures() -> Self {
+    pub(super) fn with_failures() -> Self {
         let workspace = Self::new(20);
         fs::write(workspace.path("text.mp4"), "no video").unwrap();
         fs::write(workspace.path("late.mp4"), "not yet").unwrap();
