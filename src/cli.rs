@@ -56,6 +56,9 @@ pub const EXIT_CODES: &str =
 /// Runs the body of a program and converts its result into an exit code. Errors are printed here, once, as
 /// `program: message`.
 pub fn run(program: &str, body: impl FnOnce() -> anyhow::Result<Outcome>) -> ExitCode {
+    // Merges and virtual stores open every shard; the usual soft limit is 1024 files. If it cannot be raised, opening the file that exceeds
+    // it is an error.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     match body() {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Partial { failed, allowed }) => {

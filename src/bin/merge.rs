@@ -12,6 +12,10 @@ use kinoprobe::shards::{self, MergeOptions};
 ///
 /// The result equals the store of an extraction without shards, except for the times in its attributes. All shards must have the same
 /// recipe, model, precision and decoder; missing, unexpected and duplicate clips are errors. The shards are kept.
+///
+/// With --virtual, nothing is copied: the store refers to the shards, as a virtual dataset of HDF5. Its clips have the order of the shards
+/// instead of that of the manifest. Keep the shards, and move the store only together with them. The programs of kinoprobe check that they
+/// are there and unchanged; in other programs, features of missing shards are NaN.
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-merge", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
@@ -24,6 +28,9 @@ struct Arguments {
     /// Merge the shards that are complete although others are missing
     #[arg(long)]
     partial: bool,
+    /// Write a store that refers to the shards instead of copying their rows
+    #[arg(long = "virtual")]
+    virtual_rows: bool,
     /// Check the shards, without writing the store
     #[arg(long)]
     dry_run: bool,
@@ -37,6 +44,7 @@ struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   kinoprobe-merge features/cnn.shards --out features/cnn.h5
+  kinoprobe-merge features/cnn.shards --out features/cnn.h5 --virtual   (takes no space for features)
   kinoprobe-merge features/cnn.shards --out features/cnn.h5 --partial   (and again when the other shards are complete)
   kinoprobe-merge trailers-2023.h5 trailers-2024.h5 --out trailers.h5";
 
@@ -48,10 +56,9 @@ fn main() -> ExitCode {
         if !arguments.dry_run {
             output::check_file(&arguments.out, "NAME.h5")?;
         }
-        // Every shard is open; the usual soft limit is 1024 files. If it cannot be raised, opening the file that exceeds it is an error.
-        let _ = rlimit::increase_nofile_limit(u64::MAX);
-        let Arguments { shards, out, partial, dry_run, allow_failed_clips, .. } = arguments;
-        let summary = shards::merge(&MergeOptions { shards, out, partial, dry_run }, &progress, &cancel)?;
+        let Arguments { shards, out, partial, virtual_rows, dry_run, allow_failed_clips, .. } = arguments;
+        let options = MergeOptions { shards, out, partial, virtual_rows, dry_run };
+        let summary = shards::merge(&options, &progress, &cancel)?;
         cli::print_line(&summary)?;
         Ok(Outcome::from_failures(summary.failed).allow_failures(allow_failed_clips))
     })

@@ -40,7 +40,7 @@ impl WorkPlan {
     /// # Errors
     /// Returns an error if the store cannot be read, was made with a recipe, model or weights other than those in
     /// `provenance` (the message lists the differences), or has a clip that is to be kept and whose id belongs to another
-    /// file, or another part of its file, in the manifest.
+    /// file, or another part of its file, in the manifest; or if a virtual store would have to be changed.
     pub fn new(
         manifest: &Manifest,
         out: &Path,
@@ -87,6 +87,14 @@ impl WorkPlan {
                 store.provenance().manifest_sha256 == provenance.manifest_sha256
                     && store.clips().len() == plan.extracted + kept
             });
+        if previous.as_ref().is_some_and(Store::is_virtual) && !(plan.up_to_date && journal.is_none()) {
+            let message = format!(
+                "virtual: its rows are in shards, so that no clips can be added to or removed from it: extract the clips into the shards \
+                 (--shard) and merge again, or copy it first (kinoprobe-merge {} --out OTHER.h5) and extract into the copy",
+                out.display()
+            );
+            return Err(Error::Store { path: out.to_path_buf(), message });
+        }
         plan.previous = previous;
         Ok(plan)
     }

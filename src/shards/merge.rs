@@ -23,6 +23,8 @@ pub struct MergeOptions {
     pub out: PathBuf,
     /// Merge the shards that are complete, although others are missing.
     pub partial: bool,
+    /// Write a store that refers to the rows of the shards instead of copying them.
+    pub virtual_rows: bool,
     /// Check only: write nothing.
     pub dry_run: bool,
 }
@@ -68,7 +70,8 @@ struct Sources {
 }
 
 /// Merges shards. The result equals the store of an extraction without shards, except for the times in its attributes; stores without a
-/// plan are concatenated. The memory for features does not depend on the number of clips or shards.
+/// plan are concatenated. The memory for features does not depend on the number of clips or shards. With `virtual_rows`, nothing is copied,
+/// the clips are in the order of the shards, and the shards must stay where they are relative to the store.
 ///
 /// # Errors
 /// Returns an error if a shard is missing (without `partial`), damaged, or has another recipe, model, precision or kind of data than the
@@ -99,6 +102,12 @@ pub fn merge(options: &MergeOptions, progress: &dyn ProgressSink, cancel: &Cance
         return Err(Error::Data(format!("all {failed} clips failed; no store is written")));
     }
     if options.dry_run {
+        return Ok(summary);
+    }
+    if options.virtual_rows {
+        let mut writer = StoreWriter::create_virtual(&options.out, &stores, &provenance)?;
+        order.iter().filter_map(|(id, i)| failures[*i].get(id.as_str())).for_each(|&f| writer.push_failure(f.clone()));
+        writer.finish()?;
         return Ok(summary);
     }
     progress.report(Event::Started { task: "merge", unit: Unit::Clips, total: Some(order.len() as u64), done: 0 });
@@ -230,7 +239,8 @@ fn check_existing(out: &Path, stores: &[Store]) -> Result<()> {
     if !out.exists() {
         return Ok(());
     }
-    let existing = Store::open(out)?;
+    // Its rows are replaced: the sources of a virtual store may have changed.
+    let existing = Store::open_without_rows(out)?;
     existing.check_payload(stores[0].payload())?;
     existing.provenance().check_compatible(out, stores[0].provenance())?;
     let merged: HashSet<ClipKey> = stores.iter().flat_map(Store::clips).map(StoredClip::key).collect();

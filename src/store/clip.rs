@@ -114,6 +114,22 @@ impl ClipRows {
     pub(super) fn key(&self) -> ClipKey {
         ClipKey::new(&self.id, &self.path, self.start, self.end)
     }
+
+    /// Returns the clip without its rows, the first of which has the index `offset` in the store.
+    pub(super) fn at(&self, offset: usize) -> StoredClip {
+        StoredClip {
+            id: self.id.clone(),
+            path: self.path.clone(),
+            start: self.start,
+            end: self.end,
+            offset,
+            length: self.rows.len(),
+            frame_count: self.frame_count,
+            fps: self.fps,
+            duration_seconds: self.duration_seconds,
+            fully_decoded: self.fully_decoded,
+        }
+    }
 }
 
 /// A clip of a store, without its rows.

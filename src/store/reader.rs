@@ -12,6 +12,7 @@ use super::cached_rows::CachedRows;
 use super::clip::{ClipRows, Failure, RowSource, StoredClip, Values};
 use super::pooling::Pooling;
 use super::provenance::{Payload, Provenance};
+use super::sources;
 use crate::error::{Error, Result};
 use crate::memory;
 
@@ -24,21 +25,43 @@ pub struct Store {
     provenance: Provenance,
     clips: Vec<StoredClip>,
     failures: Vec<Failure>,
+    /// The stores that have the rows of a virtual store.
+    sources: Vec<File>,
 }
 
 impl Store {
     /// Opens a feature store or descriptor store.
     ///
     /// # Errors
-    /// Returns an error if the file is missing, is not an HDF5 file, is not a store or is damaged.
+    /// Returns an error if the file is missing, is not an HDF5 file, is not a store or is damaged, or if it is virtual and one of its
+    /// sources is missing or has changed.
     pub fn open(path: &Path) -> Result<Self> {
-        if std::fs::metadata(path).map_err(Error::io(path))?.is_dir() {
+        let mut store = Self::open_without_rows(path)?;
+        store.sources = sources::open(&store.file, path)?;
+        Ok(store)
+    }
+
+    /// Does the same, but does not check the sources of a virtual store. Its rows must not be read.
+    ///
+    /// # Errors
+    /// Returns an error if the file is missing, is not an HDF5 file, is not a store or is damaged.
+    pub fn open_without_rows(path: &Path) -> Result<Self> {
+        // HDF5 finds the sources of a virtual store from the directory of this path.
+        let file = path.canonicalize().map_err(Error::io(path))?;
+        if file.is_dir() {
             return Err(Error::Store { path: path.to_path_buf(), message: "a directory, not a store".into() });
         }
-        let file = File::open(path).map_err(store_error(path))?;
+        let file = File::open(file).map_err(store_error(path))?;
         let (provenance, payload) = Provenance::read(&file, path)?;
-        let mut store =
-            Self { path: path.to_path_buf(), file, payload, provenance, clips: Vec::new(), failures: Vec::new() };
+        let mut store = Self {
+            path: path.to_path_buf(),
+            file,
+            payload,
+            provenance,
+            clips: Vec::new(),
+            failures: Vec::new(),
+            sources: Vec::new(),
+        };
         store.clips = store.read_clips()?;
         store.failures = store.read_failures()?;
         Ok(store)
@@ -47,6 +70,16 @@ impl Store {
     /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns `true` if the rows are in other stores.
+    pub fn is_virtual(&self) -> bool {
+        self.source_count() > 0
+    }
+
+    /// Returns the number of stores that have the rows of a virtual store; 0 for other stores.
+    pub fn source_count(&self) -> usize {
+        self.sources.len()
     }
 
     /// Returns the provenance.
@@ -284,7 +317,15 @@ impl Store {
     }
 
     fn has_dataset(&self, name: &str) -> bool {
-        self.file.dataset(name).is_ok()
+        self.find_dataset(name).is_some()
+    }
+
+    pub(super) fn find_dataset(&self, name: &str) -> Option<hdf5::Dataset> {
+        self.file.dataset(name).ok()
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
 
     fn dataset(&self, name: &str) -> Result<hdf5::Dataset> {
@@ -292,7 +333,7 @@ impl Store {
     }
 
     /// Returns the size of the first dimension of a dataset.
-    fn len_of(&self, name: &str) -> Result<usize> {
+    pub(super) fn len_of(&self, name: &str) -> Result<usize> {
         Ok(self.dataset(name)?.shape().first().copied().unwrap_or(0))
     }
 
@@ -308,7 +349,7 @@ impl Store {
     }
 
     /// Reads a range of a one-dimensional dataset.
-    fn vector<T: H5Type>(&self, name: &str, range: Range<usize>) -> Result<Vec<T>> {
+    pub(super) fn vector<T: H5Type>(&self, name: &str, range: Range<usize>) -> Result<Vec<T>> {
         let dataset = self.dataset(name)?;
         if dataset.ndim() != 1 || dataset.shape()[0] < range.end {
             let shape = dataset.shape();
@@ -319,7 +360,7 @@ impl Store {
     }
 
     /// Reads a range of rows of a two-dimensional dataset with D columns.
-    fn matrix<T: H5Type>(&self, name: &str, range: Range<usize>) -> Result<Array2<T>> {
+    pub(super) fn matrix<T: H5Type>(&self, name: &str, range: Range<usize>) -> Result<Array2<T>> {
         let (dataset, dim) = (self.dataset(name)?, self.payload.dim());
         if range.is_empty() {
             return Ok(Array2::from_shape_fn((0, dim), |_| unreachable!("the array is empty")));
@@ -344,7 +385,7 @@ impl Store {
         self.dataset(name)?.read_2d::<f32>().map(Some).map_err(store_error(&self.path))
     }
 
-    fn error(&self, message: String) -> Error {
+    pub(super) fn error(&self, message: String) -> Error {
         Error::Store { path: self.path.clone(), message }
     }
 }
@@ -450,51 +491,5 @@ impl Deref for FeatureStore {
     type Target = Store;
     fn deref(&self) -> &Store {
         &self.store
-    }
-}
-
-/// A store of local descriptors.
-#[derive(Debug)]
-pub struct DescriptorStore(Store);
-
-impl DescriptorStore {
-    /// Opens a descriptor store.
-    ///
-    /// # Errors
-    /// Returns an error under the conditions of [`Store::open`], or if the file is a feature store.
-    pub fn open(path: &Path) -> Result<Self> {
-        let store = Store::open(path)?;
-        match store.payload {
-            Payload::Descriptors { .. } => Ok(Self(store)),
-            Payload::Features { .. } => Err(store.error("a feature store, not a descriptor store".into())),
-        }
-    }
-
-    /// Reads the number of descriptors of each of the R rows.
-    ///
-    /// # Errors
-    /// Returns an error if the dataset cannot be read, or the numbers do not add up to the number of descriptors.
-    pub fn descriptor_counts(&self) -> Result<Vec<u32>> {
-        let counts: Vec<u32> = self.vector("rows/descriptors", 0..self.row_count())?;
-        let (total, stored) = (counts.iter().map(|&count| u64::from(count)).sum::<u64>(), self.len_of("descriptors")?);
-        if total != stored as u64 {
-            return Err(self.error(format!("damaged: the rows have {total} descriptors, but the store has {stored}")));
-        }
-        Ok(counts)
-    }
-
-    /// Reads a range of descriptors, (descriptors, D).
-    ///
-    /// # Errors
-    /// Returns an error if the range exceeds the dataset, or it cannot be read.
-    pub fn descriptors(&self, range: Range<usize>) -> Result<Array2<u8>> {
-        self.matrix("descriptors", range)
-    }
-}
-
-impl Deref for DescriptorStore {
-    type Target = Store;
-    fn deref(&self) -> &Store {
-        &self.0
     }
 }

@@ -7,8 +7,10 @@ use hdf5::{Dataset, File, H5Type};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
 use super::attributes::{hdf5_text, store_error};
-use super::clip::{ClipRows, Failure, Values};
+use super::clip::{ClipRows, Failure, StoredClip, Values};
 use super::provenance::{Payload, Provenance};
+use super::reader::Store;
+use super::virtual_datasets;
 use crate::error::{Error, Result};
 
 /// Rows per chunk of `/features`.
@@ -69,6 +71,34 @@ impl StoreWriter {
     /// # Errors
     /// Returns an error if `path` is a directory, or the file or its directory cannot be created.
     pub fn create(path: &Path, payload: Payload, provenance: &Provenance) -> Result<Self> {
+        let writer = Self::create_tables(path, payload, provenance)?;
+        create_row_datasets(&writer.file, payload).map_err(store_error(&writer.partial_path))?;
+        Ok(writer)
+    }
+
+    /// Creates a virtual store with the clips of `sources`, one after the other: its rows are those of the sources, which must stay where
+    /// they are relative to it. No clips can be appended.
+    ///
+    /// # Errors
+    /// Returns an error if `path` is a directory or one of the sources, a source is virtual itself or has other datasets than the first one,
+    /// or the file or its directory cannot be created.
+    ///
+    /// # Panics
+    /// Panics if there are no sources.
+    pub fn create_virtual(path: &Path, sources: &[Store], provenance: &Provenance) -> Result<Self> {
+        let mut writer = Self::create_tables(path, sources[0].payload(), provenance)?;
+        virtual_datasets::write(&writer.file, &writer.partial_path, path, sources)?;
+        for source in sources {
+            let first = writer.rows;
+            let clips: Vec<StoredClip> =
+                source.clips().iter().map(|clip| StoredClip { offset: first + clip.offset, ..clip.clone() }).collect();
+            writer.write_clips(&clips).map_err(store_error(&writer.partial_path))?;
+        }
+        Ok(writer)
+    }
+
+    /// Creates the file with the datasets that are written clip by clip.
+    fn create_tables(path: &Path, payload: Payload, provenance: &Provenance) -> Result<Self> {
         check_output(path)?;
         let mut partial_path = path.as_os_str().to_owned();
         partial_path.push(".new");
@@ -80,7 +110,7 @@ impl StoreWriter {
         provenance.stamp();
         let file = File::create(&partial_path).map_err(store_error(&partial_path))?;
         let partial = PartialFile(partial_path.clone());
-        create_datasets(&file, payload).map_err(store_error(&partial_path))?;
+        create_clip_datasets(&file).map_err(store_error(&partial_path))?;
         Ok(Self {
             path: path.to_path_buf(),
             partial_path,
@@ -123,7 +153,14 @@ impl StoreWriter {
         if clips.is_empty() {
             return Ok(());
         }
-        self.write_rows(&clips).and_then(|()| self.write_clips(&clips)).map_err(store_error(&self.partial_path))
+        let mut next = self.rows;
+        let clip_at = |clip: &ClipRows| {
+            let clip = clip.at(next);
+            next += clip.length;
+            clip
+        };
+        let table: Vec<StoredClip> = clips.iter().map(clip_at).collect();
+        self.write_rows(&clips).and_then(|()| self.write_clips(&table)).map_err(store_error(&self.partial_path))
     }
 
     fn write_failures(&self) -> hdf5::Result<()> {
@@ -137,12 +174,7 @@ impl StoreWriter {
 
     fn write_rows(&mut self, clips: &[ClipRows]) -> hdf5::Result<()> {
         let rows: Vec<_> = clips.iter().flat_map(|clip| &clip.rows).collect();
-        let clip_indices = clips.iter().enumerate().flat_map(|(i, clip)| {
-            let clip_index = (self.clips + i) as u32;
-            clip.rows.iter().map(move |_| clip_index)
-        });
         let start = self.rows;
-        self.append("rows/clip", start, clip_indices)?;
         self.append("rows/start_frame", start, rows.iter().map(|row| row.start_frame))?;
         self.append("rows/start_seconds", start, rows.iter().map(|row| row.start_seconds))?;
         self.append("rows/end_seconds", start, rows.iter().map(|row| row.end_seconds))?;
@@ -169,19 +201,14 @@ impl StoreWriter {
         Ok(())
     }
 
-    fn write_clips(&mut self, clips: &[ClipRows]) -> hdf5::Result<()> {
+    /// Writes clips whose rows follow those of the clips in the file.
+    fn write_clips(&mut self, clips: &[StoredClip]) -> hdf5::Result<()> {
         let start = self.clips;
-        let mut next = self.rows;
-        let offsets: Vec<u64> = clips
-            .iter()
-            .map(|clip| {
-                let offset = next;
-                next += clip.rows.len();
-                offset as u64
-            })
-            .collect();
-        self.append("clips/offset", start, offsets)?;
-        self.append("clips/length", start, clips.iter().map(|clip| clip.rows.len() as u32))?;
+        let indices = clips.iter().zip(start as u32..);
+        let indices = indices.flat_map(|(clip, index)| std::iter::repeat_n(index, clip.length));
+        self.append("rows/clip", self.rows, indices)?;
+        self.append("clips/offset", start, clips.iter().map(|clip| clip.offset as u64))?;
+        self.append("clips/length", start, clips.iter().map(|clip| clip.length as u32))?;
         self.append("clips/frame_count", start, clips.iter().map(|clip| clip.frame_count))?;
         self.append("clips/fps", start, clips.iter().map(|clip| clip.fps))?;
         self.append("clips/duration_seconds", start, clips.iter().map(|clip| clip.duration_seconds))?;
@@ -191,7 +218,7 @@ impl StoreWriter {
         self.append("clips/fully_decoded", start, clips.iter().map(|clip| u8::from(clip.fully_decoded)))?;
         self.append_text("clips/path", start, clips.iter().map(|clip| clip.path.as_str()))?;
         self.append_text("clips/id", start, clips.iter().map(|clip| clip.id.as_str()))?;
-        self.rows = next;
+        self.rows += clips.iter().map(|clip| clip.length).sum::<usize>();
         self.clips += clips.len();
         Ok(())
     }
@@ -234,15 +261,9 @@ impl StoreWriter {
     }
 }
 
-/// Creates the datasets, without elements.
-fn create_datasets(file: &File, payload: Payload) -> hdf5::Result<()> {
-    let rows = file.create_group("rows")?;
-    create_vector::<u32>(&rows, "clip")?;
-    create_vector::<u64>(&rows, "start_frame")?;
-    create_vector::<f64>(&rows, "start_seconds")?;
-    create_vector::<f64>(&rows, "end_seconds")?;
-    create_vector::<u8>(&rows, "padded")?;
-    create_vector::<f64>(&rows, "scale")?;
+/// Creates the datasets of the clips and failures, without elements.
+fn create_clip_datasets(file: &File) -> hdf5::Result<()> {
+    create_vector::<u32>(&file.create_group("rows")?, "clip")?;
     let clips = file.create_group("clips")?;
     create_vector::<VarLenUnicode>(&clips, "id")?;
     create_vector::<VarLenUnicode>(&clips, "path")?;
@@ -259,7 +280,17 @@ fn create_datasets(file: &File, payload: Payload) -> hdf5::Result<()> {
         create_vector::<VarLenUnicode>(&failures, name)?;
     }
     create_vector::<f64>(&failures, "start")?;
-    create_vector::<f64>(&failures, "end")?;
+    create_vector::<f64>(&failures, "end")
+}
+
+/// Creates the other datasets, without elements.
+fn create_row_datasets(file: &File, payload: Payload) -> hdf5::Result<()> {
+    let rows = file.group("rows")?;
+    create_vector::<u64>(&rows, "start_frame")?;
+    create_vector::<f64>(&rows, "start_seconds")?;
+    create_vector::<f64>(&rows, "end_seconds")?;
+    create_vector::<u8>(&rows, "padded")?;
+    create_vector::<f64>(&rows, "scale")?;
     match payload {
         Payload::Features { dim } => {
             create_matrix::<f32>(file, "features", dim, CHUNK_ROWS)?;

@@ -9,6 +9,7 @@ mod networks;
 mod sampling;
 mod shards;
 mod stores;
+mod virtual_stores;
 
 use std::fs;
 use std::path::{Path, PathBuf};

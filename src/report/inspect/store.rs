@@ -170,6 +170,9 @@ fn describe(print: &mut impl FnMut(std::fmt::Arguments<'_>), store: &Store) -> R
             print(format_args!("  {name:<14} {value}"));
         }
     }
+    if store.is_virtual() {
+        print(format_args!("  {:<14} the rows are in {} other stores", "virtual", store.source_count()));
+    }
     let video: f64 = clips.iter().map(|clip| clip.duration_seconds).sum();
     if provenance.extract_seconds > 0.0 {
         print(format_args!(

@@ -23,11 +23,11 @@ impl Workspace {
         workspace
     }
 
-    fn shard(&self, out: &str, shard: &str) -> Output {
+    pub(super) fn shard(&self, out: &str, shard: &str) -> Output {
         self.command(out).args(["--shard", shard]).output().unwrap()
     }
 
-    fn merge(&self, arguments: &[&str]) -> Output {
+    pub(super) fn merge(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kinoprobe-merge"));
         command.current_dir(self.directory.path()).args(arguments).output().unwrap()
     }
