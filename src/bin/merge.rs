@@ -1,4 +1,4 @@
-//! kinoprobe-merge: merges shards into one store.
+//! kinoprobe-merge: merges shards into one store, or one list of shots.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,9 +8,9 @@ use kinoprobe::cli::progress::{ProgressFlags, TerminalProgress};
 use kinoprobe::cli::{self, EXIT_CODES, Outcome, output};
 use kinoprobe::shards::{self, MergeOptions};
 
-/// Merge the shards of kinoprobe-extract --shard into one store.
+/// Merge the shards of kinoprobe-extract --shard into one store, or those of kinoprobe-shots --shard into one list.
 ///
-/// The result equals the store of an extraction without shards, except for the times in its attributes. All shards must have the same
+/// The result equals the store of an extraction without shards, except for the times in its attributes, or the list of one run. All shards must have the same
 /// recipe, model, precision and decoder; missing, unexpected and duplicate clips are errors. The shards are kept.
 ///
 /// With --virtual, nothing is copied: the store refers to the shards, as a virtual dataset of HDF5. Its clips have the order of the shards
@@ -22,7 +22,7 @@ struct Arguments {
     /// Directory of shards with its shards.json, or stores to concatenate
     #[arg(required = true, value_name = "SHARDS")]
     shards: Vec<PathBuf>,
-    /// Store to write, usually features/METHOD.h5. A store with clips that the shards do not have is not replaced
+    /// Store to write, usually features/METHOD.h5, or list of shots. A file with clips that the shards do not have is not replaced
     #[arg(long)]
     out: PathBuf,
     /// Merge the shards that are complete although others are missing

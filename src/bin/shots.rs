@@ -10,6 +10,7 @@ use kinoprobe::extract::shots::{self, Options};
 use kinoprobe::manifest::Manifest;
 use kinoprobe::models::WeightsChoice;
 use kinoprobe::models::runtime::Device;
+use kinoprobe::shards::ShardChoice;
 use kinoprobe::value_parsers;
 
 /// Detect the shots of clips with TransNet V2, and write a list with frame numbers and timestamps.
@@ -31,6 +32,13 @@ struct Arguments {
     /// Shot list to write
     #[arg(long)]
     out: PathBuf,
+    /// Detect the shots of shard I of N (from 0) only, into the directory NAME.shards of --out, or of the shard of this task: auto or
+    /// auto/N; as for kinoprobe-extract
+    #[arg(long, value_name = "I/N", requires = "manifest")]
+    shard: Option<ShardChoice>,
+    /// Wait while another task works on the shard, instead of failing
+    #[arg(long, requires = "shard")]
+    wait: bool,
     /// Probability above which a frame ends a shot
     #[arg(long, default_value_t = shots::DEFAULT_THRESHOLD, value_parser = value_parsers::probability::<f32>)]
     threshold: f32,
@@ -46,6 +54,9 @@ struct Arguments {
     /// Directory of the model cards
     #[arg(long, default_value = "models")]
     models: PathBuf,
+    /// Exit with 0 instead of 3 if some clips failed, for schedulers that regard every other exit code as a failure of the task
+    #[arg(long)]
+    allow_failed_clips: bool,
     /// Print only warnings, failures and the summary
     #[arg(long)]
     quiet: bool,
@@ -55,6 +66,8 @@ const EXAMPLES: &str = "\
 Examples:
   kinoprobe-shots trailer.mp4 --out shots.csv
   kinoprobe-shots --manifest clips.csv --out features/shots.csv
+  kinoprobe-shots --manifest clips.csv --out features/shots.csv --shard 3/200
+  kinoprobe-merge features/shots.shards --out features/shots.csv   (when kinoprobe-status features/shots.shards shows no others)
   kinoprobe-extract --method keyframes --manifest clips.csv --shots features/shots.csv --out features/keyframes.h5";
 
 fn main() -> ExitCode {
@@ -63,13 +76,20 @@ fn main() -> ExitCode {
         let cancel = cli::catch_interrupts()?;
         let progress = TerminalProgress::new("shots", ProgressMode::from_quiet(arguments.quiet));
         output::check_file(&arguments.out, "shots.csv")?;
-        let clips = match &arguments.manifest {
-            Some(manifest) => Manifest::load(manifest, arguments.root.as_deref())?.clips,
-            None => arguments.videos.iter().map(|video| shots::unlisted(video)).collect(),
+        let manifest = match &arguments.manifest {
+            Some(manifest) => Manifest::load(manifest, arguments.root.as_deref())?,
+            None => Manifest {
+                source: PathBuf::new(),
+                clips: arguments.videos.iter().map(|video| shots::unlisted(video)).collect(),
+                warnings: Vec::new(),
+                sha256: String::new(),
+            },
         };
         let options = Options {
-            clips,
+            manifest,
             out: arguments.out,
+            shard: arguments.shard.map(|choice| choice.resolve(&|name| std::env::var(name).ok())).transpose()?,
+            wait: arguments.wait,
             card: arguments.card,
             models: arguments.models,
             weights: arguments.weights.unwrap_or_default(),
@@ -78,6 +98,6 @@ fn main() -> ExitCode {
         };
         let summary = shots::run(&options, &progress, &cancel)?;
         cli::print_line(&summary)?;
-        Ok(Outcome::from_failures(summary.failed))
+        Ok(Outcome::from_failures(summary.failed).allow_failures(arguments.allow_failed_clips))
     })
 }

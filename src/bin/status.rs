@@ -1,4 +1,4 @@
-//! kinoprobe-status: shows how far the shards of a store are.
+//! kinoprobe-status: shows how far the shards of a store, or of a list of shots, are.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use kinoprobe::cli::{self, Outcome};
 use kinoprobe::report::table::Table;
 use kinoprobe::shards::{self, Progress, ShardState, ShardStatus, Status};
 
-/// Show how far the shards of kinoprobe-extract --shard are: done, running, interrupted or waiting, with rates and failures.
+/// Show how far the shards of kinoprobe-extract --shard or kinoprobe-shots --shard are: done, running, interrupted or waiting, with rates and failures.
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-status", version, after_help = EXAMPLES)]
 struct Arguments {

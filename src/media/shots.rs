@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::files;
 
 /// One shot of a list.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shot {
     /// The clip's id in the manifest.
     pub id: String,
@@ -84,6 +84,19 @@ impl Shots {
         }
         let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self { path: path.to_path_buf(), sha256, clips })
+    }
+
+    /// Reads all columns of a list that [`Shots::write`] has written; writing them again gives the same file.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read, lacks a column or has an invalid number.
+    pub fn read(path: &Path) -> Result<Vec<Shot>> {
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let lines = csv::Reader::from_reader(bytes.as_slice()).into_deserialize().collect::<csv::Result<Vec<Shot>>>();
+        lines.map_err(|e| {
+            let line = e.position().map(|position| position.line());
+            Error::Table { path: path.to_path_buf(), line, message: format!("not a list of kinoprobe-shots: {e}") }
+        })
     }
 
     /// Returns the shots of a clip.
@@ -185,6 +198,28 @@ mod tests {
         assert_eq!(shots.of("c").unwrap(), [5..8, 8..9]);
         let error = shots.of("d").unwrap_err().to_string();
         assert!(error.contains("shots.csv: no shots of clip d"), "{error}");
+    }
+
+    #[test]
+    fn list_is_the_same_after_it_was_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let [first, second] = ["a.csv", "b.csv"].map(|name| directory.path().join(name));
+        let shots: Vec<Shot> = (0..1000_usize)
+            .map(|i| Shot {
+                id: format!(" a,\"{}\n ", i / 10),
+                shot: i % 10,
+                start_frame: 7 * i,
+                end_frame: 7 * i + 6,
+                start_seconds: 7.0 * i as f64 * 1001.0 / 24000.0,
+                end_seconds: 7.0 * (i + 1) as f64 * 1001.0 / 24000.0,
+                probability: i as f32 / 999.0,
+            })
+            .collect();
+        Shots::write(&first, &shots).unwrap();
+        Shots::write(&second, &Shots::read(&first).unwrap()).unwrap();
+        assert_eq!(std::fs::read(first).unwrap(), std::fs::read(&second).unwrap());
+        std::fs::write(&second, "id,shot\na,0\n").unwrap();
+        assert!(Shots::read(&second).unwrap_err().to_string().contains("b.csv:2: not a list of kinoprobe-shots"));
     }
 
     #[test]

@@ -2,28 +2,28 @@
 
 use std::path::{Path, PathBuf};
 
-use super::plan::{ShardPlan, directory_of};
+use super::plan::{Product, ShardPlan, directory_of};
 use super::selection::Shard;
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::lease::{Busy, Lease, active_holder};
 use crate::manifest::Manifest;
 use crate::progress::{Event, ProgressSink};
-use crate::store::{Payload, Provenance};
+use crate::store::Provenance;
 
-/// A shard of a store.
+/// A shard of a store or of a list of shots.
 #[derive(Debug)]
 pub struct Claim {
     /// The clips of the shard.
     pub manifest: Manifest,
-    /// The store of the shard.
-    pub store: PathBuf,
+    /// The file of the shard.
+    pub path: PathBuf,
     /// `None` for a preview.
     lease: Option<Lease>,
 }
 
 impl Claim {
-    /// Claims a shard of the store `out`. The first task writes the plan; the others must agree with it. If the shard is lost to another
+    /// Claims a shard of the file `out`. The first task writes the plan; the others must agree with it. If the shard is lost to another
     /// task, `cancel` is cancelled.
     ///
     /// # Errors
@@ -34,15 +34,15 @@ impl Claim {
         shard: Shard,
         busy: Busy,
         manifest: &Manifest,
-        (payload, provenance): (Payload, &Provenance),
+        (product, provenance): (Product, &Provenance),
         progress: &dyn ProgressSink,
         cancel: &CancellationToken,
     ) -> Result<Self> {
         let directory = directory_of(out);
-        let plan = ShardPlan::open_or_create(&directory, shard.count, manifest, payload, provenance)?;
+        let plan = ShardPlan::open_or_create(&directory, shard.count, manifest, product, provenance)?;
         let mut claim = Self::of_plan(&plan, &directory, shard, manifest);
         let wait = |message: &str| progress.report(Event::Info(message));
-        claim.lease = Some(Lease::acquire(&claim.store.with_extension("lease"), busy, cancel, &wait)?);
+        claim.lease = Some(Lease::acquire(&claim.path.with_extension("lease"), busy, cancel, &wait)?);
         Ok(claim)
     }
 
@@ -55,19 +55,19 @@ impl Claim {
         out: &Path,
         shard: Shard,
         manifest: &Manifest,
-        (payload, provenance): (Payload, &Provenance),
+        (product, provenance): (Product, &Provenance),
     ) -> Result<Self> {
         let directory = directory_of(out);
         let plan = match ShardPlan::open(&directory)? {
             Some(plan) => {
                 let provenance = Provenance { precision: plan.provenance.precision.clone(), ..provenance.clone() };
-                plan.check(&directory, shard.count, manifest, payload, &provenance)?;
+                plan.check(&directory, shard.count, manifest, product, &provenance)?;
                 plan
             }
-            None => ShardPlan::new(shard.count, manifest, payload, provenance)?,
+            None => ShardPlan::new(shard.count, manifest, product, provenance)?,
         };
         let claim = Self::of_plan(&plan, &directory, shard, manifest);
-        let lease = claim.store.with_extension("lease");
+        let lease = claim.path.with_extension("lease");
         match active_holder(&lease)? {
             Some(holder) => {
                 let message = format!("{holder} works on this shard; kinoprobe-status shows its progress");
@@ -80,9 +80,20 @@ impl Claim {
     fn of_plan(plan: &ShardPlan, directory: &Path, shard: Shard, manifest: &Manifest) -> Self {
         Self {
             manifest: manifest.with_clips(plan.clips_of(shard, manifest)),
-            store: plan.store_path(directory, shard.index),
+            path: plan.path_of(directory, shard.index),
             lease: None,
         }
+    }
+
+    /// Passes the result of the work on the shard on. If the loss of the shard interrupted the work, its error says more.
+    ///
+    /// # Errors
+    /// Returns the error of `result`, or that of [`Lease::check`].
+    pub fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        if matches!(result, Err(Error::Interrupted)) {
+            self.check()?;
+        }
+        result
     }
 
     /// Checks that no other task has taken over the shard.

@@ -1,64 +1,18 @@
-//! The merge of shards into one store.
+//! The merge of shards into one store, or one list of shots.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::list;
-use super::plan::ShardPlan;
+use super::merge_options::{MergeOptions, MergeSummary, check_lost, complete_shards};
+use super::merge_shots::merge_shots;
+use super::plan::{Product, ShardPlan};
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::progress::{Event, ProgressSink, Unit};
-use crate::store::{ClipCursor, ClipKey, Failure, Provenance, Store, StoreWriter, StoredClip};
+use crate::store::{ClipCursor, ClipKey, Failure, Payload, Provenance, Store, StoreWriter, StoredClip};
 
 /// Memory for the blocks that are read from all shards, in bytes.
 const BLOCKS_BYTES: usize = 256 << 20;
-
-/// Settings of a merge.
-#[derive(Debug)]
-pub struct MergeOptions {
-    /// The directory of the shards, with its shards.json; or stores, which are concatenated.
-    pub shards: Vec<PathBuf>,
-    /// The store to write.
-    pub out: PathBuf,
-    /// Merge the shards that are complete, although others are missing.
-    pub partial: bool,
-    /// Write a store that refers to the rows of the shards instead of copying them.
-    pub virtual_rows: bool,
-    /// Check only: write nothing.
-    pub dry_run: bool,
-}
-
-/// Result of a merge. [`Display`](fmt::Display) formats it as one line for the terminal.
-#[derive(Debug, Clone)]
-pub struct MergeSummary {
-    /// The store.
-    pub store: PathBuf,
-    /// Number of stores that were merged.
-    pub shards: usize,
-    /// Number of clips with features.
-    pub clips: usize,
-    /// Number of clips that failed.
-    pub failed: usize,
-    /// Number of clips of shards that are not complete.
-    pub missing: usize,
-    dry_run: bool,
-}
-
-impl fmt::Display for MergeSummary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let MergeSummary { store, shards, clips, failed, missing, dry_run } = self;
-        let merged = if *dry_run { "can be merged" } else { "merged" };
-        let of = if *shards == 1 { "shard" } else { "shards" };
-        write!(f, "{}: {clips} clips of {shards} {of} {merged}", store.display())?;
-        for (count, what) in [(failed, "failed"), (missing, "missing")] {
-            if *count > 0 {
-                write!(f, ", {count} {what}")?;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// What to merge.
 struct Sources {
@@ -78,7 +32,13 @@ struct Sources {
 /// others; an id is missing, unexpected or occurs twice; `out` exists with clips that the shards do not have; or a file cannot be written.
 pub fn merge(options: &MergeOptions, progress: &dyn ProgressSink, cancel: &CancellationToken) -> Result<MergeSummary> {
     let Sources { stores, provenance, order, missing } = match &options.shards[..] {
-        [directory] if directory.is_dir() => of_plan(directory, options.partial, progress)?,
+        [directory] if directory.is_dir() => {
+            let plan = ShardPlan::open_existing(directory)?;
+            match plan.product {
+                Product::Store(payload) => of_plan(directory, plan, payload, options.partial, progress)?,
+                Product::Shots => return merge_shots(directory, &plan, options, progress),
+            }
+        }
         paths => of_stores(paths, options.partial)?,
     };
     let first = stores.first().ok_or_else(|| Error::Data("no shard is complete".into()))?;
@@ -90,7 +50,7 @@ pub fn merge(options: &MergeOptions, progress: &dyn ProgressSink, cancel: &Cance
     let failed = stores.iter().map(|store| store.failures().len()).sum();
     let clips = stores.iter().map(|store| store.clips().len()).sum();
     let summary = MergeSummary {
-        store: options.out.clone(),
+        out: options.out.clone(),
         shards: stores.len(),
         clips,
         failed,
@@ -133,22 +93,22 @@ pub fn merge(options: &MergeOptions, progress: &dyn ProgressSink, cancel: &Cance
 }
 
 /// Opens the complete shards of a directory.
-fn of_plan(directory: &Path, partial: bool, progress: &dyn ProgressSink) -> Result<Sources> {
-    let plan = ShardPlan::open_existing(directory)?;
+fn of_plan(
+    directory: &Path,
+    plan: ShardPlan,
+    payload: Payload,
+    partial: bool,
+    progress: &dyn ProgressSink,
+) -> Result<Sources> {
+    let complete = complete_shards(directory, &plan, partial, progress)?;
     let mut stores = Vec::new();
     // Position among the complete shards.
     let mut position = vec![None; plan.shards];
-    let mut incomplete = Vec::new();
-    for (index, position) in position.iter_mut().enumerate() {
-        let path = plan.store_path(directory, index);
-        if !path.exists() {
-            incomplete.push(index);
-            continue;
-        }
+    for (index, path) in complete {
         let store = Store::open(&path)?;
-        store.check_payload(plan.payload)?;
+        store.check_payload(payload)?;
         store.provenance().check_compatible(&path, &plan.provenance)?;
-        *position = Some(stores.len());
+        position[index] = Some(stores.len());
         stores.push(store);
     }
     let (mut order, mut missing) = (Vec::with_capacity(plan.clips.len()), 0);
@@ -157,20 +117,6 @@ fn of_plan(directory: &Path, partial: bool, progress: &dyn ProgressSink) -> Resu
             Some(store) => order.push((id.clone(), store)),
             None => missing += 1,
         }
-    }
-    if !incomplete.is_empty() {
-        let message = format!(
-            "{} of {} shards are not complete ({}), with {missing} of {} clips",
-            incomplete.len(),
-            plan.shards,
-            list(incomplete.iter()),
-            plan.clips.len()
-        );
-        if !partial {
-            let message = format!("{message}: extract them first, or merge the others with --partial");
-            return Err(Error::Store { path: directory.into(), message });
-        }
-        progress.report(Event::Warning(&format!("{}: {message}", directory.display())));
     }
     let mut provenance = combined(&stores);
     provenance.manifest_sha256 = plan.provenance.manifest_sha256;
@@ -246,15 +192,7 @@ fn check_existing(out: &Path, stores: &[Store]) -> Result<()> {
     let merged: HashSet<ClipKey> = stores.iter().flat_map(Store::clips).map(StoredClip::key).collect();
     let lost: Vec<&str> =
         existing.clips().iter().filter(|clip| !merged.contains(&clip.key())).map(|clip| clip.id.as_str()).collect();
-    if lost.is_empty() {
-        return Ok(());
-    }
-    let message = format!(
-        "exists, with features of {} clips that the shards do not have ({}): choose another --out, or remove it first",
-        lost.len(),
-        list(lost.iter())
-    );
-    Err(Error::Store { path: out.into(), message })
+    check_lost(out, "features", &lost)
 }
 
 /// Checks that each store has exactly the clips and failures that `order` expects, in its order.

@@ -1,11 +1,11 @@
-//! Shards: parts of a manifest that tasks of a scheduler extract independently, and their merge into one store.
+//! Shards: parts of a manifest that tasks of a scheduler extract independently, and their merge into one store; or into one list of shots.
 //!
-//! The shards of `NAME.h5` are in the directory `NAME.shards`:
+//! The shards of `NAME.h5`, or `NAME.csv`, are in the directory `NAME.shards`:
 //!
 //! | file | contents |
 //! |-|-|
 //! | `shards.json` | the [`ShardPlan`]: number of shards, recipe, model, and the shard of each clip; written by the first task |
-//! | `0003-of-0200.h5` | the store of a shard, once it is complete |
+//! | `0003-of-0200.h5`, or `.csv` | the store, or the list of shots, of a shard, once it is complete |
 //! | `0003-of-0200.h5.partial` | its journal, while it grows |
 //! | `0003-of-0200.lease` | the [`Lease`](crate::lease::Lease) of the task that works on it |
 //!
@@ -13,13 +13,16 @@
 
 mod claim;
 mod merge;
+mod merge_options;
+mod merge_shots;
 mod plan;
 mod selection;
 mod status;
 
 pub use claim::Claim;
-pub use merge::{MergeOptions, MergeSummary, merge};
-pub use plan::{ShardPlan, directory_of};
+pub use merge::merge;
+pub use merge_options::{MergeOptions, MergeSummary};
+pub use plan::{Product, ShardPlan, directory_of};
 pub use selection::{Shard, ShardChoice};
 pub use status::{Progress, ShardState, ShardStatus, Status, status};
 

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +22,36 @@ const FILE: &str = "shards.json";
 /// What a clip costs in addition to its size: opening the file, and the network's work on a fixed number of frames.
 const CLIP_BYTES: u64 = 1 << 20;
 
-/// The shards of a store; the file `shards.json`.
+/// What tasks write: the kind of the merged file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Product {
+    /// A store.
+    Store(Payload),
+    /// A list of shots; `null` in JSON.
+    Shots,
+}
+
+impl fmt::Display for Product {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(payload) => payload.fmt(f),
+            Self::Shots => f.write_str("shots"),
+        }
+    }
+}
+
+impl Product {
+    /// Returns the extension of the file of a shard.
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Store(_) => "h5",
+            Self::Shots => "csv",
+        }
+    }
+}
+
+/// The shards of a store or of a list of shots; the file `shards.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShardPlan {
     format: String,
@@ -31,16 +61,17 @@ pub struct ShardPlan {
     /// SHA-256 of the ids, paths, starts and ends of the clips in the order of their ids, in hexadecimal.
     clips_sha256: String,
     /// The kind of data.
-    pub payload: Payload,
+    #[serde(rename = "payload")]
+    pub product: Product,
     /// Recipe, model and decoder of all shards, and the hash of the manifest.
     pub provenance: Provenance,
     /// The ids of the clips in the order of the manifest, and their shards.
     pub clips: Vec<(String, usize)>,
 }
 
-/// Returns the directory of the shards of a store: `NAME.shards` for `NAME.h5`.
-pub fn directory_of(store: &Path) -> PathBuf {
-    store.with_extension("shards")
+/// Returns the directory of the shards of a file: `NAME.shards` for `NAME.h5`.
+pub fn directory_of(out: &Path) -> PathBuf {
+    out.with_extension("shards")
 }
 
 impl ShardPlan {
@@ -49,7 +80,7 @@ impl ShardPlan {
     ///
     /// # Errors
     /// Returns an error if there are more shards than clips.
-    pub fn new(shards: usize, manifest: &Manifest, payload: Payload, provenance: &Provenance) -> Result<Self> {
+    pub fn new(shards: usize, manifest: &Manifest, product: Product, provenance: &Provenance) -> Result<Self> {
         if shards > manifest.clips.len() {
             return Err(Error::Data(format!(
                 "{}: {} clips cannot be split into {shards} shards; use at most as many shards as clips",
@@ -65,7 +96,7 @@ impl ShardPlan {
             format_version: FORMAT_VERSION,
             shards,
             clips_sha256: manifest.unordered_sha256(),
-            payload,
+            product,
             provenance: provenance.clone(),
             clips: manifest.clips.iter().map(|clip| clip.id.clone()).zip(shard_of).collect(),
         })
@@ -80,19 +111,19 @@ impl ShardPlan {
         directory: &Path,
         shards: usize,
         manifest: &Manifest,
-        payload: Payload,
+        product: Product,
         provenance: &Provenance,
     ) -> Result<Self> {
         if let Some(plan) = Self::open(directory)? {
-            plan.check(directory, shards, manifest, payload, provenance)?;
+            plan.check(directory, shards, manifest, product, provenance)?;
             return Ok(plan);
         }
-        let plan = Self::new(shards, manifest, payload, provenance)?;
+        let plan = Self::new(shards, manifest, product, provenance)?;
         if plan.write(directory)? {
             return Ok(plan);
         }
         // Another task was faster.
-        Self::open_or_create(directory, shards, manifest, payload, provenance)
+        Self::open_or_create(directory, shards, manifest, product, provenance)
     }
 
     /// Reads the plan of a directory; `None` if there is none.
@@ -128,7 +159,7 @@ impl ShardPlan {
     pub fn open_existing(directory: &Path) -> Result<Self> {
         Self::open(directory)?.ok_or_else(|| {
             let message =
-                "no shards.json: not a directory of shards (kinoprobe-extract --shard writes NAME.shards)".into();
+                "no shards.json: not a directory of shards (kinoprobe-extract --shard and kinoprobe-shots --shard write NAME.shards)".into();
             Error::Store { path: directory.into(), message }
         })
     }
@@ -148,7 +179,7 @@ impl ShardPlan {
         directory: &Path,
         shards: usize,
         manifest: &Manifest,
-        payload: Payload,
+        product: Product,
         provenance: &Provenance,
     ) -> Result<()> {
         let mut lines = Vec::new();
@@ -158,8 +189,8 @@ impl ShardPlan {
         if self.clips_sha256 != manifest.unordered_sha256() {
             lines.push(self.manifest_difference(manifest));
         }
-        if self.payload != payload {
-            lines.push(format!("data: {}, requested {payload}", self.payload));
+        if self.product != product {
+            lines.push(format!("data: {}, requested {product}", self.product));
         }
         let differences = self.provenance.differences(provenance);
         lines.extend(differences.iter().map(|d| format!("{}: {}, requested {}", d.attribute, d.stored, d.requested)));
@@ -195,10 +226,10 @@ impl ShardPlan {
         of_shard.filter_map(|(id, _)| clips.get(id.as_str()).copied()).collect()
     }
 
-    /// Returns the store of a shard in `directory`.
-    pub fn store_path(&self, directory: &Path, index: usize) -> PathBuf {
+    /// Returns the file of a shard in `directory`.
+    pub fn path_of(&self, directory: &Path, index: usize) -> PathBuf {
         let digits = (self.shards - 1).to_string().len().max(4);
-        directory.join(format!("{index:0digits$}-of-{:0digits$}.h5", self.shards))
+        directory.join(format!("{index:0digits$}-of-{:0digits$}.{}", self.shards, self.product.extension()))
     }
 }
 

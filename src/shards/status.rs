@@ -1,13 +1,14 @@
-//! How far the shards of a store are.
+//! How far the shards of a store, or of a list of shots, are.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::plan::ShardPlan;
+use super::plan::{Product, ShardPlan};
 use crate::error::Result;
 use crate::lease;
+use crate::media::Shots;
 use crate::store::{Journal, JournalSummary, Store};
 
 /// State of a shard.
@@ -73,7 +74,7 @@ pub struct ShardStatus {
     /// Ids of the missing clips, in the order of the manifest.
     #[serde(skip)]
     pub missing_ids: Vec<String>,
-    /// The failed clips and their errors; of shards that are not complete, without errors.
+    /// The failed clips and their errors; without errors for shards that are not complete, and for shots.
     #[serde(skip)]
     pub failures: Vec<(String, String)>,
 }
@@ -85,7 +86,7 @@ impl ShardStatus {
     }
 }
 
-/// The shards of a store and their sums.
+/// The shards of a store or of a list of shots, and their sums.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Status {
     /// The directory of the shards.
@@ -117,7 +118,7 @@ pub fn status(directory: &Path) -> Result<Status> {
     let shards = ids
         .iter()
         .enumerate()
-        .map(|(index, ids)| shard_status(&plan.store_path(directory, index), index, ids))
+        .map(|(index, ids)| shard_status(plan.product, &plan.path_of(directory, index), index, ids))
         .collect::<Result<Vec<ShardStatus>>>()?;
     let sum = |count: fn(&Progress) -> usize| shards.iter().map(|shard| count(&shard.progress)).sum();
     let running = || shards.iter().filter(|shard| shard.state == ShardState::Running).map(|shard| &shard.progress);
@@ -132,14 +133,19 @@ pub fn status(directory: &Path) -> Result<Status> {
     Ok(Status { directory: directory.into(), method: plan.provenance.method, progress, shards })
 }
 
-fn shard_status(store: &Path, shard: usize, ids: &[&str]) -> Result<ShardStatus> {
-    let holder = lease::active_holder(&store.with_extension("lease"))?;
-    let mut journal = JournalSummary::read(store)?;
-    let begun = Journal::path_for(store).exists();
-    let complete = store.exists();
+fn shard_status(product: Product, path: &Path, shard: usize, ids: &[&str]) -> Result<ShardStatus> {
+    let holder = lease::active_holder(&path.with_extension("lease"))?;
+    let mut journal = JournalSummary::read(path)?;
+    let begun = Journal::path_for(path).exists();
+    let complete = path.exists();
     let mut failures: Vec<(String, String)> = Vec::new();
-    if complete {
-        let stored = Store::open(store)?;
+    if complete && product == Product::Shots {
+        journal.clips.extend(Shots::read(path)?.into_iter().map(|shot| shot.id));
+        // A list has the clips that have not failed.
+        let failed = ids.iter().filter(|id| !journal.clips.contains(**id));
+        failures.extend(failed.map(|id| (id.to_string(), String::new())));
+    } else if complete {
+        let stored = Store::open(path)?;
         journal.seconds += stored.provenance().extract_seconds;
         for failure in stored.failures().iter().filter(|failure| !journal.clips.contains(&failure.id)) {
             failures.push((failure.id.clone(), failure.error.clone()));

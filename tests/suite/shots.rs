@@ -1,11 +1,13 @@
 //! kinoprobe-shots, and extraction with sampling by shots.
 //!
-//! The tests need TransNet V2's published weights, which `kinoprobe-models fetch transnet_v2` downloads.
+//! Most tests need TransNet V2's published weights, which `kinoprobe-models fetch transnet_v2` downloads.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use kinoprobe::cancel::CancellationToken;
+use kinoprobe::lease::{Busy, Lease};
 use tempfile::TempDir;
 
 use crate::support::{assert_code, fixture, printed, root, run_python};
@@ -146,4 +148,68 @@ fn ids_are_paths_and_failures_are_reported() {
     let output = workspace.shots("none.csv", &[text(&video), "--card", "clip_vit_b32"]);
     assert_code(&output, 1);
     assert!(printed(&output).contains("not a shot detector"), "{}", printed(&output));
+}
+
+#[test]
+fn merged_shards_equal_the_list_of_one_run() {
+    let workspace = Workspace::new();
+    let mut lines = String::from("id,path,label\ntext,text.mp4,a\n");
+    for (id, file) in [("b", "ten.mp4"), ("a", "shots.mp4"), ("\"c, d\"", "vfr.mp4"), ("e", "short.mkv")] {
+        lines += &format!("{id},{},a\n", fixture("media").join(file).display());
+    }
+    fs::write(workspace.path("manifest.csv"), &lines).unwrap();
+    fs::write(workspace.path("text.mp4"), "no video").unwrap();
+    let manifest = workspace.path("manifest.csv");
+    let shots = |out: &str, flags: &[&str]| {
+        workspace.shots(out, &[&["--manifest", text(&manifest), "--weights", "seeded"][..], flags].concat())
+    };
+    let run = |program: &str, flags: &[&str]| {
+        Command::new(program).current_dir(workspace.directory.path()).args(flags).output().unwrap()
+    };
+    let merge = |flags: &[&str]| run(env!("CARGO_BIN_EXE_kinoprobe-merge"), flags);
+    let status = |flags: &[&str]| printed(&run(env!("CARGO_BIN_EXE_kinoprobe-status"), flags));
+    let refused = |output: &Output, expected: &str| {
+        assert_code(output, 1);
+        assert!(printed(output).contains(expected), "{}", printed(output));
+    };
+    assert_code(&shots("single.csv", &[]), 3);
+
+    // The clip that fails is in one shard, and decides its exit code also when the shard is complete.
+    let code = |shard: &str| shots("shots.csv", &["--shard", shard]).status.code();
+    let mut codes = [code("1/2"), code("1/2")];
+    refused(&shots("shots.csv", &["--shard", "0/3"]), "shards: 2, requested 3");
+    refused(&shots("shots.csv", &["--shard", "0/2", "--threshold", "0.4"]), "recipe: {\"threshold\":0.5}, requested");
+    refused(&merge(&["shots.shards", "--out", "shots.csv"]), "1 of 2 shards are not complete (0), with ");
+    let text = status(&["shots.shards"]);
+    assert!(text.contains("(shots): 2 shards: 1 done, 1 waiting"), "{text}");
+    assert_eq!(codes[0], codes[1]);
+    let path = workspace.path("shots.shards/0000-of-0002.lease");
+    let lease = Lease::acquire(&path, Busy::Fail, &CancellationToken::default(), &|_| ()).unwrap();
+    refused(&shots("shots.csv", &["--shard", "0/2"]), "0000-of-0002.lease: process ");
+    drop(lease);
+    codes[1] = code("0/2");
+    codes.sort();
+    assert_eq!(codes, [Some(0), Some(3)]);
+    let output = shots("shots.csv", &["--shard", "0/2", "--allow-failed-clips"]);
+    assert_code(&output, 0);
+    assert!(printed(&output).contains("0000-of-0002.csv: up to date ("), "{}", printed(&output));
+    let text = status(&["shots.shards"]);
+    assert!(text.contains("2 shards: 2 done\n4 of 5 clips done, 1 failed, 0 missing"), "{text}");
+    assert_eq!(status(&["shots.shards", "--list", "failed"]), "text\t\n");
+
+    refused(&merge(&["shots.shards", "--out", "shots.csv", "--virtual"]), "--virtual does not apply");
+    let output = merge(&["shots.shards", "--out", "shots.csv"]);
+    assert_code(&output, 3);
+    assert!(printed(&output).contains("shots.csv: 4 clips of 2 shards merged, 1 failed"), "{}", printed(&output));
+    assert_eq!(fs::read(workspace.path("shots.csv")).unwrap(), fs::read(workspace.path("single.csv")).unwrap());
+
+    let list = fs::read_to_string(workspace.path("single.csv")).unwrap();
+    fs::write(workspace.path("other.csv"), format!("{list}f,0,0,9,0.000,0.400,0.500000\n")).unwrap();
+    refused(&merge(&["shots.shards", "--out", "other.csv"]), "other.csv: exists, with shots of 1 clips that");
+    fs::copy(workspace.path("single.csv"), workspace.path("shots.shards/0001-of-0002.csv")).unwrap();
+    refused(&merge(&["shots.shards", "--out", "shots.csv"]), "0001-of-0002.csv: damaged: clip ");
+    // Extraction with the same directory is another kind of data.
+    let list = workspace.path("single.csv");
+    let output = workspace.extract("shots.h5", &["--shard", "0/2", "--shots", list.to_str().unwrap()]);
+    refused(&output, "data: shots, requested features of length");
 }

@@ -184,8 +184,10 @@ fn find_shots(
             return Ok(None);
         }
         let detection = shots::Options {
-            clips: options.manifest.clips.clone(),
+            manifest: options.manifest.clone(),
             out: list.clone(),
+            shard: None,
+            wait: false,
             card: shots::DEFAULT_CARD.into(),
             models: options.cards.clone(),
             weights: WeightsChoice::Default,
