@@ -162,18 +162,18 @@ help:
 	@echo '  WEIGHTS         published, registry, seeded, or a file'
 	@echo '  SHARDS          number of shards of `slurm`; ARRAY_LIMIT: maximum number of its jobs at a time; SBATCH_FLAGS: flags of sbatch for'
 	@echo '                  them, such as "--partition=gpu --cpus-per-task=8 --time=4:00:00"; MERGE_FLAGS: for the merge and the classifier'
-	@echo '  DEVICE          auto, native, cpu, openvino, cuda, tensorrt'
+	@echo '  DEVICE          auto, native, cpu, openvino, cuda, tensorrt; cuda:0,1 or cuda:all for several GPUs'
 	@echo '  TRAIN           1: set up libtorch, and build, test and lint the feature `train` too'
 	@echo '  EXTRACT_FLAGS   additional arguments for kinoprobe-extract, for example "--frames 16"; likewise CLASSIFY_FLAGS,'
 	@echo '                  PREDICT_FLAGS, TRAIN_FLAGS, SERVE_FLAGS, BENCH_FLAGS and LOAD_FLAGS. Every program in target/release has --help.'
 
 # Setup ---------------------------------------------------------------------------------------------------------------
 setup:
-	$(if $(filter cuda tensorrt,$(DEVICE)),@setup/gpu.sh $(DEVICE))
+	$(if $(filter cuda% tensorrt%,$(DEVICE)),@setup/gpu.sh $(DEVICE))
 	@setup/native.sh
 	@setup/runtime.sh
-	$(if $(filter cuda tensorrt,$(DEVICE)),@setup/runtime.sh cuda)
-	$(if $(TRAIN),@setup/libtorch.sh $(if $(filter cuda tensorrt,$(DEVICE)),cuda))
+	$(if $(filter cuda% tensorrt%,$(DEVICE)),@setup/runtime.sh cuda)
+	$(if $(TRAIN),@setup/libtorch.sh $(if $(filter cuda% tensorrt%,$(DEVICE)),cuda))
 	@setup/cargo.sh
 
 build: setup
@@ -223,7 +223,7 @@ merge: build
 # Slurm: an array of jobs, one per shard; then a job that merges, and one that trains CLASSIFIER. Run again, it submits what is missing.
 slurm slurm-retry: require-slurm $(if $(IS_DEMO),$(MANIFEST)) | build
 	@$(foreach method,$(METHODS),STORE=$(call stage_store,$(method)) SHARDS=$(SHARDS) ARRAY_LIMIT=$(ARRAY_LIMIT) \
-	    SBATCH_FLAGS='$(if $(filter cuda tensorrt,$(DEVICE)),--gres=gpu:1) $(SBATCH_FLAGS)' MERGE_FLAGS='$(MERGE_FLAGS)' RETRY=$(if $(filter slurm-retry,$@),1) \
+	    SBATCH_FLAGS='$(if $(filter cuda% tensorrt%,$(DEVICE)),--gres=gpu:1) $(SBATCH_FLAGS)' MERGE_FLAGS='$(MERGE_FLAGS)' RETRY=$(if $(filter slurm-retry,$@),1) \
 	    MERGE='$(call remake,merge,$(method))' CLASSIFY='$(call remake,classify,$(method))' \
 	    pipelines/slurm/submit.sh $(call extract,$(method),$(call stage_store,$(method)));)
 
@@ -291,7 +291,7 @@ demo: compare
 trained := $(RUNS)/trained-$(basename $(notdir $(RECIPE)))-$(notdir $(patsubst %/,%,$(OUT)))
 
 train: $(if $(IS_DEMO),$(MANIFEST)) | build
-	@$(BIN)train --recipe $(RECIPE) $(data) --out $(trained) --device $(if $(filter cuda tensorrt,$(DEVICE)),cuda,cpu) --resume $(TRAIN_FLAGS) $(allow_failed_clips)
+	@$(BIN)train --recipe $(RECIPE) $(data) --out $(trained) --device $(if $(filter cuda% tensorrt%,$(DEVICE)),cuda,cpu) --resume $(TRAIN_FLAGS) $(allow_failed_clips)
 
 # The comparison builds with TRAIN=1 too, so that nothing is compiled twice.
 demo-train:

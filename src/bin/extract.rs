@@ -52,8 +52,8 @@ struct Arguments {
     /// [default: the card's first trained origin]
     #[arg(long)]
     weights: Option<WeightsChoice>,
-    /// Device that runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto selects the fastest available
-    /// [default: auto]
+    /// Device that runs the network: auto, native, cpu, openvino, cuda or tensorrt, or several GPUs as in cuda:0,1 or cuda:all; auto selects
+    /// the fastest available [default: auto]
     #[arg(long)]
     device: Option<Device>,
     /// Directory of the model cards [default: models]

@@ -63,7 +63,8 @@ struct Arguments {
     /// Source of the network's weights: published, registry, seeded or a file [default: as in training]
     #[arg(long)]
     weights: Option<WeightsChoice>,
-    /// Device that runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto selects the fastest available
+    /// Device that runs the network: auto, native, cpu, openvino, cuda or tensorrt, or several GPUs as in cuda:0,1 or cuda:all; auto selects
+    /// the fastest available
     #[arg(long, default_value = "auto")]
     device: Device,
     /// Directory of the model cards

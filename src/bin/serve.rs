@@ -27,7 +27,8 @@ struct Arguments {
     /// Address to listen on; port 0 selects a free port
     #[arg(long, default_value = "127.0.0.1:8080")]
     addr: SocketAddr,
-    /// Device that runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto selects the fastest available
+    /// Device that runs the network: auto, native, cpu, openvino, cuda or tensorrt, or several GPUs as in cuda:0,1 or cuda:all; auto selects
+    /// the fastest available
     #[arg(long, default_value = "auto")]
     device: Device,
     /// Origin of the network's weights: published, registry, seeded or a file [default: as in training]

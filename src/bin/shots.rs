@@ -48,7 +48,8 @@ struct Arguments {
     /// Source of the network's weights: published, registry, seeded (untrained!) or a file [default: the card's first trained origin]
     #[arg(long)]
     weights: Option<WeightsChoice>,
-    /// Device that runs the network: auto, native, cpu, openvino, cuda or tensorrt; auto selects the fastest available
+    /// Device that runs the network: auto, native, cpu, openvino, cuda or tensorrt, or several GPUs as in cuda:0,1 or cuda:all; auto selects
+    /// the fastest available
     #[arg(long, default_value = "auto")]
     device: Device,
     /// Directory of the model cards

@@ -364,3 +364,121 @@ impl<'a> JournalWriter<'a> {
         Ok(self.counts)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Barrier, Mutex};
+
+    use super::*;
+    use crate::models::Precision;
+    use crate::models::runtime::{Lane, SessionOptions};
+    use crate::store::{ClipKey, Payload, Provenance};
+
+    const BATCH: usize = 3;
+
+    /// A lane of a GPU that does not exist: the embedding of an item is its sum and its product.
+    struct SimulatedGpu {
+        /// The first batch of each GPU waits for those of the others: all of them run at the same time.
+        together: Arc<Barrier>,
+        batches: Arc<AtomicUsize>,
+        ran: bool,
+    }
+
+    impl Lane for SimulatedGpu {
+        fn run(&mut self, items: &[f32]) -> Result<Array2<f32>> {
+            if !std::mem::replace(&mut self.ran, true) {
+                self.together.wait();
+            }
+            self.batches.fetch_add(1, Ordering::SeqCst);
+            let embeddings = items.chunks(2).flat_map(|item| [item[0] + item[1], item[0] * item[1]]).collect();
+            Ok(Array2::from_shape_vec((BATCH, 2), embeddings).unwrap())
+        }
+    }
+
+    fn network(gpus: usize) -> (Session, Vec<Arc<AtomicUsize>>) {
+        let together = Arc::new(Barrier::new(gpus));
+        let counts: Vec<Arc<AtomicUsize>> = (0..gpus).map(|_| Arc::default()).collect();
+        let lane = |batches: &Arc<AtomicUsize>| -> Box<dyn Lane> {
+            Box::new(SimulatedGpu { together: together.clone(), batches: batches.clone(), ran: false })
+        };
+        let options =
+            SessionOptions { item: vec![2], dim: 2, batch: BATCH, threads: 1, output: None, precision: Precision::F32 };
+        (Session { provider: "cuda".into(), lanes: counts.iter().map(lane).collect(), options }, counts)
+    }
+
+    fn clip(i: usize) -> Clip {
+        let id = format!("clip{i}");
+        let (path, file, labels) = (id.clone(), PathBuf::from(&id), Vec::new());
+        Clip { id, path, file, labels, group: None, split: None, year: None, start: None, end: None }
+    }
+
+    /// Decodes clips with 1 to 5 rows; each seventh fails.
+    fn decode(clip: &Clip) -> Result<DecodedClip<Vec<f32>>> {
+        let i: usize = clip.id.trim_start_matches("clip").parse().unwrap();
+        if i % 7 == 3 {
+            return Err(Error::Media { path: clip.file.clone(), message: "no video".into() });
+        }
+        let rows = 1 + i % 5;
+        let row = RowSource { start_frame: 0, start_seconds: 0.0, end_seconds: 0.0, padded: false, scale: 1.0 };
+        Ok(DecodedClip {
+            frame_count: rows as u64,
+            fps: 25.0,
+            duration_seconds: 1.0,
+            full: None,
+            rows: vec![row; rows],
+            frames: rows,
+            warnings: Vec::new(),
+            content: (0..2 * rows).map(|value| (100 * i + value) as f32).collect(),
+        })
+    }
+
+    struct Order(Mutex<Vec<String>>);
+
+    impl ProgressSink for Order {
+        fn report(&self, event: Event<'_>) {
+            if let Event::ClipDone { id, .. } | Event::ClipFailed { id, .. } = event {
+                self.0.lock().unwrap().push(id.to_string());
+            }
+        }
+    }
+
+    #[test]
+    fn rows_do_not_depend_on_the_number_of_gpus() {
+        let clips: Vec<Clip> = (0..60).map(clip).collect();
+        let manifest = Manifest { source: PathBuf::new(), clips, warnings: Vec::new(), sha256: String::new() };
+        let pending: Vec<usize> = (0..manifest.clips.len()).collect();
+        let extract = |gpus: usize| {
+            let directory = tempfile::tempdir().unwrap();
+            let (payload, store) = (Payload::Features { dim: 2 }, directory.path().join("x.h5"));
+            let mut journal = Journal::open(&store, payload, &Provenance::default()).unwrap();
+            let order = Order(Mutex::default());
+            let cancel = CancellationToken::default();
+            let (network, batches) = network(gpus);
+            let workers = (0..3).map(|_| Box::new(decode) as DecodeFn<'_, Vec<f32>>).collect();
+            let pipeline = Pipeline {
+                manifest: &manifest,
+                pending: &pending,
+                journal: &mut journal,
+                progress: &order,
+                cancel: &cancel,
+            };
+            let counts = pipeline.extract_embeddings(workers, network).unwrap();
+            let batches: Vec<usize> = batches.iter().map(|batches| batches.load(Ordering::SeqCst)).collect();
+            assert!(batches.iter().all(|&batches| batches > 0), "each GPU runs batches: {batches:?}");
+            let mut keys: Vec<ClipKey> = manifest.clips.iter().map(ClipKey::from).collect();
+            keys.retain(|key| journal.contains(key));
+            let rows: Vec<ClipRows> = keys.iter().map(|key| journal.read(key).unwrap()).collect();
+            (counts, order.0.into_inner().unwrap(), batches.iter().sum::<usize>(), rows)
+        };
+        let one = extract(1);
+        let ids: Vec<String> = manifest.clips.iter().map(|clip| clip.id.clone()).collect();
+        assert_eq!((one.0.failed, &one.1), (9, &ids));
+        let Values::Features(values) = &one.3[1].values else { panic!("features") };
+        assert_eq!(values, ndarray::array![[201.0, 10100.0], [205.0, 10506.0]]);
+        for gpus in 2..=4 {
+            assert_eq!(extract(gpus), one, "{gpus} GPUs");
+        }
+    }
+}

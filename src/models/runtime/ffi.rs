@@ -1,9 +1,10 @@
-//! Bindings to functions of ONNX Runtime that `ort` does not wrap yet.
+//! Bindings to functions of ONNX Runtime that `ort` does not wrap yet, and to NVIDIA's driver.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::ptr;
 
+use libloading::Library;
 use ort::AsPointer;
 use ort::session::Session;
 
@@ -30,6 +31,51 @@ pub(super) fn assigned_providers(session: &Session) -> Result<Vec<String>, Strin
         }
     }
     Ok(names)
+}
+
+/// Returns the names of the GPUs that CUDA may use, in its order. The driver applies `CUDA_VISIBLE_DEVICES`; the device files of the machine
+/// do not tell.
+///
+/// # Errors
+/// Returns a message if there is no driver, or it reports an error.
+pub(super) fn gpu_names() -> Result<Vec<String>, String> {
+    const DRIVER: &str = "libcuda.so.1";
+    /// Result of a function if there are no GPUs.
+    const NO_DEVICE: c_int = 100;
+    let missing = |e: libloading::Error| format!("the NVIDIA driver cannot be used: {e}");
+    // SAFETY: the initialization of the driver's library has no preconditions.
+    let driver = unsafe { Library::new(DRIVER) }.map_err(missing)?;
+    let check = |function: &str, code: c_int| match code {
+        0 => Ok(()),
+        code => Err(format!("the NVIDIA driver reports error {code} of {function}")),
+    };
+    // SAFETY: the types are those of cuda.h.
+    let (init, get_count, get_name) = unsafe {
+        (
+            driver.get::<unsafe extern "C" fn(c_uint) -> c_int>("cuInit").map_err(missing)?,
+            driver.get::<unsafe extern "C" fn(*mut c_int) -> c_int>("cuDeviceGetCount").map_err(missing)?,
+            driver
+                .get::<unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int>("cuDeviceGetName")
+                .map_err(missing)?,
+        )
+    };
+    // SAFETY: the only valid value of the flags is 0.
+    match unsafe { init(0) } {
+        NO_DEVICE => return Ok(Vec::new()),
+        code => check("cuInit", code)?,
+    }
+    let mut count = 0;
+    // SAFETY: the pointer is valid for writing.
+    check("cuDeviceGetCount", unsafe { get_count(&mut count) })?;
+    let name = |index: c_int| {
+        let mut buffer = [0; 256];
+        // SAFETY: the driver writes at most the given number of bytes, with a NUL at the end; a device is its index.
+        check("cuDeviceGetName", unsafe { get_name(buffer.as_mut_ptr(), buffer.len() as c_int, index) })?;
+        let bytes = buffer.map(|byte| byte as u8);
+        let name = CStr::from_bytes_until_nul(&bytes).map_err(|e| e.to_string())?;
+        Ok(name.to_string_lossy().into_owned())
+    };
+    (0..count).map(name).collect()
 }
 
 fn check(status: ort::sys::OrtStatusPtr) -> Result<(), String> {

@@ -23,14 +23,14 @@ use ndarray::Array2;
 use crate::error::{Error, Result};
 use crate::models::Precision;
 
-pub use device::Device;
+pub use device::{Device, Gpus};
 pub use lane::{Lane, SessionOptions};
 
 /// A loaded network, ready to run.
 pub struct Session {
     /// What runs the network: `native-INSTRUCTION_SET`, `cpu`, `openvino`, `cuda`, `tensorrt`, or several joined by `+`.
     pub provider: String,
-    /// At least one lane.
+    /// At least one lane; several GPUs have one each.
     pub lanes: Vec<Box<dyn Lane>>,
     /// The options it was loaded with.
     pub options: SessionOptions,
@@ -66,7 +66,10 @@ impl Session {
         let (provider, lanes) = match device {
             Device::Native => native::load(onnx, &options)?,
             Device::OpenVino => openvino::load(onnx, &options)?,
-            device => onnxruntime::load(onnx, device, &options)?,
+            device => {
+                let gpus = device.gpus().map_or(Ok(vec![0]), |gpus| gpu_indices(device, gpus))?;
+                lane_per_gpu(&gpus, |gpu| onnxruntime::load(onnx, device, gpu, &options))?
+            }
         };
         Ok(Self { provider, lanes, options })
     }
@@ -99,20 +102,57 @@ impl Session {
     }
 }
 
+/// Loads a network on each GPU; returns its provider and one lane per GPU. The provider does not tell how many they are: results do not
+/// depend on it.
+fn lane_per_gpu(
+    gpus: &[u32],
+    mut load: impl FnMut(u32) -> Result<(String, Box<dyn Lane>)>,
+) -> Result<(String, Vec<Box<dyn Lane>>)> {
+    let (mut provider, mut lanes) = (String::new(), Vec::with_capacity(gpus.len()));
+    for &gpu in gpus {
+        let (of_gpu, lane) = load(gpu)?;
+        if !lanes.is_empty() && of_gpu != provider {
+            let message =
+                format!("the network would run on {provider} on GPU {}, but on {of_gpu} on GPU {gpu}", gpus[0]);
+            return Err(Error::Runtime(message));
+        }
+        provider = of_gpu;
+        lanes.push(lane);
+    }
+    Ok((provider, lanes))
+}
+
 /// Checks that a device can be used, as far as this is possible without a network. Call it before weights are downloaded.
 ///
 /// # Errors
-/// Returns an error if the device is a GPU and the machine has none, or if its libraries are not installed.
+/// Returns an error if the device is a GPU that the machine does not have, or if its libraries are not installed.
 pub fn check_device(device: Device) -> Result<()> {
-    if !matches!(device, Device::Cuda | Device::TensorRt) {
-        return Ok(());
-    }
+    let Some(gpus) = device.gpus() else { return Ok(()) };
     if !has_gpu() {
         return Err(Error::Runtime(format!(
             "device {device} needs an NVIDIA GPU with its driver: this machine has no /dev/nvidia0; use --device auto"
         )));
     }
-    library::require("onnxruntime-gpu", CUDA_PROVIDER, "run `make setup DEVICE=cuda`").map(|_| ())
+    library::require("onnxruntime-gpu", CUDA_PROVIDER, "run `make setup DEVICE=cuda`")?;
+    gpu_indices(device, gpus).map(|_| ())
+}
+
+/// Returns the numbers of the GPUs of a device.
+///
+/// # Errors
+/// Returns an error if one of them does not exist.
+fn gpu_indices(device: Device, gpus: Gpus) -> Result<Vec<u32>> {
+    if gpus == Gpus::First {
+        return Ok(vec![0]);
+    }
+    let indices = ffi::gpu_names().and_then(|names| gpus.indices(&names));
+    indices.map_err(|message| {
+        let visible = match std::env::var("CUDA_VISIBLE_DEVICES") {
+            Ok(visible) => format!(" (with CUDA_VISIBLE_DEVICES={visible})"),
+            Err(_) => String::new(),
+        };
+        Error::Runtime(format!("device {device}: {message}{visible}"))
+    })
 }
 
 /// The library of ONNX Runtime's CUDA provider.
@@ -133,14 +173,14 @@ fn has_gpu() -> bool {
 /// work.
 pub fn expected_precision(device: Device, precision: Precision) -> &'static str {
     let device = if device == Device::Auto { auto_candidates()[0] } else { device };
-    precision.on_provider(&device.to_string())
+    precision.on_provider(device.name())
 }
 
 /// Returns the devices that [`Device::Auto`] tries, the fastest first.
 fn auto_candidates() -> Vec<Device> {
     let mut candidates = Vec::new();
     if has_gpu() && library::find("onnxruntime-gpu", CUDA_PROVIDER).is_some() {
-        candidates.push(Device::Cuda);
+        candidates.push(Device::Cuda(Gpus::First));
     }
     candidates.push(Device::Native);
     if cfg!(target_arch = "x86_64") && library::find("openvino", "libopenvino_c.so").is_some() {
@@ -148,4 +188,38 @@ fn auto_candidates() -> Vec<Device> {
     }
     candidates.push(Device::Cpu);
     candidates
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Numbered(u32);
+
+    impl Lane for Numbered {
+        fn run(&mut self, _: &[f32]) -> Result<Array2<f32>> {
+            Ok(Array2::from_elem((1, 1), self.0 as f32))
+        }
+    }
+
+    #[test]
+    fn each_gpu_has_one_lane() {
+        let load = |gpu| -> Result<(String, Box<dyn Lane>)> { Ok(("cuda+cpu".into(), Box::new(Numbered(gpu)))) };
+        let (provider, mut lanes) = lane_per_gpu(&[1, 3], load).unwrap();
+        assert_eq!(provider, lane_per_gpu(&[0], load).unwrap().0);
+        let gpus: Vec<f32> = lanes.iter_mut().map(|lane| lane.run(&[]).unwrap()[[0, 0]]).collect();
+        assert_eq!(gpus, [1.0, 3.0]);
+        let other = |gpu| -> Result<(String, Box<dyn Lane>)> {
+            Ok((["cuda", "cuda+cpu"][gpu as usize].into(), Box::new(Numbered(gpu))))
+        };
+        let error = lane_per_gpu(&[0, 1], other).err().unwrap().to_string();
+        assert!(error.contains("would run on cuda on GPU 0, but on cuda+cpu on GPU 1"), "{error}");
+    }
+
+    #[test]
+    fn precision_does_not_depend_on_the_number_of_gpus() {
+        for device in ["cuda", "cuda:0,1", "cuda:all", "tensorrt:1"] {
+            assert_eq!(expected_precision(device.parse().unwrap(), Precision::F32), "tf32", "{device}");
+        }
+    }
 }

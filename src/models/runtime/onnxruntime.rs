@@ -34,27 +34,32 @@ impl Lane for SessionLane {
     }
 }
 
-/// Loads a network; returns the names of its execution providers and its lane.
+/// Loads a network, on a GPU on that with number `gpu`; returns the names of its execution providers and its lane.
 ///
 /// # Errors
 /// Returns an error if the library is missing, the device cannot be used, or the network does not match `options`.
-pub(super) fn load(onnx: &Path, device: Device, options: &SessionOptions) -> Result<(String, Vec<Box<dyn Lane>>)> {
+pub(super) fn load(onnx: &Path, device: Device, gpu: u32, options: &SessionOptions) -> Result<(String, Box<dyn Lane>)> {
     let environment = environment(device)?;
     let failed = |what: &str, error: &dyn fmt::Display| Error::Runtime(format!("device {device} {what}: {error}"));
     let builder = Session::builder(environment).map_err(|e| failed("cannot be used", &e))?;
-    let mut builder = configure(builder, device, options).map_err(|e| failed("cannot be used", &e))?;
+    let mut builder = configure(builder, device, gpu, options).map_err(|e| failed("cannot be used", &e))?;
     let session = builder.commit_from_file(onnx).map_err(|e| failed(&format!("cannot load {}", onnx.display()), &e))?;
     let providers = ffi::assigned_providers(&session).map_err(|e| failed("does not report its providers", &e))?;
     let names: Vec<String> =
         providers.iter().map(|name| name.trim_end_matches("ExecutionProvider").to_lowercase()).collect();
-    if !names.contains(&device.to_string()) {
+    if !names.iter().any(|name| name == device.name()) {
         return Err(failed("was requested, but the network would run on", &names.join("+")));
     }
     let output = check_shapes(&session, onnx, options)?;
-    Ok((names.join("+"), vec![Box::new(SessionLane { session, output, options: options.clone() })]))
+    Ok((names.join("+"), Box::new(SessionLane { session, output, options: options.clone() })))
 }
 
-fn configure(builder: SessionBuilder, device: Device, options: &SessionOptions) -> ort::Result<SessionBuilder> {
+fn configure(
+    builder: SessionBuilder,
+    device: Device,
+    gpu: u32,
+    options: &SessionOptions,
+) -> ort::Result<SessionBuilder> {
     let builder = builder
         .with_config_entry("session.record_ep_graph_assignment_info", "1")?
         // A fixed batch size lets providers plan memory.
@@ -62,12 +67,11 @@ fn configure(builder: SessionBuilder, device: Device, options: &SessionOptions) 
         .with_intra_threads(options.threads)?
         // Spinning threads would compete with the decoders for cores.
         .with_intra_op_spinning(false)?;
+    let cuda = || CUDA::default().with_device_id(gpu as i32).build().error_on_failure();
+    let tensorrt = || TensorRT::default().with_device_id(gpu as i32).build().error_on_failure();
     Ok(match device {
-        Device::Cuda => builder.with_execution_providers([CUDA::default().build().error_on_failure()])?,
-        Device::TensorRt => builder.with_execution_providers([
-            TensorRT::default().build().error_on_failure(),
-            CUDA::default().build().error_on_failure(),
-        ])?,
+        Device::Cuda(_) => builder.with_execution_providers([cuda()])?,
+        Device::TensorRt(_) => builder.with_execution_providers([tensorrt(), cuda()])?,
         Device::Auto | Device::Native | Device::Cpu | Device::OpenVino => builder,
     })
 }
@@ -113,7 +117,7 @@ fn check_shapes(session: &Session, onnx: &Path, options: &SessionOptions) -> Res
 fn environment(device: Device) -> Result<&'static Environment> {
     static ENVIRONMENT: OnceLock<Result<Environment, String>> = OnceLock::new();
     let path = match device {
-        Device::Cuda | Device::TensorRt => {
+        Device::Cuda(_) | Device::TensorRt(_) => {
             library::require("onnxruntime-gpu", "libonnxruntime.so", "run `make setup DEVICE=cuda`")?
         }
         _ => library::require("onnxruntime", "libonnxruntime.so", "run `make setup`")?,

@@ -30,6 +30,9 @@ fn invalid_arguments_are_explained() {
     let (code, message) = run(["--device", "abacus"]);
     assert_eq!(code, Some(2));
     assert!(message.contains("auto, native, cpu, openvino, cuda, tensorrt"), "{message}");
+    let (code, message) = run(["--device", "cuda:0,0"]);
+    assert_eq!(code, Some(2));
+    assert!(message.contains("invalid value 'cuda:0,0' for '--device <DEVICE>': GPU 0 is listed twice"), "{message}");
     let (code, message) = run(["--keypoints", "3"]);
     assert_eq!(code, Some(1));
     assert!(message.contains("--keypoints does not apply"), "{message}");
@@ -107,7 +110,7 @@ fn a_missing_gpu_is_reported_before_weights_are_fetched() {
     // A download would fail with another message.
     let origin = format!("kind = \"url\"\nurl = \"http://127.0.0.1:9/tiny.onnx\"\nsha256 = \"{}\"", "0".repeat(64));
     fs::write(models.join("tiny.toml"), card.replace("kind = \"file\"\npath = \"tiny.onnx\"", &origin)).unwrap();
-    for device in ["cuda", "tensorrt"] {
+    for device in ["cuda", "tensorrt", "cuda:0,1", "cuda:all"] {
         let output = workspace.command_with_models("x.h5", &models).args(["--device", device]).output().unwrap();
         assert_code(&output, 1);
         let expected = format!("extract: device {device} needs an NVIDIA GPU with its driver");
