@@ -111,7 +111,7 @@ extract_flags = $(if $(IS_DEMO),$(DEMO_FLAGS_$1)) $(EXTRACT_FLAGS)
 allow_failed_clips := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
 .PHONY: help setup build weights demo features merge slurm slurm-retry slurm-status require-slurm classify runs compare predict require-clips inspect train demo-train posters demo-posters require-manifest serve require-models \
-    test test-web test-slurm test-kubernetes test-debian13 compare-stores fuzz fuzz-readers load bench goldens lint clean FORCE
+    test test-web test-slurm test-kubernetes test-container test-debian13 compare-stores fuzz fuzz-readers load bench goldens lint clean FORCE
 
 help:
 	@echo 'Targets (each installs what it needs and skips what is up to date):'
@@ -135,6 +135,7 @@ help:
 	@echo '  test-web        test the web page and the exported site in Chromium; output: target/test-web'
 	@echo '  test-slurm      test `slurm` on a Slurm cluster that is started on this machine (needs root)'
 	@echo '  test-kubernetes validate pipelines/kubernetes against the schemas of Kubernetes (needs kubectl)'
+	@echo '  test-container  build the image of the Dockerfile and test the programs in it (needs Docker or Podman)'
 	@echo '  test-debian13   run `make test` on REVISION (HEAD) in a Debian 13 chroot (needs root)'
 	@echo '  compare-stores  compare the demo stores of this revision with those of BASE ($(BASE)), byte by byte'
 	@echo '  fuzz            send malformed uploads to the server of the poster models trained last   SECONDS=$(SECONDS)'
@@ -356,6 +357,9 @@ test-kubernetes: .venv-kubernetes/ready
 	@python3 -m venv .venv-kubernetes
 	@.venv-kubernetes/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@
+
+test-container:
+	@tests/container/run.sh
 
 test-debian13:
 	@tests/debian13.sh
