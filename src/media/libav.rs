@@ -41,6 +41,11 @@ impl Damage {
     }
 }
 
+/// Formats of playlists and scripts. A clip is one file: its size and hash stand for what is decoded, and a file of unknown origin must not
+/// make other files of this machine part of the features.
+const REFERRING_FORMATS: [&str; 9] =
+    ["concat", "hls", "dash", "imf", "sdp", "rtsp", "avisynth", "vapoursynth", "lavfi"];
+
 /// Smallest difference between the start times of the stream and the file in seconds. Smaller ones are due to rounding.
 const MIN_DELAY: f64 = 1e-3;
 
@@ -66,13 +71,14 @@ pub(super) struct Video {
 impl Video {
     /// Opens a file and its decoder, with this number of threads. Returns `None` if the file has no video stream that can be
     /// decoded; the cover of a music file is none. The path must be absolute, since libav could interpret the start of a relative
-    /// path as a protocol (`name:`). Only the file protocol is allowed, also for files that the file refers to.
+    /// path as a protocol (`name:`). Nothing else is opened: only the file protocol is allowed, and no format that refers to other files.
     ///
     /// # Panics
     /// Panics if the path is not UTF-8.
     pub(super) fn open(path: &Path, threads: usize) -> Option<Self> {
         silence();
-        let options = Dictionary::from_iter([("protocol_whitelist", "file")]);
+        let formats = ffi_wrappers::demuxers_except(&REFERRING_FORMATS);
+        let options = Dictionary::from_iter([("protocol_whitelist", "file"), ("format_whitelist", &formats)]);
         let mut file = format::input_with_dictionary(path, options).ok()?;
         let stream = video_stream(&file)?;
         let mut context = codec::Context::from_parameters(stream.parameters()).ok()?;

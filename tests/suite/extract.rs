@@ -9,6 +9,7 @@ mod networks;
 mod sampling;
 mod shards;
 mod stores;
+mod untrusted;
 mod virtual_stores;
 
 use std::fs;

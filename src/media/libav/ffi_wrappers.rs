@@ -1,6 +1,7 @@
 //! Functions and fields of libav that ffmpeg-next does not wrap.
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::{ptr, slice};
 
 use ffmpeg::ffi;
@@ -20,6 +21,18 @@ pub(in crate::media) fn start_seconds(file: &format::context::Input) -> Option<f
     // SAFETY: the file is valid, and the field is an integer.
     let start = unsafe { (*file.as_ptr()).start_time };
     (start != ffi::AV_NOPTS_VALUE).then(|| start as f64 / f64::from(ffi::AV_TIME_BASE))
+}
+
+/// Returns the names of all demuxers of this build of libav except `excluded`, as a list of the option `format_whitelist`.
+pub(in crate::media) fn demuxers_except(excluded: &[&str]) -> String {
+    let mut names = Vec::new();
+    let mut position = ptr::null_mut();
+    // SAFETY: the function returns null or a static description, whose name is a string.
+    while let Some(demuxer) = unsafe { ffi::av_demuxer_iterate(&mut position).as_ref() } {
+        names.push(unsafe { CStr::from_ptr(demuxer.name) }.to_string_lossy());
+    }
+    names.retain(|name| !excluded.contains(&&**name));
+    names.join(",")
 }
 
 /// Makes the demuxer skip all streams but one.
