@@ -100,7 +100,8 @@ impl Search {
     /// Reads a message up to the position `end`.
     fn read(&mut self, message: Message, end: u64, depth: usize) -> std::io::Result<()> {
         if depth > MAX_DEPTH {
-            return Err(std::io::Error::new(ErrorKind::InvalidData, "graphs are nested too deeply"));
+            // Not InvalidData: a runtime may load such a file, whose deepest tensors were not checked.
+            return Err(std::io::Error::new(ErrorKind::Unsupported, "graphs are nested too deeply"));
         }
         let (mut location, mut is_external) = (None, false);
         while self.reader.position < end {
@@ -141,4 +142,43 @@ struct StringEntry {
     key: String,
     #[prost(string, tag = "2")]
     value: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A field of a message, whose content is preceded by its length.
+    fn field(number: u64, content: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for mut value in [number << 3 | 2, content.len() as u64] {
+            while value > 0x7f {
+                bytes.push(value as u8 | 0x80);
+                value >>= 7;
+            }
+            bytes.push(value as u8);
+        }
+        [bytes, content.to_vec()].concat()
+    }
+
+    /// A model with an external tensor in this number of nested graphs.
+    fn nested(graphs: usize) -> Vec<u8> {
+        let entry = field(13, &[field(1, b"location"), field(2, b"../secret")].concat());
+        let tensor = [entry, vec![14 << 3, 1]].concat();
+        let mut graph = field(5, &tensor);
+        for _ in 1..graphs {
+            graph = field(1, &field(5, &field(6, &graph)));
+        }
+        field(7, &graph)
+    }
+
+    #[test]
+    fn external_data_in_any_graph_are_checked() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (graphs, expected) in [(1, "outside of"), (5, "outside of"), (100, "nested too deeply")] {
+            std::fs::write(file.path(), nested(graphs)).unwrap();
+            let error = model_sha256(file.path()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{graphs} graphs: {error}");
+        }
+    }
 }
