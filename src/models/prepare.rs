@@ -363,4 +363,18 @@ mod tests {
         let path = cache_path(&card, &Origin::Seeded { seed: 3 }, Precision::F32).unwrap();
         assert!(path.ends_with("resnet18-seeded-3-v2.onnx"), "{}", path.display());
     }
+
+    #[test]
+    fn downloads_stay_in_the_cache() {
+        let card = Card::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models"), "resnet18").unwrap();
+        let text = |text: &str| text.to_owned();
+        let url = |url: &str| Origin::Url { url: text(url), sha256: None, sha256_prefix: None };
+        let member = |member: &str| {
+            let (package, version, sha256) = (text("p"), text("1"), "0".repeat(64));
+            Origin::Pypi { package, version, sha256, member: text(member) }
+        };
+        for origin in [url("https://host/a/../../../x.pth?../y#../z"), member("../../../x.pth"), member("/etc/x.pth")] {
+            assert_eq!(origin_path(&card, &origin).unwrap(), cache_directory(&card).join("downloads/x.pth"));
+        }
+    }
 }

@@ -1,13 +1,14 @@
 //! Errors at startup: flags and models.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use kinoprobe::store::Provenance;
 use serde_json::{Value, json};
 
 use super::models::{LABELS, save_head, save_models, tiny_provenance};
 use super::server::command;
-use crate::support::assert_code;
+use crate::support::{assert_code, printed};
 
 #[test]
 fn zero_frames_per_video_are_a_usage_error() {
@@ -43,4 +44,10 @@ fn inconsistent_models_are_rejected() {
     let empty = tempfile::tempdir().unwrap();
     let output = command(&PathBuf::from(empty.path())).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("posters.json: No such file"));
+}
+
+#[test]
+fn the_default_address_is_reachable_from_this_machine_only() {
+    let output = Command::new(env!("CARGO_BIN_EXE_kinoprobe-serve")).arg("--help").output().unwrap();
+    assert!(printed(&output).contains("[default: 127.0.0.1:8080]"), "{}", printed(&output));
 }
