@@ -45,10 +45,10 @@ done
 
 step "extraction by shards, and their merge"
 run kinoprobe-demo --out /data/demo --clips 2 >/dev/null
-extract=(kinoprobe-extract --method resnet18 --weights seeded --frames 2 --manifest /data/demo/manifest.csv --quiet)
-expect 0 "${extract[@]}" --out /data/single.h5
+extract=(kinoprobe-extract --method resnet18 --weights seeded --manifest /data/demo/manifest.csv --quiet)
+expect 0 "${extract[@]}" --frames 2 --out /data/single.h5
 for index in 0 1; do
-    run env JOB_COMPLETION_INDEX=$index "${extract[@]}" --out /data/features.h5 --shard=auto/2 --wait --allow-failed-clips
+    run env JOB_COMPLETION_INDEX=$index "${extract[@]}" --frames 2 --out /data/features.h5 --shard=auto/2 --wait --allow-failed-clips
 done
 expect 0 kinoprobe-merge /data/features.shards --out /data/features.h5 --allow-failed-clips
 expect 0 kinoprobe-inspect /data/features.h5 >/dev/null
@@ -58,7 +58,7 @@ step "exit codes"
 expect 2 kinoprobe-extract --unknown 2>/dev/null
 expect 1 kinoprobe-merge /data/none.shards --out /data/none.h5 2>/dev/null
 "${engine[@]}" run --detach --name kinoprobe-test "${restricted[@]}" "$image" "${extract[@]}" --frames 64 --out /data/stopped.h5 >/dev/null
-until [ -e "$work/stopped.h5.partial" ]; do sleep 0.1; done
+for _ in {1..600}; do [ ! -e "$work/stopped.h5.partial" ] || break; sleep 0.1; done
 "${engine[@]}" stop --time 60 kinoprobe-test >/dev/null
 code=$("${engine[@]}" inspect --format '{{.State.ExitCode}}' kinoprobe-test)
 [ "$code" = 130 ] || fail "exit code $code instead of 130 after SIGTERM"
