@@ -2,7 +2,7 @@
 
 use std::fs::{File, Permissions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use tempfile::NamedTempFile;
@@ -31,7 +31,34 @@ pub fn temporary(path: &Path) -> Result<NamedTempFile> {
 /// # Errors
 /// Returns an error if the directory or the file cannot be written.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    complete(path, bytes)?.persist(path).map(|_| ()).map_err(|error| Error::io(path)(error.error))
+    persist(complete(path, bytes)?, path)
+}
+
+/// Renames a [`temporary`] file to `path`. An existing file is replaced.
+///
+/// # Errors
+/// Returns an error if the file cannot be renamed.
+pub fn persist(file: NamedTempFile, path: &Path) -> Result<()> {
+    match file.persist(path) {
+        Err(error) if !is_at(error.file.as_file(), path) => Err(Error::io(path)(error.error)),
+        _ => Ok(()),
+    }
+}
+
+/// Renames a file. An existing file is replaced. If the reply of a network file system is lost, the request is made again, and fails although
+/// the file has been renamed; that is no error here.
+///
+/// # Errors
+/// Returns an error if the file does not exist or cannot be renamed.
+pub fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
+    let file = File::open(from)?;
+    std::fs::rename(from, to).or_else(|error| if is_at(&file, to) { Ok(()) } else { Err(error) })
+}
+
+/// Returns whether `path` is this open file. Opening a file on a network file system updates its attributes.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
+    matches!((identity(file), File::open(path).and_then(|found| identity(&found))), (Ok(a), Ok(b)) if a == b)
 }
 
 /// Does the same, unless the file exists: then returns `None`. Of several processes, also on several machines, one creates the file.
@@ -41,6 +68,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn create_new(path: &Path, bytes: &[u8]) -> Result<Option<File>> {
     match complete(path, bytes)?.persist_noclobber(path) {
         Ok(file) => Ok(Some(file)),
+        // As for `rename`.
+        Err(error) if is_at(error.file.as_file(), path) => Ok(Some(error.file.into_file())),
         Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(None),
         Err(error) => Err(Error::io(path)(error.error)),
     }
@@ -68,5 +97,19 @@ mod tests {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o644);
         assert_eq!(std::fs::read_dir(directory_of(&path)).unwrap().count(), 1, "no temporary files remain");
         assert_eq!(directory_of(Path::new("file")), Path::new("."));
+    }
+
+    #[test]
+    fn files_are_renamed() {
+        let directory = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| directory.path().join(name));
+        std::fs::write(&from, "new").unwrap();
+        std::fs::write(&to, "old").unwrap();
+        let file = File::open(&from).unwrap();
+        assert!(!is_at(&file, &to));
+        rename(&from, &to).unwrap();
+        assert!(is_at(&file, &to) && !is_at(&file, &from));
+        assert_eq!(std::fs::read_to_string(&to).unwrap(), "new");
+        assert_eq!(rename(&from, &to).unwrap_err().kind(), ErrorKind::NotFound);
     }
 }

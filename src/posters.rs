@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::multi_label::Thresholds;
 use crate::evaluate::predictions::DEFAULT_THRESHOLD;
 use crate::evaluate::{Predictions, SplitMetrics};
+use crate::files;
 use crate::models::Precision;
 
 pub use heads::{Head, PosterModels, Scores};
@@ -163,10 +164,8 @@ impl PosterIndex {
     /// # Errors
     /// Returns an error if the file cannot be written.
     pub fn write(&self, dir: &Path) -> Result<()> {
-        let (path, partial) = (dir.join(INDEX_FILE), dir.join(INDEX_FILE).with_extension("json.partial"));
         let text = serde_json::to_string_pretty(self).expect("the index serializes to JSON");
-        std::fs::write(&partial, text + "\n").map_err(Error::io(&partial))?;
-        std::fs::rename(&partial, &path).map_err(Error::io(&path))
+        files::write_atomic(&dir.join(INDEX_FILE), (text + "\n").as_bytes())
     }
 }
 

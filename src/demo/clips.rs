@@ -14,6 +14,7 @@ use super::encoder::{Codec, Encoder};
 use super::scene::{Overlay, SIZE, Scene};
 use super::{FileCounts, create_missing, prepare_directory, split_of, write_if_changed};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::progress::ProgressSink;
 
 /// The textures.
@@ -156,7 +157,7 @@ fn encode(job: &ClipJob, seed: u64, codec: Codec) -> Result<()> {
         encoder.write(&pixels)?;
     }
     encoder.finish()?;
-    std::fs::rename(&partial, &job.file).map_err(Error::io(&job.file))
+    files::rename(&partial, &job.file).map_err(Error::io(&job.file))
 }
 
 #[cfg(test)]

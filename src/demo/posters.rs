@@ -15,6 +15,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use super::canvas::{self, SIZE};
 use super::{FileCounts, create_missing, prepare_directory, split_of, write_if_changed};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::media::{BgrImage, jpeg};
 use crate::progress::ProgressSink;
 
@@ -121,5 +122,5 @@ fn save(poster: &Mat, file: &Path) -> Result<()> {
     let jpeg = jpeg::encode(image, QUALITY).ok_or_else(|| failed("cannot be encoded as JPEG".into()))?;
     let partial = file.with_extension("part.jpg");
     std::fs::write(&partial, jpeg).map_err(Error::io(&partial))?;
-    std::fs::rename(&partial, file).map_err(Error::io(file))
+    files::rename(&partial, file).map_err(Error::io(file))
 }

@@ -44,12 +44,12 @@ pub fn download(
     }
     if let Some(mismatch) = sha256_mismatch(&download.part.file, sha256_prefix)? {
         let rejected = with_suffix(target, ".rejected");
-        std::fs::rename(&download.part.file, &rejected).map_err(Error::io(&rejected))?;
+        crate::files::rename(&download.part.file, &rejected).map_err(Error::io(&rejected))?;
         download.part.remove()?;
         let message = format!("{mismatch}: {url} sent a different file, kept under this name");
         return Err(Error::Weights { path: rejected, message });
     }
-    std::fs::rename(&download.part.file, target).map_err(Error::io(target))?;
+    crate::files::rename(&download.part.file, target).map_err(Error::io(target))?;
     download.part.remove()
 }
 

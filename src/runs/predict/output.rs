@@ -85,7 +85,7 @@ impl Predicted {
             Format::Category => self.write_categories(file.as_file()),
         };
         written.map_err(Error::io(path))?;
-        file.persist(path).map(|_| ()).map_err(|error| Error::io(path)(error.error))
+        files::persist(file, path)
     }
 
     fn write_csv(&self, file: &File) -> std::io::Result<()> {

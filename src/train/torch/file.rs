@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use kinoprobe::error::{Error, Result};
+use kinoprobe::files;
 use kinoprobe::models::checkpoint::Checkpoint;
 use safetensors::tensor::{Dtype, TensorView};
 use tch::{Device, Kind, Tensor};
@@ -38,7 +39,7 @@ pub fn save(path: &Path, tensors: &[(String, Tensor)], metadata: &HashMap<String
         let _ = std::fs::remove_file(&new);
         Error::io(path)(error)
     })?;
-    std::fs::rename(&new, path).map_err(Error::io(path))
+    files::rename(&new, path).map_err(Error::io(path))
 }
 
 /// Reads all tensors of a file as f32.
