@@ -3,7 +3,7 @@
 //!
 //! During extraction, clips are appended to `NAME.h5.partial`, a [`Journal`] of checksummed records that is not damaged if the
 //! process is killed. When all clips are extracted, the store is written in one pass in the order of the manifest, as
-//! `NAME.h5.new`, and renamed. (An HDF5 file that grows with a flush per batch is not safe: its last chunks are rewritten in
+//! `NAME.h5.new-RANDOM`, and renamed. (An HDF5 file that grows with a flush per batch is not safe: its last chunks are rewritten in
 //! place. Of 150 kills during such flushes, 49 left an unreadable file.)
 //!
 //! A virtual store refers to the rows of other stores instead of having its own.

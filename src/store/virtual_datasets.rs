@@ -112,7 +112,10 @@ fn write_list(file: &File, names: &[String], fingerprints: &[String]) -> hdf5::R
     let group = file.create_group("sources")?;
     for (name, texts) in [("path", names), ("fingerprint", fingerprints)] {
         let texts: Vec<VarLenUnicode> = texts.iter().map(|text| hdf5_text(text)).collect();
-        group.new_dataset_builder().with_data(&texts).create(name)?;
+        let dataset = group.new_dataset_builder().with_data(&texts).create(name)?;
+        // HDF5 does not report the errors of writes that closing a dataset causes.
+        file.flush()?;
+        drop(dataset);
     }
     Ok(())
 }

@@ -1,10 +1,15 @@
 //! Writing of stores in one pass.
 
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use hdf5::types::VarLenUnicode;
 use hdf5::{Dataset, File, H5Type};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
+use tempfile::TempPath;
 
 use super::attributes::{hdf5_text, store_error};
 use super::clip::{ClipRows, Failure, StoredClip, Values};
@@ -12,11 +17,16 @@ use super::provenance::{Payload, Provenance};
 use super::reader::Store;
 use super::virtual_datasets;
 use crate::error::{Error, Result};
+use crate::files::{self, directory_of};
 
 /// Rows per chunk of `/features`.
 const CHUNK_ROWS: usize = 64;
 /// Elements per chunk of one-dimensional datasets.
 const CHUNK_LEN: usize = 1024;
+/// Chunks of one-dimensional datasets that HDF5 keeps in memory, in bytes.
+const CACHE_BYTES: usize = 16 * CHUNK_LEN;
+/// Slots of the hash table of these chunks; a prime number.
+const CACHE_SLOTS: usize = 13;
 /// gzip's fastest level, since embeddings hardly compress. All readers support gzip.
 const GZIP_LEVEL: u8 = 1;
 
@@ -36,22 +46,17 @@ pub fn check_output(path: &Path) -> Result<()> {
     Err(Error::Store { path: path.to_path_buf(), message })
 }
 
-/// A file that is removed when it is dropped, if it has not been renamed.
-struct PartialFile(PathBuf);
-
-impl Drop for PartialFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// Writes `NAME.h5.new`, which [`StoreWriter::finish`] renames to `NAME.h5`. Clips keep the order in which they are pushed.
+/// Writes `NAME.h5.new-RANDOM`, which [`StoreWriter::finish`] renames to `NAME.h5`. Clips keep the order in which they are pushed.
+///
+/// Each process has its own file: HDF5 truncates a file before it finds that another process has locked it.
 pub struct StoreWriter {
     path: PathBuf,
-    partial_path: PathBuf,
+    /// All datasets by name. They stay open until the file is flushed: when one is closed, HDF5 writes what it has buffered, and an error of
+    /// these writes is lost. Declared before `file`, so that they are closed first.
+    datasets: HashMap<String, Dataset>,
     file: File,
-    /// Declared after `file`, so that the file is closed before it is removed.
-    _partial: PartialFile,
+    /// Removes the file. Declared after `file`, so that it is closed before.
+    partial_path: TempPath,
     payload: Payload,
     provenance: Provenance,
     /// Number of clips in the file.
@@ -71,8 +76,9 @@ impl StoreWriter {
     /// # Errors
     /// Returns an error if `path` is a directory, or the file or its directory cannot be created.
     pub fn create(path: &Path, payload: Payload, provenance: &Provenance) -> Result<Self> {
-        let writer = Self::create_tables(path, payload, provenance)?;
-        create_row_datasets(&writer.file, payload).map_err(store_error(&writer.partial_path))?;
+        let mut writer = Self::create_tables(path, payload, provenance)?;
+        let mut datasets = Datasets { file: &writer.file, by_name: &mut writer.datasets };
+        create_row_datasets(&mut datasets, payload).map_err(store_error(&writer.partial_path))?;
         Ok(writer)
     }
 
@@ -100,22 +106,25 @@ impl StoreWriter {
     /// Creates the file with the datasets that are written clip by clip.
     fn create_tables(path: &Path, payload: Payload, provenance: &Provenance) -> Result<Self> {
         check_output(path)?;
-        let mut partial_path = path.as_os_str().to_owned();
-        partial_path.push(".new");
-        let partial_path = PathBuf::from(partial_path);
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
-        }
+        let mut prefix = path.file_name().unwrap_or_default().to_owned();
+        prefix.push(".new");
+        let directory = directory_of(path);
+        std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
+        remove_abandoned(directory, &prefix).map_err(Error::io(directory))?;
+        prefix.push("-");
+        let partial =
+            tempfile::Builder::new().prefix(&prefix).permissions(Permissions::from_mode(0o644)).tempfile_in(directory);
+        let partial_path = partial.map_err(Error::io(path))?.into_temp_path();
         let mut provenance = provenance.clone();
         provenance.stamp();
         let file = File::create(&partial_path).map_err(store_error(&partial_path))?;
-        let partial = PartialFile(partial_path.clone());
-        create_clip_datasets(&file).map_err(store_error(&partial_path))?;
+        let mut datasets = HashMap::new();
+        create_clip_datasets(&mut Datasets { file: &file, by_name: &mut datasets }).map_err(store_error(&partial_path))?;
         Ok(Self {
             path: path.to_path_buf(),
-            partial_path,
+            datasets,
             file,
-            _partial: partial,
+            partial_path,
             payload,
             provenance,
             clips: 0,
@@ -183,18 +192,18 @@ impl StoreWriter {
         match self.payload {
             Payload::Features { dim } => {
                 let blocks: Vec<ArrayView2<f32>> = clips.iter().map(|clip| features(&clip.values)).collect();
-                append_matrix(&self.file.dataset("features")?, self.rows, stack(&blocks, dim).view())?;
+                append_matrix(self.dataset("features")?, self.rows, stack(&blocks, dim).view())?;
                 let (mean, max): (Vec<_>, Vec<_>) = blocks.iter().map(|block| pool(*block)).unzip();
                 for (name, pooled) in [("pooled/mean", mean), ("pooled/max", max)] {
                     let views: Vec<_> = pooled.iter().map(|row| row.view().insert_axis(Axis(0))).collect();
-                    append_matrix(&self.file.dataset(name)?, self.clips, stack(&views, dim).view())?;
+                    append_matrix(self.dataset(name)?, self.clips, stack(&views, dim).view())?;
                 }
             }
             Payload::Descriptors { dim } => {
                 let (counts, blocks): (Vec<_>, Vec<_>) = clips.iter().map(|clip| descriptors(&clip.values)).unzip();
                 self.append("rows/descriptors", start, counts.iter().copied().flatten().copied())?;
                 let block = stack(&blocks, dim);
-                append_matrix(&self.file.dataset("descriptors")?, self.descriptors, block.view())?;
+                append_matrix(self.dataset("descriptors")?, self.descriptors, block.view())?;
                 self.descriptors += block.nrows();
             }
         }
@@ -228,15 +237,13 @@ impl StoreWriter {
     /// # Errors
     /// Returns an error if the file cannot be written.
     pub fn write_matrix(&mut self, name: &str, values: ArrayView2<'_, f32>) -> Result<()> {
-        self.file
-            .new_dataset_builder()
-            .with_data(values)
-            .create(name)
-            .map(|_| ())
-            .map_err(store_error(&self.partial_path))
+        let created = self.file.new_dataset_builder().with_data(values).create(name);
+        self.datasets.insert(name.into(), created.map_err(store_error(&self.partial_path))?);
+        Ok(())
     }
 
     /// Writes the buffered rows, the failures and the provenance, syncs the file and renames it.
+    /// HDF5 reports the errors of buffered writes only if it is told to flush.
     ///
     /// # Errors
     /// Returns an error if the file cannot be written or renamed.
@@ -244,16 +251,22 @@ impl StoreWriter {
         self.write_pending()?;
         self.write_failures()
             .and_then(|()| self.provenance.write(&self.file, self.payload))
-            .and_then(|()| self.file.close())
+            .and_then(|()| self.file.flush())
             .map_err(store_error(&self.partial_path))?;
+        self.datasets.clear();
+        self.file.close().map_err(store_error(&self.partial_path))?;
         let synced = std::fs::File::open(&self.partial_path).and_then(|file| file.sync_all());
-        synced.and_then(|()| std::fs::rename(&self.partial_path, &self.path)).map_err(Error::io(&self.path))
+        synced.and_then(|()| files::rename(&self.partial_path, &self.path)).map_err(Error::io(&self.path))
+    }
+
+    fn dataset(&self, name: &str) -> hdf5::Result<&Dataset> {
+        self.datasets.get(name).ok_or_else(|| format!("no dataset {name}").into())
     }
 
     /// Appends values to a one-dimensional dataset at position `start`.
     fn append<T: H5Type>(&self, name: &str, start: usize, values: impl IntoIterator<Item = T>) -> hdf5::Result<()> {
         let values = Array1::from_iter(values);
-        append_vector(&self.file.dataset(name)?, start, values.view())
+        append_vector(self.dataset(name)?, start, values.view())
     }
 
     fn append_text<'a>(&self, name: &str, start: usize, values: impl Iterator<Item = &'a str>) -> hdf5::Result<()> {
@@ -261,57 +274,81 @@ impl StoreWriter {
     }
 }
 
-/// Creates the datasets of the clips and failures, without elements.
-fn create_clip_datasets(file: &File) -> hdf5::Result<()> {
-    create_vector::<u32>(&file.create_group("rows")?, "clip")?;
-    let clips = file.create_group("clips")?;
-    create_vector::<VarLenUnicode>(&clips, "id")?;
-    create_vector::<VarLenUnicode>(&clips, "path")?;
-    create_vector::<u64>(&clips, "offset")?;
-    create_vector::<u32>(&clips, "length")?;
-    create_vector::<u64>(&clips, "frame_count")?;
-    create_vector::<f64>(&clips, "fps")?;
-    create_vector::<f64>(&clips, "duration_seconds")?;
-    create_vector::<u8>(&clips, "fully_decoded")?;
-    create_vector::<f64>(&clips, "start")?;
-    create_vector::<f64>(&clips, "end")?;
-    let failures = file.create_group("failures")?;
-    for name in ["id", "path", "stage", "error"] {
-        create_vector::<VarLenUnicode>(&failures, name)?;
+/// Removes the files in `directory` whose names start with `prefix` and that no process is writing, since it was killed: HDF5 locks files that it
+/// writes. On a file system without locks, they are kept.
+fn remove_abandoned(directory: &Path, prefix: &OsStr) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let matches = entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
+        if matches && std::fs::File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
-    create_vector::<f64>(&failures, "start")?;
-    create_vector::<f64>(&failures, "end")
+    Ok(())
+}
+
+/// Creates the datasets of the clips and failures, without elements.
+fn create_clip_datasets(datasets: &mut Datasets<'_>) -> hdf5::Result<()> {
+    datasets.file.create_group("rows")?;
+    datasets.vector::<u32>("rows/clip")?;
+    datasets.file.create_group("clips")?;
+    datasets.vector::<VarLenUnicode>("clips/id")?;
+    datasets.vector::<VarLenUnicode>("clips/path")?;
+    datasets.vector::<u64>("clips/offset")?;
+    datasets.vector::<u32>("clips/length")?;
+    datasets.vector::<u64>("clips/frame_count")?;
+    datasets.vector::<f64>("clips/fps")?;
+    datasets.vector::<f64>("clips/duration_seconds")?;
+    datasets.vector::<u8>("clips/fully_decoded")?;
+    datasets.vector::<f64>("clips/start")?;
+    datasets.vector::<f64>("clips/end")?;
+    datasets.file.create_group("failures")?;
+    for name in ["failures/id", "failures/path", "failures/stage", "failures/error"] {
+        datasets.vector::<VarLenUnicode>(name)?;
+    }
+    datasets.vector::<f64>("failures/start")?;
+    datasets.vector::<f64>("failures/end")
 }
 
 /// Creates the other datasets, without elements.
-fn create_row_datasets(file: &File, payload: Payload) -> hdf5::Result<()> {
-    let rows = file.group("rows")?;
-    create_vector::<u64>(&rows, "start_frame")?;
-    create_vector::<f64>(&rows, "start_seconds")?;
-    create_vector::<f64>(&rows, "end_seconds")?;
-    create_vector::<u8>(&rows, "padded")?;
-    create_vector::<f64>(&rows, "scale")?;
+fn create_row_datasets(datasets: &mut Datasets<'_>, payload: Payload) -> hdf5::Result<()> {
+    datasets.vector::<u64>("rows/start_frame")?;
+    datasets.vector::<f64>("rows/start_seconds")?;
+    datasets.vector::<f64>("rows/end_seconds")?;
+    datasets.vector::<u8>("rows/padded")?;
+    datasets.vector::<f64>("rows/scale")?;
     match payload {
         Payload::Features { dim } => {
-            create_matrix::<f32>(file, "features", dim, CHUNK_ROWS)?;
-            let pooled = file.create_group("pooled")?;
-            create_matrix::<f32>(&pooled, "mean", dim, CHUNK_ROWS)?;
-            create_matrix::<f32>(&pooled, "max", dim, CHUNK_ROWS)
+            datasets.matrix::<f32>("features", dim, CHUNK_ROWS)?;
+            datasets.file.create_group("pooled")?;
+            datasets.matrix::<f32>("pooled/mean", dim, CHUNK_ROWS)?;
+            datasets.matrix::<f32>("pooled/max", dim, CHUNK_ROWS)
         }
         Payload::Descriptors { dim } => {
-            create_vector::<u32>(&rows, "descriptors")?;
-            create_matrix::<u8>(file, "descriptors", dim, CHUNK_ROWS * 32)
+            datasets.vector::<u32>("rows/descriptors")?;
+            datasets.matrix::<u8>("descriptors", dim, CHUNK_ROWS * 32)
         }
     }
 }
 
-fn create_vector<T: H5Type>(group: &hdf5::Group, name: &str) -> hdf5::Result<()> {
-    group.new_dataset::<T>().chunk(CHUNK_LEN).shape(0..).create(name).map(|_| ())
+/// The datasets of a new file.
+struct Datasets<'a> {
+    file: &'a File,
+    by_name: &'a mut HashMap<String, Dataset>,
 }
 
-fn create_matrix<T: H5Type>(group: &hdf5::Group, name: &str, dim: usize, chunk_rows: usize) -> hdf5::Result<()> {
-    let builder = group.new_dataset::<T>().chunk((chunk_rows, dim.max(1))).shuffle().deflate(GZIP_LEVEL);
-    builder.shape((0.., dim)).create(name).map(|_| ())
+impl Datasets<'_> {
+    fn vector<T: H5Type>(&mut self, name: &str) -> hdf5::Result<()> {
+        let builder = self.file.new_dataset::<T>().chunk_cache(CACHE_SLOTS, CACHE_BYTES, 1.0).chunk(CHUNK_LEN);
+        self.by_name.insert(name.into(), builder.shape(0..).create(name)?);
+        Ok(())
+    }
+
+    fn matrix<T: H5Type>(&mut self, name: &str, dim: usize, chunk_rows: usize) -> hdf5::Result<()> {
+        let builder = self.file.new_dataset::<T>().chunk((chunk_rows, dim.max(1))).shuffle().deflate(GZIP_LEVEL);
+        self.by_name.insert(name.into(), builder.shape((0.., dim)).create(name)?);
+        Ok(())
+    }
 }
 
 fn append_vector<T: H5Type>(dataset: &Dataset, start: usize, values: ArrayView1<'_, T>) -> hdf5::Result<()> {

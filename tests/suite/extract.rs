@@ -2,6 +2,7 @@
 
 mod arguments;
 mod failures;
+mod faults;
 mod interruption;
 mod kubernetes;
 mod memory;

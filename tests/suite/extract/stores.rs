@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{IDS, Workspace};
+use super::{IDS, Workspace, faults};
 use crate::support::{assert_code, printed, run_python};
 
 #[test]
@@ -184,9 +184,10 @@ fn an_id_has_one_file_in_the_store_and_in_an_interrupted_run() {
     // The journal of a run with --prune that could not write the store.
     write("a,copy.mp4,x\n");
     fs::remove_file(workspace.path("store.h5")).unwrap();
-    fs::create_dir(workspace.path("store.h5.new")).unwrap();
-    assert_code(&workspace.command("store.h5").output().unwrap(), 1);
-    fs::remove_dir(workspace.path("store.h5.new")).unwrap();
+    faults::library(&workspace);
+    let (output, _) =
+        faults::with_fault(&workspace, workspace.command("store.h5"), "rename", 1, &libc::EIO.to_string());
+    assert_code(&output, 1);
     fs::rename(workspace.path("backup.h5"), workspace.path("store.h5")).unwrap();
     write("b,video.mp4,x\n");
     let output = workspace.command("store.h5").output().unwrap();
