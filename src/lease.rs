@@ -126,7 +126,8 @@ impl Lease {
     /// Returns an error if another process holds the lease (with [`Busy::Fail`]), the file cannot be written, or `cancel` is cancelled.
     pub fn acquire(path: &Path, busy: Busy, cancel: &CancellationToken, wait: &dyn Fn(&str)) -> Result<Self> {
         let holder = Holder::current();
-        let mut observed: Option<Observed> = None;
+        // The last observation, and since when the lease is the same.
+        let mut observed: Option<(Observed, Instant)> = None;
         loop {
             cancel.check()?;
             let Some(other) = Observed::new(path)? else {
@@ -136,21 +137,26 @@ impl Lease {
                 }
             };
             let by = || other.holder.as_ref().map_or_else(|| "another process".into(), Holder::to_string);
-            match (other.holder.as_ref().and_then(Holder::runs), &observed) {
+            let before = observed.as_ref();
+            let same_since =
+                before.filter(|(before, _)| before.is_same(&other)).map_or_else(Instant::now, |(_, since)| *since);
+            match (other.holder.as_ref().and_then(Holder::runs), before) {
                 (Some(false), _) => {
                     other.remove(path)?;
                     continue;
                 }
                 (Some(true), _) if busy == Busy::Fail => return Err(held(path, &by())),
-                (None, Some(before)) if busy == Busy::Fail && !before.is_same(&other) => return Err(held(path, &by())),
-                (None, _) if other.age >= EXPIRY => {
+                (None, Some((before, _))) if busy == Busy::Fail && !before.is_same(&other) => {
+                    return Err(held(path, &by()));
+                }
+                (None, _) if other.is_stale(same_since.elapsed()) => {
                     other.remove(path)?;
                     continue;
                 }
                 (_, None) => wait(&format!("{}: held by {}; waiting", path.display(), by())),
                 _ => {}
             }
-            observed = Some(other);
+            observed = Some((other, same_since));
             std::thread::sleep(POLL);
         }
     }
@@ -255,6 +261,12 @@ impl Observed {
         let now = now(directory_of(path)).unwrap_or_else(|_| SystemTime::now());
         let holder = serde_json::from_slice(&content).ok();
         Ok(Some(Self { content, holder, written, age: now.duration_since(written).unwrap_or_default() }))
+    }
+
+    /// `true` if the lease has not been written for [`EXPIRY`]. `same` is the time for which this process has seen no change: if the clock of
+    /// the file system was moved back, the last write may be in the future.
+    fn is_stale(&self, same: Duration) -> bool {
+        self.age.max(same) >= EXPIRY
     }
 
     /// `true` if nobody has written to the lease between both observations.
@@ -396,6 +408,17 @@ mod tests {
         elsewhere(&path, EXPIRY + Duration::from_secs(1));
         assert!(active_holder(&path).unwrap().is_none());
         drop(acquire(&path, Busy::Fail).unwrap());
+    }
+
+    #[test]
+    fn lease_of_the_future_is_stale_if_nobody_writes_to_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.lease");
+        elsewhere(&path, Duration::ZERO);
+        File::options().write(true).open(&path).unwrap().set_modified(SystemTime::now() + EXPIRY * 60).unwrap();
+        let lease = Observed::new(&path).unwrap().unwrap();
+        assert!(!lease.is_stale(EXPIRY / 2) && lease.is_stale(EXPIRY));
+        assert!(lease.is_same(&Observed::new(&path).unwrap().unwrap()));
     }
 
     #[test]
