@@ -109,7 +109,7 @@ fn refuse(out: &Path, files: &[&str], reason: &str) -> Result<()> {
 }
 
 impl RunContext<'_> {
-    /// Trains on `data` and writes the directory of the run, `out`.
+    /// Trains on `data` and writes the directory of the run, `out`, which [`report::complete`] completes.
     ///
     /// # Errors
     /// Returns an error if the classifier cannot be trained on the data or a file cannot be written.
@@ -136,9 +136,10 @@ impl RunContext<'_> {
         ModelMetadata::new(self.store.provenance(), &self.recipe.method, classifier, pooling)
     }
 
-    /// Writes the directory of a run.
+    /// Writes the directory of a run, except that it is not complete yet.
     fn write(&self, data: &DatasetSplits, experiment: Experiment, out: &Path) -> Result<HeldOutPredictions> {
         let RunContext { recipe, files, .. } = self;
+        report::begin(out)?;
         experiment.saved.save(out)?;
         save_codebook(self.store, &recipe.method, out)?;
         let held_out = HeldOutPredictions {
@@ -199,7 +200,7 @@ fn write_fusion(fusion: &ComparedRun, unlabeled: Option<Predictions>, out: &Path
     let table = table.ok_or_else(|| Error::Data(format!("{} predicts no clip", fusion.name)))?;
     let (identity, inputs) = (fusion.identity.clone(), fusion.inputs.clone());
     report::write_evaluation(out, &Evaluation { source: fusion.name.clone().into(), identity, inputs, table })?;
-    Ok(())
+    report::complete(out)
 }
 
 /// Predicts all clips of `data` with a saved model. `source` is the directory of the model. With `force`, features of another

@@ -190,7 +190,6 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
         data.warnings.iter().for_each(|warning| cli::print_message(format_args!("warning: {warning}")));
         return Ok(Outcome::Done);
     }
-    report::remove_drawn_manifest(&files.out, &manifest.source)?;
     let of_clip = |folds: &HashMap<String, usize>| data.train.ids.iter().map(|id| folds[id]).collect();
     let folds = count.map(|count| Folds { count, of_clip: folds.iter().map(of_clip).collect() });
     let (mut of_fold, mut search_report) = (vec![], None);
@@ -230,22 +229,32 @@ fn classify(arguments: &Arguments) -> anyhow::Result<Outcome> {
         },
         on_message: &|line| bar.suspend(|| log(line)),
     };
+    let write_splits = || -> anyhow::Result<()> {
+        report::remove_drawn_manifest(&files.out, &manifest.source)?;
+        if drawn {
+            manifest.write_csv(&files.out.join("manifest.csv"))?;
+        }
+        if let Some(folds) = &context.folds {
+            folds.write_csv(&data.train.ids, &files.out.join("folds.csv"))?;
+        }
+        Ok(())
+    };
     let summary = match recipe.classify.by {
-        Some(by) => by_year::train(&context, &data, &manifest, by, resampled)?,
+        Some(by) => {
+            let summary = by_year::train(&context, &data, &manifest, by, resampled)?;
+            write_splits()?;
+            summary
+        }
         None => {
             context.train(&data, &files.out)?;
+            write_splits()?;
             let thumbnails = arguments.page.thumbnails();
             report::write_page(&files.out, &ClipSources { clips: &manifest.clips, data: Some(&data), thumbnails })?;
+            report::complete(&files.out)?;
             markdown::summary(&Metrics::read(&files.out.join("metrics.json"))?)
         }
     };
     bar.finish_and_clear();
-    if drawn {
-        manifest.write_csv(&files.out.join("manifest.csv"))?;
-    }
-    if let Some(folds) = &context.folds {
-        folds.write_csv(&data.train.ids, &files.out.join("folds.csv"))?;
-    }
     if !arguments.quiet {
         cli::print(&summary)?;
     }

@@ -102,6 +102,7 @@ fn main() -> ExitCode {
             thumbnails: arguments.page.thumbnails(),
         });
         report::write_page(&arguments.out, &sources.unwrap_or_default())?;
+        report::complete(&arguments.out)?;
         cli::print(markdown::summary(&metrics))?;
         let written = arguments.out.join("REPORT.md");
         cli::print_line(format_args!("evaluate: wrote {} and report.html", written.display()))?;

@@ -166,11 +166,12 @@ fn train(arguments: Arguments) -> anyhow::Result<Outcome> {
         job.manifest.write_csv(&job.out.join("manifest.csv"))?;
     }
     if summary.classifies {
+        let thumbnails = PageFlags::default().thumbnails();
+        report::write_page(&job.out, &ClipSources { clips: &job.manifest.clips, data: None, thumbnails })?;
+        report::complete(&job.out)?;
         if !arguments.quiet {
             cli::print(markdown::summary(&Metrics::read(&job.out.join("metrics.json"))?))?;
         }
-        let thumbnails = PageFlags::default().thumbnails();
-        report::write_page(&job.out, &ClipSources { clips: &job.manifest.clips, data: None, thumbnails })?;
         log(&format!("wrote {} and report.html", job.out.join("REPORT.md").display()));
     } else {
         log(&format!("wrote {}", job.out.join("network.safetensors").display()));

@@ -10,9 +10,12 @@ use crate::error::{Error, Result};
 use crate::evaluate::bootstrap::METHOD;
 use crate::evaluate::reliability::calibration_error;
 use crate::evaluate::{SeedResult, SplitMetrics};
+use crate::files;
 use crate::manifest::Split;
 
 const FORMAT: &str = "kinoprobe-metrics";
+/// Name of metrics.json in a directory that is not complete; empty at first.
+pub(super) const PARTIAL_FILE: &str = "metrics.json.partial";
 
 /// Format version of [`Metrics`]. Increase it for incompatible changes; a new key is compatible.
 pub const FORMAT_VERSION: u32 = 1;
@@ -203,13 +206,20 @@ impl Metrics {
         serde_json::from_str(&text).map_err(not_metrics)
     }
 
-    /// Writes a metrics.json atomically, through a temporary file.
-    pub(super) fn write(&self, path: &Path) -> Result<()> {
-        let partial = path.with_extension("json.partial");
+    /// Writes metrics.json.partial, which [`complete`] renames.
+    pub(super) fn write(&self, dir: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).expect("metrics are plain data with string keys");
-        std::fs::write(&partial, text + "\n").map_err(Error::io(&partial))?;
-        std::fs::rename(&partial, path).map_err(Error::io(path))
+        files::write_atomic(&dir.join(PARTIAL_FILE), (text + "\n").as_bytes())
     }
+}
+
+/// Marks the directory of a run or an evaluation as complete, after all its files are written: metrics.json.partial becomes metrics.json.
+///
+/// # Errors
+/// Returns an error if the file cannot be renamed.
+pub fn complete(dir: &Path) -> Result<()> {
+    let path = dir.join("metrics.json");
+    files::rename(&dir.join(PARTIAL_FILE), &path).map_err(Error::io(&path))
 }
 
 #[cfg(test)]

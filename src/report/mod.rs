@@ -36,9 +36,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use clips::ClipSources;
-pub use metrics::Metrics;
+pub use metrics::{Metrics, complete};
 pub use page::write_page;
-pub use stale::{remove_drawn_manifest, remove_run};
+pub use stale::{begin, remove_drawn_manifest, remove_run};
 pub use tensorboard::write_epochs;
 
 use crate::classify::{RunCalibration, RunIdentity, RunInputs};
@@ -162,14 +162,15 @@ fn with_label_errors(mut content: PartContent, part: &EvaluatedPart<'_>) -> Part
 /// tensorboard/ (if there are epochs), search.csv, search.svg and best.toml (if settings were searched), per_class.csv,
 /// classification_report.txt, recipe.toml, REPORT.md with its figures (confusion_SPLIT for single-label runs; precision_recall_SPLIT and
 /// average_precision_SPLIT for multi-label runs; reliability_SPLIT), label_errors_SPLIT.csv (if there are likely label errors) and, last,
-/// metrics.json.
+/// metrics.json.partial, which [`complete`] renames to metrics.json.
 ///
-/// Removes the files of an earlier run and keeps all others (the model). A directory without metrics.json is incomplete.
+/// Removes the files of an earlier run and keeps all others (the model). A directory without metrics.json is incomplete: [`begin`] removes it
+/// before the model is written.
 ///
 /// # Errors
 /// Returns an error if the directory cannot be created or a file cannot be written.
 pub fn write_run(dir: &Path, run: &TrainingRun) -> Result<()> {
-    stale::create_incomplete(dir)?;
+    begin(dir)?;
     stale::remove_training_files(dir)?;
     let mut metrics = Metrics {
         identity: run.identity.clone(),
@@ -223,17 +224,17 @@ pub fn write_run(dir: &Path, run: &TrainingRun) -> Result<()> {
     for (split, measured) in measured {
         *metrics.split_mut(split) = Some(measured);
     }
-    metrics.write(&dir.join("metrics.json"))
+    metrics.write(dir)
 }
 
-/// Writes the directory of an evaluation: the files of [`write_run`] except those of training. metrics.json contains `all`
+/// Writes the directory of an evaluation: the files of [`write_run`] except those of training. [`complete`] completes it. The metrics contain `all`
 /// and each split that the predictions name. Clips without a label are listed in submission.csv; if no clip has a label,
 /// there are no metrics. Returns the metrics.
 ///
 /// # Errors
 /// Returns an error if the directory cannot be created or a file cannot be written.
 pub fn write_evaluation(dir: &Path, evaluation: &Evaluation) -> Result<Metrics> {
-    stale::create_incomplete(dir)?;
+    begin(dir)?;
     let Evaluation { source, table, .. } = evaluation;
     let mut metrics = Metrics {
         identity: RunIdentity { task: table.predictions.task, ..evaluation.identity.clone() },
@@ -287,7 +288,7 @@ pub fn write_evaluation(dir: &Path, evaluation: &Evaluation) -> Result<Metrics> 
         *metrics.split_mut(split) = Some(measured);
     }
     metrics.all = all;
-    metrics.write(&dir.join("metrics.json"))?;
+    metrics.write(dir)?;
     Ok(metrics)
 }
 

@@ -6,7 +6,7 @@ use maud::{Markup, PreEscaped, html};
 
 use super::clips::{self, ClipSources};
 use super::markdown::{self, UNTRAINED, remarks};
-use super::metrics::Metrics;
+use super::metrics::{Metrics, PARTIAL_FILE};
 use super::{Block, EvaluatedPart, html as page, part_content, write};
 use crate::error::{Error, Result};
 use crate::evaluate::predictions::PredictionTable;
@@ -16,14 +16,14 @@ use crate::manifest::Split;
 /// File of the page.
 pub(super) const FILE: &str = "report.html";
 
-/// Writes report.html into the directory of a run or of an evaluation: the content of REPORT.md with its figures, and the clips of each
+/// Writes report.html into the directory of a run or of an evaluation before it is [`complete`](super::complete): the content of REPORT.md with its figures, and the clips of each
 /// confusion, likely label errors, and the worst errors with their nearest training clips, as far as `sources` knows them. The
 /// page is a single file that loads nothing.
 ///
 /// # Errors
-/// Returns an error if metrics.json or predictions.csv cannot be read, or the page cannot be written.
+/// Returns an error if metrics.json.partial or predictions.csv cannot be read, or the page cannot be written.
 pub fn write_page(dir: &Path, sources: &ClipSources<'_>) -> Result<()> {
-    let metrics = Metrics::read(&dir.join("metrics.json"))?;
+    let metrics = Metrics::read(&dir.join(PARTIAL_FILE))?;
     let evaluated = [("test", &metrics.test), ("val", &metrics.val), ("train", &metrics.train), ("all", &metrics.all)];
     let evaluated: Vec<_> =
         evaluated.into_iter().filter_map(|(name, measured)| Some((name, measured.as_ref()?))).collect();

@@ -1,11 +1,13 @@
 //! Removal of the files of an earlier run from its directory.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
-use super::{Metrics, page, tensorboard};
+use super::{Metrics, metrics, page, tensorboard};
 use crate::classify::SavedModel;
 use crate::error::{Error, Result};
 use crate::extract::codebook;
+use crate::files;
 
 /// Files of every run or evaluation, except metrics.json.
 const FILES: [&str; 3] = ["predictions.csv", "REPORT.md", "recipe.toml"];
@@ -17,12 +19,19 @@ const TRAINING_FILES: [&str; 5] = ["curves.csv", "curves.svg", "search.csv", "se
 const FIGURE_PREFIXES: [&str; 5] =
     ["confusion_", "precision_recall_", "average_precision_", "reliability_", "label_errors_"];
 
-/// Creates the directory and removes an old metrics.json, which marks a complete directory, and the files that this run may
-/// not replace.
-pub(super) fn create_incomplete(dir: &Path) -> Result<()> {
+/// Creates the directory of a run or an evaluation, or marks it as incomplete, before any of its files is written: metrics.json becomes
+/// metrics.json.partial. Removes the files of an earlier run or evaluation that this one may not replace, also those of one that was
+/// interrupted. [`complete`](super::complete) reverts the mark.
+///
+/// # Errors
+/// Returns an error if the directory or a file cannot be created or removed.
+pub fn begin(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    if !remove_file(&dir.join("metrics.json"))? {
-        return Ok(());
+    let partial = dir.join(metrics::PARTIAL_FILE);
+    match files::rename(&dir.join("metrics.json"), &partial) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io(dir.join("metrics.json"))(error)),
+        Err(_) if !partial.exists() => return std::fs::write(&partial, "").map_err(Error::io(&partial)),
+        _ => {}
     }
     for name in EVALUATION_FILES {
         remove_file(&dir.join(name))?;
@@ -56,9 +65,9 @@ pub(super) fn remove_training_files(dir: &Path) -> Result<()> {
 pub fn remove_run(dir: &Path) -> Result<()> {
     let Ok(metrics) = Metrics::read(&dir.join("metrics.json")) else { return Ok(()) };
     remove_file(&dir.join(codebook::file_name(&metrics.identity.method)))?;
-    create_incomplete(dir)?;
+    begin(dir)?;
     remove_training_files(dir)?;
-    for name in FILES.iter().chain(&SavedModel::FILES) {
+    for name in FILES.iter().chain(&SavedModel::FILES).chain([&metrics::PARTIAL_FILE]) {
         remove_file(&dir.join(name))?;
     }
     remove_empty_directory(dir)

@@ -89,6 +89,7 @@ fn run_files_are_complete_and_readable() {
     let directory = tempfile::tempdir().unwrap();
     let run = run(&["a<b>", "bird", "cat|dog", "x_y"]);
     write_run(directory.path(), &run).unwrap();
+    complete(directory.path()).unwrap();
     let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
 
     let metrics: serde_json::Value = serde_json::from_str(&read("metrics.json")).unwrap();
@@ -131,12 +132,14 @@ fn files_of_an_earlier_run_are_removed_and_others_kept() {
     let at = |name: &str| directory.path().join(name);
     let mut run = run(&["a", "b"]);
     write_run(directory.path(), &run).unwrap();
+    complete(directory.path()).unwrap();
     std::fs::write(at("tensorboard/val/notes.txt"), "kept").unwrap();
     let event = |split: &str| at("tensorboard").join(split).join("events.out.tfevents.0.kinoprobe");
     assert!(event("train").is_file() && event("val").is_file() && at("curves.svg").is_file());
 
     run.curves.clear();
     write_run(directory.path(), &run).unwrap();
+    complete(directory.path()).unwrap();
     assert!(!at("tensorboard/train").exists() && !event("val").exists() && !at("curves.svg").exists());
     assert!(at("tensorboard/val/notes.txt").is_file() && at("metrics.json").is_file());
 
@@ -147,6 +150,27 @@ fn files_of_an_earlier_run_are_removed_and_others_kept() {
     std::fs::write(at("metrics.json"), "{}").unwrap();
     remove_run(directory.path()).unwrap();
     assert!(at("metrics.json").is_file(), "not the directory of a run");
+}
+
+#[test]
+fn an_incomplete_run_has_no_metrics_and_its_files_are_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    write_run(directory.path(), &run(&["a", "b"])).unwrap();
+    assert!(!at("metrics.json").exists());
+    complete(directory.path()).unwrap();
+    assert!(at("metrics.json").is_file() && !at("metrics.json.partial").exists());
+    // A program that was killed after it had begun, and another one that writes other files.
+    begin(directory.path()).unwrap();
+    assert!(!at("metrics.json").exists() && !at("confusion_val.svg").exists());
+    std::fs::write(at("confusion_val.svg"), "of the killed program").unwrap();
+    begin(directory.path()).unwrap();
+    assert!(!at("confusion_val.svg").exists());
+    // Files of others are kept.
+    let other = tempfile::tempdir().unwrap();
+    std::fs::write(other.path().join("report.html"), "").unwrap();
+    begin(other.path()).unwrap();
+    assert!(other.path().join("report.html").is_file());
 }
 
 #[test]
@@ -182,6 +206,7 @@ fn report_names_collapsed_model() {
     }
     let directory = tempfile::tempdir().unwrap();
     write_run(directory.path(), &run).unwrap();
+    complete(directory.path()).unwrap();
     let report = std::fs::read_to_string(directory.path().join("REPORT.md")).unwrap();
     assert!(report.contains("collapsed: every clip is predicted as b"), "{report}");
     assert!(report.contains("includes the constant baseline (33.3 %)"), "{report}");
@@ -217,6 +242,7 @@ fn multi_label_run_files_are_complete_and_readable() {
         .collect();
     let directory = tempfile::tempdir().unwrap();
     write_run(directory.path(), &run).unwrap();
+    complete(directory.path()).unwrap();
     let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
     let metrics: serde_json::Value = serde_json::from_str(&read("metrics.json")).unwrap();
     assert_eq!(metrics["task"], "multi-label");

@@ -61,7 +61,7 @@ pub fn train(
     let mut models = describe(context, data, manifest, by);
     let train_overall = || {
         (context.on_message)(&format!("{OVERALL}: {} training clips", data.training_set().len()));
-        context.train(data, &out.join(OVERALL))
+        train_run(context, data, &out.join(OVERALL))
     };
     let (years, overall, pooling) = if pool {
         let overall = train_overall()?;
@@ -72,7 +72,7 @@ pub fn train(
         let mut years = Vec::new();
         for (year, part) in &plan.years {
             (context.on_message)(&format!("{year}: {} training clips", part.training_set().len()));
-            years.push((*year, context.train(part, &out.join(year.to_string()))?));
+            years.push((*year, train_run(context, part, &out.join(year.to_string()))?));
         }
         (years, train_overall()?, None)
     };
@@ -103,6 +103,13 @@ pub fn train(
     };
     report::posters::write(out, &report)?;
     Ok(report::posters::summary(&report))
+}
+
+/// Trains a model and writes its directory, which has no page.
+fn train_run(context: &RunContext<'_>, data: &DatasetSplits, out: &Path) -> Result<HeldOutPredictions> {
+    let held_out = context.train(data, out)?;
+    report::complete(out)?;
+    Ok(held_out)
 }
 
 /// Describes the model of a year.
@@ -287,6 +294,7 @@ pub fn evaluate(
             continue;
         }
         report::write_evaluation(&evaluation_dir, &super::evaluation(&saved, &source, store, manifest, &data, force)?)?;
+        report::complete(&evaluation_dir)?;
         if model.is_empty() {
             continue;
         }

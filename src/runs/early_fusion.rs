@@ -12,6 +12,7 @@ use crate::dataset::{Dataset, DatasetSplits};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::recipe::Recipe;
+use crate::report;
 use crate::report::compare::{ComparedRun, RunKind};
 use crate::store::FeatureStore;
 
@@ -73,6 +74,7 @@ pub fn fuse(runs: &[ComparedRun], out: &Path, threads: usize) -> Result<Option<C
         ..parts[0].clone()
     };
     let experiment = experiment::run(&data, &settings, metadata, threads, &mut |_, _| {})?;
+    report::begin(out)?;
     experiment.saved.save(out)?;
     for Member { store, recipe, .. } in &members {
         save_codebook(store, &recipe.method, out)?;

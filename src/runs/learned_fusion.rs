@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 use crate::manifest::{Clip, Manifest, split};
 use crate::models::fetch::sha256_file;
+use crate::report;
 use crate::report::compare::{ComparedRun, Part, RunKind};
 use crate::store::Pooling;
 
@@ -86,6 +87,7 @@ pub fn fuse(
     let fused_runs = runs.iter().map(|run| fused_run(run, out)).collect::<Result<_>>()?;
     let model = LogScores { task, margin: MARGIN, model: saved.model };
     let metadata = ModelMetadata { runs: fused_runs, ..saved.metadata };
+    report::begin(out)?;
     SavedModel { metadata, model: Box::new(model) }.save(out)?;
     write_fusion(&fused, unlabeled, out)?;
     Ok(Some(fused))

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::evaluate::{Epoch, Predictions};
 use crate::manifest::{Manifest, Split};
 use crate::posters::years::{self, SkippedYear, YearPlan};
+use crate::report;
 use crate::report::posters::{Pooling, Variant};
 
 /// Years that the training clips of the models span that the pooled ones are compared with.
@@ -86,7 +87,10 @@ fn correct(
     let on_epoch = &mut |_, _: &Epoch| {};
     let experiment =
         experiment::run_classifier(part, &classifier, &settings, context.metadata(), context.threads, on_epoch)?;
-    context.write(part, experiment, &context.files.out.join(year.to_string()))
+    let out = context.files.out.join(year.to_string());
+    let held_out = context.write(part, experiment, &out)?;
+    report::complete(&out)?;
+    Ok(held_out)
 }
 
 /// Predicts the held-out clips of the years of `plan` without pooling: by the model of all years, and by models of a year and of

@@ -68,7 +68,7 @@ pub struct EndToEndJob {
 pub struct EndToEndSummary {
     /// Number of clips that cannot be decoded.
     pub failed: usize,
-    /// `true` if metrics.json has been written; not in contrastive pre-training.
+    /// `true` if the run has metrics, and [`report::complete`] completes its directory; not in contrastive pre-training.
     pub classifies: bool,
 }
 
@@ -138,6 +138,9 @@ impl EndToEndJob {
             ("excluded clips".to_string(), failed.len().to_string()),
         ]);
         let learner = Learner::new(recipe, network, loss)?;
+        if supervised.is_some() {
+            report::begin(out)?;
+        }
         let options = SessionOptions { out, resume: self.resume, inputs, workers: self.workers };
         let observer = EventFiles { observer, out, score_name: training::score_name(data.task) };
         let mut session = Session::new(recipe, &cache, data, learner, options)?;

@@ -4,7 +4,7 @@ use rand::{Rng, SeedableRng};
 use super::*;
 use crate::manifest::Split;
 use crate::report::tests::{predictions, run};
-use crate::report::write_run;
+use crate::report::{complete, write_run};
 use crate::store::{ClipRows, Payload, Provenance, StoreWriter, Values};
 
 pub(super) fn compared(name: &str, part: Part, predictions: Predictions) -> ComparedRun {
@@ -194,7 +194,9 @@ fn report_is_self_contained_and_complete() {
     }
     let directories = [directory.path().join("one"), directory.path().join("two")];
     write_run(&directories[0], &first).unwrap();
+    complete(&directories[0]).unwrap();
     write_run(&directories[1], &second).unwrap();
+    complete(&directories[1]).unwrap();
     let mut runs: Vec<ComparedRun> = directories.iter().map(|directory| load(directory).unwrap()).collect();
     assert_eq!(runs[0].parts[&Part::Test], first.splits[&Split::Test]);
     runs.extend(late_fusion::fuse(&runs).unwrap().0);
