@@ -42,6 +42,9 @@ TRAIN_FLAGS    ?=
 SERVE_FLAGS    ?=
 BENCH_FLAGS    ?=
 LOAD_FLAGS     ?=
+# Number of kills and seed of `test-soak`, whose numbers of clips and shards are CLIPS and SHARDS.
+KILLS       ?=
+SEED        ?=
 # Number of shards of `slurm`, the maximum number of its jobs at a time, and flags of sbatch for them and for the merge and the classifier.
 SHARDS      ?=
 ARRAY_LIMIT ?=
@@ -56,7 +59,7 @@ SECONDS     ?= 600
 BASE        ?= HEAD~1
 
 VARIABLES := METHOD DEMO MANIFEST CLIPS ROOT WEIGHTS DEVICE CLASSIFIER CLASSIFIERS SEEDS RECIPE TRAIN OUT EXTRACT_FLAGS CLASSIFY_FLAGS PREDICT_FLAGS TRAIN_FLAGS SERVE_FLAGS \
-    BENCH_FLAGS LOAD_FLAGS SHARDS ARRAY_LIMIT SBATCH_FLAGS MERGE_FLAGS EXTRACTED ADDR SECONDS BASE PEER PYTHON CHROMIUM CARGO_TARGET_DIR REVISION CHROOT MIRROR SUITE
+    BENCH_FLAGS LOAD_FLAGS SHARDS ARRAY_LIMIT SBATCH_FLAGS MERGE_FLAGS EXTRACTED ADDR SECONDS BASE PEER PYTHON CHROMIUM CARGO_TARGET_DIR REVISION CHROOT MIRROR SUITE KILLS SEED
 
 # Methods -------------------------------------------------------------------------------------------------------------
 DEFAULT_METHODS := sift cnn cnn3d effnet
@@ -111,7 +114,7 @@ extract_flags = $(if $(IS_DEMO),$(DEMO_FLAGS_$1)) $(EXTRACT_FLAGS)
 allow_failed_clips := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
 .PHONY: help setup build weights demo features merge slurm slurm-retry slurm-status require-slurm classify runs compare predict require-clips inspect train demo-train posters demo-posters require-manifest serve require-models \
-    test test-web test-slurm test-kubernetes test-container test-debian13 compare-stores fuzz fuzz-readers load bench goldens lint clean FORCE
+    test test-web test-slurm test-kubernetes test-container test-soak test-faults test-debian13 compare-stores fuzz fuzz-readers load bench goldens lint clean FORCE
 
 help:
 	@echo 'Targets (each installs what it needs and skips what is up to date):'
@@ -136,6 +139,9 @@ help:
 	@echo '  test-slurm      test `slurm` on a Slurm cluster that is started on this machine (needs root)'
 	@echo '  test-kubernetes validate pipelines/kubernetes against the schemas of Kubernetes (needs kubectl)'
 	@echo '  test-container  build the image of the Dockerfile and test the programs in it (needs Docker or Podman)'
+	@echo '  test-soak       extract, merge and train on CLIPS (2000) generated clips, 5 % of them damaged, in SHARDS (8), with KILLS (30) at random'
+	@echo '                  moments (kill -9), and measure the growth of memory; SEED (0)'
+	@echo '  test-faults     let every system call that changes a file fail in turn (full disk, quota, I/O errors, kills, lost replies)'
 	@echo '  test-debian13   run `make test` on REVISION (HEAD) in a Debian 13 chroot (needs root)'
 	@echo '  compare-stores  compare the demo stores of this revision with those of BASE ($(BASE)), byte by byte'
 	@echo '  fuzz            send malformed uploads to the server of the poster models trained last   SECONDS=$(SECONDS)'
@@ -360,6 +366,13 @@ test-kubernetes: .venv-kubernetes/ready
 
 test-container:
 	@tests/container/run.sh
+
+test-soak: build .venv-test/ready
+	@command -v ffmpeg >/dev/null || setup/native.sh ffmpeg
+	@.venv-test/bin/python tests/soak/soak.py $(dir $(BIN)) $(if $(CLIPS),--clips $(CLIPS)) $(if $(SHARDS),--shards $(SHARDS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
+
+test-faults: build .venv-test/ready
+	@.venv-test/bin/python tests/faults/faults.py $(dir $(BIN))
 
 test-debian13:
 	@tests/debian13.sh

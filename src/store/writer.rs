@@ -119,7 +119,8 @@ impl StoreWriter {
         provenance.stamp();
         let file = File::create(&partial_path).map_err(store_error(&partial_path))?;
         let mut datasets = HashMap::new();
-        create_clip_datasets(&mut Datasets { file: &file, by_name: &mut datasets }).map_err(store_error(&partial_path))?;
+        create_clip_datasets(&mut Datasets { file: &file, by_name: &mut datasets })
+            .map_err(store_error(&partial_path))?;
         Ok(Self {
             path: path.to_path_buf(),
             datasets,
