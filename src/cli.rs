@@ -133,6 +133,8 @@ const SAME_REQUEST: Duration = Duration::from_secs(1);
 pub fn catch_interrupts() -> std::io::Result<CancellationToken> {
     let token = CancellationToken::default();
     let cancelled = token.clone();
+    #[cfg(feature = "remote")]
+    crate::remote::cancel_with(&token);
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     std::thread::spawn(move || {
         let mut first: Option<Instant> = None;

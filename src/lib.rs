@@ -28,7 +28,9 @@ pub mod numeric;
 pub mod ordered;
 pub mod posters;
 pub mod progress;
+pub mod read_at;
 pub mod recipe;
+pub mod remote;
 pub mod report;
 pub mod runs;
 #[cfg(feature = "serve")]

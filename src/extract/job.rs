@@ -439,6 +439,7 @@ fn decode<S: FrameSink, T>(
         fps: timeline.fps,
         duration_seconds: timeline.duration(),
         full: decoded.full,
+        version: decoded.version,
         rows,
         frames: decoded.windows.iter().map(|window| window.indices.len()).sum(),
         content,

@@ -35,6 +35,8 @@ pub struct DecodedClip<T> {
     pub duration_seconds: f64,
     /// Why the whole video was decoded, and not only the necessary sections.
     pub full: Option<&'static str>,
+    /// What identifies the version of a remote file; empty for local files.
+    pub version: String,
     /// Source frames of each row.
     pub rows: Vec<RowSource>,
     /// Number of frames that were used.
@@ -56,6 +58,8 @@ enum DecodeResult<T> {
         decoded: DecodedClip<T>,
     },
     Failed(Failure),
+    /// The run was cancelled while the clip was read.
+    Cancelled,
 }
 
 /// Numbers of clips and frames that one run processed.
@@ -101,6 +105,7 @@ impl<'a> Pipeline<'a> {
                         writer.push_clip(clip, header, values)?;
                     }
                     DecodeResult::Failed(failure) => writer.push_failure(failure)?,
+                    DecodeResult::Cancelled => break,
                 }
                 writer.checkpoint_if_due()?;
             }
@@ -165,6 +170,7 @@ fn worker<'a, T>(
         let clip = &manifest.clips[position];
         match decode(clip) {
             Ok(decoded) => DecodeResult::Decoded { clip: position, decoded },
+            Err(Error::Interrupted) => DecodeResult::Cancelled,
             Err(error) => {
                 let stage = if matches!(error, Error::Media { .. } | Error::Io { .. }) { "decode" } else { "extract" };
                 let Clip { id, path, start, end, .. } = clip.clone();
@@ -179,8 +185,8 @@ type ClipHeader = DecodedClip<()>;
 
 impl<T> DecodedClip<T> {
     fn split(self) -> (ClipHeader, T) {
-        let Self { frame_count, fps, duration_seconds, full, rows, frames, warnings, content } = self;
-        (ClipHeader { frame_count, fps, duration_seconds, full, rows, frames, warnings, content: () }, content)
+        let Self { frame_count, fps, duration_seconds, full, version, rows, frames, warnings, content } = self;
+        (ClipHeader { frame_count, fps, duration_seconds, full, version, rows, frames, warnings, content: () }, content)
     }
 }
 
@@ -248,7 +254,8 @@ impl<I: Iterator<Item = DecodeResult<Vec<f32>>>> Iterator for Batches<I> {
                         return Some(batch);
                     }
                 }
-                None => {
+                // The run ends with an error after the clips before the cancelled one.
+                Some(DecodeResult::Cancelled) | None => {
                     self.exhausted = true;
                     if batch.values.is_empty() && batch.clips.is_empty() {
                         return None;
@@ -334,6 +341,7 @@ impl<'a> JournalWriter<'a> {
             fps: header.fps,
             duration_seconds: header.duration_seconds,
             fully_decoded: header.full.is_some(),
+            version: header.version,
             rows: header.rows,
             values,
         })

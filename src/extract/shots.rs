@@ -159,17 +159,7 @@ fn detect(
 pub fn unlisted(path: &Path) -> Clip {
     let id = path.display().to_string();
     let file = path.to_path_buf();
-    Clip {
-        path: id.clone(),
-        id,
-        file,
-        labels: Vec::new(),
-        group: None,
-        split: None,
-        year: None,
-        start: None,
-        end: None,
-    }
+    Clip { path: id.clone(), id, file, ..Clip::default() }
 }
 
 fn shots_of_clip(clip: &Clip, decoded: &Decoded, probabilities: &[f32], threshold: f32) -> Vec<Shot> {

@@ -410,6 +410,7 @@ fn clip_rows(clip: &Clip, features: Array2<f32>) -> ClipRows {
         fps: 0.0,
         duration_seconds: 0.0,
         fully_decoded: false,
+        version: String::new(),
         rows: vec![row; features.nrows()],
         values: Values::Features(features),
     }

@@ -30,6 +30,7 @@ static FILES: LazyLock<Vec<(&str, Vec<u8>)>> = LazyLock::new(|| {
             fps: 0.0,
             duration_seconds: 0.0,
             fully_decoded: false,
+            version: String::new(),
             rows: vec![row; 2],
             values,
         };

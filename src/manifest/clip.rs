@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::resolve::resolve;
+use crate::remote::{RemoteUrl, is_archive};
 use crate::suggest::did_you_mean;
 
 /// Extensions of video files, lowercase. AVIF images are decoded as videos.
@@ -67,10 +69,12 @@ impl std::fmt::Display for Split {
 pub struct Clip {
     /// Identifier, unique within the manifest.
     pub id: String,
-    /// Path as written in the manifest.
+    /// Path as written in the manifest. Of a URL, the parameters that sign it are omitted.
     pub path: String,
-    /// Resolved path of the file or of the directory of frames: `path` relative to the root.
+    /// Resolved path of the file or of the directory of frames: `path` relative to the root. Equal to `path` for a URL.
     pub file: PathBuf,
+    /// The URL, if the file is remote.
+    pub url: Option<RemoteUrl>,
     /// Labels; empty if the clip is unlabeled.
     pub labels: Vec<String>,
     /// Group (a film, a source video). All clips of a group belong to the same split.
@@ -93,7 +97,31 @@ impl Clip {
 
     /// Returns `true` if the file has the extension of an image.
     pub fn is_image(&self) -> bool {
-        is_image(&self.file)
+        self.url.as_ref().map_or_else(|| is_image(&self.file), |url| is_image(url.path()))
+    }
+
+    /// Returns the local tar archive that contains the file, and its name in the archive; `None` if it is a file of its own.
+    pub fn archive(&self) -> Option<(PathBuf, String)> {
+        if self.url.is_some() || self.file.exists() {
+            return None;
+        }
+        let mut candidates = self.file.ancestors().skip(1).filter(|path| is_archive(path));
+        let archive = candidates.find(|path| path.is_file())?;
+        let name = self.file.strip_prefix(archive).ok()?.to_str()?;
+        Some((archive.to_path_buf(), name.to_owned()))
+    }
+
+    /// Returns a clip without id of a path as written in a manifest: a URL, or a path relative to the root.
+    ///
+    /// # Errors
+    /// Returns the reason if the path is a URL that cannot be read.
+    pub(super) fn at(root: &Path, path: &str) -> Result<Self, String> {
+        Ok(match RemoteUrl::parse(path)? {
+            Some(url) => {
+                Self { path: url.public().into(), file: url.public().into(), url: Some(url), ..Self::default() }
+            }
+            None => Self { path: path.into(), file: resolve(root, path), ..Self::default() },
+        })
     }
 }
 

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use super::clip::{Clip, Split};
 use super::columns::Columns;
-use super::directory::resolve;
 use super::parsed::{ParsedClip, ParsedManifest};
 use super::problems::Problems;
 use super::table::Table;
@@ -55,17 +54,23 @@ pub(super) fn read(table: &Table, root: &Path, problems: &mut Problems) -> Parse
             }
         }
         let group = field(columns.group);
+        let located = match Clip::at(root, &fields[path]) {
+            Ok(located) => located,
+            Err(problem) => {
+                problems.add(Some(line), problem);
+                continue;
+            }
+        };
         parsed.clips.push(ParsedClip {
             clip: Clip {
                 id: fields[id].clone(),
-                path: fields[path].clone(),
-                file: resolve(root, &fields[path]),
                 labels: distinct,
                 group: (!group.is_empty()).then(|| group.to_string()),
                 split,
                 start,
                 end,
                 year,
+                ..located
             },
             line: Some(line),
         });

@@ -5,22 +5,11 @@ use std::path::{Path, PathBuf};
 
 use super::clip::{Clip, Split, is_hidden, is_image, is_media, is_video};
 use super::parsed::ParsedClip;
+use super::resolve::resolve;
 use crate::error::{Error, Result};
 
 /// Number of directory levels below the root that [`find_by_id`] searches.
 const SEARCH_DEPTH: usize = 3;
-
-/// Joins `path` to `root`. Backslashes are read as separators if the path does not exist as written.
-pub(super) fn resolve(root: &Path, path: &str) -> PathBuf {
-    let file = root.join(path);
-    if path.contains('\\') && !file.exists() {
-        let slashed = root.join(path.replace('\\', "/"));
-        if slashed.exists() {
-            return slashed;
-        }
-    }
-    file
-}
 
 /// The visible entries of a directory in natural order (`2` before `10`).
 pub(super) struct Listing {

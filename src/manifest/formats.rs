@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use super::clip::Clip;
 use super::clip::is_media;
 use super::columns::COLUMN_NAMES;
-use super::directory::{Listing, clip_from_path, resolve, strip_extensions};
+use super::directory::{Listing, strip_extensions};
 use super::parsed::{ParsedClip, ParsedManifest};
 use super::problems::Problems;
+use super::resolve::resolve;
 use super::table::{Table, read_text};
 use super::{MediaFiles, class_directories, csv, id_lists};
 use crate::error::Result;
@@ -36,7 +38,7 @@ pub(super) fn read_file(
         return Ok(ParsedManifest::default());
     }
     if is_path_list(source, first, root) {
-        return Ok(read_path_list(&text, root));
+        return Ok(read_path_list(&text, root, problems));
     }
     let table = Table::parse(&text, source)?;
     if id_lists::is_id_list(&table.header) {
@@ -85,12 +87,18 @@ fn is_path_list(source: &Path, first: &str, root: &Path) -> bool {
 }
 
 /// Reads one path per line. The id is the path without its extension, or with it if the id would not be unique.
-fn read_path_list(text: &str, root: &Path) -> ParsedManifest {
+fn read_path_list(text: &str, root: &Path, problems: &mut Problems) -> ParsedManifest {
     let lines = text.lines().zip(1..).map(|(line, number)| (line.trim(), number));
-    let mut clips: Vec<ParsedClip> = lines
-        .filter(|(line, _)| !line.is_empty() && !line.starts_with('#'))
-        .map(|(path, line)| ParsedClip { clip: clip_from_path(root, path.to_string(), None, None), line: Some(line) })
-        .collect();
+    let mut clips = Vec::new();
+    for (path, line) in lines.filter(|(line, _)| !line.is_empty() && !line.starts_with('#')) {
+        match Clip::at(root, path) {
+            Ok(clip) => {
+                let id = clip.path.replace('\\', "/");
+                clips.push(ParsedClip { clip: Clip { id, ..clip }, line: Some(line) });
+            }
+            Err(problem) => problems.add(Some(line), problem),
+        }
+    }
     strip_extensions(&mut clips);
     ParsedManifest { clips, warnings: Vec::new() }
 }

@@ -23,7 +23,7 @@ impl Manifest {
     ///
     /// | input | clips | ids |
     /// |-|-|-|
-    /// | video or image | the file | its name without extension |
+    /// | video, image, or the URL of one | the file | its name without extension |
     /// | directory without `manifest.csv` | every video and image in it and its subdirectories; with `frame_directories`, a subdirectory that contains only images is one clip | the path below the directory without extension |
     /// | other file, or directory with `manifest.csv` | those of the manifest (see [`Manifest::load`]) | those of the manifest |
     ///
@@ -36,6 +36,10 @@ impl Manifest {
     pub fn from_inputs(inputs: &[PathBuf], root: Option<&Path>, frame_directories: bool) -> Result<Manifest> {
         let (mut found, mut warnings, mut has_manifest) = (Vec::new(), Vec::new(), false);
         for source in inputs {
+            if let Some(clip) = remote(source)? {
+                found.push(clip);
+                continue;
+            }
             let metadata = std::fs::metadata(source);
             if source.is_symlink() && metadata.is_err() {
                 found.push(file(source)); // a broken link is a clip that fails
@@ -82,9 +86,22 @@ impl Manifest {
 /// Returns the clip of a file.
 fn file(path: &Path) -> Input {
     let text = path_text(path);
-    let id = path_text(Path::new(path.file_stem().unwrap_or(path.as_os_str())));
-    let clip = Clip { id, path: text.clone(), file: path.to_path_buf(), ..Clip::default() };
+    let clip = Clip { id: stem(path), path: text.clone(), file: path.to_path_buf(), ..Clip::default() };
     Input { clip, alternative: Some(text) }
+}
+
+/// Returns the clip of a URL; `None` for a path.
+fn remote(source: &Path) -> Result<Option<Input>> {
+    let located = Clip::at(Path::new(""), &source.to_string_lossy()).map_err(Error::Data)?;
+    Ok(located.url.clone().map(|url| {
+        let alternative = Some(located.path.clone());
+        Input { clip: Clip { id: stem(url.path()), ..located }, alternative }
+    }))
+}
+
+/// Returns the name of a file without its extension.
+fn stem(path: &Path) -> String {
+    path_text(Path::new(path.file_stem().unwrap_or(path.as_os_str())))
 }
 
 /// Returns the clip of a file below a directory, with the path from the working directory.

@@ -19,6 +19,7 @@ mod inputs;
 mod normalize;
 mod parsed;
 mod problems;
+mod resolve;
 pub mod split;
 mod stratify;
 mod table;
@@ -213,7 +214,8 @@ impl Manifest {
     }
 
     /// Writes the clips as CSV with the columns `id,path`, `label` or `labels`, `split`, and those of `group`, `start`,
-    /// `end` and `year` that a clip has. Paths are written as they were read: load the file with the same root. If other
+    /// `end` and `year` that a clip has. Paths are written as they were read, URLs with their signatures: load the file with the same
+    /// root. If other
     /// clips are labeled, unlabeled clips get the split `test`, the only one that allows an empty label.
     ///
     /// # Errors
@@ -244,7 +246,7 @@ impl Manifest {
             let split = clip.split.or(needs_test.then_some(Split::Test)).map_or("", Split::name);
             let fields = columns.iter().map(|column| match *column {
                 "id" => clip.id.clone(),
-                "path" => clip.path.clone(),
+                "path" => clip.url.as_ref().map_or_else(|| clip.path.clone(), |url| url.reveal().to_owned()),
                 "split" => split.to_string(),
                 "group" => clip.group.clone().unwrap_or_default(),
                 "start" => number(clip.start),

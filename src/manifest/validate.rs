@@ -36,10 +36,12 @@ pub(super) fn check_ids(clips: &[ParsedClip], problems: &mut Problems) {
     }
 }
 
-/// Checks that the file of every clip exists. A broken link is not missing: it is a clip that fails.
+/// Checks that the file or archive of every clip exists. A broken link is not missing: it is a clip that fails. So is a file that is
+/// not in its archive, and a remote file.
 pub(super) fn check_files(clips: &[ParsedClip], root: &Path, problems: &mut Problems) {
-    let is_missing = |file: &Path| !file.exists() && !file.is_symlink();
-    let missing: Vec<&ParsedClip> = clips.iter().filter(|parsed| is_missing(&parsed.clip.file)).collect();
+    let exists =
+        |clip: &Clip| clip.url.is_some() || clip.file.exists() || clip.file.is_symlink() || clip.archive().is_some();
+    let missing: Vec<&ParsedClip> = clips.iter().filter(|parsed| !exists(&parsed.clip)).collect();
     let Some(first) = missing.first() else { return };
     let shown: Vec<String> = missing.iter().take(MAX_SHOWN).map(|parsed| path_and_line(parsed)).collect();
     problems.add(

@@ -1,7 +1,10 @@
 //! Decoding of clips from any source.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
+use super::input::Input;
+use super::location::Location;
 use super::sampler::{self, Timeline, Wanted, Window};
 use super::sink::{Decoded, Frame, FrameSink, NO_SHOT};
 use super::source::Source;
@@ -17,12 +20,21 @@ use crate::manifest::Clip;
 pub fn decode<'a, S: FrameSink>(clip: &Clip, wanted: impl Into<Wanted<'a>>, sink: &mut S) -> Result<Decoded> {
     let wanted = wanted.into();
     match Source::of(clip)? {
-        Source::Video(path) => {
+        Source::Video(location) => {
             let range = clip.start.unwrap_or(0.0)..clip.end.unwrap_or(f64::INFINITY);
-            video::decode(&path, range, wanted, sink)
+            let input = location.open()?;
+            let decoded = video::decode(&input, range, wanted, sink)?;
+            Ok(Decoded { version: input.version().into(), ..decoded })
         }
-        Source::Image(path) => decode_images(&[path], wanted, sink),
-        Source::Frames(paths) => decode_images(&paths, wanted, sink),
+        Source::Image(location) => {
+            let input = location.open()?;
+            let decoded = decode_images(&[Arc::clone(&input)], wanted, sink)?;
+            Ok(Decoded { version: input.version().into(), ..decoded })
+        }
+        Source::Frames(paths) => {
+            let inputs: Vec<_> = paths.iter().map(|path| Input::at(path)).collect();
+            decode_images(&inputs, wanted, sink)
+        }
     }
 }
 
@@ -46,21 +58,24 @@ pub fn image_size(bytes: &[u8]) -> Option<(u64, u64)> {
 ///
 /// # Errors
 /// Returns [`Error::Media`] if the file has no video stream that can be decoded.
-pub fn container_info(path: &Path) -> Result<video::ContainerInfo> {
-    video::container_info(path)
+pub fn container_info(location: &Location) -> Result<video::ContainerInfo> {
+    video::container_info(&location.open()?)
 }
 
-fn decode_images<S: FrameSink>(paths: &[PathBuf], wanted: Wanted<'_>, sink: &mut S) -> Result<Decoded> {
-    let timeline = Timeline { frame_count: paths.len(), ..Timeline::default() };
+fn decode_images<S: FrameSink>(inputs: &[Arc<Input>], wanted: Wanted<'_>, sink: &mut S) -> Result<Decoded> {
+    let timeline = Timeline { frame_count: inputs.len(), ..Timeline::default() };
     let windows = sampler::plan(wanted, &timeline);
     if windows.is_empty() {
-        return Err(Error::Media { path: paths[0].clone(), message: NO_SHOT.into() });
+        return Err(Error::Media { path: inputs[0].name().to_path_buf(), message: NO_SHOT.into() });
     }
     let indices = sampler::distinct(&windows);
     sink.begin(&windows, &indices)?;
     for (position, &index) in indices.iter().enumerate() {
-        let image = image::read(&paths[index], |height, width, bytes| sink.reserve(height, width, bytes))?;
+        let input = &inputs[index];
+        let bytes = input.read_all(image::MAX_FILE_BYTES)?;
+        let reserve = |height, width, bytes| sink.reserve(height, width, bytes);
+        let image = image::decode_reserving(input.name(), &bytes, reserve)?;
         sink.frame(position, &Frame::new(index, image.view()))?;
     }
-    Ok(Decoded { timeline, windows, warnings: Vec::new(), full: None })
+    Ok(Decoded { timeline, windows, warnings: Vec::new(), full: None, version: String::new() })
 }

@@ -145,6 +145,7 @@ impl<'a, S: FrameSink> Delivery<'a, S> {
 mod tests {
     use std::ops::Range;
 
+    use super::super::input::Input;
     use super::super::sampler::Wanted;
     use super::super::sampling::Sampling;
     use super::super::test_video::TestVideo;
@@ -188,7 +189,7 @@ mod tests {
 
     fn decode(path: &Path, sampling: &Sampling, deinterlace: Deinterlace, seconds: Range<f64>) -> Vec<(u32, f64)> {
         let mut sink = Rows::default();
-        video::decode(path, seconds, Wanted { deinterlace, ..Wanted::from(sampling) }, &mut sink).unwrap();
+        video::decode(&Input::at(path), seconds, Wanted { deinterlace, ..Wanted::from(sampling) }, &mut sink).unwrap();
         sink.0
     }
 
@@ -208,7 +209,7 @@ mod tests {
         // The index of packets is used for the first file but not for the second one.
         for path in [write("video.mp4", "libx264", &interlaced), write("video.ts", "libx264", &interlaced)] {
             let name = path.display();
-            assert!(video::container_info(&path).unwrap().interlaced, "{name}");
+            assert!(video::container_info(&Input::at(&path)).unwrap().interlaced, "{name}");
             let woven = decode(&path, &every, Deinterlace::Off, all.clone());
             let filtered = decode(&path, &every, Deinterlace::Auto, all.clone());
             assert_eq!((woven.len(), filtered.len()), (20, 20), "{name}");
@@ -224,7 +225,7 @@ mod tests {
             assert_eq!(decode(&path, &every, Deinterlace::Auto, 0.2..0.4), filtered[5..10], "{name}");
         }
         let progressive = write("progressive.mp4", "libx264", &[("crf", "1")]);
-        assert!(!video::container_info(&progressive).unwrap().interlaced);
+        assert!(!video::container_info(&Input::at(&progressive)).unwrap().interlaced);
         let [off, auto] =
             [Deinterlace::Off, Deinterlace::Auto].map(|mode| decode(&progressive, &every, mode, all.clone()));
         assert_eq!(off, auto);

@@ -16,6 +16,9 @@ const MAX_PIXELS: u64 = 1 << 27;
 /// Maximum number of bytes per decoded pixel: four channels of 16 bits.
 const MAX_PIXEL_BYTES: u64 = 8;
 
+/// Maximum number of bytes of an image file: more than the largest image takes without compression.
+pub(super) const MAX_FILE_BYTES: u64 = 2 * MAX_PIXELS * MAX_PIXEL_BYTES;
+
 /// Error message for HEIC images.
 pub(super) const HEIC: &str =
     "HEIC images are not supported: convert to JPEG, such as `heif-convert IMAGE.heic IMAGE.jpg`";
@@ -47,18 +50,21 @@ impl DecodedImage {
     }
 }
 
-/// Reads and decodes an image file; see [`decode`]. Before, `reserve` is called with height, width and the memory that decoding
+/// Decodes an image file; see [`decode`]. Before, `reserve` is called with height, width and the memory that decoding
 /// takes in bytes, if the header contains the size.
 ///
 /// # Errors
-/// Returns an error if the file cannot be read or decoded.
-pub(super) fn read(path: &Path, reserve: impl FnOnce(usize, usize, u64)) -> Result<DecodedImage> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    if let Some((width, height)) = size_from_header(&bytes).filter(|&(width, height)| check_size(width, height).is_ok())
+/// Returns an error if the file cannot be decoded.
+pub(super) fn decode_reserving(
+    path: &Path,
+    bytes: &[u8],
+    reserve: impl FnOnce(usize, usize, u64),
+) -> Result<DecodedImage> {
+    if let Some((width, height)) = size_from_header(bytes).filter(|&(width, height)| check_size(width, height).is_ok())
     {
         reserve(height as usize, width as usize, width * height * MAX_PIXEL_BYTES);
     }
-    decode(path, &bytes)
+    decode(path, bytes)
 }
 
 /// Decodes an image to eight-bit color: gray is replicated to three channels, alpha is composited over white, 16-bit values
@@ -184,10 +190,8 @@ mod tests {
 
     #[test]
     fn rejects_a_huge_image_before_decoding() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("huge.png");
-        std::fs::write(&path, png_header(65536, 65536)).unwrap();
-        let error = read(&path, |_, _, _| panic!("too large")).unwrap_err().to_string();
+        let error = decode_reserving(Path::new("huge.png"), &png_header(65536, 65536), |_, _, _| panic!("too large"));
+        let error = error.unwrap_err().to_string();
         assert!(error.contains("huge.png: 65536x65536 pixels are too many"), "{error}");
     }
 

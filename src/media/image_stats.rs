@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::image;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The size of an image and the variation of its pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,7 +23,7 @@ impl ImageStats {
     /// # Errors
     /// Returns an error if the file cannot be read or decoded.
     pub fn read(path: &Path) -> Result<Self> {
-        let image = image::read(path, |_, _, _| ())?;
+        let image = image::decode(path, &std::fs::read(path).map_err(Error::io(path))?)?;
         let image = image.view();
         let (mut sums, mut squares) = ([0u64; 3], [0u64; 3]);
         for pixel in image.data.as_chunks::<3>().0 {

@@ -169,6 +169,7 @@ fn decode_section(
         }
         let is_start = position == section.first;
         let packet = if is_start { reader.start(video, position) } else { reader.read(video, position) }?;
+        index.verify(&packet, is_start)?;
         let skip = unwanted == Some(Unwanted::DecodeIfReferenced);
         if video.send(&packet, skip).is_err() && time >= start {
             return Err(Untrusted("decoding errors").into());

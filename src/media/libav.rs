@@ -1,12 +1,14 @@
 //! Demuxing and decoding of the best video stream of a file by libav (FFmpeg's libraries). Frames of intact files are those that
 //! OpenCV's `VideoCapture` returns; times count from the start of the file, those of OpenCV from the start of the stream.
 
+use std::io::{Read, Seek};
 use std::path::Path;
 
 use ffmpeg_next as ffmpeg;
 
 use ffmpeg::codec::threading::{Config, Type};
 use ffmpeg::error::EAGAIN;
+use ffmpeg::format::context::StreamIo;
 use ffmpeg::format::stream::{Disposition, Stream};
 use ffmpeg::{Dictionary, Discard, Packet, codec, format, frame, media};
 
@@ -21,6 +23,9 @@ const MAX_DECODER_ERRORS: usize = 64;
 
 /// Number of consecutive read errors after which the stream ends. Of a truncated MP4 file, each missing packet is an error.
 const MAX_READ_ERRORS: usize = 10_000;
+
+/// Bytes that libav reads at once from a stream.
+const STREAM_BUFFER: usize = 64 << 10;
 
 /// Decoding errors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -79,7 +84,33 @@ impl Video {
         silence();
         let formats = ffi_wrappers::demuxers_except(&REFERRING_FORMATS);
         let options = Dictionary::from_iter([("protocol_whitelist", "file"), ("format_whitelist", &formats)]);
-        let mut file = format::input_with_dictionary(path, options).ok()?;
+        Self::from_input(format::input_with_dictionary(path, options).ok()?, threads)
+    }
+
+    /// Opens a file that is read through `stream`, as [`Video::open`]. It cannot refer to other files.
+    pub(super) fn open_stream<S: Read + Seek + Send + 'static>(stream: S, threads: usize) -> Option<Self> {
+        Self::open_stream_with(stream, threads, &[])
+    }
+
+    /// Opens a file that is read through `stream`, of whose packets only the properties in the container are needed. Parsers, which
+    /// would derive others from the content, are disabled.
+    pub(super) fn open_container<S: Read + Seek + Send + 'static>(stream: S) -> Option<Self> {
+        Self::open_stream_with(stream, 1, &[("fflags", "noparse+nofillin")])
+    }
+
+    fn open_stream_with<S: Read + Seek + Send + 'static>(
+        stream: S,
+        threads: usize,
+        options: &[(&str, &str)],
+    ) -> Option<Self> {
+        silence();
+        let stream = StreamIo::from_read_seek_with_capacity(stream, STREAM_BUFFER).ok()?;
+        let formats = ffi_wrappers::demuxers_except(&REFERRING_FORMATS);
+        let options = options.iter().copied().chain([("protocol_whitelist", "none"), ("format_whitelist", &formats)]);
+        Self::from_input(format::input_from_stream(stream, None, Some(Dictionary::from_iter(options))).ok()?, threads)
+    }
+
+    fn from_input(mut file: format::context::Input, threads: usize) -> Option<Self> {
         let stream = video_stream(&file)?;
         let mut context = codec::Context::from_parameters(stream.parameters()).ok()?;
         context.set_threading(Config { count: threads, ..Config::kind(Type::Frame) });

@@ -28,7 +28,11 @@
 //! subdirectories. They may differ in size.
 
 #[cfg(feature = "media")]
+mod archive;
+#[cfg(feature = "media")]
 mod bitstream;
+#[cfg(feature = "media")]
+mod boxes;
 #[cfg(feature = "media")]
 mod converter;
 #[cfg(feature = "media")]
@@ -48,11 +52,15 @@ mod image_stats;
 #[cfg(feature = "media")]
 mod indexed;
 #[cfg(feature = "media")]
+mod input;
+#[cfg(feature = "media")]
 mod items;
 #[cfg(feature = "media")]
 pub(crate) mod jpeg;
 #[cfg(feature = "media")]
 pub(crate) mod libav;
+#[cfg(feature = "media")]
+mod location;
 #[cfg(feature = "media")]
 mod orientation;
 #[cfg(feature = "media")]
@@ -89,6 +97,7 @@ pub use self::{
     decode::{container_info, decode, decode_image, image_size},
     image_stats::ImageStats,
     items::ItemSink,
+    location::Location,
     sink::{Decoded, Frame, FrameSink},
     source::Source,
     video::ContainerInfo,

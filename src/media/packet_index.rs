@@ -1,5 +1,7 @@
 //! An index of the packets of a video: which packet contains which frame, and where decoding can start.
 
+use ffmpeg_next::Packet;
+
 use super::bitstream::{PacketHeader, Syntax};
 use super::libav::Video;
 use super::libav::ffi_wrappers::{changes_parameters, is_discarded};
@@ -35,6 +37,8 @@ pub(super) struct PacketIndex {
     access_points: Vec<usize>,
     /// `true` if frames that are marked as non-reference frames are not referenced.
     may_skip: bool,
+    /// The syntax of the packets if their headers have not been read, so that what the container says is still to be verified.
+    unverified: Option<Syntax>,
 }
 
 /// What to do with a packet whose frame is not wanted.
@@ -65,6 +69,38 @@ impl PacketIndex {
     /// # Errors
     /// Returns the reason why it is unknown which packets contain which frames.
     pub(super) fn read(video: &mut Video) -> Result<Self, Untrusted> {
+        Self::read_by(video, |syntax, packet| syntax.header(packet.data()?, packet.is_key()))
+    }
+
+    /// Reads the times, sizes and keyframes of all packets of a video whose content is not read. [`PacketIndex::verify`] compares the
+    /// packets with the index when they are decoded.
+    ///
+    /// # Errors
+    /// Returns the reason why it is unknown which packets contain which frames.
+    pub(super) fn read_without_content(video: &mut Video) -> Result<Self, Untrusted> {
+        let header =
+            |_, packet: &Packet| Some(PacketHeader { access_point: packet.is_key(), ..PacketHeader::default() });
+        let index = Self::read_by(video, header)?;
+        Ok(Self { may_skip: false, unverified: Syntax::new(video.codec(), video.configuration()), ..index })
+    }
+
+    /// Checks that a packet of an index without content is what the container says: a displayed frame, and an access point if decoding
+    /// starts there.
+    ///
+    /// # Errors
+    /// Returns the reason if it is not.
+    pub(super) fn verify(&self, packet: &Packet, is_start: bool) -> Result<(), Untrusted> {
+        let Some(syntax) = self.unverified else { return Ok(()) };
+        match packet.data().and_then(|data| syntax.header(data, packet.is_key())) {
+            Some(header) if !header.hidden && (header.access_point || !is_start) => Ok(()),
+            _ => Err(Untrusted("a packet is not what the container says")),
+        }
+    }
+
+    fn read_by(
+        video: &mut Video,
+        read_header: impl Fn(Syntax, &Packet) -> Option<PacketHeader>,
+    ) -> Result<Self, Untrusted> {
         let Some(syntax) = Syntax::new(video.codec(), video.configuration()) else {
             return Err(Untrusted("the codec's random access points are unknown"));
         };
@@ -81,8 +117,7 @@ impl PacketIndex {
                 return Err(Untrusted("the codec's parameters change"));
             }
             let Some(time) = packet.pts() else { return Err(Untrusted("timestamps are missing")) };
-            let header = packet.data().and_then(|data| syntax.header(data, packet.is_key()));
-            let Some(header) = header else { return Err(Untrusted("a packet without a frame")) };
+            let Some(header) = read_header(syntax, &packet) else { return Err(Untrusted("a packet without a frame")) };
             let indexed = IndexedPacket {
                 time,
                 decoding_time: packet.dts().unwrap_or(time),
@@ -120,7 +155,7 @@ impl PacketIndex {
         if frames.windows(2).any(|pair| packets[pair[0]].time == packets[pair[1]].time) {
             return Err(Untrusted("timestamps repeat"));
         }
-        Ok(Self { packets, frames, access_points, may_skip })
+        Ok(Self { packets, frames, access_points, may_skip, unverified: None })
     }
 
     /// Returns the presentation time of each frame in ticks, ascending.

@@ -54,6 +54,8 @@ pub struct Decoded {
     pub warnings: Vec<String>,
     /// Why a video was decoded completely; `None` if only the necessary sections were, and for images.
     pub full: Option<&'static str>,
+    /// What identifies the version of a remote file; empty for local files.
+    pub version: String,
 }
 
 /// Error message if all shots of a clip are outside of it.

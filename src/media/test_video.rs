@@ -58,6 +58,17 @@ fn draw_index(index: usize, frame: &mut frame::Video) {
     frame.data_mut(2).fill(128);
 }
 
+/// Draws noise, so that packets are large, around a luma that encodes the index.
+pub(crate) fn draw_noise(index: usize, frame: &mut frame::Video) {
+    let mut state = index as u32 + 1;
+    for plane in 0..3 {
+        for byte in frame.data_mut(plane) {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *byte = 96 + (state >> 26) as u8;
+        }
+    }
+}
+
 /// Draws a bright rectangle that moves over a gradient with some noise, so that frames are predicted from each other.
 pub(crate) fn draw_motion(index: usize, frame: &mut frame::Video) {
     let (width, height) = (frame.width() as usize, frame.height() as usize);

@@ -1,13 +1,12 @@
 //! Decoding of video files: of the sections that contain the wanted frames, or of all frames in one or two passes.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::delivery::Delivery;
-use super::image;
 use super::indexed::{self, IndexedError};
+use super::input::Input;
 use super::libav::Video;
 use super::packet_index::{PacketIndex, Untrusted};
 use super::sampler::{self, Timeline, Wanted, Window};
@@ -74,47 +73,60 @@ impl DecodePlan {
 
 /// Decodes the frames of a video that are displayed between two times, in seconds from the start of the file; see [`super::decode`].
 pub(super) fn decode<S: FrameSink>(
-    path: &Path,
+    input: &Arc<Input>,
     seconds: Range<f64>,
     wanted: Wanted<'_>,
     sink: &mut S,
 ) -> Result<Decoded> {
-    let mut video = open(path, 1)?;
+    let mut video = input.video(1)?;
     let [width, height] = video.container_size().map(|length| length as usize);
     let decoder_bytes = if wanted.threads > 1 { wanted.threads as u64 * THREAD_BYTES } else { DECODER_BYTES };
     sink.reserve(height, width, height as u64 * width as u64 * decoder_bytes);
+    // If something differs from an index without content, the packets are read.
+    if let Some(mut without_content) = input.video_without_content() {
+        let index = PacketIndex::read_without_content(&mut without_content).map_err(IndexedError::from);
+        drop(without_content);
+        match index.and_then(|index| decode_indexed(&mut video, &index, input, &seconds, wanted, sink)) {
+            Ok(decoded) => return input.check(Ok(decoded)),
+            Err(IndexedError::Other(error)) => return input.check(Err(error)),
+            Err(IndexedError::Untrusted(_)) => video = input.video(1)?,
+        }
+    }
     let indexed = PacketIndex::read(&mut video).map_err(IndexedError::from);
-    match indexed.and_then(|index| decode_indexed(&mut video, &index, path, &seconds, wanted, sink)) {
+    let decoded = match indexed.and_then(|index| decode_indexed(&mut video, &index, input, &seconds, wanted, sink)) {
         Ok(decoded) => Ok(decoded),
         Err(IndexedError::Other(error)) => Err(error),
         Err(IndexedError::Untrusted(Untrusted(reason))) => {
             drop(video);
-            decode_fully(path, seconds, wanted, sink, reason)
+            input.check(Ok(()))?;
+            decode_fully(input, seconds, wanted, sink, reason)
         }
-    }
+    };
+    input.check(decoded)
 }
 
 /// Decodes what the wanted frames need.
 fn decode_indexed<S: FrameSink>(
     video: &mut Video,
     index: &PacketIndex,
-    path: &Path,
+    input: &Arc<Input>,
     seconds: &Range<f64>,
     wanted: Wanted<'_>,
     sink: &mut S,
 ) -> Result<Decoded, IndexedError> {
+    let path = input.name();
     let times: Vec<_> = index.times().map(|time| Some(video.seconds(time))).collect();
     let timeline = timing::timeline(&times, video.container_fps());
     let frame_count = timeline.frame_count;
     let plan = DecodePlan::for_part(path, wanted, timeline, seconds).map_err(IndexedError::Other)?;
     let mut delivery = plan.delivery(path, video, wanted, frame_count, sink).map_err(IndexedError::Other)?;
     let frames = delivery.required().to_vec();
-    let reopen = |threads| open(path, threads).ok();
+    let reopen = |threads| input.video(threads).ok();
     indexed::decode(video, reopen, index, &frames, wanted.threads, |_, frame| delivery.frame(frame))?;
     delivery.finish().map_err(IndexedError::Other)?;
     let warnings = warnings(path, video, &delivery);
     let DecodePlan { timeline, windows } = plan;
-    Ok(Decoded { timeline, windows, warnings, full: None })
+    Ok(Decoded { timeline, windows, warnings, full: None, version: String::new() })
 }
 
 /// Returns messages for the user about what was decoded.
@@ -125,18 +137,19 @@ fn warnings<S: FrameSink>(path: &Path, video: &Video, delivery: &Delivery<'_, S>
 
 /// Decodes all frames, in one or two passes, for this reason.
 fn decode_fully<S: FrameSink>(
-    path: &Path,
+    input: &Arc<Input>,
     seconds: Range<f64>,
     wanted: Wanted<'_>,
     sink: &mut S,
     reason: &'static str,
 ) -> Result<Decoded> {
+    let path = input.name();
     let failed = |message: String| Error::Media { path: path.to_path_buf(), message };
-    let mut video = open(path, 1)?;
+    let mut video = input.video(1)?;
     let container_fps = video.container_fps();
     let container_frames = video.container_frame_count();
     // A frame has at least one byte.
-    let bytes = path.metadata().map_err(Error::io(path))?.len() as f64;
+    let bytes = input.len()? as f64;
     let plausible = PLAUSIBLE_FRAME_COUNTS.contains(&container_frames) && container_frames <= bytes;
     let container_frames = if plausible { container_frames as usize } else { 0 };
 
@@ -149,6 +162,7 @@ fn decode_fully<S: FrameSink>(
     let last_time = seconds.end + DECODE_AFTER_END;
     let mut delivery = first_plan.delivery(path, &video, wanted, usize::MAX, sink)?;
     let timestamps = decode_pass(&mut video, &mut delivery, |time| time > last_time, container_fps)?;
+    input.check(Ok(()))?;
     let warnings = warnings(path, &video, &delivery);
     drop(video);
 
@@ -158,7 +172,7 @@ fn decode_fully<S: FrameSink>(
     let timeline = timing::timeline(&timestamps, container_fps);
     let plan = DecodePlan::for_part(path, wanted, timeline, &seconds)?;
     if plan.timeline.first_frame != first_plan.timeline.first_frame || plan.windows != first_plan.windows {
-        let mut video = open(path, 1)?;
+        let mut video = input.video(1)?;
         let mut delivery = plan.delivery(path, &video, wanted, timestamps.len(), sink)?;
         let last = delivery.required().last().copied().unwrap_or(0);
         let mut decoded = 0;
@@ -170,7 +184,7 @@ fn decode_fully<S: FrameSink>(
             return Err(failed(format!("frame {last} could not be decoded again: is the file being written?")));
         }
     }
-    Ok(Decoded { timeline: plan.timeline, windows: plan.windows, warnings, full: Some(reason) })
+    Ok(Decoded { timeline: plan.timeline, windows: plan.windows, warnings, full: Some(reason), version: String::new() })
 }
 
 /// Decodes from the beginning of the file until `done` returns `true` for the time of a frame. Returns the timestamps of all
@@ -212,8 +226,8 @@ pub struct ContainerInfo {
 }
 
 /// See [`super::container_info`].
-pub(super) fn container_info(path: &Path) -> Result<ContainerInfo> {
-    let video = open(path, 1)?;
+pub(super) fn container_info(input: &Arc<Input>) -> Result<ContainerInfo> {
+    let video = input.video(1)?;
     let [width, height] = video.container_size();
     Ok(ContainerInfo {
         seconds: video.container_frame_count() / video.container_fps().max(MIN_FPS),
@@ -223,33 +237,13 @@ pub(super) fn container_info(path: &Path) -> Result<ContainerInfo> {
     })
 }
 
-/// Reads the first bytes of a file.
-fn header(file: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(file)?.take(64).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn open(path: &Path, threads: usize) -> Result<Video> {
-    let failed = |message: &str| Error::Media { path: path.to_path_buf(), message: message.into() };
-    let file = std::path::absolute(path).map_err(Error::io(path))?;
-    if file.to_str().is_none() {
-        return Err(failed("the path is not UTF-8: rename the file"));
-    }
-    if image::is_heic(&header(&file).map_err(Error::io(path))?) {
-        return Err(failed(image::HEIC));
-    }
-    let message = "no video stream that can be decoded: audio only, text, or a damaged or unknown format";
-    Video::open(&file, threads).ok_or_else(|| failed(message))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::sink::Frame;
     use ffmpeg_next::color::{Range as ColorRange, Space, TransferCharacteristic};
     use ffmpeg_next::format::Pixel;
 
-    use super::super::test_video::{self, TestVideo};
+    use super::super::test_video::{self, TestVideo, draw_noise};
     use super::*;
     use crate::media::Sampling;
 
@@ -278,7 +272,7 @@ mod tests {
     fn decode_all(path: &Path, seconds: Range<f64>) -> Result<(Decoded, Frames)> {
         let mut sink = CenterPixels::default();
         let sampling = Sampling::Even { frames: usize::MAX };
-        let decoded = decode(path, seconds, Wanted::from(&sampling), &mut sink)?;
+        let decoded = decode(&Input::at(path), seconds, Wanted::from(&sampling), &mut sink)?;
         Ok((decoded, sink.0))
     }
 
@@ -395,17 +389,6 @@ mod tests {
         let (decoded, frames) = decode_all(&path, 0.0..f64::INFINITY).unwrap();
         assert_eq!(indices(&frames), (0..50).collect::<Vec<_>>());
         assert_eq!(decoded.timeline.seconds(0), 0.0);
-    }
-
-    /// Draws noise, so that packets are large, around a luma that encodes the index.
-    fn draw_noise(index: usize, frame: &mut ffmpeg_next::frame::Video) {
-        let mut state = index as u32 + 1;
-        for plane in 0..3 {
-            for byte in frame.data_mut(plane) {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                *byte = 96 + (state >> 26) as u8;
-            }
-        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::Limits;
 use super::api_error::ApiError;
 use crate::extract::shots::unlisted;
 use crate::manifest::Clip;
-use crate::media::{self, ItemSink, Sampling};
+use crate::media::{self, ItemSink, Location, Sampling};
 use crate::memory;
 use crate::models::input::InputSpec;
 
@@ -236,7 +236,7 @@ impl UploadReader {
         let undecodable = |error| ApiError::undecodable(name, error);
         let max_seconds = self.limits.seconds as f64;
         let too_long = || ApiError::too_large(format!("{name} is longer than {max_seconds} seconds: shorten it"));
-        let info = media::container_info(path).map_err(undecodable)?;
+        let info = media::container_info(&Location::Path(path.to_path_buf())).map_err(undecodable)?;
         self.check_pixels(name, info.pixels)?;
         if info.seconds > max_seconds + 1.0 {
             return Err(too_long());

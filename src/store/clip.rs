@@ -104,6 +104,9 @@ pub struct ClipRows {
     pub duration_seconds: f64,
     /// `true` if the whole video was decoded, because it was unknown which sections contain the frames.
     pub fully_decoded: bool,
+    /// What identifies the version of a remote file: its ETag, `sha256:` and a hash, or `modified:` and seconds since 1970. Empty for
+    /// local files.
+    pub version: String,
     /// The source frames of each row; at least one row.
     pub rows: Vec<RowSource>,
     /// The features or descriptors of the rows.
@@ -155,6 +158,8 @@ pub struct StoredClip {
     pub duration_seconds: f64,
     /// `true` if the whole video was decoded, because it was unknown which sections contain the frames.
     pub fully_decoded: bool,
+    /// What identifies the version of a remote file; see [`ClipRows::version`].
+    pub version: String,
 }
 
 impl StoredClip {
@@ -169,6 +174,7 @@ impl StoredClip {
             fps: self.fps,
             duration_seconds: self.duration_seconds,
             fully_decoded: self.fully_decoded,
+            version: self.version.clone(),
             rows,
             values,
         }

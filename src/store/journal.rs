@@ -47,6 +47,8 @@ struct ClipHeader {
     duration_seconds: f64,
     #[serde(default)]
     fully_decoded: bool,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    version: String,
     rows: Vec<RowSource>,
     /// Number of descriptors of each row; `None` for features.
     counts: Option<Vec<u32>>,
@@ -202,6 +204,7 @@ impl Journal {
             fps: clip.fps,
             duration_seconds: clip.duration_seconds,
             fully_decoded: clip.fully_decoded,
+            version: clip.version.clone(),
             rows: clip.rows.clone(),
             counts,
         };
@@ -314,6 +317,7 @@ fn clip_rows(header: ClipHeader, values: &[u8], payload: Payload) -> Option<Clip
         fps: header.fps,
         duration_seconds: header.duration_seconds,
         fully_decoded: header.fully_decoded,
+        version: header.version,
         rows: header.rows,
         values,
     })

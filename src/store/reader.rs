@@ -237,7 +237,8 @@ impl Store {
         let frame_count = self.optional("clips/frame_count", |name| self.values(name), 0_u64, count)?;
         // Earlier revisions decoded every video completely.
         let fully_decoded = self.optional("clips/fully_decoded", |name| self.values(name), 1_u8, count)?;
-        let lengths = [path.len(), offset.len(), length.len(), frame_count.len(), fully_decoded.len()];
+        let version = self.optional("clips/version", |name| self.texts(name), String::new(), count)?;
+        let lengths = [path.len(), version.len(), offset.len(), length.len(), frame_count.len(), fully_decoded.len()];
         let times = [&fps, &duration_seconds, &start, &end].map(Vec::len);
         if lengths.iter().chain(&times).any(|&n| n != count) {
             return Err(self.error("damaged: the datasets of /clips differ in length".into()));
@@ -248,7 +249,7 @@ impl Store {
         }
         let mut next = 0;
         let mut clips = Vec::with_capacity(count);
-        for (i, (id, path)) in id.into_iter().zip(path).enumerate() {
+        for (i, ((id, path), version)) in id.into_iter().zip(path).zip(version).enumerate() {
             if offset[i] != next {
                 return Err(self.error(format!("damaged: clip {id} starts at row {}, not {next}", offset[i])));
             }
@@ -268,6 +269,7 @@ impl Store {
                 fps: fps[i],
                 duration_seconds: duration_seconds[i],
                 fully_decoded: fully_decoded[i] != 0,
+                version,
             });
         }
         let rows = match self.payload {

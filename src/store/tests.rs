@@ -33,6 +33,7 @@ fn clip(id: &str, values: Values) -> ClipRows {
         fps: 25.0,
         duration_seconds: 0.4,
         fully_decoded: false,
+        version: String::new(),
         rows,
         values,
     }

@@ -30,6 +30,9 @@ const CACHE_SLOTS: usize = 13;
 /// gzip's fastest level, since embeddings hardly compress. All readers support gzip.
 const GZIP_LEVEL: u8 = 1;
 
+/// The dataset of versions of remote files.
+const VERSIONS: &str = "clips/version";
+
 /// Number of rows that are buffered. Complete chunks are written, so that none is compressed twice.
 const BUFFER_ROWS: usize = 16 * CHUNK_ROWS;
 
@@ -226,11 +229,24 @@ impl StoreWriter {
         self.append("clips/start", start, starts)?;
         self.append("clips/end", start, ends)?;
         self.append("clips/fully_decoded", start, clips.iter().map(|clip| u8::from(clip.fully_decoded)))?;
+        self.write_versions(start, clips)?;
         self.append_text("clips/path", start, clips.iter().map(|clip| clip.path.as_str()))?;
         self.append_text("clips/id", start, clips.iter().map(|clip| clip.id.as_str()))?;
         self.rows += clips.iter().map(|clip| clip.length).sum::<usize>();
         self.clips += clips.len();
         Ok(())
+    }
+
+    /// Appends the versions of remote files. A store of local files has none.
+    fn write_versions(&self, start: usize, clips: &[ClipRows]) -> hdf5::Result<()> {
+        if self.file.dataset(VERSIONS).is_err() {
+            if clips.iter().all(|clip| clip.version.is_empty()) {
+                return Ok(());
+            }
+            create_vector::<VarLenUnicode>(&self.file.group("clips")?, "version")?;
+            self.append_text(VERSIONS, 0, std::iter::repeat_n("", start))?;
+        }
+        self.append_text(VERSIONS, start, clips.iter().map(|clip| clip.version.as_str()))
     }
 
     /// Adds a dataset that is not part of the format, such as the codebook's centroids.

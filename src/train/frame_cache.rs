@@ -19,7 +19,8 @@ use kinoprobe::error::{Error, Result};
 use kinoprobe::extract::budget::{Budget, ReservingSink};
 use kinoprobe::manifest::Clip;
 use kinoprobe::media::{
-    self, DECODER_VERSION, Deinterlace, Frame, FrameSink, Sampling, Source, Transform, Wanted, Window, sampler,
+    self, DECODER_VERSION, Deinterlace, Frame, FrameSink, Location, Sampling, Source, Transform, Wanted, Window,
+    sampler,
 };
 use kinoprobe::memory;
 use kinoprobe::models::input::{InputSpec, Resize};
@@ -261,7 +262,8 @@ fn key(clip: &Clip) -> String {
         add(&seconds.to_bits().to_le_bytes());
     }
     let files = match Source::of(clip) {
-        Ok(Source::Video(path) | Source::Image(path)) => vec![path],
+        // The key of a remote file is its URL.
+        Ok(Source::Video(location) | Source::Image(location)) => local_file(location).into_iter().collect(),
         Ok(Source::Frames(paths)) => paths,
         // The clip will fail; it has another key once it can be read.
         Err(_) => vec![],
@@ -275,6 +277,15 @@ fn key(clip: &Clip) -> String {
         }
     }
     hex(hash.finalize())
+}
+
+/// Returns the local file or archive of a location.
+fn local_file(location: Location) -> Option<PathBuf> {
+    match location {
+        Location::Path(path) => Some(path),
+        Location::Url(_) => None,
+        Location::Member { archive, .. } => local_file(*archive),
+    }
 }
 
 fn hex(digest: impl AsRef<[u8]>) -> String {

@@ -95,6 +95,7 @@ impl Bench {
                     fps: 25.0,
                     duration_seconds: 0.04,
                     fully_decoded: false,
+                    version: String::new(),
                     rows: (0..).take(features.nrows()).map(row).collect(),
                     values: Values::Features(features),
                 })

@@ -47,6 +47,7 @@ fn workspace(changed: Option<usize>) -> TempDir {
             fps: 25.0,
             duration_seconds: 3.0,
             fully_decoded: false,
+            version: String::new(),
             rows: rows.collect(),
             values: Values::Descriptors { counts, values: Array2::from_shape_fn((total, DIM), |_| random.r#gen()) },
         };

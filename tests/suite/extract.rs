@@ -7,6 +7,8 @@ mod interruption;
 mod kubernetes;
 mod memory;
 mod networks;
+#[cfg(feature = "remote")]
+mod remote;
 mod sampling;
 mod shards;
 mod stores;

@@ -202,6 +202,7 @@ fn classify_reports_manifest_errors_and_splits_by_group() {
                 fps: 25.0,
                 duration_seconds: 0.04,
                 fully_decoded: false,
+                version: String::new(),
                 rows: vec![RowSource {
                     start_frame: 0,
                     start_seconds: 0.0,

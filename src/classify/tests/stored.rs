@@ -25,6 +25,7 @@ fn write_store(path: &std::path::Path, data: &Dataset) {
                 fps: 1.0,
                 duration_seconds: 1.0,
                 fully_decoded: false,
+                version: String::new(),
                 rows: (0..features.nrows()).map(row).collect(),
                 values: Values::Features(features),
             })

@@ -17,9 +17,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::clip::{Clip, Split, frame_files};
-use super::directory::{find_by_id, resolve, select_candidates};
+use super::directory::{find_by_id, select_candidates};
 use super::parsed::ParsedClip;
 use super::problems::{Problems, count_of};
+use super::resolve::resolve;
 use super::{Manifest, normalize, validate};
 use crate::error::{Error, Result};
 use crate::files::directory_of;

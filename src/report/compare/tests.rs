@@ -164,6 +164,7 @@ fn store(path: &Path) {
                     fps: 25.0,
                     duration_seconds: 2.0,
                     fully_decoded: false,
+                    version: String::new(),
                     rows: vec![row],
                     values: Values::Features(values),
                 })

@@ -28,6 +28,7 @@ fn store(path: &std::path::Path) {
                 fps: 25.0,
                 duration_seconds: 2.0,
                 fully_decoded: false,
+                version: String::new(),
                 rows: vec![row(false), row(true)],
                 values: Values::Features(values),
             })

@@ -9,13 +9,15 @@ use crate::media::{self, Source};
 const MAX_LISTED: usize = 3;
 
 /// Returns lines for the terminal: the number of videos, and of those with high dynamic range or interlaced frames. Empty if
-/// there are no videos. Files that are missing or cannot be read are not counted.
+/// there are no videos. Files that are missing or cannot be read are not counted, nor are remote
+/// files, which are not opened.
 pub(super) fn lines(manifest: &Manifest) -> Vec<String> {
     let videos: Vec<_> = manifest
         .clips
         .par_iter()
+        .filter(|clip| clip.url.is_none())
         .filter_map(|clip| match Source::of(clip) {
-            Ok(Source::Video(path)) => Some((clip.id.as_str(), media::container_info(&path).ok()?)),
+            Ok(Source::Video(location)) => Some((clip.id.as_str(), media::container_info(&location).ok()?)),
             _ => None,
         })
         .collect();
