@@ -418,8 +418,7 @@ mod tests {
 
     fn clip(i: usize) -> Clip {
         let id = format!("clip{i}");
-        let (path, file, labels) = (id.clone(), PathBuf::from(&id), Vec::new());
-        Clip { id, path, file, labels, group: None, split: None, year: None, start: None, end: None }
+        Clip { path: id.clone(), file: PathBuf::from(&id), id, ..Clip::default() }
     }
 
     /// Decodes clips with 1 to 5 rows; each seventh fails.
@@ -435,6 +434,7 @@ mod tests {
             fps: 25.0,
             duration_seconds: 1.0,
             full: None,
+            version: String::new(),
             rows: vec![row; rows],
             frames: rows,
             warnings: Vec::new(),

@@ -297,7 +297,8 @@ impl From<object_store::Error> for Failure {
     fn from(error: object_store::Error) -> Self {
         match error {
             object_store::Error::Precondition { .. } => Self::Changed,
-            // The type of this cause is private.
+            // Of web servers, and of stores; the type of the latter cause is private.
+            object_store::Error::NotSupported { .. } => Self::IgnoresRanges,
             error if text_of(&error).contains("non-partial response") => Self::IgnoresRanges,
             error => Self::Store(error),
         }

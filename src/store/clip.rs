@@ -131,6 +131,7 @@ impl ClipRows {
             fps: self.fps,
             duration_seconds: self.duration_seconds,
             fully_decoded: self.fully_decoded,
+            version: self.version.clone(),
         }
     }
 }

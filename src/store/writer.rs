@@ -238,12 +238,12 @@ impl StoreWriter {
     }
 
     /// Appends the versions of remote files. A store of local files has none.
-    fn write_versions(&self, start: usize, clips: &[ClipRows]) -> hdf5::Result<()> {
-        if self.file.dataset(VERSIONS).is_err() {
+    fn write_versions(&mut self, start: usize, clips: &[StoredClip]) -> hdf5::Result<()> {
+        if !self.datasets.contains_key(VERSIONS) {
             if clips.iter().all(|clip| clip.version.is_empty()) {
                 return Ok(());
             }
-            create_vector::<VarLenUnicode>(&self.file.group("clips")?, "version")?;
+            Datasets { file: &self.file, by_name: &mut self.datasets }.vector::<VarLenUnicode>(VERSIONS)?;
             self.append_text(VERSIONS, 0, std::iter::repeat_n("", start))?;
         }
         self.append_text(VERSIONS, start, clips.iter().map(|clip| clip.version.as_str()))

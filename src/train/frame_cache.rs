@@ -19,8 +19,7 @@ use kinoprobe::error::{Error, Result};
 use kinoprobe::extract::budget::{Budget, ReservingSink};
 use kinoprobe::manifest::Clip;
 use kinoprobe::media::{
-    self, DECODER_VERSION, Deinterlace, Frame, FrameSink, Location, Sampling, Source, Transform, Wanted, Window,
-    sampler,
+    self, DECODER_VERSION, Deinterlace, Frame, FrameSink, Sampling, Source, Transform, Wanted, Window, sampler,
 };
 use kinoprobe::memory;
 use kinoprobe::models::input::{InputSpec, Resize};
@@ -280,11 +279,11 @@ fn key(clip: &Clip) -> String {
 }
 
 /// Returns the local file or archive of a location.
-fn local_file(location: Location) -> Option<PathBuf> {
+fn local_file(location: media::Location) -> Option<PathBuf> {
     match location {
-        Location::Path(path) => Some(path),
-        Location::Url(_) => None,
-        Location::Member { archive, .. } => local_file(*archive),
+        media::Location::Path(path) => Some(path),
+        media::Location::Url(_) => None,
+        media::Location::Member { archive, .. } => local_file(*archive),
     }
 }
 

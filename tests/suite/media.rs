@@ -334,7 +334,7 @@ fn decoder_does_not_access_the_network() {
 
 #[test]
 fn container_info_has_duration_and_size() {
-    let info = media::container_info(&fixture("plain.mp4")).unwrap();
+    let info = media::container_info(&media::Location::Path(fixture("plain.mp4"))).unwrap();
     assert!((info.seconds - 4.0).abs() < 0.05 && info.pixels == 320 * 240, "{info:?}");
-    assert!(media::container_info(&fixture("audio_only.mp4")).is_err());
+    assert!(media::container_info(&media::Location::Path(fixture("audio_only.mp4"))).is_err());
 }

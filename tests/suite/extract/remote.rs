@@ -21,11 +21,11 @@ with h5py.File(sys.argv[1]) as store:
         print('failed', id, error)
 ";
 
-/// A workspace whose clips are listed as id and path, with a cache of its own.
+/// A workspace whose clips are listed as id and path, after a local clip, with a cache of its own.
 fn workspace(clips: &[(&str, String)]) -> Workspace {
     let workspace = Workspace::new(0);
     let rows: String = clips.iter().map(|(id, path)| format!("{id},{path},a\n")).collect();
-    fs::write(workspace.path("manifest.csv"), format!("id,path,label\n{rows}")).unwrap();
+    fs::write(workspace.path("manifest.csv"), format!("id,path,label\nlocal,video.mp4,a\n{rows}")).unwrap();
     workspace
 }
 
@@ -43,18 +43,30 @@ fn extract(workspace: &Workspace, out: &str) -> Output {
     command(workspace, out).output().unwrap()
 }
 
-/// Returns the lines of [`CLIPS`].
+/// Returns the lines of [`CLIPS`] after that of the local clip.
 fn clips(workspace: &Workspace, out: &str) -> Vec<String> {
-    run_python(CLIPS, &[&workspace.path(out)]).lines().map(str::to_owned).collect()
+    run_python(CLIPS, &[&workspace.path(out)]).lines().skip(1).map(str::to_owned).collect()
 }
 
 /// Returns the hash of the rows of the test video.
 fn expected_rows() -> String {
-    let local = workspace(&[("local", "video.mp4".into())]);
+    let local = workspace(&[("same", "video.mp4".into())]);
     assert_code(&extract(&local, "tiny.h5"), 0);
     let lines = clips(&local, "tiny.h5");
-    assert!(lines[0].starts_with("local video.mp4 "), "a store of local files has no versions: {lines:?}");
+    assert!(lines[0].starts_with("same video.mp4 "), "a store of local files has no versions: {lines:?}");
     lines[0].split(' ').nth(2).unwrap().to_owned()
+}
+
+/// Returns a tar archive.
+fn archive(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, content.as_slice()).unwrap();
+    }
+    builder.into_inner().unwrap()
 }
 
 fn video() -> Vec<u8> {
@@ -133,11 +145,11 @@ fn remote_files_cannot_refer_to_other_files() {
 
 #[test]
 fn files_that_change_are_not_mixed() {
-    let server = Server::start([("long.mkv", [video(), vec![0; 1 << 20]].concat())]);
-    let workspace = workspace(&[("changing", server.url("changing/long.mkv"))]);
+    let server = Server::start([("long.tar", archive(&[("zeros", vec![0; 1 << 20]), ("video.mp4", video())]))]);
+    let workspace = workspace(&[("changing", server.url("changing/long.tar/video.mp4"))]);
     assert_code(&extract(&workspace, "tiny.h5"), 3);
     let lines = clips(&workspace, "tiny.h5");
-    assert!(lines[0].ends_with("long.mkv: the file changed while it was being read: run again"), "{lines:?}");
+    assert!(lines[0].ends_with("long.tar: the file changed while it was being read: run again"), "{lines:?}");
 }
 
 #[test]
@@ -188,20 +200,13 @@ fn objects_are_read_with_signed_requests() {
 
 #[test]
 fn files_in_archives_are_read_in_place() {
-    let mut builder = tar::Builder::new(Vec::new());
     let long = format!("{}/video.mp4", "directory/".repeat(20));
-    for (name, content) in [("one.mp4", video()), ("one.cls", b"3".to_vec()), (&long, video()), ("none.mp4", vec![])] {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(0o644);
-        builder.append_data(&mut header, name, content.as_slice()).unwrap();
-    }
-    let archive = builder.into_inner().unwrap();
+    let archive = archive(&[("one.mp4", video()), ("one.cls", b"3".to_vec()), (&long, video()), ("none.mp4", vec![])]);
     let server = Server::start([("shard.tar", archive.clone())]);
     // The server sees only the archive.
     let remote = server.url("plain/shard.tar/one.mp4");
     let workspace = workspace(&[
-        ("local", "shard.tar/one.mp4".into()),
+        ("here", "shard.tar/one.mp4".into()),
         ("deep", format!("shard.tar/{long}")),
         ("remote", remote),
         ("absent", "shard.tar/two.mp4".into()),
@@ -240,9 +245,9 @@ fn urls_that_cannot_be_read_are_refused_with_their_lines() {
     assert_code(&output, 1);
     let text = printed(&output);
     for message in [
-        "line 2: URLs with ftp:// cannot be read; expected http, https, s3, gs, az",
-        "line 3: a URL must not contain a user name or password",
-        "line 4: gs://bucket does not name a file",
+        "line 3: URLs with ftp:// cannot be read; expected http, https, s3, gs, az",
+        "line 4: a URL must not contain a user name or password",
+        "line 5: gs://bucket does not name a file",
     ] {
         assert!(text.contains(message), "{message}: {text}");
     }

@@ -17,10 +17,6 @@ pub const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 pub struct Request {
     /// Path and parameters.
     pub target: String,
-    /// The field `Range`.
-    pub range: Option<String>,
-    /// Status of the response.
-    pub status: u16,
     /// Bytes of the body that were sent.
     pub sent: usize,
 }
@@ -68,13 +64,13 @@ fn serve(mut stream: TcpStream, (files, log): &State) -> std::io::Result<()> {
             }
         }
         let target = head.split(' ').nth(1).unwrap().to_owned();
-        let range = field(&head, "range").map(str::to_owned);
+        let range = field(&head, "range");
         let path = target.split('?').next().unwrap().trim_start_matches('/');
         let (fault, name) = path.split_once('/').unwrap();
         let earlier = log.lock().unwrap().iter().filter(|request| request.target == target).count();
-        let response = respond(fault, files.get(name).map(Vec::as_slice), range.as_deref(), earlier, &head);
+        let response = respond(fault, files.get(name).map(Vec::as_slice), range, earlier, &head);
         let sent = response.body.len().min(response.sent);
-        log.lock().unwrap().push(Request { target, range, status: response.status, sent });
+        log.lock().unwrap().push(Request { target, sent });
         let fields = response.fields.concat();
         let length = response.body.len();
         write!(stream, "HTTP/1.1 {} X\r\nContent-Length: {length}\r\n{fields}\r\n", response.status)?;
@@ -135,7 +131,7 @@ fn respond<'a>(fault: &str, file: Option<&'a [u8]>, range: Option<&str>, earlier
         None => (200, file),
     };
     let sent = match fault {
-        "reset" if earlier % 2 == 0 => body.len() / 2,
+        "reset" if earlier.is_multiple_of(2) => body.len() / 2,
         "short" => body.len() - 1,
         _ => usize::MAX,
     };
