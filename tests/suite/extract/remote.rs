@@ -3,10 +3,10 @@
 mod server;
 
 use std::fs;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use super::Workspace;
-use crate::support::{assert_code, fixture, printed, run_python};
+use crate::support::{assert_code, fixture, printed, run_python, send_signal};
 use server::{ACCESS_KEY, SECRET_KEY, Server};
 
 /// Prints the version and a hash of the rows of each clip, and the failures.
@@ -173,6 +173,21 @@ fn blocks_are_read_once_and_the_cache_is_bounded() {
     assert_eq!(fs::read_dir(large.path("cache")).unwrap().count(), 0);
     let output = command(&large, "b.h5").env("KINOPROBE_REMOTE_CACHE_GB", "many").output().unwrap();
     assert!(printed(&output).contains("KINOPROBE_REMOTE_CACHE_GB must be a number >= 0, not `many`"));
+}
+
+#[test]
+fn a_request_without_answer_is_interrupted() {
+    let server = Server::start([("video.mp4", video())]);
+    let workspace = workspace(&[("one", server.url("hang/video.mp4"))]);
+    let process = command(&workspace, "tiny.h5").stderr(Stdio::piped()).spawn().unwrap();
+    while server.requests("hang").is_empty() {
+        std::thread::yield_now();
+    }
+    send_signal(&process, "-INT");
+    assert_code(&process.wait_with_output().unwrap(), 130);
+    // The clip was not recorded as failed: the next run extracts it.
+    assert_code(&extract(&workspace, "tiny.h5"), 0);
+    assert!(clips(&workspace, "tiny.h5")[0].contains(&expected_rows()));
 }
 
 #[test]

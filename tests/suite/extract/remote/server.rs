@@ -68,6 +68,10 @@ fn serve(mut stream: TcpStream, (files, log): &State) -> std::io::Result<()> {
         let path = target.split('?').next().unwrap().trim_start_matches('/');
         let (fault, name) = path.split_once('/').unwrap();
         let earlier = log.lock().unwrap().iter().filter(|request| request.target == target).count();
+        if fault == "hang" && earlier == 0 {
+            log.lock().unwrap().push(Request { target: target.clone(), sent: 0 });
+            continue; // waits for the next request of this connection, which does not come
+        }
         let response = respond(fault, files.get(name).map(Vec::as_slice), range, earlier, &head);
         let sent = response.body.len().min(response.sent);
         log.lock().unwrap().push(Request { target, sent });
