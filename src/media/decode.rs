@@ -72,9 +72,11 @@ fn decode_images<S: FrameSink>(inputs: &[Arc<Input>], wanted: Wanted<'_>, sink: 
     sink.begin(&windows, &indices)?;
     for (position, &index) in indices.iter().enumerate() {
         let input = &inputs[index];
-        let bytes = input.read_all(image::MAX_FILE_BYTES)?;
-        let reserve = |height, width, bytes| sink.reserve(height, width, bytes);
-        let image = image::decode_reserving(input.name(), &bytes, reserve)?;
+        let image = {
+            let bytes = input.read_all(image::MAX_FILE_BYTES)?;
+            let reserve = |height, width, bytes| sink.reserve(height, width, bytes);
+            image::decode_reserving(input.name(), &bytes, reserve)?
+        };
         sink.frame(position, &Frame::new(index, image.view()))?;
     }
     Ok(Decoded { timeline, windows, warnings: Vec::new(), full: None, version: String::new() })
