@@ -28,7 +28,8 @@ pub fn with_fault(
     let directory = workspace.directory.path().canonicalize().unwrap();
     command.env("FAULT_DIRECTORY", directory).env("FAULT_CALL", call.to_string()).env("FAULT_ACTION", action);
     let output = command.output().unwrap();
-    (output, fs::read_to_string(log).ok())
+    // The library creates the file, and writes to it when it makes a call fail.
+    (output, fs::read_to_string(log).ok().filter(|call| !call.is_empty()))
 }
 
 /// Returns whether no store that is being written remains.
