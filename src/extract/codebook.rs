@@ -255,7 +255,7 @@ impl Codebook {
         let parameters = self.gaussians.iter().flat_map(|gaussians| gaussians.parameters().into_iter());
         let components = self.components.iter().flat_map(|components| components.rows().into_iter());
         self.centroids.iter().chain(parameters).chain(components).for_each(|value| hasher.update(value.to_le_bytes()));
-        hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        format!("{:x}", hasher.finalize())
     }
 
     /// Writes the feature store `out`: the features of every clip of `store`, its failures, and the words. `seconds`

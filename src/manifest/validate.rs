@@ -126,5 +126,5 @@ pub(super) fn extraction_sha256<'a>(clips: impl IntoIterator<Item = &'a Clip>) -
             hasher.update(seconds.unwrap_or(-1.0).to_le_bytes());
         }
     }
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", hasher.finalize())
 }

@@ -82,7 +82,7 @@ impl Shots {
             }
             shots.push(start_frame..end_frame + 1);
         }
-        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = format!("{:x}", Sha256::digest(&bytes));
         Ok(Self { path: path.to_path_buf(), sha256, clips })
     }
 

@@ -55,7 +55,7 @@ pub(super) fn open(file: &File, path: &Path) -> Result<Vec<File>> {
 pub(super) fn fingerprint(file: &File, path: &Path) -> Result<String> {
     let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
     let identity = serde_json::to_vec(&(size, Provenance::read(file, path)?)).expect("attributes serialize to JSON");
-    Ok(Sha256::digest(&identity).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(format!("{:x}", Sha256::digest(&identity)))
 }
 
 /// Returns the directory of a file, without symbolic links. HDF5 resolves the paths of sources from there, if the file is opened by the

@@ -232,7 +232,7 @@ impl Settings {
     /// Returns the path of the cache with these settings.
     fn path(&self, directory: &Path) -> PathBuf {
         let json = serde_json::to_vec(self).expect("settings serialize to JSON");
-        directory.join(format!("frames-{}.cache", &hex(Sha256::digest(json))[..16]))
+        directory.join(format!("frames-{}.cache", &format!("{:x}", Sha256::digest(json))[..16]))
     }
 
     /// Returns the maximum number of frames of a clip.
@@ -275,7 +275,7 @@ fn key(clip: &Clip) -> String {
             }
         }
     }
-    hex(hash.finalize())
+    format!("{:x}", hash.finalize())
 }
 
 /// Returns the local file or archive of a location.
@@ -285,10 +285,6 @@ fn local_file(location: media::Location) -> Option<PathBuf> {
         media::Location::Url(_) => None,
         media::Location::Member { archive, .. } => local_file(*archive),
     }
-}
-
-fn hex(digest: impl AsRef<[u8]>) -> String {
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The clips to decode.
