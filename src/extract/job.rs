@@ -111,6 +111,10 @@ pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &Cancellation
     }
     check_output(out)?;
     check_shots(options)?;
+    #[cfg(feature = "remote")]
+    if manifest.clips.iter().any(|clip| clip.url.is_some()) {
+        crate::remote::check_settings()?;
+    }
     let source = prepare_source(options, progress, cancel)?;
     let (payload, mut provenance) = payload_and_provenance(options, &source);
     if provenance.untrained() {

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
@@ -14,6 +14,10 @@ use crate::error::{Error, Result};
 
 /// Share of the limit that is left after old blocks are removed.
 const KEPT: f64 = 0.9;
+/// Share of the limit that a process writes before it counts the files again, which other processes may have added.
+const COUNTED: f64 = 0.05;
+/// Hexadecimal digits of a key: 128 bits.
+const KEY_LEN: usize = 32;
 /// Bytes of the checksum (CRC-32C) at the end of each file.
 const CHECKSUM: usize = 4;
 
@@ -23,8 +27,8 @@ const CHECKSUM: usize = 4;
 pub(super) struct BlockCache {
     directory: PathBuf,
     limit: u64,
-    /// Bytes of all files when they were last counted, and of the blocks that this process has added since then.
-    used: AtomicU64,
+    /// Bytes that this process may write before it counts the files again.
+    until_count: AtomicI64,
     trimming: Mutex<()>,
 }
 
@@ -36,9 +40,8 @@ impl BlockCache {
     pub(super) fn new(directory: PathBuf, limit: u64) -> Result<Self> {
         let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
         created.map_err(Error::io(&directory))?;
-        let cache = Self { directory, limit, used: AtomicU64::new(0), trimming: Mutex::new(()) };
-        let used = cache.files()?.iter().map(|file| file.bytes).sum();
-        cache.used.store(used, Ordering::Relaxed);
+        let cache = Self { directory, limit, until_count: AtomicI64::new(0), trimming: Mutex::new(()) };
+        cache.trim()?;
         Ok(cache)
     }
 
@@ -53,7 +56,7 @@ impl BlockCache {
     /// Returns the name of a version of a file in the cache.
     pub(super) fn key(url: &str, version: &str) -> String {
         let hash = Sha256::new().chain_update(url).chain_update([0]).chain_update(version).finalize();
-        hash[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        format!("{hash:x}")[..KEY_LEN].to_owned()
     }
 
     /// Returns a block of this length; `None` if it is not in the cache, or is damaged.
@@ -78,8 +81,8 @@ impl BlockCache {
             file.persist(self.path(key, block)).map_err(|error| error.error)
         });
         if written.is_ok() {
-            let len = bytes.len() as u64;
-            if self.used.fetch_add(len, Ordering::Relaxed) + len > self.limit {
+            let len = bytes.len() as i64;
+            if self.until_count.fetch_sub(len, Ordering::Relaxed) < len {
                 let _ = self.trim();
             }
         }
@@ -89,21 +92,24 @@ impl BlockCache {
         self.directory.join(format!("{key}-{block}"))
     }
 
-    /// Removes the files that were not used for the longest time. Files that other processes have open stay readable for them.
+    /// Counts the files. If they exceed the limit, removes the ones that were not used for the longest time. Files that other processes have
+    /// open stay readable for them.
     fn trim(&self) -> Result<()> {
         let Ok(_guard) = self.trimming.try_lock() else { return Ok(()) };
         let mut files = self.files()?;
         files.sort_by_key(|file| file.modified);
         let mut used: u64 = files.iter().map(|file| file.bytes).sum();
+        let target = if used > self.limit { (self.limit as f64 * KEPT) as u64 } else { self.limit };
         for file in files {
-            if used as f64 <= self.limit as f64 * KEPT {
+            if used <= target {
                 break;
             }
             if std::fs::remove_file(&file.path).is_ok() {
                 used -= file.bytes;
             }
         }
-        self.used.store(used, Ordering::Relaxed);
+        let until_limit = self.limit.saturating_sub(used) as f64;
+        self.until_count.store(until_limit.min(self.limit as f64 * COUNTED) as i64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -168,7 +174,12 @@ mod tests {
         }
         let kept: Vec<u64> = (0..12).filter(|&block| cache.read("key", block, 1000).is_some()).collect();
         assert!(kept.len() <= 10 && kept.contains(&0) && kept.contains(&11) && !kept.contains(&1), "{kept:?}");
-        // Another process counts the same files.
-        assert!(BlockCache::new(directory.path().into(), 10_000).unwrap().used.load(Ordering::Relaxed) <= 10_000);
+        // Another process adds blocks, which this one counts.
+        let other = BlockCache::new(directory.path().into(), 10_000).unwrap();
+        for block in 12..40 {
+            [&cache, &other][block as usize % 2].write("key", block, &[0; 1000]);
+        }
+        let bytes: u64 = cache.files().unwrap().iter().map(|file| file.bytes).sum();
+        assert!(bytes <= 10_000 + 2 * 1_004, "{bytes}");
     }
 }

@@ -1,6 +1,7 @@
 //! Requests to web servers and object stores, through the `object_store` crate.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -69,15 +70,24 @@ pub(super) enum Opened {
 /// Connections to web servers and object stores, which all requests of a process share.
 pub(super) struct Client {
     runtime: Runtime,
-    connector: SharedConnector,
+    /// Of web servers: without encryption, and with encryption, which a redirect cannot switch off.
+    http: SharedConnector,
+    https: SharedConnector,
     retry: RetryConfig,
     stores: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
     cancel: CancellationToken,
 }
 
-/// A connector that returns one client, so that all web servers share a pool of connections.
+/// A connector that returns one client, so that web servers share a pool of connections. It has its own settings.
 #[derive(Debug, Clone)]
 struct SharedConnector(HttpClient);
+
+impl SharedConnector {
+    fn new(allow_http: bool) -> object_store::Result<Self> {
+        let options = ClientOptions::new().with_allow_http(allow_http);
+        ReqwestConnector::default().connect(&configured(options, ClientOptions::with_config)).map(Self)
+    }
+}
 
 impl HttpConnector for SharedConnector {
     fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
@@ -100,12 +110,10 @@ impl Client {
             .enable_all()
             .build()
             .map_err(|error| unavailable(&error))?;
-        let options = CONFIGURATION.iter().fold(ClientOptions::new().with_allow_http(true), |options, (key, value)| {
-            options.with_config(*key, *value)
-        });
-        let client = ReqwestConnector::default().connect(&options).map_err(|error| unavailable(&error))?;
+        let connector = |allow_http| SharedConnector::new(allow_http).map_err(|error| unavailable(&error));
+        let (http, https) = (connector(true)?, connector(false)?);
         let retry = RetryConfig { max_retries: retries, ..RetryConfig::default() };
-        Ok(Self { runtime, connector: SharedConnector(client), retry, stores: Mutex::default(), cancel })
+        Ok(Self { runtime, http, https, retry, stores: Mutex::default(), cancel })
     }
 
     /// Requests the first `len` bytes of a file.
@@ -113,7 +121,7 @@ impl Client {
     /// # Errors
     /// Returns an error that names the URL if the file cannot be read, or the token is cancelled.
     pub(super) fn open(&self, url: &RemoteUrl, len: u64) -> Result<Opened> {
-        match self.get(url, Some(0..len), None) {
+        match self.get(url, 0..len, None) {
             Ok((version, bytes)) => Ok(Opened::Parts(version, bytes)),
             Err(Failure::IgnoresRanges) => Ok(Opened::Whole),
             Err(failure) => Err(failure.describe(url)),
@@ -124,16 +132,9 @@ impl Client {
     ///
     /// # Errors
     /// Returns an error that names the URL if the range cannot be read, the file has changed, or the token is cancelled.
-    pub(super) fn part(&self, url: &RemoteUrl, range: std::ops::Range<u64>, version: &Version) -> Result<Bytes> {
-        let expected = range.end - range.start;
-        let (received, bytes) = self.get(url, Some(range), Some(version)).map_err(|failure| failure.describe(url))?;
-        if received != *version {
-            return Err(Failure::Changed.describe(url));
-        }
-        if bytes.len() as u64 != expected {
-            return Err(Failure::Length { received: bytes.len() as u64, expected }.describe(url));
-        }
-        Ok(bytes)
+    pub(super) fn part(&self, url: &RemoteUrl, range: Range<u64>, version: &Version) -> Result<Bytes> {
+        let (received, bytes) = self.get(url, range, Some(version)).map_err(|failure| failure.describe(url))?;
+        if received == *version { Ok(bytes) } else { Err(Failure::Changed.describe(url)) }
     }
 
     /// Requests a whole file and passes its bytes to `receive`, in order. `begin` is called with the version before the bytes of each
@@ -154,7 +155,7 @@ impl Client {
             let mut target = begin(&version)?;
             let (mut stream, mut received) = (result.into_stream(), 0);
             while let Some(bytes) = stream.next().await {
-                let bytes = bytes?;
+                let bytes = bytes.map_err(Failure::Body)?;
                 received += bytes.len() as u64;
                 receive(&mut target, &bytes)?;
             }
@@ -166,22 +167,17 @@ impl Client {
         self.repeat(attempt).map_err(|failure| failure.describe(url))
     }
 
-    fn get(
-        &self,
-        url: &RemoteUrl,
-        range: Option<std::ops::Range<u64>>,
-        version: Option<&Version>,
-    ) -> Result<(Version, Bytes), Failure> {
+    fn get(&self, url: &RemoteUrl, range: Range<u64>, version: Option<&Version>) -> Result<(Version, Bytes), Failure> {
         let (store, key) = self.store(url)?;
         let options = GetOptions {
-            range: range.map(GetRange::Bounded),
+            range: Some(GetRange::Bounded(range)),
             if_match: version.and_then(|version| version.strong_etag().cloned()),
             ..GetOptions::default()
         };
         self.repeat(async || {
             let result = store.get_opts(&key, options.clone()).await?;
             let (version, expected) = (Version::of(&result), result.range.end - result.range.start);
-            let bytes = result.bytes().await?;
+            let bytes = result.bytes().await.map_err(Failure::Body)?;
             match bytes.len() as u64 == expected {
                 true => Ok((version, bytes)),
                 false => Err(Failure::Length { received: bytes.len() as u64, expected }),
@@ -218,12 +214,11 @@ impl Client {
         let scheme = url.scheme();
         if scheme.starts_with("http") {
             // The URL is the store, so that the path and the parameters are sent as they are.
-            let options = ClientOptions::new().with_allow_http(scheme == "http");
+            let connector = if scheme == "http" { &self.http } else { &self.https };
             let store = HttpBuilder::new()
                 .with_url(url.reveal())
-                .with_client_options(options)
                 .with_retry(self.retry.clone())
-                .with_http_connector(self.connector.clone())
+                .with_http_connector(connector.clone())
                 .build()
                 .map_err(failed)?;
             return Ok((Arc::new(store), Key::default()));
@@ -243,28 +238,26 @@ impl Client {
     /// Connects to a bucket or container with the credentials of the environment or of the machine.
     fn connect(&self, scheme: &str, bucket: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
         let retry = self.retry.clone();
-        // The environment may set these too, and takes precedence over the defaults of `object_store` only.
         Ok(match scheme {
             "s3" => {
                 let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry);
-                let set = |builder: AmazonS3Builder, &(key, value): &(ClientConfigKey, &str)| {
-                    builder.with_config(AmazonS3ConfigKey::Client(key), value)
-                };
-                Arc::new(CONFIGURATION.iter().fold(builder, set).build()?)
+                let set =
+                    |builder: AmazonS3Builder, key, value| builder.with_config(AmazonS3ConfigKey::Client(key), value);
+                Arc::new(configured(builder, set).build()?)
             }
             "gs" => {
                 let builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).with_retry(retry);
-                let set = |builder: GoogleCloudStorageBuilder, &(key, value): &(ClientConfigKey, &str)| {
+                let set = |builder: GoogleCloudStorageBuilder, key, value| {
                     builder.with_config(GoogleConfigKey::Client(key), value)
                 };
-                Arc::new(CONFIGURATION.iter().fold(builder, set).build()?)
+                Arc::new(configured(builder, set).build()?)
             }
             _ => {
                 let builder = MicrosoftAzureBuilder::from_env().with_container_name(bucket).with_retry(retry);
-                let set = |builder: MicrosoftAzureBuilder, &(key, value): &(ClientConfigKey, &str)| {
+                let set = |builder: MicrosoftAzureBuilder, key, value| {
                     builder.with_config(AzureConfigKey::Client(key), value)
                 };
-                Arc::new(CONFIGURATION.iter().fold(builder, set).build()?)
+                Arc::new(configured(builder, set).build()?)
             }
         })
     }
@@ -278,9 +271,16 @@ const CONFIGURATION: [(ClientConfigKey, &str); 4] = [
     (ClientConfigKey::UserAgent, concat!("kinoprobe/", env!("CARGO_PKG_VERSION"))),
 ];
 
+/// Applies [`CONFIGURATION`].
+fn configured<B>(builder: B, set: impl Fn(B, ClientConfigKey, &'static str) -> B) -> B {
+    CONFIGURATION.into_iter().fold(builder, |builder, (key, value)| set(builder, key, value))
+}
+
 /// Why a request failed.
 enum Failure {
     Store(object_store::Error),
+    /// The response was not received completely.
+    Body(object_store::Error),
     /// The server sent the whole file instead of a part.
     IgnoresRanges,
     /// The file has another version than before.
@@ -312,16 +312,10 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
-    /// Returns `true` if another attempt may succeed. `object_store` has repeated requests without a response already.
+    /// Returns `true` if another attempt may succeed. `object_store` has repeated requests without a response already, and continues
+    /// responses only if the server tells versions apart.
     fn is_transient(&self) -> bool {
-        match self {
-            Self::Store(error) => {
-                let text = text_of(error);
-                text.contains("decoding response body") || text.contains("body from connection")
-            }
-            Self::Length { .. } => true,
-            Self::IgnoresRanges | Self::Changed | Self::Other(_) => false,
-        }
+        matches!(self, Self::Body(_) | Self::Length { .. })
     }
 
     /// Returns the error of a clip.
@@ -336,7 +330,7 @@ impl Failure {
             Self::Store(Cause::PermissionDenied { .. } | Cause::Unauthenticated { .. }) => {
                 "the server denies access: check the credentials, or the signature of the URL".into()
             }
-            Self::Store(error) => match url.redact(&text_of(&error)) {
+            Self::Store(error) | Self::Body(error) => match url.redact(&text_of(&error)) {
                 text if text.contains("416 Range Not Satisfiable") => "the file is empty".into(),
                 text => text,
             },
@@ -357,5 +351,26 @@ fn text_of(error: &object_store::Error) -> String {
     match line.char_indices().nth(MAX_RESPONSE) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// An https URL that redirects to http is refused by the same setting.
+    #[test]
+    fn https_is_not_replaced_by_http() {
+        let client = Client::new(0, CancellationToken::default()).unwrap();
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        server.set_nonblocking(true).unwrap();
+        let url = format!("http://{}/a.mp4", server.local_addr().unwrap());
+        let store = HttpBuilder::new().with_url(url).with_http_connector(client.https.clone());
+        let store = store.with_retry(client.retry.clone()).build().unwrap();
+        let error = client.runtime.block_on(store.get(&Key::default())).unwrap_err();
+        assert!(text_of(&error).contains("not allowed"), "{error}");
+        assert!(server.accept().is_err(), "no connection");
     }
 }

@@ -27,9 +27,9 @@ const DEFAULT_CACHE_GB: f64 = 10.0;
 const DEFAULT_RETRIES: usize = 10;
 
 /// What the remote files of a process share.
-pub(super) struct Shared {
-    pub(super) client: Client,
-    pub(super) cache: BlockCache,
+struct Shared {
+    client: Client,
+    cache: BlockCache,
 }
 
 static CANCELLATION: OnceLock<CancellationToken> = OnceLock::new();
@@ -37,6 +37,14 @@ static CANCELLATION: OnceLock<CancellationToken> = OnceLock::new();
 /// Sets the token that cancels requests in progress. Later calls have no effect, nor do calls after the first request.
 pub fn cancel_with(token: &CancellationToken) {
     let _ = CANCELLATION.set(token.clone());
+}
+
+/// Checks the settings in the environment, before the first file is opened.
+///
+/// # Errors
+/// Returns an error if a variable is invalid, or the directory of the cache cannot be used.
+pub fn check_settings() -> Result<()> {
+    Shared::of_process().map(|_| ())
 }
 
 impl Shared {
@@ -58,11 +66,8 @@ impl Shared {
         let gigabytes: f64 = number("KINOPROBE_REMOTE_CACHE_GB", DEFAULT_CACHE_GB)?;
         let retries = number("KINOPROBE_REMOTE_RETRIES", DEFAULT_RETRIES)?;
         let cancel = CANCELLATION.get().cloned().unwrap_or_default();
-        Self::new(directory, (gigabytes * 1e9) as u64, retries, cancel)
-    }
-
-    pub(super) fn new(directory: PathBuf, limit: u64, retries: usize, cancel: CancellationToken) -> Result<Self> {
-        Ok(Self { client: Client::new(retries, cancel)?, cache: BlockCache::new(directory, limit)? })
+        let cache = BlockCache::new(directory, (gigabytes * 1e9) as u64)?;
+        Ok(Self { client: Client::new(retries, cancel)?, cache })
     }
 }
 
@@ -106,10 +111,7 @@ impl RemoteFile {
     /// Returns an error that names the URL, without its signature, if the file cannot be read, does not fit into the cache although
     /// its server does not send parts, or if requests were cancelled.
     pub fn open(url: &RemoteUrl) -> Result<Self> {
-        Self::open_in(Shared::of_process()?, url)
-    }
-
-    pub(super) fn open_in(shared: &'static Shared, url: &RemoteUrl) -> Result<Self> {
+        let shared = Shared::of_process()?;
         match shared.client.open(url, BLOCK)? {
             Opened::Parts(version, first) => {
                 let name = match (&version.etag, version.modified) {
@@ -172,12 +174,11 @@ fn download(shared: &Shared, url: &RemoteUrl) -> Result<(LocalFile, String)> {
         hash.update(bytes);
         std::io::Write::write_all(file, bytes).map_err(Error::io(directory))
     })?;
-    let hash = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     let file = LocalFile::new(Path::new(url.public()), file)?;
     if file.is_empty() {
         return Err(Error::Media { path: url.public().into(), message: "the file is empty".into() });
     }
-    Ok((file, hash))
+    Ok((file, format!("{:x}", hash.finalize())))
 }
 
 /// A remote file that is read in parts.

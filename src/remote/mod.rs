@@ -12,5 +12,5 @@ mod file;
 mod url;
 
 #[cfg(feature = "remote")]
-pub use file::{RemoteFile, cancel_with};
+pub use file::{RemoteFile, cancel_with, check_settings};
 pub use url::{RemoteUrl, SCHEMES, is_archive};

@@ -1,5 +1,6 @@
 //! Helpers shared by the integration tests: fixtures, programs, Python.
 
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -54,6 +55,17 @@ pub fn printed(output: &Output) -> String {
 #[track_caller]
 pub fn assert_code(output: &Output, code: i32) {
     assert_eq!(output.status.code(), Some(code), "{}", printed(output));
+}
+
+/// Reads the request line and the fields of an HTTP request; `None` at the end of the connection.
+pub fn read_head(reader: &mut impl BufRead) -> std::io::Result<Option<String>> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head)? == 0 {
+            return Ok(None);
+        }
+    }
+    Ok(Some(head))
 }
 
 /// Sends a signal, such as `-INT`, to a process. Uses the shell's `kill`, because a minimal system has no `kill` executable.

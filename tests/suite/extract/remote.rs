@@ -76,7 +76,7 @@ fn video() -> Vec<u8> {
 #[test]
 fn faults_of_servers_fail_at_most_their_clips() {
     let server = Server::start([("video.mp4", video()), ("empty.mp4", vec![]), ("text.mp4", b"no video".repeat(9))]);
-    let faults = ["plain", "whole", "reset", "busy", "unversioned", "private"];
+    let faults = ["plain", "whole", "reset", "broken", "busy", "unversioned", "private"];
     let signed = |fault: &&str| if **fault == *"private" { "?id=7&sig=s3cr3t" } else { "" };
     let mut listed: Vec<(&str, String)> =
         faults.iter().map(|fault| (*fault, server.url(&format!("{fault}/video.mp4{}", signed(fault))))).collect();
@@ -102,7 +102,7 @@ fn faults_of_servers_fail_at_most_their_clips() {
         let version = line.rsplit(' ').next().unwrap();
         match fault {
             "whole" => assert_eq!(version.len(), "sha256:".len() + 64, "{line}"),
-            "unversioned" => assert_eq!(version, "", "{line}"),
+            "broken" | "unversioned" => assert_eq!(version, "", "{line}"),
             _ => assert!(version.starts_with('"') && version.len() == 10, "{line}"),
         }
     }
@@ -172,6 +172,8 @@ fn blocks_are_read_once_and_the_cache_is_bounded() {
     assert!(text.contains("does not send parts") && text.contains("KINOPROBE_REMOTE_CACHE_GB"), "{text}");
     assert_eq!(fs::read_dir(large.path("cache")).unwrap().count(), 0);
     let output = command(&large, "b.h5").env("KINOPROBE_REMOTE_CACHE_GB", "many").output().unwrap();
+    assert_code(&output, 1);
+    assert!(!large.path("b.h5").exists());
     assert!(printed(&output).contains("KINOPROBE_REMOTE_CACHE_GB must be a number >= 0, not `many`"));
 }
 

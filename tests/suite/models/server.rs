@@ -1,8 +1,10 @@
 //! A local HTTP server of one file, with configurable faults. It also works as a proxy.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+
+use crate::support::read_head;
 
 /// How the server responds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,13 +51,7 @@ impl Server {
 
 fn serve(mut stream: TcpStream, file: &[u8], behavior: Behavior, log: &Mutex<Vec<String>>) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
-    loop {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if reader.read_line(&mut head)? == 0 {
-                return Ok(());
-            }
-        }
+    while let Some(head) = read_head(&mut reader)? {
         let head = head.to_lowercase();
         let earlier = {
             let mut log = log.lock().unwrap();
@@ -89,4 +85,5 @@ fn serve(mut stream: TcpStream, file: &[u8], behavior: Behavior, log: &Mutex<Vec
         }
         stream.write_all(body)?;
     }
+    Ok(())
 }

@@ -1,11 +1,13 @@
 //! A local web server and object store with faults. The first component of a path selects the fault, the rest the file.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use sha2::{Digest as _, Sha256};
+
+use crate::support::read_head;
 
 /// Access key of the object store.
 pub const ACCESS_KEY: &str = "AKIDEXAMPLE";
@@ -56,13 +58,7 @@ type State = (HashMap<&'static str, Vec<u8>>, Arc<Mutex<Vec<Request>>>);
 
 fn serve(mut stream: TcpStream, (files, log): &State) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
-    loop {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if reader.read_line(&mut head)? == 0 {
-                return Ok(());
-            }
-        }
+    while let Some(head) = read_head(&mut reader)? {
         let target = head.split(' ').nth(1).unwrap().to_owned();
         let range = field(&head, "range");
         let path = target.split('?').next().unwrap().trim_start_matches('/');
@@ -87,6 +83,7 @@ fn serve(mut stream: TcpStream, (files, log): &State) -> std::io::Result<()> {
             return stream.shutdown(Shutdown::Both);
         }
     }
+    Ok(())
 }
 
 struct Response<'a> {
@@ -112,7 +109,7 @@ fn respond<'a>(fault: &str, file: Option<&'a [u8]>, range: Option<&str>, earlier
     }
     let etag = match fault {
         "changing" => Some(format!("\"{earlier}\"")),
-        "unversioned" => None,
+        "broken" | "unversioned" => None,
         _ => Some(format!("\"{:08x}\"", crc(file))),
     };
     let mut fields: Vec<String> = etag.iter().map(|etag| format!("ETag: {etag}\r\n")).collect();
@@ -135,7 +132,7 @@ fn respond<'a>(fault: &str, file: Option<&'a [u8]>, range: Option<&str>, earlier
         None => (200, file),
     };
     let sent = match fault {
-        "reset" if earlier.is_multiple_of(2) => body.len() / 2,
+        "broken" | "reset" if earlier.is_multiple_of(2) => body.len() / 2,
         "short" => body.len() - 1,
         _ => usize::MAX,
     };
