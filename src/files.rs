@@ -61,7 +61,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     matches!((identity(file), File::open(path).and_then(|found| identity(&found))), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Does the same, unless the file exists: then returns `None`. Of several processes, also on several machines, one creates the file.
+/// Writes a file as [`write_atomic`] does, unless it exists: then returns `None`. Of several processes, also on several machines, one creates the file.
 ///
 /// # Errors
 /// Returns an error if the directory or the file cannot be written.

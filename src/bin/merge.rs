@@ -10,8 +10,8 @@ use kinoprobe::shards::{self, MergeOptions};
 
 /// Merge the shards of kinoprobe-extract --shard into one store, or those of kinoprobe-shots --shard into one list.
 ///
-/// The result equals the store of an extraction without shards, except for the times in its attributes, or the list of one run. All shards must have the same
-/// recipe, model, precision and decoder; missing, unexpected and duplicate clips are errors. The shards are kept.
+/// The result equals the store of an extraction without shards, except for the times in its attributes, or the list of one run. All shards
+/// must have the same recipe, model, precision and decoder; missing, unexpected and duplicate clips are errors. The shards are kept.
 ///
 /// With --virtual, nothing is copied: the store refers to the shards, as a virtual dataset of HDF5. Its clips have the order of the shards
 /// instead of that of the manifest. Keep the shards, and move the store only together with them. The programs of kinoprobe check that they

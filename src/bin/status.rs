@@ -9,7 +9,8 @@ use kinoprobe::cli::{self, Outcome};
 use kinoprobe::report::table::Table;
 use kinoprobe::shards::{self, Progress, ShardState, ShardStatus, Status};
 
-/// Show how far the shards of kinoprobe-extract --shard or kinoprobe-shots --shard are: done, running, interrupted or waiting, with rates and failures.
+/// Show how far the shards of kinoprobe-extract --shard or kinoprobe-shots --shard are: done, running, interrupted or waiting, with rates
+/// and failures.
 #[derive(Debug, Parser)]
 #[command(name = "kinoprobe-status", version, after_help = EXAMPLES)]
 struct Arguments {

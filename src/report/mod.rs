@@ -227,8 +227,8 @@ pub fn write_run(dir: &Path, run: &TrainingRun) -> Result<()> {
     metrics.write(dir)
 }
 
-/// Writes the directory of an evaluation: the files of [`write_run`] except those of training. [`complete`] completes it. The metrics contain `all`
-/// and each split that the predictions name. Clips without a label are listed in submission.csv; if no clip has a label,
+/// Writes the directory of an evaluation: the files of [`write_run`] except those of training. [`complete`] completes it. The metrics
+/// contain `all` and each split that the predictions name. Clips without a label are listed in submission.csv; if no clip has a label,
 /// there are no metrics. Returns the metrics.
 ///
 /// # Errors

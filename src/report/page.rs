@@ -16,9 +16,9 @@ use crate::manifest::Split;
 /// File of the page.
 pub(super) const FILE: &str = "report.html";
 
-/// Writes report.html into the directory of a run or of an evaluation before it is [`complete`](super::complete): the content of REPORT.md with its figures, and the clips of each
-/// confusion, likely label errors, and the worst errors with their nearest training clips, as far as `sources` knows them. The
-/// page is a single file that loads nothing.
+/// Writes report.html into the directory of a run or of an evaluation before it is [`complete`](super::complete): the content of REPORT.md
+/// with its figures, and the clips of each confusion, likely label errors, and the worst errors with their nearest training clips, as far as
+/// `sources` knows them. The page is a single file that loads nothing.
 ///
 /// # Errors
 /// Returns an error if metrics.json.partial or predictions.csv cannot be read, or the page cannot be written.
