@@ -3,8 +3,8 @@
     compare_runs.py DIRECTORY DIRECTORY
 
 The directories must have the same files with the same bytes, except for durations, the path of the parent directory and, in the files for
-TensorBoard, times; temporary files that kill -9 may leave (`.writing-…`) do not count. Prints what differs. Exit code: 0 if the runs are equal, 1 if they differ. Both must have been written with the same
-arguments, relative to the parent directory.
+TensorBoard, times; temporary files that kill -9 may leave (`.writing-…`) do not count. Prints what differs. Exit code: 0 if the runs are
+equal, 1 if they differ. Both must have been written with the same arguments, relative to the parent directory.
 """
 import pathlib
 import re
@@ -24,7 +24,10 @@ def content(run, name):
 
 def differences(left, right):
     """The differences as sentences."""
-    files = [{str(file.relative_to(run)) for file in run.rglob("*") if file.is_file() and not file.name.startswith(".writing-")} for run in (left, right)]
+    files = [
+        {str(file.relative_to(run)) for file in run.rglob("*") if file.is_file() and not file.name.startswith(".writing-")}
+        for run in (left, right)
+    ]
     found = [f"{name}: only in {left if name in files[0] else right}" for name in sorted(files[0] ^ files[1])]
     for name in sorted(files[0] & files[1]):
         # Every record of these files has the time at which it was written.
