@@ -33,7 +33,7 @@ struct Arguments {
     /// Manifest: CSV (id,path,label[,split,group,start,end]), one directory per class, or list of paths
     #[arg(long)]
     manifest: PathBuf,
-    /// Directory that the paths of the manifest are relative to [default: the manifest's directory]
+    /// Directory that contains the files of the manifest, and that its paths are relative to [default: the manifest's directory, and any file]
     #[arg(long)]
     root: Option<PathBuf>,
     /// Store to write, usually features/METHOD.h5

@@ -28,7 +28,7 @@ impl Manifest {
     /// | other file, or directory with `manifest.csv` | those of the manifest (see [`Manifest::load`]) | those of the manifest |
     ///
     /// An id that is not unique is replaced by the path, unless a manifest assigns it. A file that several inputs name is read
-    /// once. The paths of manifests are relative to `root`, by default the directory of the manifest.
+    /// once. The paths of manifests are relative to `root` and below it, or relative to the directory of the manifest without `root`.
     ///
     /// # Errors
     /// Returns an error if an input or a file of a manifest is missing, a manifest is invalid, a directory has no clips, or an id
@@ -56,11 +56,14 @@ impl Manifest {
                 found.push(file(source));
             } else {
                 has_manifest = true;
-                let (source, root, read) = Self::locate(source, root)?;
+                let (source, directory, read) = Self::locate(source, root)?;
                 let mut problems = Problems::new(&source);
-                let parsed = read(&source, &root, MediaFiles::Required, &mut problems)?;
+                let parsed = read(&source, &directory, MediaFiles::Required, &mut problems)?;
                 validate::check_ids(&parsed.clips, &mut problems);
-                validate::check_files(&parsed.clips, &root, &mut problems);
+                if let Some(root) = root {
+                    validate::check_below(&parsed.clips, root, &mut problems);
+                }
+                validate::check_files(&parsed.clips, &directory, &mut problems);
                 if parsed.clips.is_empty() && problems.is_empty() {
                     problems.add(None, "the manifest has no clips");
                 }

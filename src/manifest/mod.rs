@@ -77,16 +77,16 @@ impl Manifest {
     /// Files and directories that several links lead to are read once, with the label of the directory that contains them. A
     /// broken link, or a file whose name is not UTF-8, is a clip that fails when it is decoded.
     ///
-    /// Labels are converted to Unicode normalization form C, with a warning. Paths are relative to `root`, by default the
-    /// directory of the manifest. Only clips of the split `test` may have an
-    /// empty label: they are predicted, but not evaluated.
+    /// Labels are converted to Unicode normalization form C, with a warning. Paths are relative to `root`, and
+    /// below it. Without `root` they are relative to the directory of the manifest, and may name any file. Only clips of the
+    /// split `test` may have an empty label: they are predicted, but not evaluated.
     ///
     /// # Errors
-    /// Returns one error with the problems and their lines: missing files, duplicate ids, unknown splits, empty labels,
-    /// labels without a training clip (if there are training clips), misspelled columns, an invalid `start`, `end` or
-    /// `year`, groups in two splits, text that is not UTF-8, or no clips.
+    /// Returns one error with the problems and their lines: missing files, paths that lead out of `root`, duplicate ids,
+    /// unknown splits, empty labels, labels without a training clip (if there are training clips), misspelled columns, an
+    /// invalid `start`, `end` or `year`, groups in two splits, text that is not UTF-8, or no clips.
     pub fn load(source: &Path, root: Option<&Path>) -> Result<Manifest> {
-        Self::read(source, root, MediaFiles::Required)
+        Self::read(source, root, root, MediaFiles::Required)
     }
 
     /// Reads a manifest as [`Manifest::load`] does, for its ids, labels and splits. The media files need not exist. A clip of
@@ -95,21 +95,33 @@ impl Manifest {
     /// # Errors
     /// Returns an error under the conditions of [`Manifest::load`], except for missing files.
     pub fn load_labels(source: &Path, root: Option<&Path>) -> Result<Manifest> {
-        Self::read(source, root, MediaFiles::Optional)
+        Self::read(source, root, root, MediaFiles::Optional)
     }
 
-    fn read(source: &Path, root: Option<&Path>, media: MediaFiles) -> Result<Manifest> {
-        let (source, root, read) = Self::locate(source, root)?;
+    /// Reads a manifest as [`Manifest::load_labels`] does. Its paths are relative to `directory`, but may lead out of it.
+    ///
+    /// # Errors
+    /// Returns an error under the conditions of [`Manifest::load_labels`], except for paths that lead out of the root.
+    pub fn load_labels_relative_to(source: &Path, directory: &Path) -> Result<Manifest> {
+        Self::read(source, Some(directory), None, MediaFiles::Optional)
+    }
+
+    /// Reads a manifest whose paths are relative to `directory` (`None`: its own) and stay below `root`, if there is one.
+    fn read(source: &Path, directory: Option<&Path>, root: Option<&Path>, media: MediaFiles) -> Result<Manifest> {
+        let (source, directory, read) = Self::locate(source, directory)?;
         let mut problems = Problems::new(&source);
-        let mut parsed = read(&source, &root, media, &mut problems)?;
+        let mut parsed = read(&source, &directory, media, &mut problems)?;
         let mut warnings = parsed.warnings;
         warnings.extend(normalize::normalize_labels(parsed.clips.iter_mut().map(|parsed| &mut parsed.clip)));
         if parsed.clips.is_empty() && problems.is_empty() {
             problems.add(None, "the manifest has no clips");
         }
         validate::validate(&parsed.clips, &mut problems, &mut warnings);
+        if let Some(root) = root {
+            validate::check_below(&parsed.clips, root, &mut problems);
+        }
         if media == MediaFiles::Required {
-            validate::check_files(&parsed.clips, &root, &mut problems);
+            validate::check_files(&parsed.clips, &directory, &mut problems);
         }
         problems.finish()?;
         let clips: Vec<Clip> = parsed.clips.into_iter().map(|parsed| parsed.clip).collect();

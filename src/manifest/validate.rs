@@ -1,7 +1,7 @@
 //! Checks that all manifest formats share, and the hash of a manifest.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use sha2::{Digest, Sha256};
 
@@ -9,7 +9,7 @@ use super::clip::{Clip, Split};
 use super::parsed::ParsedClip;
 use super::problems::{Problems, count_of};
 
-/// Number of missing files that are printed.
+/// Number of clips that a message lists.
 const MAX_SHOWN: usize = 5;
 
 /// Checks ids and groups, and warns about missing labels and splits.
@@ -43,16 +43,37 @@ pub(super) fn check_files(clips: &[ParsedClip], root: &Path, problems: &mut Prob
         |clip: &Clip| clip.url.is_some() || clip.file.exists() || clip.file.is_symlink() || clip.archive().is_some();
     let missing: Vec<&ParsedClip> = clips.iter().filter(|parsed| !exists(&parsed.clip)).collect();
     let Some(first) = missing.first() else { return };
-    let shown: Vec<String> = missing.iter().take(MAX_SHOWN).map(|parsed| path_and_line(parsed)).collect();
     problems.add(
         if missing.len() == 1 { first.line } else { None },
         format!(
-            "{} of {} missing below {}: {}{}; correct the paths, or set their directory with --root",
+            "{} of {} missing below {}: {}; correct the paths, or set their directory with --root",
             count_of(missing.len(), "file"),
             clips.len(),
             root.display(),
-            shown.join(", "),
-            if missing.len() > shown.len() { ", …" } else { "" }
+            shown(&missing)
+        ),
+    );
+}
+
+/// Checks that no path leads out of `root`: neither an absolute path nor `..`. Links are followed, so `..` is refused anywhere:
+/// `link/..` may be another directory.
+pub(super) fn check_below(clips: &[ParsedClip], root: &Path, problems: &mut Problems) {
+    let roots = [Some(root.to_path_buf()), std::path::absolute(root).ok(), root.canonicalize().ok()];
+    let is_below = |file: &Path| {
+        let rest = roots.iter().flatten().find_map(|root| file.strip_prefix(root).ok());
+        rest.is_some_and(|rest| !rest.components().any(|component| component == Component::ParentDir))
+    };
+    let outside: Vec<&ParsedClip> =
+        clips.iter().filter(|parsed| parsed.clip.url.is_none() && !is_below(&parsed.clip.file)).collect();
+    let Some(first) = outside.first() else { return };
+    problems.add(
+        if outside.len() == 1 { first.line } else { None },
+        format!(
+            "{} of {} outside of --root {}: {}; give a directory above all files, or leave out --root if the manifest may name any file",
+            count_of(outside.len(), "path"),
+            clips.len(),
+            root.display(),
+            shown(&outside)
         ),
     );
 }
@@ -103,6 +124,12 @@ fn warn_of_label_case(clips: &[ParsedClip], warnings: &mut Vec<String>) {
         let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
         warnings.push(format!("labels differ only in case and count as different classes: {}", labels.join(", ")));
     }
+}
+
+/// Lists the paths of the first clips.
+fn shown(clips: &[&ParsedClip]) -> String {
+    let paths: Vec<String> = clips.iter().take(MAX_SHOWN).map(|parsed| path_and_line(parsed)).collect();
+    format!("{}{}", paths.join(", "), if clips.len() > paths.len() { ", …" } else { "" })
 }
 
 fn path_and_line(parsed: &ParsedClip) -> String {

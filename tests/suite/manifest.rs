@@ -107,6 +107,37 @@ fn errors_have_line_and_remedy() {
 }
 
 #[test]
+fn paths_stay_below_the_root() {
+    let directory = directory(&["clips/a.mp4", "clips/deep/b.mp4", "other/c.mp4"]);
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    std::os::unix::fs::symlink(directory.path().join("other"), directory.path().join("clips/link")).unwrap();
+    let clips = |path: &str| format!("id,path,label\n1,a.mp4,x\n2,{path},x\n");
+    for root in ["clips", "./clips/", "clips/deep/..", &at("clips")] {
+        for path in ["deep/b.mp4", "./deep/b.mp4", "link/c.mp4", "deep\\b.mp4", &at("clips/deep/b.mp4")] {
+            write(&directory, "list.csv", &clips(path));
+            assert_success(&inspect(&directory, &["list.csv", "--root", root]), &["2 clips"]);
+        }
+        for path in
+            ["../other/c.mp4", "deep/../../other/c.mp4", "link/../other/c.mp4", "..\\other\\c.mp4", &at("other/c.mp4")]
+        {
+            write(&directory, "list.csv", &clips(path));
+            let output = inspect(&directory, &["list.csv", "--root", root]);
+            assert_code(&output, 1);
+            let message = printed(&output);
+            for words in ["list.csv:3: 1 path of 2 outside of --root", path, "(line 3)", "leave out --root"] {
+                assert!(message.contains(words), "`{words}` not in: {message}");
+            }
+        }
+    }
+    // Without --root, any file may be named.
+    write(&directory, "clips/list.csv", &clips("../other/c.mp4"));
+    assert_success(&inspect(&directory, &["clips/list.csv"]), &["2 clips"]);
+    write(&directory, "list.txt", "a.mp4\n../other/c.mp4\n");
+    let predicted = Manifest::from_inputs(&[at("list.txt").into()], Some(&directory.path().join("clips")), false);
+    assert!(predicted.unwrap_err().to_string().contains("1 path of 2 outside of --root"));
+}
+
+#[test]
 fn id_lists_are_read() {
     let directory = directory(&["videos/1.mp4", "videos/2.avi", "videos/3.mp4"]);
     write(&directory, "train.csv", "Id,Category\n1,7\n2,0\n");

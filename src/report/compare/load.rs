@@ -285,10 +285,15 @@ impl ComparedRun {
         };
         let with_split =
             self.directory.as_deref().map(|directory| directory.join("manifest.csv")).filter(|path| path.is_file());
-        // Its paths are relative to the root of the original manifest, which defaults to the manifest's directory.
-        let default_root =
-            || if original.is_dir() { original.to_path_buf() } else { directory_of(original).to_path_buf() };
-        let root = self.inputs.root.clone().or_else(|| with_split.is_some().then(default_root));
-        Manifest::load_labels(with_split.as_deref().unwrap_or(original), root.as_deref())
+        let root = self.inputs.root.as_deref();
+        match with_split {
+            None => Manifest::load_labels(original, root),
+            Some(manifest) if root.is_some() => Manifest::load_labels(&manifest, root),
+            // The paths are relative to those of the original manifest.
+            Some(manifest) => {
+                let directory = if original.is_dir() { original } else { directory_of(original) };
+                Manifest::load_labels_relative_to(&manifest, directory)
+            }
+        }
     }
 }
