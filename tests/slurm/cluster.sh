@@ -9,10 +9,11 @@ directory=$(realpath -m "$2")
 export SLURM_CONF=$directory/slurm.conf
 
 stop() {
-    local file
-    for file in "$directory"/run/*.pid; do
-        [ ! -e "$file" ] || kill "$(cat "$file")" 2>/dev/null || true
-    done
+    local pids
+    pids=$(cat "$directory"/run/*.pid 2>/dev/null) || true
+    kill $pids 2>/dev/null || true
+    # The next cluster uses the same ports.
+    timeout 30 bash -c 'while kill -0 "$@" 2>/dev/null; do sleep 0.2; done' - $pids || kill -9 $pids 2>/dev/null || true
 }
 
 case $command in
@@ -55,7 +56,11 @@ ReturnToService=2
 JobRequeue=1
 SlurmdTimeout=10
 NodeName=node[0-$last] NodeHostname=$host NodeAddr=127.0.0.1 Port=[17110-$((17110 + last))] CPUs=1 RealMemory=1000 State=UNKNOWN
-PartitionName=all Nodes=node[0-$last] Default=YES MaxTime=INFINITE State=UP
+PartitionName=all Nodes=node[0-$last] Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
+# Its jobs preempt those of the other partition, which are warned by SIGTERM and put back into the queue.
+PartitionName=urgent Nodes=node[0-$last] MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 END
 head -c 1024 /dev/urandom > "$directory/munge.key"
 chmod 400 "$directory/munge.key"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests `make slurm` on a Slurm cluster on this machine: an array with a limit, a node that fails, jobs that are interrupted and put back into
-# the queue, killed processes, and clips that fail. The merged store must equal that of a single run. Called by `make test-slurm`.
+# the queue, killed processes, clips that fail, preemption and the time limit. The merged store must equal that of a single run. Called by `make test-slurm`.
 #   run.sh DIRECTORY_OF_THE_PROGRAMS
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -14,7 +14,10 @@ shards=9
 finish() {
     code=$?
     [ $code = 0 ] || { echo "test-slurm: FAILED (exit code $code)" >&2; tail -n 20 "$work"/out/features/slurm/*.log "$cluster"/log/*.log 2>/dev/null || true; }
-    scancel --me 2>/dev/null || true
+    # Daemons do not end before their jobs.
+    if scancel --me 2>/dev/null; then
+        timeout 60 bash -c 'while [ -n "$(squeue --me --noheader 2>/dev/null)" ]; do sleep 0.2; done' || true
+    fi
     tests/slurm/cluster.sh stop "$cluster"
     [ $code != 0 ] || rm -rf "$work"
 }
@@ -32,7 +35,7 @@ await() {
 
 step "cluster of three nodes"
 tests/slurm/cluster.sh start "$cluster" 3
-await '[ "$(sinfo --noheader --Node --format %T | grep -c idle)" = 3 ]'
+await '[ "$(sinfo --noheader --partition=all --Node --format %T | grep -c idle)" = 3 ]'
 
 step "clips, and the store of a single run"
 "$bin/kinoprobe-demo" --out "$work/clips" >/dev/null
@@ -94,9 +97,9 @@ step "a running job is put back into the queue, another one gets SIGTERM"
 await 'observe; [ -n "$(running_job)" ]'
 requeued=$(running_job)
 scontrol requeue "$requeued"
-await 'observe; [ -n "$(running_job)" ] && [ "$(running_job)" != "$requeued" ] && [ -e "$work/out/features/slurm/cnn-extract-$(running_job | cut -d_ -f2).log" ]'
+await 'observe; [ -n "$(running_job)" ] && [ "$(running_job)" != "$requeued" ] && grep -qs UNTRAINED "$work/out/features/slurm/cnn-extract-$(running_job | cut -d_ -f2).log"'
 terminated=$(running_job)
-scancel --batch --signal=TERM "$terminated"
+await 'scancel --batch --signal=TERM "$terminated"' # Slurm refuses it while it changes the job
 await 'observe; [ -z "$(squeue --me --noheader)" ]'
 [ "$maximum" = 2 ] || fail "$maximum jobs at a time, not 2"
 [ "$(status missing) $(status failed)" = "0 3" ] || fail "$(status missing) missing, $(status failed) failed"
@@ -121,4 +124,26 @@ $make slurm-status OUT="$work/out" > "$work/status"
 grep -q "$shards shards: $shards done" "$work/status" || fail "slurm-status: $(cat "$work/status")"
 $make features OUT="$work/single" EXTRACT_FLAGS="--frames 2 --retry-failed" >/dev/null 2>&1
 .venv-test/bin/python tests/compare_stores.py "$work/single/features" "$work/out/features" | tail -1
+step "a job is preempted, and then reaches its time limit"
+head -25 "$work/clips/manifest.csv" > "$work/clips/long.csv"
+make=${make/manifest.csv/long.csv}
+frames=(EXTRACT_FLAGS="--frames 8")
+$make features OUT="$work/long-single" "${frames[@]}" >/dev/null 2>&1
+long=$work/long/features/cnn.shards
+$make slurm OUT="$work/long" "${frames[@]}" SHARDS=1 SBATCH_FLAGS="--cpus-per-task=1 --time=2" | tee "$work/submitted"
+job=$(sed -n 's/^slurm: job \([0-9]*\) extracts.*/\1/p' "$work/submitted")
+log=$work/long/features/slurm/cnn-extract-0.log
+restarts() { scontrol show job "${job}_0" | sed -n 's/.*Restarts=\([0-9]*\).*/\1/p' | head -1; }
+extracted() { "$bin/kinoprobe-status" "$long" --json 2>/dev/null | field done; }
+await '[ -e "$long" ] && [ "$(extracted)" -gt 0 ]'
+urgent=$(sbatch --parsable --partition=urgent --nodes=3 --output=/dev/null --wrap 'sleep 1')
+await '[ "$(restarts)" = 1 ]'
+await '[ -z "$(squeue --noheader --jobs "$urgent" 2>/dev/null)" ]'
+before=$(extracted)
+await '[ "$(extracted)" -gt "$before" ]' # it continues where it was
+await '[ "$(restarts)" = 2 ]'
+scontrol update JobId="${job}_0" TimeLimit=20
+await '[ -z "$(squeue --me --noheader)" ]'
+[ "$(grep -c 'slurm: interrupted; back into the queue' "$log")" -ge 1 ] || fail "not interrupted by the time limit: $(cat "$log")"
+.venv-test/bin/python tests/compare_stores.py "$work/long-single/features" "$work/long/features" | tail -1
 echo "test-slurm: passed"
