@@ -7,6 +7,7 @@
 //!               models ↗ (cards, weights, ONNX, runtime)
 //! ```
 
+pub mod archives;
 pub mod cancel;
 pub mod classify;
 pub mod cli;

@@ -30,7 +30,7 @@ struct Arguments {
     /// Recipe file instead of pipelines/METHOD.toml
     #[arg(long)]
     recipe: Option<PathBuf>,
-    /// Manifest: CSV (id,path,label[,split,group,start,end]), one directory per class, or list of paths
+    /// Manifest: CSV (id,path,label[,split,group,start,end]), one directory per class, list of paths, or tar archives of WebDataset
     #[arg(long)]
     manifest: PathBuf,
     /// Directory that contains the files of the manifest, and that its paths are relative to [default: the manifest's directory, and any file]

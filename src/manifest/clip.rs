@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::resolve::resolve;
-use crate::remote::{RemoteUrl, is_archive};
+use crate::archives::is_archive;
+use crate::remote::RemoteUrl;
 use crate::suggest::did_you_mean;
 
 /// Extensions of video files, lowercase. AVIF images are decoded as videos.

@@ -10,14 +10,15 @@ use super::parsed::{ParsedClip, ParsedManifest};
 use super::problems::Problems;
 use super::resolve::resolve;
 use super::table::{Table, read_text};
-use super::{MediaFiles, class_directories, csv, id_lists};
+use super::{MediaFiles, class_directories, csv, id_lists, tar_shards};
+use crate::archives::is_archive;
 use crate::error::Result;
 use crate::suggest::closest;
 
 /// Reads the clips of a file or directory with the given root of its paths.
 pub(super) type Reader = fn(&Path, &Path, MediaFiles, &mut Problems) -> Result<ParsedManifest>;
 
-/// Reads a text file: a CSV manifest, an id list or a list of paths.
+/// Reads a text file, a CSV manifest, an id list or a list of paths, or a tar archive of clips.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read, is not UTF-8 or is not valid CSV.
@@ -30,6 +31,9 @@ pub(super) fn read_file(
     if is_media(source) {
         problems.add(None, "a clip, not a manifest; list its path in a text file, or pass its directory");
         return Ok(ParsedManifest::default());
+    }
+    if is_archive(source) {
+        return tar_shards::read(&[source.to_path_buf()], root, problems);
     }
     let text = read_text(source)?;
     let first = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
@@ -47,7 +51,7 @@ pub(super) fn read_file(
     Ok(csv::read(&table, root, problems))
 }
 
-/// Reads a directory: all id lists in it, or one directory per class.
+/// Reads a directory: all id lists in it, all tar archives, or one directory per class.
 ///
 /// # Errors
 /// Returns an error if a file or directory cannot be read.
@@ -67,6 +71,10 @@ pub(super) fn read_directory(
     }
     if !lists.is_empty() {
         return id_lists::read(&lists, root, media, problems);
+    }
+    let archives = tar_shards::archives(&listing)?;
+    if !archives.is_empty() {
+        return tar_shards::read(&archives, source, problems);
     }
     class_directories::read(source, &listing, problems)
 }

@@ -1,9 +1,10 @@
 //! Manifests: the ids, paths, labels, groups and splits of the clips of a data set.
 //!
 //! [`Manifest::load`] detects the format ([`formats`]) and calls its reader: a CSV manifest ([`csv`]), one directory per
-//! class ([`class_directories`]), id lists (`Id,Category`) next to a directory of videos ([`id_lists`]) or a list of
-//! paths. [`import`] converts published data sets. [`validate`] holds the checks that all formats share; one error reports
-//! several problems, each with its line and remedy ([`problems`]). [`split::assign`] draws a split if there is none.
+//! class ([`class_directories`]), tar archives ([`tar_shards`]), id lists (`Id,Category`) next to a directory of videos
+//! ([`id_lists`]) or a list of paths. [`import`] converts published data sets. [`validate`] holds the checks that all
+//! formats share; one error reports several problems, each with its line and remedy ([`problems`]). [`split::assign`] draws
+//! a split if there is none.
 
 mod class_directories;
 mod clip;
@@ -23,6 +24,7 @@ mod resolve;
 pub mod split;
 mod stratify;
 mod table;
+mod tar_shards;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -69,9 +71,11 @@ impl Manifest {
     /// |-|-|
     /// | text file with `id` and `path` in its header | CSV with the columns `id,path`, `label` or `labels` (separated by `\|`), `split`, `group`, `start`, `end`, `year`, in any order |
     /// | text file with the header `Id,Category` or `Id` | id list; the clip of an id is searched below `root` |
+    /// | tar archive | its videos and images; the label of `NAME.mp4` is in `NAME.cls`, as in WebDataset |
     /// | other text file | one path per line, unlabeled; blank lines and lines that start with `#` are skipped |
     /// | directory with a `manifest.csv` | that file |
     /// | directory with id lists | all lists; if more than one has labels, `train`, `val` and `test` in their names determine the splits |
+    /// | directory with tar archives, also in `train`, `val` and `test`, and without other directories | all archives; the split may be a word of their names |
     /// | other directory | one directory per class, optionally below `train`, `val` and `test`; a directory of images inside a class is one clip |
     ///
     /// Files and directories that several links lead to are read once, with the label of the directory that contains them. A

@@ -1,10 +1,10 @@
 //! Files in tar archives, such as the shards of WebDataset, without unpacking them.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::archives::members;
 use crate::error::{Error, Result};
 use crate::read_at::ReadAt;
 
@@ -31,7 +31,8 @@ pub(super) fn find(archive: &Path, version: &str, content: &Arc<dyn ReadAt>, nam
     let files = match found {
         Some(files) => files,
         None => {
-            let files = Arc::new(list(archive, content)?);
+            let members = members(archive, content.as_ref())?.into_iter();
+            let files: Arc<Files> = Arc::new(members.map(|file| (file.name, (file.start, file.len))).collect());
             let mut lists = LISTS.lock().unwrap_or_else(PoisonError::into_inner);
             lists.push_back((archive.to_path_buf(), version.to_owned(), content.len(), Arc::clone(&files)));
             if lists.len() > MAX_LISTS {
@@ -48,70 +49,4 @@ pub(super) fn find(archive: &Path, version: &str, content: &Arc<dyn ReadAt>, nam
         return Err(Error::Media { path: archive.join(name), message: "the file is empty".into() });
     }
     Ok((start, len))
-}
-
-/// Reads the headers of an archive.
-fn list(archive: &Path, content: &Arc<dyn ReadAt>) -> Result<Files> {
-    let failed = |message: String| Error::Media { path: archive.to_path_buf(), message };
-    if content.read_vec(0, 2)? == [0x1f, 0x8b] {
-        return Err(failed("the archive is compressed: decompress it with gunzip".into()));
-    }
-    let mut failure = None;
-    let reader = ArchiveReader { content, position: 0, failure: &mut failure };
-    let read = || -> std::io::Result<Files> {
-        let mut files = Files::new();
-        let mut archive = tar::Archive::new(reader);
-        for entry in archive.entries_with_seek()? {
-            let entry = entry?;
-            if entry.header().entry_type().is_file() {
-                let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
-                files.insert(name, (entry.raw_file_position(), entry.size()));
-            }
-        }
-        Ok(files)
-    };
-    let files = read();
-    match (files, failure) {
-        (_, Some(error)) => Err(error),
-        (Err(error), None) => Err(failed(format!("not a tar archive, or damaged: {error}"))),
-        (Ok(files), None) => match files.values().find(|(start, len)| start.saturating_add(*len) > content.len()) {
-            Some(_) => Err(failed("the archive is truncated".into())),
-            None => Ok(files),
-        },
-    }
-}
-
-/// Reads a file from the beginning to the end and keeps the error of the file, which names it.
-struct ArchiveReader<'a> {
-    content: &'a Arc<dyn ReadAt>,
-    position: u64,
-    failure: &'a mut Option<Error>,
-}
-
-impl Read for ArchiveReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        match self.content.read_at(self.position, buffer) {
-            Ok(read) => {
-                self.position += read as u64;
-                Ok(read)
-            }
-            Err(error) => {
-                let text = error.to_string();
-                *self.failure = Some(error);
-                Err(std::io::Error::other(text))
-            }
-        }
-    }
-}
-
-impl Seek for ArchiveReader<'_> {
-    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
-        let position = match to {
-            SeekFrom::Start(position) => Some(position),
-            SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
-            SeekFrom::End(offset) => self.content.len().checked_add_signed(offset),
-        };
-        self.position = position.ok_or(std::io::ErrorKind::InvalidInput)?;
-        Ok(self.position)
-    }
 }

@@ -13,4 +13,4 @@ mod url;
 
 #[cfg(feature = "remote")]
 pub use file::{RemoteFile, cancel_with, check_settings};
-pub use url::{RemoteUrl, SCHEMES, is_archive};
+pub use url::{RemoteUrl, SCHEMES};

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use crate::archives::is_archive;
+
 /// Schemes of URLs that a manifest may contain.
 pub const SCHEMES: [&str; 5] = ["http", "https", "s3", "gs", "az"];
 
@@ -142,11 +144,6 @@ impl RemoteUrl {
         let secrets = query.split('&').filter(|pair| !pair.is_empty() && signs(pair));
         secrets.fold(text.replace(&self.full, &self.public), |text, secret| text.replace(secret, "…"))
     }
-}
-
-/// Returns `true` if a path has the extension of a tar archive.
-pub fn is_archive(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tar"))
 }
 
 /// Returns `true` if a parameter of a URL signs it.

@@ -252,6 +252,44 @@ fn files_in_archives_are_read_in_place() {
 }
 
 #[test]
+fn archives_are_manifests() {
+    let workspace = workspace(&[]);
+    let shard = archive(&[
+        ("a.mp4", video()),
+        ("a.cls", b"0".to_vec()),
+        ("b.mp4", video()),
+        ("b.cls", b"1".to_vec()),
+        ("c.mp4", b"damaged".to_vec()),
+        ("c.cls", b"1".to_vec()),
+    ]);
+    fs::create_dir(workspace.path("shards")).unwrap();
+    for name in ["train-0.tar", "val-0.tar"] {
+        fs::write(workspace.path("shards").join(name), &shard).unwrap();
+    }
+    // The manifest of the workspace is replaced by the directory.
+    fs::remove_file(workspace.path("manifest.csv")).unwrap();
+    std::os::unix::fs::symlink(workspace.path("shards"), workspace.path("manifest.csv")).unwrap();
+    assert_code(&extract(&workspace, "tiny.h5"), 3);
+    let (rows, lines) = (expected_rows(), run_python(CLIPS, &[&workspace.path("tiny.h5")]));
+    for (line, id) in lines.lines().zip(["train-0.tar/a", "train-0.tar/b", "val-0.tar/a", "val-0.tar/b"]) {
+        assert!(line.starts_with(&format!("{id} {id}.mp4 {rows}")), "{lines}");
+    }
+    assert!(lines.contains("failed train-0.tar/c") && lines.contains("failed val-0.tar/c"), "{lines}");
+    let mut classify = Command::new(env!("CARGO_BIN_EXE_kinoprobe-classify"));
+    classify.args(["--classifier", "logistic", "--features"]).arg(workspace.path("tiny.h5"));
+    let output = classify
+        .arg("--manifest")
+        .arg(workspace.path("shards"))
+        .arg("--out")
+        .arg(workspace.path("run"))
+        .output()
+        .unwrap();
+    assert_code(&output, 0);
+    let predictions = fs::read_to_string(workspace.path("run/predictions.csv")).unwrap();
+    assert!(predictions.contains("val-0.tar/a,val,0,") && predictions.contains("val-0.tar/b,val,1,"), "{predictions}");
+}
+
+#[test]
 fn urls_that_cannot_be_read_are_refused_with_their_lines() {
     let workspace = workspace(&[
         ("a", "ftp://host/a.mp4".into()),
