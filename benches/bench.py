@@ -22,6 +22,7 @@ import numpy as np
 import compare
 import dense_sift
 import shallow
+import shards
 import training
 from process import PEER, ROOT, TARGET, WORK, Process
 
@@ -29,7 +30,7 @@ CARDS = {"cnn": "convnext_base", "cnn3d": "r2plus1d_18"}
 # Two FLOPs per multiply-accumulate; torchvision documents 15.355 and 40.519 GMACs.
 GFLOP = {"cnn": 30.71, "cnn3d": 81.04}
 BATCH = {"cnn": 2, "cnn3d": 1}
-STAGES = ["sift", dense_sift.STAGE, "cnn", "cnn3d", "long", "kmeans", *shallow.STAGES, compare.STAGE, *training.STAGES]
+STAGES = ["sift", dense_sift.STAGE, "cnn", "cnn3d", "long", "kmeans", *shallow.STAGES, compare.STAGE, *shards.STAGES, *training.STAGES]
 MIN_COSINE = 0.999
 
 
@@ -306,6 +307,8 @@ class Bench:
                 shallow.run(self, stage)
             elif stage == compare.STAGE:
                 compare.run(self, stage)
+            elif stage in shards.STAGES:
+                shards.run(self, stage)
             else:
                 training.run(self, stage)
             # Written after each stage, so that an interrupted run keeps its results.
@@ -334,7 +337,7 @@ class Bench:
         pair = lambda values, digits: " / ".join(f"{value:.{digits}f}" for value in values)
         rows, facts = ({l.split()[1].rstrip(":"): l for l in text.splitlines() if l.startswith(start)} for start in ("| ", "- "))
         rows.pop("stage", None)
-        keys = ("clips", "items", "rows", "provider", "peer_configuration", "peer_imports", "peer_loading", "inertia_ratio", "iterations", "cpu_ratio", "step_cpu", "val_accuracy",
+        keys = ("clips", "windows", "merge_seconds", "items", "rows", "provider", "peer_configuration", "peer_imports", "peer_loading", "inertia_ratio", "iterations", "cpu_ratio", "step_cpu", "val_accuracy",
                 "loss_difference", "pixel_difference", "agreement", "difference", "losses", "threads", "opencv_cpu", "film_to_trailer", "wall_two_cores", "peak_sgemm")
         for r in self.results:
             rows[r["name"]] = (
@@ -375,7 +378,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--frames", type=int, default=4, help="frames per clip in the stage cnn")
-    parser.add_argument("--windows", type=int, default=1, help="windows per clip in the stage cnn3d")
+    parser.add_argument("--windows", type=int, default=1, help="windows per clip in the stages cnn3d and shards")
+    parser.add_argument("--merge-clips", type=int, default=20_000, help="clips in the stage merge; 1000000 need 20 GB of disk")
     parser.add_argument("--calibrate", action="store_true", help="only measure which configuration of the peer is the fastest")
     parser.add_argument("--torch", action="store_true", help="PyTorch is installed: run the stages long, mlp, bilstm, attentive and transformer")
     parser.add_argument("--train", action="store_true", help="libtorch is installed: with --torch, run the stages train-*")
