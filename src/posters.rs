@@ -200,6 +200,7 @@ mod tests {
             identity: RunIdentity { method: "effnet".into(), task: Task::MultiLabel, ..RunIdentity::default() },
             labels: vec!["Action".into()],
             by: ModelGrouping::Year,
+            precision: Precision::F32,
             years: vec![YearModel {
                 year: 2004,
                 directory: "2004".into(),

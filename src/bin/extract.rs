@@ -8,7 +8,7 @@ use clap::Parser;
 use kinoprobe::cli::decoding::DecodingFlags;
 use kinoprobe::cli::progress::{ProgressFlags, TerminalProgress};
 use kinoprobe::cli::{self, EXIT_CODES, Outcome, output};
-use kinoprobe::extract::{self, Extractor, Options};
+use kinoprobe::extract::{self, Action, Extractor, Options};
 use kinoprobe::manifest::Manifest;
 use kinoprobe::media::Shots;
 use kinoprobe::memory;
@@ -73,6 +73,9 @@ struct Arguments {
     /// Print what would be done, without doing it
     #[arg(long)]
     dry_run: bool,
+    /// Print how long decoding, transforming, the network and writing took, and which of them limited the run
+    #[arg(long, conflicts_with = "dry_run")]
+    timings: bool,
     #[command(flatten)]
     progress: ProgressFlags,
     #[command(flatten)]
@@ -146,6 +149,9 @@ fn main() -> ExitCode {
         };
         let summary = extract::run(&options, &progress, &cancel)?;
         cli::print_line(&summary)?;
+        if let (true, Action::Extracted { timings, .. }) = (arguments.timings, &summary.action) {
+            cli::print_line(timings)?;
+        }
         Ok(Outcome::from_failures(summary.failed()).allow_failures(arguments.allow_failed_clips))
     })
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
 use kinoprobe::cli::{self, Outcome};
-use kinoprobe::models::{self, Card, Precision, WeightsChoice, inventory};
+use kinoprobe::models::{self, Card, WeightsChoice, inventory};
 
 const EXAMPLES: &str = "Examples:
   kinoprobe-models list
@@ -44,9 +44,6 @@ enum Command {
         /// Weights: default (the card's first trained origin), published, registry, seeded, or the path of a checkpoint or ONNX file
         #[arg(long, default_value = "default")]
         weights: WeightsChoice,
-        /// Arithmetic precision of the network
-        #[arg(long, default_value_t)]
-        precision: Precision,
     },
     /// Convert a checkpoint (.pth, legacy or zip format; .safetensors) to ONNX
     Convert {
@@ -73,9 +70,9 @@ fn main() -> ExitCode {
         let cancel = cli::catch_interrupts()?;
         match command {
             Command::List => cli::print(inventory::table(&directory)?)?,
-            Command::Fetch { name, weights, precision } => {
+            Command::Fetch { name, weights } => {
                 let card = Card::load(&directory, &name)?;
-                let model = models::prepare(&card, &weights, precision, &progress, &cancel)?;
+                let model = models::prepare(&card, &weights, &progress, &cancel)?;
                 let warning = if model.untrained { ", UNTRAINED" } else { "" };
                 let (sha256, onnx, weights) = (&model.sha256, model.onnx.display(), &model.weights);
                 cli::print_line(format_args!("{sha256}  {onnx} ({weights} weights{warning})"))?;

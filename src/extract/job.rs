@@ -12,6 +12,7 @@ use super::plan::{Unlisted, WorkPlan};
 use super::settings::{DESCRIPTOR_LEN, ExtractionSettings, Extractor, POSITION_LEN};
 use super::sift::Sift;
 use super::summary::{Action, Summary};
+use super::timings::{Clocks, TimedSink};
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::lease::Busy;
@@ -195,13 +196,14 @@ impl Job<'_> {
             total: Some(manifest.clips.len() as u64),
             done: (plan.extracted + plan.failed) as u64,
         });
-        let mut counts = Counts::default();
+        let (clocks, mut done) = (Clocks::default(), Extracted::default());
         if !plan.pending.is_empty() {
             // The journal is opened again once the provider is known.
             drop(journal.take());
-            let (extracted, filled) = self.extract(payload, &mut provenance, &plan, progress, cancel)?;
-            (counts, journal) = (extracted, Some(filled));
+            let (extracted, filled) = self.extract(payload, &mut provenance, &plan, &clocks, progress, cancel)?;
+            (done, journal) = (extracted, Some(filled));
         }
+        let Extracted { counts, workers, lanes } = done;
         let mut journal = match journal {
             Some(journal) => journal,
             None => Journal::open(out, payload, &provenance)?,
@@ -212,11 +214,14 @@ impl Job<'_> {
             return Err(Error::Data(format!("all {failed} clips failed; no store is written")));
         }
         self.claim.map_or(Ok(()), Claim::check)?;
-        plan.write_store(manifest, out, payload, &mut journal)?;
+        clocks.store.time(|| plan.write_store(manifest, out, payload, &mut journal))?;
         journal.remove()?;
-        let (seconds, provider) = (started.elapsed().as_secs_f64(), provenance.provider);
-        summary.action =
-            if plan.pending.is_empty() { Action::Rewritten } else { Action::Extracted { counts, seconds, provider } };
+        summary.action = if plan.pending.is_empty() {
+            Action::Rewritten
+        } else {
+            let timings = clocks.timings(started.elapsed().as_secs_f64(), workers, lanes);
+            Action::Extracted { counts, timings, provider: provenance.provider }
+        };
         Ok(summary)
     }
 
@@ -226,23 +231,25 @@ impl Job<'_> {
         payload: Payload,
         provenance: &mut Provenance,
         plan: &WorkPlan,
+        clocks: &Clocks,
         progress: &dyn ProgressSink,
         cancel: &CancellationToken,
-    ) -> Result<(Counts, Journal)> {
+    ) -> Result<(Extracted, Journal)> {
         let Self { options, source, manifest, out, .. } = *self;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = DecodeThreads { cores, remaining: AtomicUsize::new(plan.pending.len()) };
         let budget = Budget::new(options.memory.unwrap_or_else(default_memory));
-        let resources = Resources { threads, budget };
-        let pipeline = |journal| Pipeline { manifest, pending: &plan.pending, journal, progress, cancel };
+        let resources = Resources { threads, budget, clocks };
+        let pipeline = |journal| Pipeline { manifest, pending: &plan.pending, journal, progress, cancel, clocks };
         match source {
             FeatureSource::Descriptors { create, .. } => {
                 let workers = (0..options.workers.unwrap_or(cores).max(1))
                     .map(|_| Ok(descriptor_worker(options, &resources, create()?)))
                     .collect::<Result<Vec<_>>>()?;
                 let mut journal = Journal::open(out, payload, provenance)?;
+                let number = workers.len();
                 let counts = pipeline(&mut journal).extract_descriptors(workers)?;
-                Ok((counts, journal))
+                Ok((Extracted { counts, workers: number, lanes: 0 }, journal))
             }
             FeatureSource::Network { card, model, batch, precision } => {
                 let session_options = SessionOptions {
@@ -253,7 +260,7 @@ impl Job<'_> {
                     output: Some(card.output.name.clone()),
                     precision: *precision,
                 };
-                let network = Session::load(&model.onnx, options.device, session_options)?;
+                let network = clocks.load.time(|| Session::load(&model.onnx, options.device, session_options))?;
                 provenance.provider = network.provider.clone();
                 if provenance.precision != network.precision() {
                     // The device auto fell back from a GPU to the CPU.
@@ -270,10 +277,11 @@ impl Job<'_> {
                 // On the CPU, the network takes most of the time and all cores.
                 let workers =
                     options.workers.unwrap_or(if network.on_cpu() { cores.div_ceil(4) } else { cores }).max(1);
-                let workers = (0..workers).map(|_| item_worker(options, &resources, card)).collect();
+                let decoders = (0..workers).map(|_| item_worker(options, &resources, card)).collect();
+                let lanes = network.lanes.len();
                 let mut journal = Journal::open(out, payload, provenance)?;
-                let counts = pipeline(&mut journal).extract_embeddings(workers, network)?;
-                Ok((counts, journal))
+                let counts = pipeline(&mut journal).extract_embeddings(decoders, network)?;
+                Ok((Extracted { counts, workers, lanes }, journal))
             }
         }
     }
@@ -311,13 +319,13 @@ fn prepare_source(options: &Options, progress: &dyn ProgressSink, cancel: &Cance
         }
         Extractor::Network { card, batch, precision } => {
             if !options.dry_run {
-                runtime::check_device(options.device)?;
+                runtime::check_device(options.device, *precision)?;
             }
             let card = match &options.card {
                 Some(card) => card.clone(),
                 None => Card::load(&options.models, card)?,
             };
-            let model = models::prepare(&card, &options.weights, *precision, progress, cancel)?;
+            let model = models::prepare(&card, &options.weights, progress, cancel)?;
             if let Some(expected) = &options.model_sha256 {
                 model.check_sha256(expected)?;
             }
@@ -359,10 +367,21 @@ fn payload_and_provenance(options: &Options, source: &FeatureSource) -> (Payload
     }
 }
 
+/// The result of a run of the pipeline.
+#[derive(Default)]
+struct Extracted {
+    counts: Counts,
+    /// Number of decode workers.
+    workers: usize,
+    /// Number of lanes of the network.
+    lanes: usize,
+}
+
 /// What decode workers share.
-struct Resources {
+struct Resources<'a> {
     threads: DecodeThreads,
     budget: Budget,
+    clocks: &'a Clocks,
 }
 
 /// Distributes the cores over the clips that are left.
@@ -386,23 +405,23 @@ fn default_memory() -> u64 {
 }
 
 /// Creates a decode worker that makes the network's input.
-fn item_worker<'a>(options: &'a Options, resources: &'a Resources, card: &'a Card) -> DecodeFn<'a, Vec<f32>> {
-    let Resources { threads, budget } = resources;
+fn item_worker<'a>(options: &'a Options, resources: &'a Resources<'a>, card: &'a Card) -> DecodeFn<'a, Vec<f32>> {
+    let Resources { threads, budget, clocks } = resources;
     let mut sink = ReservingSink::new(ItemSink::new(&card.input), budget, |_, _, _| 0);
-    Box::new(move |clip| decode(clip, options, threads.next(), &mut sink, |sink, _| sink.take()))
+    Box::new(move |clip| decode(clip, options, threads.next(), clocks, &mut sink, |sink, _| sink.take()))
 }
 
 /// Creates a decode worker that computes descriptors.
 fn descriptor_worker<'a>(
     options: &'a Options,
-    resources: &'a Resources,
+    resources: &'a Resources<'a>,
     describer: Box<dyn Describer>,
 ) -> DecodeFn<'a, Values> {
-    let Resources { threads, budget } = resources;
+    let Resources { threads, budget, clocks } = resources;
     let memory = |sink: &DescriptorSink, height, width| sink.memory(height, width);
     let mut sink = ReservingSink::new(DescriptorSink::new(describer), budget, memory);
     Box::new(move |clip| {
-        decode(clip, options, threads.next(), &mut sink, |sink, rows| {
+        decode(clip, options, threads.next(), clocks, &mut sink, |sink, rows| {
             rows.iter_mut().zip(sink.scales()).for_each(|(row, &scale)| row.scale = scale);
             sink.take()
         })
@@ -414,12 +433,13 @@ fn decode<S: FrameSink, T>(
     clip: &Clip,
     Options { settings, shots, .. }: &Options,
     threads: usize,
+    clocks: &Clocks,
     sink: &mut ReservingSink<'_, S>,
     take_content: impl FnOnce(&mut S, &mut [RowSource]) -> T,
 ) -> Result<DecodedClip<T>> {
     let shots = shots.as_ref().map(|shots| shots.of(&clip.id)).transpose()?.unwrap_or_default();
     let wanted = Wanted { sampling: &settings.sampling, shots, threads, deinterlace: settings.deinterlace };
-    let decoded = media::decode(clip, wanted, sink);
+    let decoded = media::decode(clip, wanted, &mut TimedSink { sink, clocks });
     sink.release();
     let decoded = decoded?;
     let timeline = &decoded.timeline;

@@ -23,6 +23,8 @@ pub mod shots;
 pub mod sift;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod summary;
+#[cfg(all(feature = "media", feature = "onnx"))]
+mod timings;
 
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub use job::{Options, run};
@@ -32,3 +34,5 @@ pub use settings::{
 };
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub use summary::{Action, Summary};
+#[cfg(all(feature = "media", feature = "onnx"))]
+pub use timings::{Clocks, Stage, Timings};

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::{Array1, Array2, ArrayView1, Axis};
 
+use super::timings::Clocks;
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest};
@@ -85,6 +86,8 @@ pub struct Pipeline<'a> {
     pub progress: &'a dyn ProgressSink,
     /// Stops the run.
     pub cancel: &'a CancellationToken,
+    /// Measure the stages.
+    pub clocks: &'a Clocks,
 }
 
 impl<'a> Pipeline<'a> {
@@ -93,11 +96,11 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// Returns an error if the journal cannot be written or the run is cancelled. Clips that fail are recorded.
     pub fn extract_descriptors(self, workers: Vec<DecodeFn<'_, Values>>) -> Result<Counts> {
-        let Self { manifest, pending, cancel, .. } = self;
+        let Self { manifest, pending, cancel, clocks, .. } = self;
         let mut writer = JournalWriter::new(self);
         std::thread::scope(|scope| {
             let ahead = 2 * workers.len();
-            let workers = workers.into_iter().map(|decode| worker(manifest, decode)).collect();
+            let workers = workers.into_iter().map(|decode| worker(manifest, clocks, decode)).collect();
             for result in ordered(scope, until_cancelled(pending, cancel), workers, ahead) {
                 match result {
                     DecodeResult::Decoded { clip, decoded } => {
@@ -119,19 +122,22 @@ impl<'a> Pipeline<'a> {
     /// Returns an error if the network fails, the journal cannot be written or the run is cancelled. Clips that fail
     /// are recorded.
     pub fn extract_embeddings(self, workers: Vec<DecodeFn<'_, Vec<f32>>>, network: Session) -> Result<Counts> {
-        let Self { manifest, pending, cancel, .. } = self;
+        let Self { manifest, pending, cancel, clocks, .. } = self;
         let mut writer = JournalWriter::new(self);
         let (input_len, dim) = (network.options.input_len(), network.options.dim);
         std::thread::scope(|scope| {
             let ahead = 2 * workers.len();
-            let workers = workers.into_iter().map(|decode| worker(manifest, decode)).collect();
+            let workers = workers.into_iter().map(|decode| worker(manifest, clocks, decode)).collect();
             let results = ordered(scope, until_cancelled(pending, cancel), workers, ahead);
             let batch_size = network.options.batch;
-            let batches = Batches { results, input_len, batch_size, remainder: None, exhausted: false };
+            let batches = Batches { results, input_len, batch_size, remainder: None, exhausted: false, clocks };
             let ahead = 2 * network.lanes.len();
             let lanes = network.lanes.into_iter().map(|mut lane| {
                 move |batch: Batch| {
-                    let rows = if batch.used == 0 { Ok(Array2::zeros((0, dim))) } else { lane.run(&batch.values) };
+                    let rows = match batch.used {
+                        0 => Ok(Array2::zeros((0, dim))),
+                        _ => clocks.network.time(|| lane.run(&batch.values)),
+                    };
                     (batch.clips, batch.used, rows)
                 }
             });
@@ -164,11 +170,12 @@ fn until_cancelled<'a>(
 
 fn worker<'a, T>(
     manifest: &'a Manifest,
+    clocks: &'a Clocks,
     mut decode: DecodeFn<'a, T>,
 ) -> impl FnMut(usize) -> DecodeResult<T> + Send + use<'a, T> {
     move |position| {
         let clip = &manifest.clips[position];
-        match decode(clip) {
+        match clocks.workers.time(|| decode(clip)) {
             Ok(decoded) => DecodeResult::Decoded { clip: position, decoded },
             Err(Error::Interrupted) => DecodeResult::Cancelled,
             Err(error) => {
@@ -209,7 +216,7 @@ struct Batch {
 }
 
 /// Splits the items of consecutive clips into batches.
-struct Batches<I> {
+struct Batches<'a, I> {
     results: I,
     /// Floats in a full batch.
     input_len: usize,
@@ -218,9 +225,10 @@ struct Batches<I> {
     /// Items of the current clip, and the number of floats that are in earlier batches.
     remainder: Option<(Vec<f32>, usize)>,
     exhausted: bool,
+    clocks: &'a Clocks,
 }
 
-impl<I: Iterator<Item = DecodeResult<Vec<f32>>>> Iterator for Batches<I> {
+impl<I: Iterator<Item = DecodeResult<Vec<f32>>>> Iterator for Batches<'_, I> {
     type Item = Batch;
 
     fn next(&mut self) -> Option<Batch> {
@@ -232,7 +240,7 @@ impl<I: Iterator<Item = DecodeResult<Vec<f32>>>> Iterator for Batches<I> {
                     batch.values = items;
                 } else {
                     let fits = (self.input_len - batch.values.len()).min(items.len() - taken);
-                    batch.values.extend_from_slice(&items[taken..taken + fits]);
+                    self.clocks.batches.time(|| batch.values.extend_from_slice(&items[taken..taken + fits]));
                     if taken + fits < items.len() {
                         self.remainder = Some((items, taken + fits));
                     }
@@ -302,6 +310,7 @@ struct JournalWriter<'a> {
     journal: &'a mut Journal,
     progress: &'a dyn ProgressSink,
     cancel: &'a CancellationToken,
+    clocks: &'a Clocks,
     counts: Counts,
     /// Number of videos that were decoded completely, by reason.
     fully_decoded: BTreeMap<&'static str, usize>,
@@ -309,12 +318,13 @@ struct JournalWriter<'a> {
 }
 
 impl<'a> JournalWriter<'a> {
-    fn new(Pipeline { manifest, journal, progress, cancel, .. }: Pipeline<'a>) -> Self {
+    fn new(Pipeline { manifest, journal, progress, cancel, clocks, .. }: Pipeline<'a>) -> Self {
         Self {
             manifest,
             journal,
             progress,
             cancel,
+            clocks,
             counts: Counts::default(),
             fully_decoded: BTreeMap::new(),
             last_checkpoint: Instant::now(),
@@ -332,7 +342,7 @@ impl<'a> JournalWriter<'a> {
             *self.fully_decoded.entry(reason).or_default() += 1;
         }
         self.progress.report(Event::ClipDone { id, frames: header.frames });
-        self.journal.push(&ClipRows {
+        let rows = ClipRows {
             id: id.clone(),
             path: path.clone(),
             start: *start,
@@ -344,7 +354,8 @@ impl<'a> JournalWriter<'a> {
             version: header.version,
             rows: header.rows,
             values,
-        })
+        };
+        self.clocks.journal.time(|| self.journal.push(&rows))
     }
 
     fn push_failure(&mut self, failure: Failure) -> Result<()> {
@@ -360,7 +371,7 @@ impl<'a> JournalWriter<'a> {
     fn checkpoint(&mut self) -> Result<()> {
         let seconds = self.last_checkpoint.elapsed().as_secs_f64();
         self.last_checkpoint = Instant::now();
-        self.journal.checkpoint(seconds)
+        self.clocks.journal.time(|| self.journal.checkpoint(seconds))
     }
 
     fn finish(&mut self) -> Result<Counts> {
@@ -471,6 +482,7 @@ mod tests {
                 journal: &mut journal,
                 progress: &order,
                 cancel: &cancel,
+                clocks: &Clocks::default(),
             };
             let counts = pipeline.extract_embeddings(workers, network).unwrap();
             let batches: Vec<usize> = batches.iter().map(|batches| batches.load(Ordering::SeqCst)).collect();

@@ -23,7 +23,7 @@ pub enum Extractor {
         card: String,
         /// Batch size, in items (frames or windows).
         batch: usize,
-        /// Arithmetic precision. The default is omitted from the record in stores.
+        /// Arithmetic precision. Stores record the precision in which the network ran instead.
         #[serde(default, skip_serializing_if = "Precision::is_default")]
         precision: Precision,
     },
@@ -254,7 +254,7 @@ impl ExtractionSettings {
         }
     }
 
-    /// Serializes the settings as JSON: the `recipe` attribute of a store. `shots` is the SHA-256 of the shot list, if
+    /// Serializes the settings as JSON, without the precision: the `recipe` attribute of a store. `shots` is the SHA-256 of the shot list, if
     /// the sampling uses one.
     pub fn to_json(&self, shots: Option<&str>) -> String {
         #[derive(Serialize)]
@@ -264,7 +264,11 @@ impl ExtractionSettings {
             #[serde(skip_serializing_if = "Option::is_none")]
             shots: Option<&'a str>,
         }
-        serde_json::to_string(&Record { settings: self, shots }).expect("settings serialize to JSON")
+        let mut settings = self.clone();
+        if let Extractor::Network { precision, .. } = &mut settings.extractor {
+            *precision = Precision::default();
+        }
+        serde_json::to_string(&Record { settings: &settings, shots }).expect("settings serialize to JSON")
     }
 }
 
@@ -277,7 +281,7 @@ mod tests {
         let mut settings = ExtractionSettings {
             sampling: Sampling::Even { frames: 3 },
             deinterlace: Deinterlace::Off,
-            extractor: Extractor::Network { card: "tiny".into(), batch: 2, precision: Precision::F32 },
+            extractor: Extractor::Network { card: "tiny".into(), batch: 2, precision: Precision::Auto },
             codebook: None,
         };
         let sampling = r#""sampling":{"kind":"even","frames":3}"#;
@@ -285,6 +289,10 @@ mod tests {
         assert_eq!(settings.to_json(None), format!("{{{sampling},{extractor}}}"));
         assert_eq!(settings.to_json(Some("ab")), format!("{{{sampling},{extractor},\"shots\":\"ab\"}}"));
         assert_eq!(serde_json::from_str::<ExtractionSettings>(&settings.to_json(Some("ab"))).unwrap(), settings);
+        // The precision is an attribute of its own.
+        let json = settings.to_json(None);
+        settings.extractor = Extractor::Network { card: "tiny".into(), batch: 2, precision: Precision::F32 };
+        assert_eq!(settings.to_json(None), json);
         settings.deinterlace = Deinterlace::Auto;
         assert_eq!(settings.to_json(None), format!("{{{sampling},\"deinterlace\":\"auto\",{extractor}}}"));
         settings.extractor = Extractor::Sift { keypoints: 32, max_side: 1920 };

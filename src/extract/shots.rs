@@ -207,8 +207,8 @@ impl ShotDetector {
                 "input: a shot detector expects values divided by 255: set scale 255, mean 0 and std 1".into();
             return Err(Error::Config { path: card.path(), message });
         }
-        runtime::check_device(options.device)?;
-        let model = models::prepare(card, &options.weights, Precision::F32, progress, cancel)?;
+        runtime::check_device(options.device, Precision::Auto)?;
+        let model = models::prepare(card, &options.weights, progress, cancel)?;
         if model.untrained {
             let message = format!("UNTRAINED: {} has seeded weights; its shots are meaningless", card.name);
             progress.report(Event::Warning(&message));
@@ -219,7 +219,7 @@ impl ShotDetector {
             batch: 1,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             output: Some(card.output.name.clone()),
-            precision: Precision::F32,
+            precision: Precision::Auto,
         };
         let network = Session::load(&model.onnx, options.device, session_options)?;
         Ok(Self { network, model, window_frames, image_len: 3 * card.input.size.iter().product::<usize>() })

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::pipeline::Counts;
+use super::timings::Timings;
 
 /// Result of an extraction run. [`Display`](fmt::Display) formats it as one line for the terminal.
 #[derive(Debug, Clone)]
@@ -33,8 +34,8 @@ pub enum Action {
     Extracted {
         /// Clips and frames of this run.
         counts: Counts,
-        /// Duration of the run.
-        seconds: f64,
+        /// How long the run and its stages took.
+        timings: Timings,
         /// The execution provider that ran the network.
         provider: String,
     },
@@ -63,7 +64,7 @@ impl fmt::Display for Summary {
             ),
             Action::UpToDate => write!(f, "up to date ({extracted_before} clips)"),
             Action::Rewritten => write!(f, "rewritten; all {extracted_before} clips were already extracted"),
-            Action::Extracted { counts: Counts { clips, frames, .. }, seconds, provider } => {
+            Action::Extracted { counts: Counts { clips, frames, .. }, timings: Timings { seconds, .. }, provider } => {
                 let rate = |count: usize| count as f64 / seconds.max(1e-9);
                 let (clip_rate, frame_rate) = (rate(*clips), rate(*frames));
                 write!(

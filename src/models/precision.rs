@@ -5,35 +5,45 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Arithmetic in which a network runs. Stores record it; rows of different precision never share a store.
+/// Arithmetic in which a network is to run. Stores record the one in which it ran; rows of different precision never share a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// IEEE 754 single precision.
+    /// [`F32`](Self::F32) on a CPU, [`Tf32`](Self::Tf32) on a GPU.
     #[default]
+    Auto,
+    /// IEEE 754 single precision.
     F32,
+    /// Single precision, but matrix products and convolutions round their factors to 10 bits of mantissa. NVIDIA GPUs since Ampere.
+    Tf32,
 }
 
 impl Precision {
     /// All precisions.
-    pub const ALL: [Precision; 1] = [Precision::F32];
+    pub const ALL: [Precision; 3] = [Precision::Auto, Precision::F32, Precision::Tf32];
 
-    /// Returns the name in recipes, flags and stores.
+    /// Returns the name in recipes and flags.
     pub fn name(self) -> &'static str {
         match self {
+            Precision::Auto => "auto",
             Precision::F32 => "f32",
+            Precision::Tf32 => "tf32",
         }
     }
 
-    /// Returns the precision of the results if `provider` (see [`super::runtime::Session`]) runs a network in this precision, as stores
-    /// record it. ONNX Runtime's CUDA and TensorRT providers compute matrix products and convolutions of f32 networks in TF32, with
-    /// 10 bits of mantissa, on GPUs that support it.
+    /// Returns the precision of the results if `provider` (see [`super::runtime::Session`]) runs a network, as stores record it.
     pub fn on_provider(self, provider: &str) -> &'static str {
         let on_gpu = provider.split('+').any(|name| matches!(name, "cuda" | "tensorrt"));
         match self {
-            Precision::F32 if on_gpu => "tf32",
-            precision => precision.name(),
+            Precision::Auto if on_gpu => "tf32",
+            Precision::Auto | Precision::F32 => "f32",
+            Precision::Tf32 => "tf32",
         }
+    }
+
+    /// Returns the precision that reproduces features of a precision that a store records.
+    pub fn recorded(recorded: &str) -> Self {
+        if recorded == "tf32" { Precision::Auto } else { Precision::F32 }
     }
 
     /// Returns `true` if `recorded` is the precision of results of a network in this precision, on any provider.
@@ -41,7 +51,7 @@ impl Precision {
         ["", "cuda"].iter().any(|provider| self.on_provider(provider) == recorded)
     }
 
-    /// Returns `true` for the default precision, which recipes and file names omit.
+    /// Returns `true` for the default precision, which recipes omit.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -82,10 +92,12 @@ mod tests {
             ("cuda+cpu", "tf32"),
             ("tensorrt+cuda", "tf32"),
         ] {
-            assert_eq!(Precision::F32.on_provider(provider), recorded, "{provider}");
-            assert!(Precision::F32.yields(recorded));
+            assert_eq!(Precision::Auto.on_provider(provider), recorded, "{provider}");
+            assert!(Precision::Auto.yields(recorded) && Precision::recorded(recorded).yields(recorded));
+            assert_eq!(Precision::F32.on_provider(provider), "f32");
+            assert_eq!(Precision::Tf32.on_provider(provider), "tf32");
         }
-        assert!(!Precision::F32.yields("bf16"));
+        assert!(!Precision::Auto.yields("bf16") && !Precision::F32.yields("tf32") && !Precision::Tf32.yields("f32"));
         assert!("f64".parse::<Precision>().unwrap_err().contains("f32"));
     }
 }

@@ -7,7 +7,6 @@ use super::card::{Card, Origin};
 use super::checkpoint::Checkpoint;
 use super::nets::Architecture;
 use super::parameters::ParameterSource;
-use super::precision::Precision;
 use super::seeded::SeededParameters;
 use super::{external_data, fetch, onnx};
 use crate::cancel::CancellationToken;
@@ -106,7 +105,6 @@ impl PreparedModel {
 pub fn prepare(
     card: &Card,
     choice: &WeightsChoice,
-    precision: Precision,
     progress: &dyn ProgressSink,
     cancel: &CancellationToken,
 ) -> Result<PreparedModel> {
@@ -114,7 +112,7 @@ pub fn prepare(
     let onnx = match (card.architecture, &origin) {
         (None, _) => fetch_origin(card, &origin, progress, cancel)?,
         (Some(_), Origin::File { path, .. }) if is_onnx(path) => fetch_origin(card, &origin, progress, cancel)?,
-        (Some(architecture), _) => convert_origin(card, architecture, &origin, precision, progress, cancel)?,
+        (Some(architecture), _) => convert_origin(card, architecture, &origin, progress, cancel)?,
     };
     if card.architecture.is_none() && !is_onnx(&onnx) {
         let message = "not an .onnx file, and the card names no architecture to convert it with".into();
@@ -201,11 +199,10 @@ fn convert_origin(
     card: &Card,
     architecture: Architecture,
     origin: &Origin,
-    precision: Precision,
     progress: &dyn ProgressSink,
     cancel: &CancellationToken,
 ) -> Result<PathBuf> {
-    let cached = cache_path(card, origin, precision);
+    let cached = cache_path(card, origin);
     let existing = || cached.clone().filter(|path| path.is_file());
     if let Some(existing) = existing() {
         return Ok(existing);
@@ -220,7 +217,7 @@ fn convert_origin(
         let file = fetch_origin(card, origin, progress, cancel)?;
         let path = match cached {
             Some(path) => path,
-            None => cache_name(card, "file", &fetch::sha256_file(&file)?[..16], precision),
+            None => cache_name(card, "file", &fetch::sha256_file(&file)?[..16]),
         };
         if path.is_file() {
             return Ok(path);
@@ -248,20 +245,18 @@ pub fn cache_directory(card: &Card) -> PathBuf {
 }
 
 /// Returns the path of the converted file of an origin; `None` for a file whose hash is not in the card.
-pub fn cache_path(card: &Card, origin: &Origin, precision: Precision) -> Option<PathBuf> {
+pub fn cache_path(card: &Card, origin: &Origin) -> Option<PathBuf> {
     let key = match origin {
         Origin::Seeded { seed } => seed.to_string(),
         Origin::File { sha256: None, .. } => return None,
         other => expected_sha256(other).chars().take(16).collect::<String>().to_ascii_lowercase(),
     };
-    Some(cache_name(card, origin.weights(), &key, precision))
+    Some(cache_name(card, origin.weights(), &key))
 }
 
-/// Returns the path of a converted file: `NAME-WEIGHTS-KEY[-PRECISION]-vVERSION.onnx`. The default precision, f32, is
-/// omitted.
-fn cache_name(card: &Card, weights: &str, key: &str, precision: Precision) -> PathBuf {
-    let precision = if precision.is_default() { String::new() } else { format!("-{precision}") };
-    cache_directory(card).join(format!("{}-{weights}-{key}{precision}-v{CACHE_VERSION}.onnx", card.name))
+/// Returns the path of a converted file: `NAME-WEIGHTS-KEY-vVERSION.onnx`. Its numbers are f32.
+fn cache_name(card: &Card, weights: &str, key: &str) -> PathBuf {
+    cache_directory(card).join(format!("{}-{weights}-{key}-v{CACHE_VERSION}.onnx", card.name))
 }
 
 /// Returns the expected SHA-256 of an origin's file, or its first digits; empty if the card states none.
@@ -358,9 +353,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cache_names_omit_the_default_precision() {
+    fn cache_names_identify_the_weights() {
         let card = Card::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models"), "resnet18").unwrap();
-        let path = cache_path(&card, &Origin::Seeded { seed: 3 }, Precision::F32).unwrap();
+        let path = cache_path(&card, &Origin::Seeded { seed: 3 }).unwrap();
         assert!(path.ends_with("resnet18-seeded-3-v2.onnx"), "{}", path.display());
     }
 

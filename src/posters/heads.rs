@@ -225,7 +225,7 @@ mod tests {
     fn reads_a_valid_file() {
         let posters = read(&valid_file()).unwrap();
         assert_eq!((posters.window, posters.years.len()), (Some(10), 2));
-        assert_eq!(posters.precision, Precision::F32, "the precision of files without the key");
+        assert_eq!(posters.precision, Precision::Auto, "the precision of files without the key");
         assert_eq!((posters.years[0].year, posters.years[0].clips.train), (2004, 40));
     }
 
@@ -239,7 +239,7 @@ mod tests {
             ("/years/1/year", json!(2004), "not strictly ascending"),
             ("/years/0/directory", json!("../2004"), "is not a single path component"),
             ("/by", json!("decade"), "unknown variant"),
-            ("/precision", json!("bf16"), "unknown variant `bf16`, expected `f32`"),
+            ("/precision", json!("bf16"), "unknown variant `bf16`, expected one of `auto`, `f32`, `tf32`"),
         ] {
             let mut changed = valid_file();
             changed["precision"] = json!("f32");

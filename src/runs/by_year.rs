@@ -13,6 +13,7 @@ use crate::evaluate::{Predictions, compute_metrics};
 use crate::extract::Extractor;
 use crate::manifest::imbalance::Resampled;
 use crate::manifest::{Manifest, Split};
+use crate::models::Precision;
 use crate::posters::years::{self, YearPlan};
 use crate::posters::{self, ClipCounts, ModelGrouping, OverallModel, PosterIndex, YearModel};
 use crate::recipe::Classify;
@@ -140,14 +141,14 @@ fn remove_other_years(out: &Path, earlier: &PosterIndex, models: &PosterIndex) -
 fn describe(context: &RunContext<'_>, data: &DatasetSplits, manifest: &Manifest, by: ModelGrouping) -> PosterIndex {
     let recipe = context.recipe;
     let identity = RunIdentity::new(data.task, recipe.classify.classifier.name(), context.store.provenance());
-    let (card, precision) = match &recipe.extractor {
-        Extractor::Network { card, precision, .. } => (card.clone(), *precision),
+    let card = match &recipe.extractor {
+        Extractor::Network { card, .. } => card.clone(),
         Extractor::Sift { .. } | Extractor::DenseSift(_) => Default::default(),
     };
     PosterIndex {
         identity: RunIdentity { method: recipe.method.clone(), ..identity },
         card,
-        precision,
+        precision: Precision::recorded(context.store.provenance().precision_or_default()),
         demo: manifest.is_demo(),
         labels: data.train.classes.clone(),
         by,

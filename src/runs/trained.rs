@@ -8,11 +8,11 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::evaluate::Predictions;
 use crate::evaluate::predictions::PredictionTable;
-use crate::extract::ExtractionSettings;
+use crate::extract::{ExtractionSettings, Extractor};
 use crate::manifest::Split;
-use crate::models::Card;
 use crate::models::card::{Origin, OutputSpec};
 use crate::models::fetch::sha256_file;
+use crate::models::{Card, Precision};
 use crate::posters::INDEX_FILE;
 use crate::report::Metrics;
 use crate::report::compare::late_fusion;
@@ -109,12 +109,18 @@ impl TrainedRun {
         if metadata.members.is_empty() { vec![metadata] } else { metadata.members.iter().collect() }
     }
 
-    /// Returns the extraction settings of features.
+    /// Returns the extraction settings of features, with the precision that reproduces them.
     ///
     /// # Errors
     /// Returns an error if they are not recorded.
     pub fn settings(&self, source: &ModelMetadata) -> Result<ExtractionSettings> {
-        serde_json::from_str(&source.extraction).map_err(|_| Error::Config {
+        let settings = serde_json::from_str(&source.extraction).map(|mut settings: ExtractionSettings| {
+            if let Extractor::Network { precision, .. } = &mut settings.extractor {
+                *precision = Precision::recorded(&source.precision);
+            }
+            settings
+        });
+        settings.map_err(|_| Error::Config {
             path: self.directory.clone(),
             message: format!(
                 "the model does not record how the features of {} were extracted: extract them, and predict with kinoprobe-evaluate \

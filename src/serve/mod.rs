@@ -206,8 +206,8 @@ impl ServedModels {
             None if is_trained_network => WeightsChoice::Default,
             None => WeightsChoice::recorded(&posters.identity.weights),
         };
-        runtime::check_device(options.device)?;
-        let prepared = models::prepare(&card, &weights, posters.precision, progress, &CancellationToken::default())?;
+        runtime::check_device(options.device, posters.precision)?;
+        let prepared = models::prepare(&card, &weights, progress, &CancellationToken::default())?;
         if !is_trained_network {
             prepared.check_sha256(&posters.identity.model_sha256)?;
         }

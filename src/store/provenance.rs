@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::attributes::{read_float, read_integer, read_text, write_attribute, write_text};
 use crate::error::{Error, Result};
-use crate::models::Precision;
 
 /// The kind of data of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,7 +104,7 @@ pub struct Difference {
 impl Provenance {
     /// Returns the precision, or `f32` if it is not recorded.
     pub fn precision_or_default(&self) -> &str {
-        if self.precision.is_empty() { Precision::default().name() } else { &self.precision }
+        if self.precision.is_empty() { "f32" } else { &self.precision }
     }
 
     /// Returns the differences that make the stored rows unusable: method, model, weights, recipe, decoder and precision. Manifest,
@@ -140,7 +139,9 @@ impl Provenance {
             return Ok(());
         }
         let hint = match differences.iter().any(|difference| difference.attribute == "precision") {
-            true => "\n(networks run in tf32 on a GPU, --device cuda, and in f32 on a CPU, --device native)",
+            true => {
+                "\n(by default, networks run in f32 on a CPU and in tf32 on a GPU; --precision f32 computes in f32 on both)"
+            }
             false => "",
         };
         let display = |value: &str| if value.is_empty() { "none".to_string() } else { value.to_string() };

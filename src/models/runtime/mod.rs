@@ -51,6 +51,9 @@ impl Session {
         native::check_instruction_set()?;
         let mut reasons = Vec::new();
         for candidate in auto_candidates() {
+            if check_precision(candidate, options.precision).is_err() {
+                continue;
+            }
             match Self::load_on(onnx, candidate, options.clone()) {
                 Ok(session) => return Ok(session),
                 // A network that does not match its card fails on every device.
@@ -62,7 +65,7 @@ impl Session {
     }
 
     fn load_on(onnx: &Path, device: Device, options: SessionOptions) -> Result<Self> {
-        check_device(device)?;
+        check_device(device, options.precision)?;
         let (provider, lanes) = match device {
             Device::Native => native::load(onnx, &options)?,
             Device::OpenVino => openvino::load(onnx, &options)?,
@@ -74,7 +77,7 @@ impl Session {
         Ok(Self { provider, lanes, options })
     }
 
-    /// Returns the precision of the results, as stores record it: `tf32` on a GPU.
+    /// Returns the precision of the results, as stores record it.
     pub fn precision(&self) -> &'static str {
         self.options.precision.on_provider(&self.provider)
     }
@@ -125,8 +128,10 @@ fn lane_per_gpu(
 /// Checks that a device can be used, as far as this is possible without a network. Call it before weights are downloaded.
 ///
 /// # Errors
-/// Returns an error if the device is a GPU that the machine does not have, or if its libraries are not installed.
-pub fn check_device(device: Device) -> Result<()> {
+/// Returns an error if the device is a GPU that the machine does not have, if its libraries are not installed, or if it does not
+/// compute in this precision.
+pub fn check_device(device: Device, precision: Precision) -> Result<()> {
+    check_precision(device, precision)?;
     let Some(gpus) = device.gpus() else { return Ok(()) };
     if !has_gpu() {
         return Err(Error::Runtime(format!(
@@ -135,6 +140,24 @@ pub fn check_device(device: Device) -> Result<()> {
     }
     library::require("onnxruntime-gpu", CUDA_PROVIDER, "run `make setup DEVICE=cuda`")?;
     gpu_indices(device, gpus).map(|_| ())
+}
+
+/// Checks that a device computes in a precision. [`Device::Auto`] does if one of its candidates does.
+fn check_precision(device: Device, precision: Precision) -> Result<()> {
+    let supports = |device: &Device| match (precision, device) {
+        (Precision::Auto, _) => true,
+        (Precision::F32, Device::TensorRt(_)) => false,
+        (Precision::F32, _) => true,
+        (Precision::Tf32, device) => device.gpus().is_some(),
+    };
+    if supports(&device) || (device == Device::Auto && auto_candidates().iter().any(supports)) {
+        return Ok(());
+    }
+    let remedy = match precision {
+        Precision::Tf32 => "only GPUs compute in it: use --precision f32, or --device cuda",
+        _ => "it computes in tf32: use --precision tf32, or --device cuda",
+    };
+    Err(Error::Runtime(format!("device {device} does not support precision {precision}; {remedy}")))
 }
 
 /// Returns the numbers of the GPUs of a device.
@@ -219,7 +242,22 @@ mod tests {
     #[test]
     fn precision_does_not_depend_on_the_number_of_gpus() {
         for device in ["cuda", "cuda:0,1", "cuda:all", "tensorrt:1"] {
-            assert_eq!(expected_precision(device.parse().unwrap(), Precision::F32), "tf32", "{device}");
+            assert_eq!(expected_precision(device.parse().unwrap(), Precision::Auto), "tf32", "{device}");
         }
+    }
+
+    #[test]
+    fn devices_support_some_precisions() {
+        let check = |device: &str, precision| check_precision(device.parse().unwrap(), precision);
+        for device in ["auto", "native", "cpu", "openvino", "cuda", "cuda:all"] {
+            check(device, Precision::Auto).unwrap();
+            check(device, Precision::F32).unwrap();
+        }
+        check("cuda:0,1", Precision::Tf32).unwrap();
+        check("tensorrt", Precision::Tf32).unwrap();
+        let error = check("native", Precision::Tf32).unwrap_err().to_string();
+        assert!(error.contains("device native does not support precision tf32; only GPUs compute in it"), "{error}");
+        let error = check("tensorrt:1", Precision::F32).unwrap_err().to_string();
+        assert!(error.contains("device tensorrt:1 does not support precision f32; it computes in tf32"), "{error}");
     }
 }

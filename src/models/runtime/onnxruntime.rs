@@ -15,6 +15,7 @@ use super::device::Device;
 use super::lane::{Lane, SessionOptions, embeddings, is_embedding, shape_matches};
 use super::{ffi, library};
 use crate::error::{Error, Result};
+use crate::models::Precision;
 
 /// The only lane of a session; it uses all threads. `ort` considers concurrent runs of one session unsound.
 struct SessionLane {
@@ -67,7 +68,8 @@ fn configure(
         .with_intra_threads(options.threads)?
         // Spinning threads would compete with the decoders for cores.
         .with_intra_op_spinning(false)?;
-    let cuda = || CUDA::default().with_device_id(gpu as i32).build().error_on_failure();
+    let tf32 = options.precision != Precision::F32;
+    let cuda = || CUDA::default().with_device_id(gpu as i32).with_tf32(tf32).build().error_on_failure();
     let tensorrt = || TensorRT::default().with_device_id(gpu as i32).build().error_on_failure();
     Ok(match device {
         Device::Cuda(_) => builder.with_execution_providers([cuda()])?,

@@ -67,7 +67,7 @@ pub(super) fn load(onnx: &Path, options: &SessionOptions) -> Result<(String, Vec
 
     let lanes = options.threads.clamp(1, MAX_LANES);
     for (key, value) in [
-        (RwPropertyKey::HintInferencePrecision, options.precision.to_string()),
+        (RwPropertyKey::HintInferencePrecision, "f32".to_string()),
         (RwPropertyKey::NumStreams, lanes.to_string()),
         (RwPropertyKey::InferenceNumThreads, options.threads.max(1).to_string()),
         // Pinned streams would share cores with the decoders or with each other.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Workspace;
-use crate::support::{assert_code, fixture, printed};
+use crate::support::{assert_code, fixture, printed, run_python};
 
 #[test]
 fn a_dry_run_writes_nothing() {
@@ -18,6 +18,49 @@ fn a_dry_run_writes_nothing() {
             .flatten()
             .all(|e| !e.path().to_string_lossy().contains("dry.h5"))
     );
+}
+
+#[test]
+fn timings_show_what_limits_a_run() {
+    let workspace = Workspace::new(4);
+    let output = workspace.command("x.h5").args(["--timings", "--quiet"]).output().unwrap();
+    assert_code(&output, 0);
+    let text = printed(&output);
+    for stage in ["decode", "transform", "batch", "network", "write"] {
+        assert!(text.lines().any(|line| line.starts_with(&format!("  {stage} "))), "{stage}: {text}");
+    }
+    assert!(text.contains("timings: ") && text.contains("  limited by "), "{text}");
+    // Nothing was extracted.
+    let output = workspace.command("x.h5").arg("--timings").output().unwrap();
+    assert!(!printed(&output).contains("timings: "), "{}", printed(&output));
+    assert_code(&workspace.command("x.h5").args(["--timings", "--dry-run"]).output().unwrap(), 2);
+}
+
+#[test]
+fn precisions_of_the_same_arithmetic_share_a_store() {
+    let workspace = Workspace::new(4);
+    assert_code(&workspace.command("x.h5").args(["--device", "native"]).output().unwrap(), 0);
+    let output = workspace.command("x.h5").args(["--device", "native", "--precision", "f32"]).output().unwrap();
+    assert_code(&output, 0);
+    assert!(printed(&output).contains("up to date (4 clips)"), "{}", printed(&output));
+    let output = workspace.command("y.h5").args(["--device", "native", "--precision", "tf32"]).output().unwrap();
+    assert_code(&output, 1);
+    let message = printed(&output);
+    assert!(message.contains("device native does not support precision tf32; only GPUs compute in it"), "{message}");
+    assert!(!workspace.path("y.h5").exists());
+    // A store of a GPU is not continued on the CPU.
+    let tf32 = "
+import h5py, sys
+with h5py.File(sys.argv[1], 'a') as store:
+    print(store.attrs['precision'])
+    store.attrs['precision'] = 'tf32'
+";
+    assert_eq!(run_python(tf32, &[&workspace.path("x.h5")]), "f32\n");
+    let output = workspace.command("x.h5").args(["--device", "native"]).output().unwrap();
+    assert_code(&output, 1);
+    let message = printed(&output);
+    assert!(message.contains("precision: stored tf32, requested f32"), "{message}");
+    assert!(message.contains("--precision f32 computes in f32 on both"), "{message}");
 }
 
 #[test]

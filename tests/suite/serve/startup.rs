@@ -33,7 +33,10 @@ fn inconsistent_models_are_rejected() {
     assert_rejected(&|listed| listed["labels"] = json!(["Action", "Comedy"]), "has the genre \"Drama\"");
     assert_rejected(&|listed| listed["card"] = json!("huge"), "no such model card; known: tiny");
     assert_rejected(&|listed| listed["years"][1]["directory"] = json!("1999"), "1999");
-    assert_rejected(&|listed| listed["precision"] = json!("bf16"), "unknown variant `bf16`, expected `f32`");
+    assert_rejected(
+        &|listed| listed["precision"] = json!("bf16"),
+        "unknown variant `bf16`, expected one of `auto`, `f32`, `tf32`",
+    );
     let dir = tempfile::tempdir().unwrap();
     save_models(dir.path(), |_| {});
     save_head(&dir.path().join("all"), 9, &LABELS, &Provenance { precision: "bf16".into(), ..tiny_provenance() });
