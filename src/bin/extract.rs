@@ -9,13 +9,12 @@ use kinoprobe::cli::decoding::DecodingFlags;
 use kinoprobe::cli::progress::{ProgressFlags, TerminalProgress};
 use kinoprobe::cli::{self, EXIT_CODES, Outcome, output};
 use kinoprobe::extract::{self, Action, Extractor, Options};
-use kinoprobe::manifest::Manifest;
 use kinoprobe::media::Shots;
 use kinoprobe::memory;
 use kinoprobe::models::WeightsChoice;
 use kinoprobe::models::runtime::Device;
 use kinoprobe::recipe::{ExtractionFlags, Recipe};
-use kinoprobe::shards::ShardChoice;
+use kinoprobe::shards::{ShardChoice, load_manifest};
 
 /// Extract features from the clips of a manifest into an HDF5 store.
 ///
@@ -128,13 +127,14 @@ fn main() -> ExitCode {
             // arena per thread, tens of megabytes would stay fragmented.
             memory::limit_malloc_arenas();
         }
+        let shard = arguments.shard.map(|choice| choice.resolve(&|name| std::env::var(name).ok())).transpose()?;
         let options = Options {
             settings: recipe.extraction(),
             method: recipe.method,
-            manifest: Manifest::load(&arguments.manifest, arguments.root.as_deref())?,
+            manifest: load_manifest(&arguments.manifest, arguments.root.as_deref(), &arguments.out, shard)?,
             shots: arguments.shots.as_deref().map(Shots::load).transpose()?,
             out: arguments.out,
-            shard: arguments.shard.map(|choice| choice.resolve(&|name| std::env::var(name).ok())).transpose()?,
+            shard,
             wait: arguments.wait,
             weights: arguments.weights.unwrap_or_default(),
             model_sha256: None,

@@ -10,7 +10,7 @@ use kinoprobe::extract::shots::{self, Options};
 use kinoprobe::manifest::Manifest;
 use kinoprobe::models::WeightsChoice;
 use kinoprobe::models::runtime::Device;
-use kinoprobe::shards::ShardChoice;
+use kinoprobe::shards::{ShardChoice, load_manifest};
 use kinoprobe::value_parsers;
 
 /// Detect the shots of clips with TransNet V2, and write a list with frame numbers and timestamps.
@@ -77,8 +77,9 @@ fn main() -> ExitCode {
         let cancel = cli::catch_interrupts()?;
         let progress = TerminalProgress::new("shots", ProgressMode::from_quiet(arguments.quiet));
         output::check_file(&arguments.out, "shots.csv")?;
+        let shard = arguments.shard.map(|choice| choice.resolve(&|name| std::env::var(name).ok())).transpose()?;
         let manifest = match &arguments.manifest {
-            Some(manifest) => Manifest::load(manifest, arguments.root.as_deref())?,
+            Some(manifest) => load_manifest(manifest, arguments.root.as_deref(), &arguments.out, shard)?,
             None => Manifest {
                 source: PathBuf::new(),
                 clips: arguments.videos.iter().map(|video| shots::unlisted(video)).collect(),
@@ -89,7 +90,7 @@ fn main() -> ExitCode {
         let options = Options {
             manifest,
             out: arguments.out,
-            shard: arguments.shard.map(|choice| choice.resolve(&|name| std::env::var(name).ok())).transpose()?,
+            shard,
             wait: arguments.wait,
             card: arguments.card,
             models: arguments.models,

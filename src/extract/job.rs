@@ -22,7 +22,7 @@ use crate::memory;
 use crate::models::runtime::{self, Device, Session, SessionOptions};
 use crate::models::{self, Card, Precision, PreparedModel, WeightsChoice};
 use crate::progress::{Event, ProgressSink, Unit};
-use crate::shards::{Claim, Product, Shard};
+use crate::shards::{Claim, Product, Shard, ShardPlan};
 use crate::store::{Journal, Payload, Provenance, RowSource, Values, check_output};
 
 /// Maximum number of threads for one video, as in the programs of FFmpeg.
@@ -106,7 +106,9 @@ struct Job<'a> {
 /// fail are recorded in the store and counted in the summary.
 pub fn run(options: &Options, progress: &dyn ProgressSink, cancel: &CancellationToken) -> Result<Summary> {
     let Options { manifest, out, .. } = options;
-    let duplicates = duplicate_warning(&manifest.duplicates());
+    // The first task looks for duplicates in the files of all shards.
+    let is_first = options.shard.is_none() || !ShardPlan::exists(out);
+    let duplicates = if is_first { duplicate_warning(&manifest.duplicates()) } else { None };
     for warning in manifest.warnings.iter().chain(&duplicates) {
         progress.report(Event::Warning(&format!("{}: {warning}", manifest.source.display())));
     }

@@ -63,7 +63,7 @@ impl Manifest {
                 if let Some(root) = root {
                     validate::check_below(&parsed.clips, root, &mut problems);
                 }
-                validate::check_files(&parsed.clips, &directory, &mut problems);
+                validate::check_files(&parsed.clips, Some(&directory), &mut problems);
                 if parsed.clips.is_empty() && problems.is_empty() {
                     problems.add(None, "the manifest has no clips");
                 }

@@ -39,6 +39,7 @@ pub(crate) use clip::is_image;
 pub use clip::{Clip, IMAGE_EXTENSIONS, Split, VIDEO_EXTENSIONS};
 pub use duplicates::duplicate_warning;
 pub use normalize::normalize_label;
+use parsed::ParsedClip;
 use problems::{Problems, count_of};
 
 /// The clips of a data set, in the order of the file.
@@ -125,7 +126,7 @@ impl Manifest {
             validate::check_below(&parsed.clips, root, &mut problems);
         }
         if media == MediaFiles::Required {
-            validate::check_files(&parsed.clips, &directory, &mut problems);
+            validate::check_files(&parsed.clips, Some(&directory), &mut problems);
         }
         problems.finish()?;
         let clips: Vec<Clip> = parsed.clips.into_iter().map(|parsed| parsed.clip).collect();
@@ -135,6 +136,18 @@ impl Manifest {
             manifest.check_training()?;
         }
         Ok(manifest)
+    }
+
+    /// Checks the files of a manifest that [`Manifest::load_labels`] has read, as [`Manifest::load`] does.
+    ///
+    /// # Errors
+    /// Returns an error that lists the first missing files.
+    pub fn check_files(&self) -> Result<()> {
+        let clips: Vec<ParsedClip> =
+            self.clips.iter().map(|clip| ParsedClip { clip: clip.clone(), line: None }).collect();
+        let mut problems = Problems::new(&self.source);
+        validate::check_files(&clips, None, &mut problems);
+        problems.finish()
     }
 
     /// Returns a manifest with some of the clips, and without warnings.

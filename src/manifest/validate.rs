@@ -38,7 +38,7 @@ pub(super) fn check_ids(clips: &[ParsedClip], problems: &mut Problems) {
 
 /// Checks that the file or archive of every clip exists. A broken link is not missing: it is a clip that fails. So is a file that is
 /// not in its archive, and a remote file.
-pub(super) fn check_files(clips: &[ParsedClip], root: &Path, problems: &mut Problems) {
+pub(super) fn check_files(clips: &[ParsedClip], root: Option<&Path>, problems: &mut Problems) {
     let exists =
         |clip: &Clip| clip.url.is_some() || clip.file.exists() || clip.file.is_symlink() || clip.archive().is_some();
     let missing: Vec<&ParsedClip> = clips.iter().filter(|parsed| !exists(&parsed.clip)).collect();
@@ -46,10 +46,10 @@ pub(super) fn check_files(clips: &[ParsedClip], root: &Path, problems: &mut Prob
     problems.add(
         if missing.len() == 1 { first.line } else { None },
         format!(
-            "{} of {} missing below {}: {}; correct the paths, or set their directory with --root",
+            "{} of {} missing{}: {}; correct the paths, or set their directory with --root",
             count_of(missing.len(), "file"),
             clips.len(),
-            root.display(),
+            root.map(|root| format!(" below {}", root.display())).unwrap_or_default(),
             shown(&missing)
         ),
     );

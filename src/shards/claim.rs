@@ -40,7 +40,7 @@ impl Claim {
     ) -> Result<Self> {
         let directory = directory_of(out);
         let plan = ShardPlan::open_or_create(&directory, shard.count, manifest, product, provenance)?;
-        let mut claim = Self::of_plan(&plan, &directory, shard, manifest);
+        let mut claim = Self::of_plan(&plan, &directory, shard, manifest)?;
         let wait = |message: &str| progress.report(Event::Info(message));
         claim.lease = Some(Lease::acquire(&claim.path.with_extension("lease"), busy, cancel, &wait)?);
         Ok(claim)
@@ -66,7 +66,7 @@ impl Claim {
             }
             None => ShardPlan::new(shard.count, manifest, product, provenance)?,
         };
-        let claim = Self::of_plan(&plan, &directory, shard, manifest);
+        let claim = Self::of_plan(&plan, &directory, shard, manifest)?;
         let lease = claim.path.with_extension("lease");
         match active_holder(&lease)? {
             Some(holder) => {
@@ -77,12 +77,10 @@ impl Claim {
         }
     }
 
-    fn of_plan(plan: &ShardPlan, directory: &Path, shard: Shard, manifest: &Manifest) -> Self {
-        Self {
-            manifest: manifest.with_clips(plan.clips_of(shard, manifest)),
-            path: plan.path_of(directory, shard.index),
-            lease: None,
-        }
+    fn of_plan(plan: &ShardPlan, directory: &Path, shard: Shard, manifest: &Manifest) -> Result<Self> {
+        let manifest = manifest.with_clips(plan.clips_of(shard, manifest));
+        manifest.check_files()?;
+        Ok(Self { manifest, path: plan.path_of(directory, shard.index), lease: None })
     }
 
     /// Passes the result of the work on the shard on. If the loss of the shard interrupted the work, its error says more.

@@ -19,12 +19,29 @@ mod plan;
 mod selection;
 mod status;
 
+use std::path::Path;
+
+use crate::error::Result;
+use crate::manifest::Manifest;
+
 pub use claim::Claim;
 pub use merge::merge;
 pub use merge_options::{MergeOptions, MergeSummary};
 pub use plan::{Product, ShardPlan, directory_of};
 pub use selection::{Shard, ShardChoice};
 pub use status::{Progress, ShardState, ShardStatus, Status, status};
+
+/// Loads the manifest of a task that writes `out`, or a shard of it. If the shards have a plan, only the files of the task's own clips are
+/// checked, when it claims its shard: a thousand tasks that each look at a million files are a burden for a network file system.
+///
+/// # Errors
+/// As [`Manifest::load`] and [`Manifest::load_labels`].
+pub fn load_manifest(source: &Path, root: Option<&Path>, out: &Path, shard: Option<Shard>) -> Result<Manifest> {
+    match shard {
+        Some(_) if ShardPlan::exists(out) => Manifest::load_labels(source, root),
+        _ => Manifest::load(source, root),
+    }
+}
 
 /// Number of ids, or of shards, in a message.
 const EXAMPLES: usize = 10;

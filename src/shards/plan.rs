@@ -126,6 +126,11 @@ impl ShardPlan {
         Self::open_or_create(directory, shards, manifest, product, provenance)
     }
 
+    /// Returns `true` if the shards of the file `out` have a plan.
+    pub fn exists(out: &Path) -> bool {
+        directory_of(out).join(FILE).is_file()
+    }
+
     /// Reads the plan of a directory; `None` if there is none.
     ///
     /// # Errors

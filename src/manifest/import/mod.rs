@@ -118,7 +118,7 @@ pub fn import(format: Format, source: &Path, options: &ImportOptions) -> Result<
         problems.add(None, no_clips_message(&summary, &root, &unknown_labels));
     }
     validate::validate(&clips, &mut problems, &mut warnings);
-    validate::check_files(&clips, &root, &mut problems);
+    validate::check_files(&clips, Some(&root), &mut problems);
     problems.finish()?;
     drop_labels_without_training_clips(&mut clips, &mut summary);
     summary.count(&clips, frame_range);

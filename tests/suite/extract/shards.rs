@@ -45,6 +45,25 @@ impl Workspace {
 }
 
 #[test]
+fn tasks_check_their_own_files_only() {
+    let workspace = Workspace::with_failures();
+    assert_code(&workspace.command("tiny.h5").args(["--shard", "0/4", "--dry-run"]).output().unwrap(), 0);
+    fs::remove_file(workspace.path("late.mp4")).unwrap();
+    let output = workspace.shard("tiny.h5", "0/4");
+    assert_code(&output, 1);
+    assert!(printed(&output).contains("1 file of 22 missing"), "the first task checks all files: {}", printed(&output));
+    fs::write(workspace.path("late.mp4"), "not yet").unwrap();
+    // The plan exists after the first task.
+    let first = workspace.shard("tiny.h5", "0/4").status.code();
+    assert!(matches!(first, Some(0 | 3)), "{first:?}");
+    fs::remove_file(workspace.path("late.mp4")).unwrap();
+    let tasks: Vec<Output> = (0..4).map(|shard| workspace.shard("tiny.h5", &format!("{shard}/4"))).collect();
+    let refused: Vec<String> = tasks.iter().filter(|task| task.status.code() == Some(1)).map(printed).collect();
+    assert_eq!(refused.len(), 1, "{tasks:?}");
+    assert!(refused[0].contains("1 file of") && refused[0].contains("missing: `late.mp4`; correct"), "{refused:?}");
+}
+
+#[test]
 fn merged_shards_equal_the_store_of_one_run() {
     let workspace = Workspace::with_failures();
     assert_code(&workspace.command("single.h5").output().unwrap(), 3);
