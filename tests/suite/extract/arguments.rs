@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Workspace;
-use crate::support::{assert_code, fixture, printed, run_python};
+use crate::support::{assert_code, fixture, printed};
 
 #[test]
 fn a_dry_run_writes_nothing() {
@@ -48,19 +48,6 @@ fn precisions_of_the_same_arithmetic_share_a_store() {
     let message = printed(&output);
     assert!(message.contains("device native does not support precision tf32; only GPUs compute in it"), "{message}");
     assert!(!workspace.path("y.h5").exists());
-    // A store of a GPU is not continued on the CPU.
-    let tf32 = "
-import h5py, sys
-with h5py.File(sys.argv[1], 'a') as store:
-    print(store.attrs['precision'])
-    store.attrs['precision'] = 'tf32'
-";
-    assert_eq!(run_python(tf32, &[&workspace.path("x.h5")]), "f32\n");
-    let output = workspace.command("x.h5").args(["--device", "native"]).output().unwrap();
-    assert_code(&output, 1);
-    let message = printed(&output);
-    assert!(message.contains("precision: stored tf32, requested f32"), "{message}");
-    assert!(message.contains("--precision f32 computes in f32 on both"), "{message}");
 }
 
 #[test]

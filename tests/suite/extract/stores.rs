@@ -84,7 +84,8 @@ fn rows_of_another_precision_are_not_mixed() {
     assert_code(&output, 1);
     let output = printed(&output);
     assert!(
-        output.contains("precision: stored tf32, requested f32") && output.contains("in f32 on a CPU, --device native"),
+        output.contains("precision: stored tf32, requested f32")
+            && output.contains("--precision f32 computes in f32 on both"),
         "{output}"
     );
     assert_eq!(fs::read(workspace.path("tiny.h5")).unwrap(), before);
