@@ -329,7 +329,7 @@ class Bench:
             "",
             "Written by `make bench`: complete processes of kinoprobe and of an equivalent Python implementation, the peer (`benches/peer/`), in",
             "alternation on the same clips and ONNX files; medians over the rounds. A speedup above 1 means that kinoprobe is faster; its range is",
-            "over the rounds. Each row is from the last run of its stage.",
+            "over the rounds. Each row is from the last run of its stage. The peer of the rows shards-* is one process of kinoprobe without shards.",
             "",
             "| stage | unit | kinoprobe | peer | speedup (range) | wall s | CPU s | peak MiB | memory ratio | share of peak sgemm | cosine |",
             "|-|-|-:|-:|-:|-:|-:|-:|-:|-:|-:|",
