@@ -156,8 +156,8 @@ impl fmt::Display for Timings {
         )?;
         for stage in stages {
             let Stage { name, seconds, threads } = stage;
-            let busy = 100.0 * self.busy(stage);
-            writeln!(f, "  {name:15} {seconds:9.1} s in {threads:2} threads, busy {busy:3.0} % of the time")?;
+            let (busy, plural) = (100.0 * self.busy(stage), if *threads == 1 { " " } else { "s" });
+            writeln!(f, "  {name:15} {seconds:9.1} s in {threads:2} thread{plural}, busy {busy:3.0} % of the time")?;
         }
         let (limit, share, remedy) = self.limit();
         write!(f, "  limited by {limit}, busy {:.0} % of the time; may help: {remedy}", 100.0 * share)
