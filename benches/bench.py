@@ -379,7 +379,7 @@ def main():
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--frames", type=int, default=4, help="frames per clip in the stage cnn")
     parser.add_argument("--windows", type=int, default=1, help="windows per clip in the stages cnn3d and shards")
-    parser.add_argument("--merge-clips", type=int, default=20_000, help="clips in the stage merge; 1000000 need 20 GB of disk")
+    parser.add_argument("--merge-clips", type=int, default=20_000, help="clips in the stage merge; 1000000 need 36 GB of disk")
     parser.add_argument("--calibrate", action="store_true", help="only measure which configuration of the peer is the fastest")
     parser.add_argument("--torch", action="store_true", help="PyTorch is installed: run the stages long, mlp, bilstm, attentive and transformer")
     parser.add_argument("--train", action="store_true", help="libtorch is installed: with --torch, run the stages train-*")

@@ -56,7 +56,7 @@ struct Arguments {
     /// Manifest: CSV, one directory per class, or list, with the ids of the store
     #[arg(long, value_name = "FILE", required_unless_present_any = ["recipe", "list_classifiers"])]
     manifest: Option<PathBuf>,
-    /// Directory that contains the files of the manifest, and that its paths are relative to [default: the manifest's directory, and any file]
+    /// Directory that the paths of the manifest are relative to and must not leave [default: the manifest's directory, without this limit]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// Output directory

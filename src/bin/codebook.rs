@@ -30,7 +30,7 @@ struct Arguments {
     /// Manifest: CSV, one directory per class, or list
     #[arg(long)]
     manifest: PathBuf,
-    /// Directory that contains the files of the manifest, and that its paths are relative to [default: the manifest's directory, and any file]
+    /// Directory that the paths of the manifest are relative to and must not leave [default: the manifest's directory, without this limit]
     #[arg(long)]
     root: Option<PathBuf>,
     /// Feature store to write, usually features/sift.h5

@@ -48,7 +48,7 @@ struct Arguments {
     /// Manifest with the clips and their labels
     #[arg(long, value_name = "FILE", requires = "model")]
     manifest: Option<PathBuf>,
-    /// Directory that contains the files of the manifest, and that its paths are relative to [default: the manifest's directory, and any file]
+    /// Directory that the paths of the manifest are relative to and must not leave [default: the manifest's directory, without this limit]
     #[arg(long, value_name = "DIR", requires = "model")]
     root: Option<PathBuf>,
     /// Evaluate the model on features of another network than the one it was trained on

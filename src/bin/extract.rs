@@ -32,7 +32,7 @@ struct Arguments {
     /// Manifest: CSV (id,path,label[,split,group,start,end]), one directory per class, list of paths, or tar archives of WebDataset
     #[arg(long)]
     manifest: PathBuf,
-    /// Directory that contains the files of the manifest, and that its paths are relative to [default: the manifest's directory, and any file]
+    /// Directory that the paths of the manifest are relative to and must not leave [default: the manifest's directory, without this limit]
     #[arg(long)]
     root: Option<PathBuf>,
     /// Store to write, usually features/METHOD.h5

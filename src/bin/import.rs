@@ -114,7 +114,7 @@ struct FeatureArguments {
     /// Clips to import, with their paths; the others are excluded [default: all, with the id as path]
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
-    /// Directory that contains the files of the manifest, and that its paths are relative to [default: the manifest's directory, and any file]
+    /// Directory that the paths of the manifest are relative to and must not leave [default: the manifest's directory, without this limit]
     #[arg(long, value_name = "DIR", requires = "manifest")]
     root: Option<PathBuf>,
     /// Names of the files in a directory, with {id} or, for the name of the clip's file, {stem} [default: {id} and the extension]

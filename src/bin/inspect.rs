@@ -39,7 +39,7 @@ struct Arguments {
     /// Manifest with labels for coloring the projection of a store
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
-    /// Directory that contains the files of the manifest, and that its paths are relative to [default: the manifest's directory, and any file]
+    /// Directory that the paths of the manifest are relative to and must not leave [default: the manifest's directory, without this limit]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// Also export the features, with the labels and splits of --manifest; existing files are not overwritten

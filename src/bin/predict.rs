@@ -48,7 +48,7 @@ struct Arguments {
     /// Store that keeps the features, so that an interrupted run can be continued
     #[arg(long, value_name = "FILE.h5")]
     features: Option<PathBuf>,
-    /// Directory that contains the files of manifests, and that their paths are relative to [default: the manifest's directory, and any file]
+    /// Directory that the paths of manifests are relative to and must not leave [default: the manifest's directory, without this limit]
     #[arg(long)]
     root: Option<PathBuf>,
     /// Treat subdirectories that contain only images as clips, whose frames are the images

@@ -26,7 +26,7 @@ struct Arguments {
     /// Manifest of the clips, as for kinoprobe-extract
     #[arg(long)]
     manifest: Option<PathBuf>,
-    /// Directory that contains the files of the manifest, and that its paths are relative to [default: the manifest's directory, and any file]
+    /// Directory that the paths of the manifest are relative to and must not leave [default: the manifest's directory, without this limit]
     #[arg(long, requires = "manifest")]
     root: Option<PathBuf>,
     /// Shot list to write

@@ -35,7 +35,7 @@ struct Arguments {
     /// Manifest: CSV, one directory per class, or list
     #[arg(long, value_name = "FILE")]
     manifest: PathBuf,
-    /// Directory that contains the files of both manifests, and that their paths are relative to [default: the directory of each, and any file]
+    /// Directory that the paths of both manifests are relative to and must not leave [default: the directory of each, without this limit]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// Manifest of more clips, whose labels are not used, for recipes with a self-supervised task

@@ -75,7 +75,7 @@ impl<S: FrameSink> FrameSink for TimedSink<'_, S> {
 pub struct Timings {
     /// Wall time of the run in seconds.
     pub seconds: f64,
-    /// Seconds until the network was loaded.
+    /// Seconds in which the network was loaded.
     pub load: f64,
     /// Seconds in which the store was written from the journal.
     pub store: f64,

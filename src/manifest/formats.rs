@@ -18,7 +18,7 @@ use crate::suggest::closest;
 /// Reads the clips of a file or directory with the given root of its paths.
 pub(super) type Reader = fn(&Path, &Path, MediaFiles, &mut Problems) -> Result<ParsedManifest>;
 
-/// Reads a text file, a CSV manifest, an id list or a list of paths, or a tar archive of clips.
+/// Reads a text file (a CSV manifest, an id list or a list of paths) or a tar archive of clips.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read, is not UTF-8 or is not valid CSV.

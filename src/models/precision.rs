@@ -41,7 +41,8 @@ impl Precision {
         }
     }
 
-    /// Returns the precision that reproduces features of a precision that a store records.
+    /// Returns the precision that reproduces features of a precision that a store records. Those of a GPU (`tf32`) can only be approximated on
+    /// a CPU.
     pub fn recorded(recorded: &str) -> Self {
         if recorded == "tf32" { Precision::Auto } else { Precision::F32 }
     }

@@ -154,8 +154,8 @@ fn check_precision(device: Device, precision: Precision) -> Result<()> {
         return Ok(());
     }
     let remedy = match precision {
-        Precision::Tf32 => "only GPUs compute in it: use --precision f32, or --device cuda",
-        _ => "it computes in tf32: use --precision tf32, or --device cuda",
+        Precision::Tf32 => "only GPUs compute in it: use --device cuda, or another precision",
+        _ => "it computes in tf32: use --device cuda, or another precision",
     };
     Err(Error::Runtime(format!("device {device} does not support precision {precision}; {remedy}")))
 }

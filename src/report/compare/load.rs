@@ -289,7 +289,7 @@ impl ComparedRun {
         match with_split {
             None => Manifest::load_labels(original, root),
             Some(manifest) if root.is_some() => Manifest::load_labels(&manifest, root),
-            // The paths are relative to those of the original manifest.
+            // The paths are relative to the directory of the original manifest, and may lead out of it.
             Some(manifest) => {
                 let directory = if original.is_dir() { original } else { directory_of(original) };
                 Manifest::load_labels_relative_to(&manifest, directory)
