@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
 use kinoprobe::cli::{self, Outcome};
-use kinoprobe::models::{self, Card, WeightsChoice, inventory};
+use kinoprobe::models::{self, Card, Precision, WeightsChoice, inventory};
 
 const EXAMPLES: &str = "Examples:
   kinoprobe-models list
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
             Command::List => cli::print(inventory::table(&directory)?)?,
             Command::Fetch { name, weights } => {
                 let card = Card::load(&directory, &name)?;
-                let model = models::prepare(&card, &weights, &progress, &cancel)?;
+                let model = models::prepare(&card, &weights, Precision::Auto, &progress, &cancel)?;
                 let warning = if model.untrained { ", UNTRAINED" } else { "" };
                 let (sha256, onnx, weights) = (&model.sha256, model.onnx.display(), &model.weights);
                 cli::print_line(format_args!("{sha256}  {onnx} ({weights} weights{warning})"))?;

@@ -327,7 +327,7 @@ fn prepare_source(options: &Options, progress: &dyn ProgressSink, cancel: &Cance
                 Some(card) => card.clone(),
                 None => Card::load(&options.models, card)?,
             };
-            let model = models::prepare(&card, &options.weights, progress, cancel)?;
+            let model = models::prepare(&card, &options.weights, *precision, progress, cancel)?;
             if let Some(expected) = &options.model_sha256 {
                 model.check_sha256(expected)?;
             }

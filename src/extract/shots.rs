@@ -208,7 +208,7 @@ impl ShotDetector {
             return Err(Error::Config { path: card.path(), message });
         }
         runtime::check_device(options.device, Precision::Auto)?;
-        let model = models::prepare(card, &options.weights, progress, cancel)?;
+        let model = models::prepare(card, &options.weights, Precision::Auto, progress, cancel)?;
         if model.untrained {
             let message = format!("UNTRAINED: {} has seeded weights; its shots are meaningless", card.name);
             progress.report(Event::Warning(&message));

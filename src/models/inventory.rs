@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::card::{Card, Origin};
 use super::checkpoint::Checkpoint;
+use super::precision::Precision;
 use super::prepare::{cache_path, check_file, origin_path};
 use super::seeded::SeededParameters;
 use super::{fetch, onnx};
@@ -46,7 +47,7 @@ pub fn table(directory: &Path) -> Result<String> {
 fn local_origins(card: &Card) -> Vec<String> {
     let exists = |path: Option<PathBuf>| path.is_some_and(|path| path.is_file());
     let describe = |origin: &Origin| {
-        if exists(cache_path(card, origin)) {
+        if exists(cache_path(card, origin, Precision::Auto)) {
             Some(format!("{} (ONNX)", origin.weights()))
         } else {
             exists(origin_path(card, origin)).then(|| origin.weights().to_owned())
@@ -94,7 +95,7 @@ pub fn verify(card: &Card) -> Result<Vec<Check>> {
         if let Some(file) = &file {
             checks.push(Check::new(file.clone(), "weights against their hash", check_file(origin, file)));
         }
-        let (Some(architecture), Some(path)) = (card.architecture, cache_path(card, origin)) else {
+        let (Some(architecture), Some(path)) = (card.architecture, cache_path(card, origin, Precision::Auto)) else {
             continue;
         };
         if !path.is_file() {

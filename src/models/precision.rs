@@ -16,11 +16,16 @@ pub enum Precision {
     F32,
     /// Single precision, but matrix products and convolutions round their factors to 10 bits of mantissa. NVIDIA GPUs since Ampere.
     Tf32,
+    /// Convolutions and linear layers in IEEE 754 half precision, with sums in single precision; the other layers in single precision. GPUs.
+    Fp16,
+    /// Convolutions and linear layers with 8-bit integers (see [`super::prepare()`]). CPUs.
+    Int8,
 }
 
 impl Precision {
     /// All precisions.
-    pub const ALL: [Precision; 3] = [Precision::Auto, Precision::F32, Precision::Tf32];
+    pub const ALL: [Precision; 5] =
+        [Precision::Auto, Precision::F32, Precision::Tf32, Precision::Fp16, Precision::Int8];
 
     /// Returns the name in recipes and flags.
     pub fn name(self) -> &'static str {
@@ -28,6 +33,8 @@ impl Precision {
             Precision::Auto => "auto",
             Precision::F32 => "f32",
             Precision::Tf32 => "tf32",
+            Precision::Fp16 => "fp16",
+            Precision::Int8 => "int8",
         }
     }
 
@@ -37,14 +44,24 @@ impl Precision {
         match self {
             Precision::Auto if on_gpu => "tf32",
             Precision::Auto | Precision::F32 => "f32",
-            Precision::Tf32 => "tf32",
+            Precision::Tf32 | Precision::Fp16 | Precision::Int8 => self.name(),
         }
+    }
+
+    /// Returns `true` if the network's file differs from that of the other precisions: its weights are converted.
+    pub fn converts_weights(self) -> bool {
+        matches!(self, Precision::Fp16 | Precision::Int8)
     }
 
     /// Returns the precision that reproduces features of a precision that a store records. Those of a GPU (`tf32`) can only be approximated on
     /// a CPU.
     pub fn recorded(recorded: &str) -> Self {
-        if recorded == "tf32" { Precision::Auto } else { Precision::F32 }
+        match recorded {
+            "tf32" => Precision::Auto,
+            "fp16" => Precision::Fp16,
+            "int8" => Precision::Int8,
+            _ => Precision::F32,
+        }
     }
 
     /// Returns `true` if `recorded` is the precision of results of a network in this precision, on any provider.

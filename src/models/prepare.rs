@@ -7,6 +7,7 @@ use super::card::{Card, Origin};
 use super::checkpoint::Checkpoint;
 use super::nets::Architecture;
 use super::parameters::ParameterSource;
+use super::precision::Precision;
 use super::seeded::SeededParameters;
 use super::{external_data, fetch, onnx};
 use crate::cancel::CancellationToken;
@@ -97,18 +98,23 @@ impl PreparedModel {
 
 /// Fetches the chosen weights, converts them if they are a checkpoint, and returns the ONNX file. Downloads are stored in
 /// `downloads/` of the [`cache_directory`], converted files in the directory itself, under names that identify the weights.
-/// Existing files are reused.
+/// Existing files are reused. Precisions that [convert the weights](Precision::converts_weights) have files of their own.
 ///
 /// # Errors
 /// Returns an error if the card has no such origin, the weights cannot be fetched (the error says where to put the file),
-/// have another hash or do not match the network, or the token is cancelled.
+/// have another hash or do not match the network, there is no file in this precision and none can be made, or the token is cancelled.
 pub fn prepare(
     card: &Card,
     choice: &WeightsChoice,
+    precision: Precision,
     progress: &dyn ProgressSink,
     cancel: &CancellationToken,
 ) -> Result<PreparedModel> {
     let origin = origin(card, choice)?;
+    if precision.converts_weights() {
+        let message = format!("there are no weights in precision {precision}: use another precision");
+        return Err(Error::Config { path: card.path(), message });
+    }
     let onnx = match (card.architecture, &origin) {
         (None, _) => fetch_origin(card, &origin, progress, cancel)?,
         (Some(_), Origin::File { path, .. }) if is_onnx(path) => fetch_origin(card, &origin, progress, cancel)?,
@@ -202,7 +208,7 @@ fn convert_origin(
     progress: &dyn ProgressSink,
     cancel: &CancellationToken,
 ) -> Result<PathBuf> {
-    let cached = cache_path(card, origin);
+    let cached = cache_path(card, origin, Precision::Auto);
     let existing = || cached.clone().filter(|path| path.is_file());
     if let Some(existing) = existing() {
         return Ok(existing);
@@ -217,7 +223,7 @@ fn convert_origin(
         let file = fetch_origin(card, origin, progress, cancel)?;
         let path = match cached {
             Some(path) => path,
-            None => cache_name(card, "file", &fetch::sha256_file(&file)?[..16]),
+            None => cache_name(card, "file", &fetch::sha256_file(&file)?[..16], Precision::Auto),
         };
         if path.is_file() {
             return Ok(path);
@@ -245,18 +251,19 @@ pub fn cache_directory(card: &Card) -> PathBuf {
 }
 
 /// Returns the path of the converted file of an origin; `None` for a file whose hash is not in the card.
-pub fn cache_path(card: &Card, origin: &Origin) -> Option<PathBuf> {
+pub fn cache_path(card: &Card, origin: &Origin, precision: Precision) -> Option<PathBuf> {
     let key = match origin {
         Origin::Seeded { seed } => seed.to_string(),
         Origin::File { sha256: None, .. } => return None,
         other => expected_sha256(other).chars().take(16).collect::<String>().to_ascii_lowercase(),
     };
-    Some(cache_name(card, origin.weights(), &key))
+    Some(cache_name(card, origin.weights(), &key, precision))
 }
 
-/// Returns the path of a converted file: `NAME-WEIGHTS-KEY-vVERSION.onnx`. Its numbers are f32.
-fn cache_name(card: &Card, weights: &str, key: &str) -> PathBuf {
-    cache_directory(card).join(format!("{}-{weights}-{key}-v{CACHE_VERSION}.onnx", card.name))
+/// Returns the path of a converted file: `NAME-WEIGHTS-KEY-vVERSION.onnx` with numbers in f32, or `NAME-WEIGHTS-KEY-PRECISION-vVERSION.onnx`.
+fn cache_name(card: &Card, weights: &str, key: &str, precision: Precision) -> PathBuf {
+    let precision = if precision.converts_weights() { format!("-{precision}") } else { String::new() };
+    cache_directory(card).join(format!("{}-{weights}-{key}{precision}-v{CACHE_VERSION}.onnx", card.name))
 }
 
 /// Returns the expected SHA-256 of an origin's file, or its first digits; empty if the card states none.
@@ -355,8 +362,14 @@ mod tests {
     #[test]
     fn cache_names_identify_the_weights() {
         let card = Card::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models"), "resnet18").unwrap();
-        let path = cache_path(&card, &Origin::Seeded { seed: 3 }).unwrap();
-        assert!(path.ends_with("resnet18-seeded-3-v2.onnx"), "{}", path.display());
+        for (precision, name) in [
+            (Precision::Auto, "resnet18-seeded-3-v2.onnx"),
+            (Precision::F32, "resnet18-seeded-3-v2.onnx"),
+            (Precision::Fp16, "resnet18-seeded-3-fp16-v2.onnx"),
+        ] {
+            let path = cache_path(&card, &Origin::Seeded { seed: 3 }, precision).unwrap();
+            assert!(path.ends_with(name), "{}", path.display());
+        }
     }
 
     #[test]

@@ -207,7 +207,8 @@ impl ServedModels {
             None => WeightsChoice::recorded(&posters.identity.weights),
         };
         runtime::check_device(options.device, posters.precision)?;
-        let prepared = models::prepare(&card, &weights, progress, &CancellationToken::default())?;
+        let prepared =
+            models::prepare(&card, &weights, models.posters.precision, progress, &CancellationToken::default())?;
         if !is_trained_network {
             prepared.check_sha256(&posters.identity.model_sha256)?;
         }

@@ -148,14 +148,16 @@ fn check_precision(device: Device, precision: Precision) -> Result<()> {
         (Precision::Auto, _) => true,
         (Precision::F32, Device::TensorRt(_)) => false,
         (Precision::F32, _) => true,
-        (Precision::Tf32, device) => device.gpus().is_some(),
+        (Precision::Tf32 | Precision::Fp16, device) => device.gpus().is_some(),
+        (Precision::Int8, device) => device.gpus().is_none(),
     };
     if supports(&device) || (device == Device::Auto && auto_candidates().iter().any(supports)) {
         return Ok(());
     }
     let remedy = match precision {
-        Precision::Tf32 => "only GPUs compute in it: use --device cuda, or another precision",
-        _ => "it computes in tf32: use --device cuda, or another precision",
+        Precision::Tf32 | Precision::Fp16 => "only GPUs compute in it: use --device cuda, or another precision",
+        Precision::Int8 => "only CPUs compute in it: use --device native, or another precision",
+        Precision::Auto | Precision::F32 => "it computes in tf32: use --device cuda, or another precision",
     };
     Err(Error::Runtime(format!("device {device} does not support precision {precision}; {remedy}")))
 }

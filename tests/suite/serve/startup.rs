@@ -35,7 +35,7 @@ fn inconsistent_models_are_rejected() {
     assert_rejected(&|listed| listed["years"][1]["directory"] = json!("1999"), "1999");
     assert_rejected(
         &|listed| listed["precision"] = json!("bf16"),
-        "unknown variant `bf16`, expected one of `auto`, `f32`, `tf32`",
+        "unknown variant `bf16`, expected one of `auto`, `f32`, `tf32`, `fp16`, `int8`",
     );
     let dir = tempfile::tempdir().unwrap();
     save_models(dir.path(), |_| {});
