@@ -179,7 +179,7 @@ setup:
 	$(if $(filter cuda% tensorrt%,$(DEVICE)),@setup/gpu.sh $(DEVICE))
 	@setup/native.sh
 	@setup/runtime.sh
-	$(if $(filter cuda% tensorrt%,$(DEVICE)),@setup/runtime.sh cuda)
+	$(if $(filter cuda% tensorrt%,$(DEVICE)),@setup/runtime.sh cuda && setup/runtime.sh cuda-libraries)
 	$(if $(TRAIN),@setup/libtorch.sh $(if $(filter cuda% tensorrt%,$(DEVICE)),cuda))
 	@setup/cargo.sh
 

@@ -28,6 +28,7 @@ mod posters;
 mod predict;
 #[cfg(feature = "serve")]
 mod serve;
+mod setup;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod shots;
 #[cfg(feature = "media")]
