@@ -2,11 +2,14 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_int, c_uint};
+use std::mem::ManuallyDrop;
 use std::ptr;
 
 use libloading::Library;
 use ort::AsPointer;
 use ort::session::Session;
+
+use super::library;
 
 /// Returns the execution providers that the session's nodes are assigned to, without duplicates. The session must have been
 /// built with `session.record_ep_graph_assignment_info=1`.
@@ -33,49 +36,85 @@ pub(super) fn assigned_providers(session: &Session) -> Result<Vec<String>, Strin
     Ok(names)
 }
 
-/// Returns the names of the GPUs that CUDA may use, in its order. The driver applies `CUDA_VISIBLE_DEVICES`; the device files of the machine
-/// do not tell.
-///
-/// # Errors
-/// Returns a message if there is no driver, or it reports an error.
-pub(super) fn gpu_names() -> Result<Vec<String>, String> {
-    const DRIVER: &str = "libcuda.so.1";
-    /// Result of a function if there are no GPUs.
-    const NO_DEVICE: c_int = 100;
-    let missing = |e: libloading::Error| format!("the NVIDIA driver cannot be used: {e}");
-    // SAFETY: the initialization of the driver's library has no preconditions.
-    let driver = unsafe { Library::new(DRIVER) }.map_err(missing)?;
-    let check = |function: &str, code: c_int| match code {
-        0 => Ok(()),
-        code => Err(format!("the NVIDIA driver reports error {code} of {function}")),
-    };
-    // SAFETY: the types are those of cuda.h.
-    let (init, get_count, get_name) = unsafe {
-        (
-            driver.get::<unsafe extern "C" fn(c_uint) -> c_int>("cuInit").map_err(missing)?,
-            driver.get::<unsafe extern "C" fn(*mut c_int) -> c_int>("cuDeviceGetCount").map_err(missing)?,
-            driver
-                .get::<unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int>("cuDeviceGetName")
-                .map_err(missing)?,
-        )
-    };
-    // SAFETY: the only valid value of the flags is 0.
-    match unsafe { init(0) } {
-        NO_DEVICE => return Ok(Vec::new()),
-        code => check("cuInit", code)?,
+/// What NVIDIA's driver reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Driver {
+    /// The newest version of CUDA that it supports: major and minor.
+    pub cuda: (c_int, c_int),
+    /// The GPUs that CUDA may use, in its order. The driver applies `CUDA_VISIBLE_DEVICES`; the device files of the machine do not tell.
+    pub gpus: Vec<Gpu>,
+}
+
+/// A GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Gpu {
+    pub name: String,
+    /// Its compute capability: major and minor.
+    pub capability: (c_int, c_int),
+}
+
+impl Driver {
+    /// Loads the library of the driver, and initializes it.
+    ///
+    /// # Errors
+    /// Returns a message if there is no driver, or it reports an error.
+    pub fn load() -> Result<Self, String> {
+        const LIBRARY: &str = "libcuda.so.1";
+        /// Result of a function if there are no GPUs.
+        const NO_DEVICE: c_int = 100;
+        const CAPABILITY_MAJOR: c_int = 75;
+        const CAPABILITY_MINOR: c_int = 76;
+        let missing =
+            |e: libloading::Error| format!("the NVIDIA driver lacks a library or function: {}", library::message(&e));
+        // SAFETY: the initialization of the driver's library has no preconditions. It remains loaded, since ONNX Runtime uses it too.
+        let driver = ManuallyDrop::new(unsafe { Library::new(LIBRARY) }.map_err(missing)?);
+        let check = |function: &str, code: c_int| match code {
+            0 => Ok(()),
+            code => Err(format!("the NVIDIA driver reports error {code} of {function}")),
+        };
+        // SAFETY: the types are those of cuda.h.
+        let (init, get_version, get_count, get_name, get_attribute) = unsafe {
+            (
+                driver.get::<unsafe extern "C" fn(c_uint) -> c_int>("cuInit").map_err(missing)?,
+                driver.get::<unsafe extern "C" fn(*mut c_int) -> c_int>("cuDriverGetVersion").map_err(missing)?,
+                driver.get::<unsafe extern "C" fn(*mut c_int) -> c_int>("cuDeviceGetCount").map_err(missing)?,
+                driver
+                    .get::<unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int>("cuDeviceGetName")
+                    .map_err(missing)?,
+                driver
+                    .get::<unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int>("cuDeviceGetAttribute")
+                    .map_err(missing)?,
+            )
+        };
+        let mut version = 0;
+        // SAFETY: the pointer is valid for writing; this function needs no initialization.
+        check("cuDriverGetVersion", unsafe { get_version(&mut version) })?;
+        let cuda = (version / 1000, version % 1000 / 10);
+        // SAFETY: the only valid value of the flags is 0.
+        match unsafe { init(0) } {
+            NO_DEVICE => return Ok(Self { cuda, gpus: Vec::new() }),
+            code => check("cuInit", code)?,
+        }
+        let mut count = 0;
+        // SAFETY: the pointer is valid for writing.
+        check("cuDeviceGetCount", unsafe { get_count(&mut count) })?;
+        let attribute = |attribute, index| {
+            let mut value = 0;
+            // SAFETY: the pointer is valid for writing; a device is its index.
+            check("cuDeviceGetAttribute", unsafe { get_attribute(&mut value, attribute, index) }).map(|()| value)
+        };
+        let gpu = |index: c_int| {
+            let mut buffer = [0; 256];
+            // SAFETY: the driver writes at most the given number of bytes, with a NUL at the end.
+            check("cuDeviceGetName", unsafe { get_name(buffer.as_mut_ptr(), buffer.len() as c_int, index) })?;
+            let bytes = buffer.map(|byte| byte as u8);
+            let name = CStr::from_bytes_until_nul(&bytes).map_err(|e| e.to_string())?;
+            let capability = (attribute(CAPABILITY_MAJOR, index)?, attribute(CAPABILITY_MINOR, index)?);
+            Ok(Gpu { name: name.to_string_lossy().into_owned(), capability })
+        };
+        let gpus = (0..count).map(gpu).collect::<Result<_, String>>()?;
+        Ok(Self { cuda, gpus })
     }
-    let mut count = 0;
-    // SAFETY: the pointer is valid for writing.
-    check("cuDeviceGetCount", unsafe { get_count(&mut count) })?;
-    let name = |index: c_int| {
-        let mut buffer = [0; 256];
-        // SAFETY: the driver writes at most the given number of bytes, with a NUL at the end; a device is its index.
-        check("cuDeviceGetName", unsafe { get_name(buffer.as_mut_ptr(), buffer.len() as c_int, index) })?;
-        let bytes = buffer.map(|byte| byte as u8);
-        let name = CStr::from_bytes_until_nul(&bytes).map_err(|e| e.to_string())?;
-        Ok(name.to_string_lossy().into_owned())
-    };
-    (0..count).map(name).collect()
 }
 
 fn check(status: ort::sys::OrtStatusPtr) -> Result<(), String> {

@@ -1,5 +1,6 @@
 //! Location of the runtimes' shared libraries.
 
+use std::error::Error as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -31,4 +32,18 @@ pub fn require(directory: &str, stem: &str, remedy: &str) -> Result<PathBuf> {
             "{stem} not found in third_party/{directory}: {remedy}, or set KINOPROBE_RUNTIME to its directory"
         ))
     })
+}
+
+/// Loads a library, which remains loaded, from a path, or by its name from where the dynamic linker finds it. Libraries that depend on it then
+/// find it by its name: the dynamic linker compares names with those of the loaded libraries before it searches the system.
+///
+/// # Errors
+/// Returns the message of the dynamic linker, which names the library.
+pub(super) fn load(path: &Path) -> Result<(), String> {
+    ort::util::preload_dylib(path).map_err(|error| message(&error))
+}
+
+/// Returns the cause of an error, which its message lacks.
+pub(super) fn message(error: &libloading::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| cause.to_string())
 }

@@ -8,6 +8,7 @@
 //! OpenVINO is used directly and not as an execution provider of ONNX Runtime: the provider offers no device on AMD
 //! processors, and a compiled model serves several lanes with one copy of the weights.
 
+mod cuda;
 mod device;
 mod ffi;
 mod lane;
@@ -65,12 +66,12 @@ impl Session {
     }
 
     fn load_on(onnx: &Path, device: Device, options: SessionOptions) -> Result<Self> {
-        check_device(device, options.precision)?;
+        check_precision(device, options.precision)?;
         let (provider, lanes) = match device {
             Device::Native => native::load(onnx, &options)?,
             Device::OpenVino => openvino::load(onnx, &options)?,
             device => {
-                let gpus = device.gpus().map_or(Ok(vec![0]), |gpus| gpu_indices(device, gpus))?;
+                let gpus = device.gpus().map_or(Ok(vec![0]), |gpus| cuda::prepare(device, gpus))?;
                 lane_per_gpu(&gpus, |gpu| onnxruntime::load(onnx, device, gpu, &options))?
             }
         };
@@ -132,14 +133,7 @@ fn lane_per_gpu(
 /// compute in this precision.
 pub fn check_device(device: Device, precision: Precision) -> Result<()> {
     check_precision(device, precision)?;
-    let Some(gpus) = device.gpus() else { return Ok(()) };
-    if !has_gpu() {
-        return Err(Error::Runtime(format!(
-            "device {device} needs an NVIDIA GPU with its driver: this machine has no /dev/nvidia0; use --device auto"
-        )));
-    }
-    library::require("onnxruntime-gpu", CUDA_PROVIDER, "run `make setup DEVICE=cuda`")?;
-    gpu_indices(device, gpus).map(|_| ())
+    device.gpus().map_or(Ok(()), |gpus| cuda::prepare(device, gpus).map(|_| ()))
 }
 
 /// Checks that a device computes in a precision. [`Device::Auto`] does if one of its candidates does.
@@ -162,38 +156,6 @@ fn check_precision(device: Device, precision: Precision) -> Result<()> {
     Err(Error::Runtime(format!("device {device} does not support precision {precision}; {remedy}")))
 }
 
-/// Returns the numbers of the GPUs of a device.
-///
-/// # Errors
-/// Returns an error if one of them does not exist.
-fn gpu_indices(device: Device, gpus: Gpus) -> Result<Vec<u32>> {
-    if gpus == Gpus::First {
-        return Ok(vec![0]);
-    }
-    let indices = ffi::gpu_names().and_then(|names| gpus.indices(&names));
-    indices.map_err(|message| {
-        let visible = match std::env::var("CUDA_VISIBLE_DEVICES") {
-            Ok(visible) => format!(" (with CUDA_VISIBLE_DEVICES={visible})"),
-            Err(_) => String::new(),
-        };
-        Error::Runtime(format!("device {device}: {message}{visible}"))
-    })
-}
-
-/// The library of ONNX Runtime's CUDA provider.
-const CUDA_PROVIDER: &str = "libonnxruntime_providers_cuda.so";
-
-/// Returns `true` if the driver of an NVIDIA GPU has created its device files (WSL: `/dev/dxg`). ONNX Runtime lists CUDA
-/// wherever it was compiled in.
-fn has_gpu() -> bool {
-    let is_gpu = |name: &str| match name.strip_prefix("nvidia") {
-        Some(index) => !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit()),
-        None => name == "dxg",
-    };
-    let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
-    entries.into_iter().any(|entry| is_gpu(&entry.file_name().to_string_lossy()))
-}
-
 /// Returns the precision of the results on `device`; for [`Device::Auto`] that on the first candidate, which may turn out not to
 /// work.
 pub fn expected_precision(device: Device, precision: Precision) -> &'static str {
@@ -204,7 +166,7 @@ pub fn expected_precision(device: Device, precision: Precision) -> &'static str 
 /// Returns the devices that [`Device::Auto`] tries, the fastest first.
 fn auto_candidates() -> Vec<Device> {
     let mut candidates = Vec::new();
-    if has_gpu() && library::find("onnxruntime-gpu", CUDA_PROVIDER).is_some() {
+    if cuda::has_gpu() && cuda::is_installed() {
         candidates.push(Device::Cuda(Gpus::First));
     }
     candidates.push(Device::Native);

@@ -125,6 +125,8 @@ fn environment(device: Device) -> Result<&'static Environment> {
         _ => library::require("onnxruntime", "libonnxruntime.so", "run `make setup`")?,
     };
     let result = ENVIRONMENT.get_or_init(|| {
+        // For its errors: those of `init_from` do not say why.
+        library::load(&path).map_err(|e| format!("ONNX Runtime cannot be loaded: {e}"))?;
         let builder = ort::init_from(&path).map_err(|e| format!("{} cannot be loaded: {e}", path.display()))?;
         let environment = builder.with_name("kinoprobe").with_telemetry(false).build().map_err(|e| e.to_string())?;
         environment.set_log_level(ort::logging::LogLevel::Error);
