@@ -151,7 +151,8 @@ help:
 	@echo '                  and the training of networks if TRAIN=1 PEER=torch; output: BENCHMARKS.md'
 	@echo '  lint            run rustfmt and clippy'
 	@echo '  goldens         regenerate the reference values in fixtures/   PYTHON=…'
-	@echo '  setup, build    install the dependencies; compile the programs'
+	@echo '  setup, build    install the dependencies (DEVICE=cuda: check the GPU and its driver, install CUDA too); compile the programs;'
+	@echo '                  $(BIN)models doctor then checks the devices and libraries'
 	@echo '  clean           remove build outputs and demo data'
 	@echo
 	@echo 'Variables:'

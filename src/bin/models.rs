@@ -6,6 +6,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use kinoprobe::cli::progress::{ProgressMode, TerminalProgress};
 use kinoprobe::cli::{self, Outcome};
+#[cfg(feature = "onnx")]
+use kinoprobe::models::runtime::Device;
+#[cfg(feature = "onnx")]
+use kinoprobe::models::runtime::doctor::{self, Machine};
 use kinoprobe::models::{self, Card, Precision, WeightsChoice, inventory};
 
 const EXAMPLES: &str = "Examples:
@@ -14,6 +18,7 @@ const EXAMPLES: &str = "Examples:
   kinoprobe-models fetch r2plus1d_18 --weights seeded
   kinoprobe-models convert my_finetuned.pth --card r2plus1d_18 --out my_finetuned.onnx
   kinoprobe-models verify convnext_base
+  kinoprobe-models doctor
 
 KINOPROBE_CACHE is the directory of downloads and converted files, if they are not next to the cards.
 The environment variables http_proxy, https_proxy, all_proxy, no_proxy and SSL_CERT_FILE are honored.
@@ -61,6 +66,16 @@ enum Command {
         /// Name of the card
         name: String,
     },
+    /// Run a small network on every device, and print the devices, libraries and versions: paste the output into reports of problems
+    #[cfg(feature = "onnx")]
+    Doctor {
+        /// Only this device, which must work: native, cpu, openvino, cuda, tensorrt
+        #[arg(long)]
+        device: Option<Device>,
+        /// Examine the device in this process, and print the finding as JSON
+        #[arg(long, hide = true, requires = "device")]
+        probe: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -89,7 +104,30 @@ fn main() -> ExitCode {
                 let failed = checks.iter().filter(|check| check.failure.is_some()).count();
                 anyhow::ensure!(failed == 0, "{failed} of {} checks of {name} failed", checks.len());
             }
+            #[cfg(feature = "onnx")]
+            Command::Doctor { device: Some(device), probe: true } => {
+                cli::print_line(serde_json::to_string(&doctor::probe(device))?)?;
+            }
+            #[cfg(feature = "onnx")]
+            Command::Doctor { device, .. } => examine(device)?,
         }
         Ok(Outcome::Done)
     })
+}
+
+/// Prints what the machine has and what each device does, or one that is `requested`.
+#[cfg(feature = "onnx")]
+fn examine(requested: Option<Device>) -> anyhow::Result<()> {
+    let machine = Machine::read();
+    cli::print(&machine)?;
+    let mut failed: Vec<String> = machine.problem.iter().map(|_| "KINOPROBE_RUNTIME".to_string()).collect();
+    for device in requested.map_or_else(|| doctor::devices().collect(), |device| vec![device]) {
+        let mut program = std::process::Command::new(std::env::current_exe()?);
+        program.args(["doctor", "--probe", "--device", &device.to_string()]);
+        let finding = doctor::examine(device, requested.is_some(), &mut program)?;
+        cli::print_line(&finding)?;
+        failed.extend(finding.failed().then(|| device.to_string()));
+    }
+    anyhow::ensure!(failed.is_empty(), "doctor: failed: {}", failed.join(", "));
+    Ok(())
 }

@@ -14,6 +14,8 @@ use safetensors::tensor::{Dtype, TensorView};
 use super::support::{assert_code, fixture, printed, root};
 
 #[cfg(feature = "onnx")]
+mod doctor;
+#[cfg(feature = "onnx")]
 mod parity;
 mod server;
 

@@ -66,6 +66,11 @@ pub(super) fn is_installed() -> bool {
     library::find("onnxruntime-gpu", PROVIDER).is_some()
 }
 
+/// Returns `true` if TensorRT is installed.
+pub(super) fn has_tensorrt() -> bool {
+    load_all(&TENSORRT_LIBRARIES, locate).is_ok()
+}
+
 /// Checks that the machine has the GPUs of a device, a driver for them and the libraries, and loads these. Nothing is loaded twice.
 ///
 /// # Errors
@@ -167,7 +172,7 @@ mod tests {
     use super::*;
 
     fn driver(cuda: (i32, i32), capabilities: &[(i32, i32)]) -> Driver {
-        let gpu = |&capability| Gpu { name: "GPU".into(), capability };
+        let gpu = |&capability| Gpu { name: "GPU".into(), memory: 1 << 34, capability };
         Driver { cuda, gpus: capabilities.iter().map(gpu).collect() }
     }
 

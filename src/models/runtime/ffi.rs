@@ -3,6 +3,7 @@
 
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::mem::ManuallyDrop;
+use std::path::Path;
 use std::ptr;
 
 use libloading::Library;
@@ -49,6 +50,8 @@ pub(super) struct Driver {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Gpu {
     pub name: String,
+    /// Its memory in bytes.
+    pub memory: usize,
     /// Its compute capability: major and minor.
     pub capability: (c_int, c_int),
 }
@@ -73,13 +76,16 @@ impl Driver {
             code => Err(format!("the NVIDIA driver reports error {code} of {function}")),
         };
         // SAFETY: the types are those of cuda.h.
-        let (init, get_version, get_count, get_name, get_attribute) = unsafe {
+        let (init, get_version, get_count, get_name, get_memory, get_attribute) = unsafe {
             (
                 driver.get::<unsafe extern "C" fn(c_uint) -> c_int>("cuInit").map_err(missing)?,
                 driver.get::<unsafe extern "C" fn(*mut c_int) -> c_int>("cuDriverGetVersion").map_err(missing)?,
                 driver.get::<unsafe extern "C" fn(*mut c_int) -> c_int>("cuDeviceGetCount").map_err(missing)?,
                 driver
                     .get::<unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int>("cuDeviceGetName")
+                    .map_err(missing)?,
+                driver
+                    .get::<unsafe extern "C" fn(*mut usize, c_int) -> c_int>("cuDeviceTotalMem_v2")
                     .map_err(missing)?,
                 driver
                     .get::<unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int>("cuDeviceGetAttribute")
@@ -104,16 +110,57 @@ impl Driver {
             check("cuDeviceGetAttribute", unsafe { get_attribute(&mut value, attribute, index) }).map(|()| value)
         };
         let gpu = |index: c_int| {
-            let mut buffer = [0; 256];
+            let (mut buffer, mut memory) = ([0; 256], 0);
             // SAFETY: the driver writes at most the given number of bytes, with a NUL at the end.
             check("cuDeviceGetName", unsafe { get_name(buffer.as_mut_ptr(), buffer.len() as c_int, index) })?;
+            // SAFETY: the pointer is valid for writing.
+            check("cuDeviceTotalMem", unsafe { get_memory(&mut memory, index) })?;
             let bytes = buffer.map(|byte| byte as u8);
             let name = CStr::from_bytes_until_nul(&bytes).map_err(|e| e.to_string())?;
             let capability = (attribute(CAPABILITY_MAJOR, index)?, attribute(CAPABILITY_MINOR, index)?);
-            Ok(Gpu { name: name.to_string_lossy().into_owned(), capability })
+            Ok(Gpu { name: name.to_string_lossy().into_owned(), memory, capability })
         };
         let gpus = (0..count).map(gpu).collect::<Result<_, String>>()?;
         Ok(Self { cuda, gpus })
+    }
+}
+
+/// A function of a library that returns its version.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum VersionFunction {
+    /// `int f()`: 10000 major + 100 minor + patch.
+    Int(&'static str),
+    /// `size_t f()`, as [`Int`](Self::Int).
+    Size(&'static str),
+    /// `int f(int *)` of CUDA: 1000 major + 10 minor.
+    Cuda(&'static str),
+    /// That of ONNX Runtime.
+    OnnxRuntime,
+}
+
+/// Returns the version of a library, which must be loaded; `None` if the library does not have the function.
+pub(super) fn version(path: &Path, function: VersionFunction) -> Option<String> {
+    let dotted = |n: usize| format!("{}.{}.{}", n / 10_000, n / 100 % 100, n % 100);
+    // SAFETY: the library is loaded already, so that this runs no initializer.
+    let library = unsafe { Library::new(path) }.ok()?;
+    // SAFETY: the types are those of the libraries' headers; the functions have no preconditions.
+    unsafe {
+        match function {
+            VersionFunction::Int(name) => {
+                Some(dotted(usize::try_from(library.get::<unsafe extern "C" fn() -> c_int>(name).ok()?()).ok()?))
+            }
+            VersionFunction::Size(name) => Some(dotted(library.get::<unsafe extern "C" fn() -> usize>(name).ok()?())),
+            VersionFunction::Cuda(name) => {
+                let mut version = 0;
+                let get = library.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(name).ok()?;
+                (get(&mut version) == 0).then(|| format!("{}.{}", version / 1000, version % 1000 / 10))
+            }
+            VersionFunction::OnnxRuntime => {
+                let get = library.get::<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>("OrtGetApiBase").ok()?;
+                let version = get().as_ref().map(|base| (base.GetVersionString)())?;
+                Some(CStr::from_ptr(version).to_string_lossy().into_owned())
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod cuda;
 mod device;
+pub mod doctor;
 mod ffi;
 mod lane;
 pub mod library;

@@ -128,6 +128,11 @@ pub(super) fn check_instruction_set() -> Result<()> {
     Isa::from_env().map(|_| ())
 }
 
+/// Returns the names of the instruction sets that are available, the fastest last.
+pub(super) fn instruction_sets() -> Vec<&'static str> {
+    Isa::available().map(Isa::name).collect()
+}
+
 /// Loads a network; returns the provider's name and one lane per thread.
 ///
 /// # Errors
