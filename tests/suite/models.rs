@@ -404,3 +404,55 @@ fn seeded_networks_are_bit_identical_on_every_machine() {
         assert_eq!(expected.get(&card.name), Some(&fetch::sha256(&bytes)), "{}", card.name);
     }
 }
+
+/// Splits a row of a table into its cells.
+#[cfg(feature = "onnx")]
+fn cells(line: &str) -> Vec<&str> {
+    line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()
+}
+
+#[cfg(feature = "onnx")]
+#[test]
+fn profiles_list_the_layers_and_the_worst_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    for card in ["r2plus1d_tiny.toml", "transnet_v2.toml"] {
+        std::fs::copy(root().join("models").join(card), directory.path().join(card)).unwrap();
+    }
+    let scalar = [("KINOPROBE_SIMD", "scalar")];
+    let arguments = ["profile", "r2plus1d_tiny", "--weights", "seeded", "--runs", "1"];
+    let output = models_in(directory.path(), &arguments, &scalar);
+    assert_code(&output, 0);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let sections: Vec<Vec<&str>> = text.split("\n\n").map(|section| section.lines().collect()).collect();
+    let [head, layers, total, title, worst] = &sections[..] else { panic!("{text}") };
+    assert!(head[0].starts_with("r2plus1d_tiny on native-scalar, threads: 1, runs: 1, peak: "), "{text}");
+    assert_eq!(cells(layers[0]), ["KERNEL", "NODE", "OUTPUT", "TIME ms", "SHARE", "GFLOP/s", "PEAK"]);
+    let rows: Vec<Vec<&str>> = layers[2..].iter().map(|line| cells(line)).collect();
+    assert_eq!(rows[0][..3], ["to channels last", "input", "8x48x48x3"]);
+    assert_eq!(rows[1][..3], ["im2col 7x7 stride 2, relu", "v1", "8x24x24x11"]);
+    assert_eq!(rows.last().unwrap()[..3], ["global average pool", "embedding.pooled", "128"]);
+    // Layers without multiply-accumulates have a time, but no throughput.
+    assert!(rows.iter().all(|row| (row[5] == "–") == (row[6] == "–")) && rows[0][5] == "–" && rows[1][5] != "–");
+    let shares = rows.iter().map(|row| row[4].strip_suffix(" %").unwrap().parse::<f64>().unwrap());
+    // Rounded to 0.1 %.
+    assert!((shares.sum::<f64>() - 100.0).abs() <= 0.05 * rows.len() as f64, "{text}");
+    assert!(total[0].starts_with("total ") && total[0].contains("ms, 0.237 GFLOP, "), "{text}");
+    assert_eq!(title, &["Most time lost against the peak:"]);
+    let lost: Vec<f64> = worst[2..].iter().map(|line| cells(line)[2].parse().unwrap()).collect();
+    assert!(lost.len() == 3 && lost.is_sorted_by(|a, b| a >= b), "{text}");
+    for line in &worst[2..] {
+        assert!(rows.iter().any(|row| row[..2] == cells(line)[..2]), "{line}: {text}");
+    }
+
+    for (name, words) in [
+        ("r2plus1d", ["no such model card", "known: r2plus1d_tiny, transnet_v2"]),
+        ("transnet_v2", ["device native cannot run", "only networks on this device can be profiled"]),
+    ] {
+        let output = models_in(directory.path(), &["profile", name, "--weights", "seeded"], &scalar);
+        assert_code(&output, 1);
+        assert!(words.iter().all(|word| printed(&output).contains(word)), "{}", printed(&output));
+    }
+    for (flag, value) in [("--runs", "0"), ("--threads", "0"), ("--device", "cuda")] {
+        assert_code(&models(directory.path(), &["profile", "r2plus1d_tiny", flag, value]), 2);
+    }
+}

@@ -17,16 +17,19 @@ pub mod library;
 mod native;
 mod onnxruntime;
 mod openvino;
+mod profile;
 
 use std::path::Path;
 
 use ndarray::Array2;
 
+use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::models::Precision;
 
 pub use device::{Device, Gpus};
 pub use lane::{Lane, SessionOptions};
+pub use profile::{LayerProfile, Profile};
 
 /// A loaded network, ready to run.
 pub struct Session {
@@ -105,6 +108,20 @@ impl Session {
     pub fn run(&mut self, items: &[f32]) -> Result<Array2<f32>> {
         self.lanes[0].run(items)
     }
+}
+
+/// Runs a network with the native kernels on one pseudo-random item, `runs` times after one warm-up, and measures its layers. Layers are
+/// divided among `options.threads` threads; `options.batch` has no effect.
+///
+/// # Errors
+/// Returns an error if the native kernels do not support the network, the file is not a valid network or does not match `options`,
+/// `KINOPROBE_SIMD` names an instruction set that is unknown or unavailable, threads cannot be started, or the token is cancelled.
+///
+/// # Panics
+/// Panics if `runs` or `options.threads` is 0.
+pub fn profile(onnx: &Path, options: &SessionOptions, runs: usize, cancel: &CancellationToken) -> Result<Profile> {
+    assert!(runs > 0 && options.threads > 0, "at least one run on at least one thread");
+    native::profile(onnx, options, runs, cancel)
 }
 
 /// Loads a network on each GPU; returns its provider and one lane per GPU. The provider does not tell how many they are: results do not

@@ -21,6 +21,19 @@ pub(super) enum Activation {
     QuickGelu,
 }
 
+impl Activation {
+    /// Returns the name; `None` for the identity.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Activation::None => None,
+            Activation::Relu => Some("relu"),
+            Activation::Relu6 => Some("relu6"),
+            Activation::Gelu => Some("gelu"),
+            Activation::QuickGelu => Some("quick gelu"),
+        }
+    }
+}
+
 /// Factor of [`Activation::QuickGelu`].
 pub(super) const QUICK_GELU_FACTOR: f32 = 1.702;
 

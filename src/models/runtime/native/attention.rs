@@ -41,6 +41,11 @@ impl Attention {
         Self { heads, head_channels, scale, mask, zeros: vec![0.0; padded_channels(head_channels)] }
     }
 
+    /// Returns the number of heads.
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+
     /// Computes `output` from queries, keys and values, all of shape `shape`, (batch, tokens, channels). NaN propagates
     /// within a head: from a query to its token, from a key to all tokens, from a value to its channel in all tokens.
     /// The result does not depend on the number of workers.

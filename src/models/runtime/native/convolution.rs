@@ -47,9 +47,25 @@ pub(super) struct Convolution {
     pub accumulate: bool,
     /// Applied last.
     pub activation: Activation,
+    /// Multiply-accumulates per item of the direct algorithm, of all fused convolutions.
+    pub multiply_accumulates: u64,
 }
 
 impl ConvAlgorithm {
+    /// Returns the kernels that compute the convolution, such as `winograd 3x3 F(4)`.
+    fn describe(&self) -> String {
+        match self {
+            ConvAlgorithm::Pointwise(_) => "pointwise".into(),
+            ConvAlgorithm::Spatial(layer) => format!("winograd {}", layer.describe()),
+            ConvAlgorithm::Temporal(layer) => format!("winograd {}", layer.describe()),
+            ConvAlgorithm::Factorized(layers) => {
+                format!("winograd {} + {}", layers.spatial.describe(), layers.temporal.describe())
+            }
+            ConvAlgorithm::Im2col(geometry, _) => format!("im2col {}", geometry.describe()),
+            ConvAlgorithm::Depthwise(block) => block.describe(),
+        }
+    }
+
     /// Selects the algorithm for a dense convolution with `weight` (output channels, input channels, taps).
     pub fn dense(geometry: ConvGeometry, weight: &[f32], input: TensorShape, output: TensorShape, isa: Isa) -> Self {
         let weight = ArrayView3::from_shape((output.channels, input.channels, geometry.taps()), weight)
@@ -71,6 +87,13 @@ impl ConvAlgorithm {
 }
 
 impl Convolution {
+    /// Returns the kernels, the residual connection and the activation.
+    pub fn describe(&self) -> String {
+        let residual = if self.accumulate { ", residual" } else { "" };
+        let activation = self.activation.name().map_or(String::new(), |name| format!(", {name}"));
+        format!("{}{residual}{activation}", self.algorithm.describe())
+    }
+
     /// Returns `true` if `next`, the only reader of this layer's output, can be fused with this layer.
     pub fn can_fuse(&self, next: &Convolution) -> bool {
         use ConvAlgorithm::{Depthwise, Pointwise, Spatial, Temporal};
@@ -94,7 +117,7 @@ impl Convolution {
     /// Fuses this layer with `next`; returns `None` unless they [can be fused](Convolution::can_fuse).
     pub fn fuse(self, next: Convolution) -> Option<Convolution> {
         use ConvAlgorithm::{Depthwise, Factorized, Pointwise, Spatial, Temporal};
-        let Convolution { bias, activation, .. } = self;
+        let Convolution { bias, activation, multiply_accumulates, .. } = self;
         let algorithm = match (self.algorithm, next.algorithm) {
             (Spatial(spatial), Temporal(temporal)) => {
                 Factorized(Box::new(FactorizedWinograd { spatial, bias, activation, temporal }))
@@ -107,7 +130,8 @@ impl Convolution {
             }
             _ => return None,
         };
-        Some(Convolution { algorithm, ..next })
+        let multiply_accumulates = multiply_accumulates.saturating_add(next.multiply_accumulates);
+        Some(Convolution { algorithm, multiply_accumulates, ..next })
     }
 
     /// Computes `output` of shape `to` from `input` of shape `from`. The result does not depend on the number of workers.

@@ -72,6 +72,14 @@ impl InvertedBottleneck {
         self.projection.is_some()
     }
 
+    /// Returns the convolutions of the block, such as `pointwise + depthwise 3x3 + pointwise`.
+    pub fn describe(&self) -> String {
+        let around = |fused: bool| fused.then(|| "pointwise".to_string());
+        let depthwise = format!("depthwise {}", self.depthwise.geometry.describe());
+        let parts = [around(self.expansion.is_some()), Some(depthwise), around(self.projection.is_some())];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(" + ")
+    }
+
     /// Returns the number of floats per input row.
     fn input_row_len(&self) -> usize {
         let shape = self.depthwise.input_shape;

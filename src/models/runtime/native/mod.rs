@@ -34,6 +34,7 @@ mod packed;
 mod plan;
 mod plan_builder;
 mod pooling;
+mod profile;
 mod shape;
 mod step;
 #[cfg(test)]
@@ -50,6 +51,8 @@ use ndarray::Array2;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::lane::{Lane, SessionOptions, embeddings};
+use super::profile::Profile;
+use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::memory;
 use isa::Isa;
@@ -140,17 +143,7 @@ pub(super) fn instruction_sets() -> Vec<&'static str> {
 /// or if `KINOPROBE_SIMD` is invalid.
 pub(super) fn load(onnx: &Path, options: &SessionOptions) -> Result<(String, Vec<Box<dyn Lane>>)> {
     let isa = Isa::from_env()?;
-    let graph = OnnxGraph::open(onnx)?;
-    let single = SessionOptions { batch: 1, ..options.clone() };
-    let plan = Plan::new(&graph, &single, isa).map_err(|error| match error {
-        PlanError::Unsupported(reason) => Error::Runtime(format!(
-            "device native cannot run {}: {reason}; use --device openvino or cpu",
-            onnx.display()
-        )),
-        PlanError::Mismatch(message) => Error::Weights { path: onnx.to_path_buf(), message },
-        PlanError::Read(error) => error,
-    })?;
-    let plan = Arc::new(plan);
+    let plan = Arc::new(load_plan(onnx, options, isa, "use --device openvino or cpu")?);
     // Temporary buffers of packing amount to a tenth of the network's size.
     memory::trim_heap();
     let lanes = options.threads.clamp(1, MAX_LANES);
@@ -168,4 +161,32 @@ pub(super) fn load(onnx: &Path, options: &SessionOptions) -> Result<(String, Vec
         })
     };
     Ok((format!("native-{}", isa.name()), (0..lanes).map(lane).collect()))
+}
+
+/// Measures the layers of a network on one item and `options.threads` threads, `runs` times.
+///
+/// # Errors
+/// As [`load`]; also if threads cannot be started or the token is cancelled.
+pub(super) fn profile(
+    onnx: &Path,
+    options: &SessionOptions,
+    runs: usize,
+    cancel: &CancellationToken,
+) -> Result<Profile> {
+    let isa = Isa::from_env()?;
+    let plan = load_plan(onnx, options, isa, "only networks on this device can be profiled")?;
+    profile::measure(&plan, isa, options.threads, runs, cancel)
+}
+
+/// Creates the plan of a network for single items. `remedy` is what to do about a network with an unsupported operator.
+fn load_plan(onnx: &Path, options: &SessionOptions, isa: Isa, remedy: &str) -> Result<Plan> {
+    let graph = OnnxGraph::open(onnx)?;
+    let single = SessionOptions { batch: 1, ..options.clone() };
+    Plan::new(&graph, &single, isa).map_err(|error| match error {
+        PlanError::Unsupported(reason) => {
+            Error::Runtime(format!("device native cannot run {}: {reason}; {remedy}", onnx.display()))
+        }
+        PlanError::Mismatch(message) => Error::Weights { path: onnx.to_path_buf(), message },
+        PlanError::Read(error) => error,
+    })
 }

@@ -134,6 +134,16 @@ impl Plan {
         Self { isa, input, buffer_lens, output_buffer: buffer_of_id[&result.id], output: result.shape, steps }
     }
 
+    /// Returns the shape of the input.
+    pub fn input(&self) -> TensorShape {
+        self.input
+    }
+
+    /// Returns the steps in the order in which they run.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
     /// Runs a batch of items (batch, channels, positions) and returns their embeddings (batch, output channels). Uses
     /// `threads` threads: the calling one and threads of `pool`. The result does not depend on their number.
     pub fn run<'w>(
@@ -143,13 +153,32 @@ impl Plan {
         pool: Option<&ThreadPool>,
         workspace: &'w mut Workspace,
     ) -> &'w [f32] {
+        self.run_observed(items, threads, pool, workspace, || ())
+    }
+
+    /// As [`Self::run`]. Calls `observe` when the buffers exist, when the input has been converted, and after each step.
+    pub fn run_observed<'w>(
+        &self,
+        items: &[f32],
+        threads: usize,
+        pool: Option<&ThreadPool>,
+        workspace: &'w mut Workspace,
+        mut observe: impl FnMut(),
+    ) -> &'w [f32] {
         let Workspace { buffers, scratch, result } = workspace;
         scratch.resize_with(scratch.len().max(threads), ScratchBuffers::default);
         if buffers.is_empty() {
             *buffers = self.buffer_lens.iter().map(|&len| AlignedBuffer::zeros(len)).collect();
         }
+        observe();
         to_channels_last(self.input, items, &mut buffers[0]);
-        Workers::scope(pool, &mut scratch[..threads], |workers| self.run_steps(buffers, workers));
+        observe();
+        Workers::scope(pool, &mut scratch[..threads], |workers| {
+            for step in &self.steps {
+                self.run_step(step, buffers, workers);
+                observe();
+            }
+        });
         result.clear();
         let output = &buffers[self.output_buffer][..self.output.len()];
         for position in output.chunks_exact(self.output.channel_stride) {
@@ -158,55 +187,51 @@ impl Plan {
         result
     }
 
-    fn run_steps(&self, buffers: &mut [AlignedBuffer], workers: &mut Workers<'_>) {
-        for step in &self.steps {
-            let mut buffer = std::mem::take(&mut buffers[step.output]);
-            let output = &mut buffer[..step.output_shape.len()];
-            let in_place = step.operation.in_place_input().map(|i| step.inputs[i]);
-            // An in-place operation whose input is still needed works on a copy.
-            if let Some(source) = in_place.filter(|&source| source != step.output) {
-                output.copy_from_slice(&buffers[source][..step.output_shape.len()]);
-            }
-            let first = step.inputs[0];
-            match &step.operation {
-                Operation::Convolution(layer) => {
-                    layer.run(
-                        step.input_shape,
-                        &buffers[first][..step.input_shape.len()],
-                        step.output_shape,
-                        output,
-                        workers,
-                    );
-                }
-                Operation::GlobalAveragePool => {
-                    global_average_pool(step.input_shape, &buffers[first][..step.input_shape.len()], output);
-                }
-                Operation::MaxPool(layer) => {
-                    let input = &buffers[first][..step.input_shape.len()];
-                    layer.run(self.isa, (step.input_shape, input), (step.output_shape, output), workers);
-                }
-                Operation::Attention(layer) => {
-                    let qkv = [0, 1, 2].map(|i| &buffers[step.inputs[i]][..step.input_shape.len()]);
-                    layer.run(self.isa, step.input_shape, qkv, output, workers);
-                }
-                Operation::TokenEmbedding(layer) => {
-                    layer.run(step.input_shape, &buffers[first][..step.input_shape.len()], output);
-                }
-                Operation::FirstToken => {
-                    first_token(step.input_shape, &buffers[first][..step.input_shape.len()], output)
-                }
-                Operation::LayerNorm(layer) => layer.run(self.isa, output, step.output_shape.channels),
-                Operation::Affine(layer, activation) => layer.run(self.isa, output, *activation),
-                Operation::Activation(activation) => {
-                    self.isa.dispatch(ApplyActivation { values: output, activation: *activation });
-                }
-                Operation::Add(activation) => {
-                    let other = &buffers[step.inputs[1]][..step.output_shape.len()];
-                    self.isa.dispatch(AddActivate { sum: output, other, activation: *activation });
-                }
-            }
-            buffers[step.output] = buffer;
+    fn run_step(&self, step: &Step, buffers: &mut [AlignedBuffer], workers: &mut Workers<'_>) {
+        let mut buffer = std::mem::take(&mut buffers[step.output]);
+        let output = &mut buffer[..step.output_shape.len()];
+        let in_place = step.operation.in_place_input().map(|i| step.inputs[i]);
+        // An in-place operation whose input is still needed works on a copy.
+        if let Some(source) = in_place.filter(|&source| source != step.output) {
+            output.copy_from_slice(&buffers[source][..step.output_shape.len()]);
         }
+        let first = step.inputs[0];
+        match &step.operation {
+            Operation::Convolution(layer) => {
+                layer.run(
+                    step.input_shape,
+                    &buffers[first][..step.input_shape.len()],
+                    step.output_shape,
+                    output,
+                    workers,
+                );
+            }
+            Operation::GlobalAveragePool => {
+                global_average_pool(step.input_shape, &buffers[first][..step.input_shape.len()], output);
+            }
+            Operation::MaxPool(layer) => {
+                let input = &buffers[first][..step.input_shape.len()];
+                layer.run(self.isa, (step.input_shape, input), (step.output_shape, output), workers);
+            }
+            Operation::Attention(layer) => {
+                let qkv = [0, 1, 2].map(|i| &buffers[step.inputs[i]][..step.input_shape.len()]);
+                layer.run(self.isa, step.input_shape, qkv, output, workers);
+            }
+            Operation::TokenEmbedding(layer) => {
+                layer.run(step.input_shape, &buffers[first][..step.input_shape.len()], output);
+            }
+            Operation::FirstToken => first_token(step.input_shape, &buffers[first][..step.input_shape.len()], output),
+            Operation::LayerNorm(layer) => layer.run(self.isa, output, step.output_shape.channels),
+            Operation::Affine(layer, activation) => layer.run(self.isa, output, *activation),
+            Operation::Activation(activation) => {
+                self.isa.dispatch(ApplyActivation { values: output, activation: *activation });
+            }
+            Operation::Add(activation) => {
+                let other = &buffers[step.inputs[1]][..step.output_shape.len()];
+                self.isa.dispatch(AddActivate { sum: output, other, activation: *activation });
+            }
+        }
+        buffers[step.output] = buffer;
     }
 }
 

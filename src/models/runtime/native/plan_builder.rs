@@ -206,7 +206,8 @@ impl<'a> PlanBuilder<'a> {
         let id = self.next_id;
         self.next_id += 1;
         self.producers.insert(id, self.steps.len());
-        self.steps.push(Step { operation, inputs, output: id, input_shape, output_shape });
+        let label = if node.name.is_empty() { name } else { &node.name };
+        self.steps.push(Step { name: label.into(), operation, inputs, output: id, input_shape, output_shape });
         self.tensors.insert(name.into(), ActivationTensor { id, shape: output_shape, order });
         Ok(())
     }
@@ -296,16 +297,21 @@ impl<'a> PlanBuilder<'a> {
             Some(name) => self.channel_vector(name, outputs)?,
             None => vec![0.0; to.channel_stride],
         };
-        let layer = Convolution { algorithm, bias, accumulate: false, activation: Activation::None };
+        let multiply_accumulates = products(to, weight);
+        let layer =
+            Convolution { algorithm, bias, accumulate: false, activation: Activation::None, multiply_accumulates };
         let only_reader = self.readers.get(input(node, 0)?) == Some(&1);
         let previous = self.steps.pop_if(|previous| {
             let Operation::Convolution(first) = &previous.operation else { return false };
             only_reader && previous.output == x.id && first.can_fuse(&layer)
         });
         match previous {
-            Some(Step { operation: Operation::Convolution(first), inputs, input_shape, .. }) => {
+            Some(Step { name, operation: Operation::Convolution(first), inputs, input_shape, .. }) => {
                 let fused = first.fuse(layer).expect("`can_fuse` has been checked");
-                self.push_step(node, Operation::Convolution(fused), inputs, input_shape, to, x.order)
+                self.push_step(node, Operation::Convolution(fused), inputs, input_shape, to, x.order)?;
+                let step = self.steps.last_mut().expect("a step has been added");
+                step.name = format!("{name} + {}", step.name);
+                Ok(())
             }
             _ => self.push(node, Operation::Convolution(layer), &[x], to, x.order),
         }
@@ -353,7 +359,9 @@ impl<'a> PlanBuilder<'a> {
             None => (node, vec![0.0; to.channel_stride], 1),
         };
         let algorithm = ConvAlgorithm::Pointwise(packed);
-        let layer = Convolution { algorithm, bias, accumulate: false, activation: Activation::None };
+        let multiply_accumulates = products(to, weight);
+        let layer =
+            Convolution { algorithm, bias, accumulate: false, activation: Activation::None, multiply_accumulates };
         self.push(node, Operation::Convolution(layer), &[x], to, x.order)?;
         Ok(converted)
     }
@@ -447,4 +455,10 @@ impl<'a> PlanBuilder<'a> {
         let affine = ChannelAffine { scale: scale.into_iter().map(|s| s as f32).collect(), offset };
         self.push(node, Operation::Affine(affine, Activation::None), &[x], x.shape, x.order)
     }
+}
+
+/// Returns the multiply-accumulates of a convolution or a linear layer with `weight` (outputs, inputs, taps) in any order: each position
+/// of the output reads every weight once.
+fn products(output: TensorShape, weight: &Initializer) -> u64 {
+    (output.positions() as u64 / output.batch as u64).saturating_mul(weight.len() as u64)
 }

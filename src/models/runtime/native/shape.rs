@@ -79,6 +79,18 @@ impl ConvGeometry {
         self.kernel.iter().product()
     }
 
+    /// Returns the kernel size, and the stride unless it is 1, such as `7x7 stride 2`. Depth is left out if both are 1 along it.
+    pub fn describe(&self) -> String {
+        let first = usize::from(self.kernel[0] == 1 && self.stride[0] == 1);
+        let join = |sizes: &[usize]| sizes.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
+        let (kernel, stride) = (join(&self.kernel[first..]), &self.stride[first..]);
+        match stride.iter().all(|&step| step == stride[0]) {
+            true if stride[0] == 1 => kernel,
+            true => format!("{kernel} stride {}", stride[0]),
+            false => format!("{kernel} stride {}", join(stride)),
+        }
+    }
+
     /// Returns the output shape, or `None` if the padded input is smaller than the kernel.
     pub fn output_shape(&self, input: TensorShape, channels: usize) -> Option<TensorShape> {
         let axis = |i: usize, length: usize| -> Option<usize> {

@@ -88,11 +88,33 @@ impl Operation {
             | Operation::FirstToken => None,
         }
     }
+
+    /// Returns the kernel, such as `pointwise, gelu`.
+    fn describe(&self) -> String {
+        let with = |name: &str, activation: Activation| match activation.name() {
+            Some(activation) => format!("{name}, {activation}"),
+            None => name.into(),
+        };
+        match self {
+            Operation::Convolution(layer) => layer.describe(),
+            Operation::LayerNorm(_) => "layer norm".into(),
+            Operation::Affine(_, activation) => with("scale and offset", *activation),
+            Operation::Add(activation) => with("add", *activation),
+            Operation::Activation(activation) => activation.name().unwrap_or("copy").into(),
+            Operation::GlobalAveragePool => "global average pool".into(),
+            Operation::MaxPool(layer) => format!("max pool {}", layer.geometry.describe()),
+            Operation::Attention(layer) => format!("attention, {} heads", layer.heads()),
+            Operation::TokenEmbedding(_) => "token embedding".into(),
+            Operation::FirstToken => "first token".into(),
+        }
+    }
 }
 
 /// One operation of the plan.
 #[derive(Debug)]
 pub(super) struct Step {
+    /// Names of the ONNX nodes whose outputs it computes; several if convolutions are fused.
+    pub name: String,
     pub operation: Operation,
     /// Ids of the input tensors; indices of their buffers once these are assigned. An accumulating convolution has the
     /// residual as its second input.
@@ -103,4 +125,24 @@ pub(super) struct Step {
     pub input_shape: TensorShape,
     /// Shape of the output.
     pub output_shape: TensorShape,
+}
+
+impl Step {
+    /// Returns the kernel, such as `winograd 3x3 F(4), relu`.
+    pub fn describe(&self) -> String {
+        self.operation.describe()
+    }
+
+    /// Returns the multiply-accumulates per item of the direct algorithm, including those with padding of positions: of
+    /// convolutions, linear layers and the two products of an attention. Other steps have none.
+    pub fn multiply_accumulates(&self) -> u64 {
+        match &self.operation {
+            Operation::Convolution(layer) => layer.multiply_accumulates,
+            Operation::Attention(_) => {
+                let TensorShape { width: tokens, channels, .. } = self.input_shape;
+                2 * (tokens * tokens * channels) as u64
+            }
+            _ => 0,
+        }
+    }
 }

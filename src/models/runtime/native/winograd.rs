@@ -167,6 +167,11 @@ impl SpatialWinograd {
         Self { weights: PackedWeights::combine(weight, padded, &coefficients, isa), tile_size }
     }
 
+    /// Returns the kernel size and the number of outputs per tile along each axis.
+    pub fn describe(&self) -> String {
+        format!("3x3 F({})", self.tile_size)
+    }
+
     /// Returns the number of output channels, including padding.
     fn output_channels(&self) -> usize {
         self.weights.dim().1
@@ -331,6 +336,12 @@ impl TemporalWinograd {
     pub fn new(weight: ArrayView3<'_, f32>, padded: (usize, usize), depth: usize, isa: Isa) -> Self {
         let transform = if depth > 2 { &KERNEL_TRANSFORM_F4[..] } else { &KERNEL_TRANSFORM_F2 };
         Self { weights: PackedWeights::combine(weight, padded, transform, isa) }
+    }
+
+    /// Returns the kernel size and the number of outputs per tile.
+    pub fn describe(&self) -> String {
+        // F(m, 3) has m + 2 points.
+        format!("3x1x1 F({})", self.weights.matrices() - 2)
     }
 
     /// Computes `output` from `input` as [`SpatialWinograd::run`] does.

@@ -41,7 +41,8 @@ impl Layer {
         let weight = noise(outputs * from.channels * geometry.taps(), 3);
         let bias = random_channels(outputs, 4);
         let algorithm = algorithm(&weight, to);
-        let layer = Convolution { algorithm, bias, accumulate: false, activation: Activation::None };
+        let layer =
+            Convolution { algorithm, bias, accumulate: false, activation: Activation::None, multiply_accumulates: 0 };
         Self { layer, geometry, weight, from, to, depthwise: false }
     }
 
@@ -78,6 +79,7 @@ impl Layer {
             bias: random_channels(from.channels, 8),
             accumulate: false,
             activation: Activation::None,
+            multiply_accumulates: 0,
         };
         Self { layer, geometry, weight, from, to, depthwise: true }
     }

@@ -13,6 +13,7 @@ mod elementwise;
 mod malformed;
 mod models;
 mod pooling;
+mod profile;
 
 use super::activation::{Activation, QUICK_GELU_FACTOR};
 use super::convolution::Convolution;
