@@ -26,11 +26,17 @@ import shards
 import training
 from process import PEER, ROOT, TARGET, WORK, Process
 
-CARDS = {"cnn": "convnext_base", "cnn3d": "r2plus1d_18"}
-# Two FLOPs per multiply-accumulate; torchvision documents 15.355 and 40.519 GMACs.
-GFLOP = {"cnn": 30.71, "cnn3d": 81.04}
-BATCH = {"cnn": 2, "cnn3d": 1}
-STAGES = ["sift", dense_sift.STAGE, "cnn", "cnn3d", "long", "kmeans", *shallow.STAGES, compare.STAGE, *shards.STAGES, *training.STAGES]
+# By method: the card of its network, the weights, the two FLOPs per multiply-accumulate (`kinoprobe-models profile`; torchvision documents
+# 15.355 and 40.519 GMACs for the first two), and the batch of the peer.
+CARDS = {"cnn": "convnext_base", "cnn3d": "r2plus1d_18", "effnet": "efficientnet_lite2", "clip": "clip_vit_b32"}
+WEIGHTS = {"cnn": "seeded", "cnn3d": "seeded", "effnet": "registry", "clip": "seeded"}
+GFLOP = {"cnn": 30.71, "cnn3d": 81.04, "effnet": 1.717, "clip": 8.818}
+BATCH = {"cnn": 2, "cnn3d": 1, "effnet": 4, "clip": 8}
+AVX2 = "-avx2"
+AVX2_STAGES = [method + AVX2 for method in CARDS]
+# The extraction with a network; those with AVX2 need a processor without AVX-512 (see `needs_avx2`).
+NETWORK_STAGES = ["cnn", "cnn3d", *AVX2_STAGES]
+STAGES = ["sift", dense_sift.STAGE, *NETWORK_STAGES, "long", "kmeans", *shallow.STAGES, compare.STAGE, *shards.STAGES, *training.STAGES]
 MIN_COSINE = 0.999
 
 
@@ -43,6 +49,24 @@ def peak_sgemm(size=2048, repeats=4):
         a @ b
         best = max(best, 2e-9 * size**3 / (time.perf_counter() - start))
     return best
+
+
+def method_of(stage):
+    """The method of kinoprobe-extract that a stage measures."""
+    return stage.removesuffix(AVX2)
+
+
+def needs_avx2(stage):
+    """The reason why a stage with AVX2 cannot be measured on this processor, or nothing.
+
+    OpenVINO 2026.4 cannot be limited to AVX2: ONEDNN_MAX_CPU_ISA and OV_CPU_MAX_ISA apply to oneDNN and to its own kernels, but the matrix
+    products of MLAS (the linear layers of ConvNeXt and CLIP) select AVX-512 by CPUID."""
+    flags = next((l.split(":")[1].split() for l in open("/proc/cpuinfo") if l.startswith("flags")), [])
+    if not stage.endswith(AVX2) or ("avx2" in flags and "avx512f" not in flags):
+        return ""
+    if "avx2" not in flags:
+        return "this processor has no AVX2"
+    return "this processor has AVX-512, and OpenVINO, the peer, cannot be limited to AVX2"
 
 
 def cosine(a, b):
@@ -101,32 +125,39 @@ class Bench:
         return path, len(selected)
 
     def model(self, stage):
-        """The ONNX file with seeded weights that both sides run."""
-        card = CARDS[stage]
-        Process([self.binaries / "kinoprobe-models", "fetch", card, "--weights", "seeded", "--quiet"])
-        files = sorted((ROOT / "models").glob(f"{card}-seeded-*.onnx"), key=lambda file: file.stat().st_mtime)
+        """The ONNX file that both sides run."""
+        card, weights = CARDS[method_of(stage)], WEIGHTS[method_of(stage)]
+        Process([self.binaries / "kinoprobe-models", "fetch", card, "--weights", weights, "--quiet"])
+        files = sorted((ROOT / "models").glob(f"{card}-{weights}-*.onnx"), key=lambda file: file.stat().st_mtime)
         return files[-1]
 
     def ours(self, stage, manifest, out):
         out.unlink(missing_ok=True)
-        sampling = {"cnn": ["--frames", self.arguments.frames], "cnn3d": ["--count", self.arguments.windows]}
-        weights = ["--weights", "seeded"] if stage in CARDS else []
-        command = [self.binaries / "kinoprobe-extract", "--method", stage, "--manifest", manifest, "--out", out, "--quiet"]
-        return Process(command + weights + sampling.get(stage, []))
+        method = method_of(stage)
+        frames = ["--frames", self.arguments.frames]
+        sampling = {"cnn": frames, "cnn3d": ["--count", self.arguments.windows], "effnet": frames}.get(method, [])
+        weights = ["--weights", WEIGHTS[method]] if method in CARDS else []
+        command = [self.binaries / "kinoprobe-extract", "--method", method, "--manifest", manifest, "--out", out, "--quiet"]
+        if not stage.endswith(AVX2):
+            return Process(command + weights + sampling)
+        return Process(command + weights + sampling + ["--device", "native"], variables={"KINOPROBE_SIMD": "avx2"})
 
     def peer(self, stage, manifest, out, model, configuration):
         out.unlink(missing_ok=True)
-        command = [sys.executable, PEER / "features.py", "--method", stage, "--manifest", manifest, "--out", out]
+        method = method_of(stage)
+        command = [sys.executable, PEER / "features.py", "--method", method, "--manifest", manifest, "--out", out]
         command += ["--workers", configuration["workers"]]
-        command += {"sift": ["--frames", 32], "cnn": ["--frames", self.arguments.frames], "cnn3d": ["--windows", self.arguments.windows]}[stage]
-        if stage in CARDS:
-            command += ["--model", model, "--engine", configuration["engine"], "--batch", BATCH[stage]]
-            command += ["--torchvision"] if self.arguments.torchvision else []
+        frames = ["--frames", self.arguments.frames]
+        sampling = {"sift": ["--frames", 32], "cnn": frames, "cnn3d": ["--windows", self.arguments.windows], "effnet": frames, "clip": []}
+        command += sampling[method]
+        if method in CARDS:
+            command += ["--model", model, "--engine", configuration["engine"], "--batch", BATCH[method]]
+            command += ["--torchvision"] if self.arguments.torchvision and method in ("cnn", "cnn3d") else []
         return Process(command)
 
     def extraction(self, stage):
         manifest, clips = self.manifest()
-        model = self.model(stage) if stage in CARDS else None
+        model = self.model(stage) if stage in NETWORK_STAGES else None
         out = {side: WORK / f"{stage}.{side}.h5" for side in ("ours", "peer")}
         rounds = []
         for number in range(self.arguments.rounds):
@@ -146,6 +177,8 @@ class Bench:
                     model_sha256, provider = file.attrs["model_sha256"], file.attrs["provider"]
                 if model_sha256 != hashlib.sha256(model.read_bytes()).hexdigest():
                     raise SystemExit(f"bench: {stage}: kinoprobe ran another model than {model.name}")
+                if stage.endswith(AVX2) and provider != "native-avx2":
+                    raise SystemExit(f"bench: {stage}: kinoprobe ran on {provider} instead of native-avx2")
             else:
                 provider = "opencv"
             rounds.append((pair["ours"], pair["peer"], agree))
@@ -264,9 +297,9 @@ class Bench:
             "cpu_seconds": median(lambda run: run.cpu),
             "peak_mib": median(lambda run: run.memory),
         }
-        if name in GFLOP:
+        if name in NETWORK_STAGES:
             peak = max(self.peaks)
-            result["peak_share"] = [GFLOP[name] * notes["items"] / wall / peak for wall in result["wall_seconds"]]
+            result["peak_share"] = [GFLOP[method_of(name)] * notes["items"] / wall / peak for wall in result["wall_seconds"]]
             result["peak_sgemm"] = peak
         result |= notes
         self.results.append(result)
@@ -276,9 +309,10 @@ class Bench:
         """Writes the fastest configuration of the peer for each method to benches/peer/fastest.json."""
         manifest, _ = self.manifest()
         fastest = {}
-        for stage in [stage for stage in self.arguments.stages if stage in ("sift", *CARDS)]:
-            model = self.model(stage) if stage in CARDS else None
-            engines = ["ort", "openvino"] if stage in CARDS else [None]
+        for stage in [stage for stage in self.arguments.stages if stage in ("sift", *NETWORK_STAGES)]:
+            model = self.model(stage) if stage in NETWORK_STAGES else None
+            # The rows with AVX2 compare with OpenVINO.
+            engines = [None] if model is None else ["openvino"] if stage.endswith(AVX2) else ["ort", "openvino"]
             configurations = [{"engine": engine, "workers": workers} for engine in engines for workers in (1, 2)]
             walls = {number: [] for number in range(len(configurations))}
             for _ in range(self.arguments.rounds):
@@ -297,7 +331,7 @@ class Bench:
 
     def run(self):
         for stage in self.arguments.stages:
-            if stage in ("sift", *CARDS):
+            if stage in ("sift", *NETWORK_STAGES):
                 self.extraction(stage)
             elif stage in ("kmeans", "long"):
                 getattr(self, stage)()
@@ -330,6 +364,8 @@ class Bench:
             "Written by `make bench`: complete processes of kinoprobe and of an equivalent Python implementation, the peer (`benches/peer/`), in",
             "alternation on the same clips and ONNX files; medians over the rounds. A speedup above 1 means that kinoprobe is faster; its range is",
             "over the rounds. Each row is from the last run of its stage. The peer of the rows shards-* is one process of kinoprobe without shards.",
+            "In the rows *-avx2, kinoprobe uses AVX2 (`KINOPROBE_SIMD=avx2 --device native`) and the peer OpenVINO, which cannot be limited to it: they are",
+            "measured on processors without AVX-512 only.",
             "",
             "| stage | unit | kinoprobe | peer | speedup (range) | wall s | CPU s | peak MiB | memory ratio | share of peak sgemm | cosine |",
             "|-|-|-:|-:|-:|-:|-:|-:|-:|-:|-:|",
@@ -377,13 +413,13 @@ def main():
     parser.add_argument("--stages", help="comma-separated subset of " + " ".join(STAGES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clips", type=int, default=24)
-    parser.add_argument("--frames", type=int, default=4, help="frames per clip in the stage cnn")
+    parser.add_argument("--frames", type=int, default=4, help="frames per clip in the stages cnn and effnet")
     parser.add_argument("--windows", type=int, default=1, help="windows per clip in the stages cnn3d and shards")
     parser.add_argument("--merge-clips", type=int, default=20_000, help="clips in the stage merge; 1000000 need 36 GB of disk")
     parser.add_argument("--calibrate", action="store_true", help="only measure which configuration of the peer is the fastest")
     parser.add_argument("--torch", action="store_true", help="PyTorch is installed: run the stages long, mlp, bilstm, attentive and transformer")
     parser.add_argument("--train", action="store_true", help="libtorch is installed: with --torch, run the stages train-*")
-    parser.add_argument("--torchvision", action="store_true", help="the peer transforms frames with torchvision, which is slower than its own transforms")
+    parser.add_argument("--torchvision", action="store_true", help="the peer of cnn and cnn3d transforms frames with torchvision, which is slower than its own transforms")
     parser.add_argument("--binaries", help="directory of the kinoprobe binaries")
     arguments = parser.parse_args()
     named = arguments.stages.replace(",", " ").split() if arguments.stages else None
@@ -393,7 +429,11 @@ def main():
     arguments.stages = []
     for stage in named or STAGES:
         needed = needed_variables(stage, arguments)
-        if not needed:
+        if unsuitable := needs_avx2(stage):
+            if named:
+                raise SystemExit(f"bench: the stage {stage} cannot be measured: {unsuitable}")
+            print(f"{stage}: not measured: {unsuitable}", flush=True)
+        elif not needed:
             arguments.stages.append(stage)
         elif named:
             raise SystemExit(f"bench: the stage {stage} needs PyTorch{' and libtorch' * ('TRAIN' in needed)}: make bench {needed}")

@@ -15,11 +15,11 @@ PEER = ROOT / "benches" / "peer"
 class Process:
     """A finished process: wall and CPU time in seconds, peak memory of its process tree in MiB, and the JSON object it printed."""
 
-    def __init__(self, command, cores=None):
-        """Runs a command on this number of cores, or all."""
+    def __init__(self, command, cores=None, variables=None):
+        """Runs a command on this number of cores, or all, with additional environment variables."""
         pin = (lambda: os.sched_setaffinity(0, range(cores))) if cores else None
         start = time.perf_counter()
-        environment = os.environ | {"HDF5_USE_FILE_LOCKING": "FALSE"}
+        environment = os.environ | {"HDF5_USE_FILE_LOCKING": "FALSE"} | (variables or {})
         process = subprocess.Popen(
             [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment,
             preexec_fn=pin,

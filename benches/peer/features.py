@@ -1,7 +1,7 @@
 """The peer of kinoprobe-extract: an idiomatic Python implementation that extracts features of clips into HDF5.
 
 Worker processes decode and transform; the main process runs the network in batches of constant size, which span clips, and writes
-HDF5. `features.py --method sift|cnn|cnn3d --manifest M --out F.h5 [--model FILE.onnx] …` prints one line of JSON: seconds for the
+HDF5. `features.py --method sift|cnn|cnn3d|effnet|clip --manifest M --out F.h5 [--model FILE.onnx] …` prints one line of JSON: seconds for the
 imports and for loading the model, number of clips, number of items.
 """
 import time
@@ -23,6 +23,8 @@ import media
 def plan_of(arguments):
     if arguments.method == "cnn3d":
         return lambda count, fps: media.windows(16, 15, arguments.windows, count, fps)
+    if arguments.method == "clip":
+        return lambda count, fps: media.every(12, 256, count)
     return lambda count, fps: media.even(arguments.frames, count)
 
 
@@ -101,7 +103,7 @@ def write_embeddings(out, clips, results, engine, batch):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--method", choices=["sift", "cnn", "cnn3d"], required=True)
+    parser.add_argument("--method", choices=["sift", *media.NETWORKS], required=True)
     parser.add_argument("--manifest", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--model")
