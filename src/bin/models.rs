@@ -1,6 +1,6 @@
-//! `kinoprobe-models`: lists, fetches, converts and verifies the weights of networks, and measures their layers.
+//! `kinoprobe-models`: lists, fetches, converts, verifies and quantizes the weights of networks, and measures their layers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -11,6 +11,17 @@ use kinoprobe::models::runtime::Device;
 #[cfg(feature = "onnx")]
 use kinoprobe::models::runtime::doctor::{self, Machine};
 use kinoprobe::models::{self, Card, Precision, WeightsChoice, inventory};
+#[cfg(all(feature = "media", feature = "onnx"))]
+use kinoprobe::{
+    cancel::CancellationToken,
+    cli::output,
+    extract, files,
+    manifest::Manifest,
+    models::prepare,
+    models::quantize::{self, Calibration},
+    progress::{Event, ProgressSink},
+    value_parsers::probability,
+};
 #[cfg(feature = "onnx")]
 use kinoprobe::{
     models::runtime::{self, LayerProfile, Profile, SessionOptions},
@@ -27,12 +38,13 @@ const EXAMPLES: &str = "Examples:
   kinoprobe-models doctor
   kinoprobe-models profile convnext_base --weights seeded
   KINOPROBE_SIMD=avx2 kinoprobe-models profile r2plus1d_18 --weights seeded
+  kinoprobe-models quantize efficientnet_lite2 --clips videos/
 
 KINOPROBE_CACHE is the directory of downloads and converted files, if they are not next to the cards.
 The environment variables http_proxy, https_proxy, all_proxy, no_proxy and SSL_CERT_FILE are honored.
 ";
 
-/// List, fetch, convert and verify the weights of networks, and measure their layers
+/// List, fetch, convert, verify and quantize the weights of networks, and measure their layers
 #[derive(Parser)]
 #[command(name = "kinoprobe-models", version, after_help = format!("{EXAMPLES}\n{}", cli::EXIT_CODES))]
 struct Arguments {
@@ -112,6 +124,41 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = between(1, MAX_THREADS))]
         threads: usize,
     },
+    #[cfg(all(feature = "media", feature = "onnx"))]
+    Quantize(QuantizeArguments),
+}
+
+/// Convert a network to 8-bit integers for --precision int8, with ranges measured on your clips
+#[cfg(all(feature = "media", feature = "onnx"))]
+#[derive(clap::Args)]
+struct QuantizeArguments {
+    /// Name of the card
+    name: String,
+    /// Weights: default (the card's first trained origin), published, registry, seeded, or the path of a checkpoint or ONNX file
+    #[arg(long, default_value = "default")]
+    weights: WeightsChoice,
+    /// Clips like those that features will be extracted from: videos, images, directories of them, and manifests
+    #[arg(long, required = true, num_args = 1.., value_name = "CLIPS")]
+    clips: Vec<PathBuf>,
+    /// Directory that the paths of manifests are relative to and must not leave [default: the manifest's directory, without this limit]
+    #[arg(long)]
+    root: Option<PathBuf>,
+    /// Number of frames, or windows of a 3-D network, that are evenly spaced over the clips; every fourth one is used for the comparison
+    /// with f32 only
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = between(2, 4096_usize))]
+    items: usize,
+    /// Range of a layer's input that the integers represent: all values, all but 0.01 %, or the smallest squared error
+    #[arg(long, value_enum, default_value_t)]
+    calibration: Calibration,
+    /// Layer that stays in f32, by the name of its output in the ONNX file; repeat it for several
+    #[arg(long, value_name = "LAYER")]
+    keep: Vec<String>,
+    /// Smallest cosine similarity of an embedding with that in f32; sensitive layers stay in f32 until it is reached
+    #[arg(long, value_name = "COSINE", default_value_t = 0.995, value_parser = probability::<f64>)]
+    min_cosine: f64,
+    /// ONNX file to write [default: in the directory of the converted files, where --precision int8 finds it]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -161,6 +208,8 @@ fn main() -> ExitCode {
                 let profile = runtime::profile(&model.onnx, &options, runs, &cancel)?;
                 cli::print(text(&profile, &name, runs))?;
             }
+            #[cfg(all(feature = "media", feature = "onnx"))]
+            Command::Quantize(arguments) => quantize(&directory, arguments, &progress, &cancel)?,
         }
         Ok(Outcome::Done)
     })
@@ -216,4 +265,44 @@ fn text(profile: &Profile, name: &str, runs: usize) -> String {
         percent(flops / total / peak),
         worst.text()
     )
+}
+#[cfg(all(feature = "media", feature = "onnx"))]
+fn quantize(
+    directory: &Path,
+    arguments: QuantizeArguments,
+    progress: &dyn ProgressSink,
+    cancel: &CancellationToken,
+) -> anyhow::Result<()> {
+    let card = Card::load(directory, &arguments.name)?;
+    let out = match arguments.out {
+        Some(out) => out,
+        None => prepare::int8_path(&card, &arguments.weights)?,
+    };
+    output::check_new_file(&out, "network.onnx")?;
+    let manifest = Manifest::from_inputs(&arguments.clips, arguments.root.as_deref(), false)?;
+    for warning in &manifest.warnings {
+        progress.report(Event::Warning(warning));
+    }
+    let model = models::prepare(&card, &arguments.weights, Precision::F32, progress, cancel)?;
+    let items = extract::calibration_items(&card, &manifest, arguments.items, progress, cancel)?;
+    let items: Vec<&[f32]> = items.iter().map(Vec::as_slice).collect();
+    let session = SessionOptions {
+        item: card.input.shape(1)[1..].to_vec(),
+        dim: card.output.dim,
+        batch: 1,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        output: Some(card.output.name.clone()),
+        precision: Precision::F32,
+    };
+    let options = quantize::Options {
+        calibration: arguments.calibration,
+        keep: arguments.keep,
+        min_cosine: arguments.min_cosine,
+        clips: manifest.clips.len(),
+    };
+    let network = quantize::quantize(&model.onnx, &session, &items, &options, progress, cancel)?;
+    files::write_atomic(&out, &network.bytes)?;
+    cli::print(&network)?;
+    cli::print_line(out.display())?;
+    Ok(())
 }

@@ -2,6 +2,8 @@
 
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod budget;
+#[cfg(all(feature = "media", feature = "onnx"))]
+mod calibration;
 pub mod codebook;
 #[cfg(feature = "media")]
 pub mod dense_sift;
@@ -26,6 +28,8 @@ mod summary;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod timings;
 
+#[cfg(all(feature = "media", feature = "onnx"))]
+pub use calibration::calibration_items;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub use job::{Options, run};
 pub use settings::{

@@ -14,6 +14,8 @@ pub mod parameters;
 pub mod precision;
 pub mod prepare;
 #[cfg(feature = "onnx")]
+pub mod quantize;
+#[cfg(feature = "onnx")]
 pub mod runtime;
 pub mod seeded;
 

@@ -2,6 +2,8 @@
 //! f64, and the result is lowered to nodes with a dynamic batch size.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use prost::Message as _;
@@ -19,6 +21,7 @@ mod lowering;
 mod operation;
 pub(crate) mod proto;
 
+use fields::{Field, FieldReader};
 use lowering::Lowering;
 use operation::Operation;
 use proto::{ModelProperties, StringEntry, ValueInfo};
@@ -55,6 +58,9 @@ pub fn write_with_head(
     Ok(graph.lower(card, output))
 }
 
+/// Property of ONNX files: the precision of a network that is not f32.
+pub const PRECISION_PROPERTY: &str = "kinoprobe.precision";
+
 /// Appends properties to the bytes of an ONNX file, its `metadata_props`. Of two serialized messages, the concatenation is the
 /// union (protobuf encoding, "Last One Wins").
 pub fn append_properties(file: &mut Vec<u8>, properties: &BTreeMap<String, String>) {
@@ -68,10 +74,29 @@ pub fn append_properties(file: &mut Vec<u8>, properties: &BTreeMap<String, Strin
 /// # Errors
 /// Returns an error if the file cannot be read or is not an ONNX file.
 pub fn read_properties(path: &Path) -> Result<BTreeMap<String, String>> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    let invalid = |error| Error::Weights { path: path.into(), message: format!("not an ONNX file: {error}") };
-    let message = ModelProperties::decode(bytes.as_slice()).map_err(invalid)?;
-    Ok(message.metadata_props.into_iter().map(|StringEntry { key, value }| (key, value)).collect())
+    let file = File::open(path).map_err(Error::io(path))?;
+    read_entries(file).map_err(|error| match error.kind() {
+        ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
+            Error::Weights { path: path.into(), message: format!("not an ONNX file: {error}") }
+        }
+        _ => Error::io(path)(error),
+    })
+}
+
+/// Reads field 14 of `ModelProto` and skips the others: weights would need much memory.
+fn read_entries(file: File) -> std::io::Result<BTreeMap<String, String>> {
+    let (mut reader, mut properties) = (FieldReader::new(file)?, BTreeMap::new());
+    while let Some(field) = reader.next_field()? {
+        match field {
+            Field::Bytes(14, length) => {
+                let StringEntry { key, value } = reader.read_message(length)?;
+                properties.insert(key, value);
+            }
+            Field::Bytes(_, length) => reader.skip(length)?,
+            Field::Integer(..) | Field::Skipped => {}
+        }
+    }
+    Ok(properties)
 }
 
 /// An activation: the layer that outputs it, and how often that layer had been folded into at that time.

@@ -1,5 +1,6 @@
 //! Preparation of networks: from a card and a choice of weights to an ONNX file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -111,11 +112,12 @@ pub fn prepare(
     cancel: &CancellationToken,
 ) -> Result<PreparedModel> {
     let origin = origin(card, choice)?;
-    if precision.converts_weights() {
+    if precision == Precision::Fp16 {
         let message = format!("there are no weights in precision {precision}: use another precision");
         return Err(Error::Config { path: card.path(), message });
     }
     let onnx = match (card.architecture, &origin) {
+        _ if precision == Precision::Int8 => quantized_file(card, choice, &origin)?,
         (None, _) => fetch_origin(card, &origin, progress, cancel)?,
         (Some(_), Origin::File { path, .. }) if is_onnx(path) => fetch_origin(card, &origin, progress, cancel)?,
         (Some(architecture), _) => convert_origin(card, architecture, &origin, progress, cancel)?,
@@ -124,9 +126,65 @@ pub fn prepare(
         let message = "not an .onnx file, and the card names no architecture to convert it with".into();
         return Err(Error::Weights { path: onnx, message });
     }
+    if precision != Precision::Int8 && matches!(origin, Origin::File { .. }) && is_quantized(&onnx) {
+        let message = format!("a network in int8, but the precision is {precision}: use --precision int8");
+        return Err(Error::Weights { path: onnx, message });
+    }
     let sha256 = external_data::model_sha256(&onnx)?;
     let untrained = matches!(origin, Origin::Seeded { .. });
     Ok(PreparedModel { onnx, sha256, weights: origin.weights().into(), untrained })
+}
+
+/// Returns the quantized file of an origin: the origin's own if it is one, otherwise that of `kinoprobe-models quantize`.
+fn quantized_file(card: &Card, choice: &WeightsChoice, origin: &Origin) -> Result<PathBuf> {
+    if let Origin::File { path, .. } = origin
+        && is_quantized(&card.directory.join(path))
+    {
+        return Ok(card.directory.join(path));
+    }
+    let path = quantized_path(card, origin)?;
+    if path.is_file() {
+        return Ok(path);
+    }
+    let weights = match choice {
+        WeightsChoice::Default => String::new(),
+        WeightsChoice::File(path) => format!(" --weights {}", path.display()),
+        _ => format!(" --weights {}", origin.weights()),
+    };
+    let message = format!(
+        "no network in int8: make it with kinoprobe-models quantize {}{weights} --clips CLIPS, where CLIPS are some of your clips",
+        card.name
+    );
+    Err(Error::Weights { path, message })
+}
+
+/// Returns `true` if a file is an ONNX file in int8. Whatever else is wrong with it is found when it is loaded.
+fn is_quantized(path: &Path) -> bool {
+    let is_int8 =
+        |properties: BTreeMap<String, String>| properties.get(onnx::PRECISION_PROPERTY).is_some_and(|p| p == "int8");
+    is_onnx(path) && onnx::read_properties(path).is_ok_and(is_int8)
+}
+
+/// Returns the path of the quantized file of an origin, whether it exists or not.
+///
+/// # Errors
+/// Returns an error if the origin is a file that cannot be read.
+fn quantized_path(card: &Card, origin: &Origin) -> Result<PathBuf> {
+    match (cache_path(card, origin, Precision::Int8), origin) {
+        (Some(path), _) => Ok(path),
+        (None, origin) => {
+            let file = origin_path(card, origin).expect("only files have no hash in the card");
+            Ok(cache_name(card, "file", &fetch::sha256_file(&file)?[..16], Precision::Int8))
+        }
+    }
+}
+
+/// Returns the path that [`prepare`] reads the network of a card in int8 from.
+///
+/// # Errors
+/// Returns an error if the card has no such origin, or it is a file that cannot be read.
+pub fn int8_path(card: &Card, choice: &WeightsChoice) -> Result<PathBuf> {
+    quantized_path(card, &origin(card, choice)?)
 }
 
 /// Fetches the chosen weights of an architecture. Returns their source, and their origin as in [`PreparedModel::weights`].

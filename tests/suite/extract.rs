@@ -3,6 +3,7 @@
 mod arguments;
 mod failures;
 mod faults;
+mod int8;
 mod interruption;
 mod kubernetes;
 mod memory;

@@ -93,7 +93,7 @@ pub struct Attribute {
 pub struct TensorProto {
     #[prost(int64, repeated, packed = "false", tag = "1")]
     pub dims: Vec<i64>,
-    /// [`FLOAT`], [`INT64`] or [`DOUBLE`].
+    /// [`FLOAT`], [`UINT8`], [`INT8`], [`INT64`] or [`DOUBLE`].
     #[prost(int32, tag = "2")]
     pub data_type: i32,
     #[prost(string, tag = "8")]
@@ -140,6 +140,10 @@ pub struct Dimension {
 
 /// Element type f32.
 pub const FLOAT: i32 = 1;
+/// Element type u8.
+pub const UINT8: i32 = 2;
+/// Element type i8.
+pub const INT8: i32 = 3;
 /// Element type i64.
 pub const INT64: i32 = 7;
 /// Element type f64.
@@ -192,6 +196,18 @@ impl TensorProto {
     pub fn integers(name: &str, values: &[i64]) -> Self {
         let raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         Self { dims: vec![values.len() as i64], data_type: INT64, name: name.into(), raw_data }
+    }
+
+    /// Creates an i8 tensor from values in row-major order.
+    pub fn bytes(name: &str, shape: &[usize], values: &[i8]) -> Self {
+        let raw_data = values.iter().map(|&value| value as u8).collect();
+        let dims = shape.iter().map(|d| *d as i64).collect();
+        Self { dims, data_type: INT8, name: name.into(), raw_data }
+    }
+
+    /// Creates a scalar of type u8.
+    pub fn byte(name: &str, value: u8) -> Self {
+        Self { dims: vec![], data_type: UINT8, name: name.into(), raw_data: vec![value] }
     }
 
     /// Creates a scalar of type i64.

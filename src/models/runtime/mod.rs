@@ -27,6 +27,8 @@ use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::models::Precision;
 
+pub(in crate::models) use native::calibration;
+
 pub use device::{Device, Gpus};
 pub use lane::{Lane, SessionOptions};
 pub use profile::{LayerProfile, Profile};

@@ -8,7 +8,7 @@
 //! multiplication and its applications", 2012; on integer units: Ootomo, Ozaki & Yokota, "DGEMM on Integer Matrix
 //! Multiplication Unit", 2024). The error is comparable to that of an f32 sum.
 //!
-//! All `unsafe` code of the native kernels is in this file.
+//! All `unsafe` code of the native kernels is in this file and in `int8/`.
 #![allow(unsafe_code)]
 
 use std::arch::asm;
@@ -207,11 +207,11 @@ impl Matmul<'_> {
 }
 
 /// Guard of the current thread's tile configuration, which is released when the guard is dropped.
-struct TileConfig;
+pub(super) struct TileConfig;
 
 impl TileConfig {
-    /// Configures tiles 0 to 2 (sums) and 3 to 5 (activations) with `height` rows, tiles 6 and 7 (weights) with 16.
-    fn new(height: usize) -> Self {
+    /// Configures tiles 0 to 5 (sums and activations) with `height` rows, tiles 6 and 7 (weights) with 16.
+    pub fn new(height: usize) -> Self {
         #[repr(C, align(64))]
         struct ConfigBytes([u8; 64]);
         // Operand of LDTILECFG: byte 0 is the palette, bytes 16 to 31 the lengths of tile rows (u16, in bytes), bytes

@@ -84,6 +84,15 @@ impl ConvAlgorithm {
             ConvAlgorithm::Im2col(geometry, PackedWeights::concatenate(weight, padded, isa))
         }
     }
+
+    /// Returns the matrix product that computes a dense convolution with packed weights (taps · input channels, output channels).
+    pub fn matmul(geometry: ConvGeometry, weights: PackedWeights) -> Self {
+        if geometry.matches([1, 1, 1], 1, [0; 3]) {
+            ConvAlgorithm::Pointwise(weights)
+        } else {
+            ConvAlgorithm::Im2col(geometry, weights)
+        }
+    }
 }
 
 impl Convolution {

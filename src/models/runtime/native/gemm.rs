@@ -8,8 +8,9 @@
 use pulp::{Simd, WithSimd};
 
 use super::activation::{Activation, activate_columns};
-use super::amx::{self, QuantizedRows};
+use super::amx;
 use super::isa::Isa;
+use super::kernel::QuantizedRows;
 use super::packed::{PackedLayout, PackedWeights, PanelShape, VectorPanels};
 
 /// Floats of the activations processed per block, to stay in the L2 cache.
@@ -17,7 +18,7 @@ const L2_FLOATS: usize = 1 << 18;
 
 impl PackedWeights {
     /// Computes `output = activation(input · W + bias)` for weights of one matrix, with `input` (rows, inputs), `output`
-    /// (rows, outputs) and `bias` (outputs). `workspace` is used by AMX.
+    /// (rows, outputs) and `bias` (outputs). `workspace` is used by AMX and int8.
     pub fn matmul(
         &self,
         input: &[f32],
@@ -55,6 +56,15 @@ impl PackedWeights {
         activation: Activation,
         workspace: &mut QuantizedRows,
     ) {
+        let replaced = self.probe().is_some_and(|probe| {
+            probe.observe(input, |matrix, correction| {
+                let bias: Vec<f32> = bias.iter().zip(correction).map(|(bias, correction)| bias + correction).collect();
+                matrix.matmul(input, output, &bias, activation, &mut workspace.int8);
+            })
+        });
+        if replaced {
+            return;
+        }
         match self.layout() {
             PackedLayout::Vectors(values) => {
                 let (panels, (inputs, _)) = (self.vector_panels(values), self.dim());
@@ -64,8 +74,13 @@ impl PackedWeights {
             PackedLayout::Amx { slices, scales } => {
                 let (inputs, outputs) = self.dim();
                 let product = amx::Matmul { inputs, input, outputs, output, bias, activation };
-                product.run(self.amx_panels(matrix, slices), &scales[matrix * outputs..][..outputs], workspace);
+                product.run(
+                    self.amx_panels(matrix, slices),
+                    &scales[matrix * outputs..][..outputs],
+                    &mut workspace.amx,
+                );
             }
+            PackedLayout::Int8(matrix) => matrix.matmul(input, output, bias, activation, &mut workspace.int8),
         }
     }
 }

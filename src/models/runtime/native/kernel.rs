@@ -2,7 +2,7 @@
 
 use super::activation::Activation;
 use super::aligned::AlignedBuffer;
-use super::amx::QuantizedRows;
+use super::amx;
 
 /// Operations applied to the result of a convolution before it is stored.
 #[derive(Clone, Copy)]
@@ -14,6 +14,15 @@ pub(super) struct Epilogue<'a> {
     pub accumulate: bool,
     /// Applied last.
     pub activation: Activation,
+}
+
+/// Quantized rows of activations, in the form that a matrix product needs.
+#[derive(Debug, Default)]
+pub(super) struct QuantizedRows {
+    /// f32 values as slices.
+    pub amx: amx::QuantizedRows,
+    /// 8-bit values.
+    pub int8: AlignedBuffer<u8>,
 }
 
 /// Intermediate buffers of one thread.

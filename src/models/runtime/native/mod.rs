@@ -22,9 +22,11 @@ mod amx;
 #[path = "amx_unsupported.rs"]
 mod amx;
 mod attention;
+pub(crate) mod calibration;
 mod convolution;
 mod depthwise;
 mod gemm;
+mod int8;
 mod inverted_bottleneck;
 mod isa;
 mod kernel;
@@ -34,6 +36,7 @@ mod packed;
 mod plan;
 mod plan_builder;
 mod pooling;
+mod probe;
 mod profile;
 mod shape;
 mod step;
@@ -58,7 +61,7 @@ use crate::memory;
 use isa::Isa;
 use onnx_reader::OnnxGraph;
 use plan::{Plan, Workspace};
-use step::PlanError;
+use step::{PlanError, PlanResult};
 
 /// More lanes would need memory for activations and compete for memory bandwidth.
 const MAX_LANES: usize = 16;
@@ -180,9 +183,19 @@ pub(super) fn profile(
 
 /// Creates the plan of a network for single items. `remedy` is what to do about a network with an unsupported operator.
 fn load_plan(onnx: &Path, options: &SessionOptions, isa: Isa, remedy: &str) -> Result<Plan> {
+    load_plan_with(onnx, options, remedy, |graph, options| Plan::new(graph, options, isa))
+}
+
+/// As [`load_plan`], with a function that creates the plan.
+fn load_plan_with<T>(
+    onnx: &Path,
+    options: &SessionOptions,
+    remedy: &str,
+    create: impl FnOnce(&OnnxGraph, &SessionOptions) -> PlanResult<T>,
+) -> Result<T> {
     let graph = OnnxGraph::open(onnx)?;
     let single = SessionOptions { batch: 1, ..options.clone() };
-    Plan::new(&graph, &single, isa).map_err(|error| match error {
+    create(&graph, &single).map_err(|error| match error {
         PlanError::Unsupported(reason) => {
             Error::Runtime(format!("device native cannot run {}: {reason}; {remedy}", onnx.display()))
         }

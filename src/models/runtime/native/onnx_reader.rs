@@ -19,9 +19,15 @@ pub(super) struct Initializer {
     pub shape: Vec<usize>,
     /// Offset of the first byte.
     offset: u64,
+    element_type: ElementType,
 }
 
 impl Initializer {
+    /// Returns `true` if the elements are i8.
+    pub fn is_i8(&self) -> bool {
+        self.element_type == ElementType::Byte { signed: true }
+    }
+
     /// Returns the number of elements. It cannot overflow: the reader has compared it with the size of the file.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
@@ -39,6 +45,8 @@ pub(super) struct OnnxGraph {
     pub initializers: HashMap<String, Initializer>,
     /// i64 constants by name: shapes, axes and indices.
     pub integers: HashMap<String, Initializer>,
+    /// i8 and u8 constants by name: quantized weights and zero points.
+    pub bytes: HashMap<String, Initializer>,
     /// Inputs that are not initializers, with the lengths of their axes; -1 for a dynamic axis.
     pub inputs: Vec<(String, Vec<i64>)>,
     /// Names of the outputs.
@@ -46,7 +54,7 @@ pub(super) struct OnnxGraph {
 }
 
 impl OnnxGraph {
-    /// Opens a file. Initializers that are empty, neither f32 nor i64, or not stored as raw bytes are ignored: a node that
+    /// Opens a file. Initializers that are empty, of types other than f32, i64, i8 and u8, or not stored as raw bytes are ignored: a node that
     /// needs one is unsupported.
     ///
     /// # Errors
@@ -59,6 +67,7 @@ impl OnnxGraph {
             nodes: Vec::new(),
             initializers: HashMap::new(),
             integers: HashMap::new(),
+            bytes: HashMap::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
         };
@@ -71,7 +80,8 @@ impl OnnxGraph {
         if graph.nodes.is_empty() {
             return Err(invalid("not an ONNX model: it has no nodes".into()));
         }
-        let is_constant = |name: &str| graph.initializers.contains_key(name) || graph.integers.contains_key(name);
+        let constants = [&graph.initializers, &graph.integers, &graph.bytes];
+        let is_constant = |name: &str| constants.iter().any(|tensors| tensors.contains_key(name));
         graph.inputs.retain(|(name, _)| !is_constant(name));
         Ok(graph)
     }
@@ -90,6 +100,14 @@ impl OnnxGraph {
     /// Returns an error if the file cannot be read.
     pub fn read_integers(&self, tensor: &Initializer) -> Result<Vec<i64>> {
         self.read_elements(tensor, i64::from_le_bytes)
+    }
+
+    /// As [`Self::read`], for an i8 or u8 tensor, as the bytes of the file.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read.
+    pub fn read_bytes(&self, tensor: &Initializer) -> Result<Vec<u8>> {
+        self.read_elements(tensor, u8::from_le_bytes)
     }
 
     fn read_elements<T, const BYTES: usize>(
@@ -113,9 +131,11 @@ impl OnnxGraph {
 }
 
 /// Element type of a usable tensor.
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum ElementType {
     F32,
     I64,
+    Byte { signed: bool },
 }
 
 impl FieldReader {
@@ -138,10 +158,11 @@ impl FieldReader {
             match self.next_field()?.ok_or(ErrorKind::UnexpectedEof)? {
                 Field::Bytes(1, length) => graph.nodes.push(self.read_message(length)?),
                 Field::Bytes(5, length) => {
-                    if let Some((name, element_type, tensor)) = self.read_tensor(length)? {
-                        let tensors = match element_type {
+                    if let Some((name, tensor)) = self.read_tensor(length)? {
+                        let tensors = match tensor.element_type {
                             ElementType::F32 => &mut graph.initializers,
                             ElementType::I64 => &mut graph.integers,
+                            ElementType::Byte { .. } => &mut graph.bytes,
                         };
                         tensors.insert(name, tensor);
                     }
@@ -163,7 +184,7 @@ impl FieldReader {
 
     /// Reads `TensorProto`: field 1 is one or several (packed) axis lengths, 2 the element type, 8 the name, 9 the raw bytes.
     /// Returns `None` for tensors that are not usable.
-    fn read_tensor(&mut self, length: u64) -> std::io::Result<Option<(String, ElementType, Initializer)>> {
+    fn read_tensor(&mut self, length: u64) -> std::io::Result<Option<(String, Initializer)>> {
         let end = self.end_of(length)?;
         let (mut name, mut shape, mut element_type, mut raw) = (String::new(), Vec::new(), 0, None);
         while self.position < end {
@@ -190,6 +211,8 @@ impl FieldReader {
         let (element_type, element_len) = match i32::try_from(element_type) {
             Ok(proto::FLOAT) => (ElementType::F32, 4u64),
             Ok(proto::INT64) => (ElementType::I64, 8),
+            Ok(proto::INT8) => (ElementType::Byte { signed: true }, 1),
+            Ok(proto::UINT8) => (ElementType::Byte { signed: false }, 1),
             _ => return Ok(None),
         };
         let bytes = shape.iter().try_fold(element_len, |bytes, &axis| bytes.checked_mul(axis));
@@ -197,8 +220,7 @@ impl FieldReader {
             // Axis lengths divide the number of bytes, which is at most the size of the file.
             Some((offset, length)) if length > 0 && bytes == Some(length) => Some((
                 name,
-                element_type,
-                Initializer { shape: shape.into_iter().map(|axis| axis as usize).collect(), offset },
+                Initializer { shape: shape.into_iter().map(|axis| axis as usize).collect(), offset, element_type },
             )),
             _ => None,
         })

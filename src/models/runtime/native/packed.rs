@@ -1,12 +1,16 @@
 //! Weight matrices packed once, in the order in which the matrix product reads them.
 
+use std::sync::Arc;
+
 use ndarray::{ArrayView3, Axis};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::aligned::AlignedBuffer;
 use super::amx;
+use super::int8::QuantizedMatrix;
 use super::isa::Isa;
+use super::probe::Probe;
 
 /// One or several matrices (input channels, output channels) of the same size, divided into panels of output channels.
 /// Panels follow each other; within a panel its part of every matrix.
@@ -18,6 +22,8 @@ pub(super) struct PackedWeights {
     outputs: usize,
     isa: Isa,
     layout: PackedLayout,
+    /// Observes the products during calibration.
+    probe: Option<Arc<Probe>>,
 }
 
 /// Values in the order in which the instruction set reads them.
@@ -32,6 +38,8 @@ pub(super) enum PackedLayout {
         /// Scale per column, (matrices, outputs).
         scales: Vec<f32>,
     },
+    /// A matrix of 8-bit integers, whose input is quantized.
+    Int8(QuantizedMatrix),
 }
 
 /// Matrices (inputs, outputs) divided into panels of output channels, in the order of [`PackedWeights`].
@@ -200,7 +208,24 @@ impl PackedWeights {
             PackedLayout::Vectors(values)
         };
         let unpadded_inputs = inputs - (channels - weight.len_of(Axis(1)));
-        Self { matrices, inputs, unpadded_inputs, outputs, isa, layout }
+        Self { matrices, inputs, unpadded_inputs, outputs, isa, layout, probe: None }
+    }
+
+    /// Wraps a quantized matrix.
+    pub fn quantized(matrix: QuantizedMatrix) -> Self {
+        let (inputs, outputs) = matrix.dim();
+        let (isa, layout) = (matrix.isa(), PackedLayout::Int8(matrix));
+        Self { matrices: 1, inputs, unpadded_inputs: inputs, outputs, isa, layout, probe: None }
+    }
+
+    /// Lets a probe observe the products.
+    pub fn with_probe(self, probe: Arc<Probe>) -> Self {
+        Self { probe: Some(probe), ..self }
+    }
+
+    /// Returns the probe that observes the products.
+    pub fn probe(&self) -> Option<&Probe> {
+        self.probe.as_deref()
     }
 
     /// Returns (inputs, outputs) of each matrix, including padding.

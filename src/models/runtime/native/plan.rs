@@ -9,7 +9,7 @@ use super::aligned::AlignedBuffer;
 use super::isa::Isa;
 use super::kernel::ScratchBuffers;
 use super::onnx_reader::OnnxGraph;
-use super::plan_builder::PlanBuilder;
+use super::plan_builder::{BuiltPlan, LayerProbe, PlanBuilder};
 use super::pooling::global_average_pool;
 use super::shape::TensorShape;
 use super::step::{ActivationTensor, Operation, PlanError, PlanResult, Step, unsupported};
@@ -46,6 +46,23 @@ impl Plan {
     /// # Errors
     /// Returns an error if the network does not match `options`, is malformed, or uses an unsupported operator.
     pub fn new(graph: &OnnxGraph, options: &SessionOptions, isa: Isa) -> PlanResult<Self> {
+        Self::build(graph, options, isa, |builder| builder).map(|(plan, _)| plan)
+    }
+
+    /// As [`Plan::new`], with probes of the layers that can be quantized.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn with_probes(graph: &OnnxGraph, options: &SessionOptions, isa: Isa) -> PlanResult<(Self, Vec<LayerProbe>)> {
+        Self::build(graph, options, isa, PlanBuilder::with_probes)
+    }
+
+    fn build<'g>(
+        graph: &'g OnnxGraph,
+        options: &SessionOptions,
+        isa: Isa,
+        configure: impl FnOnce(PlanBuilder<'g>) -> PlanBuilder<'g>,
+    ) -> PlanResult<(Self, Vec<LayerProbe>)> {
         let [(input, declared)] = &graph.inputs[..] else {
             let count = graph.inputs.len();
             return Err(PlanError::Mismatch(format!("expected exactly one input, found {count}")));
@@ -70,7 +87,8 @@ impl Plan {
             return Err(PlanError::Mismatch(format!("input `{input}` has an invalid shape {expected:?}")));
         }
         let output = select_output(graph, options)?;
-        let (steps, tensors) = PlanBuilder::new(graph, input, shape, output, isa).build()?;
+        let builder = configure(PlanBuilder::new(graph, input, shape, output, isa));
+        let BuiltPlan { steps, tensors, probes } = builder.build()?;
         let Some(&result) = tensors.get(output) else {
             return unsupported(format!("output `{output}` is not computed by any node"));
         };
@@ -83,7 +101,7 @@ impl Plan {
                 options.dim
             )));
         }
-        Ok(Self::allocate(isa, shape, steps, result))
+        Ok((Self::allocate(isa, shape, steps, result), probes))
     }
 
     /// Assigns a buffer to every activation. A buffer is reused after the last read of its activation.

@@ -4,9 +4,11 @@
 //! error. To support another operator, add an arm to [`PlanBuilder::add_node`].
 
 mod node;
+mod quantized;
 mod transformer;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use ndarray::ArrayView3;
 
@@ -19,16 +21,28 @@ use super::normalization::{ChannelAffine, LayerNorm};
 use super::onnx_reader::{Initializer, OnnxGraph};
 use super::packed::PackedWeights;
 use super::pooling::MaxPool;
+use super::probe::Probe;
 use super::shape::{CHANNEL_ALIGNMENT, TensorShape, padded_channels};
 use super::step::{ActivationTensor, AxisOrder, Operation, PlanError, PlanResult, Step, unsupported};
 use crate::models::onnx::proto::NodeProto;
 use node::{attribute, epsilon, input, ints, optional_input, output, window_geometry};
+use quantized::{LayerWeight, QuantizedActivation, QuantizedWeight};
 
 /// Maximum number of floats of an activation (4 GiB).
 const MAX_ACTIVATION_LEN: usize = 1 << 30;
 
 /// Maximum length of an integer vector, such as a shape or a list of axes.
 const MAX_INTEGERS: usize = 8;
+
+/// A matrix product that can be quantized.
+#[derive(Debug)]
+pub(super) struct LayerProbe {
+    /// Name of the output of its node.
+    pub layer: String,
+    /// Number of outputs, with padding.
+    pub padded_outputs: usize,
+    pub probe: Arc<Probe>,
+}
 
 /// The plan under construction.
 pub(super) struct PlanBuilder<'a> {
@@ -42,6 +56,21 @@ pub(super) struct PlanBuilder<'a> {
     producers: HashMap<usize, usize>,
     steps: Vec<Step>,
     next_id: usize,
+    /// Activations between QuantizeLinear, DequantizeLinear and the layer that reads them, by name.
+    quantized: HashMap<String, QuantizedActivation>,
+    /// Constants that DequantizeLinear reads, by the name of its output.
+    quantized_weights: HashMap<String, QuantizedWeight<'a>>,
+    /// Probes of the layers so far; `None` unless the plan is for a calibration.
+    probes: Option<Vec<LayerProbe>>,
+}
+
+/// A converted graph.
+pub(super) struct BuiltPlan {
+    pub steps: Vec<Step>,
+    /// Activation tensors by name.
+    pub tensors: HashMap<String, ActivationTensor>,
+    /// Probes of the layers that can be quantized; empty unless the plan is for a calibration.
+    pub probes: Vec<LayerProbe>,
 }
 
 impl<'a> PlanBuilder<'a> {
@@ -53,20 +82,36 @@ impl<'a> PlanBuilder<'a> {
         }
         let input_tensor = ActivationTensor { id: 0, shape, order: AxisOrder::ChannelsFirst };
         let tensors = HashMap::from([(input.into(), input_tensor)]);
-        Self { graph, isa, tensors, readers, producers: HashMap::new(), steps: Vec::new(), next_id: 1 }
+        Self {
+            graph,
+            isa,
+            tensors,
+            readers,
+            producers: HashMap::new(),
+            steps: Vec::new(),
+            next_id: 1,
+            quantized: HashMap::new(),
+            quantized_weights: HashMap::new(),
+            probes: None,
+        }
     }
 
-    /// Converts all nodes; returns the steps and the output tensors by name.
+    /// Adds probes to the layers that can be quantized.
+    pub fn with_probes(self) -> Self {
+        Self { probes: Some(Vec::new()), ..self }
+    }
+
+    /// Converts all nodes.
     ///
     /// # Errors
     /// Returns an error if a node is unsupported or malformed.
-    pub fn build(mut self) -> PlanResult<(Vec<Step>, HashMap<String, ActivationTensor>)> {
+    pub fn build(mut self) -> PlanResult<BuiltPlan> {
         let nodes = &self.graph.nodes;
         let mut index = 0;
         while index < nodes.len() {
             index += self.add_node(&nodes[index..])?;
         }
-        Ok((self.steps, self.tensors))
+        Ok(BuiltPlan { steps: self.steps, tensors: self.tensors, probes: self.probes.unwrap_or_default() })
     }
 
     /// Converts the first of `nodes`, together with following ones that are fused into it. Returns the number of
@@ -76,6 +121,8 @@ impl<'a> PlanBuilder<'a> {
         match node.op_type.as_str() {
             "Conv" => self.add_convolution(node).map(|()| 1),
             "MatMul" => self.add_matmul(node, nodes.get(1)),
+            "QuantizeLinear" => self.add_quantize(node).map(|()| 1),
+            "DequantizeLinear" => self.add_dequantize(node).map(|()| 1),
             "Relu" => self.add_activation(node, Activation::Relu).map(|()| 1),
             "Clip" => {
                 let bound = |i: usize, value: f32| node.input.get(i).is_some_and(|name| self.is_scalar(name, value));
@@ -270,16 +317,43 @@ impl<'a> PlanBuilder<'a> {
     }
 
     fn add_convolution(&mut self, node: &NodeProto) -> PlanResult<()> {
-        let x = self.tensor(input(node, 0)?, Some(AxisOrder::ChannelsFirst))?;
-        let weight = self.initializer(input(node, 1)?)?;
-        let geometry = window_geometry(node, weight.shape.get(2..).unwrap_or_default())?;
+        let operands = self.operands(node)?;
+        let (shape, only_reader) = (operands.shape, operands.only_reader);
+        let x = self.tensor(&operands.activation, Some(AxisOrder::ChannelsFirst))?;
+        let geometry = window_geometry(node, shape.get(2..).unwrap_or_default())?;
         let groups = attribute(node, "group").and_then(|attribute| attribute.i).unwrap_or(1);
-        let (outputs, group_inputs) = (weight.shape[0], weight.shape[1]);
+        let (outputs, group_inputs) = (shape[0], shape[1]);
         let Some(to) = geometry.output_shape(x.shape, outputs) else {
             return Err(PlanError::Mismatch("its input is smaller than a kernel".into()));
         };
-        let algorithm = if groups == 1 && group_inputs == x.shape.channels {
-            ConvAlgorithm::dense(geometry, &self.read(weight)?, x.shape, to, self.isa)
+        let is_dense = groups == 1 && group_inputs == x.shape.channels;
+        let weight = match &operands.weight {
+            LayerWeight::F32(weight) => *weight,
+            LayerWeight::Int8(weight, input) if is_dense => {
+                let padded = (x.shape.channel_stride, to.channel_stride);
+                let packed = self.pack_quantized(weight, *input, 0, padded, |values| {
+                    let view = ArrayView3::from_shape((outputs, group_inputs, geometry.taps()), values);
+                    view.expect("the tensor has this shape").permuted_axes([2, 1, 0])
+                })?;
+                return self.push_convolution(
+                    node,
+                    ConvAlgorithm::matmul(geometry, packed),
+                    x,
+                    to,
+                    (shape.iter().product(), only_reader),
+                );
+            }
+            LayerWeight::Int8(..) => return unsupported("a quantized operator Conv with several groups"),
+        };
+        let algorithm = if is_dense {
+            let algorithm = ConvAlgorithm::dense(geometry, &self.read(weight)?, x.shape, to, self.isa);
+            match algorithm {
+                ConvAlgorithm::Pointwise(packed) => ConvAlgorithm::Pointwise(self.probe(output(node)?, packed)),
+                ConvAlgorithm::Im2col(geometry, packed) => {
+                    ConvAlgorithm::Im2col(geometry, self.probe(output(node)?, packed))
+                }
+                other => other,
+            }
         } else if usize::try_from(groups) == Ok(x.shape.channels)
             && group_inputs == 1
             && outputs == x.shape.channels
@@ -293,14 +367,27 @@ impl<'a> PlanBuilder<'a> {
             let channels = x.shape.channels;
             return unsupported(format!("operator Conv with {groups} groups and {channels} input channels"));
         };
+        self.push_convolution(node, algorithm, x, to, (shape.iter().product(), only_reader))
+    }
+
+    /// Adds a convolution of `x` with `weight_len` weights, fused with the previous one if possible. `only_reader` says whether nothing
+    /// else reads `x`.
+    fn push_convolution(
+        &mut self,
+        node: &NodeProto,
+        algorithm: ConvAlgorithm,
+        x: ActivationTensor,
+        to: TensorShape,
+        (weight_len, only_reader): (usize, bool),
+    ) -> PlanResult<()> {
+        let outputs = to.channels;
         let bias = match optional_input(node, 2) {
             Some(name) => self.channel_vector(name, outputs)?,
             None => vec![0.0; to.channel_stride],
         };
-        let multiply_accumulates = products(to, weight);
+        let multiply_accumulates = products(to, weight_len);
         let layer =
             Convolution { algorithm, bias, accumulate: false, activation: Activation::None, multiply_accumulates };
-        let only_reader = self.readers.get(input(node, 0)?) == Some(&1);
         let previous = self.steps.pop_if(|previous| {
             let Operation::Convolution(first) = &previous.operation else { return false };
             only_reader && previous.output == x.id && first.can_fuse(&layer)
@@ -334,12 +421,12 @@ impl<'a> PlanBuilder<'a> {
     /// Adds a product with a constant matrix (input channels, output channels), fused with the bias if an Add follows.
     /// Returns the number of converted nodes.
     fn add_matmul(&mut self, node: &NodeProto, next: Option<&NodeProto>) -> PlanResult<usize> {
-        let x = self.tensor(input(node, 0)?, None)?;
         if self.tensors.contains_key(input(node, 1)?) {
             return unsupported("operator MatMul of two activations that is not part of an attention");
         }
-        let weight = self.initializer(input(node, 1)?)?;
-        let (&[inputs, outputs], true) = (&weight.shape[..], x.order.is_channels_last()) else {
+        let operands = self.operands(node)?;
+        let x = self.tensor(&operands.activation, None)?;
+        let (&[inputs, outputs], true) = (operands.shape, x.order.is_channels_last()) else {
             return unsupported("operator MatMul over an axis other than the channels");
         };
         if inputs != x.shape.channels {
@@ -351,15 +438,24 @@ impl<'a> PlanBuilder<'a> {
             .filter(|next| next.op_type == "Add" && self.readers.get(product) == Some(&1))
             .filter(|next| optional_input(next, 0) == Some(product))
             .and_then(|next| self.channel_vector(optional_input(next, 1)?, outputs).ok().map(|bias| (next, bias)));
-        let values = self.read(weight)?;
-        let matrix = ArrayView3::from_shape((1, inputs, outputs), &values).expect("the tensor has this shape");
-        let packed = PackedWeights::concatenate(matrix, (x.shape.channel_stride, to.channel_stride), self.isa);
+        let padded = (x.shape.channel_stride, to.channel_stride);
+        let packed = match &operands.weight {
+            LayerWeight::F32(weight) => {
+                let values = self.read(weight)?;
+                let matrix = ArrayView3::from_shape((1, inputs, outputs), &values).expect("the tensor has this shape");
+                let packed = PackedWeights::concatenate(matrix, padded, self.isa);
+                self.probe(product, packed)
+            }
+            LayerWeight::Int8(weight, input) => self.pack_quantized(weight, *input, 1, padded, |values| {
+                ArrayView3::from_shape((1, inputs, outputs), values).expect("the tensor has this shape")
+            })?,
+        };
         let (node, bias, converted) = match bias {
             Some((next, bias)) => (next, bias, 2),
             None => (node, vec![0.0; to.channel_stride], 1),
         };
         let algorithm = ConvAlgorithm::Pointwise(packed);
-        let multiply_accumulates = products(to, weight);
+        let multiply_accumulates = products(to, inputs * outputs);
         let layer =
             Convolution { algorithm, bias, accumulate: false, activation: Activation::None, multiply_accumulates };
         self.push(node, Operation::Convolution(layer), &[x], to, x.order)?;
@@ -457,8 +553,8 @@ impl<'a> PlanBuilder<'a> {
     }
 }
 
-/// Returns the multiply-accumulates of a convolution or a linear layer with `weight` (outputs, inputs, taps) in any order: each position
-/// of the output reads every weight once.
-fn products(output: TensorShape, weight: &Initializer) -> u64 {
-    (output.positions() as u64 / output.batch as u64).saturating_mul(weight.len() as u64)
+/// Returns the multiply-accumulates of a convolution or a linear layer with `weight_len` weights: each position of the output reads every
+/// weight once.
+fn products(output: TensorShape, weight_len: usize) -> u64 {
+    (output.positions() as u64 / output.batch as u64).saturating_mul(weight_len as u64)
 }

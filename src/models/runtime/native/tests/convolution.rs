@@ -4,11 +4,11 @@ use ndarray::ArrayView3;
 use proptest::prelude::*;
 
 use super::super::activation::Activation;
-use super::super::amx::QuantizedRows;
 use super::super::convolution::{ConvAlgorithm, Convolution};
 use super::super::depthwise::DepthwiseConv;
 use super::super::inverted_bottleneck::InvertedBottleneck;
 use super::super::isa::Isa;
+use super::super::kernel::QuantizedRows;
 use super::super::packed::PackedWeights;
 use super::super::shape::{ConvGeometry, TensorShape};
 use super::super::winograd::{SpatialWinograd, TemporalWinograd};
