@@ -15,11 +15,11 @@ fn main() {
             let input = Card::load(&models, card).expect("the repository contains this card").input;
             let plane: usize = input.size.iter().product();
             let mut transform = Transform::new(&input);
-            let mut out = vec![0.0; 3 * plane];
-            let round = |transform: &mut Transform, out: &mut [f32]| {
+            let mut out = vec![0; 3 * plane];
+            let round = |transform: &mut Transform, out: &mut [u8]| {
                 let start = Instant::now();
                 for _ in 0..50 {
-                    transform.write(BgrImage::new(height, width, &image), out, plane);
+                    transform.write_planes(BgrImage::new(height, width, &image), out, plane);
                 }
                 start.elapsed().as_secs_f64() * 1e3 / 50.0
             };

@@ -197,14 +197,7 @@ fn main() -> ExitCode {
             Command::Profile { name, weights, runs, threads } => {
                 let card = Card::load(&directory, &name)?;
                 let model = models::prepare(&card, &weights, Precision::F32, &progress, &cancel)?;
-                let options = SessionOptions {
-                    item: card.input.shape(1)[1..].to_vec(),
-                    dim: card.output.dim,
-                    batch: 1,
-                    threads,
-                    output: Some(card.output.name),
-                    precision: Precision::F32,
-                };
+                let options = SessionOptions { threads, ..SessionOptions::for_card(&card, 1, Precision::F32) };
                 let profile = runtime::profile(&model.onnx, &options, runs, &cancel)?;
                 cli::print(text(&profile, &name, runs))?;
             }

@@ -464,15 +464,8 @@ fn exported_models_match_in_onnx_runtime() {
             let rows: Vec<f32> =
                 chosen.iter().flat_map(|&i| test.clip(i).unwrap().iter().copied().collect::<Vec<_>>()).collect();
             let item = if kind.capabilities().sequences { vec![2, 6] } else { vec![6] };
-            let item = runtime::SessionOptions {
-                item,
-                dim: 4,
-                batch: chosen.len(),
-                threads: 1,
-                output: None,
-                precision: crate::models::Precision::F32,
-            };
-            let mut network = runtime::Session::load(&path, Device::Cpu, item).unwrap();
+            let options = runtime::SessionOptions::for_floats(item, 4, chosen.len());
+            let mut network = runtime::Session::load(&path, Device::Cpu, options).unwrap();
             let theirs = network.run(&rows).unwrap();
             let ours = model.scores(&test).unwrap().select(ndarray::Axis(0), &chosen);
             let distance = (&ours - &theirs).iter().fold(0f32, |max, d| max.max(d.abs()));

@@ -41,7 +41,9 @@ pub fn calibration_items(
         let clip = &manifest.clips[index * clips / used];
         let wanted = Wanted { threads, ..Wanted::from(&sampling) };
         match media::decode(clip, wanted, &mut sink) {
-            Ok(_) => items.extend(sink.take().chunks_exact(card.input.item_len()).map(<[f32]>::to_vec)),
+            Ok(_) => {
+                items.extend(sink.take().chunks_exact(card.input.item_len()).map(|item| card.input.normalize(item)));
+            }
             Err(error) => progress.report(Event::Warning(&format!("clip {}: {error}; it is skipped", clip.id))),
         }
     }

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::budget::{Budget, ReservingSink};
+use super::decoded::{DecodeFn, DecodedClip};
 use super::dense_sift::DenseSift;
 use super::descriptors::{Describer, DescriptorSink};
-use super::pipeline::{Counts, DecodeFn, DecodedClip, Pipeline};
+use super::pipeline::{Counts, Pipeline};
 use super::plan::{Unlisted, WorkPlan};
 use super::settings::{DESCRIPTOR_LEN, ExtractionSettings, Extractor, POSITION_LEN};
 use super::sift::Sift;
@@ -242,7 +243,7 @@ impl Job<'_> {
         let threads = DecodeThreads { cores, remaining: AtomicUsize::new(plan.pending.len()) };
         let budget = Budget::new(options.memory.unwrap_or_else(default_memory));
         let resources = Resources { threads, budget, clocks };
-        let pipeline = |journal| Pipeline { manifest, pending: &plan.pending, journal, progress, cancel, clocks };
+        let pipeline = Pipeline { manifest, pending: &plan.pending, progress, cancel, clocks };
         match source {
             FeatureSource::Descriptors { create, .. } => {
                 let workers = (0..options.workers.unwrap_or(cores).max(1))
@@ -250,42 +251,44 @@ impl Job<'_> {
                     .collect::<Result<Vec<_>>>()?;
                 let mut journal = Journal::open(out, payload, provenance)?;
                 let number = workers.len();
-                let counts = pipeline(&mut journal).extract_descriptors(workers)?;
+                let counts = pipeline.extract_descriptors(workers, &mut journal)?;
                 Ok((Extracted { counts, workers: number, lanes: 0 }, journal))
             }
             FeatureSource::Network { card, model, batch, precision } => {
-                let session_options = SessionOptions {
-                    item: card.input.shape(1)[1..].to_vec(),
-                    dim: card.output.dim,
-                    batch: *batch,
-                    threads: cores,
-                    output: Some(card.output.name.clone()),
-                    precision: *precision,
-                };
-                let network = clocks.load.time(|| Session::load(&model.onnx, options.device, session_options))?;
-                provenance.provider = network.provider.clone();
-                if provenance.precision != network.precision() {
-                    // The device auto fell back from a GPU to the CPU.
-                    provenance.precision = network.precision().into();
-                    plan.check_previous(out, provenance)?;
-                    if options.shard.is_some() {
-                        return Err(Error::Runtime(format!(
-                            "no GPU can be used, so that this shard would have another precision ({}) than shards.json names; \
-                             pass the same --device to all tasks",
-                            provenance.precision
-                        )));
-                    }
-                }
                 // On the CPU, the network takes most of the time and all cores.
-                let workers =
-                    options.workers.unwrap_or(if network.on_cpu() { cores.div_ceil(4) } else { cores }).max(1);
+                let on_cpu = runtime::expects_cpu(options.device);
+                let workers = options.workers.unwrap_or(if on_cpu { cores.div_ceil(4) } else { cores }).max(1);
                 let decoders = (0..workers).map(|_| item_worker(options, &resources, card)).collect();
-                let lanes = network.lanes.len();
-                let mut journal = Journal::open(out, payload, provenance)?;
-                let counts = pipeline(&mut journal).extract_embeddings(decoders, network)?;
+                let mut lanes = 0;
+                let (counts, journal) = pipeline.extract_embeddings(decoders, || {
+                    let session_options = SessionOptions::for_card(card, *batch, *precision);
+                    let network = clocks.load.time(|| Session::load(&model.onnx, options.device, session_options))?;
+                    self.record_device(&network, provenance, plan)?;
+                    lanes = network.lanes.len();
+                    Ok((network, Journal::open(out, payload, provenance)?))
+                })?;
                 Ok((Extracted { counts, workers, lanes }, journal))
             }
         }
+    }
+
+    /// Sets the provider and the precision of `provenance` to those of the loaded network.
+    fn record_device(&self, network: &Session, provenance: &mut Provenance, plan: &WorkPlan) -> Result<()> {
+        provenance.provider = network.provider.clone();
+        if provenance.precision == network.precision() {
+            return Ok(());
+        }
+        // The device auto fell back from a GPU to the CPU.
+        provenance.precision = network.precision().into();
+        plan.check_previous(self.out, provenance)?;
+        if self.options.shard.is_some() {
+            return Err(Error::Runtime(format!(
+                "no GPU can be used, so that this shard would have another precision ({}) than shards.json names; \
+                 pass the same --device to all tasks",
+                provenance.precision
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -407,7 +410,7 @@ fn default_memory() -> u64 {
 }
 
 /// Creates a decode worker that makes the network's input.
-fn item_worker<'a>(options: &'a Options, resources: &'a Resources<'a>, card: &'a Card) -> DecodeFn<'a, Vec<f32>> {
+fn item_worker<'a>(options: &'a Options, resources: &'a Resources<'a>, card: &'a Card) -> DecodeFn<'a, Vec<u8>> {
     let Resources { threads, budget, clocks } = resources;
     let mut sink = ReservingSink::new(ItemSink::new(&card.input), budget, |_, _, _| 0);
     Box::new(move |clip| decode(clip, options, threads.next(), clocks, &mut sink, |sink, _| sink.take()))

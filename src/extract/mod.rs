@@ -1,10 +1,14 @@
 //! Feature extraction: planning, parallel decoding and inference, SIFT and visual words, shot detection.
 
 #[cfg(all(feature = "media", feature = "onnx"))]
+mod batches;
+#[cfg(all(feature = "media", feature = "onnx"))]
 pub mod budget;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod calibration;
 pub mod codebook;
+#[cfg(all(feature = "media", feature = "onnx"))]
+pub mod decoded;
 #[cfg(feature = "media")]
 pub mod dense_sift;
 #[cfg(feature = "media")]

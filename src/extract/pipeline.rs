@@ -4,64 +4,28 @@
 //! clips ─ordered→ decode workers ─batches→ ─ordered→ lanes of the network ─rows→ journal
 //! ```
 //! Queues are bounded, so memory depends neither on the length of a clip nor on the number of clips. Batches have a
-//! fixed size, cross clip boundaries and follow the order of the manifest, so the store does not depend on timing.
+//! fixed size, cross clip boundaries and follow the order of the manifest, so the store does not depend on timing. The first clips are
+//! decoded while the network is loaded. Pixels are not copied until a lane copies them into the input of the network.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use ndarray::{Array1, Array2, ArrayView1, Axis};
+use ndarray::Array2;
 
+use super::batches::{Batch, Batches, PendingClip, RowAssembler};
+use super::decoded::{ClipHeader, DecodeFn, DecodeResult};
 use super::timings::Clocks;
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::{Clip, Manifest};
-use crate::models::runtime::Session;
-use crate::ordered::ordered;
+use crate::models::runtime::{Items, Session};
+use crate::ordered::{Ordered, ordered};
 use crate::progress::{Event, ProgressSink};
-use crate::store::{ClipRows, Failure, Journal, RowSource, Values};
+use crate::store::{ClipRows, Failure, Journal, Values};
 
 /// Minimum time between two writes of the journal to disk.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
-/// Number of failures after which a batch without items is emitted, so that they are recorded.
-const MAX_FAILURES_PER_BATCH: usize = 64;
-
-/// A clip after decoding.
-#[derive(Debug)]
-pub struct DecodedClip<T> {
-    /// Number of frames that can be decoded.
-    pub frame_count: u64,
-    /// Frames per second; 0 for images.
-    pub fps: f64,
-    /// Duration of the clip in seconds.
-    pub duration_seconds: f64,
-    /// Why the whole video was decoded, and not only the necessary sections.
-    pub full: Option<&'static str>,
-    /// What identifies the version of a remote file; empty for local files.
-    pub version: String,
-    /// Source frames of each row.
-    pub rows: Vec<RowSource>,
-    /// Number of frames that were used.
-    pub frames: usize,
-    /// Messages for the user.
-    pub warnings: Vec<String>,
-    /// The network's input, or descriptors.
-    pub content: T,
-}
-
-/// Decodes one clip. Each worker thread has its own function, which may keep buffers.
-pub type DecodeFn<'a, T> = Box<dyn FnMut(&Clip) -> Result<DecodedClip<T>> + Send + 'a>;
-
-/// Result of a decode worker for one clip.
-enum DecodeResult<T> {
-    /// `clip` is the clip's position in the manifest.
-    Decoded {
-        clip: usize,
-        decoded: DecodedClip<T>,
-    },
-    Failed(Failure),
-    /// The run was cancelled while the clip was read.
-    Cancelled,
-}
 
 /// Numbers of clips and frames that one run processed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,8 +44,6 @@ pub struct Pipeline<'a> {
     pub manifest: &'a Manifest,
     /// Positions in the manifest of the clips to extract.
     pub pending: &'a [usize],
-    /// Receives rows and failures.
-    pub journal: &'a mut Journal,
     /// Receives progress events.
     pub progress: &'a dyn ProgressSink,
     /// Stops the run.
@@ -95,13 +57,10 @@ impl<'a> Pipeline<'a> {
     ///
     /// # Errors
     /// Returns an error if the journal cannot be written or the run is cancelled. Clips that fail are recorded.
-    pub fn extract_descriptors(self, workers: Vec<DecodeFn<'_, Values>>) -> Result<Counts> {
-        let Self { manifest, pending, cancel, clocks, .. } = self;
-        let mut writer = JournalWriter::new(self);
+    pub fn extract_descriptors(self, workers: Vec<DecodeFn<'_, Values>>, journal: &mut Journal) -> Result<Counts> {
+        let mut writer = JournalWriter::new(&self, journal);
         std::thread::scope(|scope| {
-            let ahead = 2 * workers.len();
-            let workers = workers.into_iter().map(|decode| worker(manifest, clocks, decode)).collect();
-            for result in ordered(scope, until_cancelled(pending, cancel), workers, ahead) {
+            for result in self.decode(scope, workers) {
                 match result {
                     DecodeResult::Decoded { clip, decoded } => {
                         let (header, values) = decoded.split();
@@ -116,36 +75,38 @@ impl<'a> Pipeline<'a> {
         })
     }
 
-    /// Extracts embeddings: the workers make the network's input, and the lanes of the network run in parallel.
+    /// Extracts embeddings: the workers make the pixels of the network's input, and the lanes of the network run in parallel. `load` loads
+    /// the network and opens the journal while the first clips are decoded.
     ///
     /// # Errors
-    /// Returns an error if the network fails, the journal cannot be written or the run is cancelled. Clips that fail
+    /// Returns an error if `load` or the network fails, the journal cannot be written or the run is cancelled. Clips that fail
     /// are recorded.
-    pub fn extract_embeddings(self, workers: Vec<DecodeFn<'_, Vec<f32>>>, network: Session) -> Result<Counts> {
-        let Self { manifest, pending, cancel, clocks, .. } = self;
-        let mut writer = JournalWriter::new(self);
-        let (input_len, dim) = (network.options.input_len(), network.options.dim);
+    pub fn extract_embeddings(
+        self,
+        workers: Vec<DecodeFn<'_, Vec<u8>>>,
+        load: impl FnOnce() -> Result<(Session, Journal)>,
+    ) -> Result<(Counts, Journal)> {
         std::thread::scope(|scope| {
-            let ahead = 2 * workers.len();
-            let workers = workers.into_iter().map(|decode| worker(manifest, clocks, decode)).collect();
-            let results = ordered(scope, until_cancelled(pending, cancel), workers, ahead);
-            let batch_size = network.options.batch;
-            let batches = Batches { results, input_len, batch_size, remainder: None, exhausted: false, clocks };
-            let ahead = 2 * network.lanes.len();
-            let lanes = network.lanes.into_iter().map(|mut lane| {
+            let results = self.decode(scope, workers);
+            let (Session { lanes, options, .. }, mut journal) = load()?;
+            let (clocks, dim, ahead) = (self.clocks, options.dim, 2 * lanes.len());
+            let batches = Batches::new(results, options.item_len(), options.batch);
+            let lanes = lanes.into_iter().map(|mut lane| {
                 move |batch: Batch| {
-                    let rows = match batch.used {
-                        0 => Ok(Array2::zeros((0, dim))),
-                        _ => clocks.network.time(|| lane.run(&batch.values)),
-                    };
-                    (batch.clips, batch.used, rows)
+                    let parts = batch.parts();
+                    if parts.is_empty() {
+                        return (batch.clips, Ok(Array2::zeros((0, dim))));
+                    }
+                    let (start, copied) = (Instant::now(), lane.copy_time());
+                    let rows = lane.run(Items::Pixels(&parts));
+                    clocks.run(start.elapsed(), lane.copy_time() - copied);
+                    (batch.clips, rows)
                 }
             });
-            let mut assembler = RowAssembler { clips: VecDeque::new(), rows: VecDeque::new() };
-            for (clips, used, rows) in ordered(scope, batches, lanes.collect(), ahead) {
-                let rows = rows?;
-                assembler.clips.extend(clips);
-                assembler.rows.extend(rows.axis_iter(Axis(0)).take(used).map(|row| row.to_owned()));
+            let mut writer = JournalWriter::new(&self, &mut journal);
+            let mut assembler = RowAssembler::default();
+            for (clips, rows) in ordered(scope, batches, lanes.collect(), ahead) {
+                assembler.push(clips, &rows?);
                 while let Some(complete) = assembler.next_complete(dim) {
                     match complete {
                         (PendingClip::Decoded { clip, header }, values) => {
@@ -156,8 +117,24 @@ impl<'a> Pipeline<'a> {
                 }
                 writer.checkpoint_if_due()?;
             }
-            writer.finish()
+            let counts = writer.finish()?;
+            Ok((counts, journal))
         })
+    }
+
+    /// Starts to decode the pending clips. Results have their order.
+    fn decode<'scope, T: Send + 'scope>(
+        &self,
+        scope: &'scope Scope<'scope, '_>,
+        workers: Vec<DecodeFn<'scope, T>>,
+    ) -> Ordered<DecodeResult<T>>
+    where
+        'a: 'scope,
+    {
+        let Self { manifest, pending, cancel, clocks, .. } = *self;
+        let ahead = 2 * workers.len();
+        let workers = workers.into_iter().map(|decode| worker(manifest, clocks, decode)).collect();
+        ordered(scope, until_cancelled(pending, cancel), workers, ahead)
     }
 }
 
@@ -187,123 +164,6 @@ fn worker<'a, T>(
     }
 }
 
-/// A decoded clip without its content.
-type ClipHeader = DecodedClip<()>;
-
-impl<T> DecodedClip<T> {
-    fn split(self) -> (ClipHeader, T) {
-        let Self { frame_count, fps, duration_seconds, full, version, rows, frames, warnings, content } = self;
-        (ClipHeader { frame_count, fps, duration_seconds, full, version, rows, frames, warnings, content: () }, content)
-    }
-}
-
-/// A clip that waits for its rows. Clips stay in the order of the manifest.
-enum PendingClip {
-    /// A decoded clip. Its rows are the next `header.rows.len()` outputs of the network.
-    Decoded { clip: usize, header: ClipHeader },
-    /// A clip that failed, which has no rows.
-    Failed(Failure),
-}
-
-/// Input items of one or more clips.
-struct Batch {
-    /// The items, padded with zeros to the batch size; empty if there are none.
-    values: Vec<f32>,
-    /// Number of items, excluding padding.
-    used: usize,
-    /// The clips whose first item is in this batch, and the failures between them.
-    clips: Vec<PendingClip>,
-}
-
-/// Splits the items of consecutive clips into batches.
-struct Batches<'a, I> {
-    results: I,
-    /// Floats in a full batch.
-    input_len: usize,
-    /// Items in a full batch.
-    batch_size: usize,
-    /// Items of the current clip, and the number of floats that are in earlier batches.
-    remainder: Option<(Vec<f32>, usize)>,
-    exhausted: bool,
-    clocks: &'a Clocks,
-}
-
-impl<I: Iterator<Item = DecodeResult<Vec<f32>>>> Iterator for Batches<'_, I> {
-    type Item = Batch;
-
-    fn next(&mut self) -> Option<Batch> {
-        let mut batch = Batch { values: Vec::with_capacity(self.input_len), used: 0, clips: Vec::new() };
-        loop {
-            if let Some((items, taken)) = self.remainder.take() {
-                // A clip whose items fill the batch exactly is passed on without a copy.
-                if taken == 0 && batch.values.is_empty() && items.len() == self.input_len {
-                    batch.values = items;
-                } else {
-                    let fits = (self.input_len - batch.values.len()).min(items.len() - taken);
-                    self.clocks.batches.time(|| batch.values.extend_from_slice(&items[taken..taken + fits]));
-                    if taken + fits < items.len() {
-                        self.remainder = Some((items, taken + fits));
-                    }
-                }
-            }
-            if batch.values.len() == self.input_len {
-                batch.used = self.batch_size;
-                return Some(batch);
-            }
-            match if self.exhausted { None } else { self.results.next() } {
-                Some(DecodeResult::Decoded { clip, decoded }) => {
-                    let (header, items) = decoded.split();
-                    batch.clips.push(PendingClip::Decoded { clip, header });
-                    self.remainder = Some((items, 0));
-                }
-                Some(DecodeResult::Failed(failure)) => {
-                    batch.clips.push(PendingClip::Failed(failure));
-                    if batch.values.is_empty() && batch.clips.len() >= MAX_FAILURES_PER_BATCH {
-                        return Some(batch);
-                    }
-                }
-                // The run ends with an error after the clips before the cancelled one.
-                Some(DecodeResult::Cancelled) | None => {
-                    self.exhausted = true;
-                    if batch.values.is_empty() && batch.clips.is_empty() {
-                        return None;
-                    }
-                    // The network's batch size is fixed, so the last batch is padded.
-                    batch.used = batch.values.len() * self.batch_size / self.input_len;
-                    if batch.used > 0 {
-                        batch.values.resize(self.input_len, 0.0);
-                    }
-                    return Some(batch);
-                }
-            }
-        }
-    }
-}
-
-/// Assigns the network's output rows to their clips.
-struct RowAssembler {
-    clips: VecDeque<PendingClip>,
-    rows: VecDeque<Array1<f32>>,
-}
-
-impl RowAssembler {
-    /// Returns the next clip and its rows, (rows, dim), or `None` if rows are missing.
-    fn next_complete(&mut self, dim: usize) -> Option<(PendingClip, Array2<f32>)> {
-        let needed = match self.clips.front()? {
-            PendingClip::Decoded { header, .. } => header.rows.len(),
-            PendingClip::Failed(_) => 0,
-        };
-        if self.rows.len() < needed {
-            return None;
-        }
-        let mut values = Array2::zeros((0, dim));
-        for row in self.rows.drain(..needed) {
-            values.push_row(ArrayView1::from(&row)).expect("every row has dim values");
-        }
-        self.clips.pop_front().map(|clip| (clip, values))
-    }
-}
-
 /// The last stage: writes the journal, counts and reports progress.
 struct JournalWriter<'a> {
     manifest: &'a Manifest,
@@ -318,7 +178,8 @@ struct JournalWriter<'a> {
 }
 
 impl<'a> JournalWriter<'a> {
-    fn new(Pipeline { manifest, journal, progress, cancel, clocks, .. }: Pipeline<'a>) -> Self {
+    fn new(pipeline: &Pipeline<'a>, journal: &'a mut Journal) -> Self {
+        let Pipeline { manifest, progress, cancel, clocks, .. } = *pipeline;
         Self {
             manifest,
             journal,
@@ -391,9 +252,9 @@ mod tests {
     use std::sync::{Arc, Barrier, Mutex};
 
     use super::*;
-    use crate::models::Precision;
+    use crate::extract::decoded::DecodedClip;
     use crate::models::runtime::{Lane, SessionOptions};
-    use crate::store::{ClipKey, Payload, Provenance};
+    use crate::store::{ClipKey, Payload, Provenance, RowSource};
 
     const BATCH: usize = 3;
 
@@ -406,13 +267,16 @@ mod tests {
     }
 
     impl Lane for SimulatedGpu {
-        fn run(&mut self, items: &[f32]) -> Result<Array2<f32>> {
+        fn run(&mut self, items: Items<'_>) -> Result<Array2<f32>> {
+            let Items::Pixels(parts) = items else { panic!("the pipeline passes pixels") };
+            let pixels: Vec<f32> = parts.concat().into_iter().map(f32::from).collect();
+            assert!((1..=2 * BATCH).contains(&pixels.len()));
             if !std::mem::replace(&mut self.ran, true) {
                 self.together.wait();
             }
             self.batches.fetch_add(1, Ordering::SeqCst);
-            let embeddings = items.chunks(2).flat_map(|item| [item[0] + item[1], item[0] * item[1]]).collect();
-            Ok(Array2::from_shape_vec((BATCH, 2), embeddings).unwrap())
+            let embeddings = pixels.chunks(2).flat_map(|item| [item[0] + item[1], item[0] * item[1]]).collect();
+            Ok(Array2::from_shape_vec((pixels.len() / 2, 2), embeddings).unwrap())
         }
     }
 
@@ -422,8 +286,7 @@ mod tests {
         let lane = |batches: &Arc<AtomicUsize>| -> Box<dyn Lane> {
             Box::new(SimulatedGpu { together: together.clone(), batches: batches.clone(), ran: false })
         };
-        let options =
-            SessionOptions { item: vec![2], dim: 2, batch: BATCH, threads: 1, output: None, precision: Precision::F32 };
+        let options = SessionOptions::for_floats(vec![2], 2, BATCH);
         (Session { provider: "cuda".into(), lanes: counts.iter().map(lane).collect(), options }, counts)
     }
 
@@ -433,7 +296,7 @@ mod tests {
     }
 
     /// Decodes clips with 1 to 5 rows; each seventh fails.
-    fn decode(clip: &Clip) -> Result<DecodedClip<Vec<f32>>> {
+    fn decode(clip: &Clip) -> Result<DecodedClip<Vec<u8>>> {
         let i: usize = clip.id.trim_start_matches("clip").parse().unwrap();
         if i % 7 == 3 {
             return Err(Error::Media { path: clip.file.clone(), message: "no video".into() });
@@ -449,7 +312,7 @@ mod tests {
             rows: vec![row; rows],
             frames: rows,
             warnings: Vec::new(),
-            content: (0..2 * rows).map(|value| (100 * i + value) as f32).collect(),
+            content: (0..2 * rows).map(|value| (4 * i + value) as u8).collect(),
         })
     }
 
@@ -471,20 +334,19 @@ mod tests {
         let extract = |gpus: usize| {
             let directory = tempfile::tempdir().unwrap();
             let (payload, store) = (Payload::Features { dim: 2 }, directory.path().join("x.h5"));
-            let mut journal = Journal::open(&store, payload, &Provenance::default()).unwrap();
             let order = Order(Mutex::default());
             let cancel = CancellationToken::default();
             let (network, batches) = network(gpus);
-            let workers = (0..3).map(|_| Box::new(decode) as DecodeFn<'_, Vec<f32>>).collect();
+            let workers = (0..3).map(|_| Box::new(decode) as DecodeFn<'_, Vec<u8>>).collect();
             let pipeline = Pipeline {
                 manifest: &manifest,
                 pending: &pending,
-                journal: &mut journal,
                 progress: &order,
                 cancel: &cancel,
                 clocks: &Clocks::default(),
             };
-            let counts = pipeline.extract_embeddings(workers, network).unwrap();
+            let load = || Ok((network, Journal::open(&store, payload, &Provenance::default())?));
+            let (counts, mut journal) = pipeline.extract_embeddings(workers, load).unwrap();
             let batches: Vec<usize> = batches.iter().map(|batches| batches.load(Ordering::SeqCst)).collect();
             assert!(batches.iter().all(|&batches| batches > 0), "each GPU runs batches: {batches:?}");
             let mut keys: Vec<ClipKey> = manifest.clips.iter().map(ClipKey::from).collect();
@@ -496,7 +358,7 @@ mod tests {
         let ids: Vec<String> = manifest.clips.iter().map(|clip| clip.id.clone()).collect();
         assert_eq!((one.0.failed, &one.1), (9, &ids));
         let Values::Features(values) = &one.3[1].values else { panic!("features") };
-        assert_eq!(values, ndarray::array![[201.0, 10100.0], [205.0, 10506.0]]);
+        assert_eq!(values, ndarray::array![[9.0, 20.0], [13.0, 42.0]]);
         for gpus in 2..=4 {
             assert_eq!(extract(gpus), one, "{gpus} GPUs");
         }

@@ -11,7 +11,7 @@ use crate::lease::Busy;
 use crate::manifest::{Clip, Manifest};
 use crate::media::{self, Decoded, Frame, FrameSink, Sampling, Shot, Shots, Transform, Window, shots};
 use crate::models::input::{InputLayout, InputSpec};
-use crate::models::runtime::{self, Device, Session, SessionOptions};
+use crate::models::runtime::{self, Device, Items, Session, SessionOptions};
 use crate::models::{self, Card, Precision, PreparedModel, WeightsChoice};
 use crate::ordered::ordered;
 use crate::progress::{Event, ProgressSink};
@@ -213,14 +213,7 @@ impl ShotDetector {
             let message = format!("UNTRAINED: {} has seeded weights; its shots are meaningless", card.name);
             progress.report(Event::Warning(&message));
         }
-        let session_options = SessionOptions {
-            item: card.input.shape(1)[1..].to_vec(),
-            dim: card.output.dim,
-            batch: 1,
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
-            output: Some(card.output.name.clone()),
-            precision: Precision::Auto,
-        };
+        let session_options = SessionOptions::for_card(card, 1, Precision::Auto);
         let network = Session::load(&model.onnx, options.device, session_options)?;
         Ok(Self { network, model, window_frames, image_len: 3 * card.input.size.iter().product::<usize>() })
     }
@@ -255,7 +248,7 @@ impl ShotDetector {
             let ahead = 2 * self.network.lanes.len();
             let lanes = self.network.lanes.iter_mut().map(|lane| {
                 move |start: usize| {
-                    let logits = lane.run(&window_input(images, start, window_frames, image_len))?;
+                    let logits = lane.run(Items::Pixels(&[&window_input(images, start, window_frames, image_len)]))?;
                     let inner = logits.iter().skip(CONTEXT).take(step.min(count - start));
                     Ok(inner.map(|logit| 1.0 / (1.0 + (-logit).exp())).collect())
                 }
@@ -267,16 +260,14 @@ impl ShotDetector {
     }
 }
 
-/// Returns the network's input for the window whose first frame after the context is `start`: (3, frames, height,
-/// width), in [0, 1].
-fn window_input(images: &[u8], start: usize, window_frames: usize, image_len: usize) -> Vec<f32> {
+/// Returns the network's input for the window whose first frame after the context is `start`: (3, frames, height, width).
+fn window_input(images: &[u8], start: usize, window_frames: usize, image_len: usize) -> Vec<u8> {
     let (count, plane_len) = (images.len() / image_len, image_len / 3);
-    let mut item = vec![0.0; window_frames * image_len];
+    let mut item = vec![0; window_frames * image_len];
     for slot in 0..window_frames {
         let frame = (start + slot).saturating_sub(CONTEXT).min(count - 1);
         for (channel, plane) in images[frame * image_len..][..image_len].chunks(plane_len).enumerate() {
-            let out = &mut item[(channel * window_frames + slot) * plane_len..][..plane_len];
-            out.iter_mut().zip(plane).for_each(|(value, byte)| *value = f32::from(*byte) / 255.0);
+            item[(channel * window_frames + slot) * plane_len..][..plane_len].copy_from_slice(plane);
         }
     }
     item
@@ -285,16 +276,15 @@ fn window_input(images: &[u8], start: usize, window_frames: usize, image_len: us
 /// Collects every frame at the network's input size, as bytes: 4 kB per frame, so 700 MB for a film of two hours.
 struct PixelSink {
     transform: Transform,
-    /// The current frame.
-    image: Vec<f32>,
+    image_len: usize,
     /// (frames, 3, height, width).
     pixels: Vec<u8>,
 }
 
 impl PixelSink {
     fn new(card: &Card) -> Self {
-        let image = vec![0.0; 3 * card.input.size.iter().product::<usize>()];
-        Self { transform: Transform::new(&card.input), image, pixels: Vec::new() }
+        let image_len = 3 * card.input.size.iter().product::<usize>();
+        Self { transform: Transform::new(&card.input), image_len, pixels: Vec::new() }
     }
 }
 
@@ -305,10 +295,9 @@ impl FrameSink for PixelSink {
     }
 
     fn frame(&mut self, _position: usize, frame: &Frame<'_>) -> Result<()> {
-        let plane_len = self.image.len() / 3;
-        self.transform.write(frame.image(), &mut self.image, plane_len);
-        // The transform rounds to integers and divides by 255, so this recovers the integers exactly.
-        self.pixels.extend(self.image.iter().map(|value| (value * 255.0).round() as u8));
+        let start = self.pixels.len();
+        self.pixels.resize(start + self.image_len, 0);
+        self.transform.write_planes(frame.image(), &mut self.pixels[start..], self.image_len / 3);
         Ok(())
     }
 }

@@ -40,8 +40,8 @@ pub struct Clocks {
     pub(super) transform: Clock,
     /// The part of `workers` that waits until other workers release memory.
     pub(super) memory: Clock,
-    /// Copying items into batches.
-    pub(super) batches: Clock,
+    /// Copying items into the input of the network.
+    pub(super) copy: Clock,
     /// Runs of the network, with the transfers to and from its device.
     pub(super) network: Clock,
     /// Writing the journal.
@@ -75,7 +75,7 @@ impl<S: FrameSink> FrameSink for TimedSink<'_, S> {
 pub struct Timings {
     /// Wall time of the run in seconds.
     pub seconds: f64,
-    /// Seconds in which the network was loaded.
+    /// Seconds in which the network was loaded, while the first clips were decoded.
     pub load: f64,
     /// Seconds in which the store was written from the journal.
     pub store: f64,
@@ -90,11 +90,17 @@ pub struct Stage {
     pub name: &'static str,
     /// Seconds of work of all its threads.
     pub seconds: f64,
-    /// Number of threads. Decoding and transforming share theirs.
+    /// Number of threads. Decoding and transforming share theirs, copying and the network too.
     pub threads: usize,
 }
 
 impl Clocks {
+    /// Adds a run of the network of a duration, in a part of which items were copied.
+    pub(super) fn run(&self, duration: Duration, copy: Duration) {
+        self.copy.add(copy);
+        self.network.add(duration.saturating_sub(copy));
+    }
+
     /// Returns the timings of a run of `seconds` with these numbers of workers and lanes; without lanes, workers compute descriptors.
     pub(super) fn timings(&self, seconds: f64, workers: usize, lanes: usize) -> Timings {
         let (transform, memory) = (self.transform.seconds(), self.memory.seconds());
@@ -104,7 +110,7 @@ impl Clocks {
             stage(if lanes > 0 { "transform" } else { "describe" }, transform, workers),
         ];
         if lanes > 0 {
-            stages.extend([stage("batch", self.batches.seconds(), 1), stage("network", self.network.seconds(), lanes)]);
+            stages.extend([stage("copy", self.copy.seconds(), lanes), stage("network", self.network.seconds(), lanes)]);
         }
         stages.push(stage("write", self.journal.seconds(), 1));
         if memory > 0.01 * seconds {
@@ -115,21 +121,20 @@ impl Clocks {
 }
 
 /// Groups of stages that share threads, with their remedies.
-const GROUPS: [(&str, &[&str], &str); 4] = [
+const GROUPS: [(&str, &[&str], &str); 3] = [
     (
         "the decode workers",
         &["decode", "transform", "describe", "wait for memory"],
         "more --workers, if cores are free",
     ),
-    ("the network", &["network"], "a faster --device"),
-    ("copying into batches", &["batch"], "--shard in several processes"),
+    ("the network", &["copy", "network"], "a faster --device"),
     ("writing the journal", &["write"], "a faster disk for --out"),
 ];
 
 impl Timings {
     /// Returns the seconds in which the stages worked at the same time.
     fn pipeline(&self) -> f64 {
-        (self.seconds - self.load - self.store).max(1e-9)
+        (self.seconds - self.store).max(1e-9)
     }
 
     /// Returns the share of the time in which the threads of a stage worked.
@@ -152,7 +157,8 @@ impl fmt::Display for Timings {
         let Timings { seconds, load, store, stages } = self;
         writeln!(
             f,
-            "timings: {seconds:.1} s, of which {load:.1} s to load the network and {store:.1} s to write the store"
+            "timings: {seconds:.1} s, of which {store:.1} s to write the store; loading the network took {load:.1} s, during which clips \
+             were decoded"
         )?;
         for stage in stages {
             let Stage { name, seconds, threads } = stage;
@@ -184,22 +190,22 @@ mod tests {
 
     #[test]
     fn the_busiest_threads_limit_the_run() {
-        // 10 s of pipeline: two workers are busy for 9 s each, the network for 5 s.
-        let timings = clocks(18, 4, 5, 1).timings(12.0, 2, 1);
+        // Two workers are busy for 9 s each, the network for 5 s.
+        let timings = clocks(18, 4, 5, 1).timings(10.0, 2, 1);
         let shares: Vec<(&str, f64)> = timings.stages.iter().map(|stage| (stage.name, timings.busy(stage))).collect();
-        assert_eq!(shares, [("decode", 0.7), ("transform", 0.2), ("batch", 0.0), ("network", 0.5), ("write", 0.1)]);
+        assert_eq!(shares, [("decode", 0.7), ("transform", 0.2), ("copy", 0.0), ("network", 0.5), ("write", 0.1)]);
         let (limit, share, _) = timings.limit();
         assert_eq!(limit, "the decode workers");
         assert!((share - 0.9).abs() < 1e-12);
-        assert_eq!(clocks(18, 4, 19, 1).timings(12.0, 2, 2).limit().0, "the network");
-        assert_eq!(clocks(1, 0, 2, 9).timings(12.0, 1, 1).limit().0, "writing the journal");
-        let text = clocks(18, 4, 5, 1).timings(12.0, 2, 1).to_string();
+        assert_eq!(clocks(18, 4, 19, 1).timings(10.0, 2, 2).limit().0, "the network");
+        assert_eq!(clocks(1, 0, 2, 9).timings(10.0, 1, 1).limit().0, "writing the journal");
+        let text = clocks(18, 4, 5, 1).timings(10.0, 2, 1).to_string();
         assert!(text.contains("limited by the decode workers, busy 90 % of the time"), "{text}");
     }
 
     #[test]
     fn descriptors_have_no_network() {
-        let timings = clocks(18, 12, 0, 0).timings(12.0, 2, 0);
+        let timings = clocks(18, 12, 0, 0).timings(10.0, 2, 0);
         let names: Vec<&str> = timings.stages.iter().map(|stage| stage.name).collect();
         assert_eq!(names, ["decode", "describe", "write"]);
     }

@@ -6,7 +6,7 @@ use super::transform::Transform;
 use crate::error::{Error, Result};
 use crate::models::input::{InputLayout, InputSpec};
 
-/// A sink that transforms each distinct frame once and copies it to every item that contains it.
+/// A sink that transforms each distinct frame once and copies it to every item that contains it. Items are not normalized.
 ///
 /// An item has shape (3, H, W) for layout `frames`, whose windows have one frame, and (3, T, H, W) for layout `clip`.
 #[derive(Debug)]
@@ -14,9 +14,9 @@ pub struct ItemSink {
     transform: Transform,
     /// Frames per item.
     frames: usize,
-    /// Floats per item.
+    /// Bytes per item.
     item_len: usize,
-    values: Vec<f32>,
+    values: Vec<u8>,
     /// For each sampled frame, its positions in the items: (item, index in the item).
     positions: Vec<Vec<(usize, usize)>>,
 }
@@ -33,7 +33,7 @@ impl ItemSink {
     }
 
     /// Returns the items of the decoded clip, concatenated in the order of its windows.
-    pub fn take(&mut self) -> Vec<f32> {
+    pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.values)
     }
 }
@@ -67,10 +67,10 @@ impl FrameSink for ItemSink {
         let Some((first, others)) = self.positions[position].split_first() else { return Ok(()) };
         let items = self.positions[position].iter().map(|&(item, _)| item + 1).max().unwrap_or(0);
         if self.values.len() < items * self.item_len {
-            self.values.resize(items * self.item_len, 0.0);
+            self.values.resize(items * self.item_len, 0);
         }
         let first = start(first);
-        self.transform.write(frame.image(), &mut self.values[first..], channel_len);
+        self.transform.write_planes(frame.image(), &mut self.values[first..], channel_len);
         for other in others.iter().map(start) {
             for channel in 0..3 {
                 let source = first + channel * channel_len;

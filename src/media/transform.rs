@@ -7,7 +7,7 @@
 use pulp::{Arch, NullaryFnOnce};
 
 use super::pixels::BgrImage;
-use crate::models::input::{Color, InputSpec, Interpolation, Resize};
+use crate::models::input::{Color, InputSpec, Interpolation, Normalization, Resize};
 
 /// Resize and crop for images of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,14 +201,21 @@ impl Transform {
     /// # Panics
     /// Panics if the image is empty or `out` is shorter than `2 * plane_stride + height * width`.
     pub fn write(&mut self, image: BgrImage<'_>, out: &mut [f32], plane_stride: usize) {
-        let channels = self.channels();
-        let output = OutputPlanes {
-            start: channels.map(|c| c * plane_stride),
-            scale: self.input.scale as f32,
-            mean: channels.map(|c| self.input.mean[c] as f32),
-            std: channels.map(|c| self.input.std[c] as f32),
+        let output = NormalizedPlanes {
+            channels: self.channels(),
+            plane_stride,
+            normalization: self.input.normalization(),
             out,
         };
+        self.run(image, output);
+    }
+
+    /// Writes the three planes of one image as [`Self::write`] does, but without normalizing them.
+    ///
+    /// # Panics
+    /// Panics under the conditions of [`Self::write`].
+    pub fn write_planes(&mut self, image: BgrImage<'_>, out: &mut [u8], plane_stride: usize) {
+        let output = BytePlanes { channels: self.channels(), plane_stride, out };
         self.run(image, output);
     }
 
@@ -414,24 +421,42 @@ trait OutputRows {
     fn write(&mut self, y: usize, line: &[[f32; 4]]);
 }
 
-/// Normalized planes; positions and constants are in the order blue, green, red.
-struct OutputPlanes<'a> {
-    start: [usize; 3],
-    scale: f32,
-    mean: [f32; 3],
-    std: [f32; 3],
+/// Normalized planes.
+struct NormalizedPlanes<'a> {
+    /// Channel of the output for blue, green and red.
+    channels: [usize; 3],
+    plane_stride: usize,
+    normalization: Normalization,
     out: &'a mut [f32],
 }
 
-impl OutputRows for OutputPlanes<'_> {
+impl OutputRows for NormalizedPlanes<'_> {
     #[inline(always)]
     fn write(&mut self, y: usize, line: &[[f32; 4]]) {
-        for channel in 0..3 {
-            let (mean, std) = (self.mean[channel], self.std[channel]);
-            let plane = &mut self.out[self.start[channel] + y * line.len()..][..line.len()];
+        for (source, channel) in self.channels.into_iter().enumerate() {
+            let plane = &mut self.out[channel * self.plane_stride + y * line.len()..][..line.len()];
             for (out, pixel) in plane.iter_mut().zip(line) {
-                let value = (pixel[channel] + ROUND) - ROUND;
-                *out = (value / self.scale - mean) / std;
+                *out = self.normalization.apply(channel, (pixel[source] + ROUND) - ROUND);
+            }
+        }
+    }
+}
+
+/// Planes of bytes.
+struct BytePlanes<'a> {
+    /// Channel of the output for blue, green and red.
+    channels: [usize; 3],
+    plane_stride: usize,
+    out: &'a mut [u8],
+}
+
+impl OutputRows for BytePlanes<'_> {
+    #[inline(always)]
+    fn write(&mut self, y: usize, line: &[[f32; 4]]) {
+        for (source, channel) in self.channels.into_iter().enumerate() {
+            let plane = &mut self.out[channel * self.plane_stride + y * line.len()..][..line.len()];
+            for (out, pixel) in plane.iter_mut().zip(line) {
+                *out = ((pixel[source] + ROUND) - ROUND) as u8;
             }
         }
     }

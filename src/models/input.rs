@@ -85,6 +85,33 @@ pub enum Color {
 /// and products of these fit into 64 bits.
 pub const MAX_SIZE: usize = 1 << 15;
 
+/// Converts eight-bit values to the numbers that a network reads: per channel, `(value / scale - mean) / std` in f32.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Normalization {
+    /// See [`InputSpec::scale`].
+    pub scale: f32,
+    /// See [`InputSpec::mean`].
+    pub mean: [f32; 3],
+    /// See [`InputSpec::std`].
+    pub std: [f32; 3],
+}
+
+/// The number for each eight-bit value of each channel.
+pub type NormalizationTable = [[f32; 256]; 3];
+
+impl Normalization {
+    /// Returns the number for an eight-bit value of a channel.
+    #[inline(always)]
+    pub fn apply(&self, channel: usize, value: f32) -> f32 {
+        (value / self.scale - self.mean[channel]) / self.std[channel]
+    }
+
+    /// Returns the numbers for all eight-bit values.
+    pub fn table(&self) -> NormalizationTable {
+        std::array::from_fn(|channel| std::array::from_fn(|value| self.apply(channel, value as f32)))
+    }
+}
+
 fn default_name() -> String {
     "x".into()
 }
@@ -103,9 +130,22 @@ impl InputSpec {
         }
     }
 
+    /// Returns the normalization, with channels in the order of `color`.
+    pub fn normalization(&self) -> Normalization {
+        let narrow = |values: [f64; 3]| values.map(|value| value as f32);
+        Normalization { scale: self.scale as f32, mean: narrow(self.mean), std: narrow(self.std) }
+    }
+
     /// Returns the number of values in one item of the batch.
     pub fn item_len(&self) -> usize {
         self.shape(1).iter().product()
+    }
+
+    /// Normalizes an item of eight-bit values.
+    pub fn normalize(&self, item: &[u8]) -> Vec<f32> {
+        let table = self.normalization().table();
+        let planes = item.chunks_exact(item.len() / table.len()).zip(&table);
+        planes.flat_map(|(plane, numbers)| plane.iter().map(|&value| numbers[usize::from(value)])).collect()
     }
 
     /// Checks ranges and combinations of values.

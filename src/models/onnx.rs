@@ -19,6 +19,7 @@ pub(crate) mod builder;
 pub(crate) mod fields;
 mod lowering;
 mod operation;
+pub mod pixel_input;
 pub(crate) mod proto;
 
 use fields::{Field, FieldReader};

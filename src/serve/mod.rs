@@ -257,14 +257,7 @@ fn load_state(options: &Options, progress: &Arc<dyn ProgressSink>) -> Result<Arc
     let limits = options.limits;
     let ServedModels { models, card, prepared } = ServedModels::load(options, progress.as_ref())?;
     let load_network = |batch| {
-        let session_options = SessionOptions {
-            item: card.input.shape(1)[1..].to_vec(),
-            dim: card.output.dim,
-            batch,
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
-            output: Some(card.output.name.clone()),
-            precision: models.posters.precision,
-        };
+        let session_options = SessionOptions::for_card(&card, batch, models.posters.precision);
         Session::load(&prepared.onnx, options.device, session_options)
     };
     let single = load_network(1)?;

@@ -17,7 +17,7 @@ use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::error::{Error, Result};
-use crate::models::runtime::{Lane, Session};
+use crate::models::runtime::{Items, Lane, Session};
 
 /// Computes one result per image from the embeddings (N, D) of a batch.
 pub type Postprocess<T> = dyn Fn(ArrayView2<'_, f32>) -> Result<Vec<T>> + Send + Sync;
@@ -63,8 +63,8 @@ impl Drop for PendingGuard {
 
 /// A submitted image.
 struct Job<T> {
-    /// Network input.
-    item: Vec<f32>,
+    /// Pixels of the network's input.
+    item: Vec<u8>,
     result: oneshot::Sender<Result<T>>,
     permit: OwnedSemaphorePermit,
 }
@@ -137,7 +137,7 @@ impl<T: Send + 'static> InferenceQueue<T> {
 
     /// Queues a preprocessed image and returns the receiver of its result. Dropping the receiver cancels the job unless
     /// it has started.
-    pub fn submit(&self, slot: Slot, item: Vec<f32>) -> oneshot::Receiver<Result<T>> {
+    pub fn submit(&self, slot: Slot, item: Vec<u8>) -> oneshot::Receiver<Result<T>> {
         let (sender, receiver) = oneshot::channel();
         // Before the send: the lane that receives the job must not count its image as pending and wait for it.
         drop(slot.pending);
@@ -183,7 +183,7 @@ fn drop_abandoned<T>(batch: &mut Vec<Job<T>>, observer: &impl QueueObserver) {
 
 /// Runs the network and sends every job its result, or all of them the same error.
 fn run_batch<T>(batch: Vec<Job<T>>, runner: &mut LaneRunner, postprocess: &Postprocess<T>) {
-    let items: Vec<&[f32]> = batch.iter().map(|job| job.item.as_slice()).collect();
+    let items: Vec<&[u8]> = batch.iter().map(|job| job.item.as_slice()).collect();
     match runner.run(&items).and_then(|embeddings| postprocess(embeddings.view())) {
         Ok(results) => {
             for (job, result) in batch.into_iter().zip(results) {
@@ -209,17 +209,13 @@ struct LaneRunner {
 
 impl LaneRunner {
     /// Computes the embeddings (N, D) of N items, at most the batch size.
-    fn run(&mut self, items: &[&[f32]]) -> Result<Array2<f32>> {
+    fn run(&mut self, items: &[&[u8]]) -> Result<Array2<f32>> {
         match &mut self.batched {
-            // A padded batch is faster than single runs if it is more than half full.
-            Some(lane) if items.len() * 2 > self.batch_size => {
-                let mut batch = items.concat();
-                batch.resize(items[0].len() * self.batch_size, 0.0);
-                let embeddings = lane.run(&batch)?;
-                Ok(embeddings.slice_axis(Axis(0), (0..items.len()).into()).to_owned())
-            }
+            // A batch completed with zeros is faster than single runs if it is more than half full.
+            Some(lane) if items.len() * 2 > self.batch_size => lane.run(Items::Pixels(items)),
             _ => {
-                let rows = items.iter().map(|item| self.single.run(item)).collect::<Result<Vec<_>>>()?;
+                let single = |item: &&[u8]| self.single.run(Items::Pixels(&[item]));
+                let rows = items.iter().map(single).collect::<Result<Vec<_>>>()?;
                 let rows: Vec<ArrayView2<'_, f32>> = rows.iter().map(Array2::view).collect();
                 concatenate(Axis(0), &rows).map_err(|e| Error::Runtime(e.to_string()))
             }
@@ -242,10 +238,11 @@ mod tests {
     }
 
     impl Lane for BlockingLane {
-        fn run(&mut self, items: &[f32]) -> Result<Array2<f32>> {
+        fn run(&mut self, items: Items<'_>) -> Result<Array2<f32>> {
+            let Items::Pixels(items) = items else { panic!("the queue holds pixels") };
             self.started.send(self.batch).unwrap();
             self.release.recv().unwrap();
-            Ok(Array2::from_shape_fn((self.batch, 1), |(i, _)| items[i] * 10.0))
+            Ok(Array2::from_shape_fn((items.len(), 1), |(i, _)| f32::from(items[i][0]) * 10.0))
         }
     }
 
@@ -283,14 +280,7 @@ mod tests {
                 started: started_sender.clone(),
                 release: release_receiver.clone(),
             })],
-            options: SessionOptions {
-                item: vec![1],
-                dim: 1,
-                batch,
-                threads: 1,
-                output: None,
-                precision: crate::models::Precision::F32,
-            },
+            options: SessionOptions::for_floats(vec![1], 1, batch),
         };
         let postprocess: Arc<Postprocess<f32>> = Arc::new(|embeddings| Ok(embeddings.iter().copied().collect()));
         let observer = Arc::new(RecordingObserver::default());
@@ -302,9 +292,9 @@ mod tests {
     #[test]
     fn queued_images_form_one_batch_and_keep_their_order() {
         let Fixture { queue, started, release, observer } = fixture(8, Duration::ZERO);
-        let first = queue.submit(queue.try_acquire_slot().unwrap(), vec![1.0]);
+        let first = queue.submit(queue.try_acquire_slot().unwrap(), vec![1]);
         assert_eq!(started.recv().unwrap(), 1);
-        let rest: Vec<_> = (2..5).map(|i| queue.submit(queue.try_acquire_slot().unwrap(), vec![i as f32])).collect();
+        let rest: Vec<_> = (2..5).map(|i| queue.submit(queue.try_acquire_slot().unwrap(), vec![i])).collect();
         release.send(()).unwrap();
         assert_eq!(first.blocking_recv().unwrap().unwrap(), 10.0);
         assert_eq!(started.recv().unwrap(), 4); // three in a padded batch of four
@@ -318,7 +308,7 @@ mod tests {
     fn a_batch_is_delayed_only_while_images_are_pending() {
         // If the queue waited without pending images, the test would take an hour.
         let Fixture { queue, started, release, .. } = fixture(8, Duration::from_secs(3600));
-        let result = queue.submit(queue.try_acquire_slot().unwrap(), vec![1.0]);
+        let result = queue.submit(queue.try_acquire_slot().unwrap(), vec![1]);
         assert_eq!(started.recv().unwrap(), 1);
         release.send(()).unwrap();
         result.blocking_recv().unwrap().unwrap();
@@ -327,7 +317,7 @@ mod tests {
     #[test]
     fn slots_are_limited_and_released() {
         let Fixture { queue, started, release, .. } = fixture(2, Duration::ZERO);
-        let result = queue.submit(queue.try_acquire_slot().unwrap(), vec![1.0]);
+        let result = queue.submit(queue.try_acquire_slot().unwrap(), vec![1]);
         let unused = queue.try_acquire_slot().unwrap();
         assert!(queue.try_acquire_slot().is_none() && queue.free_slots() == 0);
         drop(unused);
@@ -340,10 +330,10 @@ mod tests {
     #[test]
     fn abandoned_jobs_do_not_run() {
         let Fixture { queue, started, release, observer } = fixture(8, Duration::ZERO);
-        let first = queue.submit(queue.try_acquire_slot().unwrap(), vec![1.0]);
+        let first = queue.submit(queue.try_acquire_slot().unwrap(), vec![1]);
         started.recv().unwrap();
-        drop(queue.submit(queue.try_acquire_slot().unwrap(), vec![2.0]));
-        let third = queue.submit(queue.try_acquire_slot().unwrap(), vec![3.0]);
+        drop(queue.submit(queue.try_acquire_slot().unwrap(), vec![2]));
+        let third = queue.submit(queue.try_acquire_slot().unwrap(), vec![3]);
         release.send(()).unwrap();
         release.send(()).unwrap();
         first.blocking_recv().unwrap().unwrap();

@@ -66,13 +66,13 @@ enum Content {
 /// A decoded upload: one network input (item) per image or video frame.
 pub enum Decoded {
     /// The item.
-    Image(Vec<f32>),
+    Image(Vec<u8>),
     /// Items of the sampled frames, at least one.
     Video {
         /// Presentation time of each frame from the start of the video, ascending.
         seconds: Vec<f64>,
         /// The items, concatenated.
-        items: Vec<f32>,
+        items: Vec<u8>,
     },
 }
 

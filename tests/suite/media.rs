@@ -237,8 +237,8 @@ fn items_contain_the_transformed_frames_of_each_window() {
     for (item, window) in items.chunks_exact(input.item_len()).zip(&decoded.windows) {
         for (slot, &index) in window.indices.iter().enumerate() {
             let (_, height, width, data) = &seen.frames[index];
-            let mut expected = vec![0.0; 3 * plane];
-            transform.write(BgrImage::new(*height, *width, data), &mut expected, plane);
+            let mut expected = vec![0; 3 * plane];
+            transform.write_planes(BgrImage::new(*height, *width, data), &mut expected, plane);
             for channel in 0..3 {
                 let actual = &item[(channel * 16 + slot) * plane..][..plane];
                 assert!(actual == &expected[channel * plane..][..plane], "frame {index}, channel {channel}");

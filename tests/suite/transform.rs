@@ -62,24 +62,26 @@ fn transformed_images_match_torchvision() {
 #[test]
 fn bytes_are_the_values_before_normalization() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for card in ["convnext_base", "r2plus1d_18", "clip_vit_b32"] {
+    for card in ["convnext_base", "r2plus1d_18", "clip_vit_b32", "efficientnet_lite2"] {
         let input = Card::load(&root.join("models"), card).unwrap().input;
         let [rows, columns] = input.size;
+        let (plane, table) = (rows * columns, input.normalization().table());
         for (height, width) in [(240, 320), (300, 2), (5, 7)] {
             let pixels = image(height, width);
-            let (mut planes, mut bytes) = (vec![f32::NAN; 3 * rows * columns], vec![0; 3 * rows * columns]);
+            let (mut floats, mut planes, mut bytes) =
+                (vec![f32::NAN; 3 * plane], vec![0; 3 * plane], vec![0; 3 * plane]);
             let mut transform = Transform::new(&input);
-            transform.write(BgrImage::new(height, width, &pixels), &mut planes, rows * columns);
+            transform.write(BgrImage::new(height, width, &pixels), &mut floats, plane);
+            transform.write_planes(BgrImage::new(height, width, &pixels), &mut planes, plane);
             transform.write_bytes(BgrImage::new(height, width, &pixels), &mut bytes);
             let normalize = |value: u8, c: usize| {
                 (f32::from(value) / input.scale as f32 - input.mean[c] as f32) / input.std[c] as f32
             };
             for (i, &value) in bytes.iter().enumerate() {
-                assert_eq!(
-                    planes[i % 3 * rows * columns + i / 3],
-                    normalize(value, i % 3),
-                    "{card} {height}x{width}: {i}"
-                );
+                let (channel, position) = (i % 3, i / 3);
+                let float = floats[channel * plane + position];
+                assert_eq!(float, normalize(value, channel), "{card} {height}x{width}: {i}");
+                assert_eq!(float, table[channel][usize::from(planes[channel * plane + position])]);
             }
         }
     }

@@ -197,7 +197,6 @@ impl Model for Identity {
 #[test]
 fn exported_calibrations_match_in_onnx_runtime() {
     use crate::classify::tests::dataset;
-    use crate::models::Precision;
     use crate::models::runtime::{Device, Session, SessionOptions};
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.onnx");
@@ -206,14 +205,7 @@ fn exported_calibrations_match_in_onnx_runtime() {
         let (count, classes) = scores.dim();
         let model = Calibrated { calibration: fit(&golden), model: Box::new(Identity) };
         Exporter::export(&model, classes, classes, &mut std::fs::File::create(&path).unwrap()).unwrap();
-        let options = SessionOptions {
-            item: vec![classes],
-            dim: classes,
-            batch: count,
-            threads: 1,
-            output: None,
-            precision: Precision::F32,
-        };
+        let options = SessionOptions::for_floats(vec![classes], classes, count);
         let theirs = Session::load(&path, Device::Cpu, options).unwrap().run(scores.as_slice().unwrap()).unwrap();
         let ours = model.scores(&dataset(scores.view(), Array2::zeros((count, classes)))).unwrap();
         let distance = (&ours - &theirs).iter().fold(0f32, |max, d| max.max(d.abs()));

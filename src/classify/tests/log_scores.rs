@@ -59,14 +59,7 @@ fn saved_models_read_scores() {
 #[cfg(feature = "onnx")]
 fn assert_onnx(path: &std::path::Path, data: &Dataset, expected: &ndarray::Array2<f32>) {
     use crate::models::runtime::{Device, Session, SessionOptions};
-    let options = SessionOptions {
-        item: vec![data.dim()],
-        dim: expected.ncols(),
-        batch: data.len(),
-        threads: 1,
-        output: None,
-        precision: crate::models::Precision::F32,
-    };
+    let options = SessionOptions::for_floats(vec![data.dim()], expected.ncols(), data.len());
     let mut network = Session::load(path, Device::Cpu, options).unwrap();
     let rows = all_rows(data).as_standard_layout().as_slice().unwrap().to_vec();
     let found = network.run(&rows).unwrap();

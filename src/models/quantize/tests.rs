@@ -61,7 +61,7 @@ fn write_network(path: &Path) {
 }
 
 fn session(precision: Precision) -> SessionOptions {
-    SessionOptions { item: vec![3, SIZE, SIZE], dim: DIM, batch: 1, threads: 2, output: None, precision }
+    SessionOptions { threads: 2, precision, ..SessionOptions::for_floats(vec![3, SIZE, SIZE], DIM, 1) }
 }
 
 fn items(count: usize) -> Vec<Vec<f32>> {

@@ -30,7 +30,7 @@ use crate::models::Precision;
 pub(in crate::models) use native::calibration;
 
 pub use device::{Device, Gpus};
-pub use lane::{Lane, SessionOptions};
+pub use lane::{Items, Lane, SessionOptions};
 pub use profile::{LayerProfile, Profile};
 
 /// A loaded network, ready to run.
@@ -103,12 +103,12 @@ impl Session {
         self.provider.starts_with("native")
     }
 
-    /// Runs one batch on the first lane.
+    /// Runs 1 to `batch` items of a network that reads floats on the first lane.
     ///
     /// # Errors
     /// As [`Lane::run`].
     pub fn run(&mut self, items: &[f32]) -> Result<Array2<f32>> {
-        self.lanes[0].run(items)
+        self.lanes[0].run(Items::Floats(&[items]))
     }
 }
 
@@ -183,6 +183,12 @@ pub fn expected_precision(device: Device, precision: Precision) -> &'static str 
     precision.on_provider(device.name())
 }
 
+/// Returns `true` if a network on `device` competes for the cores of the CPU; for [`Device::Auto`] if one on the first candidate does.
+pub fn expects_cpu(device: Device) -> bool {
+    let device = if device == Device::Auto { auto_candidates()[0] } else { device };
+    device.gpus().is_none()
+}
+
 /// Returns the devices that [`Device::Auto`] tries, the fastest first.
 fn auto_candidates() -> Vec<Device> {
     let mut candidates = Vec::new();
@@ -204,7 +210,7 @@ mod tests {
     struct Numbered(u32);
 
     impl Lane for Numbered {
-        fn run(&mut self, _: &[f32]) -> Result<Array2<f32>> {
+        fn run(&mut self, _: Items<'_>) -> Result<Array2<f32>> {
             Ok(Array2::from_elem((1, 1), self.0 as f32))
         }
     }
@@ -214,7 +220,7 @@ mod tests {
         let load = |gpu| -> Result<(String, Box<dyn Lane>)> { Ok(("cuda+cpu".into(), Box::new(Numbered(gpu)))) };
         let (provider, mut lanes) = lane_per_gpu(&[1, 3], load).unwrap();
         assert_eq!(provider, lane_per_gpu(&[0], load).unwrap().0);
-        let gpus: Vec<f32> = lanes.iter_mut().map(|lane| lane.run(&[]).unwrap()[[0, 0]]).collect();
+        let gpus: Vec<f32> = lanes.iter_mut().map(|lane| lane.run(Items::Floats(&[])).unwrap()[[0, 0]]).collect();
         assert_eq!(gpus, [1.0, 3.0]);
         let other = |gpu| -> Result<(String, Box<dyn Lane>)> {
             Ok((["cuda", "cuda+cpu"][gpu as usize].into(), Box::new(Numbered(gpu))))

@@ -3,36 +3,74 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use ndarray::Array2;
 use ort::environment::Environment;
 use ort::ep::{CUDA, TensorRT};
-use ort::session::Session;
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::SessionBuilder;
-use ort::value::{TensorRef, ValueType};
+use ort::session::{Session, SessionInputValue};
+use ort::value::{Tensor, ValueType};
 
 use super::device::Device;
-use super::lane::{Lane, SessionOptions, embeddings, is_embedding, shape_matches};
+use super::lane::{Items, Lane, SessionOptions, embeddings, is_embedding, shape_matches};
 use super::{ffi, library};
 use crate::error::{Error, Result};
 use crate::models::Precision;
+use crate::models::onnx::pixel_input::{original_name, with_pixel_input};
 
-/// The only lane of a session; it uses all threads. `ort` considers concurrent runs of one session unsound.
+/// A session, which is the only lane of its own: `ort` considers concurrent runs of one session unsound.
 struct SessionLane {
     session: Session,
+    input: Input,
     /// Index of the output.
     output: usize,
     options: SessionOptions,
+    copy_time: Duration,
+}
+
+/// The input of a session, filled before each run. That of a GPU is in pinned memory, which the GPU reads by itself.
+enum Input {
+    Floats(Tensor<f32>),
+    Pixels(Tensor<u8>),
 }
 
 impl Lane for SessionLane {
-    fn run(&mut self, items: &[f32]) -> Result<Array2<f32>> {
-        let failed = |e: ort::Error| Error::Runtime(format!("inference failed: {e}"));
-        let input = TensorRef::from_array_view((self.options.input_shape(), items)).map_err(failed)?;
-        let outputs = self.session.run(ort::inputs![input]).map_err(failed)?;
-        let (_, values) = outputs[self.output].try_extract_tensor::<f32>().map_err(failed)?;
-        embeddings(values, &self.options)
+    fn run(&mut self, items: Items<'_>) -> Result<Array2<f32>> {
+        let Self { session, input, output, options, copy_time } = self;
+        let failed = |e: ort::Error| run_error(&e.to_string());
+        let count = items.count(options)?;
+        let start = Instant::now();
+        match (&mut *input, items) {
+            (Input::Floats(tensor), Items::Floats(parts)) => concatenate(parts, tensor.extract_tensor_mut().1),
+            (Input::Pixels(tensor), Items::Pixels(parts)) => concatenate(parts, tensor.extract_tensor_mut().1),
+            _ => unreachable!("the kind of the items was checked"),
+        }
+        *copy_time += start.elapsed();
+        let input: SessionInputValue<'_> = match input {
+            Input::Floats(tensor) => (&*tensor).into(),
+            Input::Pixels(tensor) => (&*tensor).into(),
+        };
+        let outputs = session.run([input]).map_err(failed)?;
+        let (_, values) = outputs[*output].try_extract_tensor::<f32>().map_err(failed)?;
+        embeddings(values, (options.batch, options.dim), count)
     }
+
+    fn copy_time(&self) -> Duration {
+        self.copy_time
+    }
+}
+
+/// Copies the parts of a batch and completes it with zeros.
+fn concatenate<T: Copy + Default>(parts: &[&[T]], batch: &mut [T]) {
+    let mut rest = batch;
+    for part in parts {
+        let (target, remaining) = rest.split_at_mut(part.len());
+        target.copy_from_slice(part);
+        rest = remaining;
+    }
+    rest.fill(T::default());
 }
 
 /// Loads a network, on a GPU on that with number `gpu`; returns the names of its execution providers and its lane.
@@ -43,8 +81,9 @@ pub(super) fn load(onnx: &Path, device: Device, gpu: u32, options: &SessionOptio
     let environment = environment(device)?;
     let failed = |what: &str, error: &dyn fmt::Display| Error::Runtime(format!("device {device} {what}: {error}"));
     let builder = Session::builder(environment).map_err(|e| failed("cannot be used", &e))?;
-    let mut builder = configure(builder, device, gpu, options).map_err(|e| failed("cannot be used", &e))?;
-    let session = builder.commit_from_file(onnx).map_err(|e| failed(&format!("cannot load {}", onnx.display()), &e))?;
+    let builder = configure(builder, device, gpu, options).map_err(|e| failed("cannot be used", &e))?;
+    let session =
+        commit(builder, onnx, options)?.map_err(|e| failed(&format!("cannot load {}", onnx.display()), &e))?;
     let providers = ffi::assigned_providers(&session).map_err(|e| failed("does not report its providers", &e))?;
     let names: Vec<String> =
         providers.iter().map(|name| name.trim_end_matches("ExecutionProvider").to_lowercase()).collect();
@@ -52,7 +91,46 @@ pub(super) fn load(onnx: &Path, device: Device, gpu: u32, options: &SessionOptio
         return Err(failed("was requested, but the network would run on", &names.join("+")));
     }
     let output = check_shapes(&session, onnx, options)?;
-    Ok((names.join("+"), Box::new(SessionLane { session, output, options: options.clone() })))
+    let input = input(&session, device, gpu, options).map_err(|e| failed("cannot allocate the input", &e))?;
+    let lane = SessionLane { session, input, output, options: options.clone(), copy_time: Duration::ZERO };
+    Ok((names.join("+"), Box::new(lane)))
+}
+
+/// Loads the file. The outer error is that of the file, the inner one that of ONNX Runtime.
+fn commit(mut builder: SessionBuilder, onnx: &Path, options: &SessionOptions) -> Result<ort::Result<Session>> {
+    let Some(normalization) = &options.normalization else { return Ok(builder.commit_from_file(onnx)) };
+    let file = std::fs::read(onnx).map_err(Error::io(onnx))?;
+    let network = with_pixel_input(&file, normalization)
+        .map_err(|message| Error::Weights { path: onnx.to_path_buf(), message })?;
+    drop(file);
+    // Tensors in other files are relative to the directory of this one.
+    let directory = std::path::absolute(onnx).map_err(Error::io(onnx))?;
+    let directory = directory.parent().unwrap_or(Path::new("/")).to_string_lossy().into_owned();
+    let session = builder
+        .with_config_entry("session.model_external_initializers_file_folder_path", &directory)
+        .map_err(ort::Error::from)
+        .and_then(|mut builder| builder.commit_from_memory(&network));
+    Ok(session)
+}
+
+/// Allocates the input of a session.
+fn input(session: &Session, device: Device, gpu: u32, options: &SessionOptions) -> ort::Result<Input> {
+    let allocator = if device.gpus().is_some() {
+        let (kind, memory) = (AllocatorType::Device, MemoryType::CPUInput);
+        Allocator::new(session, MemoryInfo::new(AllocationDevice::CUDA_PINNED, gpu as i32, kind, memory)?)?
+    } else {
+        Allocator::default()
+    };
+    let shape = options.input_shape();
+    Ok(match options.normalization {
+        Some(_) => Input::Pixels(Tensor::new(&allocator, shape)?),
+        None => Input::Floats(Tensor::new(&allocator, shape)?),
+    })
+}
+
+/// Returns the error of a run that failed, with the remedy if memory was exhausted.
+fn run_error(message: &str) -> Error {
+    Error::Runtime(format!("inference failed: {message}"))
 }
 
 fn configure(
@@ -87,8 +165,12 @@ fn check_shapes(session: &Session, onnx: &Path, options: &SessionOptions) -> Res
     match input.dtype() {
         ValueType::Tensor { shape, .. } if shape_matches(shape, &options.input_shape()) => {}
         other => {
-            let (name, expected) = (input.name(), options.input_shape());
-            return Err(mismatch(format!("input `{name}` is {other}, but the card declares f32 {expected:?}")));
+            let (name, expected) = (original_name(input.name()), options.input_shape());
+            let declared = match other {
+                ValueType::Tensor { shape, .. } => format!("{shape:?}"),
+                other => other.to_string(),
+            };
+            return Err(mismatch(format!("input `{name}` is {declared}, but the card declares f32 {expected:?}")));
         }
     }
     let outputs = session.outputs();

@@ -1,13 +1,14 @@
 //! OpenVINO backend on the CPU.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use ndarray::Array2;
 use openvino::{
     Core, DeviceType, ElementType, InferRequest, InferenceError, PartialShape, RwPropertyKey, Shape, Tensor,
 };
 
-use super::lane::{Lane, SessionOptions, embeddings, is_embedding, shape_matches};
+use super::lane::{FloatInput, Items, Lane, SessionOptions, embeddings, is_embedding, shape_matches};
 use super::library;
 use crate::error::{Error, Result};
 
@@ -18,18 +19,27 @@ const MAX_LANES: usize = 8;
 struct RequestLane {
     request: InferRequest,
     input: Tensor,
+    floats: FloatInput,
+    copy_time: Duration,
     /// Index of the output.
     output: usize,
     options: SessionOptions,
 }
 
 impl Lane for RequestLane {
-    fn run(&mut self, items: &[f32]) -> Result<Array2<f32>> {
+    fn run(&mut self, items: Items<'_>) -> Result<Array2<f32>> {
         let failed = |e: InferenceError| Error::Runtime(format!("inference failed: {e}"));
-        self.input.get_data_mut::<f32>().map_err(failed)?.copy_from_slice(items);
+        let count = items.count(&self.options)?;
+        let start = Instant::now();
+        self.floats.write(items, self.input.get_data_mut::<f32>().map_err(failed)?);
+        self.copy_time += start.elapsed();
         self.request.infer().map_err(failed)?;
         let output = self.request.get_output_tensor_by_index(self.output).map_err(failed)?;
-        embeddings(output.get_data::<f32>().map_err(failed)?, &self.options)
+        embeddings(output.get_data::<f32>().map_err(failed)?, (self.options.batch, self.options.dim), count)
+    }
+
+    fn copy_time(&self) -> Duration {
+        self.copy_time
     }
 }
 
@@ -80,7 +90,8 @@ pub(super) fn load(onnx: &Path, options: &SessionOptions) -> Result<(String, Vec
         let mut request = compiled.create_infer_request()?;
         let input = Tensor::new(ElementType::F32, &Shape::new(&shape)?)?;
         request.set_input_tensor(&input)?;
-        Ok(Box::new(RequestLane { request, input, output, options: options.clone() }))
+        let (floats, copy_time) = (FloatInput::new(options), Duration::ZERO);
+        Ok(Box::new(RequestLane { request, input, floats, copy_time, output, options: options.clone() }))
     };
     let lanes = (0..lanes).map(|_| lane(&mut compiled)).collect::<Result<_, _>>().map_err(rejected)?;
     Ok(("openvino".into(), lanes))

@@ -7,7 +7,7 @@ use kinoprobe::models::nets::Architecture;
 use kinoprobe::models::nets::head::Head;
 use kinoprobe::models::runtime::{self, Session, SessionOptions};
 use kinoprobe::models::seeded::{SeededParameters, integers};
-use kinoprobe::models::{Card, Precision, onnx};
+use kinoprobe::models::{Card, onnx};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{SEEDING, TorchGraph, TorchParameters, load, save, torch, values_of};
@@ -251,7 +251,7 @@ fn exported_networks_match_on_native_kernels() {
         let path = directory.path().join("network.onnx");
         std::fs::write(&path, bytes).unwrap();
         let (item, dim) = (card.input.shape(2)[1..].to_vec(), card.output.dim);
-        let options = SessionOptions { item, dim, batch: 2, threads: 2, output: None, precision: Precision::F32 };
+        let options = SessionOptions { threads: 2, ..SessionOptions::for_floats(item, dim, 2) };
         let mut session = Session::load(&path, runtime::Device::Native, options).unwrap();
         let found = session.run(&values_of(&x).unwrap()).unwrap();
         for (found, expected) in found.rows().into_iter().zip(expected.chunks(dim)) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use kinoprobe::models::checkpoint::Checkpoint;
 use kinoprobe::models::nets::Architecture;
 use kinoprobe::models::runtime::{Device, Session, SessionOptions};
-use kinoprobe::models::{Card, Precision, onnx, seeded};
+use kinoprobe::models::{Card, onnx, seeded};
 use ndarray::Array2;
 
 use super::super::support::{fixture, root};
@@ -30,8 +30,7 @@ fn compare(card: &Card, onnx: &[u8], golden: &str) {
     std::fs::write(&path, onnx).unwrap();
     let shape = card.input.shape(2);
     let item = shape[1..].to_vec();
-    let precision = Precision::F32;
-    let options = SessionOptions { item, dim: card.output.dim, batch: 2, threads: 2, output: None, precision };
+    let options = SessionOptions { threads: 2, ..SessionOptions::for_floats(item, card.output.dim, 2) };
     let integers = seeded::integers("input", 0, shape.iter().product());
     let input: Vec<f32> = integers.into_iter().map(|u| u as f32 / 16384.0).collect();
     let rms = (expected.mapv(|v| v * v).mean().unwrap()).sqrt();

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::int8::QuantizedMatrix;
 use super::isa::Isa;
 use super::load_plan_with;
-use super::plan::{Plan, Workspace};
+use super::plan::{Item, Plan, Workspace};
 use super::plan_builder::LayerProbe;
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
@@ -53,7 +53,7 @@ impl CalibrationPlan {
         let mut workspace = Workspace::default();
         for item in items {
             cancel.check()?;
-            self.plan.run(item, 1, None, &mut workspace);
+            self.plan.run(Item::Floats(item), 1, None, &mut workspace);
         }
         Ok(self.probes.iter().map(|probe| probe.probe.take_statistics().expect("the probe records")).collect())
     }
@@ -67,7 +67,7 @@ impl CalibrationPlan {
         let run = |item: &&[f32]| {
             cancel.check()?;
             let mut workspace = workspaces().pop().unwrap_or_default();
-            let embedding = self.plan.run(item, 1, None, &mut workspace).to_vec();
+            let embedding = self.plan.run(Item::Floats(item), 1, None, &mut workspace).to_vec();
             workspaces().push(workspace);
             match embedding.iter().all(|value| value.is_finite()) {
                 true => Ok(embedding),

@@ -53,14 +53,15 @@ use std::sync::{Arc, OnceLock};
 use ndarray::Array2;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::lane::{Lane, SessionOptions, embeddings};
+use super::lane::{Items, Lane, SessionOptions, embeddings};
 use super::profile::Profile;
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::memory;
+use crate::models::input::NormalizationTable;
 use isa::Isa;
 use onnx_reader::OnnxGraph;
-use plan::{Plan, Workspace};
+use plan::{Item, Plan, Workspace};
 use step::{PlanError, PlanResult};
 
 /// More lanes would need memory for activations and compete for memory bandwidth.
@@ -77,21 +78,35 @@ struct NativeLane {
     pool: Arc<OnceLock<Option<ThreadPool>>>,
     borrow_threads: bool,
     workspace: Workspace,
+    /// The number for each eight-bit value of each channel, if items are pixels.
+    table: Option<Arc<NormalizationTable>>,
     options: SessionOptions,
 }
 
 impl Lane for NativeLane {
-    fn run(&mut self, items: &[f32]) -> Result<Array2<f32>> {
-        let running = RunningGuard::new(&self.running);
+    fn run(&mut self, items: Items<'_>) -> Result<Array2<f32>> {
+        let Self { plan, running, lanes, pool, borrow_threads, workspace, table, options } = self;
+        let running = RunningGuard::new(running);
+        let (count, item_len, dim) = (items.count(options)?, options.item_len(), options.dim);
+        let mut values = Vec::with_capacity(count * dim);
         // One item at a time: its activations stay in the cache, and weights are cheap to read again.
-        let mut values = Vec::with_capacity(self.options.batch * self.options.dim);
-        for item in items.chunks_exact(items.len() / self.options.batch) {
-            let pool = if self.borrow_threads { thread_pool_of(&self.pool, self.lanes) } else { None };
+        let mut run = |item: Item<'_>| {
+            let pool = if *borrow_threads { thread_pool_of(pool, *lanes) } else { None };
             // Idle lanes' threads are divided among the running ones.
-            let threads = if pool.is_some() { (self.lanes / running.count()).max(1) } else { 1 };
-            values.extend_from_slice(self.plan.run(item, threads, pool, &mut self.workspace));
+            let threads = if pool.is_some() { (*lanes / running.count()).max(1) } else { 1 };
+            values.extend_from_slice(plan.run(item, threads, pool, workspace));
+        };
+        match items {
+            Items::Floats(parts) => {
+                parts.iter().flat_map(|part| part.chunks_exact(item_len)).for_each(|item| run(Item::Floats(item)));
+            }
+            Items::Pixels(parts) => {
+                let table = table.as_ref().expect("items are pixels only if they are normalized");
+                let items = parts.iter().flat_map(|part| part.chunks_exact(item_len));
+                items.for_each(|item| run(Item::Pixels(item, table)));
+            }
         }
-        embeddings(&values, &self.options)
+        embeddings(&values, (count, dim), count)
     }
 
     fn borrow_idle_threads(&mut self, borrow: bool) {
@@ -152,6 +167,7 @@ pub(super) fn load(onnx: &Path, options: &SessionOptions) -> Result<(String, Vec
     let lanes = options.threads.clamp(1, MAX_LANES);
     let running = Arc::new(AtomicUsize::new(0));
     let pool = Arc::new(OnceLock::new());
+    let table = options.normalization.map(|normalization| Arc::new(normalization.table()));
     let lane = |_| -> Box<dyn Lane> {
         Box::new(NativeLane {
             plan: plan.clone(),
@@ -160,6 +176,7 @@ pub(super) fn load(onnx: &Path, options: &SessionOptions) -> Result<(String, Vec
             pool: pool.clone(),
             borrow_threads: false,
             workspace: Workspace::default(),
+            table: table.clone(),
             options: options.clone(),
         })
     };

@@ -15,7 +15,16 @@ use super::shape::TensorShape;
 use super::step::{ActivationTensor, Operation, PlanError, PlanResult, Step, unsupported};
 use super::thread_pool::Workers;
 use super::tokens::first_token;
+use crate::models::input::NormalizationTable;
 use crate::models::runtime::lane::{SessionOptions, shape_matches};
+
+/// An item of the input, (channels, positions).
+#[derive(Clone, Copy)]
+pub(super) enum Item<'a> {
+    Floats(&'a [f32]),
+    /// Eight-bit values, with the number for each value of each channel.
+    Pixels(&'a [u8], &'a NormalizationTable),
+}
 
 /// Executable form of a network, shared by its lanes.
 #[derive(Debug)]
@@ -162,22 +171,22 @@ impl Plan {
         &self.steps
     }
 
-    /// Runs a batch of items (batch, channels, positions) and returns their embeddings (batch, output channels). Uses
-    /// `threads` threads: the calling one and threads of `pool`. The result does not depend on their number.
+    /// Runs an item, (channels, positions), and returns its embedding. Uses `threads` threads: the calling one and threads of `pool`. The
+    /// result does not depend on their number.
     pub fn run<'w>(
         &self,
-        items: &[f32],
+        item: Item<'_>,
         threads: usize,
         pool: Option<&ThreadPool>,
         workspace: &'w mut Workspace,
     ) -> &'w [f32] {
-        self.run_observed(items, threads, pool, workspace, || ())
+        self.run_observed(item, threads, pool, workspace, || ())
     }
 
     /// As [`Self::run`]. Calls `observe` when the buffers exist, when the input has been converted, and after each step.
     pub fn run_observed<'w>(
         &self,
-        items: &[f32],
+        item: Item<'_>,
         threads: usize,
         pool: Option<&ThreadPool>,
         workspace: &'w mut Workspace,
@@ -189,7 +198,7 @@ impl Plan {
             *buffers = self.buffer_lens.iter().map(|&len| AlignedBuffer::zeros(len)).collect();
         }
         observe();
-        to_channels_last(self.input, items, &mut buffers[0]);
+        self.write_input(item, &mut buffers[0]);
         observe();
         Workers::scope(pool, &mut scratch[..threads], |workers| {
             for step in &self.steps {
@@ -203,6 +212,15 @@ impl Plan {
             result.extend_from_slice(&position[..self.output.channels]);
         }
         result
+    }
+
+    fn write_input(&self, item: Item<'_>, output: &mut [f32]) {
+        match item {
+            Item::Floats(values) => to_channels_last(self.input, values, output, |_, value| value),
+            Item::Pixels(values, table) => {
+                to_channels_last(self.input, values, output, |channel, value| table[channel][usize::from(value)]);
+            }
+        }
     }
 
     fn run_step(&self, step: &Step, buffers: &mut [AlignedBuffer], workers: &mut Workers<'_>) {
@@ -267,15 +285,13 @@ fn select_output<'a>(graph: &'a OnnxGraph, options: &'a SessionOptions) -> PlanR
     }
 }
 
-/// Converts (batch, channels, positions) to (batch, positions, channels).
-fn to_channels_last(shape: TensorShape, items: &[f32], output: &mut [f32]) {
+/// Converts an item from (channels, positions) to (positions, channels). `number` converts a value of a channel.
+#[inline(always)]
+fn to_channels_last<T: Copy>(shape: TensorShape, item: &[T], output: &mut [f32], number: impl Fn(usize, T) -> f32) {
     let positions = shape.depth * shape.height * shape.width;
-    let length = positions * shape.channels;
-    for (item, output) in items.chunks_exact(length).zip(output.chunks_exact_mut(length)) {
-        for (channel, plane) in item.chunks_exact(positions).enumerate() {
-            for (value, position) in plane.iter().zip(output.chunks_exact_mut(shape.channels)) {
-                position[channel] = *value;
-            }
+    for (channel, plane) in item.chunks_exact(positions).enumerate() {
+        for (value, position) in plane.iter().zip(output.chunks_exact_mut(shape.channels)) {
+            position[channel] = number(channel, *value);
         }
     }
 }

@@ -7,7 +7,7 @@ use pulp::{Simd, WithSimd};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::isa::Isa;
-use super::plan::{Plan, Workspace};
+use super::plan::{Item, Plan, Workspace};
 use super::shape::TensorShape;
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
@@ -43,12 +43,12 @@ pub(super) fn measure(
     let items: Vec<f32> = seeded::integers("input", 0, count).into_iter().map(|value| value as f32 / 16384.0).collect();
     let mut workspace = Workspace::default();
     let mut times = vec![Vec::with_capacity(runs); plan.steps().len() + 1];
-    plan.run(&items, threads, Some(&pool), &mut workspace);
+    plan.run(Item::Floats(&items), threads, Some(&pool), &mut workspace);
     let mut peak = peak(isa, &pool);
     for _ in 0..runs {
         cancel.check()?;
         let mut instants = Vec::with_capacity(times.len() + 1);
-        plan.run_observed(&items, threads, Some(&pool), &mut workspace, || instants.push(Instant::now()));
+        plan.run_observed(Item::Floats(&items), threads, Some(&pool), &mut workspace, || instants.push(Instant::now()));
         for (times, pair) in times.iter_mut().zip(instants.windows(2)) {
             times.push((pair[1] - pair[0]).as_secs_f64());
         }

@@ -78,12 +78,11 @@ pub fn manifest(path: &Path) {
 
 /// Hashes an ONNX file with its external data, loads it into the native kernels and runs it once.
 pub fn onnx(path: &Path) {
+    use kinoprobe::models::external_data;
     use kinoprobe::models::runtime::{Device, Session, SessionOptions};
-    use kinoprobe::models::{Precision, external_data};
 
     let _ = external_data::model_sha256(path);
-    let options =
-        SessionOptions { item: vec![3, 64, 64], dim: 8, batch: 1, threads: 1, output: None, precision: Precision::F32 };
+    let options = SessionOptions::for_floats(vec![3, 64, 64], 8, 1);
     if let Ok(mut session) = Session::load(path, Device::Native, options) {
         let _ = session.run(&[0.5; 3 * 64 * 64]);
     }

@@ -7,10 +7,9 @@ use prost::Message;
 
 use super::super::isa::Isa;
 use super::super::onnx_reader::OnnxGraph;
-use super::super::plan::{Plan, Workspace};
+use super::super::plan::{Item, Plan, Workspace};
 use super::models::{SIZE, convolutional, transformer};
 use super::noise;
-use crate::models::Precision;
 use crate::models::onnx::proto::{Attribute, FLOAT, GraphProto, INT64, ModelProto, NodeProto, TensorProto};
 use crate::models::runtime::lane::SessionOptions;
 
@@ -23,12 +22,11 @@ const MODELS: [Model; 2] = [convolutional, transformer];
 fn load_and_run(bytes: &[u8]) -> Result<Vec<f32>, String> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
-    let precision = Precision::F32;
-    let options = SessionOptions { item: vec![3, SIZE, SIZE], dim: 16, batch: 1, threads: 1, output: None, precision };
+    let options = SessionOptions::for_floats(vec![3, SIZE, SIZE], 16, 1);
     let graph = OnnxGraph::open(file.path()).map_err(|error| error.to_string())?;
     let isa = Isa::available().last().unwrap();
     let plan = Plan::new(&graph, &options, isa).map_err(|error| format!("{error:?}"))?;
-    Ok(plan.run(&noise(options.input_len(), 2), 1, None, &mut Workspace::default()).to_vec())
+    Ok(plan.run(Item::Floats(&noise(options.item_len(), 2)), 1, None, &mut Workspace::default()).to_vec())
 }
 
 /// Asserts that a modified model is rejected; returns the message.

@@ -15,13 +15,13 @@ use crate::models::nets::Architecture;
 use crate::models::onnx::proto::ModelProto;
 use crate::models::parameters::MemoryTensors;
 use crate::models::runtime::SessionOptions;
-use crate::models::{Card, Precision, onnx};
+use crate::models::{Card, onnx};
 
 /// Returns the plan of an ONNX file.
 fn plan(onnx: &[u8], item: Vec<usize>, dim: usize) -> Plan {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(onnx).unwrap();
-    let options = SessionOptions { item, dim, batch: 1, threads: 1, output: None, precision: Precision::F32 };
+    let options = SessionOptions::for_floats(item, dim, 1);
     load_plan(file.path(), &options, Isa::available().last().unwrap(), "").unwrap()
 }
 
