@@ -95,17 +95,18 @@ impl<'a> Pipeline<'a> {
                 move |batch: Batch| {
                     let parts = batch.parts();
                     if parts.is_empty() {
-                        return (batch.clips, Ok(Array2::zeros((0, dim))));
+                        return (batch.clips, Ok(Array2::zeros((0, dim))), None);
                     }
                     let (start, copied) = (Instant::now(), lane.copy_time());
                     let rows = lane.run(Items::Pixels(&parts));
                     clocks.run(start.elapsed(), lane.copy_time() - copied);
-                    (batch.clips, rows)
+                    (batch.clips, rows, lane.take_warning())
                 }
             });
             let mut writer = JournalWriter::new(&self, &mut journal);
             let mut assembler = RowAssembler::default();
-            for (clips, rows) in ordered(scope, batches, lanes.collect(), ahead) {
+            for (clips, rows, warning) in ordered(scope, batches, lanes.collect(), ahead) {
+                warning.iter().for_each(|warning| self.progress.report(Event::Warning(warning)));
                 assembler.push(clips, &rows?);
                 while let Some(complete) = assembler.next_complete(dim) {
                     match complete {

@@ -152,6 +152,11 @@ pub trait Lane: Send {
         Duration::ZERO
     }
 
+    /// Returns a message for the user that has not been returned before.
+    fn take_warning(&mut self) -> Option<String> {
+        None
+    }
+
     /// Sets whether the lane uses the threads of idle lanes, if the backend supports it: latency decreases at the cost of
     /// other work on the same cores.
     fn borrow_idle_threads(&mut self, _: bool) {}

@@ -37,7 +37,7 @@ pub use profile::{LayerProfile, Profile};
 pub struct Session {
     /// What runs the network: `native-INSTRUCTION_SET`, `cpu`, `openvino`, `cuda`, `tensorrt`, or several joined by `+`.
     pub provider: String,
-    /// At least one lane; several GPUs have one each.
+    /// At least one lane; each GPU has two.
     pub lanes: Vec<Box<dyn Lane>>,
     /// The options it was loaded with.
     pub options: SessionOptions,
@@ -78,7 +78,7 @@ impl Session {
             Device::OpenVino => openvino::load(onnx, &options)?,
             device => {
                 let gpus = device.gpus().map_or(Ok(vec![0]), |gpus| cuda::prepare(device, gpus))?;
-                lane_per_gpu(&gpus, |gpu| onnxruntime::load(onnx, device, gpu, &options))?
+                onnxruntime::load(onnx, device, &gpus, &options)?
             }
         };
         Ok(Self { provider, lanes, options })
@@ -124,26 +124,6 @@ impl Session {
 pub fn profile(onnx: &Path, options: &SessionOptions, runs: usize, cancel: &CancellationToken) -> Result<Profile> {
     assert!(runs > 0 && options.threads > 0, "at least one run on at least one thread");
     native::profile(onnx, options, runs, cancel)
-}
-
-/// Loads a network on each GPU; returns its provider and one lane per GPU. The provider does not tell how many they are: results do not
-/// depend on it.
-fn lane_per_gpu(
-    gpus: &[u32],
-    mut load: impl FnMut(u32) -> Result<(String, Box<dyn Lane>)>,
-) -> Result<(String, Vec<Box<dyn Lane>>)> {
-    let (mut provider, mut lanes) = (String::new(), Vec::with_capacity(gpus.len()));
-    for &gpu in gpus {
-        let (of_gpu, lane) = load(gpu)?;
-        if !lanes.is_empty() && of_gpu != provider {
-            let message =
-                format!("the network would run on {provider} on GPU {}, but on {of_gpu} on GPU {gpu}", gpus[0]);
-            return Err(Error::Runtime(message));
-        }
-        provider = of_gpu;
-        lanes.push(lane);
-    }
-    Ok((provider, lanes))
 }
 
 /// Checks that a device can be used, as far as this is possible without a network. Call it before weights are downloaded.
@@ -206,28 +186,6 @@ fn auto_candidates() -> Vec<Device> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Numbered(u32);
-
-    impl Lane for Numbered {
-        fn run(&mut self, _: Items<'_>) -> Result<Array2<f32>> {
-            Ok(Array2::from_elem((1, 1), self.0 as f32))
-        }
-    }
-
-    #[test]
-    fn each_gpu_has_one_lane() {
-        let load = |gpu| -> Result<(String, Box<dyn Lane>)> { Ok(("cuda+cpu".into(), Box::new(Numbered(gpu)))) };
-        let (provider, mut lanes) = lane_per_gpu(&[1, 3], load).unwrap();
-        assert_eq!(provider, lane_per_gpu(&[0], load).unwrap().0);
-        let gpus: Vec<f32> = lanes.iter_mut().map(|lane| lane.run(Items::Floats(&[])).unwrap()[[0, 0]]).collect();
-        assert_eq!(gpus, [1.0, 3.0]);
-        let other = |gpu| -> Result<(String, Box<dyn Lane>)> {
-            Ok((["cuda", "cuda+cpu"][gpu as usize].into(), Box::new(Numbered(gpu))))
-        };
-        let error = lane_per_gpu(&[0, 1], other).err().unwrap().to_string();
-        assert!(error.contains("would run on cuda on GPU 0, but on cuda+cpu on GPU 1"), "{error}");
-    }
 
     #[test]
     fn precision_does_not_depend_on_the_number_of_gpus() {

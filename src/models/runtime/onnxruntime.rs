@@ -1,11 +1,11 @@
 //! ONNX Runtime backend: CPU, CUDA, TensorRT.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use ndarray::Array2;
+use ndarray::{Array2, Axis};
 use ort::environment::Environment;
 use ort::ep::{CUDA, TensorRT};
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
@@ -20,14 +20,30 @@ use crate::error::{Error, Result};
 use crate::models::Precision;
 use crate::models::onnx::pixel_input::{original_name, with_pixel_input};
 
-/// A session, which is the only lane of its own: `ort` considers concurrent runs of one session unsound.
+/// Number of lanes on a GPU: while one computes, the input of the other is copied. Each is a session with its own copy of the weights.
+const LANES_PER_GPU: usize = 2;
+
+/// A lane of its own session: `ort` considers concurrent runs of one session unsound.
 struct SessionLane {
+    network: Network,
+    onnx: PathBuf,
+    device: Device,
+    gpu: u32,
+    options: SessionOptions,
+    copy_time: Duration,
+    warning: Option<String>,
+}
+
+/// A loaded network.
+struct Network {
     session: Session,
+    /// Names of its execution providers.
+    provider: String,
     input: Input,
     /// Index of the output.
     output: usize,
-    options: SessionOptions,
-    copy_time: Duration,
+    /// Items per run. Less than the batch size of the lane if memory was exhausted.
+    batch: usize,
 }
 
 /// The input of a session, filled before each run. That of a GPU is in pinned memory, which the GPU reads by itself.
@@ -36,64 +52,224 @@ enum Input {
     Pixels(Tensor<u8>),
 }
 
+impl SessionLane {
+    fn load(onnx: &Path, device: Device, gpu: u32, options: &SessionOptions) -> Result<Self> {
+        let network = Network::load(onnx, device, gpu, options)?;
+        let (onnx, options) = (onnx.to_path_buf(), options.clone());
+        Ok(Self { network, onnx, device, gpu, options, copy_time: Duration::ZERO, warning: None })
+    }
+
+    /// Loads the network with half of its batch size.
+    fn halve_batch(&mut self) -> Result<()> {
+        let batch = self.network.batch / 2;
+        let options = SessionOptions { batch, ..self.options.clone() };
+        self.network = Network::load(&self.onnx, self.device, self.gpu, &options)?;
+        self.warning = Some(format!(
+            "the memory of the device {} is exhausted with {} items per batch: going on with {batch} (--batch {batch})",
+            self.device,
+            2 * batch
+        ));
+        Ok(())
+    }
+}
+
 impl Lane for SessionLane {
     fn run(&mut self, items: Items<'_>) -> Result<Array2<f32>> {
-        let Self { session, input, output, options, copy_time } = self;
-        let failed = |e: ort::Error| run_error(&e.to_string());
-        let count = items.count(options)?;
-        let start = Instant::now();
-        match (&mut *input, items) {
-            (Input::Floats(tensor), Items::Floats(parts)) => concatenate(parts, tensor.extract_tensor_mut().1),
-            (Input::Pixels(tensor), Items::Pixels(parts)) => concatenate(parts, tensor.extract_tensor_mut().1),
-            _ => unreachable!("the kind of the items was checked"),
+        items.count(&self.options)?;
+        let item_len = self.options.item_len();
+        loop {
+            let (network, copy_time) = (&mut self.network, &mut self.copy_time);
+            let (dim, batch) = (self.options.dim, network.batch);
+            let rows = match items {
+                Items::Floats(parts) => {
+                    in_batches(parts, item_len, batch, |parts| network.run(Items::Floats(parts), dim, copy_time))
+                }
+                Items::Pixels(parts) => {
+                    in_batches(parts, item_len, batch, |parts| network.run(Items::Pixels(parts), dim, copy_time))
+                }
+            };
+            match rows {
+                Err(error) if is_out_of_memory(&error) && self.network.batch > 1 => self.halve_batch()?,
+                rows => return rows,
+            }
         }
-        *copy_time += start.elapsed();
-        let input: SessionInputValue<'_> = match input {
-            Input::Floats(tensor) => (&*tensor).into(),
-            Input::Pixels(tensor) => (&*tensor).into(),
-        };
-        let outputs = session.run([input]).map_err(failed)?;
-        let (_, values) = outputs[*output].try_extract_tensor::<f32>().map_err(failed)?;
-        embeddings(values, (options.batch, options.dim), count)
     }
 
     fn copy_time(&self) -> Duration {
         self.copy_time
     }
-}
 
-/// Copies the parts of a batch and completes it with zeros.
-fn concatenate<T: Copy + Default>(parts: &[&[T]], batch: &mut [T]) {
-    let mut rest = batch;
-    for part in parts {
-        let (target, remaining) = rest.split_at_mut(part.len());
-        target.copy_from_slice(part);
-        rest = remaining;
+    fn take_warning(&mut self) -> Option<String> {
+        self.warning.take()
     }
-    rest.fill(T::default());
 }
 
-/// Loads a network, on a GPU on that with number `gpu`; returns the names of its execution providers and its lane.
+impl Network {
+    /// Runs at most a batch, and adds the time of copying it.
+    fn run(&mut self, items: Items<'_>, dim: usize, copy_time: &mut Duration) -> Result<Array2<f32>> {
+        let Self { session, input, output, batch, .. } = self;
+        let failed = |e: ort::Error| Error::Runtime(format!("inference failed: {e}"));
+        let start = Instant::now();
+        let values = match (&mut *input, items) {
+            (Input::Floats(tensor), Items::Floats(parts)) => concatenate(parts, tensor.extract_tensor_mut().1),
+            (Input::Pixels(tensor), Items::Pixels(parts)) => concatenate(parts, tensor.extract_tensor_mut().1),
+            _ => unreachable!("the kind of the items was checked"),
+        };
+        *copy_time += start.elapsed();
+        let (count, input): (_, SessionInputValue<'_>) = match input {
+            Input::Floats(tensor) => (values * *batch / tensor.shape().num_elements(), (&*tensor).into()),
+            Input::Pixels(tensor) => (values * *batch / tensor.shape().num_elements(), (&*tensor).into()),
+        };
+        let outputs = session.run([input]).map_err(failed)?;
+        let (_, values) = outputs[*output].try_extract_tensor::<f32>().map_err(failed)?;
+        embeddings(values, (*batch, dim), count)
+    }
+}
+
+/// Runs the parts of a batch, at most `batch` items at a time, and concatenates the rows.
+fn in_batches<T>(
+    parts: &[&[T]],
+    item_len: usize,
+    batch: usize,
+    mut run: impl FnMut(&[&[T]]) -> Result<Array2<f32>>,
+) -> Result<Array2<f32>> {
+    if parts.iter().map(|part| part.len()).sum::<usize>() <= batch * item_len {
+        return run(parts);
+    }
+    let items: Vec<&[T]> = parts.iter().flat_map(|part| part.chunks_exact(item_len)).collect();
+    let rows = items.chunks(batch).map(run).collect::<Result<Vec<_>>>()?;
+    let rows: Vec<_> = rows.iter().map(Array2::view).collect();
+    ndarray::concatenate(Axis(0), &rows).map_err(|e| Error::Runtime(e.to_string()))
+}
+
+/// Returns `true` if a run failed because the memory of the device is exhausted. ONNX Runtime has no code for it.
+fn is_out_of_memory(error: &Error) -> bool {
+    let message = error.to_string().to_lowercase();
+    ["out of memory", "failed to allocate memory", "alloc_failed", "error_alloc"]
+        .iter()
+        .any(|text| message.contains(text))
+}
+
+/// Copies the parts of a batch and completes it with zeros; returns the number of values before the zeros.
+fn concatenate<T: Copy + Default>(parts: &[&[T]], batch: &mut [T]) -> usize {
+    let mut len = 0;
+    for part in parts {
+        batch[len..][..part.len()].copy_from_slice(part);
+        len += part.len();
+    }
+    batch[len..].fill(T::default());
+    len
+}
+
+/// Loads a network; returns the names of its execution providers and its lanes: one on the CPU, two on each GPU.
 ///
 /// # Errors
 /// Returns an error if the library is missing, the device cannot be used, or the network does not match `options`.
-pub(super) fn load(onnx: &Path, device: Device, gpu: u32, options: &SessionOptions) -> Result<(String, Box<dyn Lane>)> {
-    let environment = environment(device)?;
-    let failed = |what: &str, error: &dyn fmt::Display| Error::Runtime(format!("device {device} {what}: {error}"));
-    let builder = Session::builder(environment).map_err(|e| failed("cannot be used", &e))?;
-    let builder = configure(builder, device, gpu, options).map_err(|e| failed("cannot be used", &e))?;
-    let session =
-        commit(builder, onnx, options)?.map_err(|e| failed(&format!("cannot load {}", onnx.display()), &e))?;
-    let providers = ffi::assigned_providers(&session).map_err(|e| failed("does not report its providers", &e))?;
-    let names: Vec<String> =
-        providers.iter().map(|name| name.trim_end_matches("ExecutionProvider").to_lowercase()).collect();
-    if !names.iter().any(|name| name == device.name()) {
-        return Err(failed("was requested, but the network would run on", &names.join("+")));
+pub(super) fn load(
+    onnx: &Path,
+    device: Device,
+    gpus: &[u32],
+    options: &SessionOptions,
+) -> Result<(String, Vec<Box<dyn Lane>>)> {
+    let on_gpu = device.gpus().is_some();
+    let load = |gpu: u32| {
+        let mut lane = SessionLane::load(onnx, device, gpu, options)?;
+        if on_gpu {
+            // The first run initializes cuDNN and selects algorithms.
+            lane.run_zeros()?;
+        }
+        Ok(lane)
+    };
+    let gpus: Vec<u32> =
+        gpus.iter().flat_map(|&gpu| std::iter::repeat_n(gpu, if on_gpu { LANES_PER_GPU } else { 1 })).collect();
+    let lanes: Vec<SessionLane> = if matches!(device, Device::Cuda(_)) {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = gpus.iter().map(|&gpu| scope.spawn(move || load(gpu))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("loading does not panic")).collect::<Result<_>>()
+        })?
+    } else {
+        // TensorRT builds an engine for the first lane, which the others find in the cache.
+        gpus.iter().map(|&gpu| load(gpu)).collect::<Result<_>>()?
+    };
+    let provider = same_provider(lanes.iter().map(|lane| (lane.gpu, lane.network.provider.as_str())))?.to_string();
+    Ok((provider, lanes.into_iter().map(|lane| Box::new(lane) as Box<dyn Lane>).collect()))
+}
+
+/// Returns the provider of all lanes, which are given with their GPUs. It does not tell how many GPUs there are: results do not depend on it.
+fn same_provider<'a>(lanes: impl IntoIterator<Item = (u32, &'a str)>) -> Result<&'a str> {
+    let mut lanes = lanes.into_iter();
+    let (first, provider) = lanes.next().expect("there is at least one lane");
+    match lanes.find(|(_, other)| *other != provider) {
+        None => Ok(provider),
+        Some((gpu, other)) => Err(Error::Runtime(format!(
+            "the network would run on {provider} on GPU {first}, but on {other} on GPU {gpu}"
+        ))),
     }
-    let output = check_shapes(&session, onnx, options)?;
-    let input = input(&session, device, gpu, options).map_err(|e| failed("cannot allocate the input", &e))?;
-    let lane = SessionLane { session, input, output, options: options.clone(), copy_time: Duration::ZERO };
-    Ok((names.join("+"), Box::new(lane)))
+}
+
+impl SessionLane {
+    /// Runs a batch of zeros.
+    fn run_zeros(&mut self) -> Result<()> {
+        let len = self.options.item_len();
+        let rows = match self.options.normalization {
+            Some(_) => self.run(Items::Pixels(&vec![&vec![0; len][..]; self.options.batch]))?,
+            None => self.run(Items::Floats(&vec![&vec![0.0; len][..]; self.options.batch]))?,
+        };
+        debug_assert_eq!(rows.nrows(), self.options.batch);
+        Ok(())
+    }
+}
+
+/// Measures how long a GPU takes to load a network and to run a batch of each size that `sizes` asks for: `next` receives the results so
+/// far, (batch size, seconds), and returns the next size.
+///
+/// # Errors
+/// Returns an error as [`load`] does. Exhausted memory ends the measurement.
+pub(super) fn measure(
+    onnx: &Path,
+    device: Device,
+    gpu: u32,
+    options: &SessionOptions,
+    next: impl Fn(&[(usize, f64)]) -> Option<usize>,
+) -> Result<(f64, Vec<(usize, f64)>)> {
+    let (mut load_seconds, mut runs) = (f64::INFINITY, Vec::new());
+    while let Some(batch) = next(&runs) {
+        let start = Instant::now();
+        let options = SessionOptions { batch, ..options.clone() };
+        let result = SessionLane::load(onnx, device, gpu, &options).and_then(|mut lane| {
+            lane.run_zeros()?;
+            load_seconds = load_seconds.min(start.elapsed().as_secs_f64());
+            let start = Instant::now();
+            lane.run_zeros()?;
+            Ok((start.elapsed().as_secs_f64(), lane.network.batch))
+        });
+        match result {
+            Ok((seconds, size)) if size == batch => runs.push((batch, seconds)),
+            Err(error) if runs.is_empty() || !is_out_of_memory(&error) => return Err(error),
+            _ => break,
+        }
+    }
+    Ok((load_seconds, runs))
+}
+
+impl Network {
+    fn load(onnx: &Path, device: Device, gpu: u32, options: &SessionOptions) -> Result<Self> {
+        let environment = environment(device)?;
+        let failed = |what: &str, error: &dyn fmt::Display| Error::Runtime(format!("device {device} {what}: {error}"));
+        let builder = Session::builder(environment).map_err(|e| failed("cannot be used", &e))?;
+        let builder = configure(builder, onnx, device, gpu, options).map_err(|e| failed("cannot be used", &e))?;
+        let session =
+            commit(builder, onnx, options)?.map_err(|e| failed(&format!("cannot load {}", onnx.display()), &e))?;
+        let providers = ffi::assigned_providers(&session).map_err(|e| failed("does not report its providers", &e))?;
+        let names: Vec<String> =
+            providers.iter().map(|name| name.trim_end_matches("ExecutionProvider").to_lowercase()).collect();
+        if !names.iter().any(|name| name == device.name()) {
+            return Err(failed("was requested, but the network would run on", &names.join("+")));
+        }
+        let output = check_shapes(&session, onnx, options)?;
+        let input = input(&session, device, gpu, options).map_err(|e| failed("cannot allocate the input", &e))?;
+        Ok(Self { session, provider: names.join("+"), input, output, batch: options.batch })
+    }
 }
 
 /// Loads the file. The outer error is that of the file, the inner one that of ONNX Runtime.
@@ -128,13 +304,9 @@ fn input(session: &Session, device: Device, gpu: u32, options: &SessionOptions) 
     })
 }
 
-/// Returns the error of a run that failed, with the remedy if memory was exhausted.
-fn run_error(message: &str) -> Error {
-    Error::Runtime(format!("inference failed: {message}"))
-}
-
 fn configure(
     builder: SessionBuilder,
+    onnx: &Path,
     device: Device,
     gpu: u32,
     options: &SessionOptions,
@@ -148,7 +320,22 @@ fn configure(
         .with_intra_op_spinning(false)?;
     let tf32 = options.precision != Precision::F32;
     let cuda = || CUDA::default().with_device_id(gpu as i32).with_tf32(tf32).build().error_on_failure();
-    let tensorrt = || TensorRT::default().with_device_id(gpu as i32).build().error_on_failure();
+    let tensorrt = || {
+        // Building an engine takes minutes. ONNX Runtime adds hashes of the network and names of the GPU to the prefix.
+        let engines = onnx.parent().unwrap_or(Path::new("")).join("tensorrt").display().to_string();
+        let stem = onnx.file_stem().unwrap_or_default().to_string_lossy();
+        let precision = if options.precision == Precision::Fp16 { "fp16" } else { "tf32" };
+        TensorRT::default()
+            .with_device_id(gpu as i32)
+            .with_fp16(options.precision == Precision::Fp16)
+            .with_engine_cache(true)
+            .with_engine_cache_path(&engines)
+            .with_engine_cache_prefix(format!("{stem}-{precision}"))
+            .with_timing_cache(true)
+            .with_timing_cache_path(&engines)
+            .build()
+            .error_on_failure()
+    };
     Ok(match device {
         Device::Cuda(_) => builder.with_execution_providers([cuda()])?,
         Device::TensorRt(_) => builder.with_execution_providers([tensorrt(), cuda()])?,
@@ -223,6 +410,62 @@ mod tests {
 
     use super::*;
     use crate::models::onnx;
+
+    #[test]
+    fn all_lanes_have_the_same_provider() {
+        assert_eq!(same_provider([(1, "cuda+cpu"), (1, "cuda+cpu"), (3, "cuda+cpu")]).unwrap(), "cuda+cpu");
+        let error = same_provider([(0, "cuda"), (0, "cuda"), (1, "cuda+cpu")]).unwrap_err().to_string();
+        assert!(error.contains("would run on cuda on GPU 0, but on cuda+cpu on GPU 1"), "{error}");
+    }
+
+    #[test]
+    fn batches_are_split_if_memory_is_exhausted() {
+        let parts: [&[u8]; 3] = [&[1, 2, 3, 4], &[5, 6], &[7, 8, 9, 10]];
+        let mut sizes = Vec::new();
+        let mut run = |batch| {
+            in_batches(&parts, 2, batch, |parts| {
+                let values = parts.concat();
+                sizes.push(values.len() / 2);
+                Ok(Array2::from_shape_fn((values.len() / 2, 1), |(i, _)| f32::from(values[2 * i])))
+            })
+        };
+        let rows = run(5).unwrap();
+        assert_eq!(rows, ndarray::array![[1.0], [3.0], [5.0], [7.0], [9.0]]);
+        assert_eq!(run(2).unwrap(), rows);
+        assert_eq!(sizes, [5, 2, 2, 1]);
+        let error = |message: &str| Error::Runtime(message.into());
+        assert!(is_out_of_memory(&error("BFCArena: Failed to allocate memory for requested buffer of size 8")));
+        assert!(is_out_of_memory(&error("CUDA failure 2: out of memory")));
+        assert!(!is_out_of_memory(&error("CUDNN_STATUS_NOT_SUPPORTED")));
+    }
+
+    #[test]
+    fn a_lane_goes_on_with_half_of_the_batch() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/models");
+        let card = crate::models::Card::load(&fixture, "tiny").unwrap();
+        let options = SessionOptions::for_card(&card, 4, Precision::F32);
+        let mut lane = SessionLane::load(&fixture.join("tiny.onnx"), Device::Cpu, 0, &options).unwrap();
+        let pixels: Vec<u8> = (0..4 * options.item_len()).map(|i| (i % 251) as u8).collect();
+        let whole = lane.run(Items::Pixels(&[&pixels])).unwrap();
+        lane.halve_batch().unwrap();
+        assert!(lane.take_warning().unwrap().contains("exhausted with 4 items per batch: going on with 2 (--batch 2)"));
+        let halves = lane.run(Items::Pixels(&[&pixels])).unwrap();
+        assert_eq!((whole.dim(), lane.network.batch, lane.take_warning()), ((4, card.output.dim), 2, None));
+        assert!((&whole - &halves).iter().all(|difference| difference.abs() < 1e-6));
+        let first = lane.run(Items::Pixels(&[&pixels[..options.item_len()]])).unwrap();
+        assert!(first.row(0).iter().zip(whole.row(0)).all(|(a, b)| (a - b).abs() < 1e-6));
+    }
+
+    #[test]
+    fn batch_sizes_are_measured_as_asked() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/models");
+        let card = crate::models::Card::load(&fixture, "tiny").unwrap();
+        let options = SessionOptions::for_card(&card, 1, Precision::F32);
+        let next = |runs: &[(usize, f64)]| [1, 4].get(runs.len()).copied();
+        let (load, runs) = measure(&fixture.join("tiny.onnx"), Device::Cpu, 0, &options, next).unwrap();
+        assert_eq!(runs.iter().map(|run| run.0).collect::<Vec<_>>(), [1, 4]);
+        assert!(load > 0.0 && runs.iter().all(|run| run.1 > 0.0));
+    }
 
     #[test]
     fn onnx_runtime_reads_appended_properties() {
