@@ -19,7 +19,7 @@ pub use search_space::{SearchSettings, Values};
 use crate::error::{Error, Result};
 use crate::extract::{CodebookSettings, ExtractionSettings, Extractor};
 use crate::media::{Deinterlace, Sampling};
-use crate::models::Precision;
+use crate::models::{BatchSize, Precision};
 use crate::store::FeatureStore;
 
 /// A recipe.
@@ -143,7 +143,11 @@ impl Recipe {
                 method: method.clone(),
                 deinterlace: Deinterlace::Off,
                 sampling: Sampling::Even { frames: 1 },
-                extractor: Extractor::Network { card: "unknown".into(), batch: 1, precision: Precision::default() },
+                extractor: Extractor::Network {
+                    card: "unknown".into(),
+                    batch: BatchSize::Auto,
+                    precision: Precision::default(),
+                },
                 codebook: None,
                 classify: Classify::default(),
                 run: None,

@@ -21,13 +21,15 @@ use crate::manifest::{Clip, Manifest, duplicate_warning};
 use crate::media::{self, FrameSink, ItemSink, Sampling, Shots, Wanted};
 use crate::memory;
 use crate::models::runtime::{self, Device, Session, SessionOptions};
-use crate::models::{self, Card, Precision, PreparedModel, WeightsChoice};
+use crate::models::{self, BatchSize, Card, Precision, PreparedModel, WeightsChoice};
 use crate::progress::{Event, ProgressSink, Unit};
 use crate::shards::{Claim, Product, Shard, ShardPlan};
-use crate::store::{Journal, Payload, Provenance, RowSource, Values, check_output};
+use crate::store::{Journal, Payload, Provenance, RowSource, Store, Values, check_output};
 
 /// Maximum number of threads for one video, as in the programs of FFmpeg.
 const MAX_DECODE_THREADS: usize = 16;
+/// Number of rows of a clip that is assumed if the sampling does not tell.
+const ASSUMED_ROWS: usize = 64;
 
 /// Settings of an extraction run.
 #[derive(Debug)]
@@ -74,7 +76,7 @@ enum FeatureSource {
     Network {
         card: Box<Card>,
         model: PreparedModel,
-        batch: usize,
+        batch: BatchSize,
         precision: Precision,
     },
     Descriptors {
@@ -261,8 +263,10 @@ impl Job<'_> {
                 let decoders = (0..workers).map(|_| item_worker(options, &resources, card)).collect();
                 let mut lanes = 0;
                 let (counts, journal) = pipeline.extract_embeddings(decoders, || {
-                    let session_options = SessionOptions::for_card(card, *batch, *precision);
-                    let network = clocks.load.time(|| Session::load(&model.onnx, options.device, session_options))?;
+                    // Shards have the precision that shards.json names.
+                    let shard = options.shard.and_then(|_| Precision::exactly(&provenance.precision));
+                    let precision = shard.unwrap_or(*precision);
+                    let network = clocks.load.time(|| self.load(card, model, *batch, precision, progress))?;
                     self.record_device(&network, provenance, plan)?;
                     lanes = network.lanes.len();
                     Ok((network, Journal::open(out, payload, provenance)?))
@@ -272,23 +276,39 @@ impl Job<'_> {
         }
     }
 
-    /// Sets the provider and the precision of `provenance` to those of the loaded network.
+    /// Loads the network on the chosen device.
+    fn load(
+        &self,
+        card: &Card,
+        model: &PreparedModel,
+        batch: BatchSize,
+        precision: Precision,
+        progress: &dyn ProgressSink,
+    ) -> Result<Session> {
+        let Options { device, settings, .. } = self.options;
+        // All clips of the manifest: an interrupted run continues on the same device.
+        let rows = settings.sampling.max_rows().unwrap_or(ASSUMED_ROWS) * self.manifest.clips.len();
+        let mut options = SessionOptions::for_card(card, 1, precision);
+        let choice = runtime::choose(&model.onnx, *device, batch, &options, rows as u64, progress)?;
+        if let Some(reason) = &choice.reason {
+            progress.report(Event::Info(reason));
+        }
+        options.batch = choice.batch;
+        Session::load(&model.onnx, choice.device, options)
+    }
+
+    /// Sets the provider, the precision and the batch size of `provenance` to those of the loaded network.
     fn record_device(&self, network: &Session, provenance: &mut Provenance, plan: &WorkPlan) -> Result<()> {
+        let Options { settings, shots, .. } = self.options;
+        let shots = shots.as_ref().map(|shots| shots.sha256.as_str());
         provenance.provider = network.provider.clone();
+        provenance.recipe = settings.with_batch(network.options.batch).to_json(shots);
         if provenance.precision == network.precision() {
             return Ok(());
         }
         // The device auto fell back from a GPU to the CPU.
         provenance.precision = network.precision().into();
-        plan.check_previous(self.out, provenance)?;
-        if self.options.shard.is_some() {
-            return Err(Error::Runtime(format!(
-                "no GPU can be used, so that this shard would have another precision ({}) than shards.json names; \
-                 pass the same --device to all tasks",
-                provenance.precision
-            )));
-        }
-        Ok(())
+        plan.check_previous(self.out, provenance)
     }
 }
 
@@ -323,21 +343,35 @@ fn prepare_source(options: &Options, progress: &dyn ProgressSink, cancel: &Cance
             })
         }
         Extractor::Network { card, batch, precision } => {
+            let precision = resumed_precision(options, *precision);
             if !options.dry_run {
-                runtime::check_device(options.device, *precision)?;
+                runtime::check_device(options.device, precision)?;
             }
             let card = match &options.card {
                 Some(card) => card.clone(),
                 None => Card::load(&options.models, card)?,
             };
-            let model = models::prepare(&card, &options.weights, *precision, progress, cancel)?;
+            let model = models::prepare(&card, &options.weights, precision, progress, cancel)?;
             if let Some(expected) = &options.model_sha256 {
                 model.check_sha256(expected)?;
             }
             let card = Box::new(card);
-            Ok(FeatureSource::Network { card, model, batch: *batch, precision: *precision })
+            Ok(FeatureSource::Network { card, model, batch: *batch, precision })
         }
     }
+}
+
+/// Returns the precision of the store that is continued if device and precision are chosen automatically, so that the choice of the device
+/// does not depend on what is left to do.
+fn resumed_precision(options: &Options, precision: Precision) -> Precision {
+    if options.device != Device::Auto || precision != Precision::Auto || !options.out.is_file() {
+        return precision;
+    }
+    let stored = Store::open(&options.out).ok().and_then(|store| Precision::exactly(&store.provenance().precision));
+    // A precision with converted weights is not chosen automatically.
+    let supported =
+        stored.filter(|stored| !stored.converts_weights() && runtime::check_device(Device::Auto, *stored).is_ok());
+    supported.unwrap_or(precision)
 }
 
 fn payload_and_provenance(options: &Options, source: &FeatureSource) -> (Payload, Provenance) {

@@ -38,7 +38,7 @@ pub use calibration::calibration_items;
 pub use job::{Options, run};
 pub use settings::{
     BIN_WIDTHS, CodebookSettings, DESCRIPTOR_LEN, DenseSiftSettings, Encoding, ExtractionSettings, Extractor,
-    MAX_BATCH, MAX_CELLS, MAX_SIDES, Normalize, POSITION_LEN,
+    MAX_CELLS, MAX_SIDES, Normalize, POSITION_LEN,
 };
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub use summary::{Action, Summary};

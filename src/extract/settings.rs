@@ -3,10 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::media::{Deinterlace, Sampling};
-use crate::models::Precision;
-
-/// Maximum batch size. Larger batches only need memory.
-pub const MAX_BATCH: usize = 1024;
+use crate::models::{BatchSize, Precision};
 
 /// Length of a SIFT descriptor in bytes: 4×4 bins with 8 orientations each.
 pub const DESCRIPTOR_LEN: usize = 128;
@@ -21,8 +18,9 @@ pub enum Extractor {
     Network {
         /// Name of the network's card in `models/`.
         card: String,
-        /// Batch size, in items (frames or windows).
-        batch: usize,
+        /// Batch size. Stores record the size that was used; features do not depend on it, up to rounding on a GPU.
+        #[serde(default)]
+        batch: BatchSize,
         /// Arithmetic precision. Stores record the precision in which the network ran instead.
         #[serde(default, skip_serializing_if = "Precision::is_default")]
         precision: Precision,
@@ -231,10 +229,7 @@ impl ExtractionSettings {
     pub fn validate(&self) -> Result<(), String> {
         self.sampling.validate()?;
         match &self.extractor {
-            Extractor::Network { batch, .. } if *batch > MAX_BATCH => {
-                return Err(format!("extractor.batch must be at most {MAX_BATCH}"));
-            }
-            Extractor::Network { batch, .. } => positive("extractor.batch", *batch)?,
+            Extractor::Network { .. } => {}
             Extractor::Sift { keypoints, max_side } => {
                 positive("extractor.keypoints", *keypoints)?;
                 validate_max_side(*max_side)?;
@@ -252,6 +247,15 @@ impl ExtractionSettings {
             }
             (_, Some(codebook)) => codebook.validate(),
         }
+    }
+
+    /// Returns the settings with the batch size that is used.
+    pub fn with_batch(&self, items: usize) -> Self {
+        let mut settings = self.clone();
+        if let Extractor::Network { batch, .. } = &mut settings.extractor {
+            *batch = BatchSize::Items(items);
+        }
+        settings
     }
 
     /// Serializes the settings as JSON, without the precision: the `recipe` attribute of a store. `shots` is the SHA-256 of the shot list, if
@@ -281,7 +285,11 @@ mod tests {
         let mut settings = ExtractionSettings {
             sampling: Sampling::Even { frames: 3 },
             deinterlace: Deinterlace::Off,
-            extractor: Extractor::Network { card: "tiny".into(), batch: 2, precision: Precision::Auto },
+            extractor: Extractor::Network {
+                card: "tiny".into(),
+                batch: BatchSize::Items(2),
+                precision: Precision::Auto,
+            },
             codebook: None,
         };
         let sampling = r#""sampling":{"kind":"even","frames":3}"#;
@@ -291,7 +299,8 @@ mod tests {
         assert_eq!(serde_json::from_str::<ExtractionSettings>(&settings.to_json(Some("ab"))).unwrap(), settings);
         // The precision is an attribute of its own.
         let json = settings.to_json(None);
-        settings.extractor = Extractor::Network { card: "tiny".into(), batch: 2, precision: Precision::F32 };
+        settings.extractor =
+            Extractor::Network { card: "tiny".into(), batch: BatchSize::Items(2), precision: Precision::F32 };
         assert_eq!(settings.to_json(None), json);
         settings.deinterlace = Deinterlace::Auto;
         assert_eq!(settings.to_json(None), format!("{{{sampling},\"deinterlace\":\"auto\",{extractor}}}"));

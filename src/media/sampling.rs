@@ -68,6 +68,17 @@ fn one() -> usize {
 }
 
 impl Sampling {
+    /// Returns the maximum number of rows (frames or windows) of a clip, if it does not depend on the clip's length or shots.
+    pub fn max_rows(&self) -> Option<usize> {
+        match *self {
+            Sampling::Even { frames } => Some(frames),
+            Sampling::Windows { count, .. } => Some(count),
+            Sampling::Spread { .. } => Some(1),
+            Sampling::All { most, .. } => most,
+            Sampling::Shots { .. } => None,
+        }
+    }
+
     /// Checks the ranges of the values.
     ///
     /// # Errors

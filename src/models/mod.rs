@@ -1,5 +1,6 @@
 //! Networks: model cards, weights, definitions, ONNX files and the runtime.
 
+pub mod batch_size;
 pub mod card;
 pub mod checkpoint;
 pub mod external_data;
@@ -19,6 +20,7 @@ pub mod quantize;
 pub mod runtime;
 pub mod seeded;
 
+pub use batch_size::BatchSize;
 pub use card::Card;
 pub use precision::Precision;
 pub use prepare::{PreparedModel, WeightsChoice, convert, prepare};

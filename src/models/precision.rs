@@ -64,6 +64,11 @@ impl Precision {
         }
     }
 
+    /// Returns the precision that a store records, which only yields results of this precision; `None` if it is unknown.
+    pub fn exactly(recorded: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|precision| *precision != Precision::Auto && precision.name() == recorded)
+    }
+
     /// Returns `true` if `recorded` is the precision of results of a network in this precision, on any provider.
     pub fn yields(self, recorded: &str) -> bool {
         ["", "cuda"].iter().any(|provider| self.on_provider(provider) == recorded)

@@ -5,9 +5,9 @@ use clap::{ArgMatches, Command, FromArgMatches};
 
 use super::{Classify, Recipe};
 use crate::classify::{ClassifierKind, LossSettings, OptimizerSettings, ScheduleSettings, TrainingSettings, flags_of};
-use crate::extract::{BIN_WIDTHS, DenseSiftSettings, Extractor, MAX_BATCH, MAX_SIDES};
+use crate::extract::{BIN_WIDTHS, DenseSiftSettings, Extractor, MAX_SIDES};
 use crate::media::{Deinterlace, MAX_LENGTH, Sampling};
-use crate::models::Precision;
+use crate::models::{BatchSize, Precision};
 use crate::posters::ModelGrouping;
 use crate::store::Pooling;
 use crate::value_parsers;
@@ -57,9 +57,9 @@ pub struct ExtractionFlags {
     /// RootSIFT: take the square root of the normalized descriptors (extractor kind dense-sift)
     #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
     pub root_sift: Option<bool>,
-    /// Batch size (extractor kind network)
-    #[arg(long, value_parser = value_parsers::between(1, MAX_BATCH))]
-    pub batch: Option<usize>,
+    /// Frames or windows per run of the network: a number, or auto, which is 1 on a CPU and measured on a GPU (extractor kind network)
+    #[arg(long, value_name = "ITEMS|auto")]
+    pub batch: Option<BatchSize>,
     /// Name of the network's card (extractor kind network)
     #[arg(long)]
     pub card: Option<String>,

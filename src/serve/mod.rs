@@ -35,7 +35,7 @@ use crate::error::{Error, Result};
 use crate::extract::Extractor;
 use crate::models::input::InputLayout;
 use crate::models::runtime::{self, Device, Session, SessionOptions};
-use crate::models::{self, Card, PreparedModel, WeightsChoice};
+use crate::models::{self, BatchSize, Card, PreparedModel, WeightsChoice};
 use crate::posters::{self, PosterModels};
 use crate::progress::{Event, ProgressSink};
 use crate::runs::TrainedRun;
@@ -66,6 +66,8 @@ pub struct Options {
     pub limits: Limits,
 }
 
+/// Number of images for which the faster device is chosen: the start of the server does not matter.
+const EXPECTED_IMAGES: u64 = 1_000_000;
 /// Milliseconds that an image waits for a batch to fill up.
 const DEFAULT_DELAY: u64 = 3;
 
@@ -256,10 +258,14 @@ fn load_models(options: &Options) -> Result<(PosterModels, Card)> {
 fn load_state(options: &Options, progress: &Arc<dyn ProgressSink>) -> Result<Arc<AppState>> {
     let limits = options.limits;
     let ServedModels { models, card, prepared } = ServedModels::load(options, progress.as_ref())?;
-    let load_network = |batch| {
-        let session_options = SessionOptions::for_card(&card, batch, models.posters.precision);
-        Session::load(&prepared.onnx, options.device, session_options)
-    };
+    let precision = models.posters.precision;
+    let session_options = SessionOptions::for_card(&card, 1, precision);
+    let batch = options.batch.map_or(BatchSize::Auto, BatchSize::Items);
+    let choice =
+        runtime::choose(&prepared.onnx, options.device, batch, &session_options, EXPECTED_IMAGES, progress.as_ref())?;
+    choice.reason.iter().for_each(|reason| progress.report(Event::Info(reason)));
+    let load_network =
+        |batch| Session::load(&prepared.onnx, choice.device, SessionOptions::for_card(&card, batch, precision));
     let single = load_network(1)?;
     let provider = single.provider.clone();
     let batch = options.batch.unwrap_or(if single.on_cpu() { 1 } else { 8 });

@@ -101,6 +101,13 @@ pub struct Difference {
     pub requested: String,
 }
 
+/// Returns a recipe without the batch size, on which features do not depend; `None` if it has no extractor.
+fn without_batch(recipe: &str) -> Option<serde_json::Value> {
+    let mut recipe: serde_json::Value = serde_json::from_str(recipe).ok()?;
+    recipe.get_mut("extractor")?.as_object_mut()?.remove("batch");
+    Some(recipe)
+}
+
 impl Provenance {
     /// Returns the precision, or `f32` if it is not recorded.
     pub fn precision_or_default(&self) -> &str {
@@ -108,7 +115,7 @@ impl Provenance {
     }
 
     /// Returns the differences that make the stored rows unusable: method, model, weights, recipe, decoder and precision. Manifest,
-    /// provider and times may differ.
+    /// provider, times and the batch size in the recipe may differ.
     pub fn differences(&self, requested: &Provenance) -> Vec<Difference> {
         [
             ("method", &self.method, &requested.method),
@@ -120,7 +127,10 @@ impl Provenance {
             ("precision", &self.precision, &requested.precision),
         ]
         .into_iter()
-        .filter(|(_, stored, requested)| stored != requested)
+        .filter(|(attribute, stored, requested)| {
+            let same_features = || without_batch(stored).is_some_and(|stored| without_batch(requested) == Some(stored));
+            stored != requested && !(*attribute == "recipe" && same_features())
+        })
         .map(|(attribute, stored, requested)| Difference {
             attribute,
             stored: stored.clone(),

@@ -276,6 +276,23 @@ fn a_different_decoder_is_a_difference() {
     assert!(error.contains("decoder: stored none, requested 2"), "{error}");
 }
 
+#[test]
+fn a_different_batch_size_is_no_difference() {
+    let differ = |stored: &str, requested: &str| {
+        let provenance = |recipe: &str| Provenance { recipe: recipe.into(), ..provenance() };
+        !provenance(stored).differences(&provenance(requested)).is_empty()
+    };
+    let recipe = |frames: u32, batch: &str| {
+        format!(r#"{{"sampling":{{"frames":{frames}}},"extractor":{{"kind":"network","card":"x"{batch}}}}}"#)
+    };
+    assert!(!differ(&recipe(8, r#","batch":2"#), &recipe(8, r#","batch":1"#)));
+    assert!(!differ(&recipe(8, r#","batch":2"#), &recipe(8, "")));
+    assert!(differ(&recipe(8, r#","batch":2"#), &recipe(4, r#","batch":2"#)));
+    // Recipes without an extractor, such as those of shots.
+    assert!(differ(r#"{"threshold":0.5}"#, r#"{"threshold":0.4}"#));
+    assert!(differ("", r#"{"threshold":0.4}"#));
+}
+
 /// Rows of different precision never share a store.
 #[test]
 fn a_different_precision_is_a_difference() {

@@ -14,7 +14,7 @@ use kinoprobe::extract::Extractor;
 use kinoprobe::files;
 use kinoprobe::manifest::{Clip, Manifest, Split};
 use kinoprobe::models::card::{Card, Origin, OutputSpec};
-use kinoprobe::models::{Precision, fetch, onnx};
+use kinoprobe::models::{BatchSize, Precision, fetch, onnx};
 use kinoprobe::progress::{Event, ProgressSink};
 use kinoprobe::recipe::{Classify, Recipe};
 use kinoprobe::report::{self, TrainingRun};
@@ -301,7 +301,11 @@ impl EndToEndJob {
             method: method.into(),
             deinterlace: self.recipe.deinterlace,
             sampling: self.recipe.sampling,
-            extractor: Extractor::Network { card: method.into(), batch: 4, precision: Precision::default() },
+            extractor: Extractor::Network {
+                card: method.into(),
+                batch: BatchSize::Auto,
+                precision: Precision::default(),
+            },
             codebook: None,
             classify: Classify::default(),
             run: None,

@@ -15,7 +15,7 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::ffi::{self, Driver, VersionFunction};
-use super::{Device, Session, SessionOptions, cuda, native};
+use super::{Device, Items, Session, SessionOptions, cuda, native};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::models::Precision;
@@ -232,21 +232,21 @@ fn run(device: Device) -> Result<Outcome> {
     let cannot_write = |source| Error::Io { path: std::env::temp_dir(), source };
     let mut file = tempfile::Builder::new().suffix(".onnx").tempfile().map_err(cannot_write)?;
     file.write_all(&network.onnx()).map_err(cannot_write)?;
+    let item = vec![TestNetwork::INPUTS, TestNetwork::SIZE, TestNetwork::SIZE];
     let options = SessionOptions {
-        item: vec![TestNetwork::INPUTS, TestNetwork::SIZE, TestNetwork::SIZE],
-        dim: TestNetwork::OUTPUTS,
-        batch: 1,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
-        output: None,
         precision: Precision::Auto,
+        ..SessionOptions::for_floats(item, TestNetwork::OUTPUTS, 1)
     };
     let start = Instant::now();
     let mut session = Session::load(file.path(), device, options)?;
     let (load, start) = (start.elapsed(), Instant::now());
     let output = session.run(&network.input)?;
     let run = start.elapsed();
-    // The lanes of other GPUs.
-    let others = session.lanes.iter_mut().skip(1).map(|lane| lane.run(&network.input)).collect::<Result<Vec<_>>>()?;
+    // The other lanes, also of other GPUs.
+    let items = [&network.input[..]];
+    let others =
+        session.lanes.iter_mut().skip(1).map(|lane| lane.run(Items::Floats(&items))).collect::<Result<Vec<_>>>()?;
     let expected = network.expected();
     for output in std::iter::once(&output).chain(&others) {
         if !is_right(output, &expected) {

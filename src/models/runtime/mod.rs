@@ -8,6 +8,7 @@
 //! OpenVINO is used directly and not as an execution provider of ONNX Runtime: the provider offers no device on AMD
 //! processors, and a compiled model serves several lanes with one copy of the weights.
 
+mod choice;
 mod cuda;
 mod device;
 pub mod doctor;
@@ -29,6 +30,7 @@ use crate::models::Precision;
 
 pub(in crate::models) use native::calibration;
 
+pub use choice::{Choice, choose};
 pub use device::{Device, Gpus};
 pub use lane::{Items, Lane, SessionOptions};
 pub use profile::{LayerProfile, Profile};
