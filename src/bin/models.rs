@@ -69,6 +69,9 @@ enum Command {
         /// Weights: default (the card's first trained origin), published, registry, seeded, or the path of a checkpoint or ONNX file
         #[arg(long, default_value = "default")]
         weights: WeightsChoice,
+        /// Precision of the network: fp16 has a file of its own, the others share one in f32
+        #[arg(long, default_value_t)]
+        precision: Precision,
     },
     /// Convert a checkpoint (.pth, legacy or zip format; .safetensors) to ONNX
     Convert {
@@ -168,9 +171,9 @@ fn main() -> ExitCode {
         let cancel = cli::catch_interrupts()?;
         match command {
             Command::List => cli::print(inventory::table(&directory)?)?,
-            Command::Fetch { name, weights } => {
+            Command::Fetch { name, weights, precision } => {
                 let card = Card::load(&directory, &name)?;
-                let model = models::prepare(&card, &weights, Precision::Auto, &progress, &cancel)?;
+                let model = models::prepare(&card, &weights, precision, &progress, &cancel)?;
                 let warning = if model.untrained { ", UNTRAINED" } else { "" };
                 let (sha256, onnx, weights) = (&model.sha256, model.onnx.display(), &model.weights);
                 cli::print_line(format_args!("{sha256}  {onnx} ({weights} weights{warning})"))?;

@@ -30,7 +30,7 @@ pub mod sift;
 #[cfg(all(feature = "media", feature = "onnx"))]
 mod summary;
 #[cfg(all(feature = "media", feature = "onnx"))]
-mod timings;
+pub mod timings;
 
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub use calibration::calibration_items;

@@ -250,7 +250,7 @@ impl<'a> JournalWriter<'a> {
 mod tests {
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::{Arc, Barrier, Mutex};
+    use std::sync::{Arc, Barrier, Condvar, Mutex};
 
     use super::*;
     use crate::extract::decoded::DecodedClip;
@@ -363,5 +363,59 @@ mod tests {
         for gpus in 2..=4 {
             assert_eq!(extract(gpus), one, "{gpus} GPUs");
         }
+    }
+
+    /// A GPU that finishes a batch only once the next one has been copied, as with lanes that overlap.
+    struct OverlappingGpu {
+        /// Numbers of batches that were copied and computed.
+        batches: Mutex<(usize, usize)>,
+        changed: Condvar,
+        total: usize,
+    }
+
+    struct OverlappingLane(Arc<OverlappingGpu>);
+
+    impl Lane for OverlappingLane {
+        fn run(&mut self, items: Items<'_>) -> Result<Array2<f32>> {
+            let Items::Pixels(parts) = items else { panic!("the pipeline passes pixels") };
+            let OverlappingGpu { batches, changed, total } = &*self.0;
+            let copied = parts.concat();
+            let mut state = batches.lock().unwrap();
+            state.0 += 1;
+            changed.notify_all();
+            let batch = state.0;
+            // Without overlap the next batch is never copied.
+            let is_blocked = |state: &mut (usize, usize)| state.0 < (batch + 1).min(*total);
+            let (mut state, result) = changed.wait_timeout_while(state, Duration::from_secs(60), is_blocked).unwrap();
+            assert!(!result.timed_out(), "no batch is copied while batch {batch} is computed");
+            state.1 += 1;
+            Ok(Array2::from_shape_fn((copied.len() / 2, 2), |(i, j)| f32::from(copied[2 * i + j])))
+        }
+    }
+
+    #[test]
+    fn a_batch_is_copied_while_another_is_computed() {
+        let clips: Vec<Clip> = (0..60).map(clip).collect();
+        let manifest = Manifest { source: PathBuf::new(), clips, warnings: Vec::new(), sha256: String::new() };
+        let pending: Vec<usize> = (0..manifest.clips.len()).collect();
+        let rows: usize = (0..60).filter(|i| i % 7 != 3).map(|i| 1 + i % 5).sum();
+        let (batches, changed) = Default::default();
+        let gpu = Arc::new(OverlappingGpu { batches, changed, total: rows.div_ceil(BATCH) });
+        let lanes = (0..2).map(|_| Box::new(OverlappingLane(gpu.clone())) as Box<dyn Lane>).collect();
+        let network =
+            Session { provider: "cuda".into(), lanes, options: SessionOptions::for_floats(vec![2], 2, BATCH) };
+        let directory = tempfile::tempdir().unwrap();
+        let pipeline = Pipeline {
+            manifest: &manifest,
+            pending: &pending,
+            progress: &Order(Mutex::default()),
+            cancel: &CancellationToken::default(),
+            clocks: &Clocks::default(),
+        };
+        let store = directory.path().join("x.h5");
+        let load = || Ok((network, Journal::open(&store, Payload::Features { dim: 2 }, &Provenance::default())?));
+        let (counts, _) = pipeline.extract_embeddings(vec![Box::new(decode)], load).unwrap();
+        assert_eq!((counts.clips, counts.failed), (51, 9));
+        assert_eq!(*gpu.batches.lock().unwrap(), (gpu.total, gpu.total));
     }
 }

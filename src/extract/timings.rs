@@ -102,7 +102,7 @@ impl Clocks {
     }
 
     /// Returns the timings of a run of `seconds` with these numbers of workers and lanes; without lanes, workers compute descriptors.
-    pub(super) fn timings(&self, seconds: f64, workers: usize, lanes: usize) -> Timings {
+    pub fn timings(&self, seconds: f64, workers: usize, lanes: usize) -> Timings {
         let (transform, memory) = (self.transform.seconds(), self.memory.seconds());
         let stage = |name, seconds, threads| Stage { name, seconds, threads };
         let mut stages = vec![

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::card::{Card, Origin};
 use super::checkpoint::Checkpoint;
+use super::parameters::ParameterSource;
 use super::precision::Precision;
 use super::prepare::{cache_path, check_file, origin_path};
 use super::seeded::SeededParameters;
@@ -95,26 +96,23 @@ pub fn verify(card: &Card) -> Result<Vec<Check>> {
         if let Some(file) = &file {
             checks.push(Check::new(file.clone(), "weights against their hash", check_file(origin, file)));
         }
-        let (Some(architecture), Some(path)) = (card.architecture, cache_path(card, origin, Precision::Auto)) else {
-            continue;
-        };
-        if !path.is_file() {
-            continue;
+        let Some(architecture) = card.architecture else { continue };
+        for precision in [Precision::Auto, Precision::Fp16] {
+            let Some(path) = cache_path(card, origin, precision).filter(|path| path.is_file()) else { continue };
+            let write = |source: &dyn ParameterSource| onnx::write_in(precision, card, architecture, source);
+            let bytes = match (origin, &file) {
+                (Origin::Seeded { seed }, _) => write(&SeededParameters { architecture, seed: *seed }),
+                (_, Some(file)) => Checkpoint::open_for(file, &architecture.parameters(&card.input))
+                    .and_then(|checkpoint| write(&checkpoint)),
+                (_, None) => {
+                    let failure = Some("its weights are missing, so it cannot be compared".into());
+                    checks.push(Check { path, subject: ONNX, failure });
+                    continue;
+                }
+            };
+            let result = bytes.and_then(|bytes| fetch::check_sha256(&path, &fetch::sha256(&bytes)));
+            checks.push(Check::new(path, ONNX, result));
         }
-        let bytes = match (origin, &file) {
-            (Origin::Seeded { seed }, _) => {
-                onnx::write(card, architecture, &SeededParameters { architecture, seed: *seed })
-            }
-            (_, Some(file)) => Checkpoint::open_for(file, &architecture.parameters(&card.input))
-                .and_then(|checkpoint| onnx::write(card, architecture, &checkpoint)),
-            (_, None) => {
-                let failure = Some("its weights are missing, so it cannot be compared".into());
-                checks.push(Check { path, subject: ONNX, failure });
-                continue;
-            }
-        };
-        let result = bytes.and_then(|bytes| fetch::check_sha256(&path, &fetch::sha256(&bytes)));
-        checks.push(Check::new(path, ONNX, result));
     }
     if checks.is_empty() {
         let message = format!("no files of {name}; get them with kinoprobe-models fetch {name}", name = card.name);

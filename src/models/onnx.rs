@@ -13,6 +13,7 @@ use super::graph::{self, BatchNorm, Conv, Graph, LayerNorm, Linear, MaxPool, Tok
 use super::nets::Architecture;
 use super::nets::head::Head;
 use super::parameters::ParameterSource;
+use super::precision::Precision;
 use crate::error::{Error, Result};
 
 pub(crate) mod builder;
@@ -22,6 +23,7 @@ mod operation;
 pub mod pixel_input;
 pub(crate) mod proto;
 
+use builder::GraphBuilder;
 use fields::{Field, FieldReader};
 use lowering::Lowering;
 use operation::Operation;
@@ -37,6 +39,32 @@ pub fn write(card: &Card, architecture: Architecture, source: &dyn ParameterSour
     write_with_head(card, architecture, None, source)
 }
 
+/// Writes the network of a card like [`write`], for [`Precision::Fp16`] in half precision. Input and output are f32.
+///
+/// # Errors
+/// Returns an error under the conditions of [`write`], or if the network or a parameter needs more than half precision.
+pub fn write_in(
+    precision: Precision,
+    card: &Card,
+    architecture: Architecture,
+    source: &dyn ParameterSource,
+) -> Result<Vec<u8>> {
+    let (graph, output) = build(card, architecture, None, source)?;
+    if precision != Precision::Fp16 {
+        return Ok(finish(graph.lower(card, output), card));
+    }
+    let unsupported = |reason: String| Error::Config {
+        path: card.path(),
+        message: format!("the network does not support precision fp16: {reason}; use tf32"),
+    };
+    if graph.layers.iter().any(|layer| matches!(layer.operation, Operation::ColorHistogram { .. })) {
+        return Err(unsupported("its color histograms need f32".into()));
+    }
+    let half = graph.lower(card, output).into_half_precision(&card.input.name, &card.output.name);
+    let graph = half.map_err(|constant| unsupported(format!("{constant} has a value beyond its range, 65504")))?;
+    Ok(finish(graph, card))
+}
+
 /// Writes the network of a card with a classifier head, like [`write`]. The output of the card is that of the head.
 ///
 /// # Errors
@@ -47,6 +75,17 @@ pub fn write_with_head(
     head: Option<&Head>,
     source: &dyn ParameterSource,
 ) -> Result<Vec<u8>> {
+    let (graph, output) = build(card, architecture, head, source)?;
+    Ok(finish(graph.lower(card, output), card))
+}
+
+/// Collects the layers of a network; returns its output too.
+fn build<'a>(
+    card: &Card,
+    architecture: Architecture,
+    head: Option<&Head>,
+    source: &'a dyn ParameterSource,
+) -> Result<(OnnxGraph<'a>, Activation)> {
     let mut parameters = architecture.parameters(&card.input);
     parameters.extend(head.into_iter().flat_map(Head::parameters));
     source.check(architecture.name(), &parameters, &|name| architecture.is_unused(name))?;
@@ -56,7 +95,16 @@ pub fn write_with_head(
     if let Some(head) = head {
         output = head.build(&mut graph, output)?;
     }
-    Ok(graph.lower(card, output))
+    Ok((graph, output))
+}
+
+fn finish(graph: GraphBuilder, card: &Card) -> Vec<u8> {
+    let input: Vec<i64> = card.input.shape(1)[1..].iter().map(|d| *d as i64).collect();
+    graph.finish(
+        &card.name,
+        ValueInfo::batched(&card.input.name, &input),
+        ValueInfo::batched(&card.output.name, &[card.output.dim as i64]),
+    )
 }
 
 /// Property of ONNX files: the precision of a network that is not f32.
@@ -166,7 +214,7 @@ impl OnnxGraph<'_> {
         self.fold(x, factor, &vec![0.0; factor.len()])
     }
 
-    fn lower(self, card: &Card, output: Activation) -> Vec<u8> {
+    fn lower(self, card: &Card, output: Activation) -> GraphBuilder {
         let mut lowering = Lowering::default();
         let mut names: Vec<String> = Vec::with_capacity(self.layers.len());
         for (index, layer) in self.layers.into_iter().enumerate() {
@@ -181,12 +229,7 @@ impl OnnxGraph<'_> {
             };
             names.push(name);
         }
-        let input: Vec<i64> = card.input.shape(1)[1..].iter().map(|d| *d as i64).collect();
-        lowering.graph.finish(
-            &card.name,
-            ValueInfo::batched(&card.input.name, &input),
-            ValueInfo::batched(&card.output.name, &[card.output.dim as i64]),
-        )
+        lowering.graph
     }
 }
 

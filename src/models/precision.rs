@@ -16,7 +16,7 @@ pub enum Precision {
     F32,
     /// Single precision, but matrix products and convolutions round their factors to 10 bits of mantissa. NVIDIA GPUs since Ampere.
     Tf32,
-    /// Convolutions and linear layers in IEEE 754 half precision, with sums in single precision; the other layers in single precision. GPUs.
+    /// IEEE 754 half precision, with sums in single precision. GPUs.
     Fp16,
     /// Convolutions and linear layers with 8-bit integers (see [`super::prepare()`]). CPUs.
     Int8,

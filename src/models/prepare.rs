@@ -112,15 +112,19 @@ pub fn prepare(
     cancel: &CancellationToken,
 ) -> Result<PreparedModel> {
     let origin = origin(card, choice)?;
-    if precision == Precision::Fp16 {
-        let message = format!("there are no weights in precision {precision}: use another precision");
-        return Err(Error::Config { path: card.path(), message });
-    }
-    let onnx = match (card.architecture, &origin) {
+    let is_converted = match &origin {
+        Origin::File { path, .. } => !is_onnx(path),
+        _ => true,
+    };
+    let onnx = match card.architecture {
         _ if precision == Precision::Int8 => quantized_file(card, choice, &origin)?,
-        (None, _) => fetch_origin(card, &origin, progress, cancel)?,
-        (Some(_), Origin::File { path, .. }) if is_onnx(path) => fetch_origin(card, &origin, progress, cancel)?,
-        (Some(architecture), _) => convert_origin(card, architecture, &origin, progress, cancel)?,
+        Some(architecture) if is_converted => convert_origin(card, architecture, &origin, precision, progress, cancel)?,
+        _ if precision == Precision::Fp16 => {
+            let message =
+                "an ONNX file is not converted to precision fp16: use tf32, or the checkpoint of the network".into();
+            return Err(Error::Config { path: card.path(), message });
+        }
+        _ => fetch_origin(card, &origin, progress, cancel)?,
     };
     if card.architecture.is_none() && !is_onnx(&onnx) {
         let message = "not an .onnx file, and the card names no architecture to convert it with".into();
@@ -263,10 +267,12 @@ fn convert_origin(
     card: &Card,
     architecture: Architecture,
     origin: &Origin,
+    precision: Precision,
     progress: &dyn ProgressSink,
     cancel: &CancellationToken,
 ) -> Result<PathBuf> {
-    let cached = cache_path(card, origin, Precision::Auto);
+    let write = |source: &dyn ParameterSource| onnx::write_in(precision, card, architecture, source);
+    let cached = cache_path(card, origin, precision);
     let existing = || cached.clone().filter(|path| path.is_file());
     if let Some(existing) = existing() {
         return Ok(existing);
@@ -276,18 +282,18 @@ fn convert_origin(
         return Ok(existing);
     }
     let (path, bytes) = if let (Origin::Seeded { seed }, Some(path)) = (origin, &cached) {
-        (path.clone(), onnx::write(card, architecture, &SeededParameters { architecture, seed: *seed })?)
+        (path.clone(), write(&SeededParameters { architecture, seed: *seed })?)
     } else {
         let file = fetch_origin(card, origin, progress, cancel)?;
         let path = match cached {
             Some(path) => path,
-            None => cache_name(card, "file", &fetch::sha256_file(&file)?[..16], Precision::Auto),
+            None => cache_name(card, "file", &fetch::sha256_file(&file)?[..16], precision),
         };
         if path.is_file() {
             return Ok(path);
         }
         let checkpoint = Checkpoint::open_for(&file, &architecture.parameters(&card.input))?;
-        (path, onnx::write(card, architecture, &checkpoint)?)
+        (path, write(&checkpoint)?)
     };
     files::write_atomic(&path, &bytes)?;
     drop(lease);

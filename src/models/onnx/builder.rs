@@ -5,12 +5,13 @@
 use std::collections::HashSet;
 use std::io::{self, Write};
 
+use half::f16;
 use ndarray::ArcArray1;
 use prost::Message;
 use prost::bytes::Bytes;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
-use super::proto::{Attribute, FLOAT, GraphProto, ModelProto, NodeProto, OperatorSet, TensorProto, ValueInfo};
+use super::proto::{Attribute, FLOAT, FLOAT16, GraphProto, ModelProto, NodeProto, OperatorSet, TensorProto, ValueInfo};
 
 /// Operator set of all files. LayerNormalization requires 17 or later.
 const OPSET: i64 = 18;
@@ -118,6 +119,47 @@ impl GraphBuilder {
     /// Adds a constant tensor unless one of the same name was added before, and returns its name.
     pub fn shared_initializer(&mut self, tensor: TensorProto) -> String {
         if self.shared.insert(tensor.name.clone()) { self.initializer(tensor) } else { tensor.name }
+    }
+
+    /// Converts the graph to half precision: all f32 constants, the value `input` once it has been read, and all values that depend on them.
+    /// `output` is f32 again. ONNX Runtime's kernels for GPUs sum in single precision, also in normalizations and softmax.
+    ///
+    /// # Errors
+    /// Returns the name of a constant with a value beyond the range of half precision.
+    pub fn into_half_precision(mut self, input: &str, output: &str) -> Result<Self, String> {
+        for Initializer { description, values } in &mut self.initializers {
+            if description.data_type != FLOAT {
+                continue;
+            }
+            let (floats, []) = values.as_chunks::<4>() else { unreachable!("f32 values have four bytes each") };
+            let halves: Vec<f16> = floats.iter().map(|bytes| f16::from_f32(f32::from_le_bytes(*bytes))).collect();
+            if halves.iter().any(|half| !half.is_finite()) {
+                return Err(description.name.clone());
+            }
+            description.data_type = FLOAT16;
+            *values = halves.iter().flat_map(|half| half.to_le_bytes()).collect::<Vec<u8>>().into();
+        }
+        let (half_input, half_output) = (format!("{input}.half"), format!("{output}.half"));
+        for node in &mut self.nodes {
+            let renamed = |name: &mut String| {
+                let replacements = [(input, &half_input), (output, &half_output)];
+                if let Some((_, half)) = replacements.into_iter().find(|(original, _)| name == original) {
+                    name.clone_from(half);
+                }
+            };
+            node.input.iter_mut().chain(&mut node.output).for_each(renamed);
+        }
+        let cast = |from: &str, to: &str, element: i32| NodeProto {
+            input: vec![from.into()],
+            output: vec![to.into()],
+            name: format!("{to}.cast"),
+            op_type: "Cast".into(),
+            attribute: vec![Attribute::int("to", i64::from(element))],
+            domain: String::new(),
+        };
+        self.nodes.insert(0, cast(input, &half_input, FLOAT16));
+        self.nodes.push(cast(&half_output, output, FLOAT));
+        Ok(self)
     }
 
     /// Returns the number of nodes so far.

@@ -89,7 +89,7 @@ fn normalizing(input: &ValueInfo, normalization: &Normalization) -> Result<(Vec<
     let node = |operator: &str, inputs: &[&str], output: &str, attribute: Vec<Attribute>| NodeProto {
         input: inputs.iter().map(|input| input.to_string()).collect(),
         output: vec![output.into()],
-        name: output.into(),
+        name: format!("{output}.{SUFFIX}"),
         op_type: operator.into(),
         attribute,
         domain: String::new(),

@@ -144,6 +144,8 @@ pub const FLOAT: i32 = 1;
 pub const UINT8: i32 = 2;
 /// Element type i8.
 pub const INT8: i32 = 3;
+/// Element type of IEEE 754 half precision.
+pub const FLOAT16: i32 = 10;
 /// Element type i64.
 pub const INT64: i32 = 7;
 /// Element type f64.

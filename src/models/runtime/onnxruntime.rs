@@ -410,6 +410,7 @@ mod tests {
 
     use super::*;
     use crate::models::onnx;
+    use crate::models::seeded::{self, SeededParameters};
 
     #[test]
     fn all_lanes_have_the_same_provider() {
@@ -465,6 +466,38 @@ mod tests {
         let (load, runs) = measure(&fixture.join("tiny.onnx"), Device::Cpu, 0, &options, next).unwrap();
         assert_eq!(runs.iter().map(|run| run.0).collect::<Vec<_>>(), [1, 4]);
         assert!(load > 0.0 && runs.iter().all(|run| run.1 > 0.0));
+    }
+
+    /// On the CPU, which computes in f32 but rounds the values between the layers.
+    #[test]
+    fn half_precision_changes_little() {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["resnet18", "r2plus1d_tiny", "efficientnet_lite2"] {
+            let card = crate::models::Card::load(&models, name).unwrap();
+            let architecture = card.architecture.unwrap();
+            let source = SeededParameters { architecture, seed: 0 };
+            let options = SessionOptions::for_card(&card, 2, Precision::F32);
+            let items: Vec<u8> =
+                seeded::integers("pixels", 0, 2 * options.item_len()).into_iter().map(|i| (i % 251) as u8).collect();
+            let [exact, half] = [Precision::F32, Precision::Fp16].map(|precision| {
+                let path = directory.path().join(format!("{name}-{precision}.onnx"));
+                std::fs::write(&path, onnx::write_in(precision, &card, architecture, &source).unwrap()).unwrap();
+                let mut lane = SessionLane::load(&path, Device::Cpu, 0, &options).unwrap();
+                (lane.run(Items::Pixels(&[&items])).unwrap(), std::fs::metadata(&path).unwrap().len())
+            });
+            assert!(half.1 < exact.1 * 51 / 100, "{name}: {} and {} bytes", half.1, exact.1);
+            assert_ne!(half.0, exact.0, "{name}");
+            for (half, exact) in half.0.rows().into_iter().zip(exact.0.rows()) {
+                let cosine = half.dot(&exact) / (half.dot(&half) * exact.dot(&exact)).sqrt();
+                assert!(cosine > 0.9995, "{name}: cosine {cosine}");
+            }
+        }
+        let card = crate::models::Card::load(&models, "transnet_v2").unwrap();
+        let source = SeededParameters { architecture: card.architecture.unwrap(), seed: 0 };
+        let error =
+            onnx::write_in(Precision::Fp16, &card, card.architecture.unwrap(), &source).unwrap_err().to_string();
+        assert!(error.contains("its color histograms need f32"), "{error}");
     }
 
     #[test]
