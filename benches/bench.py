@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -128,8 +129,10 @@ class Bench:
         """The ONNX file that both sides run."""
         card, weights = CARDS[method_of(stage)], WEIGHTS[method_of(stage)]
         Process([self.binaries / "kinoprobe-models", "fetch", card, "--weights", weights, "--quiet"])
-        files = sorted((ROOT / "models").glob(f"{card}-{weights}-*.onnx"), key=lambda file: file.stat().st_mtime)
-        return files[-1]
+        # Not those in fp16 or int8.
+        name = re.compile(rf"{card}-{weights}-[0-9a-f]+-v\d+\.onnx")
+        files = [file for file in (ROOT / "models").iterdir() if name.fullmatch(file.name)]
+        return max(files, key=lambda file: file.stat().st_mtime)
 
     def ours(self, stage, manifest, out):
         out.unlink(missing_ok=True)

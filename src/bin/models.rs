@@ -69,7 +69,7 @@ enum Command {
         /// Weights: default (the card's first trained origin), published, registry, seeded, or the path of a checkpoint or ONNX file
         #[arg(long, default_value = "default")]
         weights: WeightsChoice,
-        /// Precision of the network: fp16 has a file of its own, the others share one in f32
+        /// Precision of the network: fp16 and int8 have files of their own, the others share one in f32
         #[arg(long, default_value_t)]
         precision: Precision,
     },
@@ -282,14 +282,8 @@ fn quantize(
     let model = models::prepare(&card, &arguments.weights, Precision::F32, progress, cancel)?;
     let items = extract::calibration_items(&card, &manifest, arguments.items, progress, cancel)?;
     let items: Vec<&[f32]> = items.iter().map(Vec::as_slice).collect();
-    let session = SessionOptions {
-        item: card.input.shape(1)[1..].to_vec(),
-        dim: card.output.dim,
-        batch: 1,
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
-        output: Some(card.output.name.clone()),
-        precision: Precision::F32,
-    };
+    // Items are normalized: their ranges are those of the network's input.
+    let session = SessionOptions { normalization: None, ..SessionOptions::for_card(&card, 1, Precision::F32) };
     let options = quantize::Options {
         calibration: arguments.calibration,
         keep: arguments.keep,

@@ -124,7 +124,11 @@ fn directories_and_absurd_numbers_are_refused() {
     let output = workspace.command_with_recipe("x.h5", &fixture("models"), &workspace.path("huge.toml")).output();
     let output = output.unwrap();
     assert_code(&output, 1);
-    assert!(printed(&output).contains("extractor.batch must be at least 1 and at most 1024, or \"auto\""), "{}", printed(&output));
+    assert!(
+        printed(&output).contains("extractor.batch must be at least 1 and at most 1024, or \"auto\""),
+        "{}",
+        printed(&output)
+    );
 }
 
 #[test]
