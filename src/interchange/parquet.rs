@@ -1,5 +1,6 @@
 //! Parquet files with a list column of features, or one numeric column per feature, and ids.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use ndarray::{Array2, ArrayD};
@@ -90,9 +91,14 @@ impl ParquetFile {
         let (mut values, mut levels) = (Vec::new(), Vec::new());
         for group in 0..self.reader.num_row_groups() {
             let column = self.reader.get_row_group(group).and_then(|group| group.get_column_reader(leaf));
+            // The crate panics on some damaged files, such as on a dictionary without values.
+            let mut read = |column| {
+                let read = || read(column, &descriptor, &mut values, &mut levels);
+                catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("damaged: it cannot be decoded".into()))
+            };
             column
                 .map_err(|error| describe_error(&error))
-                .and_then(|column| read(column, &descriptor, &mut values, &mut levels))
+                .and_then(&mut read)
                 .map_err(|error| format!("column `{}`: {error}", descriptor.path().parts()[0]))?;
         }
         Ok((values, levels))
