@@ -1,6 +1,8 @@
 //! `kinoprobe-models`: lists, fetches, converts, verifies and quantizes the weights of networks, and measures their layers.
 
-use std::path::{Path, PathBuf};
+#[cfg(all(feature = "media", feature = "onnx"))]
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

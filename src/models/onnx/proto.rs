@@ -143,6 +143,7 @@ pub const FLOAT: i32 = 1;
 /// Element type u8.
 pub const UINT8: i32 = 2;
 /// Element type i8.
+#[cfg(feature = "onnx")]
 pub const INT8: i32 = 3;
 /// Element type of IEEE 754 half precision.
 pub const FLOAT16: i32 = 10;
@@ -201,6 +202,7 @@ impl TensorProto {
     }
 
     /// Creates an i8 tensor from values in row-major order.
+    #[cfg(feature = "onnx")]
     pub fn bytes(name: &str, shape: &[usize], values: &[i8]) -> Self {
         let raw_data = values.iter().map(|&value| value as u8).collect();
         let dims = shape.iter().map(|d| *d as i64).collect();
@@ -208,6 +210,7 @@ impl TensorProto {
     }
 
     /// Creates a scalar of type u8.
+    #[cfg(feature = "onnx")]
     pub fn byte(name: &str, value: u8) -> Self {
         Self { dims: vec![], data_type: UINT8, name: name.into(), raw_data: vec![value] }
     }
