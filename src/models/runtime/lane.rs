@@ -75,20 +75,16 @@ impl Items<'_> {
     /// Returns an error if these are not items of the network, or if there are none or more than a batch.
     pub(super) fn count(self, options: &SessionOptions) -> Result<usize> {
         let item_len = options.item_len();
-        let (pixels, len, whole) = match self {
-            Items::Floats(parts) => {
-                (false, parts.iter().map(|part| part.len()).sum(), parts.iter().all(|part| part.len() % item_len == 0))
-            }
-            Items::Pixels(parts) => (
-                true,
-                parts.iter().map(|part| part.len()).sum::<usize>(),
-                parts.iter().all(|part| part.len() % item_len == 0),
-            ),
+        let (kind, lens): (_, Vec<usize>) = match self {
+            Items::Floats(parts) => ("floats", parts.iter().map(|part| part.len()).collect()),
+            Items::Pixels(parts) => ("pixels", parts.iter().map(|part| part.len()).collect()),
         };
+        let expected = if options.normalization.is_some() { "pixels" } else { "floats" };
+        let (len, batch) = (lens.iter().sum::<usize>(), options.batch);
         let count = len / item_len;
-        if !whole || !(1..=options.batch).contains(&count) || pixels != options.normalization.is_some() {
-            let (kind, batch) = (if pixels { "pixels" } else { "floats" }, options.batch);
-            return Err(Error::Runtime(format!("{len} {kind} are not 1 to {batch} items of {item_len} values")));
+        if kind != expected || lens.iter().any(|len| len % item_len != 0) || !(1..=batch).contains(&count) {
+            let message = format!("{len} {kind} are not 1 to {batch} items of {item_len} {expected}");
+            return Err(Error::Runtime(message));
         }
         Ok(count)
     }
@@ -105,12 +101,7 @@ pub(super) struct FloatInput {
 impl FloatInput {
     pub fn new(options: &SessionOptions) -> Self {
         let table = options.normalization.map(|normalization| Arc::new(normalization.table()));
-        Self { positions: options.item[1..].iter().product::<usize>().max(1), table }
-    }
-
-    /// Returns the number for each eight-bit value of each channel.
-    pub fn table(&self) -> Option<&NormalizationTable> {
-        self.table.as_deref()
+        Self { positions: options.item[1..].iter().product(), table }
     }
 
     /// Writes a batch and completes it with zeros.
@@ -124,7 +115,7 @@ impl FloatInput {
                 }
             }
             Items::Pixels(parts) => {
-                let table = self.table().expect("the session was loaded for pixels");
+                let table = self.table.as_ref().expect("the session was loaded for pixels");
                 for part in parts {
                     for (plane, tables) in part.chunks(self.positions).zip(table.iter().cycle()) {
                         let out = &mut batch[written..][..plane.len()];
@@ -138,7 +129,7 @@ impl FloatInput {
     }
 }
 
-/// An execution context of a loaded network. Lanes run concurrently and share the weights.
+/// An execution context of a loaded network. Lanes run concurrently; those of a CPU share the weights.
 pub trait Lane: Send {
     /// Runs 1 to `batch` items; returns (items, dim).
     ///
@@ -207,7 +198,7 @@ mod tests {
         assert_eq!(batch[12..], [0.0; 6]);
         let parts: [&[u8]; 2] = [&[0; 5], &[0; 7]];
         let error = Items::Pixels(&parts).count(&options).unwrap_err().to_string();
-        assert!(error.contains("12 pixels are not 1 to 3 items of 6 values"), "{error}");
+        assert!(error.contains("12 pixels are not 1 to 3 items of 6 pixels"), "{error}");
         assert!(Items::Floats(&[&[0.0; 6]]).count(&options).is_err());
         assert!(Items::Pixels(&[&[0; 24]]).count(&options).is_err());
         assert!(Items::Pixels(&[]).count(&options).is_err());

@@ -25,7 +25,8 @@ const LANES_PER_GPU: usize = 2;
 
 /// A lane of its own session: `ort` considers concurrent runs of one session unsound.
 struct SessionLane {
-    network: Network,
+    /// `None` only while it is loaded again with a smaller batch, and if that failed.
+    network: Option<Network>,
     onnx: PathBuf,
     device: Device,
     gpu: u32,
@@ -42,8 +43,8 @@ struct Network {
     input: Input,
     /// Index of the output.
     output: usize,
-    /// Items per run. Less than the batch size of the lane if memory was exhausted.
-    batch: usize,
+    /// Those of the lane, with a smaller batch if memory was exhausted.
+    options: SessionOptions,
 }
 
 /// The input of a session, filled before each run. That of a GPU is in pinned memory, which the GPU reads by itself.
@@ -54,20 +55,33 @@ enum Input {
 
 impl SessionLane {
     fn load(onnx: &Path, device: Device, gpu: u32, options: &SessionOptions) -> Result<Self> {
-        let network = Network::load(onnx, device, gpu, options)?;
+        let network = Some(Network::load(onnx, device, gpu, options)?);
         let (onnx, options) = (onnx.to_path_buf(), options.clone());
         Ok(Self { network, onnx, device, gpu, options, copy_time: Duration::ZERO, warning: None })
     }
 
-    /// Loads the network with half of its batch size.
-    fn halve_batch(&mut self) -> Result<()> {
-        let batch = self.network.batch / 2;
+    /// Calls `run` until the memory of the device suffices, with half of the batch each time.
+    fn with_enough_memory<T>(&mut self, mut run: impl FnMut(&mut Network, &mut Duration) -> Result<T>) -> Result<T> {
+        loop {
+            let Some(network) = &mut self.network else {
+                return Err(Error::Runtime(format!("the network is no longer loaded on device {}", self.device)));
+            };
+            let batch = network.options.batch;
+            match run(network, &mut self.copy_time) {
+                Err(error) if is_out_of_memory(&error) && batch > 1 => self.load_with_batch(batch / 2)?,
+                result => return result,
+            }
+        }
+    }
+
+    /// Loads the network again with a smaller batch. The memory of the present one is released before.
+    fn load_with_batch(&mut self, batch: usize) -> Result<()> {
+        let before = self.network.take().map_or(0, |network| network.options.batch);
         let options = SessionOptions { batch, ..self.options.clone() };
-        self.network = Network::load(&self.onnx, self.device, self.gpu, &options)?;
+        self.network = Some(Network::load(&self.onnx, self.device, self.gpu, &options)?);
         self.warning = Some(format!(
-            "the memory of the device {} is exhausted with {} items per batch: going on with {batch} (--batch {batch})",
-            self.device,
-            2 * batch
+            "the memory of device {} is exhausted with {before} items per batch: going on with {batch} (--batch {batch})",
+            self.device
         ));
         Ok(())
     }
@@ -77,22 +91,17 @@ impl Lane for SessionLane {
     fn run(&mut self, items: Items<'_>) -> Result<Array2<f32>> {
         items.count(&self.options)?;
         let item_len = self.options.item_len();
-        loop {
-            let (network, copy_time) = (&mut self.network, &mut self.copy_time);
-            let (dim, batch) = (self.options.dim, network.batch);
-            let rows = match items {
+        self.with_enough_memory(|network, copy_time| {
+            let batch = network.options.batch;
+            match items {
                 Items::Floats(parts) => {
-                    in_batches(parts, item_len, batch, |parts| network.run(Items::Floats(parts), dim, copy_time))
+                    in_batches(parts, item_len, batch, |parts| network.run(Items::Floats(parts), copy_time))
                 }
                 Items::Pixels(parts) => {
-                    in_batches(parts, item_len, batch, |parts| network.run(Items::Pixels(parts), dim, copy_time))
+                    in_batches(parts, item_len, batch, |parts| network.run(Items::Pixels(parts), copy_time))
                 }
-            };
-            match rows {
-                Err(error) if is_out_of_memory(&error) && self.network.batch > 1 => self.halve_batch()?,
-                rows => return rows,
             }
-        }
+        })
     }
 
     fn copy_time(&self) -> Duration {
@@ -106,23 +115,37 @@ impl Lane for SessionLane {
 
 impl Network {
     /// Runs at most a batch, and adds the time of copying it.
-    fn run(&mut self, items: Items<'_>, dim: usize, copy_time: &mut Duration) -> Result<Array2<f32>> {
-        let Self { session, input, output, batch, .. } = self;
-        let failed = |e: ort::Error| Error::Runtime(format!("inference failed: {e}"));
+    fn run(&mut self, items: Items<'_>, copy_time: &mut Duration) -> Result<Array2<f32>> {
+        let count = items.count(&self.options)?;
         let start = Instant::now();
-        let values = match (&mut *input, items) {
+        match (&mut self.input, items) {
             (Input::Floats(tensor), Items::Floats(parts)) => concatenate(parts, tensor.extract_tensor_mut().1),
             (Input::Pixels(tensor), Items::Pixels(parts)) => concatenate(parts, tensor.extract_tensor_mut().1),
-            _ => unreachable!("the kind of the items was checked"),
-        };
+            _ => unreachable!("`count` has checked the kind of the items"),
+        }
         *copy_time += start.elapsed();
-        let (count, input): (_, SessionInputValue<'_>) = match input {
-            Input::Floats(tensor) => (values * *batch / tensor.shape().num_elements(), (&*tensor).into()),
-            Input::Pixels(tensor) => (values * *batch / tensor.shape().num_elements(), (&*tensor).into()),
+        let shape = (self.options.batch, self.options.dim);
+        self.infer(|values| embeddings(values, shape, count))
+    }
+
+    /// Runs a batch of zeros, whatever the result.
+    fn run_zeros(&mut self) -> Result<()> {
+        match &mut self.input {
+            Input::Floats(tensor) => tensor.extract_tensor_mut().1.fill(0.0),
+            Input::Pixels(tensor) => tensor.extract_tensor_mut().1.fill(0),
+        }
+        self.infer(|_| Ok(()))
+    }
+
+    /// Runs the network on its input and passes its output to `read`.
+    fn infer<T>(&mut self, read: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
+        let failed = |e: ort::Error| Error::Runtime(format!("inference failed: {e}"));
+        let input: SessionInputValue<'_> = match &self.input {
+            Input::Floats(tensor) => tensor.into(),
+            Input::Pixels(tensor) => tensor.into(),
         };
-        let outputs = session.run([input]).map_err(failed)?;
-        let (_, values) = outputs[*output].try_extract_tensor::<f32>().map_err(failed)?;
-        embeddings(values, (*batch, dim), count)
+        let outputs = self.session.run([input]).map_err(failed)?;
+        read(outputs[self.output].try_extract_tensor::<f32>().map_err(failed)?.1)
     }
 }
 
@@ -150,15 +173,14 @@ fn is_out_of_memory(error: &Error) -> bool {
         .any(|text| message.contains(text))
 }
 
-/// Copies the parts of a batch and completes it with zeros; returns the number of values before the zeros.
-fn concatenate<T: Copy + Default>(parts: &[&[T]], batch: &mut [T]) -> usize {
+/// Copies the parts of a batch and completes it with zeros.
+fn concatenate<T: Copy + Default>(parts: &[&[T]], batch: &mut [T]) {
     let mut len = 0;
     for part in parts {
         batch[len..][..part.len()].copy_from_slice(part);
         len += part.len();
     }
     batch[len..].fill(T::default());
-    len
 }
 
 /// Loads a network; returns the names of its execution providers and its lanes: one on the CPU, two on each GPU.
@@ -176,7 +198,7 @@ pub(super) fn load(
         let mut lane = SessionLane::load(onnx, device, gpu, options)?;
         if on_gpu {
             // The first run initializes cuDNN and selects algorithms.
-            lane.run_zeros()?;
+            lane.with_enough_memory(|network, _| network.run_zeros())?;
         }
         Ok(lane)
     };
@@ -191,7 +213,8 @@ pub(super) fn load(
         // TensorRT builds an engine for the first lane, which the others find in the cache.
         gpus.iter().map(|&gpu| load(gpu)).collect::<Result<_>>()?
     };
-    let provider = same_provider(lanes.iter().map(|lane| (lane.gpu, lane.network.provider.as_str())))?.to_string();
+    let providers = lanes.iter().filter_map(|lane| Some((lane.gpu, lane.network.as_ref()?.provider.as_str())));
+    let provider = same_provider(providers)?.to_string();
     Ok((provider, lanes.into_iter().map(|lane| Box::new(lane) as Box<dyn Lane>).collect()))
 }
 
@@ -207,24 +230,11 @@ fn same_provider<'a>(lanes: impl IntoIterator<Item = (u32, &'a str)>) -> Result<
     }
 }
 
-impl SessionLane {
-    /// Runs a batch of zeros.
-    fn run_zeros(&mut self) -> Result<()> {
-        let len = self.options.item_len();
-        let rows = match self.options.normalization {
-            Some(_) => self.run(Items::Pixels(&vec![&vec![0; len][..]; self.options.batch]))?,
-            None => self.run(Items::Floats(&vec![&vec![0.0; len][..]; self.options.batch]))?,
-        };
-        debug_assert_eq!(rows.nrows(), self.options.batch);
-        Ok(())
-    }
-}
-
-/// Measures how long a GPU takes to load a network and to run a batch of each size that `sizes` asks for: `next` receives the results so
-/// far, (batch size, seconds), and returns the next size.
+/// Measures how long a GPU takes to load a network and to run a batch: `next` receives the results so far, (batch size, seconds), and
+/// returns the next size, or `None` to end. The time to load is the shortest, and includes the first run.
 ///
 /// # Errors
-/// Returns an error as [`load`] does. Exhausted memory ends the measurement.
+/// Returns an error as [`load`] does. Exhausted memory ends the measurement, unless it is the first.
 pub(super) fn measure(
     onnx: &Path,
     device: Device,
@@ -234,19 +244,22 @@ pub(super) fn measure(
 ) -> Result<(f64, Vec<(usize, f64)>)> {
     let (mut load_seconds, mut runs) = (f64::INFINITY, Vec::new());
     while let Some(batch) = next(&runs) {
-        let start = Instant::now();
-        let options = SessionOptions { batch, ..options.clone() };
-        let result = SessionLane::load(onnx, device, gpu, &options).and_then(|mut lane| {
-            lane.run_zeros()?;
-            load_seconds = load_seconds.min(start.elapsed().as_secs_f64());
+        let measured = || {
             let start = Instant::now();
-            lane.run_zeros()?;
-            Ok((start.elapsed().as_secs_f64(), lane.network.batch))
-        });
-        match result {
-            Ok((seconds, size)) if size == batch => runs.push((batch, seconds)),
-            Err(error) if runs.is_empty() || !is_out_of_memory(&error) => return Err(error),
-            _ => break,
+            let options = SessionOptions { batch, ..options.clone() };
+            let mut network = Network::load(onnx, device, gpu, &options)?;
+            network.run_zeros()?;
+            let (load, start) = (start.elapsed(), Instant::now());
+            network.run_zeros()?;
+            Ok((load.as_secs_f64(), start.elapsed().as_secs_f64()))
+        };
+        match measured() {
+            Ok((load, seconds)) => {
+                load_seconds = load_seconds.min(load);
+                runs.push((batch, seconds));
+            }
+            Err(error) if is_out_of_memory(&error) && !runs.is_empty() => break,
+            Err(error) => return Err(error),
         }
     }
     Ok((load_seconds, runs))
@@ -268,7 +281,7 @@ impl Network {
         }
         let output = check_shapes(&session, onnx, options)?;
         let input = input(&session, device, gpu, options).map_err(|e| failed("cannot allocate the input", &e))?;
-        Ok(Self { session, provider: names.join("+"), input, output, batch: options.batch })
+        Ok(Self { session, provider: names.join("+"), input, output, options: options.clone() })
     }
 }
 
