@@ -66,6 +66,8 @@ pub struct Options {
     pub limits: Limits,
 }
 
+/// Batch size on a GPU by default.
+const GPU_BATCH: usize = 8;
 /// Number of images for which the faster device is chosen: the start of the server does not matter.
 const EXPECTED_IMAGES: u64 = 1_000_000;
 /// Milliseconds that an image waits for a batch to fill up.
@@ -260,7 +262,7 @@ fn load_state(options: &Options, progress: &Arc<dyn ProgressSink>) -> Result<Arc
     let ServedModels { models, card, prepared } = ServedModels::load(options, progress.as_ref())?;
     let precision = models.posters.precision;
     let session_options = SessionOptions::for_card(&card, 1, precision);
-    let batch = options.batch.map_or(BatchSize::Auto, BatchSize::Items);
+    let batch = BatchSize::Items(options.batch.unwrap_or(GPU_BATCH));
     let choice =
         runtime::choose(&prepared.onnx, options.device, batch, &session_options, EXPECTED_IMAGES, progress.as_ref())?;
     choice.reason.iter().for_each(|reason| progress.report(Event::Info(reason)));
@@ -268,7 +270,7 @@ fn load_state(options: &Options, progress: &Arc<dyn ProgressSink>) -> Result<Arc
         |batch| Session::load(&prepared.onnx, choice.device, SessionOptions::for_card(&card, batch, precision));
     let single = load_network(1)?;
     let provider = single.provider.clone();
-    let batch = options.batch.unwrap_or(if single.on_cpu() { 1 } else { 8 });
+    let batch = options.batch.unwrap_or(if single.on_cpu() { 1 } else { GPU_BATCH });
     if !single.benefits_from_batching() && (options.batch.is_some_and(|batch| batch > 1) || options.delay.is_some()) {
         let warning = format!("--batch and --delay have no effect on {provider}, which computes one image at a time");
         progress.report(Event::Warning(&warning));

@@ -27,7 +27,7 @@ const TENSORRT_BATCH: usize = 16;
 /// Where a network runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
-    /// The device. [`Device::Auto`] if there is no GPU, for the first device on the CPU that works.
+    /// The device. [`Device::Auto`] if there is no GPU, or no device could be measured: the first one that works.
     pub device: Device,
     /// Items per run.
     pub batch: usize,
@@ -35,7 +35,7 @@ pub struct Choice {
     pub reason: Option<String>,
 }
 
-/// How fast a network runs on a device.
+/// How fast a network runs on the CPU or on one GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Measurement {
     /// Batch size.
@@ -78,7 +78,7 @@ pub fn choose(
             let cpu = if check_precision(Device::Native, options.precision).is_ok() {
                 remembered_or(onnx, Device::Native, options, progress, || measure_cpu(onnx, options))
             } else {
-                Err(Error::Runtime(format!("no precision {}", options.precision)))
+                Err(Error::Runtime(format!("it does not support precision {}", options.precision)))
             };
             let measured = remembered_or(onnx, gpu, options, progress, || measure_gpu(onnx, gpu, options));
             Ok(faster((gpu, measured), cpu, items, batch))
@@ -106,19 +106,20 @@ fn faster(
             let (gpu_seconds, cpu_seconds) = (on_gpu.seconds(items), on_cpu.seconds(items));
             let (device, auto) = if gpu_seconds < cpu_seconds { (gpu, on_gpu.batch) } else { (cpu, 1) };
             let reason = format!(
-                "device {device}: the network is estimated to take {:.1} s on {gpu} and {:.1} s on the CPU for {items} items",
-                gpu_seconds, cpu_seconds
+                "device {device}: for {items} items, the network is estimated to take {gpu_seconds:.1} s on {gpu} and {cpu_seconds:.1} s on {cpu}"
             );
             Choice { device, batch: size(auto), reason: Some(reason) }
         }
         (Ok(on_gpu), Err(error)) => {
-            let reason = format!("device {gpu}: the network does not run on the CPU ({error})");
+            let reason = format!("device {gpu}: {cpu} cannot be used ({error})");
             Choice { device: gpu, batch: size(on_gpu.batch), reason: Some(reason) }
         }
-        (Err(error), _) => {
-            let reason = format!("the CPU, since {gpu} cannot be used ({error})");
-            Choice { device: Device::Auto, batch: size(1), reason: Some(reason) }
+        (Err(error), Ok(_)) => {
+            let reason = format!("device {cpu}: {gpu} cannot be used ({error})");
+            Choice { device: cpu, batch: size(1), reason: Some(reason) }
         }
+        // The first that works, or the errors of all.
+        (Err(_), Err(_)) => Choice { device: Device::Auto, batch: size(1), reason: None },
     }
 }
 
@@ -141,10 +142,9 @@ fn saturating(runs: &[(usize, f64)]) -> (usize, f64) {
 
 fn measure_gpu(onnx: &Path, device: Device, options: &SessionOptions) -> Result<Measurement> {
     let gpus = device.gpus().map_or(Ok(vec![0]), |gpus| cuda::prepare(device, gpus))?;
-    let gpu = gpus.first().copied().unwrap_or(0);
-    let (load_seconds, runs) = onnxruntime::measure(onnx, device, gpu, options, next_size)?;
+    let (load_seconds, runs) = onnxruntime::measure(onnx, device, gpus[0], options, next_size)?;
     let (batch, items_per_second) = saturating(&runs);
-    Ok(Measurement { batch, load_seconds, items_per_second: items_per_second * gpus.len() as f64 })
+    Ok(Measurement { batch, load_seconds, items_per_second })
 }
 
 /// Measures the network with the native kernels on all cores.
@@ -242,15 +242,20 @@ mod tests {
         // 600 posters: 3.6 s with the start of the GPU, 1.2 s on the CPU.
         let few = choose(600, BatchSize::Auto);
         assert_eq!((few.device, few.batch), (Device::Native, 1));
-        assert!(few.reason.unwrap().contains("3.6 s on cuda and 1.2 s on the CPU for 600 items"));
+        assert!(
+            few.reason
+                .unwrap()
+                .contains("for 600 items, the network is estimated to take 3.6 s on cuda and 1.2 s on native")
+        );
         let many = choose(60_000, BatchSize::Auto);
         assert_eq!((many.device, many.batch), (gpu(), 32));
         assert_eq!(choose(60_000, BatchSize::Items(8)).batch, 8);
         let error = || Err(Error::Runtime("no driver".into()));
         let fallback = faster((gpu(), error()), Ok(CPU), 1, BatchSize::Auto);
-        assert_eq!((fallback.device, fallback.batch), (Device::Auto, 1));
+        assert_eq!((fallback.device, fallback.batch), (Device::Native, 1));
         assert!(fallback.reason.unwrap().contains("no driver"));
         assert_eq!(faster((gpu(), Ok(GPU)), error(), 1, BatchSize::Auto).device, gpu());
+        assert_eq!(faster((gpu(), error()), error(), 1, BatchSize::Auto).device, Device::Auto);
     }
 
     #[test]
