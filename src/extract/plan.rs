@@ -118,6 +118,10 @@ impl WorkPlan {
             provenance.extract_seconds += store.provenance().extract_seconds;
             provenance.add_provider(&store.provenance().provider);
             provenance.created = store.provenance().created.clone();
+            if self.pending.is_empty() {
+                // The batch size of the run that extracted the features.
+                provenance.recipe = store.provenance().recipe.clone();
+            }
         }
         let mut writer = StoreWriter::create(out, payload, &provenance)?;
         let index = StoreIndex::new(self.previous.as_ref());

@@ -106,6 +106,23 @@ fn new_clips_are_added_in_the_order_of_the_manifest() {
 }
 
 #[test]
+fn a_store_records_the_batch_size_that_was_used() {
+    let workspace = Workspace::new(3);
+    let batch = || {
+        let attribute =
+            "import h5py, json, sys; print(json.loads(h5py.File(sys.argv[1]).attrs['recipe'])['extractor']['batch'])";
+        run_python(attribute, &[&workspace.path("x.h5")]).trim().to_string()
+    };
+    assert_code(&workspace.command("x.h5").args(["--batch", "auto", "--device", "native"]).output().unwrap(), 0);
+    assert_eq!(batch(), "1");
+    // Features do not depend on it, and it stays if nothing is extracted.
+    assert_code(&workspace.command("x.h5").args(["--batch", "2", "--device", "native"]).output().unwrap(), 0);
+    fs::write(workspace.path("manifest.csv"), "id,path,label,start\nclip000,video.mp4,a,0.00\n").unwrap();
+    assert_code(&workspace.command("x.h5").args(["--batch", "auto", "--prune"]).output().unwrap(), 0);
+    assert_eq!(batch(), "1");
+}
+
+#[test]
 fn clips_of_other_manifests_stay_in_the_store() {
     let workspace = Workspace::new(2);
     let both = "id,path,label\nlast,video.mp4,a\nbroken,broken.mp4,a\nfirst,video.mp4,b\n";
