@@ -1,33 +1,28 @@
 //! One extraction run, from a recipe to a complete store.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::budget::{Budget, ReservingSink};
-use super::decoded::{DecodeFn, DecodedClip};
 use super::dense_sift::DenseSift;
-use super::descriptors::{Describer, DescriptorSink};
+use super::descriptors::Describer;
 use super::pipeline::{Counts, Pipeline};
 use super::plan::{Unlisted, WorkPlan};
 use super::settings::{DESCRIPTOR_LEN, ExtractionSettings, Extractor, POSITION_LEN};
 use super::sift::Sift;
 use super::summary::{Action, Summary};
-use super::timings::{Clocks, TimedSink};
+use super::timings::Clocks;
+use super::workers::{DecodeRecipe, Resources, descriptor_worker, item_worker};
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::lease::Busy;
-use crate::manifest::{Clip, Manifest, duplicate_warning};
-use crate::media::{self, FrameSink, ItemSink, Sampling, Shots, Wanted};
-use crate::memory;
+use crate::manifest::{Manifest, duplicate_warning};
+use crate::media::{self, Sampling, Shots};
 use crate::models::runtime::{self, Device, Session, SessionOptions};
 use crate::models::{self, BatchSize, Card, Precision, PreparedModel, WeightsChoice};
 use crate::progress::{Event, ProgressSink, Unit};
 use crate::shards::{Claim, Product, Shard, ShardPlan};
-use crate::store::{Journal, Payload, Provenance, RowSource, Store, Values, check_output};
+use crate::store::{Journal, Payload, Provenance, Store, check_output};
 
-/// Maximum number of threads for one video, as in the programs of FFmpeg.
-const MAX_DECODE_THREADS: usize = 16;
 /// Number of rows of a clip that is assumed if the sampling does not tell.
 const ASSUMED_ROWS: usize = 64;
 
@@ -242,14 +237,13 @@ impl Job<'_> {
     ) -> Result<(Extracted, Journal)> {
         let Self { options, source, manifest, out, .. } = *self;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = DecodeThreads { cores, remaining: AtomicUsize::new(plan.pending.len()) };
-        let budget = Budget::new(options.memory.unwrap_or_else(default_memory));
-        let resources = Resources { threads, budget, clocks };
+        let resources = Resources::new(cores, plan.pending.len(), options.memory, clocks);
+        let recipe = DecodeRecipe { settings: &options.settings, shots: options.shots.as_ref() };
         let pipeline = Pipeline { manifest, pending: &plan.pending, progress, cancel, clocks };
         match source {
             FeatureSource::Descriptors { create, .. } => {
                 let workers = (0..options.workers.unwrap_or(cores).max(1))
-                    .map(|_| Ok(descriptor_worker(options, &resources, create()?)))
+                    .map(|_| Ok(descriptor_worker(recipe, &resources, create()?)))
                     .collect::<Result<Vec<_>>>()?;
                 let mut journal = Journal::open(out, payload, provenance)?;
                 let number = workers.len();
@@ -260,7 +254,7 @@ impl Job<'_> {
                 // On the CPU, the network takes most of the time and all cores.
                 let on_cpu = runtime::expects_cpu(options.device);
                 let workers = options.workers.unwrap_or(if on_cpu { cores.div_ceil(4) } else { cores }).max(1);
-                let decoders = (0..workers).map(|_| item_worker(options, &resources, card)).collect();
+                let decoders = (0..workers).map(|_| item_worker(recipe, &resources, card)).collect();
                 let mut lanes = 0;
                 let (counts, journal) = pipeline.extract_embeddings(decoders, || {
                     // Shards have the precision that shards.json names.
@@ -361,10 +355,12 @@ fn prepare_source(options: &Options, progress: &dyn ProgressSink, cancel: &Cance
     }
 }
 
-/// Returns the precision of the store that is continued if device and precision are chosen automatically, so that the choice of the device
-/// does not depend on what is left to do.
+/// Returns the precision of the store that is continued if the device is chosen between a GPU and the CPU: the choice may differ from that
+/// of the first run.
 fn resumed_precision(options: &Options, precision: Precision) -> Precision {
-    if options.device != Device::Auto || precision != Precision::Auto || !options.out.is_file() {
+    let is_chosen =
+        options.device == Device::Auto && precision == Precision::Auto && !runtime::expects_cpu(Device::Auto);
+    if !is_chosen || !options.out.is_file() {
         return precision;
     }
     let stored = Store::open(&options.out).ok().and_then(|store| Precision::exactly(&store.provenance().precision));
@@ -414,98 +410,4 @@ struct Extracted {
     workers: usize,
     /// Number of lanes of the network.
     lanes: usize,
-}
-
-/// What decode workers share.
-struct Resources<'a> {
-    threads: DecodeThreads,
-    budget: Budget,
-    clocks: &'a Clocks,
-}
-
-/// Distributes the cores over the clips that are left.
-struct DecodeThreads {
-    cores: usize,
-    /// Number of clips that no worker has taken yet.
-    remaining: AtomicUsize,
-}
-
-impl DecodeThreads {
-    /// Returns the number of threads for the next clip: 1, or more if there are fewer clips than cores.
-    fn next(&self) -> usize {
-        let remaining = self.remaining.fetch_sub(1, Ordering::Relaxed).max(1);
-        (self.cores / remaining).clamp(1, MAX_DECODE_THREADS)
-    }
-}
-
-/// Returns half of the available memory, so that other processes, the network and the queues have the rest.
-fn default_memory() -> u64 {
-    memory::available().map_or(u64::MAX, |bytes| bytes / 2)
-}
-
-/// Creates a decode worker that makes the network's input.
-fn item_worker<'a>(options: &'a Options, resources: &'a Resources<'a>, card: &'a Card) -> DecodeFn<'a, Vec<u8>> {
-    let Resources { threads, budget, clocks } = resources;
-    let mut sink = ReservingSink::new(ItemSink::new(&card.input), budget, |_, _, _| 0);
-    Box::new(move |clip| decode(clip, options, threads.next(), clocks, &mut sink, |sink, _| sink.take()))
-}
-
-/// Creates a decode worker that computes descriptors.
-fn descriptor_worker<'a>(
-    options: &'a Options,
-    resources: &'a Resources<'a>,
-    describer: Box<dyn Describer>,
-) -> DecodeFn<'a, Values> {
-    let Resources { threads, budget, clocks } = resources;
-    let memory = |sink: &DescriptorSink, height, width| sink.memory(height, width);
-    let mut sink = ReservingSink::new(DescriptorSink::new(describer), budget, memory);
-    Box::new(move |clip| {
-        decode(clip, options, threads.next(), clocks, &mut sink, |sink, rows| {
-            rows.iter_mut().zip(sink.scales()).for_each(|(row, &scale)| row.scale = scale);
-            sink.take()
-        })
-    })
-}
-
-/// Decodes a clip. `take_content` takes the content from the sink, and may complete the rows.
-fn decode<S: FrameSink, T>(
-    clip: &Clip,
-    Options { settings, shots, .. }: &Options,
-    threads: usize,
-    clocks: &Clocks,
-    sink: &mut ReservingSink<'_, S>,
-    take_content: impl FnOnce(&mut S, &mut [RowSource]) -> T,
-) -> Result<DecodedClip<T>> {
-    let shots = shots.as_ref().map(|shots| shots.of(&clip.id)).transpose()?.unwrap_or_default();
-    let wanted = Wanted { sampling: &settings.sampling, shots, threads, deinterlace: settings.deinterlace };
-    let decoded = media::decode(clip, wanted, &mut TimedSink { sink, clocks });
-    sink.release();
-    let decoded = decoded?;
-    let timeline = &decoded.timeline;
-    let mut rows: Vec<RowSource> = decoded
-        .windows
-        .iter()
-        .map(|window| {
-            let (first, last) = (window.indices[0], *window.indices.last().expect("a window has frames"));
-            RowSource {
-                start_frame: (timeline.first_frame + first) as u64,
-                start_seconds: timeline.seconds(first),
-                end_seconds: timeline.end_seconds(last),
-                padded: window.padded,
-                scale: 1.0,
-            }
-        })
-        .collect();
-    let content = take_content(sink.inner(), &mut rows);
-    Ok(DecodedClip {
-        frame_count: timeline.frame_count as u64,
-        fps: timeline.fps,
-        duration_seconds: timeline.duration(),
-        full: decoded.full,
-        version: decoded.version,
-        rows,
-        frames: decoded.windows.iter().map(|window| window.indices.len()).sum(),
-        content,
-        warnings: decoded.warnings,
-    })
 }

@@ -31,6 +31,8 @@ pub mod sift;
 mod summary;
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub mod timings;
+#[cfg(all(feature = "media", feature = "onnx"))]
+mod workers;
 
 #[cfg(all(feature = "media", feature = "onnx"))]
 pub use calibration::calibration_items;
