@@ -125,7 +125,7 @@ fn directories_and_absurd_numbers_are_refused() {
     let output = output.unwrap();
     assert_code(&output, 1);
     assert!(
-        printed(&output).contains("extractor.batch must be at least 1 and at most 1024, or \"auto\""),
+        printed(&output).contains("extractor.batch must be a number from 1 to 1024, or \"auto\""),
         "{}",
         printed(&output)
     );
