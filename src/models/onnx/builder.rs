@@ -80,15 +80,8 @@ impl GraphBuilder {
         outputs: &[&str],
         attributes: Vec<Attribute>,
     ) {
-        let owned = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
-        self.nodes.push(NodeProto {
-            input: owned(inputs),
-            output: owned(outputs),
-            name: name.into(),
-            op_type: operator.into(),
-            attribute: attributes,
-            domain: String::new(),
-        });
+        let output = outputs.iter().map(|name| name.to_string()).collect();
+        self.nodes.push(NodeProto { output, ..NodeProto::new(operator, inputs, name, attributes) });
     }
 
     /// Adds a node with one output of an operator of the domain `ai.onnx.ml`.
@@ -150,12 +143,9 @@ impl GraphBuilder {
             node.input.iter_mut().chain(&mut node.output).for_each(renamed);
         }
         let cast = |from: &str, to: &str, element: i32| NodeProto {
-            input: vec![from.into()],
-            output: vec![to.into()],
+            // A node of the network is named as its output.
             name: format!("{to}.cast"),
-            op_type: "Cast".into(),
-            attribute: vec![Attribute::int("to", i64::from(element))],
-            domain: String::new(),
+            ..NodeProto::new("Cast", &[from], to, vec![Attribute::int("to", i64::from(element))])
         };
         self.nodes.insert(0, cast(input, &half_input, FLOAT16));
         self.nodes.push(cast(&half_output, output, FLOAT));

@@ -86,20 +86,15 @@ fn normalizing(input: &ValueInfo, normalization: &Normalization) -> Result<(Vec<
         TensorProto::floats(&derived("mean"), &per_channel, &normalization.mean),
         TensorProto::floats(&derived("std"), &per_channel, &normalization.std),
     ];
-    let node = |operator: &str, inputs: &[&str], output: &str, attribute: Vec<Attribute>| NodeProto {
-        input: inputs.iter().map(|input| input.to_string()).collect(),
-        output: vec![output.into()],
-        name: format!("{output}.{SUFFIX}"),
-        op_type: operator.into(),
-        attribute,
-        domain: String::new(),
-    };
     let [values, scaled, centered] = ["values", "scaled", "centered"].map(derived);
+    let mut normalized = NodeProto::new("Div", &[&centered, &derived("std")], name, vec![]);
+    // The name of the output, that of the original input, may be the name of a node.
+    normalized.name = derived("normalized");
     let node = vec![
-        node("Cast", &[&pixels.name], &values, vec![Attribute::int("to", i64::from(FLOAT))]),
-        node("Div", &[&values, &derived("scale")], &scaled, vec![]),
-        node("Sub", &[&scaled, &derived("mean")], &centered, vec![]),
-        node("Div", &[&centered, &derived("std")], name, vec![]),
+        NodeProto::new("Cast", &[&pixels.name], &values, vec![Attribute::int("to", i64::from(FLOAT))]),
+        NodeProto::new("Div", &[&values, &derived("scale")], &scaled, vec![]),
+        NodeProto::new("Sub", &[&scaled, &derived("mean")], &centered, vec![]),
+        normalized,
     ];
     let added = GraphProto { node, initializer, ..GraphProto::default() }.encode_to_vec();
     let end = GraphProto { input: vec![pixels], ..GraphProto::default() }.encode_to_vec();

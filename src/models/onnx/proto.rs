@@ -152,6 +152,20 @@ pub const INT64: i32 = 7;
 /// Element type f64.
 pub const DOUBLE: i32 = 11;
 
+impl NodeProto {
+    /// Creates a node of ONNX's own domain with one output. The node and its output are both named `output`.
+    pub fn new(operator: &str, inputs: &[&str], output: &str, attribute: Vec<Attribute>) -> Self {
+        Self {
+            input: inputs.iter().map(|name| name.to_string()).collect(),
+            output: vec![output.into()],
+            name: output.into(),
+            op_type: operator.into(),
+            attribute,
+            domain: String::new(),
+        }
+    }
+}
+
 impl Attribute {
     pub fn int(name: &str, value: i64) -> Self {
         Self { name: name.into(), i: Some(value), kind: 2, ..Self::default() }

@@ -68,7 +68,7 @@ impl Layer {
 }
 
 impl Model {
-    /// Reads a file.
+    /// Reads a file. Fields that [`ModelProto`] lacks are lost: the native kernels support no network that needs them.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read or is not an ONNX model with a sufficient operator set.
@@ -157,8 +157,8 @@ impl Model {
                 let [scale_name, zero, integers, values] = ["scale", "zero", "integers", "values"].map(derived);
                 graph.initializer.push(TensorProto::floats(&scale_name, &[], &[scale]));
                 graph.initializer.push(TensorProto::byte(&zero, zero_point));
-                nodes.push(new_node("QuantizeLinear", &[&input, &scale_name, &zero], &integers, vec![]));
-                nodes.push(new_node("DequantizeLinear", &[&integers, &scale_name, &zero], &values, vec![]));
+                nodes.push(NodeProto::new("QuantizeLinear", &[&input, &scale_name, &zero], &integers, vec![]));
+                nodes.push(NodeProto::new("DequantizeLinear", &[&integers, &scale_name, &zero], &values, vec![]));
                 values
             });
             node.input[0].clone_from(shared);
@@ -191,18 +191,7 @@ fn quantize_weight(initializers: &mut Vec<TensorProto>, layer: &Layer, quantized
     let outputs = quantized.scales.len();
     initializers.push(TensorProto::floats(&scale, &[outputs], &quantized.scales));
     initializers.push(TensorProto::bytes(&zero, &[outputs], &vec![0; outputs]));
-    new_node("DequantizeLinear", &[&integers, &scale, &zero], &name, vec![Attribute::int("axis", axis)])
-}
-
-fn new_node(operator: &str, inputs: &[&str], output: &str, attribute: Vec<Attribute>) -> NodeProto {
-    NodeProto {
-        input: inputs.iter().map(|name| name.to_string()).collect(),
-        output: vec![output.into()],
-        name: output.into(),
-        op_type: operator.into(),
-        attribute,
-        domain: String::new(),
-    }
+    NodeProto::new("DequantizeLinear", &[&integers, &scale, &zero], &name, vec![Attribute::int("axis", axis)])
 }
 
 /// Returns the values of an f32 tensor.
