@@ -27,6 +27,7 @@ const BUS: f64 = 25e9;
 
 /// A network and how it is run.
 struct Case {
+    name: &'static str,
     /// Items per clip.
     rows: usize,
     item: Vec<usize>,
@@ -69,23 +70,25 @@ impl Lane for SimulatedLane {
 }
 
 fn main() {
-    let window = vec![3, 16, 112, 112];
-    let frame = vec![3, 224, 224];
-    for (name, rows, item, dim, batch, rate) in [
-        ("R(2+1)D-18, TF32, 5 windows", 5, &window, 512, 32, 829.0),
-        ("R(2+1)D-18, fp16, 5 windows", 5, &window, 512, 32, 1310.0),
-        ("ConvNeXt-base, TF32, 8 frames", 8, &frame, 1024, 64, 2849.0),
-        ("ConvNeXt-base, fp16, 8 frames", 8, &frame, 1024, 64, 3599.0),
+    let case =
+        |name, rows, item: &[usize], dim, batch, rate| Case { name, rows, item: item.to_vec(), dim, batch, rate };
+    let (window, frame) = ([3, 16, 112, 112], [3, 224, 224]);
+    for case in [
+        case("R(2+1)D-18, TF32, 5 windows", 5, &window, 512, 32, 829.0),
+        case("R(2+1)D-18, fp16, 5 windows", 5, &window, 512, 32, 1310.0),
+        case("ConvNeXt-base, TF32, 8 frames", 8, &frame, 1024, 64, 2849.0),
+        case("ConvNeXt-base, fp16, 8 frames", 8, &frame, 1024, 64, 3599.0),
     ] {
         for lanes in [1, 2] {
-            let case = Case { rows, item: item.clone(), dim, batch, rate };
             let (seconds, timings) = run(&case, lanes);
-            let (clips, ceiling) = (CLIPS as f64 / seconds, (WORKERS as f64 / DECODE).min(rate / rows as f64));
+            let clips = CLIPS as f64 / seconds;
+            let ceiling = (WORKERS as f64 / DECODE).min(case.rate / case.rows as f64);
             let share = 100.0 * clips / ceiling;
-            println!("{name}, {lanes} lanes: {clips:.0} clips/s, {share:.0} % of the lower ceiling {ceiling:.0}");
-            if lanes == 2 {
-                println!("{timings}");
-            }
+            println!(
+                "{}, lanes: {lanes}: {clips:.0} clips/s, {share:.0} % of the lower ceiling {ceiling:.0}",
+                case.name
+            );
+            println!("{timings}");
         }
     }
 }

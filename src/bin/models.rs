@@ -264,6 +264,8 @@ fn text(profile: &Profile, name: &str, runs: usize) -> String {
         worst.text()
     )
 }
+
+/// Quantizes a network and prints what became of its layers.
 #[cfg(all(feature = "media", feature = "onnx"))]
 fn quantize(
     directory: &Path,
