@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . setup/wheels.sh
 
-# The libraries that src/models/runtime/library.rs requires. Loading them also finds what they depend on, and honors LD_LIBRARY_PATH.
+# The libraries that src/models/runtime/cuda.rs requires. Loading them also finds what they depend on, and honors LD_LIBRARY_PATH.
 cuda_is_installed() {
     python3 -c 'import ctypes, sys; [ctypes.CDLL(name) for name in sys.argv[1:]]' \
         libcudart.so.13 libcublasLt.so.13 libcublas.so.13 libcurand.so.10 libcudnn.so.9 2>/dev/null
