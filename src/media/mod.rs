@@ -6,7 +6,7 @@
 //! # fn f(clip: &Clip, sampling: &Sampling, card: &Card) -> kinoprobe::Result<()> {
 //! let mut items = media::ItemSink::new(&card.input); // one per worker thread, since it keeps buffers
 //! let decoded = media::decode(clip, sampling, &mut items)?;
-//! let tensor: Vec<f32> = items.take(); // one item per window, in order: (windows, 3, [T,] H, W)
+//! let pixels: Vec<u8> = items.take(); // one item per window, in order: (windows, 3, [T,] H, W), not normalized
 //! for window in &decoded.windows {
 //!     println!("{} s", decoded.timeline.seconds(window.indices[0]));
 //! }
