@@ -13,8 +13,6 @@ mod amx;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-#[cfg(target_arch = "x86_64")]
-use std::ops::Range;
 use std::sync::OnceLock;
 
 use ndarray::ArrayView3;
@@ -22,14 +20,7 @@ use ndarray::ArrayView3;
 use super::activation::{Activation, ApplyActivation};
 use super::aligned::AlignedBuffer;
 use super::isa::Isa;
-
-/// Outputs per panel of weights.
-const PANEL: usize = 16;
-
-/// Bytes of weights per block of columns. The rows of the output are so long that their starts compete for a few sets of the cache;
-/// several panels of a row are therefore computed together, with their weights in the L2 cache.
-#[cfg(target_arch = "x86_64")]
-const WEIGHT_BYTES: usize = 1 << 17;
+use super::kernel::PANEL;
 
 /// Inputs that one instruction multiplies and adds per output.
 const GROUP: usize = 4;
@@ -260,13 +251,6 @@ impl Product<'_> {
             }
         }
     }
-}
-
-/// Divides the columns of a product into blocks of whole panels.
-#[cfg(target_arch = "x86_64")]
-fn column_blocks(product: &Product<'_>) -> impl Iterator<Item = Range<usize>> + use<> {
-    let (outputs, panels) = (product.offsets.len(), (WEIGHT_BYTES / product.inputs / PANEL).max(1));
-    (0..outputs).step_by(panels * PANEL).map(move |first| first..outputs.min(first + panels * PANEL))
 }
 
 /// Quantized weights (inputs, outputs) of a layer, with the quantization of its input.

@@ -1,5 +1,7 @@
 //! Types shared by the convolution kernels.
 
+use std::ops::Range;
+
 use super::activation::Activation;
 use super::aligned::AlignedBuffer;
 use super::amx;
@@ -23,6 +25,19 @@ pub(super) struct QuantizedRows {
     pub amx: amx::QuantizedRows,
     /// 8-bit values.
     pub int8: AlignedBuffer<u8>,
+}
+
+/// Outputs per panel of weights in int8.
+pub(super) const PANEL: usize = 16;
+
+/// Bytes of weights per block of columns. The rows of the output are so long that their starts compete for a few sets of the cache;
+/// several panels of a row are therefore computed together, with their weights in the L2 cache.
+const WEIGHT_BYTES: usize = 1 << 17;
+
+/// Divides the columns of a product into blocks of whole panels, each of `panel_bytes`.
+pub(super) fn column_blocks(outputs: usize, panel_bytes: usize) -> impl Iterator<Item = Range<usize>> {
+    let columns = (WEIGHT_BYTES / panel_bytes).max(1) * PANEL;
+    (0..outputs).step_by(columns).map(move |first| first..outputs.min(first + columns))
 }
 
 /// Intermediate buffers of one thread.

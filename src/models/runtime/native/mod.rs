@@ -43,6 +43,8 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod thread_pool;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(no_amx)))]
+mod tiles;
 mod tokens;
 mod winograd;
 

@@ -6,7 +6,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{GROUP, InputQuantization, Kernel, PANEL, Product, column_blocks};
+use super::super::kernel::column_blocks;
+use super::{GROUP, InputQuantization, Kernel, PANEL, Product};
 
 /// Defines a function that multiplies all rows with all panels on 256-bit vectors, with the given instructions for
 /// `accumulator + dot products of four u8 and four i8`.
@@ -22,7 +23,7 @@ macro_rules! multiply_256 {
         #[target_feature(enable = $features)]
         unsafe fn $product(mut product: Product<'_>) {
             let rows = product.rows.len() / product.inputs;
-            for columns in column_blocks(&product) {
+            for columns in column_blocks(product.offsets.len(), PANEL * product.inputs) {
                 let mut row = 0;
                 while row < rows {
                     let remaining = rows - row;
@@ -104,7 +105,7 @@ pub(super) fn multiply_avx512_vnni(product: Product<'_>) {
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn product_avx512_vnni(mut product: Product<'_>) {
     let rows = product.rows.len() / product.inputs;
-    for columns in column_blocks(&product) {
+    for columns in column_blocks(product.offsets.len(), PANEL * product.inputs) {
         let mut row = 0;
         while row < rows {
             let (mut first, mut height) = (columns.start, 0);
