@@ -258,7 +258,9 @@ impl Product<'_> {
 pub(super) struct QuantizedMatrix {
     /// Floats per input row.
     stride: usize,
-    /// Inputs that are multiplied: without the padding channels at the end, rounded up to whole groups.
+    /// Inputs without the padding channels at the end.
+    unpadded: usize,
+    /// Inputs that are multiplied: those without padding, rounded up to whole groups.
     inputs: usize,
     outputs: usize,
     input: InputQuantization,
@@ -284,7 +286,8 @@ impl QuantizedMatrix {
         let (taps, channels, filters) = weight.dim();
         let stride = taps * padded_inputs;
         let kernel = Kernel::of(isa);
-        let inputs = (stride - (padded_inputs - channels)).next_multiple_of(kernel.input_multiple());
+        let unpadded = stride - (padded_inputs - channels);
+        let inputs = unpadded.next_multiple_of(kernel.input_multiple());
         if inputs > MAX_INPUTS {
             return None;
         }
@@ -302,7 +305,7 @@ impl QuantizedMatrix {
         }
         let mut scales: Vec<f32> = scales.iter().map(|scale| scale * input.scale).collect();
         scales.resize(padded_outputs, 0.0);
-        Some(Self { stride, inputs, outputs: padded_outputs, input, isa, kernel, panels, offsets, scales })
+        Some(Self { stride, unpadded, inputs, outputs: padded_outputs, input, isa, kernel, panels, offsets, scales })
     }
 
     /// Returns (inputs, outputs), including padding.
@@ -359,9 +362,9 @@ impl QuantizedMatrix {
             return self.kernel.quantize(self.input, input, quantized);
         }
         let mut nan = false;
-        // A row may be shorter than whole groups: the weights of the rest are zero.
+        // The weights of the rest of a row are zero.
         for (row, quantized) in input.chunks_exact(self.stride).zip(quantized.chunks_exact_mut(self.inputs)) {
-            nan |= self.kernel.quantize(self.input, &row[..self.stride.min(self.inputs)], quantized);
+            nan |= self.kernel.quantize(self.input, &row[..self.unpadded], quantized);
         }
         nan
     }
