@@ -100,6 +100,13 @@ impl Model {
         self.proto.graph.as_ref().expect("`read` has checked the graph")
     }
 
+    /// Returns `true` if the layer with this output reads the input of the network.
+    pub fn is_first(&self, output: &str) -> bool {
+        let node = self.nodes.get(output).map(|&index| &self.graph().node[index]);
+        let read = node.and_then(|node| node.input.first());
+        self.graph().input.iter().any(|input| Some(&input.name) == read)
+    }
+
     /// Returns the layer with this output; `None` if its weight is not a constant of its own.
     pub fn layer(&self, output: &str) -> Option<Layer> {
         let node_index = *self.nodes.get(output)?;

@@ -28,6 +28,8 @@ fn write_network(path: &Path) {
         ("stem.weight", &[16, 3, 3, 3][..], 0.2),
         ("stem.bias", &[16], 0.5),
         ("winograd.weight", &[16, 16, 3, 3], 0.1),
+        ("down.weight", &[16, 16, 3, 3], 0.2),
+        ("down.bias", &[16], 0.5),
         ("expand.weight", &[32, 16, 1, 1], 0.3),
         ("expand.bias", &[32], 0.5),
         ("filter.weight", &[32, 1, 3, 3], 0.3),
@@ -44,7 +46,13 @@ fn write_network(path: &Path) {
     graph.node("Conv", &["x", "stem.weight", "stem.bias"], "stem", vec![pads(), Attribute::ints("strides", &[2, 2])]);
     graph.node("Conv", &["stem", "winograd.weight"], "winograd", vec![pads()]);
     graph.node("Relu", &["winograd"], "relu", vec![]);
-    graph.node("Conv", &["relu", "expand.weight", "expand.bias"], "expand", vec![]);
+    graph.node(
+        "Conv",
+        &["relu", "down.weight", "down.bias"],
+        "down",
+        vec![pads(), Attribute::ints("strides", &[2, 2])],
+    );
+    graph.node("Conv", &["down", "expand.weight", "expand.bias"], "expand", vec![]);
     graph.node("Clip", &["expand", "zero", "six"], "expanded", vec![]);
     graph.node("Conv", &["expanded", "filter.weight"], "filter", vec![pads(), Attribute::int("group", 32)]);
     graph.node("Clip", &["filter", "zero", "six"], "filtered", vec![]);
@@ -107,7 +115,8 @@ fn options() -> Options {
     Options { calibration: Calibration::default(), keep: Vec::new(), min_cosine: 0.9, clips: 3 }
 }
 
-const LAYERS: [&str; 5] = ["stem", "expand", "project", "linear", "embedding"];
+/// The layers of matrix products after the first one.
+const LAYERS: [&str; 5] = ["down", "expand", "project", "linear", "embedding"];
 
 #[test]
 fn layers_of_matrix_products_are_quantized_reproducibly() {
@@ -117,8 +126,9 @@ fn layers_of_matrix_products_are_quantized_reproducibly() {
         let network = fixture.quantize(&options, 12).unwrap();
         let names: Vec<&str> = network.quantized.iter().map(|layer| layer.0.as_str()).collect();
         assert_eq!(names, LAYERS, "{calibration}");
-        assert_eq!(network.quantized[0].1, "Conv 3×3, 3 → 16 channels");
-        assert_eq!((network.kept.len(), network.items), (0, (9, 3)));
+        assert_eq!(network.quantized[0].1, "Conv 3×3, 16 → 16 channels");
+        assert_eq!((network.kept.len(), network.items), (1, (9, 3)));
+        assert!(network.kept[0].0 == "stem" && network.kept[0].1.starts_with("the first layer"), "{network}");
         assert!(network.cosine.0 > 0.99, "{calibration}: {network}");
         assert!(fixture.quantize(&options, 12).unwrap().bytes == network.bytes, "{calibration}");
     }
@@ -145,17 +155,20 @@ fn other_runtimes_agree_with_the_native_kernels() {
 #[test]
 fn layers_stay_in_f32_if_requested_or_sensitive() {
     let fixture = Fixture::new();
-    let keep = vec!["linear".into(), "stem".into()];
+    let keep = vec!["linear".into(), "down".into()];
     let network = fixture.quantize(&Options { keep, ..options() }, 12).unwrap();
-    assert_eq!(network.kept.iter().map(|kept| kept.0.as_str()).collect::<Vec<_>>(), ["stem", "linear"]);
+    assert_eq!(network.kept.iter().map(|kept| kept.0.as_str()).collect::<Vec<_>>(), ["stem", "down", "linear"]);
     let properties = onnx::read_properties(&fixture.int8).unwrap();
     let property = |name: &str| properties[&format!("kinoprobe.{name}")].as_str();
-    assert_eq!([property("precision"), property("f32_layers"), property("int8_layers")], ["int8", "stem,linear", "3"]);
+    assert_eq!(
+        [property("precision"), property("f32_layers"), property("int8_layers")],
+        ["int8", "stem,down,linear", "3"]
+    );
     assert_eq!([property("calibration"), property("calibration_items")], ["mse", "12"]);
     let at_most = fixture.quantize(&options(), 12).unwrap().cosine.0;
     let network = fixture.quantize(&Options { min_cosine: at_most + (1.0 - at_most) / 4.0, ..options() }, 12).unwrap();
     assert!(network.cosine.0 > at_most && !network.kept.is_empty() && !network.quantized.is_empty(), "{network}");
-    assert!(network.kept[0].1.starts_with("cosine 0.9"), "{network}");
+    assert!(network.kept[1].1.starts_with("cosine 0.9"), "{network}");
 }
 
 #[test]
@@ -163,7 +176,7 @@ fn errors_name_the_remedy() {
     let fixture = Fixture::new();
     let error = |options: &Options, items: usize| fixture.quantize(options, items).err().unwrap().to_string();
     let unknown = error(&Options { keep: vec!["winograd".into()], ..options() }, 4);
-    assert!(unknown.contains("no layer `winograd`") && unknown.contains("stem, expand, project"), "{unknown}");
+    assert!(unknown.contains("no layer `winograd`") && unknown.contains("stem, down, expand, project"), "{unknown}");
     assert!(error(&options(), 1).contains("name more clips"));
     fixture.quantize(&options(), 2).unwrap();
     std::fs::write(&fixture.onnx, "text").unwrap();
