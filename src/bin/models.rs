@@ -122,6 +122,9 @@ enum Command {
         /// Weights, as for fetch. Times do not depend on them; seeded ones need no download
         #[arg(long, default_value = "default")]
         weights: WeightsChoice,
+        /// Precision: f32, bf16 or int8
+        #[arg(long, default_value_t)]
+        precision: Precision,
         /// Number of measured runs, after one that is not measured
         #[arg(long, value_name = "N", default_value_t = 10, value_parser = between(1, 100_000_usize))]
         runs: usize,
@@ -199,10 +202,11 @@ fn main() -> ExitCode {
             #[cfg(feature = "onnx")]
             Command::Doctor { device, .. } => examine(device)?,
             #[cfg(feature = "onnx")]
-            Command::Profile { name, weights, runs, threads } => {
+            Command::Profile { name, weights, precision, runs, threads } => {
                 let card = Card::load(&directory, &name)?;
-                let model = models::prepare(&card, &weights, Precision::F32, &progress, &cancel)?;
-                let options = SessionOptions { threads, ..SessionOptions::for_card(&card, 1, Precision::F32) };
+                runtime::check_device(Device::Native, precision)?;
+                let model = models::prepare(&card, &weights, precision, &progress, &cancel)?;
+                let options = SessionOptions { threads, ..SessionOptions::for_card(&card, 1, precision) };
                 let profile = runtime::profile(&model.onnx, &options, runs, &cancel)?;
                 cli::print(text(&profile, &name, runs))?;
             }

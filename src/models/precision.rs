@@ -18,14 +18,16 @@ pub enum Precision {
     Tf32,
     /// IEEE 754 half precision, with sums in single precision. GPUs.
     Fp16,
+    /// Convolutions and linear layers round their factors to bfloat16 (8 bits of mantissa), with sums in single precision. CPUs.
+    Bf16,
     /// Convolutions and linear layers with 8-bit integers (see [`super::prepare()`]). CPUs.
     Int8,
 }
 
 impl Precision {
     /// All precisions.
-    pub const ALL: [Precision; 5] =
-        [Precision::Auto, Precision::F32, Precision::Tf32, Precision::Fp16, Precision::Int8];
+    pub const ALL: [Precision; 6] =
+        [Precision::Auto, Precision::F32, Precision::Tf32, Precision::Fp16, Precision::Bf16, Precision::Int8];
 
     /// Returns the name in recipes and flags.
     pub fn name(self) -> &'static str {
@@ -34,6 +36,7 @@ impl Precision {
             Precision::F32 => "f32",
             Precision::Tf32 => "tf32",
             Precision::Fp16 => "fp16",
+            Precision::Bf16 => "bf16",
             Precision::Int8 => "int8",
         }
     }
@@ -44,7 +47,7 @@ impl Precision {
         match self {
             Precision::Auto if on_gpu => "tf32",
             Precision::Auto | Precision::F32 => "f32",
-            Precision::Tf32 | Precision::Fp16 | Precision::Int8 => self.name(),
+            Precision::Tf32 | Precision::Fp16 | Precision::Bf16 | Precision::Int8 => self.name(),
         }
     }
 
@@ -59,6 +62,7 @@ impl Precision {
         match recorded {
             "tf32" => Precision::Auto,
             "fp16" => Precision::Fp16,
+            "bf16" => Precision::Bf16,
             "int8" => Precision::Int8,
             _ => Precision::F32,
         }
@@ -120,6 +124,7 @@ mod tests {
             assert_eq!(Precision::F32.on_provider(provider), "f32");
             assert_eq!(Precision::Tf32.on_provider(provider), "tf32");
         }
+        assert!(Precision::Bf16.yields("bf16") && Precision::recorded("bf16") == Precision::Bf16);
         assert!(!Precision::Auto.yields("bf16") && !Precision::F32.yields("tf32") && !Precision::Tf32.yields("f32"));
         assert!("f64".parse::<Precision>().unwrap_err().contains("f32"));
     }

@@ -63,8 +63,8 @@ pub struct ExtractionFlags {
     /// Name of the network's card (extractor kind network)
     #[arg(long)]
     pub card: Option<String>,
-    /// Arithmetic precision: f32; tf32 or fp16 (GPU only); int8 (CPU only, after kinoprobe-models quantize); or auto, which is f32 on a
-    /// CPU and tf32 on a GPU (extractor kind network) [default: auto]
+    /// Arithmetic precision: f32; tf32 or fp16 (GPU only); bf16 or int8 (CPU only, int8 after kinoprobe-models quantize); or
+    /// auto, which is f32 on a CPU and tf32 on a GPU (extractor kind network) [default: auto]
     #[arg(long)]
     pub precision: Option<Precision>,
 }

@@ -3,11 +3,11 @@
 mod arguments;
 mod failures;
 mod faults;
-mod int8;
 mod interruption;
 mod kubernetes;
 mod memory;
 mod networks;
+mod precisions;
 #[cfg(feature = "remote")]
 mod remote;
 mod sampling;

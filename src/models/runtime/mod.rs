@@ -145,6 +145,7 @@ fn check_precision(device: Device, precision: Precision) -> Result<()> {
         (Precision::F32, Device::TensorRt(_)) => false,
         (Precision::F32, _) => true,
         (Precision::Tf32 | Precision::Fp16, device) => device.gpus().is_some(),
+        (Precision::Bf16, device) => *device == Device::Native,
         (Precision::Int8, device) => device.gpus().is_none(),
     };
     if supports(&device) || (device == Device::Auto && auto_candidates().iter().any(supports)) {
@@ -152,6 +153,7 @@ fn check_precision(device: Device, precision: Precision) -> Result<()> {
     }
     let remedy = match precision {
         Precision::Tf32 | Precision::Fp16 => "only GPUs compute in it: use --device cuda, or another precision",
+        Precision::Bf16 => "only the native kernels compute in it: use --device native, or another precision",
         Precision::Int8 => "only CPUs compute in it: use --device native, or another precision",
         Precision::Auto | Precision::F32 => "it computes in tf32: use --device cuda, or another precision",
     };
@@ -205,6 +207,9 @@ mod tests {
         }
         check("cuda:0,1", Precision::Tf32).unwrap();
         check("tensorrt", Precision::Tf32).unwrap();
+        check("native", Precision::Bf16).unwrap();
+        let error = check("cuda", Precision::Bf16).unwrap_err().to_string();
+        assert!(error.contains("cuda does not support precision bf16; only the native kernels"), "{error}");
         let error = check("native", Precision::Tf32).unwrap_err().to_string();
         assert!(error.contains("device native does not support precision tf32; only GPUs compute in it"), "{error}");
         let error = check("tensorrt:1", Precision::F32).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! `kinoprobe-models quantize` and `kinoprobe-extract --precision int8`.
+//! `kinoprobe-models quantize` and `kinoprobe-extract --precision int8`, and `--precision bf16`.
 
 use std::fs;
 use std::path::Path;
@@ -76,4 +76,35 @@ fn networks_are_quantized_on_clips_and_extracted_in_int8() {
     assert_code(&extract("copy.h5", &["--weights", weights, "--precision", "int8"]), 0);
     let compared = run_python(COMPARE, &[&workspace.path("copy.h5"), &workspace.path("int8.h5")]);
     assert!(compared.trim().ends_with(" 0"), "{compared}");
+}
+
+#[test]
+fn features_in_bf16_have_a_store_of_their_own() {
+    let workspace = Workspace::new(4);
+    let extract = |out: &str, arguments: &[&str]| workspace.command(out).args(arguments).output().unwrap();
+    assert_code(&extract("f32.h5", &[]), 0);
+    let output = extract("bf16.h5", &["--precision", "bf16"]);
+    assert_code(&output, 0);
+    // Only processors with the instructions are faster.
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let instructions = ["avx512_bf16", "amx_bf16"].iter().any(|flag| flags.contains(flag));
+    let warned = printed(&output).contains("warning: precision bf16 is not faster than f32");
+    assert!(instructions || warned, "{}", printed(&output));
+    let compared = run_python(COMPARE, &[&workspace.path("bf16.h5"), &workspace.path("f32.h5")]);
+    let fields: Vec<&str> = compared.split_whitespace().collect();
+    assert!(fields[0] == "bf16" && fields[1].starts_with("native-"), "{compared}");
+    assert!(fields[2].parse::<f64>().unwrap() > 0.9995 && fields[3] == "1", "{compared}");
+    for (out, arguments) in [("bf16.h5", &[][..]), ("f32.h5", &["--precision", "bf16"])] {
+        let output = extract(out, arguments);
+        assert_code(&output, 1);
+        assert!(printed(&output).contains("precision"), "{}", printed(&output));
+    }
+    for device in ["cpu", "openvino"] {
+        let output = extract("other.h5", &["--precision", "bf16", "--device", device]);
+        assert_code(&output, 1);
+        let message = format!(
+            "device {device} does not support precision bf16; only the native kernels compute in it: use --device native"
+        );
+        assert!(printed(&output).contains(&message), "{}", printed(&output));
+    }
 }

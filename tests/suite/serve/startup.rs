@@ -34,8 +34,8 @@ fn inconsistent_models_are_rejected() {
     assert_rejected(&|listed| listed["card"] = json!("huge"), "no such model card; known: tiny");
     assert_rejected(&|listed| listed["years"][1]["directory"] = json!("1999"), "1999");
     assert_rejected(
-        &|listed| listed["precision"] = json!("bf16"),
-        "unknown variant `bf16`, expected one of `auto`, `f32`, `tf32`, `fp16`, `int8`",
+        &|listed| listed["precision"] = json!("f64"),
+        "unknown variant `f64`, expected one of `auto`, `f32`, `tf32`, `fp16`, `bf16`, `int8`",
     );
     let dir = tempfile::tempdir().unwrap();
     save_models(dir.path(), |_| {});

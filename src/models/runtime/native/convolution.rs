@@ -5,9 +5,8 @@ use ndarray::ArrayView3;
 use super::activation::Activation;
 use super::amx;
 use super::inverted_bottleneck::{Expansion, InvertedBottleneck};
-use super::isa::Isa;
 use super::kernel::Epilogue;
-use super::packed::PackedWeights;
+use super::packed::{PackedWeights, Target};
 use super::shape::{ConvGeometry, TensorShape, padded_channels};
 use super::thread_pool::Workers;
 use super::winograd::{FactorizedWinograd, SpatialWinograd, TemporalWinograd};
@@ -67,7 +66,13 @@ impl ConvAlgorithm {
     }
 
     /// Selects the algorithm for a dense convolution with `weight` (output channels, input channels, taps).
-    pub fn dense(geometry: ConvGeometry, weight: &[f32], input: TensorShape, output: TensorShape, isa: Isa) -> Self {
+    pub fn dense(
+        geometry: ConvGeometry,
+        weight: &[f32],
+        input: TensorShape,
+        output: TensorShape,
+        target: Target,
+    ) -> Self {
         let weight = ArrayView3::from_shape((output.channels, input.channels, geometry.taps()), weight)
             .expect("the weight has the shape (output channels, input channels, taps)");
         let weight = weight.permuted_axes([2, 1, 0]);
@@ -75,13 +80,13 @@ impl ConvAlgorithm {
         let is_padded = input.channel_stride == padded_channels(input.channels);
         let tiles = input.frames() * input.height.div_ceil(4) * input.width.div_ceil(4);
         if geometry.matches([1, 1, 1], 1, [0; 3]) {
-            ConvAlgorithm::Pointwise(PackedWeights::concatenate(weight, padded, isa))
+            ConvAlgorithm::Pointwise(PackedWeights::concatenate(weight, padded, target))
         } else if geometry.matches([1, 3, 3], 1, [0, 1, 1]) && is_padded && tiles >= MIN_WINOGRAD_TILES {
-            ConvAlgorithm::Spatial(SpatialWinograd::new(weight, padded, tiles, isa))
+            ConvAlgorithm::Spatial(SpatialWinograd::new(weight, padded, tiles, target))
         } else if geometry.matches([3, 1, 1], 1, [1, 0, 0]) && is_padded && input.depth > 1 {
-            ConvAlgorithm::Temporal(TemporalWinograd::new(weight, padded, input.depth, isa))
+            ConvAlgorithm::Temporal(TemporalWinograd::new(weight, padded, input.depth, target))
         } else {
-            ConvAlgorithm::Im2col(geometry, PackedWeights::concatenate(weight, padded, isa))
+            ConvAlgorithm::Im2col(geometry, PackedWeights::concatenate(weight, padded, target))
         }
     }
 

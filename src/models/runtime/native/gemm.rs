@@ -8,7 +8,9 @@
 use pulp::{Simd, WithSimd};
 
 use super::activation::{Activation, activate_columns};
+use super::aligned::AlignedBuffer;
 use super::amx;
+use super::bf16;
 use super::isa::Isa;
 use super::kernel::QuantizedRows;
 use super::packed::{PackedLayout, PackedWeights, PanelShape, VectorPanels};
@@ -18,7 +20,8 @@ const L2_FLOATS: usize = 1 << 18;
 
 impl PackedWeights {
     /// Computes `output = activation(input · W + bias)` for weights of one matrix, with `input` (rows, inputs), `output`
-    /// (rows, outputs) and `bias` (outputs). `workspace` is used by AMX and int8.
+    /// (rows, outputs) and `bias` (outputs). `workspace` receives the input in the form that the product
+    /// reads.
     pub fn matmul(
         &self,
         input: &[f32],
@@ -68,6 +71,10 @@ impl PackedWeights {
         match self.layout() {
             PackedLayout::Vectors(values) => {
                 let (panels, (inputs, _)) = (self.vector_panels(values), self.dim());
+                let input = match self.rounds_input() {
+                    true => round(self.isa(), input, &mut workspace.rounded),
+                    false => input,
+                };
                 let input = InputRows { values: input, stride: inputs, inputs: self.unpadded_inputs() };
                 self.isa().dispatch(Matmul { panels, matrix, input, output, bias, activation });
             }
@@ -80,9 +87,22 @@ impl PackedWeights {
                     &mut workspace.amx,
                 );
             }
+            PackedLayout::Bf16 { pairs, kernel } => {
+                let (inputs, _) = self.dim();
+                let product = bf16::Matmul { inputs, input, output, bias, activation };
+                product.run(*kernel, self.isa(), self.bf16_panels(matrix, pairs), &mut workspace.bf16);
+            }
             PackedLayout::Int8(matrix) => matrix.matmul(input, output, bias, activation, &mut workspace.int8),
         }
     }
+}
+
+/// Rounds values to bfloat16 in `workspace`.
+fn round<'w>(isa: Isa, values: &[f32], workspace: &'w mut AlignedBuffer) -> &'w [f32] {
+    workspace.grow_to(values.len());
+    let output = &mut workspace[..values.len()];
+    isa.dispatch(bf16::Round { input: values, output });
+    output
 }
 
 /// Left operand of a product: rows of `inputs` elements that start `stride` elements apart.

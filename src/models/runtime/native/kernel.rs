@@ -18,16 +18,20 @@ pub(super) struct Epilogue<'a> {
     pub activation: Activation,
 }
 
-/// Quantized rows of activations, in the form that a matrix product needs.
+/// Quantized or rounded rows of activations, in the form that a matrix product needs.
 #[derive(Debug, Default)]
 pub(super) struct QuantizedRows {
     /// f32 values as slices.
     pub amx: amx::QuantizedRows,
     /// 8-bit values.
     pub int8: AlignedBuffer<u8>,
+    /// Pairs of bfloat16 values.
+    pub bf16: AlignedBuffer<u32>,
+    /// f32 values rounded to bfloat16.
+    pub rounded: AlignedBuffer,
 }
 
-/// Outputs per panel of weights in int8.
+/// Outputs per panel of weights in int8 and bf16.
 pub(super) const PANEL: usize = 16;
 
 /// Bytes of weights per block of columns. The rows of the output are so long that their starts compete for a few sets of the cache;

@@ -1,4 +1,4 @@
-//! Native backend: f32 inference on the CPU with kinoprobe's own SIMD kernels.
+//! Native backend: inference on the CPU with kinoprobe's own SIMD kernels.
 //!
 //! ```text
 //! ONNX file → onnx_reader (nodes, tensors) → plan_builder (fused layers) → plan (buffers) → lanes, one per thread
@@ -7,7 +7,8 @@
 //! processes full vectors. The following make it faster than a general runtime on the shipped networks:
 //! - 3×3 and 3×1×1 convolutions of stride 1 use Winograd's minimal filtering ([`winograd`]);
 //! - inverted bottlenecks and (2+1)D convolutions are fused and computed some rows at a time ([`inverted_bottleneck`]);
-//! - matrix products use Intel AMX if available ([`amx`]);
+//! - matrix products use Intel AMX if available ([`amx`]); in other precisions than f32, also integers ([`int8`]) or bfloat16
+//!   ([`bf16`]);
 //! - attention is computed head by head, so that scores stay in the cache ([`attention`]);
 //! - lanes share the weights and do not synchronize.
 //!
@@ -22,6 +23,7 @@ mod amx;
 #[path = "amx_unsupported.rs"]
 mod amx;
 mod attention;
+mod bf16;
 pub(crate) mod calibration;
 mod convolution;
 mod depthwise;
@@ -61,6 +63,7 @@ use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::models::input::NormalizationTable;
+use crate::models::precision::Precision;
 use isa::Isa;
 use onnx_reader::OnnxGraph;
 use plan::{Item, Plan, Workspace};
@@ -80,6 +83,8 @@ struct NativeLane {
     pool: Arc<OnceLock<Option<ThreadPool>>>,
     borrow_threads: bool,
     workspace: Workspace,
+    /// What the user should know; returned once.
+    warning: Option<String>,
     /// The number for each eight-bit value of each channel, if items are pixels.
     table: Option<Arc<NormalizationTable>>,
     options: SessionOptions,
@@ -87,7 +92,7 @@ struct NativeLane {
 
 impl Lane for NativeLane {
     fn run(&mut self, items: Items<'_>) -> Result<Array2<f32>> {
-        let Self { plan, running, lanes, pool, borrow_threads, workspace, table, options } = self;
+        let Self { plan, running, lanes, pool, borrow_threads, workspace, table, options, .. } = self;
         let running = RunningGuard::new(running);
         let (count, item_len, dim) = (items.count(options)?, options.item_len(), options.dim);
         let mut values = Vec::with_capacity(count * dim);
@@ -109,6 +114,10 @@ impl Lane for NativeLane {
             }
         }
         embeddings(&values, (count, dim), count)
+    }
+
+    fn take_warning(&mut self) -> Option<String> {
+        self.warning.take()
     }
 
     fn borrow_idle_threads(&mut self, borrow: bool) {
@@ -170,6 +179,10 @@ pub(super) fn load(onnx: &Path, options: &SessionOptions) -> Result<(String, Vec
     let running = Arc::new(AtomicUsize::new(0));
     let pool = Arc::new(OnceLock::new());
     let table = options.normalization.map(|normalization| Arc::new(normalization.table()));
+    let mut warning = (options.precision == Precision::Bf16 && bf16::Kernel::of(isa).is_none()).then(|| {
+        let reason = "without AMX-BF16 and AVX512-BF16, the rounded values are multiplied as f32";
+        format!("precision bf16 is not faster than f32 on {}: {reason}", isa.name())
+    });
     let lane = |_| -> Box<dyn Lane> {
         Box::new(NativeLane {
             plan: plan.clone(),
@@ -177,6 +190,7 @@ pub(super) fn load(onnx: &Path, options: &SessionOptions) -> Result<(String, Vec
             lanes,
             pool: pool.clone(),
             borrow_threads: false,
+            warning: warning.take(),
             workspace: Workspace::default(),
             table: table.clone(),
             options: options.clone(),

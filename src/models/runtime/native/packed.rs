@@ -8,8 +8,10 @@ use rayon::prelude::*;
 
 use super::aligned::AlignedBuffer;
 use super::amx;
+use super::bf16;
 use super::int8::QuantizedMatrix;
 use super::isa::Isa;
+use super::kernel::PANEL;
 use super::probe::Probe;
 
 /// One or several matrices (input channels, output channels) of the same size, divided into panels of output channels.
@@ -20,10 +22,25 @@ pub(super) struct PackedWeights {
     inputs: usize,
     unpadded_inputs: usize,
     outputs: usize,
-    isa: Isa,
+    target: Target,
     layout: PackedLayout,
     /// Observes the products during calibration.
     probe: Option<Arc<Probe>>,
+}
+
+/// Instruction set and number format that matrices are packed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Target {
+    pub isa: Isa,
+    /// Rounds both factors of products to bfloat16.
+    pub bf16: bool,
+}
+
+impl From<Isa> for Target {
+    /// Products in f32.
+    fn from(isa: Isa) -> Self {
+        Self { isa, bf16: false }
+    }
 }
 
 /// Values in the order in which the instruction set reads them.
@@ -38,8 +55,10 @@ pub(super) enum PackedLayout {
         /// Scale per column, (matrices, outputs).
         scales: Vec<f32>,
     },
+    /// [bfloat16](bf16) panels of 16 outputs.
+    Bf16 { pairs: AlignedBuffer<u32>, kernel: bf16::Kernel },
     /// A matrix of 8-bit integers, whose input is quantized.
-    Int8(QuantizedMatrix),
+    Int8(Box<QuantizedMatrix>),
 }
 
 /// Matrices (inputs, outputs) divided into panels of output channels, in the order of [`PackedWeights`].
@@ -141,20 +160,20 @@ impl PackedWeights {
         weight: ArrayView3<'_, f32>,
         padded: (usize, usize),
         coefficients: &[[f64; TAPS]],
-        isa: Isa,
+        target: Target,
     ) -> Self {
         let coefficients: Vec<&[f64]> = coefficients.iter().map(|row| &row[..]).collect();
-        Self::new(weight, padded, &coefficients, coefficients.len(), isa)
+        Self::new(weight, padded, &coefficients, coefficients.len(), target)
     }
 
     /// Packs one matrix (taps · input channels, output channels) from `weight` (taps, input channels, output channels),
     /// padded as in [`PackedWeights::combine`].
-    pub fn concatenate(weight: ArrayView3<'_, f32>, padded: (usize, usize), isa: Isa) -> Self {
+    pub fn concatenate(weight: ArrayView3<'_, f32>, padded: (usize, usize), target: Target) -> Self {
         let taps = weight.len_of(Axis(0));
         let unit = |tap: usize| (0..taps).map(|other| f64::from(u8::from(other == tap))).collect();
         let identity: Vec<Vec<f64>> = (0..taps).map(unit).collect();
         let identity: Vec<&[f64]> = identity.iter().map(Vec::as_slice).collect();
-        Self::new(weight, padded, &identity, 1, isa)
+        Self::new(weight, padded, &identity, 1, target)
     }
 
     /// The blocks given by the rows of `coefficients`, stacked, make up `matrices` matrices.
@@ -163,17 +182,30 @@ impl PackedWeights {
         (channels, outputs): (usize, usize),
         coefficients: &[&[f64]],
         matrices: usize,
-        isa: Isa,
+        target: Target,
     ) -> Self {
         let inputs = channels * coefficients.len() / matrices;
         let fill_panel = |first: usize, width: usize, panel: &mut [f32]| {
             let taps = transpose_panel(weight, channels, first, width);
             let taps: Vec<&[f32]> = taps.chunks_exact(channels * width).collect();
             for (output, coefficients) in panel.chunks_exact_mut(channels * width).zip(coefficients) {
-                isa.dispatch(LinearCombination { taps: &taps, coefficients, output });
+                target.isa.dispatch(LinearCombination { taps: &taps, coefficients, output });
             }
         };
-        let layout = if isa == Isa::Amx && amx::K_RANGE.contains(&inputs) {
+        let bf16_kernel = if target.bf16 { bf16::Kernel::of(target.isa) } else { None };
+        let layout = if let Some(kernel) = bf16_kernel {
+            let length = bf16::panel_len(inputs);
+            let mut pairs = AlignedBuffer::zeros(outputs / PANEL * matrices * length);
+            let jobs = pairs[..outputs / PANEL * matrices * length].par_chunks_mut(matrices * length);
+            jobs.enumerate().for_each(|(index, pairs)| {
+                let mut panel = vec![0.0; matrices * inputs * PANEL];
+                fill_panel(index * PANEL, PANEL, &mut panel);
+                for (matrix, pairs) in panel.chunks_exact(inputs * PANEL).zip(pairs.chunks_exact_mut(length)) {
+                    bf16::pack_panel(matrix, pairs);
+                }
+            });
+            PackedLayout::Bf16 { pairs, kernel }
+        } else if target == Target::from(Isa::Amx) && amx::K_RANGE.contains(&inputs) {
             let length = amx::panel_len(inputs);
             let mut slices = AlignedBuffer::zeros(outputs / amx::TILE_ROWS * matrices * length);
             let mut scales = vec![0.0; matrices * outputs];
@@ -195,7 +227,7 @@ impl PackedWeights {
             }
             PackedLayout::Amx { slices, scales }
         } else {
-            let shape = PanelShape::new(isa);
+            let shape = PanelShape::new(target.isa);
             let mut values = AlignedBuffer::zeros(matrices * inputs * outputs);
             let (mut jobs, mut remaining, mut first) = (Vec::new(), &mut values[..], 0);
             for vectors in shape.widths(outputs) {
@@ -204,18 +236,23 @@ impl PackedWeights {
                 jobs.push((first, width, panel));
                 (remaining, first) = (rest, first + width);
             }
-            jobs.into_par_iter().for_each(|(first, width, panel)| fill_panel(first, width, panel));
+            jobs.into_par_iter().for_each(|(first, width, panel)| {
+                fill_panel(first, width, panel);
+                if target.bf16 {
+                    bf16::round_all(panel);
+                }
+            });
             PackedLayout::Vectors(values)
         };
         let unpadded_inputs = inputs - (channels - weight.len_of(Axis(1)));
-        Self { matrices, inputs, unpadded_inputs, outputs, isa, layout, probe: None }
+        Self { matrices, inputs, unpadded_inputs, outputs, target, layout, probe: None }
     }
 
     /// Wraps a quantized matrix.
     pub fn quantized(matrix: QuantizedMatrix) -> Self {
         let (inputs, outputs) = matrix.dim();
-        let (isa, layout) = (matrix.isa(), PackedLayout::Int8(matrix));
-        Self { matrices: 1, inputs, unpadded_inputs: inputs, outputs, isa, layout, probe: None }
+        let (target, layout) = (matrix.isa().into(), PackedLayout::Int8(Box::new(matrix)));
+        Self { matrices: 1, inputs, unpadded_inputs: inputs, outputs, target, layout, probe: None }
     }
 
     /// Lets a probe observe the products.
@@ -245,7 +282,12 @@ impl PackedWeights {
 
     /// Returns the instruction set that the weights are packed for.
     pub fn isa(&self) -> Isa {
-        self.isa
+        self.target.isa
+    }
+
+    /// Returns `true` if the input is to be rounded to bfloat16 before it is multiplied as f32.
+    pub fn rounds_input(&self) -> bool {
+        self.target.bf16 && matches!(self.layout, PackedLayout::Vectors(_))
     }
 
     /// Returns the packed values.
@@ -256,6 +298,12 @@ impl PackedWeights {
     /// Returns the panels of the `Vectors` layout.
     pub fn vector_panels<'a>(&self, values: &'a [f32]) -> VectorPanels<'a> {
         VectorPanels { values, matrices: self.matrices, inputs: self.inputs, outputs: self.outputs }
+    }
+
+    /// Returns the panels of one matrix in the `Bf16` layout.
+    pub fn bf16_panels<'a>(&self, matrix: usize, pairs: &'a [u32]) -> bf16::Panels<'a> {
+        let length = bf16::panel_len(self.inputs);
+        bf16::Panels { pairs: &pairs[matrix * length..], stride: self.matrices * length }
     }
 
     /// Returns the panels of one matrix in the `Amx` layout.

@@ -9,6 +9,7 @@ use super::aligned::AlignedBuffer;
 use super::isa::Isa;
 use super::kernel::ScratchBuffers;
 use super::onnx_reader::OnnxGraph;
+use super::packed::Target;
 use super::plan_builder::{BuiltPlan, LayerProbe, PlanBuilder};
 use super::pooling::global_average_pool;
 use super::shape::TensorShape;
@@ -16,6 +17,7 @@ use super::step::{ActivationTensor, Operation, PlanError, PlanResult, Step, unsu
 use super::thread_pool::Workers;
 use super::tokens::first_token;
 use crate::models::input::NormalizationTable;
+use crate::models::precision::Precision;
 use crate::models::runtime::lane::{SessionOptions, shape_matches};
 
 /// An item of the input, (channels, positions).
@@ -96,7 +98,8 @@ impl Plan {
             return Err(PlanError::Mismatch(format!("input `{input}` has an invalid shape {expected:?}")));
         }
         let output = select_output(graph, options)?;
-        let builder = configure(PlanBuilder::new(graph, input, shape, output, isa));
+        let target = Target { isa, bf16: options.precision == Precision::Bf16 };
+        let builder = configure(PlanBuilder::new(graph, input, shape, output, target));
         let BuiltPlan { steps, tensors, probes } = builder.build()?;
         let Some(&result) = tensors.get(output) else {
             return unsupported(format!("output `{output}` is not computed by any node"));

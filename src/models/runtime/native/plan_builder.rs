@@ -12,9 +12,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::activation::Activation;
-use super::isa::Isa;
 use super::normalization::{ChannelAffine, LayerNorm};
 use super::onnx_reader::{Initializer, OnnxGraph};
+use super::packed::Target;
 use super::pooling::MaxPool;
 use super::probe::Probe;
 use super::shape::{CHANNEL_ALIGNMENT, TensorShape, padded_channels};
@@ -42,7 +42,7 @@ pub(super) struct LayerProbe {
 /// The plan under construction.
 pub(super) struct PlanBuilder<'a> {
     graph: &'a OnnxGraph,
-    isa: Isa,
+    target: Target,
     /// Activation tensors by name.
     tensors: HashMap<String, ActivationTensor>,
     /// Number of times each tensor is read, by name.
@@ -70,7 +70,7 @@ pub(super) struct BuiltPlan {
 
 impl<'a> PlanBuilder<'a> {
     /// Creates a builder for a graph with the given input, its shape, and the given output, which counts as a read.
-    pub fn new(graph: &'a OnnxGraph, input: &str, shape: TensorShape, output: &str, isa: Isa) -> Self {
+    pub fn new(graph: &'a OnnxGraph, input: &str, shape: TensorShape, output: &str, target: Target) -> Self {
         let mut readers: HashMap<String, usize> = HashMap::from([(output.into(), 1)]);
         for name in graph.nodes.iter().flat_map(|node| &node.input) {
             *readers.entry(name.clone()).or_default() += 1;
@@ -79,7 +79,7 @@ impl<'a> PlanBuilder<'a> {
         let tensors = HashMap::from([(input.into(), input_tensor)]);
         Self {
             graph,
-            isa,
+            target,
             tensors,
             readers,
             producers: HashMap::new(),

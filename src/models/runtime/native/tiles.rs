@@ -1,4 +1,4 @@
-//! Products of two groups of 16 rows with two panels of 16 outputs on Intel AMX tiles. A panel consists
+//! Products of two groups of 16 rows with two panels of 16 outputs on Intel AMX tiles, for 8-bit integers and bfloat16. A panel consists
 //! of tiles, one per 64 bytes of a row.
 #![allow(unsafe_code)]
 

@@ -18,9 +18,8 @@ use ndarray::ArrayView3;
 use pulp::{Simd, WithSimd};
 
 use super::activation::{Activation, accumulate_with_bias, add_bias};
-use super::isa::Isa;
 use super::kernel::{Epilogue, ScratchBuffers};
-use super::packed::PackedWeights;
+use super::packed::{PackedWeights, Target};
 use super::shape::TensorShape;
 use transforms::{InputF2, InputF4, KERNEL_TRANSFORM_F2, KERNEL_TRANSFORM_F4, OutputF2, OutputF4, Transform};
 
@@ -78,7 +77,7 @@ impl SpatialWinograd {
     /// Transforms `weight` (9 taps, input channels, output channels), zero-padded to `padded` (input, output) channels.
     /// `tiles` is the number of 4 × 4 tiles per item; if it is small, F(2 × 2, 3 × 3) is used, because it reads fewer
     /// weights.
-    pub fn new(weight: ArrayView3<'_, f32>, padded: (usize, usize), tiles: usize, isa: Isa) -> Self {
+    pub fn new(weight: ArrayView3<'_, f32>, padded: (usize, usize), tiles: usize, target: Target) -> Self {
         let (tile_size, transform) =
             if tiles > BLOCK_TILES { (4, &KERNEL_TRANSFORM_F4[..]) } else { (2, &KERNEL_TRANSFORM_F2[..]) };
         let axis_points = transform.len();
@@ -86,7 +85,7 @@ impl SpatialWinograd {
         let point = |(i, j): (usize, usize)| std::array::from_fn(|tap| transform[i][tap / 3] * transform[j][tap % 3]);
         let coefficients: Vec<[f64; 9]> =
             (0..axis_points).flat_map(|i| (0..axis_points).map(move |j| (i, j))).map(point).collect();
-        Self { weights: PackedWeights::combine(weight, padded, &coefficients, isa), tile_size }
+        Self { weights: PackedWeights::combine(weight, padded, &coefficients, target), tile_size }
     }
 
     /// Returns the kernel size and the number of outputs per tile along each axis.
@@ -255,9 +254,9 @@ pub(super) struct TemporalWinograd {
 impl TemporalWinograd {
     /// Transforms `weight` (3 taps, input channels, output channels), zero-padded to `padded` (input, output)
     /// channels, for clips of `depth` frames.
-    pub fn new(weight: ArrayView3<'_, f32>, padded: (usize, usize), depth: usize, isa: Isa) -> Self {
+    pub fn new(weight: ArrayView3<'_, f32>, padded: (usize, usize), depth: usize, target: Target) -> Self {
         let transform = if depth > 2 { &KERNEL_TRANSFORM_F4[..] } else { &KERNEL_TRANSFORM_F2 };
-        Self { weights: PackedWeights::combine(weight, padded, transform, isa) }
+        Self { weights: PackedWeights::combine(weight, padded, transform, target) }
     }
 
     /// Returns the kernel size and the number of outputs per tile.

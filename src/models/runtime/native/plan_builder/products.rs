@@ -45,7 +45,7 @@ impl PlanBuilder<'_> {
             LayerWeight::Int8(..) => return unsupported("a quantized operator Conv with several groups"),
         };
         let algorithm = if is_dense {
-            let algorithm = ConvAlgorithm::dense(geometry, &self.read(weight)?, x.shape, to, self.isa);
+            let algorithm = ConvAlgorithm::dense(geometry, &self.read(weight)?, x.shape, to, self.target);
             match algorithm {
                 ConvAlgorithm::Pointwise(packed) => ConvAlgorithm::Pointwise(self.probe(output(node)?, packed)),
                 ConvAlgorithm::Im2col(geometry, packed) => {
@@ -60,8 +60,8 @@ impl PlanBuilder<'_> {
             && geometry.stride[0] == 1
             && x.shape.channel_stride == to.channel_stride
         {
-            let depthwise = DepthwiseConv::new(geometry, &self.read(weight)?, x.shape, to, self.isa);
-            ConvAlgorithm::Depthwise(Box::new(InvertedBottleneck::new(depthwise, self.isa)))
+            let depthwise = DepthwiseConv::new(geometry, &self.read(weight)?, x.shape, to, self.target.isa);
+            ConvAlgorithm::Depthwise(Box::new(InvertedBottleneck::new(depthwise, self.target.isa)))
         } else {
             let channels = x.shape.channels;
             return unsupported(format!("operator Conv with {groups} groups and {channels} input channels"));
@@ -128,7 +128,7 @@ impl PlanBuilder<'_> {
             LayerWeight::F32(weight) => {
                 let values = self.read(weight)?;
                 let matrix = ArrayView3::from_shape((1, inputs, outputs), &values).expect("the tensor has this shape");
-                let packed = PackedWeights::concatenate(matrix, padded, self.isa);
+                let packed = PackedWeights::concatenate(matrix, padded, self.target);
                 self.probe(product, packed)
             }
             LayerWeight::Int8(weight, input) => self.pack_quantized(weight, *input, 1, padded, |values| {

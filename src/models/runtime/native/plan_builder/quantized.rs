@@ -162,7 +162,7 @@ impl<'a> PlanBuilder<'a> {
         if values.iter().any(|value| value.unsigned_abs() > MAX_WEIGHT.unsigned_abs()) {
             return unsupported(format!("a quantized weight greater than {MAX_WEIGHT}"));
         }
-        match QuantizedMatrix::new(view(values), padded, &weight.scales, input, self.isa) {
+        match QuantizedMatrix::new(view(values), padded, &weight.scales, input, self.target.isa) {
             Some(matrix) => Ok(PackedWeights::quantized(matrix)),
             None => unsupported("a quantized layer with too many inputs"),
         }

@@ -47,7 +47,7 @@ impl Layer {
     }
 
     fn dense(geometry: ConvGeometry, from: TensorShape, outputs: usize, isa: Isa) -> Self {
-        Self::new(geometry, from, outputs, |weight, to| ConvAlgorithm::dense(geometry, weight, from, to, isa))
+        Self::new(geometry, from, outputs, |weight, to| ConvAlgorithm::dense(geometry, weight, from, to, isa.into()))
     }
 
     /// F(4 × 4, 3 × 3) if `large_tiles`, otherwise F(2 × 2, 3 × 3).
@@ -56,7 +56,7 @@ impl Layer {
             let weight = ArrayView3::from_shape((outputs, from.channels, 9), weight).unwrap();
             let tiles = if large_tiles { usize::MAX } else { 0 };
             let padded = (from.channel_stride, to.channel_stride);
-            ConvAlgorithm::Spatial(SpatialWinograd::new(weight.permuted_axes([2, 1, 0]), padded, tiles, isa))
+            ConvAlgorithm::Spatial(SpatialWinograd::new(weight.permuted_axes([2, 1, 0]), padded, tiles, isa.into()))
         })
     }
 
@@ -66,7 +66,7 @@ impl Layer {
             let weight = ArrayView3::from_shape((outputs, from.channels, 3), weight).unwrap();
             let depth = if large_tiles { usize::MAX } else { 0 };
             let padded = (from.channel_stride, to.channel_stride);
-            ConvAlgorithm::Temporal(TemporalWinograd::new(weight.permuted_axes([2, 1, 0]), padded, depth, isa))
+            ConvAlgorithm::Temporal(TemporalWinograd::new(weight.permuted_axes([2, 1, 0]), padded, depth, isa.into()))
         })
     }
 
@@ -164,7 +164,7 @@ fn matrix_products_match_the_reference() {
     for ((rows, inputs, outputs), &isa) in sizes.into_iter().flat_map(|size| isas.iter().map(move |isa| (size, isa))) {
         let (weight, input, bias) = (noise(inputs * outputs, 1), noise(rows * inputs, 2), noise(outputs, 3));
         let matrix = ArrayView3::from_shape((1, inputs, outputs), &weight).unwrap();
-        let packed = PackedWeights::concatenate(matrix, (inputs, outputs), isa);
+        let packed = PackedWeights::concatenate(matrix, (inputs, outputs), isa.into());
         // Values after the last row must not change.
         let mut output = vec![7.0; (rows + 1) * outputs];
         let workspace = &mut QuantizedRows::default();
@@ -188,7 +188,7 @@ fn nan_propagates_through_matrix_products() {
         let mut input = noise(2 * inputs, 2);
         input[inputs + 5] = f32::NAN;
         let mut output = vec![0.0; 2 * outputs];
-        let packed = PackedWeights::concatenate(matrix, (inputs, outputs), isa);
+        let packed = PackedWeights::concatenate(matrix, (inputs, outputs), isa.into());
         packed.matmul(&input, &mut output, &[0.0; 16], activation, &mut QuantizedRows::default());
         let (finite, nan) = output.split_at(outputs);
         assert!(finite.iter().all(|x| x.is_finite()) && nan.iter().all(|x| x.is_nan()), "{isa:?}, {activation:?}");
@@ -469,7 +469,7 @@ proptest! {
             activate(f64::from(bias[o]) + products.sum::<f64>(), activation)
         }).collect();
         for isa in instruction_sets() {
-            let packed = PackedWeights::concatenate(matrix, (inputs, outputs), isa);
+            let packed = PackedWeights::concatenate(matrix, (inputs, outputs), isa.into());
             let mut output = vec![0.0; rows * outputs];
             packed.matmul(&input, &mut output, &bias, activation, &mut QuantizedRows::default());
             assert_within(&output, &expected, DIRECT, &format!("{isa:?}"));
