@@ -14,7 +14,24 @@ use crate::support::{assert_code, fixture, root};
 
 #[test]
 fn image_scores_match_those_of_extracted_features() {
-    let server = Server::start(&["--batch", "4"]);
+    assert_scores_match(&Server::start(&["--device", "native"]));
+}
+
+#[test]
+fn image_scores_do_not_depend_on_the_batch() {
+    let server = Server::start(&["--device", "cpu", "--batch", "4", "--delay", "2000"]);
+    assert_scores_match(&server);
+    // 6 images of one request, and 6 requests of one image.
+    let metrics = server.get("/metrics").text;
+    let value = |name: &str| -> f64 {
+        metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().parse().unwrap()
+    };
+    assert_eq!(value("kinoprobe_batch_images_sum "), 12.0);
+    assert!(value("kinoprobe_batch_images_count ") < 12.0, "no batch had several images:\n{metrics}");
+}
+
+/// Compares the scores of images, in one request and one by one, with those of features that kinoprobe-extract computes.
+fn assert_scores_match(server: &Server) {
     let images = ["alpha.png", "gray.png", "pixel.png", "sixteen.png", "pictures/turned_6.jpg", "pictures/cmyk.jpg"];
     let dir = tempfile::tempdir().unwrap();
     let mut manifest = String::from("id,path\n");

@@ -100,7 +100,7 @@ impl Drop for Server {
 /// The command that serves `models`.
 pub fn command(models: &Path) -> Command {
     let mut command = program(models);
-    command.args(["--addr", "127.0.0.1:0", "--device", "auto"]);
+    command.args(["--addr", "127.0.0.1:0"]);
     command
 }
 
