@@ -155,14 +155,19 @@ struct QuantizeArguments {
     /// with f32 only
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = between(2, 4096_usize))]
     items: usize,
-    /// Range of a layer's input that the integers represent: all values, all but 0.01 %, or the smallest squared error
-    #[arg(long, value_enum, default_value_t)]
-    calibration: Calibration,
+    /// Range of a layer's input that the integers represent: all values, all but 0.01 %, or the smallest squared error [default: the one
+    /// with which embeddings are most similar to those in f32]
+    #[arg(long, value_enum)]
+    calibration: Option<Calibration>,
     /// Layer that stays in f32, by the name of its output in the ONNX file; repeat it for several
     #[arg(long, value_name = "LAYER")]
     keep: Vec<String>,
+    /// Also quantize 3×3 and 3×1×1 convolutions of stride 1, which are computed in f32 otherwise, with Winograd's algorithm. That is
+    /// slower with AVX2, and meant for processors with AVX512-VNNI or AMX
+    #[arg(long)]
+    include_winograd: bool,
     /// Smallest cosine similarity of an embedding with that in f32; sensitive layers stay in f32 until it is reached
-    #[arg(long, value_name = "COSINE", default_value_t = 0.995, value_parser = probability::<f64>)]
+    #[arg(long, value_name = "COSINE", default_value_t = 0.997, value_parser = probability::<f64>)]
     min_cosine: f64,
     /// ONNX file to write [default: in the directory of the converted files, where --precision int8 finds it]
     #[arg(long, value_name = "FILE")]
@@ -295,6 +300,7 @@ fn quantize(
     let options = quantize::Options {
         calibration: arguments.calibration,
         keep: arguments.keep,
+        include_winograd: arguments.include_winograd,
         min_cosine: arguments.min_cosine,
         clips: manifest.clips.len(),
     };

@@ -2,8 +2,9 @@
 //!
 //! Weights are quantized per output channel, inputs of layers per tensor ([`Calibration`]); the bias is corrected for the mean error
 //! of the weights. The first layer stays in f32: with the 7 bits of its weights, it caused nearly all of the error of ConvNeXt-base.
-//! So do those that harm the embedding most, until the embeddings of held-out items are similar enough. Only layers that the native kernels compute as matrix products are quantized: Winograd's algorithm in f32 saves as many multiplications as 8-bit
-//! integers do on AVX2.
+//! So do those that harm the embedding most, until the embeddings of held-out items are similar enough. Unless asked otherwise, only
+//! layers that the native kernels compute as matrix products are quantized: Winograd's algorithm in f32 saves as many multiplications as
+//! 8-bit integers do on AVX2.
 
 mod qdq;
 mod range;
@@ -13,8 +14,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use clap::ValueEnum as _;
+
 use super::runtime::SessionOptions;
-use super::runtime::calibration::CalibrationPlan;
+use super::runtime::calibration::{CalibrationPlan, InputStatistics};
 use super::{external_data, fetch, onnx};
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
@@ -33,9 +36,12 @@ const SENSITIVITY_ITEMS: usize = 4;
 #[derive(Debug, Clone)]
 pub struct Options {
     /// How ranges of inputs are chosen.
-    pub calibration: Calibration,
+    /// `None`: the way whose embeddings are most similar to those in f32.
+    pub calibration: Option<Calibration>,
     /// Layers that stay in f32, by the name of their output.
     pub keep: Vec<String>,
+    /// Also quantizes the layers that Winograd's algorithm computes in f32.
+    pub include_winograd: bool,
     /// Smallest cosine similarity of an embedding with that in f32: further layers stay in f32 until it is reached.
     pub min_cosine: f64,
     /// Number of calibration clips.
@@ -50,6 +56,8 @@ pub struct QuantizedNetwork {
     pub quantized: Vec<(String, String)>,
     /// The layers that could be quantized but stay in f32: name and reason.
     pub kept: Vec<(String, String)>,
+    /// How the ranges of inputs were chosen.
+    pub calibration: Calibration,
     /// Smallest and mean cosine similarity of held-out embeddings with those in f32.
     pub cosine: (f64, f64),
     /// Number of items for calibration and of held-out items.
@@ -66,10 +74,10 @@ impl fmt::Display for QuantizedNetwork {
         for (layer, reason) in &self.kept {
             writeln!(f, "  {layer}: {reason}")?;
         }
-        let ((calibration, held_out), (min, mean)) = (self.items, self.cosine);
+        let ((calibration, held_out), (min, mean), ranges) = (self.items, self.cosine, self.calibration);
         writeln!(
             f,
-            "calibrated on {calibration} items; cosine with f32 on {held_out} others: mean {mean:.5}, min {min:.5}"
+            "calibrated on {calibration} items ({ranges}); cosine with f32 on {held_out} others: mean {mean:.5}, min {min:.5}"
         )?;
         let (before, after) = (megabytes(self.f32_bytes as f64), megabytes(self.bytes.len() as f64));
         writeln!(f, "{after:.1} MiB instead of {before:.1} MiB")
@@ -89,7 +97,7 @@ pub fn quantize(
     progress: &dyn ProgressSink,
     cancel: &CancellationToken,
 ) -> Result<QuantizedNetwork> {
-    let plan = CalibrationPlan::open(file, session)?;
+    let plan = CalibrationPlan::open(file, session, options.include_winograd)?;
     let model = Model::read(file)?;
     let names: Vec<String> = plan.layers().map(str::to_owned).collect();
     let layer_count = names.len();
@@ -139,7 +147,7 @@ pub fn quantize(
         if layer.has_bias() {
             bias_correction = weights::bias_correction(layer.weights.view(), integers.view(), &scales, statistics);
         }
-        let input = options.calibration.quantization(statistics);
+        let input = Calibration::default().quantization(statistics);
         let quantized = Quantized { integers, scales, input, bias_correction };
         let candidate = Candidate { name, index, layer, quantized };
         match network.replace(&candidate) {
@@ -150,6 +158,7 @@ pub fn quantize(
     if network.layers.is_empty() {
         return Err(Error::Weights { path: file.into(), message: "no layer can be quantized".into() });
     }
+    let chosen = network.calibrate(options.calibration, &statistics, cancel)?;
     network.keep_sensitive(options.min_cosine, progress, cancel)?;
     let (min, mean) = network.cosines(network.held_out.len(), cancel)?;
     let layers: Vec<(&Layer, &Quantized)> =
@@ -160,7 +169,7 @@ pub fn quantize(
     let properties = [
         (onnx::PRECISION_PROPERTY, "int8".into()),
         ("kinoprobe.source_sha256", external_data::model_sha256(file)?),
-        ("kinoprobe.calibration", options.calibration.to_string()),
+        ("kinoprobe.calibration", chosen.to_string()),
         ("kinoprobe.calibration_clips", options.clips.to_string()),
         ("kinoprobe.calibration_items", items.len().to_string()),
         ("kinoprobe.calibration_sha256", items_sha256(items)),
@@ -173,6 +182,7 @@ pub fn quantize(
     Ok(QuantizedNetwork {
         bytes,
         quantized,
+        calibration: chosen,
         cosine: (min, mean),
         items: (calibration.len(), network.held_out.len()),
         kept: network.kept,
@@ -205,6 +215,35 @@ impl Network<'_> {
     fn replace(&self, candidate: &Candidate) -> bool {
         let Quantized { integers, scales, input, bias_correction } = &candidate.quantized;
         self.plan.quantize(candidate.index, integers.view(), scales, *input, bias_correction)
+    }
+
+    /// Sets the ranges of all inputs, in the requested way or in the best one, and returns it.
+    fn calibrate(
+        &mut self,
+        requested: Option<Calibration>,
+        statistics: &[InputStatistics],
+        cancel: &CancellationToken,
+    ) -> Result<Calibration> {
+        let set_ranges = |network: &mut Self, calibration: Calibration| {
+            for candidate in &mut network.layers {
+                candidate.quantized.input = calibration.quantization(&statistics[candidate.index]);
+            }
+            network.layers.iter().for_each(|candidate| {
+                network.replace(candidate);
+            });
+        };
+        let mut best = (requested.unwrap_or_default(), f64::NEG_INFINITY);
+        if requested.is_none() {
+            for &calibration in Calibration::value_variants() {
+                set_ranges(self, calibration);
+                let (_, mean) = self.cosines(self.held_out.len(), cancel)?;
+                if mean > best.1 {
+                    best = (calibration, mean);
+                }
+            }
+        }
+        set_ranges(self, best.0);
+        Ok(best.0)
     }
 
     /// Returns the smallest and the mean cosine similarity of the first held-out embeddings with those in f32.

@@ -112,7 +112,13 @@ impl Fixture {
 }
 
 fn options() -> Options {
-    Options { calibration: Calibration::default(), keep: Vec::new(), min_cosine: 0.9, clips: 3 }
+    Options {
+        calibration: Some(Calibration::Mse),
+        keep: Vec::new(),
+        include_winograd: false,
+        min_cosine: 0.9,
+        clips: 3,
+    }
 }
 
 /// The layers of matrix products after the first one.
@@ -122,7 +128,7 @@ const LAYERS: [&str; 5] = ["down", "expand", "project", "linear", "embedding"];
 fn layers_of_matrix_products_are_quantized_reproducibly() {
     for calibration in [Calibration::MinMax, Calibration::Percentile, Calibration::Mse] {
         let fixture = Fixture::new();
-        let options = Options { calibration, ..options() };
+        let options = Options { calibration: Some(calibration), ..options() };
         let network = fixture.quantize(&options, 12).unwrap();
         let names: Vec<&str> = network.quantized.iter().map(|layer| layer.0.as_str()).collect();
         assert_eq!(names, LAYERS, "{calibration}");
@@ -169,6 +175,29 @@ fn layers_stay_in_f32_if_requested_or_sensitive() {
     let network = fixture.quantize(&Options { min_cosine: at_most + (1.0 - at_most) / 4.0, ..options() }, 12).unwrap();
     assert!(network.cosine.0 > at_most && !network.kept.is_empty() && !network.quantized.is_empty(), "{network}");
     assert!(network.kept[1].1.starts_with("cosine 0.9"), "{network}");
+}
+
+#[test]
+fn the_best_ranges_are_used_unless_they_are_requested() {
+    let fixture = Fixture::new();
+    let mean = |calibration: Calibration| {
+        fixture.quantize(&Options { calibration: Some(calibration), ..options() }, 12).unwrap().cosine.1
+    };
+    let best = fixture.quantize(&Options { calibration: None, ..options() }, 12).unwrap();
+    assert!(Calibration::value_variants().iter().all(|calibration| mean(*calibration) <= best.cosine.1), "{best}");
+    assert_eq!(mean(best.calibration), best.cosine.1);
+    assert!(best.to_string().contains(&format!("items ({})", best.calibration)), "{best}");
+}
+
+#[test]
+fn layers_of_winograd_are_quantized_on_request() {
+    let fixture = Fixture::new();
+    let network = fixture.quantize(&Options { include_winograd: true, ..options() }, 12).unwrap();
+    assert!(network.quantized.iter().any(|layer| layer.0 == "winograd") && network.cosine.0 > 0.99, "{network}");
+    let f32 = fixture.embeddings(&fixture.onnx, Device::Native, Precision::F32);
+    let int8 = fixture.embeddings(&fixture.int8, Device::Native, Precision::Int8);
+    let held_out = [3, 7, 11].map(|i| cosine(&int8[i], &f32[i])).into_iter().sum::<f64>() / 3.0;
+    assert!((held_out - network.cosine.1).abs() < 1e-6, "{held_out} {network}");
 }
 
 #[test]

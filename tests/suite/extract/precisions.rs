@@ -39,7 +39,10 @@ fn networks_are_quantized_on_clips_and_extracted_in_int8() {
     assert_code(&output, 0);
     let text = printed(&output);
     assert!(text.contains("1 layer in int8, 0 kept in f32"), "{text}");
-    assert!(text.contains("calibrated on 9 items; cosine with f32 on 3 others: mean 0.99"), "{text}");
+    assert!(
+        text.contains("calibrated on 9 items (") && text.contains("cosine with f32 on 3 others: mean 0.99"),
+        "{text}"
+    );
     let file = text.lines().last().unwrap();
     assert!(file.ends_with("-int8-v2.onnx") && Path::new(file).is_file(), "{text}");
     let output = quantize(&workspace, &models, &[]);

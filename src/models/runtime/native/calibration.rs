@@ -27,15 +27,17 @@ pub(crate) struct CalibrationPlan {
 }
 
 impl CalibrationPlan {
-    /// Loads a network.
+    /// Loads a network. If `include_winograd` is set, the layers that can be quantized include those that Winograd's algorithm computes
+    /// in f32.
     ///
     /// # Errors
     /// As the native backend.
-    pub fn open(onnx: &Path, options: &SessionOptions) -> Result<Self> {
+    pub fn open(onnx: &Path, options: &SessionOptions, include_winograd: bool) -> Result<Self> {
         let isa = Isa::from_env()?;
         let remedy = "only networks on this device can be quantized";
-        let (plan, probes) =
-            load_plan_with(onnx, options, remedy, |graph, options| Plan::with_probes(graph, options, isa))?;
+        let (plan, probes) = load_plan_with(onnx, options, remedy, |graph, options| {
+            Plan::with_probes(graph, options, isa, include_winograd)
+        })?;
         Ok(Self { plan, probes, isa, workspaces: Mutex::default() })
     }
 

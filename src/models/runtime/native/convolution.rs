@@ -73,21 +73,30 @@ impl ConvAlgorithm {
         output: TensorShape,
         target: Target,
     ) -> Self {
-        let weight = ArrayView3::from_shape((output.channels, input.channels, geometry.taps()), weight)
-            .expect("the weight has the shape (output channels, input channels, taps)");
-        let weight = weight.permuted_axes([2, 1, 0]);
+        let view = taps_first(geometry, weight, input, output);
         let padded = (input.channel_stride, output.channel_stride);
         let is_padded = input.channel_stride == padded_channels(input.channels);
         let tiles = input.frames() * input.height.div_ceil(4) * input.width.div_ceil(4);
-        if geometry.matches([1, 1, 1], 1, [0; 3]) {
-            ConvAlgorithm::Pointwise(PackedWeights::concatenate(weight, padded, target))
-        } else if geometry.matches([1, 3, 3], 1, [0, 1, 1]) && is_padded && tiles >= MIN_WINOGRAD_TILES {
-            ConvAlgorithm::Spatial(SpatialWinograd::new(weight, padded, tiles, target))
+        if geometry.matches([1, 3, 3], 1, [0, 1, 1]) && is_padded && tiles >= MIN_WINOGRAD_TILES {
+            ConvAlgorithm::Spatial(SpatialWinograd::new(view, padded, tiles, target))
         } else if geometry.matches([3, 1, 1], 1, [1, 0, 0]) && is_padded && input.depth > 1 {
-            ConvAlgorithm::Temporal(TemporalWinograd::new(weight, padded, input.depth, target))
+            ConvAlgorithm::Temporal(TemporalWinograd::new(view, padded, input.depth, target))
         } else {
-            ConvAlgorithm::Im2col(geometry, PackedWeights::concatenate(weight, padded, target))
+            Self::direct(geometry, weight, input, output, target)
         }
+    }
+
+    /// Returns the matrix product that computes a dense convolution, as [`ConvAlgorithm::dense`] without Winograd's algorithm.
+    pub fn direct(
+        geometry: ConvGeometry,
+        weight: &[f32],
+        input: TensorShape,
+        output: TensorShape,
+        target: Target,
+    ) -> Self {
+        let view = taps_first(geometry, weight, input, output);
+        let padded = (input.channel_stride, output.channel_stride);
+        Self::matmul(geometry, PackedWeights::concatenate(view, padded, target))
     }
 
     /// Returns the matrix product that computes a dense convolution with packed weights (taps · input channels, output channels).
@@ -98,6 +107,13 @@ impl ConvAlgorithm {
             ConvAlgorithm::Im2col(geometry, weights)
         }
     }
+}
+
+/// Returns a view (taps, input channels, output channels) of a weight (output channels, input channels, taps).
+fn taps_first(geometry: ConvGeometry, weight: &[f32], input: TensorShape, output: TensorShape) -> ArrayView3<'_, f32> {
+    ArrayView3::from_shape((output.channels, input.channels, geometry.taps()), weight)
+        .expect("the weight has the shape (output channels, input channels, taps)")
+        .permuted_axes([2, 1, 0])
 }
 
 impl Convolution {

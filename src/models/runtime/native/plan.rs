@@ -60,12 +60,17 @@ impl Plan {
         Self::build(graph, options, isa, |builder| builder).map(|(plan, _)| plan)
     }
 
-    /// As [`Plan::new`], with probes of the layers that can be quantized.
+    /// As [`Plan::new`], with probes of the layers that can be quantized (see [`PlanBuilder::with_probes`]).
     ///
     /// # Errors
     /// As [`Plan::new`].
-    pub fn with_probes(graph: &OnnxGraph, options: &SessionOptions, isa: Isa) -> PlanResult<(Self, Vec<LayerProbe>)> {
-        Self::build(graph, options, isa, PlanBuilder::with_probes)
+    pub fn with_probes(
+        graph: &OnnxGraph,
+        options: &SessionOptions,
+        isa: Isa,
+        include_winograd: bool,
+    ) -> PlanResult<(Self, Vec<LayerProbe>)> {
+        Self::build(graph, options, isa, |builder| builder.with_probes(include_winograd))
     }
 
     fn build<'g>(

@@ -57,6 +57,8 @@ pub(super) struct PlanBuilder<'a> {
     quantized_weights: HashMap<String, QuantizedWeight<'a>>,
     /// Probes of the layers so far; `None` unless the plan is for a calibration.
     probes: Option<Vec<LayerProbe>>,
+    /// Computes all dense convolutions as matrix products.
+    without_winograd: bool,
 }
 
 /// A converted graph.
@@ -88,12 +90,14 @@ impl<'a> PlanBuilder<'a> {
             quantized: HashMap::new(),
             quantized_weights: HashMap::new(),
             probes: None,
+            without_winograd: false,
         }
     }
 
-    /// Adds probes to the layers that can be quantized.
-    pub fn with_probes(self) -> Self {
-        Self { probes: Some(Vec::new()), ..self }
+    /// Adds probes to the layers that can be quantized: the matrix products, and if `include_winograd` is set, those that Winograd's
+    /// algorithm computes otherwise.
+    pub fn with_probes(self, include_winograd: bool) -> Self {
+        Self { probes: Some(Vec::new()), without_winograd: include_winograd, ..self }
     }
 
     /// Converts all nodes.

@@ -9,9 +9,9 @@ use super::super::inverted_bottleneck::InvertedBottleneck;
 use super::super::packed::PackedWeights;
 use super::super::shape::TensorShape;
 use super::super::step::{ActivationTensor, AxisOrder, Operation, PlanError, PlanResult, Step, unsupported};
-use super::PlanBuilder;
 use super::node::{attribute, input, optional_input, output, window_geometry};
 use super::quantized::LayerWeight;
+use super::PlanBuilder;
 use crate::models::onnx::proto::NodeProto;
 
 impl PlanBuilder<'_> {
@@ -45,7 +45,8 @@ impl PlanBuilder<'_> {
             LayerWeight::Int8(..) => return unsupported("a quantized operator Conv with several groups"),
         };
         let algorithm = if is_dense {
-            let algorithm = ConvAlgorithm::dense(geometry, &self.read(weight)?, x.shape, to, self.target);
+            let select = if self.without_winograd { ConvAlgorithm::direct } else { ConvAlgorithm::dense };
+            let algorithm = select(geometry, &self.read(weight)?, x.shape, to, self.target);
             match algorithm {
                 ConvAlgorithm::Pointwise(packed) => ConvAlgorithm::Pointwise(self.probe(output(node)?, packed)),
                 ConvAlgorithm::Im2col(geometry, packed) => {
