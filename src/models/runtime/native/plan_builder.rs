@@ -29,6 +29,9 @@ const MAX_ACTIVATION_LEN: usize = 1 << 30;
 /// Maximum length of an integer vector, such as a shape or a list of axes.
 const MAX_INTEGERS: usize = 8;
 
+/// Id of the network's input.
+const INPUT_ID: usize = 0;
+
 /// A matrix product that can be quantized.
 #[derive(Debug)]
 pub(super) struct LayerProbe {
@@ -77,7 +80,7 @@ impl<'a> PlanBuilder<'a> {
         for name in graph.nodes.iter().flat_map(|node| &node.input) {
             *readers.entry(name.clone()).or_default() += 1;
         }
-        let input_tensor = ActivationTensor { id: 0, shape, order: AxisOrder::ChannelsFirst };
+        let input_tensor = ActivationTensor { id: INPUT_ID, shape, order: AxisOrder::ChannelsFirst };
         let tensors = HashMap::from([(input.into(), input_tensor)]);
         Self {
             graph,
@@ -86,7 +89,7 @@ impl<'a> PlanBuilder<'a> {
             readers,
             producers: HashMap::new(),
             steps: Vec::new(),
-            next_id: 1,
+            next_id: INPUT_ID + 1,
             quantized: HashMap::new(),
             quantized_weights: HashMap::new(),
             probes: None,

@@ -11,7 +11,7 @@ use super::super::shape::TensorShape;
 use super::super::step::{ActivationTensor, AxisOrder, Operation, PlanError, PlanResult, Step, unsupported};
 use super::node::{attribute, input, optional_input, output, window_geometry};
 use super::quantized::LayerWeight;
-use super::PlanBuilder;
+use super::{INPUT_ID, PlanBuilder};
 use crate::models::onnx::proto::NodeProto;
 
 impl PlanBuilder<'_> {
@@ -46,7 +46,9 @@ impl PlanBuilder<'_> {
         };
         let algorithm = if is_dense {
             let select = if self.without_winograd { ConvAlgorithm::direct } else { ConvAlgorithm::dense };
-            let algorithm = select(geometry, &self.read(weight)?, x.shape, to, self.target);
+            // The first layer computes little, and its error reaches every other layer.
+            let target = if x.id == INPUT_ID { self.target.isa.into() } else { self.target };
+            let algorithm = select(geometry, &self.read(weight)?, x.shape, to, target);
             match algorithm {
                 ConvAlgorithm::Pointwise(packed) => ConvAlgorithm::Pointwise(self.probe(output(node)?, packed)),
                 ConvAlgorithm::Im2col(geometry, packed) => {
