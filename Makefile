@@ -147,7 +147,7 @@ help:
 	@echo '  fuzz            send malformed uploads to the server of the poster models trained last   SECONDS=$(SECONDS)'
 	@echo '  fuzz-readers    fuzz the readers of ONNX files, checkpoints, features, journals, manifests, recipes and cards   SECONDS=$(SECONDS)'
 	@echo '  load            measure the requests per second of that server against a Python server   LOAD_FLAGS="--seconds 60"'
-	@echo '  bench           measure speed against a Python implementation, with PyTorch if PEER=torch,'
+	@echo '  bench           measure speed against a Python implementation, with PyTorch if PEER=torch, networks in int8 if INT8=1,'
 	@echo '                  and the training of networks if TRAIN=1 PEER=torch; output: BENCHMARKS.md'
 	@echo '  lint            run rustfmt and clippy'
 	@echo '  goldens         regenerate the reference values in fixtures/   PYTHON=…'

@@ -35,10 +35,16 @@ GFLOP = {"cnn": 30.71, "cnn3d": 81.04, "effnet": 1.717, "clip": 8.818}
 BATCH = {"cnn": 2, "cnn3d": 1, "effnet": 4, "clip": 8}
 AVX2 = "-avx2"
 AVX2_STAGES = [method + AVX2 for method in CARDS]
-# The extraction with a network; those with AVX2 need a processor without AVX-512 (see `needs_avx2`).
-NETWORK_STAGES = ["cnn", "cnn3d", *AVX2_STAGES]
+INT8 = "-int8"
+INT8_STAGES = [method + INT8 for method in CARDS]
+# Items that both sides calibrate with.
+INT8_ITEMS = 64
+# The extraction with a network; those with AVX2 need a processor without AVX-512 (see `needs_avx2`), those in int8 NNCF.
+NETWORK_STAGES = ["cnn", "cnn3d", *AVX2_STAGES, *INT8_STAGES]
 STAGES = ["sift", dense_sift.STAGE, *NETWORK_STAGES, "long", "kmeans", *shallow.STAGES, compare.STAGE, *shards.STAGES, *training.STAGES]
 MIN_COSINE = 0.999
+# Of int8 with f32.
+MIN_INT8_COSINE = 0.99
 
 
 def peak_sgemm(size=2048, repeats=4):
@@ -54,7 +60,7 @@ def peak_sgemm(size=2048, repeats=4):
 
 def method_of(stage):
     """The method of kinoprobe-extract that a stage measures."""
-    return stage.removesuffix(AVX2)
+    return stage.removesuffix(AVX2).removesuffix(INT8)
 
 
 def needs_avx2(stage):
@@ -134,13 +140,28 @@ class Bench:
         files = [file for file in (ROOT / "models").iterdir() if name.fullmatch(file.name)]
         return max(files, key=lambda file: file.stat().st_mtime)
 
-    def ours(self, stage, manifest, out):
+    def int8_models(self, stage, manifest, model):
+        """The networks in int8 of the two sides."""
+        method = method_of(stage)
+        ours, peer = WORK / f"{stage}.onnx", WORK / f"{stage}.xml"
+        ours.unlink(missing_ok=True)
+        Process([self.binaries / "kinoprobe-models", "quantize", CARDS[method], "--weights", WEIGHTS[method], "--clips", manifest,
+            "--items", INT8_ITEMS, "--out", ours, "--quiet"])
+        Process([sys.executable, PEER / "quantize.py", "--method", method, "--manifest", manifest, "--model", model, "--items", INT8_ITEMS,
+            "--out", peer])
+        return ours, peer
+
+    def ours(self, stage, manifest, out, int8_model=None):
         out.unlink(missing_ok=True)
         method = method_of(stage)
         frames = ["--frames", self.arguments.frames]
         sampling = {"cnn": frames, "cnn3d": ["--count", self.arguments.windows], "effnet": frames}.get(method, [])
         weights = ["--weights", WEIGHTS[method]] if method in CARDS else []
         command = [self.binaries / "kinoprobe-extract", "--method", method, "--manifest", manifest, "--out", out, "--quiet"]
+        if int8_model is not None:
+            return Process(command + ["--weights", int8_model, "--precision", "int8", "--device", "native"] + sampling)
+        if stage.endswith(INT8):
+            return Process(command + weights + sampling + ["--device", "native"])
         if not stage.endswith(AVX2):
             return Process(command + weights + sampling)
         return Process(command + weights + sampling + ["--device", "native"], variables={"KINOPROBE_SIMD": "avx2"})
@@ -161,24 +182,27 @@ class Bench:
     def extraction(self, stage):
         manifest, clips = self.manifest()
         model = self.model(stage) if stage in NETWORK_STAGES else None
-        out = {side: WORK / f"{stage}.{side}.h5" for side in ("ours", "peer")}
-        rounds = []
+        out = {side: WORK / f"{stage}.{side}.h5" for side in ("ours", "peer", "f32")}
+        rounds, int8_model, peer_model = [], None, model
+        if stage.endswith(INT8):
+            int8_model, peer_model = self.int8_models(stage, manifest, model)
+            exact = self.ours(stage, manifest, out["f32"])
         for number in range(self.arguments.rounds):
             self.peaks.append(peak_sgemm())
             # Alternate the order of the two sides.
             pair = {}
             for side in ("ours", "peer") if number % 2 == 0 else ("peer", "ours"):
                 if side == "ours":
-                    pair[side] = self.ours(stage, manifest, out[side])
+                    pair[side] = self.ours(stage, manifest, out[side], int8_model)
                 else:
-                    pair[side] = self.peer(stage, manifest, out[side], model, self.fastest[stage])
-            agree = agreement(stage, out["ours"], out["peer"])
-            if agree < MIN_COSINE:
+                    pair[side] = self.peer(stage, manifest, out[side], peer_model, self.fastest[stage])
+            agree = agreement(stage, out["ours"], out["f32" if int8_model else "peer"])
+            if agree < (MIN_INT8_COSINE if int8_model else MIN_COSINE):
                 raise SystemExit(f"bench: {stage}: the features of the two sides differ (cosine similarity {agree:.5f})")
             if model is not None:
                 with h5py.File(out["ours"]) as file:
                     model_sha256, provider = file.attrs["model_sha256"], file.attrs["provider"]
-                if model_sha256 != hashlib.sha256(model.read_bytes()).hexdigest():
+                if model_sha256 != hashlib.sha256((int8_model or model).read_bytes()).hexdigest():
                     raise SystemExit(f"bench: {stage}: kinoprobe ran another model than {model.name}")
                 if stage.endswith(AVX2) and provider != "native-avx2":
                     raise SystemExit(f"bench: {stage}: kinoprobe ran on {provider} instead of native-avx2")
@@ -194,6 +218,9 @@ class Bench:
             "peer_imports": statistics.median(run.output["imports"] for _, run, _ in rounds),
             "peer_loading": statistics.median(run.output["loading"] for _, run, _ in rounds),
         }
+        if int8_model:
+            notes["f32_to_int8_cpu"] = exact.cpu / statistics.median(run.cpu for run, _, _ in rounds)
+            notes["peer_cosine"] = agreement(stage, out["peer"], out["f32"])
         self.record(stage, "clips/s", rounds, lambda run: clips / run.wall, higher=True, notes=notes)
 
     def executable(self, name):
@@ -315,7 +342,7 @@ class Bench:
         for stage in [stage for stage in self.arguments.stages if stage in ("sift", *NETWORK_STAGES)]:
             model = self.model(stage) if stage in NETWORK_STAGES else None
             # The rows with AVX2 compare with OpenVINO.
-            engines = [None] if model is None else ["openvino"] if stage.endswith(AVX2) else ["ort", "openvino"]
+            engines = [None] if model is None else ["openvino"] if stage.endswith((AVX2, INT8)) else ["ort", "openvino"]
             configurations = [{"engine": engine, "workers": workers} for engine in engines for workers in (1, 2)]
             walls = {number: [] for number in range(len(configurations))}
             for _ in range(self.arguments.rounds):
@@ -367,6 +394,7 @@ class Bench:
             "Written by `make bench`: complete processes of kinoprobe and of an equivalent Python implementation, the peer (`benches/peer/`), in",
             "alternation on the same clips and ONNX files; medians over the rounds. A speedup above 1 means that kinoprobe is faster; its range is",
             "over the rounds. Each row is from the last run of its stage. The peer of the rows shards-* is one process of kinoprobe without shards.",
+            "The peer of the rows *-int8 is OpenVINO with a network that NNCF quantized on the same clips; their cosine is with kinoprobe's features in f32.",
             "In the rows *-avx2, kinoprobe uses AVX2 (`KINOPROBE_SIMD=avx2 --device native`) and the peer OpenVINO, which cannot be limited to it: they are",
             "measured on processors without AVX-512 only.",
             "",
@@ -376,7 +404,7 @@ class Bench:
         pair = lambda values, digits: " / ".join(f"{value:.{digits}f}" for value in values)
         rows, facts = ({l.split()[1].rstrip(":"): l for l in text.splitlines() if l.startswith(start)} for start in ("| ", "- "))
         rows.pop("stage", None)
-        keys = ("clips", "windows", "merge_seconds", "items", "rows", "provider", "peer_configuration", "peer_imports", "peer_loading", "inertia_ratio", "iterations", "cpu_ratio", "step_cpu", "val_accuracy",
+        keys = ("clips", "windows", "merge_seconds", "items", "rows", "provider", "peer_configuration", "peer_imports", "peer_loading", "inertia_ratio", "iterations", "cpu_ratio", "step_cpu", "val_accuracy", "f32_to_int8_cpu", "peer_cosine",
                 "loss_difference", "pixel_difference", "agreement", "difference", "losses", "threads", "opencv_cpu", "film_to_trailer", "wall_two_cores", "peak_sgemm")
         for r in self.results:
             rows[r["name"]] = (
@@ -405,6 +433,8 @@ def line(r):
 
 def needed_variables(stage, arguments):
     """The variables of make that a stage needs, or nothing if they are set."""
+    if stage.endswith(INT8):
+        return "" if arguments.int8 else "INT8=1"
     if stage in training.RECIPES:
         return "" if arguments.train and arguments.torch else "TRAIN=1 PEER=torch"
     return "PEER=torch" if (stage == "long" or stage in training.STAGES) and not arguments.torch else ""
@@ -421,6 +451,7 @@ def main():
     parser.add_argument("--merge-clips", type=int, default=20_000, help="clips in the stage merge; 1000000 need 36 GB of disk")
     parser.add_argument("--calibrate", action="store_true", help="only measure which configuration of the peer is the fastest")
     parser.add_argument("--torch", action="store_true", help="PyTorch is installed: run the stages long, mlp, bilstm, attentive and transformer")
+    parser.add_argument("--int8", action="store_true", help="NNCF is installed: run the stages *-int8")
     parser.add_argument("--train", action="store_true", help="libtorch is installed: with --torch, run the stages train-*")
     parser.add_argument("--torchvision", action="store_true", help="the peer of cnn and cnn3d transforms frames with torchvision, which is slower than its own transforms")
     parser.add_argument("--binaries", help="directory of the kinoprobe binaries")
@@ -439,7 +470,8 @@ def main():
         elif not needed:
             arguments.stages.append(stage)
         elif named:
-            raise SystemExit(f"bench: the stage {stage} needs PyTorch{' and libtorch' * ('TRAIN' in needed)}: make bench {needed}")
+            library = "NNCF" if needed == "INT8=1" else "PyTorch and libtorch" if "TRAIN" in needed else "PyTorch"
+            raise SystemExit(f"bench: the stage {stage} needs {library}: make bench {needed}")
         else:
             print(f"{stage}: not measured: it needs make bench {needed}", flush=True)
     bench = Bench(arguments)
