@@ -8,7 +8,7 @@
 //! multiplication and its applications", 2012; on integer units: Ootomo, Ozaki & Yokota, "DGEMM on Integer Matrix
 //! Multiplication Unit", 2024). The error is comparable to that of an f32 sum.
 //!
-//! All `unsafe` code of the native kernels is in this file and in `int8/`.
+//! All `unsafe` code of the native kernels is in this file, in `tiles.rs`, and in `bf16/` and `int8/`.
 #![allow(unsafe_code)]
 
 use std::arch::asm;
