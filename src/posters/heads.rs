@@ -239,7 +239,7 @@ mod tests {
             ("/years/1/year", json!(2004), "not strictly ascending"),
             ("/years/0/directory", json!("../2004"), "is not a single path component"),
             ("/by", json!("decade"), "unknown variant"),
-            ("/precision", json!("bf16"), "unknown variant `bf16`, expected one of `auto`, `f32`, `tf32`"),
+            ("/precision", json!("f64"), "unknown variant `f64`, expected one of `auto`, `f32`, `tf32`"),
         ] {
             let mut changed = valid_file();
             changed["precision"] = json!("f32");
