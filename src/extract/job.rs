@@ -252,7 +252,7 @@ impl Job<'_> {
             }
             FeatureSource::Network { card, model, batch, precision } => {
                 // On the CPU, the network takes most of the time and all cores.
-                let on_cpu = runtime::expects_cpu(options.device);
+                let on_cpu = runtime::expects_cpu(options.device, *precision);
                 let workers = options.workers.unwrap_or(if on_cpu { cores.div_ceil(4) } else { cores }).max(1);
                 let decoders = (0..workers).map(|_| item_worker(recipe, &resources, card)).collect();
                 let mut lanes = 0;
@@ -358,15 +358,16 @@ fn prepare_source(options: &Options, progress: &dyn ProgressSink, cancel: &Cance
 /// Returns the precision of the store that is continued if the device is chosen between a GPU and the CPU: the choice may differ from that
 /// of the first run.
 fn resumed_precision(options: &Options, precision: Precision) -> Precision {
-    let is_chosen =
-        options.device == Device::Auto && precision == Precision::Auto && !runtime::expects_cpu(Device::Auto);
+    let is_chosen = options.device == Device::Auto
+        && precision == Precision::Auto
+        && !runtime::expects_cpu(Device::Auto, Precision::Auto);
     if !is_chosen || !options.out.is_file() {
         return precision;
     }
     let stored = Store::open(&options.out).ok().and_then(|store| Precision::exactly(&store.provenance().precision));
-    // A precision with converted weights is not chosen automatically.
-    let supported =
-        stored.filter(|stored| !stored.converts_weights() && runtime::check_device(Device::Auto, *stored).is_ok());
+    // Other precisions than f32 and tf32 are not chosen automatically.
+    let supported = stored
+        .filter(|stored| Precision::Auto.yields(stored.name()) && runtime::check_device(Device::Auto, *stored).is_ok());
     supported.unwrap_or(precision)
 }
 

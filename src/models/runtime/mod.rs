@@ -167,10 +167,14 @@ pub fn expected_precision(device: Device, precision: Precision) -> &'static str 
     precision.on_provider(device.name())
 }
 
-/// Returns `true` if a network on `device` competes for the cores of the CPU; for [`Device::Auto`] if one on the first candidate does.
-pub fn expects_cpu(device: Device) -> bool {
-    let device = if device == Device::Auto { auto_candidates()[0] } else { device };
-    device.gpus().is_none()
+/// Returns `true` if a network on `device` competes for the cores of the CPU; for [`Device::Auto`] if one on the first candidate does that
+/// computes in this precision.
+pub fn expects_cpu(device: Device, precision: Precision) -> bool {
+    let device = match device {
+        Device::Auto => auto_candidates().into_iter().find(|candidate| check_precision(*candidate, precision).is_ok()),
+        device => Some(device),
+    };
+    device.is_none_or(|device| device.gpus().is_none())
 }
 
 /// Returns the devices that [`Device::Auto`] tries, the fastest first.
