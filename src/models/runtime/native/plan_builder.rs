@@ -62,6 +62,8 @@ pub(super) struct PlanBuilder<'a> {
     probes: Option<Vec<LayerProbe>>,
     /// Computes all dense convolutions as matrix products.
     without_winograd: bool,
+    /// Only one node is a convolution or a linear layer.
+    has_one_layer: bool,
 }
 
 /// A converted graph.
@@ -94,6 +96,7 @@ impl<'a> PlanBuilder<'a> {
             quantized_weights: HashMap::new(),
             probes: None,
             without_winograd: false,
+            has_one_layer: graph.nodes.iter().filter(|node| matches!(&*node.op_type, "Conv" | "MatMul")).count() == 1,
         }
     }
 

@@ -47,7 +47,8 @@ impl PlanBuilder<'_> {
         let algorithm = if is_dense {
             let select = if self.without_winograd { ConvAlgorithm::direct } else { ConvAlgorithm::dense };
             // The first layer computes little, and its error reaches every other layer.
-            let target = if x.id == INPUT_ID { self.target.isa.into() } else { self.target };
+            let is_first = x.id == INPUT_ID && !self.has_one_layer;
+            let target = if is_first { self.target.isa.into() } else { self.target };
             let algorithm = select(geometry, &self.read(weight)?, x.shape, to, target);
             match algorithm {
                 ConvAlgorithm::Pointwise(packed) => ConvAlgorithm::Pointwise(self.probe(output(node)?, packed)),
