@@ -35,8 +35,7 @@ const SENSITIVITY_ITEMS: usize = 4;
 /// How a network is quantized.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How ranges of inputs are chosen.
-    /// `None`: the way whose embeddings are most similar to those in f32.
+    /// How ranges of inputs are chosen. `None`: the way whose embeddings are most similar to those in f32.
     pub calibration: Option<Calibration>,
     /// Layers that stay in f32, by the name of their output.
     pub keep: Vec<String>,

@@ -252,7 +252,7 @@ impl Drop for TileConfig {
 }
 
 /// Number of elements of a tile of sums.
-const TILE_SUMS: usize = TILE_ROWS * TILE_ROWS;
+pub(super) const TILE_SUMS: usize = TILE_ROWS * TILE_ROWS;
 
 /// Sums of the products of first, second and third order for one output tile, (order, row, column).
 #[repr(C, align(64))]

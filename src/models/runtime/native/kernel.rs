@@ -1,5 +1,6 @@
 //! Types shared by the convolution kernels.
 
+#[cfg(target_arch = "x86_64")]
 use std::ops::Range;
 
 use super::activation::Activation;
@@ -36,9 +37,11 @@ pub(super) const PANEL: usize = 16;
 
 /// Bytes of weights per block of columns. The rows of the output are so long that their starts compete for a few sets of the cache;
 /// several panels of a row are therefore computed together, with their weights in the L2 cache.
+#[cfg(target_arch = "x86_64")]
 const WEIGHT_BYTES: usize = 1 << 17;
 
 /// Divides the columns of a product into blocks of whole panels, each of `panel_bytes`.
+#[cfg(target_arch = "x86_64")]
 pub(super) fn column_blocks(outputs: usize, panel_bytes: usize) -> impl Iterator<Item = Range<usize>> {
     let columns = (WEIGHT_BYTES / panel_bytes).max(1) * PANEL;
     (0..outputs).step_by(columns).map(move |first| first..outputs.min(first + columns))

@@ -52,7 +52,7 @@ mod winograd;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ndarray::Array2;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -83,8 +83,8 @@ struct NativeLane {
     pool: Arc<OnceLock<Option<ThreadPool>>>,
     borrow_threads: bool,
     workspace: Workspace,
-    /// What the user should know; returned once.
-    warning: Option<String>,
+    /// What the user should know; returned once by one of the lanes.
+    warning: Arc<Mutex<Option<String>>>,
     /// The number for each eight-bit value of each channel, if items are pixels.
     table: Option<Arc<NormalizationTable>>,
     options: SessionOptions,
@@ -117,7 +117,7 @@ impl Lane for NativeLane {
     }
 
     fn take_warning(&mut self) -> Option<String> {
-        self.warning.take()
+        self.warning.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn borrow_idle_threads(&mut self, borrow: bool) {
@@ -179,10 +179,11 @@ pub(super) fn load(onnx: &Path, options: &SessionOptions) -> Result<(String, Vec
     let running = Arc::new(AtomicUsize::new(0));
     let pool = Arc::new(OnceLock::new());
     let table = options.normalization.map(|normalization| Arc::new(normalization.table()));
-    let mut warning = (options.precision == Precision::Bf16 && bf16::Kernel::of(isa).is_none()).then(|| {
+    let warning = (options.precision == Precision::Bf16 && bf16::Kernel::of(isa).is_none()).then(|| {
         let reason = "without AMX-BF16 and AVX512-BF16, the rounded values are multiplied as f32";
         format!("precision bf16 is not faster than f32 on {}: {reason}", isa.name())
     });
+    let warning = Arc::new(Mutex::new(warning));
     let lane = |_| -> Box<dyn Lane> {
         Box::new(NativeLane {
             plan: plan.clone(),
@@ -190,7 +191,7 @@ pub(super) fn load(onnx: &Path, options: &SessionOptions) -> Result<(String, Vec
             lanes,
             pool: pool.clone(),
             borrow_threads: false,
-            warning: warning.take(),
+            warning: warning.clone(),
             workspace: Workspace::default(),
             table: table.clone(),
             options: options.clone(),

@@ -4,20 +4,17 @@
 
 use std::ops::Range;
 
-use super::amx::{TILE_ROWS, TileConfig};
+use super::amx::{self, TILE_ROWS, TILE_SUMS, TileConfig};
 
 /// Bytes of a row that one tile product sums over.
 pub(super) const BLOCK_BYTES: usize = 64;
 
-/// Number of elements of a tile of sums.
-pub(super) const TILE_SUMS: usize = TILE_ROWS * TILE_ROWS;
-
 /// Sums of two groups and two panels: (group, panel, row, output).
 #[repr(C, align(64))]
-pub(super) struct PairSums<T>(pub [T; 4 * TILE_SUMS]);
+pub(super) struct TilePairSums<T>(pub [T; 4 * TILE_SUMS]);
 
 /// Operands of a product of two groups with two panels.
-pub(super) struct Pairs {
+pub(super) struct TilePairs {
     /// The first row of each group.
     pub rows: [*const u8; 2],
     /// Bytes from row to row, a multiple of [`BLOCK_BYTES`].
@@ -25,12 +22,12 @@ pub(super) struct Pairs {
     pub panels: [*const u8; 2],
 }
 
-/// Defines an unsafe function that computes the [`PairSums`] of [`Pairs`] with a tile instruction. AMX must be available, the tiles
+/// Defines an unsafe function that computes the [`TilePairSums`] of [`TilePairs`] with a tile instruction. AMX must be available, the tiles
 /// [configured](TileConfig) for the height of the groups, and the groups and panels must exist.
 macro_rules! multiply_pairs {
     ($name:ident, $instruction:literal, $sum:ty) => {
-        unsafe fn $name(pairs: Pairs, sums: &mut PairSums<$sum>) {
-            let Pairs { rows: [rows0, rows1], row_bytes, panels: [panel0, panel1] } = pairs;
+        unsafe fn $name(pairs: TilePairs, sums: &mut TilePairSums<$sum>) {
+            let TilePairs { rows: [rows0, rows1], row_bytes, panels: [panel0, panel1] } = pairs;
             // SAFETY: a group has `row_bytes` per row and a panel a tile per block; `sums` has four tiles. All tiles are declared as
             // clobbered; flags and memory are clobbered by default. Tiles 0 to 3 hold sums, 4 and 5 rows, 6 and 7 weights.
             unsafe {
@@ -78,11 +75,15 @@ pub(super) use multiply_pairs;
 
 /// Divides a product of `rows` rows with the columns of `blocks` into pairs of groups and panels of 16 columns. Calls `compute` with the
 /// height of the groups, which the tiles are configured for, and the first rows and columns. Without a second group or panel, both are equal.
+///
+/// # Panics
+/// Panics if AMX is not available.
 pub(super) fn for_each_pair<B: Iterator<Item = Range<usize>>>(
     rows: usize,
     blocks: impl Fn() -> B,
     mut compute: impl FnMut(usize, [usize; 2], [usize; 2]),
 ) {
+    assert!(amx::is_available());
     let whole = rows / TILE_ROWS * TILE_ROWS;
     // Whole groups of rows, then the remaining rows.
     for (range, height) in [(0..whole, TILE_ROWS), (whole..rows, rows - whole)] {

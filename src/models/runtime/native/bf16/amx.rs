@@ -4,9 +4,10 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use super::super::amx::{self, TILE_SUMS};
+use super::super::isa::Isa;
 use super::super::kernel::column_blocks;
-use super::super::tiles::{PairSums, Pairs, TILE_SUMS, for_each_pair, multiply_pairs};
-use super::super::{amx, isa::Isa};
+use super::super::tiles::{TilePairSums, TilePairs, for_each_pair, multiply_pairs};
 use super::{PANEL, Product};
 
 multiply_pairs!(multiply_bf16, "tdpbf16ps", f32);
@@ -22,13 +23,13 @@ pub(super) fn multiply(mut product: Product<'_>) {
     product.check();
     assert!(is_available());
     let (row_pairs, outputs) = (product.row_pairs, product.bias.len());
-    let mut sums = PairSums([0.0; 4 * TILE_SUMS]);
+    let mut sums = TilePairSums([0.0; 4 * TILE_SUMS]);
     for_each_pair(
         product.rows.len() / row_pairs,
         || column_blocks(outputs, size_of::<u32>() * PANEL * row_pairs),
         |height, rows, columns| {
             let panel = |first: usize| product.panels.pairs[first / PANEL * product.panels.stride..].as_ptr().cast();
-            let pairs = Pairs {
+            let pairs = TilePairs {
                 rows: rows.map(|row| product.rows[row * row_pairs..].as_ptr().cast()),
                 row_bytes: size_of::<u32>() * row_pairs,
                 panels: columns.map(panel),

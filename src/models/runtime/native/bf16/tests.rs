@@ -40,7 +40,8 @@ fn reference((rows, inputs, outputs): (usize, usize, usize), input: &[f32], weig
 
 #[test]
 fn products_equal_those_of_the_rounded_values() {
-    for (rows, inputs, outputs) in [(1, 16, 16), (2, 48, 32), (19, 80, 48), (37, 112, 16), (210, 576, 80)] {
+    for (rows, inputs, outputs) in [(1, 16, 16), (3, 27, 16), (2, 48, 32), (19, 80, 48), (37, 112, 16), (210, 576, 80)]
+    {
         let (input, bias) = (noise(rows * inputs, 1), noise(outputs, 2));
         let weight = noise(inputs * outputs, 3);
         let view = ArrayView3::from_shape((1, inputs, outputs), &weight).unwrap();

@@ -3,8 +3,9 @@
 
 use std::arch::x86_64::*;
 
+use super::super::amx::TILE_SUMS;
 use super::super::kernel::column_blocks;
-use super::super::tiles::{BLOCK_BYTES, PairSums, Pairs, TILE_SUMS, for_each_pair, multiply_pairs};
+use super::super::tiles::{BLOCK_BYTES, TilePairSums, TilePairs, for_each_pair, multiply_pairs};
 use super::{Kernel, PANEL, Product};
 
 /// Inputs that one tile product sums over.
@@ -17,12 +18,12 @@ pub(super) fn multiply(mut product: Product<'_>) {
     product.check();
     assert!(Kernel::Amx.is_available() && product.inputs.is_multiple_of(BLOCK));
     let (inputs, outputs) = (product.inputs, product.offsets.len());
-    let mut sums = PairSums([0; 4 * TILE_SUMS]);
+    let mut sums = TilePairSums([0; 4 * TILE_SUMS]);
     for_each_pair(
         product.rows.len() / inputs,
         || column_blocks(outputs, PANEL * inputs),
         |height, rows, columns| {
-            let pairs = Pairs {
+            let pairs = TilePairs {
                 rows: rows.map(|row| product.rows[row * inputs..].as_ptr()),
                 row_bytes: inputs,
                 panels: columns.map(|first| product.panels[first * inputs..].as_ptr().cast()),
