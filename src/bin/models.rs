@@ -112,7 +112,7 @@ enum Command {
     /// with the throughput of independent f32 multiply-adds on registers, measured before and after the runs. Winograd layers may
     /// exceed 100 %, because the algorithm needs fewer multiplications than the direct one: 3x3 F(4) needs 36 instead of 144, 3x3 F(2)
     /// 16 instead of 36, 3x1x1 F(4) 6 instead of 12, F(2) 4 instead of 6. With AMX, the peak is that of the AVX-512 instructions,
-    /// which products on tiles may exceed.
+    /// which products on tiles may exceed, as may those in bf16 and int8.
     ///
     /// The time that a layer loses is its time minus that of its operations at the peak.
     #[cfg(feature = "onnx")]
@@ -213,7 +213,7 @@ fn main() -> ExitCode {
                 let model = models::prepare(&card, &weights, precision, &progress, &cancel)?;
                 let options = SessionOptions { threads, ..SessionOptions::for_card(&card, 1, precision) };
                 let profile = runtime::profile(&model.onnx, &options, runs, &cancel)?;
-                cli::print(text(&profile, &name, runs))?;
+                cli::print(text(&profile, &name, precision.on_provider(&profile.provider), runs))?;
             }
             #[cfg(all(feature = "media", feature = "onnx"))]
             Command::Quantize(arguments) => quantize(&directory, arguments, &progress, &cancel)?,
@@ -241,7 +241,7 @@ fn examine(requested: Option<Device>) -> anyhow::Result<()> {
 
 /// Formats a profile: a table of the layers, the totals, and the layers that lose the most time.
 #[cfg(feature = "onnx")]
-fn text(profile: &Profile, name: &str, runs: usize) -> String {
+fn text(profile: &Profile, name: &str, precision: &str, runs: usize) -> String {
     let Profile { provider, threads, peak, layers } = profile;
     let (total, flops) = (profile.seconds(), profile.flops());
     let milliseconds = |seconds: f64| format!("{:.3}", 1e3 * seconds);
@@ -261,7 +261,7 @@ fn text(profile: &Profile, name: &str, runs: usize) -> String {
         worst.rows.push(vec![layer.kernel.clone(), layer.name.clone(), milliseconds(layer.lost_seconds(*peak))]);
     }
     format!(
-        "{name} on {provider}, threads: {threads}, runs: {runs}, peak: {} GFLOP/s\n\n{}\n\
+        "{name} in {precision} on {provider}, threads: {threads}, runs: {runs}, peak: {} GFLOP/s\n\n{}\n\
          total {} ms, {:.3} GFLOP, {} GFLOP/s, {} of the peak\n\n\
          Most time lost against the peak:\n\n{}",
         giga(*peak),
