@@ -18,7 +18,8 @@ pub enum Precision {
     Tf32,
     /// IEEE 754 half precision, with sums in single precision. GPUs.
     Fp16,
-    /// Convolutions and linear layers round their factors to bfloat16 (8 bits of mantissa), with sums in single precision. CPUs.
+    /// Convolutions and linear layers but the first round their factors to bfloat16 (7 bits of mantissa), with sums in single precision.
+    /// Native kernels.
     Bf16,
     /// Convolutions and linear layers with 8-bit integers (see [`super::prepare()`]). CPUs.
     Int8,

@@ -72,7 +72,7 @@ pub struct Provenance {
     /// Version of the decoding (`media::DECODER_VERSION`); empty in stores of earlier revisions, which ignored color tags.
     #[serde(default)]
     pub decoder: String,
-    /// Precision of the results of the network: `f32`, or `tf32` on a GPU; `u8` for descriptors.
+    /// Precision of the results of the network: `f32`, `tf32`, `fp16`, `bf16` or `int8`; `u8` for descriptors.
     pub precision: String,
     /// The execution providers that ran the network, joined by `+`.
     pub provider: String,
