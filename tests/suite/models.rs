@@ -425,7 +425,7 @@ fn profiles_list_the_layers_and_the_worst_ones() {
     let text = String::from_utf8(output.stdout).unwrap();
     let sections: Vec<Vec<&str>> = text.split("\n\n").map(|section| section.lines().collect()).collect();
     let [head, layers, total, title, worst] = &sections[..] else { panic!("{text}") };
-    assert!(head[0].starts_with("r2plus1d_tiny on native-scalar, threads: 1, runs: 1, peak: "), "{text}");
+    assert!(head[0].starts_with("r2plus1d_tiny in f32 on native-scalar, threads: 1, runs: 1, peak: "), "{text}");
     assert_eq!(cells(layers[0]), ["KERNEL", "NODE", "OUTPUT", "TIME ms", "SHARE", "GFLOP/s", "PEAK"]);
     let rows: Vec<Vec<&str>> = layers[2..].iter().map(|line| cells(line)).collect();
     assert_eq!(rows[0][..3], ["to channels last", "input", "8x48x48x3"]);
