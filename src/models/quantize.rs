@@ -223,26 +223,30 @@ impl Network<'_> {
         statistics: &[InputStatistics],
         cancel: &CancellationToken,
     ) -> Result<Calibration> {
-        let set_ranges = |network: &mut Self, calibration: Calibration| {
-            for candidate in &mut network.layers {
-                candidate.quantized.input = calibration.quantization(&statistics[candidate.index]);
-            }
-            network.layers.iter().for_each(|candidate| {
-                network.replace(candidate);
-            });
-        };
-        let mut best = (requested.unwrap_or_default(), f64::NEG_INFINITY);
-        if requested.is_none() {
-            for &calibration in Calibration::value_variants() {
-                set_ranges(self, calibration);
-                let (_, mean) = self.cosines(self.held_out.len(), cancel)?;
-                if mean > best.1 {
-                    best = (calibration, mean);
-                }
+        if let Some(requested) = requested {
+            self.set_ranges(requested, statistics);
+            return Ok(requested);
+        }
+        let mut best = (Calibration::default(), f64::NEG_INFINITY);
+        for &calibration in Calibration::value_variants() {
+            self.set_ranges(calibration, statistics);
+            let (_, mean) = self.cosines(self.held_out.len(), cancel)?;
+            if mean > best.1 {
+                best = (calibration, mean);
             }
         }
-        set_ranges(self, best.0);
+        self.set_ranges(best.0, statistics);
         Ok(best.0)
+    }
+
+    /// Sets the ranges of all inputs.
+    fn set_ranges(&mut self, calibration: Calibration, statistics: &[InputStatistics]) {
+        for candidate in &mut self.layers {
+            candidate.quantized.input = calibration.quantization(&statistics[candidate.index]);
+        }
+        self.layers.iter().for_each(|candidate| {
+            self.replace(candidate);
+        });
     }
 
     /// Returns the smallest and the mean cosine similarity of the first held-out embeddings with those in f32.
