@@ -7,10 +7,10 @@ use super::super::convolution::{ConvAlgorithm, Convolution};
 use super::super::depthwise::DepthwiseConv;
 use super::super::inverted_bottleneck::InvertedBottleneck;
 use super::super::packed::PackedWeights;
-use super::super::shape::TensorShape;
+use super::super::shape::{ConvGeometry, TensorShape};
 use super::super::step::{ActivationTensor, AxisOrder, Operation, PlanError, PlanResult, Step, unsupported};
 use super::node::{attribute, input, optional_input, output, window_geometry};
-use super::quantized::LayerWeight;
+use super::quantized::{LayerOperands, LayerWeight};
 use super::{INPUT_ID, PlanBuilder};
 use crate::models::onnx::proto::NodeProto;
 
@@ -20,57 +20,63 @@ impl PlanBuilder<'_> {
         let (shape, only_reader) = (operands.shape, operands.only_reader);
         let x = self.tensor(&operands.activation, Some(AxisOrder::ChannelsFirst))?;
         let geometry = window_geometry(node, shape.get(2..).unwrap_or_default())?;
-        let groups = attribute(node, "group").and_then(|attribute| attribute.i).unwrap_or(1);
-        let (outputs, group_inputs) = (shape[0], shape[1]);
-        let Some(to) = geometry.output_shape(x.shape, outputs) else {
+        let Some(to) = geometry.output_shape(x.shape, shape[0]) else {
             return Err(PlanError::Mismatch("its input is smaller than a kernel".into()));
         };
-        let is_dense = groups == 1 && group_inputs == x.shape.channels;
-        let weight = match &operands.weight {
-            LayerWeight::F32(weight) => *weight,
+        let algorithm = self.select_algorithm(node, &operands, geometry, x, to)?;
+        self.push_convolution(node, algorithm, x, to, (shape.iter().product(), only_reader))
+    }
+
+    /// Returns the algorithm of a convolution of `x`, with its weights packed.
+    fn select_algorithm(
+        &mut self,
+        node: &NodeProto,
+        operands: &LayerOperands<'_>,
+        geometry: ConvGeometry,
+        x: ActivationTensor,
+        to: TensorShape,
+    ) -> PlanResult<ConvAlgorithm> {
+        let (outputs, group_inputs, channels) = (operands.shape[0], operands.shape[1], x.shape.channels);
+        let groups = attribute(node, "group").and_then(|attribute| attribute.i).unwrap_or(1);
+        let is_dense = groups == 1 && group_inputs == channels;
+        let is_depthwise = usize::try_from(groups) == Ok(channels)
+            && group_inputs == 1
+            && outputs == channels
+            && geometry.kernel[0] == 1
+            && geometry.stride[0] == 1
+            && x.shape.channel_stride == to.channel_stride;
+        match &operands.weight {
+            LayerWeight::F32(weight) if is_dense => {
+                let select = if self.without_winograd { ConvAlgorithm::direct } else { ConvAlgorithm::dense };
+                // The first layer computes little, and its error reaches every other layer.
+                let is_first = x.id == INPUT_ID && !self.has_one_layer;
+                let target = if is_first { self.target.isa.into() } else { self.target };
+                let algorithm = select(geometry, &self.read(weight)?, x.shape, to, target);
+                Ok(match algorithm {
+                    ConvAlgorithm::Pointwise(packed) => ConvAlgorithm::Pointwise(self.probe(output(node)?, packed)),
+                    ConvAlgorithm::Im2col(geometry, packed) => {
+                        ConvAlgorithm::Im2col(geometry, self.probe(output(node)?, packed))
+                    }
+                    other => other,
+                })
+            }
+            LayerWeight::F32(weight) if is_depthwise => {
+                let depthwise = DepthwiseConv::new(geometry, &self.read(weight)?, x.shape, to, self.target.isa);
+                Ok(ConvAlgorithm::Depthwise(Box::new(InvertedBottleneck::new(depthwise, self.target.isa))))
+            }
+            LayerWeight::F32(_) => {
+                unsupported(format!("operator Conv with {groups} groups and {channels} input channels"))
+            }
             LayerWeight::Int8(weight, input) if is_dense => {
                 let padded = (x.shape.channel_stride, to.channel_stride);
                 let packed = self.pack_quantized(weight, *input, 0, padded, |values| {
                     let view = ArrayView3::from_shape((outputs, group_inputs, geometry.taps()), values);
                     view.expect("the tensor has this shape").permuted_axes([2, 1, 0])
                 })?;
-                return self.push_convolution(
-                    node,
-                    ConvAlgorithm::matmul(geometry, packed),
-                    x,
-                    to,
-                    (shape.iter().product(), only_reader),
-                );
+                Ok(ConvAlgorithm::matmul(geometry, packed))
             }
-            LayerWeight::Int8(..) => return unsupported("a quantized operator Conv with several groups"),
-        };
-        let algorithm = if is_dense {
-            let select = if self.without_winograd { ConvAlgorithm::direct } else { ConvAlgorithm::dense };
-            // The first layer computes little, and its error reaches every other layer.
-            let is_first = x.id == INPUT_ID && !self.has_one_layer;
-            let target = if is_first { self.target.isa.into() } else { self.target };
-            let algorithm = select(geometry, &self.read(weight)?, x.shape, to, target);
-            match algorithm {
-                ConvAlgorithm::Pointwise(packed) => ConvAlgorithm::Pointwise(self.probe(output(node)?, packed)),
-                ConvAlgorithm::Im2col(geometry, packed) => {
-                    ConvAlgorithm::Im2col(geometry, self.probe(output(node)?, packed))
-                }
-                other => other,
-            }
-        } else if usize::try_from(groups) == Ok(x.shape.channels)
-            && group_inputs == 1
-            && outputs == x.shape.channels
-            && geometry.kernel[0] == 1
-            && geometry.stride[0] == 1
-            && x.shape.channel_stride == to.channel_stride
-        {
-            let depthwise = DepthwiseConv::new(geometry, &self.read(weight)?, x.shape, to, self.target.isa);
-            ConvAlgorithm::Depthwise(Box::new(InvertedBottleneck::new(depthwise, self.target.isa)))
-        } else {
-            let channels = x.shape.channels;
-            return unsupported(format!("operator Conv with {groups} groups and {channels} input channels"));
-        };
-        self.push_convolution(node, algorithm, x, to, (shape.iter().product(), only_reader))
+            LayerWeight::Int8(..) => unsupported("a quantized operator Conv with several groups"),
+        }
     }
 
     /// Adds a convolution of `x` with `weight_len` weights, fused with the previous one if possible. `only_reader` says whether nothing
