@@ -341,7 +341,9 @@ class Bench:
         fastest = {}
         for stage in [stage for stage in self.arguments.stages if stage in ("sift", *NETWORK_STAGES)]:
             model = self.model(stage) if stage in NETWORK_STAGES else None
-            # The rows with AVX2 compare with OpenVINO.
+            if stage.endswith(INT8):
+                model = self.int8_models(stage, manifest, model)[1]
+            # The rows with AVX2 and int8 compare with OpenVINO.
             engines = [None] if model is None else ["openvino"] if stage.endswith((AVX2, INT8)) else ["ort", "openvino"]
             configurations = [{"engine": engine, "workers": workers} for engine in engines for workers in (1, 2)]
             walls = {number: [] for number in range(len(configurations))}
