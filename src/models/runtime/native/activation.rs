@@ -32,6 +32,20 @@ impl Activation {
             Activation::QuickGelu => Some("quick gelu"),
         }
     }
+
+    /// Returns `true` if the activation only clamps its input to [`Self::bounds`].
+    pub fn is_clamp(self) -> bool {
+        matches!(self, Activation::None | Activation::Relu | Activation::Relu6)
+    }
+
+    /// Returns the smallest and the largest value that an activation which only clamps leaves as it is; infinities for others.
+    pub fn bounds(self) -> (f32, f32) {
+        match self {
+            Activation::None | Activation::Gelu | Activation::QuickGelu => (f32::NEG_INFINITY, f32::INFINITY),
+            Activation::Relu => (0.0, f32::INFINITY),
+            Activation::Relu6 => (0.0, 6.0),
+        }
+    }
 }
 
 /// Factor of [`Activation::QuickGelu`].

@@ -9,13 +9,11 @@ mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
-use std::sync::OnceLock;
-
 use pulp::{Simd, WithSimd};
 
 use super::activation::{Activation, ApplyActivation};
 use super::aligned::AlignedBuffer;
-use super::isa::Isa;
+use super::isa::{Isa, PerIsa};
 use super::kernel::PANEL;
 
 /// Inputs are padded with zeros to a multiple of this: the inputs that one product of AMX tiles sums over.
@@ -45,11 +43,10 @@ impl Kernel {
     /// Returns the fastest kernel of an instruction set that the processor supports and that computes correctly. `None`: products
     /// are computed in f32.
     pub fn of(isa: Isa) -> Option<Self> {
-        static SELECTED: [OnceLock<Option<Kernel>>; Isa::ALL.len()] = [const { OnceLock::new() }; Isa::ALL.len()];
-        let index = Isa::ALL.iter().position(|other| *other == isa).expect("`ALL` lists every instruction set");
-        *SELECTED[index].get_or_init(|| {
-            let fastest_first = Self::candidates(isa).iter().copied();
-            fastest_first.into_iter().find(|kernel| kernel.is_available() && kernel.is_correct())
+        static SELECTED: PerIsa<Option<Kernel>> = PerIsa::new();
+        *SELECTED.get_or_init(isa, || {
+            let mut fastest_first = Self::candidates(isa).iter().copied();
+            fastest_first.find(|kernel| kernel.is_available() && kernel.is_correct())
         })
     }
 
@@ -146,7 +143,13 @@ pub(super) fn pack_panel(panel: &[f32], pairs: &mut [u32]) {
 
 /// Rounds values to bfloat16.
 pub(super) fn round_all(values: &mut [f32]) {
-    values.iter_mut().for_each(|value| *value = f32::from_bits(rounded_bits(*value)));
+    values.iter_mut().for_each(|value| *value = round(*value));
+}
+
+/// Rounds one value to bfloat16, see [`rounded_bits`].
+#[inline(always)]
+fn round(value: f32) -> f32 {
+    f32::from_bits(rounded_bits(value))
 }
 
 /// Returns the bits of an f32 rounded to bfloat16, ties to even; the lower 16 bits are zero. NaN stays NaN. Unlike
@@ -171,7 +174,7 @@ impl WithSimd for Round<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         for (output, &value) in self.output.iter_mut().zip(self.input) {
-            *output = f32::from_bits(rounded_bits(value));
+            *output = round(value);
         }
     }
 }
@@ -229,11 +232,7 @@ impl Matmul<'_> {
     /// and applies the activation.
     pub fn run(self, kernel: Kernel, isa: Isa, panels: Panels<'_>, workspace: &mut AlignedBuffer<u32>) {
         let Self { inputs, input, output, bias, activation } = self;
-        let bounds = match activation {
-            Activation::None | Activation::Gelu | Activation::QuickGelu => (f32::NEG_INFINITY, f32::INFINITY),
-            Activation::Relu => (0.0, f32::INFINITY),
-            Activation::Relu6 => (0.0, 6.0),
-        };
+        let bounds = activation.bounds();
         let (outputs, row_pairs) = (bias.len(), pairs_per_row(inputs));
         let block_rows = (L2_PAIRS / row_pairs / ROW_MULTIPLE).max(1) * ROW_MULTIPLE;
         for (input, output) in input.chunks(block_rows * inputs).zip(output.chunks_mut(block_rows * outputs)) {
@@ -242,7 +241,7 @@ impl Matmul<'_> {
             let pairs = &mut workspace[..rows * row_pairs];
             isa.dispatch(RoundPairs { inputs, rows: input, pairs });
             kernel.multiply(Product { rows: pairs, row_pairs, panels, bias, bounds, output });
-            if matches!(activation, Activation::Gelu | Activation::QuickGelu) {
+            if !activation.is_clamp() {
                 isa.dispatch(ApplyActivation { values: output, activation });
             }
         }

@@ -13,13 +13,11 @@ mod amx;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use std::sync::OnceLock;
-
 use ndarray::ArrayView3;
 
 use super::activation::{Activation, ApplyActivation};
 use super::aligned::AlignedBuffer;
-use super::isa::Isa;
+use super::isa::{Isa, PerIsa};
 use super::kernel::PANEL;
 
 /// Inputs that one instruction multiplies and adds per output.
@@ -77,14 +75,10 @@ enum Kernel {
 impl Kernel {
     /// Returns the fastest kernel of an instruction set that the processor supports and that computes correctly.
     fn of(isa: Isa) -> Self {
-        static SELECTED: [OnceLock<Kernel>; Isa::ALL.len()] = [const { OnceLock::new() }; Isa::ALL.len()];
-        let index = Isa::ALL.iter().position(|other| *other == isa).expect("`ALL` lists every instruction set");
-        *SELECTED[index].get_or_init(|| {
-            let fastest_first = Self::candidates(isa).iter().copied();
-            fastest_first
-                .into_iter()
-                .find(|kernel| kernel.is_available() && kernel.is_correct())
-                .unwrap_or(Kernel::Portable)
+        static SELECTED: PerIsa<Kernel> = PerIsa::new();
+        *SELECTED.get_or_init(isa, || {
+            let mut fastest_first = Self::candidates(isa).iter().copied();
+            fastest_first.find(|kernel| kernel.is_available() && kernel.is_correct()).unwrap_or(Kernel::Portable)
         })
     }
 
@@ -330,11 +324,7 @@ impl QuantizedMatrix {
         workspace: &mut AlignedBuffer<u8>,
     ) {
         let Self { stride, inputs, outputs, .. } = *self;
-        let bounds = match activation {
-            Activation::None | Activation::Gelu | Activation::QuickGelu => (f32::NEG_INFINITY, f32::INFINITY),
-            Activation::Relu => (0.0, f32::INFINITY),
-            Activation::Relu6 => (0.0, 6.0),
-        };
+        let bounds = activation.bounds();
         let block_rows = (L2_BYTES / inputs / ROW_MULTIPLE).max(1) * ROW_MULTIPLE;
         for (input, output) in input.chunks(block_rows * stride).zip(output.chunks_mut(block_rows * outputs)) {
             let rows = output.len() / outputs;
@@ -351,7 +341,7 @@ impl QuantizedMatrix {
                     }
                 }
             }
-            if matches!(activation, Activation::Gelu | Activation::QuickGelu) {
+            if !activation.is_clamp() {
                 self.isa.dispatch(ApplyActivation { values: output, activation });
             }
         }

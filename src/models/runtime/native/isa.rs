@@ -1,6 +1,7 @@
 //! Instruction sets: detection, selection through `KINOPROBE_SIMD`, and dispatch of kernels.
 
 use std::ffi::OsStr;
+use std::sync::OnceLock;
 
 use pulp::{Simd, WithSimd};
 
@@ -102,6 +103,21 @@ impl Isa {
             #[allow(unreachable_patterns)] // depends on the architecture
             _ => unreachable!("{} is not available on this architecture", self.name()),
         }
+    }
+}
+
+/// A value per instruction set, computed when it is first read.
+pub(super) struct PerIsa<T>([OnceLock<T>; Isa::ALL.len()]);
+
+impl<T> PerIsa<T> {
+    pub const fn new() -> Self {
+        Self([const { OnceLock::new() }; Isa::ALL.len()])
+    }
+
+    /// Returns the value of an instruction set; `compute` is called if there is none yet.
+    pub fn get_or_init(&self, isa: Isa, compute: impl FnOnce() -> T) -> &T {
+        // `ALL` lists the variants in their order.
+        self.0[isa as usize].get_or_init(compute)
     }
 }
 

@@ -47,6 +47,42 @@ pub(super) fn column_blocks(outputs: usize, panel_bytes: usize) -> impl Iterator
     (0..outputs).step_by(columns).map(move |first| first..outputs.min(first + columns))
 }
 
+/// Part of a product that is computed at once, with its sums in registers.
+#[cfg(target_arch = "x86_64")]
+pub(super) struct Tile {
+    /// The first row.
+    pub row: usize,
+    /// Number of rows.
+    pub height: usize,
+    /// The first column.
+    pub first: usize,
+    /// Number of panels.
+    pub panels: usize,
+}
+
+/// Divides a product of `rows` rows with the columns of `blocks` into tiles of one of `heights`, which end with 1, the greatest first,
+/// and of up to `max_panels` panels. Tiles of the same rows follow each other.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn for_each_tile(
+    rows: usize,
+    blocks: impl Iterator<Item = Range<usize>>,
+    heights: &[usize],
+    max_panels: usize,
+    mut compute: impl FnMut(Tile),
+) {
+    for columns in blocks {
+        let mut row = 0;
+        while row < rows {
+            let height = *heights.iter().find(|height| row + **height <= rows).expect("the last height is 1");
+            for first in columns.clone().step_by(max_panels * PANEL) {
+                let panels = max_panels.min((columns.end - first) / PANEL);
+                compute(Tile { row, height, first, panels });
+            }
+            row += height;
+        }
+    }
+}
+
 /// Intermediate buffers of one thread.
 #[derive(Debug, Default)]
 pub(super) struct ScratchBuffers {

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::super::kernel::column_blocks;
+use super::super::kernel::{Tile, column_blocks, for_each_tile};
 use super::{Kernel, PANEL, Product};
 
 pub(super) fn multiply(product: Product<'_>) {
@@ -18,34 +18,26 @@ pub(super) fn multiply(product: Product<'_>) {
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn multiply_all(mut product: Product<'_>) {
     let rows = product.rows.len() / product.row_pairs;
-    for columns in column_blocks(product.bias.len(), 4 * PANEL * product.row_pairs) {
-        let mut row = 0;
-        while row < rows {
-            let (mut first, mut height) = (columns.start, 0);
-            while first < columns.end {
-                let pair = first + 2 * PANEL <= columns.end;
-                // SAFETY: the rows and columns exist.
-                height = unsafe {
-                    match (pair, rows - row) {
-                        (true, 12..) => multiply_tile::<12, 2>(&mut product, row, first),
-                        (true, 4..) => multiply_tile::<4, 2>(&mut product, row, first),
-                        (true, _) => multiply_tile::<1, 2>(&mut product, row, first),
-                        (false, 12..) => multiply_tile::<12, 1>(&mut product, row, first),
-                        (false, 4..) => multiply_tile::<4, 1>(&mut product, row, first),
-                        (false, _) => multiply_tile::<1, 1>(&mut product, row, first),
-                    }
-                };
-                first += if pair { 2 * PANEL } else { PANEL };
+    let blocks = column_blocks(product.bias.len(), size_of::<u32>() * PANEL * product.row_pairs);
+    for_each_tile(rows, blocks, &[12, 4, 1], 2, |Tile { row, height, first, panels }| {
+        // SAFETY: the processor has the instructions, and the rows and columns exist.
+        unsafe {
+            match (panels, height) {
+                (2, 12) => multiply_tile::<12, 2>(&mut product, row, first),
+                (2, 4) => multiply_tile::<4, 2>(&mut product, row, first),
+                (2, _) => multiply_tile::<1, 2>(&mut product, row, first),
+                (_, 12) => multiply_tile::<12, 1>(&mut product, row, first),
+                (_, 4) => multiply_tile::<4, 1>(&mut product, row, first),
+                _ => multiply_tile::<1, 1>(&mut product, row, first),
             }
-            row += height;
         }
-    }
+    });
 }
 
-/// Computes `R` rows from `row` on and 16 · `P` columns from `first` on, which must exist. Returns `R`.
+/// Computes `R` rows from `row` on and 16 · `P` columns from `first` on, which must exist.
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[inline]
-unsafe fn multiply_tile<const R: usize, const P: usize>(product: &mut Product<'_>, row: usize, first: usize) -> usize {
+unsafe fn multiply_tile<const R: usize, const P: usize>(product: &mut Product<'_>, row: usize, first: usize) {
     let (row_pairs, outputs) = (product.row_pairs, product.bias.len());
     // SAFETY: `R` rows of pairs, `P` panels, 16 · `P` elements of the bias and `R` rows of the output exist. Vectors of 16 u32 and of
     // 32 bfloat16 have the same size.
@@ -75,5 +67,4 @@ unsafe fn multiply_tile<const R: usize, const P: usize>(product: &mut Product<'_
             }
         }
     }
-    R
 }

@@ -6,13 +6,13 @@
 
 use std::arch::x86_64::*;
 
-use super::super::kernel::column_blocks;
+use super::super::kernel::{Tile, column_blocks, for_each_tile};
 use super::{GROUP, InputQuantization, Kernel, PANEL, Product};
 
-/// Defines a function that multiplies all rows with all panels on 256-bit vectors, with the given instructions for
+/// Defines a function that multiplies all rows with all panels on 256-bit vectors, `rows` at a time, with the given instructions for
 /// `accumulator + dot products of four u8 and four i8`.
 macro_rules! multiply_256 {
-    ($run:ident, $product:ident, $tile:ident, $kernel:ident, $features:literal, $dot:expr) => {
+    ($run:ident, $product:ident, $tile:ident, $kernel:ident, $features:literal, $rows:literal, $dot:expr) => {
         pub(super) fn $run(product: Product<'_>) {
             product.check();
             assert!(Kernel::$kernel.is_available());
@@ -23,27 +23,17 @@ macro_rules! multiply_256 {
         #[target_feature(enable = $features)]
         unsafe fn $product(mut product: Product<'_>) {
             let rows = product.rows.len() / product.inputs;
-            for columns in column_blocks(product.offsets.len(), PANEL * product.inputs) {
-                let mut row = 0;
-                while row < rows {
-                    let remaining = rows - row;
-                    for first in columns.clone().step_by(PANEL) {
-                        // SAFETY: the rows and columns exist.
-                        unsafe {
-                            match remaining {
-                                4.. => $tile::<4>(&mut product, row, first),
-                                2.. => $tile::<2>(&mut product, row, first),
-                                _ => $tile::<1>(&mut product, row, first),
-                            }
-                        }
+            let blocks = column_blocks(product.offsets.len(), PANEL * product.inputs);
+            for_each_tile(rows, blocks, &[$rows, 2, 1], 1, |Tile { row, height, first, .. }| {
+                // SAFETY: the processor has the instructions, and the rows and columns exist.
+                unsafe {
+                    match height {
+                        $rows => $tile::<$rows>(&mut product, row, first),
+                        2 => $tile::<2>(&mut product, row, first),
+                        _ => $tile::<1>(&mut product, row, first),
                     }
-                    row += match remaining {
-                        4.. => 4,
-                        2.. => 2,
-                        _ => 1,
-                    };
                 }
-            }
+            });
         }
 
         /// Computes `R` rows from `row` on and 16 columns from `first` on, which must exist.
@@ -85,13 +75,13 @@ macro_rules! multiply_256 {
     };
 }
 
-multiply_256!(multiply_avx2, product_avx2, tile_avx2, Avx2, "avx2,fma", |sum, x, weights| {
+multiply_256!(multiply_avx2, product_avx2, tile_avx2, Avx2, "avx2,fma", 4, |sum, x, weights| {
     // Pairs of products do not saturate, see the module's documentation.
     let pairs = _mm256_madd_epi16(_mm256_maddubs_epi16(x, weights), _mm256_set1_epi16(1));
     _mm256_add_epi32(sum, pairs)
 });
 
-multiply_256!(multiply_avx_vnni, product_avx_vnni, tile_avx_vnni, AvxVnni, "avx2,fma,avxvnni", |sum, x, weights| {
+multiply_256!(multiply_avx_vnni, product_avx_vnni, tile_avx_vnni, AvxVnni, "avx2,fma,avxvnni", 4, |sum, x, weights| {
     _mm256_dpbusd_avx_epi32(sum, x, weights)
 });
 
@@ -105,38 +95,26 @@ pub(super) fn multiply_avx512_vnni(product: Product<'_>) {
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn product_avx512_vnni(mut product: Product<'_>) {
     let rows = product.rows.len() / product.inputs;
-    for columns in column_blocks(product.offsets.len(), PANEL * product.inputs) {
-        let mut row = 0;
-        while row < rows {
-            let (mut first, mut height) = (columns.start, 0);
-            while first < columns.end {
-                let pair = first + 2 * PANEL <= columns.end;
-                // SAFETY: the rows and columns exist.
-                height = unsafe {
-                    match (pair, rows - row) {
-                        (true, 12..) => tile_avx512_vnni::<12, 2>(&mut product, row, first),
-                        (true, 4..) => tile_avx512_vnni::<4, 2>(&mut product, row, first),
-                        (true, _) => tile_avx512_vnni::<1, 2>(&mut product, row, first),
-                        (false, 12..) => tile_avx512_vnni::<12, 1>(&mut product, row, first),
-                        (false, 4..) => tile_avx512_vnni::<4, 1>(&mut product, row, first),
-                        (false, _) => tile_avx512_vnni::<1, 1>(&mut product, row, first),
-                    }
-                };
-                first += if pair { 2 * PANEL } else { PANEL };
+    let blocks = column_blocks(product.offsets.len(), PANEL * product.inputs);
+    for_each_tile(rows, blocks, &[12, 4, 1], 2, |Tile { row, height, first, panels }| {
+        // SAFETY: the processor has the instructions, and the rows and columns exist.
+        unsafe {
+            match (panels, height) {
+                (2, 12) => tile_avx512_vnni::<12, 2>(&mut product, row, first),
+                (2, 4) => tile_avx512_vnni::<4, 2>(&mut product, row, first),
+                (2, _) => tile_avx512_vnni::<1, 2>(&mut product, row, first),
+                (_, 12) => tile_avx512_vnni::<12, 1>(&mut product, row, first),
+                (_, 4) => tile_avx512_vnni::<4, 1>(&mut product, row, first),
+                _ => tile_avx512_vnni::<1, 1>(&mut product, row, first),
             }
-            row += height;
         }
-    }
+    });
 }
 
-/// Computes `R` rows from `row` on and 16 · `P` columns from `first` on, which must exist. Returns `R`.
+/// Computes `R` rows from `row` on and 16 · `P` columns from `first` on, which must exist.
 #[target_feature(enable = "avx512f,avx512vnni")]
 #[inline]
-unsafe fn tile_avx512_vnni<const R: usize, const P: usize>(
-    product: &mut Product<'_>,
-    row: usize,
-    first: usize,
-) -> usize {
+unsafe fn tile_avx512_vnni<const R: usize, const P: usize>(product: &mut Product<'_>, row: usize, first: usize) {
     let (inputs, outputs) = (product.inputs, product.offsets.len());
     // SAFETY: `R` rows of `inputs` bytes, `P` panels of 16 · `inputs` bytes, 16 · `P` elements of each vector and `R` rows of the output
     // exist.
@@ -168,7 +146,6 @@ unsafe fn tile_avx512_vnni<const R: usize, const P: usize>(
             }
         }
     }
-    R
 }
 
 /// As [`Kernel::quantize`], on 256-bit vectors.
