@@ -180,7 +180,7 @@ pub(super) fn load(onnx: &Path, options: &SessionOptions) -> Result<(String, Vec
     let pool = Arc::new(OnceLock::new());
     let table = options.normalization.map(|normalization| Arc::new(normalization.table()));
     let warning = (options.precision == Precision::Bf16 && bf16::Kernel::of(isa).is_none()).then(|| {
-        let reason = "without AMX-BF16 and AVX512-BF16, the rounded values are multiplied as f32";
+        let reason = "only AMX-BF16, and AVX512-BF16 of AMD, are; the rounded values are multiplied as f32";
         format!("precision bf16 is not faster than f32 on {}: {reason}", isa.name())
     });
     let warning = Arc::new(Mutex::new(warning));

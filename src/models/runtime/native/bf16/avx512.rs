@@ -8,6 +8,13 @@ use std::arch::x86_64::*;
 use super::super::kernel::{Tile, column_blocks, for_each_tile};
 use super::{Kernel, PANEL, Product};
 
+/// Returns `true` on processors of Intel.
+pub(super) fn is_intel() -> bool {
+    // CPUID leaf 0: the vendor, "GenuineIntel".
+    let vendor = __cpuid(0);
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
+}
+
 pub(super) fn multiply(product: Product<'_>) {
     product.check();
     assert!(Kernel::Avx512.is_available());
