@@ -81,7 +81,7 @@ multiply_256!(multiply_avx2, product_avx2, tile_avx2, Avx2, "avx2,fma", 4, |sum,
     _mm256_add_epi32(sum, pairs)
 });
 
-multiply_256!(multiply_avx_vnni, product_avx_vnni, tile_avx_vnni, AvxVnni, "avx2,fma,avxvnni", 4, |sum, x, weights| {
+multiply_256!(multiply_avx_vnni, product_avx_vnni, tile_avx_vnni, AvxVnni, "avx2,fma,avxvnni", 6, |sum, x, weights| {
     _mm256_dpbusd_avx_epi32(sum, x, weights)
 });
 
