@@ -1,18 +1,16 @@
-//! Convolutions: choice of the algorithm, fusion of consecutive layers, and im2col.
+//! Convolutions: choice of the algorithm, and fusion of consecutive layers.
 
 use ndarray::ArrayView3;
 
 use super::activation::Activation;
 use super::amx;
+use super::im2col::Im2col;
 use super::inverted_bottleneck::{Expansion, InvertedBottleneck};
 use super::kernel::Epilogue;
 use super::packed::{PackedWeights, Target};
 use super::shape::{ConvGeometry, TensorShape, padded_channels};
 use super::thread_pool::Workers;
 use super::winograd::{FactorizedWinograd, SpatialWinograd, TemporalWinograd};
-
-/// Positions whose inputs are gathered per block of the im2col product.
-const IM2COL_ROWS: usize = 240;
 
 /// Minimum number of 4 × 4 tiles per item for which the Winograd algorithm is used in two dimensions. For fewer, the
 /// transformed weights cost more to read than the multiplications they save.
@@ -190,75 +188,9 @@ impl Convolution {
                 });
             }
             ConvAlgorithm::Im2col(geometry, weights) => {
-                let (inputs, _) = weights.dim();
-                let block = IM2COL_ROWS * to.channel_stride;
-                let job_blocks = output_positions.div_ceil(IM2COL_ROWS).div_ceil(workers.count());
-                workers.for_each(output.chunks_mut(job_blocks * block), |job, output, scratch| {
-                    scratch.input.grow_to(IM2COL_ROWS * inputs);
-                    for (i, output) in output.chunks_mut(block).enumerate() {
-                        let rows = output.len() / to.channel_stride;
-                        let patches = &mut scratch.input[..rows * inputs];
-                        im2col(geometry, from, input, to, (job * job_blocks + i) * IM2COL_ROWS, patches);
-                        weights.matmul(patches, output, bias, activation, &mut scratch.quantized);
-                    }
-                });
+                Im2col { geometry, from, to, bias, activation }.run(input, weights, output, workers);
             }
             ConvAlgorithm::Depthwise(block) => block.run(input, output, epilogue, workers),
-        }
-    }
-}
-
-/// Gathers the inputs of output positions from `first` on, (positions, taps, channel stride), with zeros for padding.
-fn im2col(
-    geometry: &ConvGeometry,
-    from: TensorShape,
-    input: &[f32],
-    to: TensorShape,
-    first: usize,
-    patches: &mut [f32],
-) {
-    /// Kernel rows of at most this many floats are copied with this constant length; the next row overwrites the excess.
-    const SHORT_ROW: usize = 16;
-    let [kernel_depth, kernel_height, kernel_width] = geometry.kernel;
-    let window_start =
-        |axis: usize, output: usize| (output * geometry.stride[axis]) as isize - geometry.pad_before[axis] as isize;
-    let (mut x, rest) = (first % to.width, first / to.width);
-    let (mut y, rest) = (rest % to.height, rest / to.height);
-    let (mut t, mut item) = (rest % to.depth, rest / to.depth);
-    let row_len = kernel_width * from.channel_stride;
-    for patch in (0..patches.len()).step_by(kernel_depth * kernel_height * row_len) {
-        let (front, top, left) = (window_start(0, t), window_start(1, y), window_start(2, x));
-        // The columns of the window that lie within the image.
-        let begin = (-left).clamp(0, kernel_width as isize) as usize;
-        let end = (from.width as isize - left).clamp(begin as isize, kernel_width as isize) as usize;
-        for tap in 0..kernel_depth * kernel_height {
-            let (t, y) = (front + (tap / kernel_height) as isize, top + (tap % kernel_height) as isize);
-            let taps = &mut patches[patch + tap * row_len..];
-            if t < 0 || y < 0 || t >= from.depth as isize || y >= from.height as isize || begin == end {
-                taps[..row_len].fill(0.0);
-                continue;
-            }
-            let row = ((item * from.depth + t as usize) * from.height + y as usize) * from.width;
-            let source = &input[(row as isize + left + begin as isize) as usize * from.channel_stride..];
-            match (taps.first_chunk_mut::<SHORT_ROW>(), source.first_chunk::<SHORT_ROW>()) {
-                (Some(taps), Some(source)) if row_len <= SHORT_ROW && end - begin == kernel_width => *taps = *source,
-                _ => {
-                    let (begin, end) = (begin * from.channel_stride, end * from.channel_stride);
-                    taps[..begin].fill(0.0);
-                    taps[begin..end].copy_from_slice(&source[..end - begin]);
-                    taps[end..row_len].fill(0.0);
-                }
-            }
-        }
-        x += 1;
-        if x == to.width {
-            (x, y) = (0, y + 1);
-        }
-        if y == to.height {
-            (y, t) = (0, t + 1);
-        }
-        if t == to.depth {
-            (t, item) = (0, item + 1);
         }
     }
 }

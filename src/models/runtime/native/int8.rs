@@ -313,6 +313,16 @@ impl QuantizedMatrix {
         self.isa
     }
 
+    /// Returns the number of bytes of a quantized row: the inputs without the padding channels at the end, rounded up.
+    pub fn row_len(&self) -> usize {
+        self.inputs
+    }
+
+    /// Returns the integer that represents 0.
+    pub fn zero_point(&self) -> u8 {
+        self.input.zero_point
+    }
+
     /// Computes `output = activation(input · W + bias)` with `input` (rows, inputs), `output` (rows, outputs) and `bias` (outputs).
     /// `workspace` receives the quantized input. A row that contains NaN becomes NaN.
     pub fn matmul(
@@ -324,16 +334,12 @@ impl QuantizedMatrix {
         workspace: &mut AlignedBuffer<u8>,
     ) {
         let Self { stride, inputs, outputs, .. } = *self;
-        let bounds = activation.bounds();
-        let block_rows = (L2_BYTES / inputs / ROW_MULTIPLE).max(1) * ROW_MULTIPLE;
+        let block_rows = self.block_rows();
+        workspace.grow_to(block_rows.min(output.len() / outputs) * inputs);
         for (input, output) in input.chunks(block_rows * stride).zip(output.chunks_mut(block_rows * outputs)) {
-            let rows = output.len() / outputs;
-            workspace.grow_to(rows * inputs);
-            let quantized = &mut workspace[..rows * inputs];
-            let nan = self.quantize(input, quantized);
-            let (offsets, scales, panels) = (&self.offsets, &self.scales, &self.panels[..inputs * outputs]);
-            let product = Product { rows: quantized, inputs, panels, offsets, scales, bias, bounds, output };
-            self.kernel.multiply(product);
+            let quantized = &mut workspace[..output.len() / outputs * inputs];
+            let nan = self.quantize_rows(input, quantized);
+            self.multiply_block(quantized, output, bias, activation);
             if nan {
                 for (row, output) in input.chunks_exact(stride).zip(output.chunks_exact_mut(outputs)) {
                     if row.iter().any(|value| value.is_nan()) {
@@ -341,21 +347,45 @@ impl QuantizedMatrix {
                     }
                 }
             }
-            if !activation.is_clamp() {
-                self.isa.dispatch(ApplyActivation { values: output, activation });
-            }
+        }
+    }
+
+    /// Computes `output = activation(rows · W + bias)` with quantized rows (rows, [`Self::row_len`]).
+    pub fn multiply(&self, rows: &[u8], output: &mut [f32], bias: &[f32], activation: Activation) {
+        let block_rows = self.block_rows();
+        for (rows, output) in rows.chunks(block_rows * self.inputs).zip(output.chunks_mut(block_rows * self.outputs)) {
+            self.multiply_block(rows, output, bias, activation);
+        }
+    }
+
+    /// Quantizes values; returns `true` if one of them is NaN.
+    pub fn quantize_values(&self, values: &[f32], quantized: &mut [u8]) -> bool {
+        self.kernel.quantize(self.input, values, quantized)
+    }
+
+    /// Returns the number of rows that stay in the L2 cache.
+    fn block_rows(&self) -> usize {
+        (L2_BYTES / self.inputs / ROW_MULTIPLE).max(1) * ROW_MULTIPLE
+    }
+
+    fn multiply_block(&self, rows: &[u8], output: &mut [f32], bias: &[f32], activation: Activation) {
+        let (inputs, bounds) = (self.inputs, activation.bounds());
+        let (offsets, scales, panels) = (&self.offsets, &self.scales, &self.panels[..inputs * self.outputs]);
+        self.kernel.multiply(Product { rows, inputs, panels, offsets, scales, bias, bounds, output });
+        if !activation.is_clamp() {
+            self.isa.dispatch(ApplyActivation { values: output, activation });
         }
     }
 
     /// Quantizes rows; returns `true` if one of them contains NaN.
-    fn quantize(&self, input: &[f32], quantized: &mut [u8]) -> bool {
+    fn quantize_rows(&self, input: &[f32], quantized: &mut [u8]) -> bool {
         if self.inputs == self.stride {
-            return self.kernel.quantize(self.input, input, quantized);
+            return self.quantize_values(input, quantized);
         }
         let mut nan = false;
         // The weights of the rest of a row are zero.
         for (row, quantized) in input.chunks_exact(self.stride).zip(quantized.chunks_exact_mut(self.inputs)) {
-            nan |= self.kernel.quantize(self.input, &row[..self.unpadded], quantized);
+            nan |= self.quantize_values(&row[..self.unpadded], quantized);
         }
         nan
     }

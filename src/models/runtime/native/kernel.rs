@@ -98,4 +98,6 @@ pub(super) struct ScratchBuffers {
     pub intermediate: AlignedBuffer,
     /// Quantized input of matrix products.
     pub quantized: QuantizedRows,
+    /// Quantized input of a convolution.
+    pub quantized_input: AlignedBuffer<u8>,
 }

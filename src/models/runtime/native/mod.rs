@@ -28,6 +28,7 @@ pub(crate) mod calibration;
 mod convolution;
 mod depthwise;
 mod gemm;
+mod im2col;
 mod int8;
 mod inverted_bottleneck;
 mod isa;

@@ -290,6 +290,14 @@ impl PackedWeights {
         self.target.bf16 && matches!(self.layout, PackedLayout::Vectors(_))
     }
 
+    /// Returns the matrix of 8-bit integers; `None` for other layouts.
+    pub fn int8(&self) -> Option<&QuantizedMatrix> {
+        match &self.layout {
+            PackedLayout::Int8(matrix) => Some(matrix),
+            _ => None,
+        }
+    }
+
     /// Returns the packed values.
     pub fn layout(&self) -> &PackedLayout {
         &self.layout

@@ -1,0 +1,266 @@
+//! Dense convolutions as matrix products: the inputs of each output position are gathered into a row (im2col).
+//!
+//! Products of 8-bit integers quantize the input before it is gathered: each value once, and a quarter of the bytes are copied.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::activation::Activation;
+use super::aligned::AlignedBuffer;
+use super::int8::QuantizedMatrix;
+use super::packed::PackedWeights;
+use super::shape::{ConvGeometry, TensorShape};
+use super::thread_pool::Workers;
+
+/// Positions whose inputs are gathered per block of the product.
+const ROWS: usize = 240;
+
+/// A convolution as the product of rows (taps, channel stride), one per output position, with weights (taps · input channels, output
+/// channels).
+pub(super) struct Im2col<'a> {
+    pub geometry: &'a ConvGeometry,
+    /// Shape of the input.
+    pub from: TensorShape,
+    /// Shape of the output.
+    pub to: TensorShape,
+    pub bias: &'a [f32],
+    /// Applied last.
+    pub activation: Activation,
+}
+
+impl Im2col<'_> {
+    /// Computes `output` from `input`. The result does not depend on the number of workers.
+    pub fn run(&self, input: &[f32], weights: &PackedWeights, output: &mut [f32], workers: &mut Workers<'_>) {
+        match weights.int8() {
+            // Otherwise, most of the input is not read.
+            Some(matrix) if self.to.positions() * self.geometry.taps() >= self.from.positions() => {
+                let mut values = std::mem::take(&mut workers.own_scratch().quantized_input);
+                match quantize(matrix, input, &mut values, workers) {
+                    true => self.run_quantized(&values, matrix, output, workers),
+                    false => self.run_unquantized(input, weights, output, workers),
+                }
+                workers.own_scratch().quantized_input = values;
+            }
+            _ => self.run_unquantized(input, weights, output, workers),
+        }
+    }
+
+    /// Gathers the input as it is.
+    fn run_unquantized(&self, input: &[f32], weights: &PackedWeights, output: &mut [f32], workers: &mut Workers<'_>) {
+        let ((inputs, _), outputs) = (weights.dim(), self.to.channel_stride);
+        let job_rows = self.job_rows(workers);
+        workers.for_each(output.chunks_mut(job_rows * outputs), |job, output, scratch| {
+            scratch.input.grow_to(ROWS * inputs);
+            for (block, output) in output.chunks_mut(ROWS * outputs).enumerate() {
+                let (first, rows) = (job * job_rows + block * ROWS, output.len() / outputs);
+                self.gather(input, 0.0, first, rows, &mut scratch.input, inputs);
+                let patches = &scratch.input[..rows * inputs];
+                weights.matmul(patches, output, self.bias, self.activation, &mut scratch.quantized);
+            }
+        });
+    }
+
+    /// Computes `output` from the quantized input.
+    fn run_quantized(&self, values: &[u8], matrix: &QuantizedMatrix, output: &mut [f32], workers: &mut Workers<'_>) {
+        let outputs = self.to.channel_stride;
+        let job_rows = self.job_rows(workers);
+        workers.for_each(output.chunks_mut(job_rows * outputs), |job, output, scratch| {
+            for (block, output) in output.chunks_mut(ROWS * outputs).enumerate() {
+                self.multiply_block(values, matrix, job * job_rows + block * ROWS, output, &mut scratch.quantized.int8);
+            }
+        });
+    }
+
+    /// Computes the positions of `output`, at most [`ROWS`], from `first` on. `patches` receives their rows.
+    fn multiply_block(
+        &self,
+        values: &[u8],
+        matrix: &QuantizedMatrix,
+        first: usize,
+        output: &mut [f32],
+        patches: &mut AlignedBuffer<u8>,
+    ) {
+        let (rows, row_len) = (output.len() / self.to.channel_stride, matrix.row_len());
+        // What is gathered for the last row may be longer than a row of the matrix, which lacks padding channels.
+        patches.grow_to(ROWS * row_len + matrix.dim().0);
+        self.gather(values, matrix.zero_point(), first, rows, patches, row_len);
+        matrix.multiply(&patches[..rows * row_len], output, self.bias, self.activation);
+    }
+
+    /// Returns the number of positions per worker.
+    fn job_rows(&self, workers: &Workers<'_>) -> usize {
+        self.to.positions().div_ceil(workers.count()).next_multiple_of(ROWS)
+    }
+
+    /// Gathers the inputs of `count` positions from `first` on into rows that start `row_len` elements apart, with `zero` in place of
+    /// padding. Each row overwrites what the previous one has written beyond that.
+    fn gather<T: Copy>(&self, input: &[T], zero: T, first: usize, count: usize, rows: &mut [T], row_len: usize) {
+        /// Kernel rows of at most this many elements are copied with this constant length.
+        const SHORT_ROW: usize = 16;
+        let Self { geometry, from, to, .. } = *self;
+        let [kernel_depth, kernel_height, kernel_width] = geometry.kernel;
+        let window_start =
+            |axis: usize, output: usize| (output * geometry.stride[axis]) as isize - geometry.pad_before[axis] as isize;
+        let (mut x, rest) = (first % to.width, first / to.width);
+        let (mut y, rest) = (rest % to.height, rest / to.height);
+        let (mut t, mut item) = (rest % to.depth, rest / to.depth);
+        let kernel_row_len = kernel_width * from.channel_stride;
+        for row in 0..count {
+            let (front, top, left) = (window_start(0, t), window_start(1, y), window_start(2, x));
+            // The columns of the window that lie within the image.
+            let begin = (-left).clamp(0, kernel_width as isize) as usize;
+            let end = (from.width as isize - left).clamp(begin as isize, kernel_width as isize) as usize;
+            for tap in 0..kernel_depth * kernel_height {
+                let (t, y) = (front + (tap / kernel_height) as isize, top + (tap % kernel_height) as isize);
+                let taps = &mut rows[row * row_len + tap * kernel_row_len..];
+                if t < 0 || y < 0 || t >= from.depth as isize || y >= from.height as isize || begin == end {
+                    taps[..kernel_row_len].fill(zero);
+                    continue;
+                }
+                let start = ((item * from.depth + t as usize) * from.height + y as usize) * from.width;
+                let source = &input[(start as isize + left + begin as isize) as usize * from.channel_stride..];
+                match (taps.first_chunk_mut::<SHORT_ROW>(), source.first_chunk::<SHORT_ROW>()) {
+                    (Some(taps), Some(source)) if kernel_row_len <= SHORT_ROW && end - begin == kernel_width => {
+                        *taps = *source;
+                    }
+                    _ => {
+                        let (begin, end) = (begin * from.channel_stride, end * from.channel_stride);
+                        taps[..begin].fill(zero);
+                        taps[begin..end].copy_from_slice(&source[..end - begin]);
+                        taps[end..kernel_row_len].fill(zero);
+                    }
+                }
+            }
+            x += 1;
+            if x == to.width {
+                (x, y) = (0, y + 1);
+            }
+            if y == to.height {
+                (y, t) = (0, t + 1);
+            }
+            if t == to.depth {
+                (t, item) = (0, item + 1);
+            }
+        }
+    }
+}
+
+/// Quantizes `input`; returns `false` if it contains NaN.
+fn quantize(
+    matrix: &QuantizedMatrix,
+    input: &[f32],
+    values: &mut AlignedBuffer<u8>,
+    workers: &mut Workers<'_>,
+) -> bool {
+    values.grow_to(input.len());
+    let job_len = input.len().div_ceil(workers.count()).next_multiple_of(1 << 10);
+    let nan = AtomicBool::new(false);
+    let jobs = input.chunks(job_len).zip(values[..input.len()].chunks_mut(job_len));
+    workers.for_each(jobs, |_, (input, values), _| {
+        if matrix.quantize_values(input, values) {
+            nan.store(true, Ordering::Relaxed);
+        }
+    });
+    !nan.into_inner()
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::ArrayView3;
+
+    use super::super::int8::InputQuantization;
+    use super::super::isa::Isa;
+    use super::super::kernel::ScratchBuffers;
+    use super::super::tests::{instruction_sets, noise};
+    use super::*;
+
+    const GEOMETRIES: [ConvGeometry; 3] = [
+        ConvGeometry { kernel: [1, 3, 3], stride: [1, 1, 1], pad_before: [0, 1, 1], pad_after: [0, 1, 1] },
+        ConvGeometry { kernel: [3, 1, 1], stride: [2, 1, 1], pad_before: [1, 0, 0], pad_after: [1, 0, 0] },
+        ConvGeometry { kernel: [3, 3, 2], stride: [1, 2, 2], pad_before: [2, 0, 1], pad_after: [0, 1, 0] },
+    ];
+
+    /// Returns the matrix of a convolution from `channels` to 24 channels.
+    fn quantized(geometry: &ConvGeometry, from: TensorShape, isa: Isa) -> PackedWeights {
+        let taps = geometry.taps();
+        let weight: Vec<i8> = noise(taps * from.channels * 24, 1).iter().map(|x| (60.0 * x) as i8).collect();
+        let view = ArrayView3::from_shape((taps, from.channels, 24), &weight).unwrap();
+        let scales: Vec<f32> = noise(24, 2).iter().map(|x| 0.01 + x.abs()).collect();
+        let input = InputQuantization { scale: 0.011, zero_point: 101 };
+        PackedWeights::quantized(QuantizedMatrix::new(view, (from.channel_stride, 32), &scales, input, isa).unwrap())
+    }
+
+    /// Gathers in f32, then quantizes the rows.
+    fn reference(im2col: &Im2col<'_>, input: &[f32], weights: &PackedWeights) -> Vec<f32> {
+        let (matrix, rows) = (weights.int8().unwrap(), im2col.to.positions());
+        let row_len = im2col.geometry.taps() * im2col.from.channel_stride;
+        let mut gathered = vec![0.0; rows * row_len];
+        im2col.gather(input, 0.0, 0, rows, &mut gathered, row_len);
+        let mut output = vec![0.0; im2col.to.len()];
+        matrix.matmul(&gathered, &mut output, im2col.bias, im2col.activation, &mut Default::default());
+        output
+    }
+
+    /// Calls `run` with one and with three workers.
+    fn with_workers(mut run: impl FnMut(&mut Workers<'_>)) {
+        for count in [1, 3] {
+            let mut scratch: Vec<ScratchBuffers> = (0..count).map(|_| ScratchBuffers::default()).collect();
+            run(&mut Workers::single_threaded(&mut scratch));
+        }
+    }
+
+    fn input_shape(channels: usize) -> TensorShape {
+        let shape = TensorShape { batch: 2, depth: 4, height: 19, width: 7, channels, channel_stride: channels };
+        // The network's input is not padded.
+        if channels == 3 { shape } else { shape.with_channels(channels) }
+    }
+
+    fn input(shape: TensorShape) -> Vec<f32> {
+        let mut values = noise(shape.len(), 3);
+        values.chunks_exact_mut(shape.channel_stride).for_each(|position| position[shape.channels..].fill(0.0));
+        values
+    }
+
+    #[test]
+    fn quantizing_before_and_after_gathering_give_the_same_bits() {
+        for (geometry, channels) in GEOMETRIES.iter().zip([20, 16, 3]) {
+            let from = input_shape(channels);
+            let to = geometry.output_shape(from, 24).unwrap();
+            let (input, bias) = (input(from), noise(32, 4));
+            let im2col = Im2col { geometry, from, to, bias: &bias, activation: Activation::Relu };
+            for isa in instruction_sets() {
+                let weights = quantized(geometry, from, isa);
+                let expected = reference(&im2col, &input, &weights);
+                assert!(expected.iter().any(|&value| value > 1.0));
+                with_workers(|workers| {
+                    let mut output = vec![0.0; to.len()];
+                    im2col.run(&input, &weights, &mut output, workers);
+                    assert_eq!(output, expected, "{} {geometry:?}", isa.name());
+                    assert!(workers.own_scratch().input.is_empty(), "gathered in f32");
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn nan_reaches_the_positions_that_read_it() {
+        let geometry = &GEOMETRIES[0];
+        let from = TensorShape { batch: 1, depth: 1, height: 5, width: 6, channels: 16, channel_stride: 16 };
+        let to = geometry.output_shape(from, 24).unwrap();
+        let mut input = input(from);
+        // Row 2, column 3.
+        input[(2 * 6 + 3) * 16 + 7] = f32::NAN;
+        let im2col = Im2col { geometry, from, to, bias: &[0.0; 32], activation: Activation::None };
+        for isa in instruction_sets() {
+            let weights = quantized(geometry, from, isa);
+            with_workers(|workers| {
+                let mut output = vec![0.0; to.len()];
+                im2col.run(&input, &weights, &mut output, workers);
+                for (position, values) in output.chunks_exact(32).enumerate() {
+                    let (y, x) = (position / 6, position % 6);
+                    let reads = (1..=3).contains(&y) && (2..=4).contains(&x);
+                    assert!(values[..24].iter().all(|value| value.is_nan() == reads), "{} {y} {x}", isa.name());
+                }
+            });
+        }
+    }
+}
