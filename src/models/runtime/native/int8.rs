@@ -29,8 +29,9 @@ pub(crate) const MAX_WEIGHT: i8 = 64;
 /// Largest number of inputs whose sum cannot overflow: 255·64 per input, and as much for the zero point.
 const MAX_INPUTS: usize = i32::MAX as usize / (2 * 255 * MAX_WEIGHT as usize);
 
-/// Bytes of quantized activations per block, chosen so that a block stays in the L2 cache.
-const L2_BYTES: usize = 1 << 17;
+/// Bytes per block of quantized rows, and of their outputs if an activation function reads them again. The weights are read once per
+/// block, the rows once per few panels.
+const BLOCK_BYTES: usize = 1 << 21;
 
 /// Rows per block are a multiple of this, which every kernel's number of rows divides.
 const ROW_MULTIPLE: usize = 48;
@@ -334,8 +335,8 @@ impl QuantizedMatrix {
         workspace: &mut AlignedBuffer<u8>,
     ) {
         let Self { stride, inputs, outputs, .. } = *self;
-        let block_rows = self.block_rows();
-        workspace.grow_to(block_rows.min(output.len() / outputs) * inputs);
+        let block_rows = self.block_rows(output.len() / outputs, activation);
+        workspace.grow_to(block_rows * inputs);
         for (input, output) in input.chunks(block_rows * stride).zip(output.chunks_mut(block_rows * outputs)) {
             let quantized = &mut workspace[..output.len() / outputs * inputs];
             let nan = self.quantize_rows(input, quantized);
@@ -352,7 +353,7 @@ impl QuantizedMatrix {
 
     /// Computes `output = activation(rows · W + bias)` with quantized rows (rows, [`Self::row_len`]).
     pub fn multiply(&self, rows: &[u8], output: &mut [f32], bias: &[f32], activation: Activation) {
-        let block_rows = self.block_rows();
+        let block_rows = self.block_rows(output.len() / self.outputs, activation);
         for (rows, output) in rows.chunks(block_rows * self.inputs).zip(output.chunks_mut(block_rows * self.outputs)) {
             self.multiply_block(rows, output, bias, activation);
         }
@@ -363,9 +364,11 @@ impl QuantizedMatrix {
         self.kernel.quantize(self.input, values, quantized)
     }
 
-    /// Returns the number of rows that stay in the L2 cache.
-    fn block_rows(&self) -> usize {
-        (L2_BYTES / self.inputs / ROW_MULTIPLE).max(1) * ROW_MULTIPLE
+    /// Returns the number of rows per block of a product of `rows` rows.
+    fn block_rows(&self, rows: usize, activation: Activation) -> usize {
+        let output_bytes = if activation.is_clamp() { 0 } else { size_of::<f32>() * self.outputs };
+        let max = (BLOCK_BYTES / (self.inputs + output_bytes)).max(ROW_MULTIPLE);
+        if rows <= max { rows } else { max / ROW_MULTIPLE * ROW_MULTIPLE }
     }
 
     fn multiply_block(&self, rows: &[u8], output: &mut [f32], bias: &[f32], activation: Activation) {
