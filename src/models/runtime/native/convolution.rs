@@ -4,7 +4,7 @@ use ndarray::ArrayView3;
 
 use super::activation::Activation;
 use super::amx;
-use super::im2col::Im2col;
+use super::im2col::{Im2col, QuantizedPair};
 use super::inverted_bottleneck::{Expansion, InvertedBottleneck};
 use super::kernel::Epilogue;
 use super::packed::{PackedWeights, Target};
@@ -29,6 +29,8 @@ pub(super) enum ConvAlgorithm {
     Factorized(Box<FactorizedWinograd>),
     /// Inputs of each position gathered into a row, times (taps · input channels, output channels).
     Im2col(ConvGeometry, PackedWeights),
+    /// Two quantized convolutions in a row.
+    QuantizedPair(Box<QuantizedPair>),
     /// Depthwise, with the pointwise convolutions fused into it.
     Depthwise(Box<InvertedBottleneck>),
 }
@@ -59,6 +61,9 @@ impl ConvAlgorithm {
                 format!("winograd {} + {}", layers.spatial.describe(), layers.temporal.describe())
             }
             ConvAlgorithm::Im2col(geometry, _) => format!("im2col {}", geometry.describe()),
+            ConvAlgorithm::QuantizedPair(pair) => {
+                format!("im2col {} + {}", pair.first.0.describe(), pair.second.0.describe())
+            }
             ConvAlgorithm::Depthwise(block) => block.describe(),
         }
     }
@@ -124,9 +129,10 @@ impl Convolution {
 
     /// Returns `true` if `next`, the only reader of this layer's output, can be fused with this layer.
     pub fn can_fuse(&self, next: &Convolution) -> bool {
-        use ConvAlgorithm::{Depthwise, Pointwise, Spatial, Temporal};
+        use ConvAlgorithm::{Depthwise, Im2col, Pointwise, Spatial, Temporal};
         match (&self.algorithm, &next.algorithm) {
             (Spatial(_), Temporal(_)) | (Pointwise(_), Depthwise(_)) => true,
+            (Im2col(_, first), Im2col(_, second)) => first.int8().is_some() && second.int8().is_some(),
             (Depthwise(block), Pointwise(_)) => !block.has_projection(),
             _ => false,
         }
@@ -144,11 +150,18 @@ impl Convolution {
 
     /// Fuses this layer with `next`; returns `None` unless they [can be fused](Convolution::can_fuse).
     pub fn fuse(self, next: Convolution) -> Option<Convolution> {
-        use ConvAlgorithm::{Depthwise, Factorized, Pointwise, Spatial, Temporal};
+        use ConvAlgorithm::{Depthwise, Factorized, Im2col, Pointwise, Spatial, Temporal};
         let Convolution { bias, activation, multiply_accumulates, .. } = self;
         let algorithm = match (self.algorithm, next.algorithm) {
             (Spatial(spatial), Temporal(temporal)) => {
                 Factorized(Box::new(FactorizedWinograd { spatial, bias, activation, temporal }))
+            }
+            (Im2col(geometry, weights), Im2col(second_geometry, second_weights)) => {
+                ConvAlgorithm::QuantizedPair(Box::new(QuantizedPair {
+                    first: (geometry, weights),
+                    epilogue: (bias, activation),
+                    second: (second_geometry, second_weights),
+                }))
             }
             (Pointwise(weights), Depthwise(block)) => {
                 Depthwise(Box::new(block.with_expansion(Expansion { weights, bias, activation })))
@@ -190,6 +203,7 @@ impl Convolution {
             ConvAlgorithm::Im2col(geometry, weights) => {
                 Im2col { geometry, from, to, bias, activation }.run(input, weights, output, workers);
             }
+            ConvAlgorithm::QuantizedPair(pair) => pair.run((from, to), input, output, (bias, activation), workers),
             ConvAlgorithm::Depthwise(block) => block.run(input, output, epilogue, workers),
         }
     }

@@ -1,6 +1,7 @@
 //! Dense convolutions as matrix products: the inputs of each output position are gathered into a row (im2col).
 //!
-//! Products of 8-bit integers quantize the input before it is gathered: each value once, and a quarter of the bytes are copied.
+//! Products of 8-bit integers quantize the input before it is gathered: each value once, and a quarter of the bytes are copied. If the
+//! output is only read by another quantized convolution, it is quantized while it is in the cache ([`QuantizedPair`]).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -68,6 +69,32 @@ impl Im2col<'_> {
                 self.multiply_block(values, matrix, job * job_rows + block * ROWS, output, &mut scratch.quantized.int8);
             }
         });
+    }
+
+    /// Computes the output from the quantized input and quantizes it as the input of `next`, to `output`. Returns `false` if it contains NaN.
+    fn run_requantized(
+        &self,
+        values: &[u8],
+        matrix: &QuantizedMatrix,
+        next: &QuantizedMatrix,
+        output: &mut AlignedBuffer<u8>,
+        workers: &mut Workers<'_>,
+    ) -> bool {
+        let outputs = self.to.channel_stride;
+        let job_rows = self.job_rows(workers);
+        output.grow_to(self.to.len());
+        let nan = AtomicBool::new(false);
+        workers.for_each(output[..self.to.len()].chunks_mut(job_rows * outputs), |job, output, scratch| {
+            scratch.output.grow_to(ROWS * outputs);
+            for (block, output) in output.chunks_mut(ROWS * outputs).enumerate() {
+                let floats = &mut scratch.output[..output.len()];
+                self.multiply_block(values, matrix, job * job_rows + block * ROWS, floats, &mut scratch.quantized.int8);
+                if next.quantize_values(floats, output) {
+                    nan.store(true, Ordering::Relaxed);
+                }
+            }
+        });
+        !nan.into_inner()
     }
 
     /// Computes the positions of `output`, at most [`ROWS`], from `first` on. `patches` receives their rows.
@@ -163,6 +190,52 @@ fn quantize(
     !nan.into_inner()
 }
 
+/// Two quantized convolutions of which the second is the only one to read the output of the first. It is quantized block by block.
+#[derive(Debug)]
+pub(super) struct QuantizedPair {
+    /// Geometry and quantized weights of the first convolution.
+    pub first: (ConvGeometry, PackedWeights),
+    /// Bias and activation of the first convolution.
+    pub epilogue: (Vec<f32>, Activation),
+    /// Geometry and quantized weights of the second convolution.
+    pub second: (ConvGeometry, PackedWeights),
+}
+
+impl QuantizedPair {
+    /// Computes `output` of shape `to` from `input` of shape `from`, with the bias and the activation of the second convolution. The bits
+    /// are those of the two convolutions one after the other.
+    pub fn run(
+        &self,
+        (from, to): (TensorShape, TensorShape),
+        input: &[f32],
+        output: &mut [f32],
+        (bias, activation): (&[f32], Activation),
+        workers: &mut Workers<'_>,
+    ) {
+        let Self { first: (first_geometry, first_weights), epilogue, second: (second_geometry, second_weights) } = self;
+        let [first_matrix, second_matrix] =
+            [first_weights, second_weights].map(|weights| weights.int8().expect("both convolutions are quantized"));
+        let between = first_geometry.output_shape(from, first_matrix.dim().1).expect("the plan has checked the sizes");
+        let (first_bias, first_activation) = (&epilogue.0[..], epilogue.1);
+        let first =
+            Im2col { geometry: first_geometry, from, to: between, bias: first_bias, activation: first_activation };
+        let second = Im2col { geometry: second_geometry, from: between, to, bias, activation };
+        let mut values = std::mem::take(&mut workers.own_scratch().quantized_input);
+        let mut intermediate = std::mem::take(&mut workers.own_scratch().quantized_intermediate);
+        if quantize(first_matrix, input, &mut values, workers)
+            && first.run_requantized(&values, first_matrix, second_matrix, &mut intermediate, workers)
+        {
+            second.run_quantized(&intermediate, second_matrix, output, workers);
+        } else {
+            let mut floats = vec![0.0; between.len()];
+            first.run_unquantized(input, first_weights, &mut floats, workers);
+            second.run_unquantized(&floats, second_weights, output, workers);
+        }
+        let scratch = workers.own_scratch();
+        (scratch.quantized_input, scratch.quantized_intermediate) = (values, intermediate);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use ndarray::ArrayView3;
@@ -236,6 +309,42 @@ mod tests {
                     im2col.run(&input, &weights, &mut output, workers);
                     assert_eq!(output, expected, "{} {geometry:?}", isa.name());
                     assert!(workers.own_scratch().input.is_empty(), "gathered in f32");
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn pairs_give_the_bits_of_their_convolutions() {
+        let [first_geometry, second_geometry, _] = &GEOMETRIES;
+        let from = input_shape(20);
+        let between = first_geometry.output_shape(from, 24).unwrap();
+        let to = second_geometry.output_shape(between, 24).unwrap();
+        let bias = noise(32, 4);
+        for isa in instruction_sets() {
+            for nan in [false, true] {
+                let mut input = input(from);
+                let (first, second) = (quantized(first_geometry, from, isa), quantized(second_geometry, between, isa));
+                if nan {
+                    input[5] = f32::NAN;
+                }
+                let activations = [Activation::Relu6, Activation::None];
+                let one =
+                    Im2col { geometry: first_geometry, from, to: between, bias: &bias, activation: activations[0] };
+                let two =
+                    Im2col { geometry: second_geometry, from: between, to, bias: &bias, activation: activations[1] };
+                let expected = reference(&two, &reference(&one, &input, &first), &second);
+                assert_eq!(expected.iter().any(|value| value.is_nan()), nan);
+                let pair = QuantizedPair {
+                    first: (*first_geometry, first),
+                    epilogue: (bias.clone(), activations[0]),
+                    second: (*second_geometry, second),
+                };
+                with_workers(|workers| {
+                    let mut output = vec![0.0; to.len()];
+                    pair.run((from, to), &input, &mut output, (&bias, activations[1]), workers);
+                    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(bits(&output), bits(&expected), "{} {nan}", isa.name());
                 });
             }
         }

@@ -100,4 +100,6 @@ pub(super) struct ScratchBuffers {
     pub quantized: QuantizedRows,
     /// Quantized input of a convolution.
     pub quantized_input: AlignedBuffer<u8>,
+    /// Quantized result of the first of two convolutions.
+    pub quantized_intermediate: AlignedBuffer<u8>,
 }
