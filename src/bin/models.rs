@@ -163,7 +163,7 @@ struct QuantizeArguments {
     #[arg(long, value_name = "LAYER")]
     keep: Vec<String>,
     /// Also quantize 3×3 and 3×1×1 convolutions of stride 1, which are computed in f32 otherwise, with Winograd's algorithm. That is
-    /// slower with AVX2, and meant for processors with AVX512-VNNI or AMX
+    /// slower with AVX2 alone, and meant for processors with AVX-VNNI, AVX512-VNNI or AMX
     #[arg(long)]
     include_winograd: bool,
     /// Smallest cosine similarity of an embedding with that in f32; sensitive layers stay in f32 until it is reached

@@ -97,6 +97,10 @@ pub fn quantize(
     cancel: &CancellationToken,
 ) -> Result<QuantizedNetwork> {
     let plan = CalibrationPlan::open(file, session, options.include_winograd)?;
+    if plan.has_slower_winograd() {
+        let message = "convolutions that use Winograd's algorithm stay in f32; --include-winograd quantizes them too, which is faster on this processor";
+        progress.report(Event::Info(message));
+    }
     let model = Model::read(file)?;
     let names: Vec<String> = plan.layers().map(str::to_owned).collect();
     let layer_count = names.len();

@@ -1,10 +1,11 @@
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use super::*;
 use crate::models::Precision;
 use crate::models::onnx::builder::GraphBuilder;
 use crate::models::onnx::proto::{Attribute, TensorProto, ValueInfo};
-use crate::models::runtime::{Device, Session};
+use crate::models::runtime::{self, Device, Session};
 use crate::models::seeded;
 use crate::progress::NoProgress;
 
@@ -91,16 +92,14 @@ impl Fixture {
     }
 
     fn quantize(&self, options: &Options, count: usize) -> Result<QuantizedNetwork> {
+        self.quantize_with(options, count, &NoProgress)
+    }
+
+    fn quantize_with(&self, options: &Options, count: usize, progress: &dyn ProgressSink) -> Result<QuantizedNetwork> {
         let items = items(count);
         let items: Vec<&[f32]> = items.iter().map(Vec::as_slice).collect();
-        let network = quantize(
-            &self.onnx,
-            &session(Precision::F32),
-            &items,
-            options,
-            &NoProgress,
-            &CancellationToken::default(),
-        )?;
+        let cancel = CancellationToken::default();
+        let network = quantize(&self.onnx, &session(Precision::F32), &items, options, progress, &cancel)?;
         std::fs::write(&self.int8, &network.bytes).unwrap();
         Ok(network)
     }
@@ -198,6 +197,35 @@ fn layers_of_winograd_are_quantized_on_request() {
     let int8 = fixture.embeddings(&fixture.int8, Device::Native, Precision::Int8);
     let held_out = [3, 7, 11].map(|i| cosine(&int8[i], &f32[i])).into_iter().sum::<f64>() / 3.0;
     assert!((held_out - network.cosine.1).abs() < 1e-6, "{held_out} {network}");
+    // The calibration has run the two convolutions one after the other.
+    let profile = runtime::profile(&fixture.int8, &session(Precision::Int8), 1, &CancellationToken::default()).unwrap();
+    let fused = profile.layers.iter().find(|layer| layer.kernel == "im2col 3x3 + 3x3 stride 2");
+    assert!(fused.is_some_and(|layer| layer.name == "winograd + down"), "{profile:?}");
+}
+
+#[derive(Default)]
+struct Messages(Mutex<String>);
+
+impl ProgressSink for Messages {
+    fn report(&self, event: Event<'_>) {
+        if let Event::Info(message) = event {
+            *self.0.lock().unwrap() += message;
+        }
+    }
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn winograd_in_f32_is_reported_where_it_is_slower() {
+    let has_vnni = is_x86_feature_detected!("avx2")
+        && (is_x86_feature_detected!("avxvnni") || is_x86_feature_detected!("avx512vnni"));
+    let fixture = Fixture::new();
+    for include_winograd in [false, true] {
+        let messages = Messages::default();
+        fixture.quantize_with(&Options { include_winograd, ..options() }, 4, &messages).unwrap();
+        let messages = messages.0.into_inner().unwrap();
+        assert_eq!(messages.contains("--include-winograd"), has_vnni && !include_winograd, "{messages}");
+    }
 }
 
 #[test]

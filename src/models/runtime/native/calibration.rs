@@ -6,11 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use ndarray::ArrayView3;
 use rayon::prelude::*;
 
-use super::int8::QuantizedMatrix;
+use super::int8::{self, QuantizedMatrix};
 use super::isa::Isa;
 use super::load_plan_with;
 use super::plan::{Item, Plan, Workspace};
 use super::plan_builder::LayerProbe;
+use super::step::Step;
 use crate::cancel::CancellationToken;
 use crate::error::{Error, Result};
 use crate::models::runtime::lane::SessionOptions;
@@ -44,6 +45,11 @@ impl CalibrationPlan {
     /// Returns the layers that can be quantized, by the name of their node's output.
     pub fn layers(&self) -> impl Iterator<Item = &str> {
         self.probes.iter().map(|probe| probe.layer.as_str())
+    }
+
+    /// Returns `true` if Winograd's algorithm computes a layer in f32 that would be faster on this processor if it was quantized.
+    pub fn has_slower_winograd(&self) -> bool {
+        int8::outpaces_winograd(self.isa) && self.plan.steps().iter().any(Step::uses_winograd)
     }
 
     /// Runs the items and returns the distribution of the input of each layer. It does not depend on the number of threads.

@@ -127,6 +127,12 @@ impl Convolution {
         format!("{}{residual}{activation}", self.algorithm.describe())
     }
 
+    /// Returns `true` if Winograd's algorithm computes the layer.
+    pub fn uses_winograd(&self) -> bool {
+        use ConvAlgorithm::{Factorized, Spatial, Temporal};
+        matches!(self.algorithm, Spatial(_) | Temporal(_) | Factorized(_))
+    }
+
     /// Returns `true` if `next`, the only reader of this layer's output, can be fused with this layer.
     pub fn can_fuse(&self, next: &Convolution) -> bool {
         use ConvAlgorithm::{Depthwise, Im2col, Pointwise, Spatial, Temporal};

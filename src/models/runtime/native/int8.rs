@@ -96,6 +96,18 @@ impl Kernel {
         }
     }
 
+    /// Returns `true` if products of direct convolutions are faster than those of Winograd's algorithm in f32 (R(2+1)D-18: by a third
+    /// with VNNI; with AVX2 alone, they are slower).
+    fn outpaces_winograd(self) -> bool {
+        match self {
+            Kernel::Portable => false,
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2 => false,
+            #[cfg(target_arch = "x86_64")]
+            _ => true,
+        }
+    }
+
     fn is_available(self) -> bool {
         match self {
             Kernel::Portable => true,
@@ -186,6 +198,11 @@ impl Kernel {
             _ => x86::quantize(quantization, values, quantized),
         }
     }
+}
+
+/// Returns `true` if convolutions in 8-bit integers are faster than with Winograd's algorithm in f32.
+pub(super) fn outpaces_winograd(isa: Isa) -> bool {
+    Kernel::of(isa).outpaces_winograd()
 }
 
 /// As [`Kernel::quantize`].

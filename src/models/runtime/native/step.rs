@@ -133,6 +133,11 @@ impl Step {
         self.operation.describe()
     }
 
+    /// Returns `true` if Winograd's algorithm computes the step.
+    pub fn uses_winograd(&self) -> bool {
+        matches!(&self.operation, Operation::Convolution(layer) if layer.uses_winograd())
+    }
+
     /// Returns the multiply-accumulates per item of the direct algorithm, including those with padding of positions: of
     /// convolutions, linear layers and the two products of an attention. Other steps have none.
     pub fn multiply_accumulates(&self) -> u64 {
