@@ -63,12 +63,21 @@ def method_of(stage):
     return stage.removesuffix(AVX2).removesuffix(INT8)
 
 
+def processor_flags():
+    return next((l.split(":")[1].split() for l in open("/proc/cpuinfo") if l.startswith("flags")), [])
+
+
+def has_vnni():
+    """Whether int8 is faster than Winograd's algorithm in f32, as `kinoprobe-models quantize` reports it."""
+    return not {"avx_vnni", "avx512_vnni", "amx_int8"}.isdisjoint(processor_flags())
+
+
 def needs_avx2(stage):
     """The reason why a stage with AVX2 cannot be measured on this processor, or nothing.
 
     OpenVINO 2026.4 cannot be limited to AVX2: ONEDNN_MAX_CPU_ISA and OV_CPU_MAX_ISA apply to oneDNN and to its own kernels, but the matrix
     products of MLAS (the linear layers of ConvNeXt and CLIP) select AVX-512 by CPUID."""
-    flags = next((l.split(":")[1].split() for l in open("/proc/cpuinfo") if l.startswith("flags")), [])
+    flags = processor_flags()
     if not stage.endswith(AVX2) or ("avx2" in flags and "avx512f" not in flags):
         return ""
     if "avx2" not in flags:
@@ -146,7 +155,7 @@ class Bench:
         ours, peer = WORK / f"{stage}.onnx", WORK / f"{stage}.xml"
         ours.unlink(missing_ok=True)
         Process([self.binaries / "kinoprobe-models", "quantize", CARDS[method], "--weights", WEIGHTS[method], "--clips", manifest,
-            "--items", INT8_ITEMS, "--out", ours, "--quiet"])
+            "--items", INT8_ITEMS, "--out", ours, "--quiet", *(["--include-winograd"] if has_vnni() else [])])
         Process([sys.executable, PEER / "quantize.py", "--method", method, "--manifest", manifest, "--model", model, "--items", INT8_ITEMS,
             "--out", peer])
         return ours, peer
