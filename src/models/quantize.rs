@@ -98,7 +98,8 @@ pub fn quantize(
 ) -> Result<QuantizedNetwork> {
     let plan = CalibrationPlan::open(file, session, options.include_winograd)?;
     if plan.has_slower_winograd() {
-        let message = "convolutions that use Winograd's algorithm stay in f32; --include-winograd quantizes them too, which is faster on this processor";
+        let message = "convolutions that use Winograd's algorithm stay in f32; --include-winograd quantizes them too, \
+                       which is faster on this processor";
         progress.report(Event::Info(message));
     }
     let model = Model::read(file)?;

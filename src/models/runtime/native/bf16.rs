@@ -1,8 +1,8 @@
 //! Matrix product of bfloat16 values (the upper 16 bits of an f32) with sums in f32.
 //!
-//! Processors with AMX, and AMD's with AVX512-BF16, multiply pairs of inputs. Weights are packed once in panels of 16 outputs in which the weights of
-//! two consecutive inputs of an output are adjacent; activations are rounded row by row. Other processors multiply the rounded values as
-//! f32: the products are exact there too, and only the order and the rounding of the sums differ.
+//! Processors with AMX, and AMD's with AVX512-BF16, multiply pairs of inputs. Weights are packed once in panels of 16 outputs in which
+//! the weights of two consecutive inputs of an output are adjacent; activations are rounded row by row. Other processors multiply the
+//! rounded values as f32: the products are exact there too, and only the order and the rounding of the sums differ.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(no_amx)))]
 mod amx;

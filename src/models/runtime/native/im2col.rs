@@ -351,6 +351,29 @@ mod tests {
     }
 
     #[test]
+    fn rows_may_be_shorter_or_longer_than_what_is_gathered() {
+        for geometry in &GEOMETRIES {
+            let from = input_shape(20);
+            let to = geometry.output_shape(from, 24).unwrap();
+            let im2col = Im2col { geometry, from, to, bias: &[], activation: Activation::None };
+            let (input, width, first, rows) =
+                (input(from), geometry.taps() * from.channel_stride, 3, to.positions() - 7);
+            let gather = |row_len: usize| {
+                let mut gathered = vec![f32::NAN; rows * row_len + width];
+                im2col.gather(&input, 0.5, first, rows, &mut gathered, row_len);
+                gathered
+            };
+            let expected = gather(width);
+            for row_len in [width - 12, width + 32] {
+                let (gathered, common) = (gather(row_len), width.min(row_len));
+                for (row, expected) in gathered.chunks(row_len).zip(expected.chunks(width)).take(rows) {
+                    assert_eq!(row[..common], expected[..common], "{geometry:?} {row_len}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn nan_reaches_the_positions_that_read_it() {
         let geometry = &GEOMETRIES[0];
         let from = TensorShape { batch: 1, depth: 1, height: 5, width: 6, channels: 16, channel_stride: 16 };

@@ -33,7 +33,7 @@ const MAX_INPUTS: usize = i32::MAX as usize / (2 * 255 * MAX_WEIGHT as usize);
 /// block, the rows once per few panels.
 const BLOCK_BYTES: usize = 1 << 21;
 
-/// Rows per block are a multiple of this, which every kernel's number of rows divides.
+/// Rows per block are a multiple of this, which every kernel's number of rows divides, unless there is only one block.
 const ROW_MULTIPLE: usize = 48;
 
 /// Quantization of a layer's input: x ≈ scale · (q − `zero_point`), with q in 0..=255.
@@ -96,8 +96,8 @@ impl Kernel {
         }
     }
 
-    /// Returns `true` if products of direct convolutions are faster than those of Winograd's algorithm in f32 (R(2+1)D-18: by a third
-    /// with VNNI; with AVX2 alone, they are slower).
+    /// Returns `true` if direct convolutions are faster than Winograd's algorithm in f32. For R(2+1)D-18 on Emerald Rapids, they take
+    /// 170 ms instead of 300 with AVX512-VNNI, 280 instead of 440 with AVX-VNNI, and 540 instead of 475 with AVX2 alone.
     fn outpaces_winograd(self) -> bool {
         match self {
             Kernel::Portable => false,
