@@ -107,8 +107,7 @@ impl Im2col<'_> {
         patches: &mut AlignedBuffer<u8>,
     ) {
         let (rows, row_len) = (output.len() / self.to.channel_stride, matrix.row_len());
-        // What is gathered for the last row may be longer than a row of the matrix, which lacks padding channels.
-        patches.grow_to(ROWS * row_len + matrix.dim().0);
+        patches.grow_to(ROWS * row_len);
         self.gather(values, matrix.zero_point(), first, rows, patches, row_len);
         matrix.multiply(&patches[..rows * row_len], output, self.bias, self.activation);
     }
@@ -119,55 +118,77 @@ impl Im2col<'_> {
     }
 
     /// Gathers the inputs of `count` positions from `first` on into rows that start `row_len` elements apart, with `zero` in place of
-    /// padding. Each row overwrites what the previous one has written beyond that.
+    /// padding. Shorter rows lack padding channels of the last tap; the rest of longer rows is not written.
     fn gather<T: Copy>(&self, input: &[T], zero: T, first: usize, count: usize, rows: &mut [T], row_len: usize) {
-        /// Kernel rows of at most this many elements are copied with this constant length.
-        const SHORT_ROW: usize = 16;
         let Self { geometry, from, to, .. } = *self;
         let [kernel_depth, kernel_height, kernel_width] = geometry.kernel;
-        let window_start =
+        let start =
             |axis: usize, output: usize| (output * geometry.stride[axis]) as isize - geometry.pad_before[axis] as isize;
-        let (mut x, rest) = (first % to.width, first / to.width);
-        let (mut y, rest) = (rest % to.height, rest / to.height);
-        let (mut t, mut item) = (rest % to.depth, rest / to.depth);
-        let kernel_row_len = kernel_width * from.channel_stride;
-        for row in 0..count {
-            let (front, top, left) = (window_start(0, t), window_start(1, y), window_start(2, x));
-            // The columns of the window that lie within the image.
-            let begin = (-left).clamp(0, kernel_width as isize) as usize;
-            let end = (from.width as isize - left).clamp(begin as isize, kernel_width as isize) as usize;
+        let copied = kernel_width * from.channel_stride;
+        let mut done = 0;
+        while done < count {
+            // Positions of one row of the output.
+            let (x, rest) = ((first + done) % to.width, (first + done) / to.width);
+            let (y, rest) = (rest % to.height, rest / to.height);
+            let (t, item) = (rest % to.depth, rest / to.depth);
+            let width = (to.width - x).min(count - done);
+            let segment = &mut rows[done * row_len..];
             for tap in 0..kernel_depth * kernel_height {
-                let (t, y) = (front + (tap / kernel_height) as isize, top + (tap % kernel_height) as isize);
-                let taps = &mut rows[row * row_len + tap * kernel_row_len..];
-                if t < 0 || y < 0 || t >= from.depth as isize || y >= from.height as isize || begin == end {
-                    taps[..kernel_row_len].fill(zero);
-                    continue;
-                }
-                let start = ((item * from.depth + t as usize) * from.height + y as usize) * from.width;
-                let source = &input[(start as isize + left + begin as isize) as usize * from.channel_stride..];
-                match (taps.first_chunk_mut::<SHORT_ROW>(), source.first_chunk::<SHORT_ROW>()) {
-                    (Some(taps), Some(source)) if kernel_row_len <= SHORT_ROW && end - begin == kernel_width => {
-                        *taps = *source;
+                let (t, y) =
+                    (start(0, t) + (tap / kernel_height) as isize, start(1, y) + (tap % kernel_height) as isize);
+                let is_inside = (0..from.depth as isize).contains(&t) && (0..from.height as isize).contains(&y);
+                let source = is_inside.then(|| {
+                    let row = (item * from.depth + t as usize) * from.height + y as usize;
+                    &input[row * from.width * from.channel_stride..][..from.width * from.channel_stride]
+                });
+                // The last one without padding channels that the rows lack.
+                let len = copied.min(row_len - tap * copied);
+                for i in 0..width {
+                    let target = &mut segment[i * row_len + tap * copied..][..len];
+                    let left = start(2, x + i);
+                    match source {
+                        Some(source) if left >= 0 && left as usize + kernel_width <= from.width => {
+                            copy(target, &source[left as usize * from.channel_stride..][..len]);
+                        }
+                        Some(source) => {
+                            // The columns of the window that lie within the image.
+                            let begin = (-left).clamp(0, kernel_width as isize);
+                            let end = (from.width as isize - left).clamp(begin, kernel_width as isize);
+                            let element = |column: isize| column as usize * from.channel_stride;
+                            target.fill(zero);
+                            if begin < end {
+                                let inside = element(begin)..element(end).min(len);
+                                let source = &source[element(left + begin)..][..inside.len()];
+                                target[inside].copy_from_slice(source);
+                            }
+                        }
+                        None => target.fill(zero),
                     }
-                    _ => {
-                        let (begin, end) = (begin * from.channel_stride, end * from.channel_stride);
-                        taps[..begin].fill(zero);
-                        taps[begin..end].copy_from_slice(&source[..end - begin]);
-                        taps[end..kernel_row_len].fill(zero);
-                    }
                 }
             }
-            x += 1;
-            if x == to.width {
-                (x, y) = (0, y + 1);
-            }
-            if y == to.height {
-                (y, t) = (0, t + 1);
-            }
-            if t == to.depth {
-                (t, item) = (0, item + 1);
-            }
+            done += width;
         }
+    }
+}
+
+/// Copies `source` to `target`, of the same length, in blocks of a constant length: a call of memcpy takes longer than most copies.
+#[inline(always)]
+fn copy<T: Copy>(target: &mut [T], source: &[T]) {
+    match source.len() {
+        16.. => copy_blocks::<T, 16>(target, source),
+        8.. => copy_blocks::<T, 8>(target, source),
+        _ => target.copy_from_slice(source),
+    }
+}
+
+/// As [`copy`]; the last of the blocks may overlap the one before.
+#[inline(always)]
+fn copy_blocks<T: Copy, const LEN: usize>(target: &mut [T], source: &[T]) {
+    for (target, source) in target.as_chunks_mut::<LEN>().0.iter_mut().zip(source.as_chunks::<LEN>().0) {
+        *target = *source;
+    }
+    if let (Some(target), Some(source)) = (target.last_chunk_mut::<LEN>(), source.last_chunk::<LEN>()) {
+        *target = *source;
     }
 }
 
@@ -359,7 +380,7 @@ mod tests {
             let (input, width, first, rows) =
                 (input(from), geometry.taps() * from.channel_stride, 3, to.positions() - 7);
             let gather = |row_len: usize| {
-                let mut gathered = vec![f32::NAN; rows * row_len + width];
+                let mut gathered = vec![f32::NAN; rows * row_len];
                 im2col.gather(&input, 0.5, first, rows, &mut gathered, row_len);
                 gathered
             };
