@@ -97,7 +97,7 @@ impl Kernel {
     }
 
     /// Returns `true` if direct convolutions are faster than Winograd's algorithm in f32. For R(2+1)D-18 on Emerald Rapids, they take
-    /// 170 ms instead of 300 with AVX512-VNNI, 280 instead of 440 with AVX-VNNI, and 540 instead of 475 with AVX2 alone.
+    /// 160 ms instead of 300 with AVX512-VNNI, 275 instead of 440 with AVX-VNNI, and 540 instead of 475 with AVX2 alone.
     fn outpaces_winograd(self) -> bool {
         match self {
             Kernel::Portable => false,
