@@ -76,9 +76,12 @@ impl Kernel {
     /// (Emerald Rapids: 44 and 89 billion multiply-accumulates per second on 512-bit vectors); on AMD's since Zen 4, twice as much.
     fn outpaces_f32(self) -> bool {
         match self {
+            #[cfg(test)]
+            Kernel::Portable => true,
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx512 => !avx512::is_intel(),
-            _ => true,
+            #[cfg(all(target_arch = "x86_64", target_os = "linux", not(no_amx)))]
+            Kernel::Amx => true,
         }
     }
 
