@@ -172,6 +172,11 @@ pub trait Model: Send + Sync {
         false
     }
 
+    /// `true` if the model reads all rows of a clip, instead of one that represents the clip.
+    fn reads_all_rows(&self) -> bool {
+        self.reads_sequences()
+    }
+
     /// Adds the nodes that compute the scores (N, C) from the value `features`, (N, D) or (N, time, D), to `graph` and
     /// returns the name of their output.
     fn export(&self, graph: &mut Exporter, features: &str) -> String;

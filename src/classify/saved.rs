@@ -6,7 +6,8 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use clap::ValueEnum;
-use ndarray::{Array2, s};
+use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
+use rayon::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
@@ -261,11 +262,18 @@ pub fn predict(task: Task, model: &dyn Model, classes: &[String], data: &Dataset
 /// Number of clips of which vector models compute the same scores, to the last bit, whatever the clips are.
 const BLOCK: usize = 256;
 
-/// Computes scores (N, C) that do not depend on the other clips. Matrix products of few rows sum in another order than those of many,
-/// so that the last block is repeated with copies of its last clip.
+/// Computes scores (N, C) that do not depend on the other clips. Matrix products of few rows sum in another order than those of many.
+/// Models that read all rows of a clip therefore score one clip at a time; for others, the last block is repeated with copies of its
+/// last clip.
 fn independent_scores(model: &dyn Model, data: &Dataset) -> Result<Array2<f32>> {
+    if model.reads_all_rows() {
+        let scores = (0..data.len()).into_par_iter().map(|clip| model.scores(&data.select(&[clip])));
+        let scores: Vec<Array2<f32>> = scores.collect::<Result<_>>()?;
+        let scores: Vec<ArrayView2<'_, f32>> = scores.iter().map(Array2::view).collect();
+        return Ok(concatenate(Axis(0), &scores).expect("every clip has a score per class"));
+    }
     let (count, complete) = (data.len(), data.len() / BLOCK * BLOCK);
-    if complete == count || model.reads_sequences() {
+    if complete == count {
         return model.scores(data);
     }
     let last: Vec<usize> = (complete..complete + BLOCK).map(|i| i.min(count - 1)).collect();

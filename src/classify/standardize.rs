@@ -79,6 +79,10 @@ impl Model for Standardized {
         self.model.reads_sequences()
     }
 
+    fn reads_all_rows(&self) -> bool {
+        self.model.reads_all_rows()
+    }
+
     fn export(&self, graph: &mut Exporter, features: &str) -> String {
         let mean = graph.constant(Tensor::vector(MEAN, self.standardizer.mean.view()));
         let deviation = graph.constant(Tensor::vector(DEVIATION, self.standardizer.deviation.view()));

@@ -386,16 +386,18 @@ fn saved_models_are_restored_bit_for_bit() {
     }
 }
 
+/// Returns the data with 600 features.
+fn widen(data: &Dataset) -> Dataset {
+    let rows = all_rows(data);
+    let value = |(i, d): (usize, usize)| rows[(i, d % 5)] * ((d / 5) as f32 * 0.1).cos();
+    data.with_rows(Array2::from_shape_fn((rows.nrows(), 600), value))
+}
+
 #[test]
 fn trained_networks_do_not_depend_on_the_number_of_threads() {
     for &kind in ClassifierKind::ALL.iter().filter(|kind| kind.capabilities().trained) {
         let (train, test) = parts(kind, Task::MultiLabel);
         // Large enough for products and optimizer steps to run on several threads.
-        let widen = |data: &Dataset| {
-            let rows = all_rows(data);
-            let value = |(i, d): (usize, usize)| rows[(i, d % 5)] * ((d / 5) as f32 * 0.1).cos();
-            data.with_rows(Array2::from_shape_fn((rows.nrows(), 600), value))
-        };
         let (train, test) = (widen(&train), widen(&test));
         let mut settings = quick(kind, true);
         settings.trainer.training.batch = 16;
@@ -422,13 +424,16 @@ fn trained_networks_do_not_depend_on_the_number_of_threads() {
 fn predictions_do_not_depend_on_the_other_clips() {
     for (kind, task) in all() {
         let (train, _) = parts(kind, task);
-        let model = fit(&quick(kind, true), task, &train, &train, 1).model;
-        let scores = |data: &Dataset| predict(task, model.as_ref(), &train.classes, data).unwrap().scores.unwrap();
-        let many: Vec<usize> = (0..600).map(|i| i % train.len()).collect();
-        let expected = scores(&train.select(&many));
-        for count in [1, 2, 5, 70, 257] {
-            let few = scores(&train.select(&many[..count]));
-            assert_eq!(few, expected.slice(s![..count, ..]), "{kind:?}, {count} clips");
+        // Products with few and with many features sum in different orders.
+        for train in [widen(&train), train] {
+            let model = fit(&quick(kind, true), task, &train, &train, 1).model;
+            let scores = |data: &Dataset| predict(task, model.as_ref(), &train.classes, data).unwrap().scores.unwrap();
+            let many: Vec<usize> = (0..600).map(|i| i % train.len()).collect();
+            let expected = scores(&train.select(&many));
+            for count in [1, 2, 5, 70, 257] {
+                let few = scores(&train.select(&many[..count]));
+                assert_eq!(few, expected.slice(s![..count, ..]), "{kind:?}, {count} clips of {} features", train.dim());
+            }
         }
     }
 }

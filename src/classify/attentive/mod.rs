@@ -166,6 +166,10 @@ impl Model for AttentiveModel {
         Ok(scores)
     }
 
+    fn reads_all_rows(&self) -> bool {
+        true
+    }
+
     fn tensors(&self) -> Vec<Tensor> {
         let AttentiveNetwork { query, attention, norm, linear, .. } = &self.network;
         let mut tensors = vec![Tensor::vector("query", query.row(0))];

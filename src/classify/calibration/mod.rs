@@ -336,6 +336,10 @@ impl Model for Calibrated {
         self.model.reads_sequences()
     }
 
+    fn reads_all_rows(&self) -> bool {
+        self.model.reads_all_rows()
+    }
+
     fn export(&self, graph: &mut Exporter, features: &str) -> String {
         let scores = self.model.export(graph, features);
         self.calibration.export(graph, &scores)
