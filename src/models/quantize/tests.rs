@@ -217,8 +217,12 @@ impl ProgressSink for Messages {
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn winograd_in_f32_is_reported_where_it_is_slower() {
-    let has_vnni = is_x86_feature_detected!("avx2")
-        && (is_x86_feature_detected!("avxvnni") || is_x86_feature_detected!("avx512vnni"));
+    let (avx_vnni, avx512_vnni) = (is_x86_feature_detected!("avxvnni"), is_x86_feature_detected!("avx512vnni"));
+    let has_vnni = match std::env::var("KINOPROBE_SIMD").unwrap_or_default().as_str() {
+        "scalar" => false,
+        "avx2" => avx_vnni,
+        _ => avx_vnni || avx512_vnni,
+    };
     let fixture = Fixture::new();
     for include_winograd in [false, true] {
         let messages = Messages::default();
