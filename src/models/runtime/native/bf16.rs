@@ -73,7 +73,8 @@ impl Kernel {
     }
 
     /// Returns `false` if products in f32 are faster on this processor. On Intel's, VDPBF16PS has half the throughput of VFMADD231PS
-    /// (Emerald Rapids: 44 and 89 billion multiply-accumulates per second on 512-bit vectors); on AMD's since Zen 4, twice as much.
+    /// (Emerald Rapids: 44 and 89 billion multiply-accumulates per second on 512-bit vectors). Others report twice the throughput for
+    /// AMD's since Zen 4.
     fn outpaces_f32(self) -> bool {
         match self {
             #[cfg(test)]

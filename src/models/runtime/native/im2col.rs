@@ -71,7 +71,7 @@ impl Im2col<'_> {
         });
     }
 
-    /// Computes the output from the quantized input and quantizes it as the input of `next`, to `output`. Returns `false` if it contains NaN.
+    /// Computes the output from the quantized input, and quantizes it as the input of `next`. Returns `false` if it contains NaN.
     fn run_requantized(
         &self,
         values: &[u8],
